@@ -1,0 +1,137 @@
+//! Configuration errors, and secrets read from a variable or a file.
+
+use std::path::Path;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// A wrong option or environment variable: which one, what is wrong, and how to mend it. Exit code 64.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{problem}; {mend}", .variable.as_ref().map(|name| format!("{name}: ")).unwrap_or_default())]
+pub(crate) struct ConfigurationError {
+    /// The option or the environment variable; `None` where the problem's text names it.
+    variable: Option<String>,
+    problem: String,
+    mend: String,
+}
+
+impl ConfigurationError {
+    /// `variable` is wrong because of `problem`, and `mend` says what to do.
+    pub(crate) fn new(variable: &str, problem: impl AsRef<str>, mend: impl AsRef<str>) -> Self {
+        Self::usage(Some(variable.to_owned()), problem, mend)
+    }
+
+    /// As [`Self::new`], for a problem whose text may name the option itself.
+    pub(crate) fn usage(variable: Option<String>, problem: impl AsRef<str>, mend: impl AsRef<str>) -> Self {
+        Self { variable, problem: one_line(problem.as_ref()), mend: one_line(mend.as_ref()) }
+    }
+}
+
+/// Text with each run of white space and control characters made one space.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// An environment variable's value; an empty one counts as unset.
+pub(crate) fn environment(variable: &str) -> Result<Option<String>, ConfigurationError> {
+    match std::env::var(variable) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(ConfigurationError::new(variable, "is not UTF-8", "set it to plain text, or unset it"))
+        }
+    }
+}
+
+/// The secret that `variable` holds, or the content of the file that `{variable}_FILE` names, without the
+/// line break at its end. `None` if neither is given.
+///
+/// An empty value counts as unset, an empty file is an error: a file is always meant.
+pub(crate) fn secret(
+    variable: &str,
+    value: Option<SecretString>,
+    file: Option<&Path>,
+) -> Result<Option<SecretString>, ConfigurationError> {
+    let value = value.filter(|value| !value.expose_secret().is_empty());
+    match (value, file) {
+        (Some(_), Some(_)) => Err(ConfigurationError::new(
+            variable,
+            format!("is given, and {variable}_FILE too"),
+            "give one of the two",
+        )),
+        (Some(value), None) => Ok(Some(value)),
+        (None, Some(file)) => secret_from(&format!("{variable}_FILE"), file).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn secret_from(variable: &str, file: &Path) -> Result<SecretString, ConfigurationError> {
+    let name = file.display();
+    let content = std::fs::read_to_string(file).map_err(|error| {
+        ConfigurationError::new(
+            variable,
+            format!("{name} cannot be read: {error}"),
+            "name a text file that this user may read",
+        )
+    })?;
+    let secret = content.strip_suffix('\n').unwrap_or(&content);
+    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    if secret.is_empty() {
+        return Err(ConfigurationError::new(variable, format!("{name} is empty"), "put the secret into it"));
+    }
+    Ok(secret.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(value: Option<&str>, file: Option<&[u8]>) -> Result<Option<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        if let Some(content) = file {
+            std::fs::write(&path, content).unwrap();
+        }
+        secret("UPWIRE_SECRET", value.map(SecretString::from), file.map(|_| path.as_path()))
+            .map(|secret| secret.map(|secret| secret.expose_secret().to_owned()))
+            .map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn a_secret_comes_from_its_variable_or_its_file() {
+        assert_eq!(read(None, None), Ok(None));
+        assert_eq!(read(Some(""), None), Ok(None));
+        assert_eq!(read(Some("open sesame"), None), Ok(Some("open sesame".into())));
+        assert_eq!(read(None, Some(b"open sesame\n")), Ok(Some("open sesame".into())));
+        assert_eq!(read(None, Some(b"open sesame\r\n")), Ok(Some("open sesame".into())));
+        assert_eq!(read(None, Some(b" spaces stay \n\n")), Ok(Some(" spaces stay \n".into())));
+    }
+
+    #[test]
+    fn a_wrong_secret_is_named_and_never_shown() {
+        assert_eq!(
+            read(Some("open"), Some(b"sesame")),
+            Err("UPWIRE_SECRET: is given, and UPWIRE_SECRET_FILE too; give one of the two".into())
+        );
+        assert_eq!(
+            read(None, Some(b"\n")),
+            Err("UPWIRE_SECRET_FILE: FILE is empty; put the secret into it".into())
+        );
+        assert_eq!(
+            read(None, Some(b"sesame\xff")),
+            Err("UPWIRE_SECRET_FILE: FILE cannot be read: stream did not contain valid UTF-8; \
+                 name a text file that this user may read"
+                .into())
+        );
+        assert!(secret("UPWIRE_SECRET", None, Some(Path::new("/nowhere"))).is_err());
+        assert!(!format!("{:?}", SecretString::from("sesame")).contains("sesame"));
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        let error = ConfigurationError::new("--jid", "'a\nb' is\tno JID", "write\x1b it right");
+        assert_eq!(error.to_string(), "--jid: 'a b' is no JID; write it right");
+    }
+}

@@ -1,0 +1,247 @@
+//! The way to the XMPP server: where it is, how it is secured, and the stream that comes back by itself.
+//!
+//! This is `tokio_xmpp`'s stanza stream, which is also inside its `Client`, with a connector of our own: the
+//! client's only logs a wrong password and tries again for ever, and hides that a stream was lost.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use sasl::common::Credentials;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_xmpp::connect::{
+    DirectTlsServerConnector, DnsConfig, ServerConnector, StartTlsServerConnector, TcpServerConnector,
+};
+use tokio_xmpp::error::Error;
+use tokio_xmpp::jid::Jid;
+use tokio_xmpp::parsers::ns;
+use tokio_xmpp::stanzastream::{Connection, StanzaStream};
+use tokio_xmpp::xmlstream::{StreamHeader, Timeouts};
+use tokio_xmpp::{client_login, rustls};
+
+use super::failure::Failure;
+
+/// From the first packet to the end of the login.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// A server that accepts the login and then drops the stream is not asked more often than this.
+const RECONNECT_INTERVAL_MIN: Duration = Duration::from_secs(2);
+/// After this silence the server is asked for a sign of life; after the second, the stream is given up.
+const TIMEOUTS: Timeouts =
+    Timeouts { read_timeout: Duration::from_secs(60), response_timeout: Duration::from_secs(30) };
+const STANZAS_QUEUED_MAX: usize = 64;
+
+/// A server's address: `host:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Server {
+    Address(SocketAddr),
+    Name(String, u16),
+}
+
+impl Server {
+    /// Whether the way there never leaves this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        match self {
+            Self::Address(address) => address.ip().to_canonical().is_loopback(),
+            // RFC 6761 §6.3: this name always means the loopback address.
+            Self::Name(name, _) => name.eq_ignore_ascii_case("localhost"),
+        }
+    }
+}
+
+impl FromStr for Server {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected host:port, for example xmpp.example.com:5222";
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(EXPECTED)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(EXPECTED)?;
+        if host.is_empty() || host.contains([':', '/', '[', ']', ' ', '@']) || host.parse::<IpAddr>().is_ok()
+        {
+            return Err(EXPECTED);
+        }
+        Ok(Self::Name(host.to_owned(), port))
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
+}
+
+/// How the connection is kept from other eyes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Security {
+    StartTls,
+    DirectTls,
+    /// To loopback alone.
+    Plaintext,
+}
+
+/// Who logs in, and where.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) jid: Jid,
+    pub(super) password: SecretString,
+    /// `None`: the DNS says where, by the SRV records of the JID's domain.
+    pub(super) server: Option<Server>,
+    pub(super) security: Security,
+}
+
+impl Account {
+    /// The server's name for messages.
+    pub(super) fn server_name(&self) -> String {
+        self.server.as_ref().map_or_else(|| self.jid.domain().to_string(), Server::to_string)
+    }
+
+    fn dns(&self) -> DnsConfig {
+        match (&self.server, self.security) {
+            (Some(Server::Address(address)), _) => DnsConfig::addr(&address.to_string()),
+            (Some(Server::Name(name, port)), _) => DnsConfig::no_srv(name, *port),
+            (None, Security::DirectTls) => DnsConfig::srv_xmpps(self.jid.domain().as_str()),
+            (None, _) => DnsConfig::srv_default_client(self.jid.domain().as_str()),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        match self.security {
+            Security::StartTls => self.login(StartTlsServerConnector(self.dns())).await,
+            Security::DirectTls => self.login(DirectTlsServerConnector(self.dns())).await,
+            Security::Plaintext => self.login(TcpServerConnector(self.dns())).await,
+        }
+    }
+
+    /// Everything up to the binding of a resource, which the stanza stream does.
+    async fn login<C: ServerConnector>(&self, connector: C) -> Result<Connection, Error> {
+        let (stream, channel_binding) = connector.connect(&self.jid, ns::JABBER_CLIENT, TIMEOUTS).await?;
+        let (features, stream) = stream.recv_features().await?;
+        let credentials = Credentials::default()
+            .with_username(self.jid.node().map(|node| node.as_str()).unwrap_or_default())
+            .with_password(self.password.expose_secret())
+            .with_channel_binding(channel_binding);
+        let stream = client_login(stream, features.sasl_mechanisms, credentials).await?;
+        let domain = self.jid.domain().as_str();
+        let header = StreamHeader { to: Some(domain.into()), from: None, id: None };
+        let (features, stream) = stream.send_header(header).await?.recv_features().await?;
+        if !features.can_bind() {
+            // The stanza stream would panic.
+            return Err(Error::InvalidState);
+        }
+        Ok(Connection { stream: stream.box_stream(), features, identity: self.jid.clone() })
+    }
+}
+
+/// An attempt to connect that failed, and when the next one follows.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) failure: Failure,
+    pub(super) retry_in: Duration,
+}
+
+/// Opens a stream that reconnects by itself; failed attempts are told, a permanent one is the last.
+pub(super) fn open(account: Account) -> (StanzaStream, mpsc::Receiver<Attempt>) {
+    // Other crates of the build may bring a second provider, and rustls then refuses to choose.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (attempts, failed) = mpsc::channel(1);
+    let mut latest: Option<Instant> = None;
+    let reconnect = move |_, slot| {
+        let now = Instant::now();
+        let wait = latest.map_or(Duration::ZERO, |then| (then + RECONNECT_INTERVAL_MIN).duration_since(now));
+        latest = Some(now + wait);
+        tokio::spawn(connect(account.clone(), wait, slot, attempts.clone()));
+    };
+    (StanzaStream::new(Box::new(reconnect), STANZAS_QUEUED_MAX), failed)
+}
+
+/// Doubling from a second to half a minute, with jitter, without an end.
+pub(super) fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_secs(1))
+        .with_max_delay(Duration::from_secs(30))
+        .without_max_times()
+        .build()
+}
+
+async fn connect(
+    account: Account,
+    wait: Duration,
+    mut slot: oneshot::Sender<Connection>,
+    attempts: mpsc::Sender<Attempt>,
+) {
+    sleep(wait).await;
+    for retry_in in backoff() {
+        let failure = match timeout(CONNECT_TIMEOUT, account.connect()).await {
+            Ok(Ok(connection)) => {
+                // Refused only where the stream was closed meanwhile.
+                let _ = slot.send(connection);
+                return;
+            }
+            Ok(Err(error)) => Failure::connecting(&error, &account.server_name()),
+            Err(_) => Failure::temporary(
+                "unreachable",
+                format!("{} did not let us in within {CONNECT_TIMEOUT:?}", account.server_name()),
+                "is --server right, and does a firewall let it through?",
+            ),
+        };
+        let permanent = failure.permanent;
+        if attempts.send(Attempt { failure, retry_in }).await.is_err() {
+            return;
+        }
+        if permanent {
+            // The stanza stream panics if its slot is dropped before it is.
+            slot.closed().await;
+            return;
+        }
+        sleep(retry_in).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_host_and_a_port() {
+        for good in ["xmpp.example.com:5222", "127.0.0.1:5222", "[::1]:5222"] {
+            assert_eq!(good.parse::<Server>().unwrap().to_string(), good);
+        }
+        for bad in
+            ["", "example.com", "example.com:", "example.com:0", ":5222", "::1:5222", "::1", "xmpp://a:1"]
+        {
+            assert!(bad.parse::<Server>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_known_by_address_or_by_its_one_name() {
+        let is_loopback = |text: &str| text.parse::<Server>().unwrap().is_loopback();
+        for here in
+            ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1", "LocalHost:1"]
+        {
+            assert!(is_loopback(here), "{here}");
+        }
+        for elsewhere in
+            ["192.0.2.1:1", "[2001:db8::1]:1", "0.0.0.0:1", "localhost.example.com:1", "example.com:1"]
+        {
+            assert!(!is_loopback(elsewhere), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn waiting_grows_and_stays_bounded() {
+        let delays: Vec<_> = backoff().take(20).collect();
+        assert!(delays[0] >= Duration::from_secs(1) && delays[0] <= Duration::from_secs(2));
+        assert!(delays[19] >= Duration::from_secs(30) && delays[19] <= Duration::from_secs(60));
+    }
+}

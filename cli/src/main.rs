@@ -1,0 +1,93 @@
+//! The `upwire` binary: parses the command line, starts what is asked for, and turns the outcome into an
+//! exit code.
+
+use std::future::Future;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::configuration::ConfigurationError;
+
+mod configuration;
+mod distributor;
+mod keygen;
+mod log;
+mod serve;
+mod shutdown;
+mod usage;
+
+/// A UnifiedPush server that speaks XMPP to the phone.
+#[derive(Debug, Parser)]
+#[command(
+    name = "upwire",
+    version,
+    long_about = "A UnifiedPush server that speaks XMPP to the phone.\n\n\
+        Application servers POST pushes to an endpoint; Upwire carries each one over XMPP to the \
+        distributor app (for example Conversations), which hands it to the application.",
+    after_long_help = usage::AFTER_HELP
+)]
+struct Upwire {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::Options>),
+    Distributor(Box<distributor::Options>),
+    Keygen(keygen::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match usage::parse::<Upwire>(std::env::args_os().collect()) {
+        Ok(upwire) => run(upwire.command),
+        Err(usage::Refused::Shown) => return ExitCode::SUCCESS,
+        Err(usage::Refused::Wrong(error)) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not `eprintln!`: a closed stderr must not turn an error into a panic.
+            let _ = writeln!(std::io::stderr(), "upwire: {}", configuration::one_line(&format!("{error:#}")));
+            exit_code(&error)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(options) => start(|shutdown| serve::run(*options, shutdown)),
+        Command::Distributor(options) => start(|shutdown| distributor::run(*options, shutdown)),
+        Command::Keygen(options) => keygen::run(&options),
+    }
+}
+
+/// Runs a subcommand that lives until a signal stops it.
+fn start<F: Future<Output = anyhow::Result<()>>>(
+    subcommand: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<()> {
+    log::start()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(async { subcommand(shutdown::on_signal()?).await });
+    // A write that blocks on a full pipe must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<ConfigurationError>() { ExitCode::from(usage::EX_USAGE) } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_configuration_exits_with_64_and_a_failure_with_1() {
+        let wrong = anyhow::Error::from(ConfigurationError::new("--jid", "is missing", "give one"));
+        assert_eq!(exit_code(&wrong), ExitCode::from(64));
+        assert_eq!(exit_code(&anyhow::anyhow!("the server went away")), ExitCode::from(1));
+    }
+}

@@ -1,0 +1,68 @@
+//! The administration address: health, readiness, and metrics for Prometheus.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use embedded::Database;
+use metrics::{describe_gauge, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::sync::watch;
+use tokio::time::interval;
+
+/// Upper bounds of the histogram's buckets, in seconds: from a phone that answers at once to one that
+/// is away for a day.
+const ACKNOWLEDGED_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0];
+/// How often the recorder folds what it was told into the buckets.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Makes this process record metrics.
+pub(crate) fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    let metric = Matcher::Full(relay::ACKNOWLEDGED_SECONDS.to_owned());
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(metric, &ACKNOWLEDGED_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("metrics cannot be recorded")?;
+    functions::describe_metrics();
+    relay::describe_metrics();
+    describe_gauge!("upwire_queue_depth", "Pushes that wait in the queue or are being delivered");
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        let mut interval = interval(UPKEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
+
+/// `/healthz`, `/readyz`, `/metrics`.
+pub(crate) fn router(
+    connected: watch::Receiver<bool>,
+    metrics: PrometheusHandle,
+    database: Database,
+) -> Router {
+    let ready = move || {
+        let connected = *connected.borrow();
+        async move {
+            if connected {
+                (StatusCode::OK, "ready\n")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "the component is not connected to the XMPP server\n")
+            }
+        }
+    };
+    let render = move || {
+        gauge!("upwire_queue_depth").set(database.queue_depth() as f64);
+        let text = metrics.render();
+        async move { ([("content-type", "text/plain; version=0.0.4")], text) }
+    };
+    Router::new()
+        .route("/healthz", get(async || "healthy\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(render))
+}

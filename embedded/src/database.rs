@@ -1,0 +1,308 @@
+//! The file: one writer thread that groups commits, one connection to read from.
+//!
+//! A write is durable when its future resolves: SQLite's write-ahead log is synced at each commit,
+//! and whatever arrived while the last commit was under way shares the next one.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use push::ports::Unavailable;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::queue::Claims;
+
+/// Writes that wait for the writer thread; a further one waits for room.
+const WRITES_WAITING_MAX: usize = 1024;
+/// Writes that share a commit.
+const WRITES_PER_COMMIT_MAX: usize = 512;
+
+/// The layout this code writes, in `PRAGMA user_version`.
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE registration (
+        id BLOB PRIMARY KEY,
+        recipient TEXT NOT NULL,
+        application BLOB NOT NULL,
+        instance BLOB NOT NULL,
+        epoch INTEGER NOT NULL,
+        renewed_at INTEGER NOT NULL,  -- Unix milliseconds, like every time here
+        expires_at INTEGER NOT NULL,
+        revoked INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE queue (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        due_at INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        entry BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX queue_due ON queue (due_at, seq);
+";
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{} is in use by another upwire process", .0.display())]
+    InUse(PathBuf),
+    /// It was written by a newer Upwire.
+    #[error("{} was written by a newer upwire (layout {found}, this one knows {SCHEMA_VERSION})", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: i64,
+    },
+    /// The file system refused.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        cause: std::io::Error,
+    },
+    /// SQLite refused: not a database, a damaged one, a full disk.
+    #[error("{}: {cause}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        cause: rusqlite::Error,
+    },
+}
+
+/// The embedded store and queue. Cheap to clone; the file is released when the last clone is gone
+/// and the writer thread has committed what it was given.
+#[derive(Clone)]
+pub struct Database {
+    writer: mpsc::Sender<Write>,
+    shared: Arc<Shared>,
+}
+
+/// What every clone of a [`Database`] and its writer thread hold together.
+pub(crate) struct Shared {
+    reader: Mutex<Connection>,
+    pub(crate) claims: Mutex<Claims>,
+    /// Rows in the queue; counted in the writer thread alone.
+    pub(crate) depth: AtomicU64,
+    /// Whether the running transaction adds something that is due sooner than all else may be.
+    pub(crate) arrived: AtomicBool,
+    /// Rung after the commit of such a transaction.
+    pub(crate) arrivals: Notify,
+}
+
+impl Shared {
+    /// Counts anew after a failed commit, whose writes may have been counted.
+    fn recount(&self, connection: &Connection) {
+        if let Ok(depth) = count_queue(connection) {
+            self.depth.store(depth, Ordering::Relaxed);
+        }
+    }
+}
+
+fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT count(*) FROM queue", [], |row| row.get(0))
+}
+
+/// One write: runs within the transaction, and returns what to do once the commit is known.
+type Write = Box<dyn FnOnce(&Connection) -> AfterCommit + Send>;
+type AfterCommit = Box<dyn FnOnce(&Result<(), String>) + Send>;
+
+impl Database {
+    /// Opens the file, or makes it, readable by its owner alone.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let lock = lock(path)?;
+        let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
+        let writer = connect(path).map_err(sqlite)?;
+        lay_out(&writer, path)?;
+        let reader = connect(path).map_err(sqlite)?;
+        let depth = count_queue(&reader).map_err(sqlite)?;
+
+        let shared = Arc::new(Shared {
+            reader: Mutex::new(reader),
+            claims: Mutex::default(),
+            depth: AtomicU64::new(depth),
+            arrived: AtomicBool::new(false),
+            arrivals: Notify::new(),
+        });
+        let (sender, writes) = mpsc::channel(WRITES_WAITING_MAX);
+        thread::Builder::new()
+            .name("upwire-writer".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || write_until_closed(writer, writes, &shared, &lock)
+            })
+            .map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
+        Ok(Self { writer: sender, shared })
+    }
+
+    /// The value kept under `name`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn setting(&self, name: &str) -> Result<Option<String>, Unavailable> {
+        self.read(|connection| find_setting(connection, name))
+    }
+
+    /// The value kept under `name`; `default` is kept from now on if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub async fn setting_or(&self, name: &'static str, default: String) -> Result<String, Unavailable> {
+        self.write(move |connection| {
+            const KEEP: &str = "INSERT OR IGNORE INTO setting (name, value) VALUES (?1, ?2)";
+            connection.execute(KEEP, params![name, default])?;
+            find_setting(connection, name).map(|kept| kept.unwrap_or(default))
+        })
+        .await
+    }
+
+    /// Pushes that wait in the queue or are being delivered.
+    #[must_use]
+    pub fn queue_depth(&self) -> u64 {
+        self.shared.depth.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Reads in the caller's own thread: point queries of a page cache, microseconds each.
+    pub(crate) fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Unavailable> {
+        query(&unpoisoned(&self.shared.reader)).map_err(Unavailable::new)
+    }
+
+    /// Writes in the writer thread; resolves once the commit is on disk.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (reply, outcome) = oneshot::channel();
+        let write: Write = Box::new(move |connection| {
+            let result = statements(connection);
+            Box::new(move |committed| {
+                let outcome = match (result, committed) {
+                    (Ok(value), Ok(())) => Ok(value),
+                    (Err(cause), _) => Err(Unavailable::new(cause)),
+                    (_, Err(cause)) => Err(Unavailable::new(cause.clone())),
+                };
+                // Whoever asked may have run out of time; the write stands all the same.
+                let _ = reply.send(outcome);
+            })
+        });
+        self.writer.send(write).await.map_err(|_| Unavailable::new("the writer thread has ended"))?;
+        outcome.await.map_err(|_| Unavailable::new("the database did not take the write"))?
+    }
+}
+
+fn find_setting(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT value FROM setting WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
+/// A poisoned lock means that a panic was reported elsewhere; what it guards is consistent after
+/// every statement.
+pub(crate) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Holds `<path>.lock` for as long as the returned file is open.
+///
+/// SQLite would let a second process in, and both would deliver every push.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = |cause| OpenError::File { path: path.to_owned(), cause };
+    // Made here so that SQLite, which takes over the mode for its own files, finds it private.
+    private().open(path).map_err(file)?;
+    let lock = private().open(PathBuf::from(name)).map_err(file)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(file(cause)),
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // In WAL mode only FULL syncs at each commit.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    Ok(connection)
+}
+
+fn lay_out(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
+    let found = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
+    match found {
+        SCHEMA_VERSION => Ok(()),
+        0 => connection
+            .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))
+            .map_err(sqlite),
+        found => Err(OpenError::Newer { path: path.to_owned(), found }),
+    }
+}
+
+/// The writer thread: ends when every [`Database`] is gone, and gives up the lock with that.
+fn write_until_closed(
+    mut connection: Connection,
+    mut writes: mpsc::Receiver<Write>,
+    shared: &Shared,
+    _lock: &File,
+) {
+    let mut group = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
+    let mut replies = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
+    while writes.blocking_recv_many(&mut group, WRITES_PER_COMMIT_MAX) > 0 {
+        let committed =
+            commit(&mut connection, group.drain(..), &mut replies).map_err(|error| error.to_string());
+        if let Err(error) = &committed {
+            tracing::error!(%error, "the database did not take a commit");
+            shared.recount(&connection);
+        }
+        if shared.arrived.swap(false, Ordering::Relaxed) {
+            shared.arrivals.notify_one();
+        }
+        for reply in replies.drain(..) {
+            reply(&committed);
+        }
+    }
+}
+
+/// Runs the group in one transaction. A write that was not run is dropped, and so refused.
+fn commit(
+    connection: &mut Connection,
+    group: impl Iterator<Item = Write>,
+    replies: &mut Vec<AfterCommit>,
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for write in group {
+        replies.push(write(&transaction));
+        // A full disk rolls the transaction back at the statement: nothing of the group stands.
+        if transaction.is_autocommit() {
+            let aborted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);
+            return Err(rusqlite::Error::SqliteFailure(aborted, Some("it was rolled back".into())));
+        }
+    }
+    transaction.commit()
+}

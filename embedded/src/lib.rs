@@ -1,0 +1,7 @@
+//! The ports on SQLite: one file, one process, every promise on disk before it is given.
+
+mod database;
+mod queue;
+mod registrations;
+
+pub use database::{Database, OpenError};

@@ -1,0 +1,62 @@
+//! The ingress: takes pushes from application servers, checks their tokens, and queues them.
+
+mod cors;
+mod parameters;
+mod push_resource;
+mod rejection;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware, routing::post};
+use metrics::{counter, describe_counter};
+use push::{
+    Secrets, Ttl,
+    ports::{QueueWriter, Registrations},
+};
+use url::Url;
+
+pub use rejection::Rejection;
+
+/// The path under the public URL that endpoints live at.
+pub const PUSH_PATH: &str = "push";
+
+const ACCEPTED: &str = "upwire_pushes_accepted_total";
+const REFUSED: &str = "upwire_pushes_refused_total";
+
+/// Describes the metrics of the ingress to the recorder.
+pub fn describe_metrics() {
+    describe_counter!(ACCEPTED, "Pushes answered with 201");
+    describe_counter!(REFUSED, "Requests refused, by reason");
+    counter!(ACCEPTED).increment(0);
+}
+
+/// What the ingress works with.
+#[derive(Debug, Clone)]
+pub struct Ingress<R, Q> {
+    /// The registrations' store.
+    pub registrations: R,
+    /// The queue's writing end.
+    pub queue: Q,
+    /// The secrets that endpoints were signed with.
+    pub secrets: Secrets,
+    /// Where application servers reach this ingress; the push message resources are named below it.
+    pub public_url: Url,
+    /// How long a push without `TTL` is kept.
+    pub default_ttl: Ttl,
+    /// The longest that any push is kept.
+    pub max_ttl: Ttl,
+}
+
+/// The routes of the ingress, at the root and, where the public URL has a path, below that too:
+/// whether a reverse proxy strips the path is its own affair.
+pub fn router<R: Registrations, Q: QueueWriter>(ingress: Ingress<R, Q>) -> Router {
+    let prefix = ingress.public_url.path().trim_end_matches('/').to_owned();
+    let push_resource = post(push_resource::push::<R, Q>)
+        .get(push_resource::discover::<R, Q>)
+        .options(cors::preflight)
+        .fallback(push_resource::refuse_method);
+    let routes =
+        Router::new().route(&format!("/{PUSH_PATH}/{{token}}"), push_resource).with_state(Arc::new(ingress));
+    let routes = if prefix.is_empty() { routes } else { routes.clone().nest(&prefix, routes) };
+    routes.fallback(rejection::not_found).layer(middleware::map_response(cors::expose))
+}

@@ -1,0 +1,143 @@
+//! The push resource (RFC 8030 §5): `POST /push/{token}`.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::Body as HttpBody,
+    extract::{FromRequest, FromRequestParts, Path, Request, State},
+    http::{StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use push::{
+    Body, Epoch, MessageId, PushMessage, Registration, RegistrationId,
+    message::{BODY_BYTES_MAX, Wishes},
+    ports::{QueueWriter, Registrations, Unavailable},
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::{ACCEPTED, Ingress, Rejection, parameters::Parameters};
+
+/// The longest that store and queue together may take: a gateway bans a host that needs more than
+/// two seconds (protocol.md §2).
+const ACCEPT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The longest that a sender may take over its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An endpoint that one of our secrets signed; any other request ends here, without I/O.
+pub(crate) struct Endpoint {
+    id: RegistrationId,
+    epoch: Epoch,
+}
+
+impl<R: Registrations, Q: QueueWriter> FromRequestParts<Arc<Ingress<R, Q>>> for Endpoint {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, ingress: &Arc<Ingress<R, Q>>) -> Result<Self, Rejection> {
+        let token = Path::<String>::from_request_parts(parts, ingress)
+            .await
+            .map_err(|_| Rejection::UnknownEndpoint)?;
+        let (id, epoch) = ingress.secrets.verify(&token).map_err(|_| Rejection::UnknownEndpoint)?;
+        Ok(Self { id, epoch })
+    }
+}
+
+/// A body of 1 to [`BODY_BYTES_MAX`] bytes, read no further than that.
+pub(crate) struct PushBody(Body);
+
+impl<S: Sync> FromRequest<S> for PushBody {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Rejection> {
+        let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        if announced
+            .and_then(|length| length.parse().ok())
+            .is_some_and(|length: u64| length > BODY_BYTES_MAX as u64)
+        {
+            return Err(Rejection::BodyTooLarge);
+        }
+        let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+        match timeout(BODY_TIMEOUT, body).await {
+            Ok(Ok(bytes)) => match &*bytes.to_bytes() {
+                [] => Err(Rejection::EmptyBody),
+                bytes => Ok(Self(Body::from_bytes(bytes))),
+            },
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Rejection::BodyTooLarge),
+            Ok(Err(_)) | Err(_) => Err(Rejection::BodyInterrupted),
+        }
+    }
+}
+
+/// `POST`: accepts a push, and answers 201 once it is durable.
+pub(crate) async fn push<R: Registrations, Q: QueueWriter>(
+    State(ingress): State<Arc<Ingress<R, Q>>>,
+    endpoint: Endpoint,
+    parameters: Parameters,
+    PushBody(body): PushBody,
+) -> Result<Response, Rejection> {
+    let accepted = timeout(ACCEPT_TIMEOUT, ingress.accept(&endpoint, parameters, body)).await;
+    let message = accepted.map_err(|_| ingress.unavailable(&Unavailable::new("no answer in time")))??;
+    metrics::counter!(ACCEPTED).increment(1);
+    let kept = (message.expires_at - message.accepted_at).num_seconds();
+    let location = format!("{}/message/{}", ingress.public_url.as_str().trim_end_matches('/'), message.id);
+    let headers = [("location", location), ("ttl", kept.to_string())];
+    Ok((StatusCode::CREATED, headers, HttpBody::empty()).into_response())
+}
+
+impl<R: Registrations, Q: QueueWriter> Ingress<R, Q> {
+    async fn accept(
+        &self,
+        endpoint: &Endpoint,
+        parameters: Parameters,
+        body: Body,
+    ) -> Result<PushMessage, Rejection> {
+        let registration =
+            self.registrations.find(endpoint.id).await.map_err(|error| self.unavailable(&error))?;
+        let now = now();
+        let lives = |row: &Registration| row.epoch == endpoint.epoch && row.lives(now);
+        let registration = registration.filter(lives).ok_or(Rejection::Gone)?;
+        let wishes = Wishes {
+            ttl: parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl),
+            urgency: parameters.urgency,
+            topic: parameters.topic,
+        };
+        let message = PushMessage::new(random_id()?, &registration, wishes, body, now);
+        self.queue.send(message.clone()).await.map_err(|error| self.unavailable(&error))?;
+        Ok(message)
+    }
+
+    fn unavailable(&self, error: &Unavailable) -> Rejection {
+        tracing::error!(%error, "a push was not accepted: the store does not answer");
+        Rejection::Unavailable
+    }
+}
+
+/// `GET` and `HEAD`: how an application server finds out that this is UnifiedPush.
+pub(crate) async fn discover<R: Registrations, Q: QueueWriter>(
+    State(_): State<Arc<Ingress<R, Q>>>,
+    _: Endpoint,
+) -> Json<Value> {
+    Json(json!({ "unifiedpush": { "version": 1 } }))
+}
+
+/// Any other method.
+pub(crate) async fn refuse_method() -> Rejection {
+    Rejection::MethodNotAllowed
+}
+
+fn random_id() -> Result<MessageId, Rejection> {
+    let mut bytes = [0; MessageId::BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        tracing::error!(%error, "the system has no random bytes");
+        Rejection::Unavailable
+    })?;
+    Ok(MessageId::from_bytes(bytes))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge of the ingress: a request comes now")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}

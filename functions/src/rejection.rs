@@ -1,0 +1,154 @@
+//! Why a request was refused, and the one match from that to the wire.
+
+use axum::{
+    Json,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use push::message::BODY_BYTES_MAX;
+use serde::Serialize;
+
+use crate::{REFUSED, cors::ALLOWED_METHODS};
+
+/// Why a request was refused (protocol.md §2).
+///
+/// Senders delete a subscription on most 4xx, so trouble of ours is always 5xx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// No such path.
+    NotFound,
+    /// The token is malformed, or none of our secrets made it.
+    UnknownEndpoint,
+    /// The registration expired, was revoked, or lives on under another URL.
+    Gone,
+    /// A push needs a body.
+    EmptyBody,
+    /// The body is over the limit.
+    BodyTooLarge,
+    /// The body did not come to its end, or not in time.
+    BodyInterrupted,
+    /// `TTL` is no number of seconds.
+    BadTtl,
+    /// `Topic` is not up to 32 characters of base64url.
+    BadTopic,
+    /// A header holds bytes that are no text.
+    UnreadableHeader,
+    /// The store or the queue cannot take the push now.
+    Unavailable,
+    /// The resource has no such method.
+    MethodNotAllowed,
+}
+
+/// What the queue or the store is given to recover before a sender tries again.
+const RETRY_AFTER_SECONDS: &str = "5";
+/// A dead endpoint stays dead; the sender may remember it for a day.
+const GONE_CACHE_CONTROL: &str = "max-age=86400";
+
+/// An answer by RFC 9457.
+#[derive(Serialize)]
+struct Problem {
+    title: &'static str,
+    status: u16,
+    detail: String,
+}
+
+impl Rejection {
+    /// Its label in the metrics.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::UnknownEndpoint => "unknown_endpoint",
+            Self::Gone => "gone",
+            Self::EmptyBody => "empty_body",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyInterrupted => "body_interrupted",
+            Self::BadTtl => "bad_ttl",
+            Self::BadTopic => "bad_topic",
+            Self::UnreadableHeader => "unreadable_header",
+            Self::Unavailable => "unavailable",
+            Self::MethodNotAllowed => "method_not_allowed",
+        }
+    }
+
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound | Self::UnknownEndpoint => StatusCode::NOT_FOUND,
+            Self::Gone => StatusCode::GONE,
+            Self::EmptyBody | Self::BadTtl | Self::BadTopic | Self::UnreadableHeader => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyInterrupted => StatusCode::REQUEST_TIMEOUT,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::NotFound => "Nothing here",
+            Self::UnknownEndpoint => "Unknown endpoint",
+            Self::Gone => "The subscription has ended",
+            Self::EmptyBody => "Empty body",
+            Self::BodyTooLarge => "Body too large",
+            Self::BodyInterrupted => "Body incomplete",
+            Self::BadTtl => "Bad TTL header",
+            Self::BadTopic => "Bad Topic header",
+            Self::UnreadableHeader => "Unreadable header",
+            Self::Unavailable => "Try again shortly",
+            Self::MethodNotAllowed => "Method not allowed",
+        }
+    }
+
+    fn detail(self) -> String {
+        match self {
+            Self::NotFound => "This is a UnifiedPush server; endpoints are below /push/.".into(),
+            Self::UnknownEndpoint => "This URL is not an endpoint that this server has issued.".into(),
+            Self::Gone => "The application was removed, or its registration was not renewed in time. \
+                           Forget this endpoint; the application will send a new one."
+                .into(),
+            Self::EmptyBody => "A push carries at least one byte.".into(),
+            Self::BodyTooLarge => format!("A push carries at most {BODY_BYTES_MAX} bytes."),
+            Self::BodyInterrupted => "The body did not arrive completely.".into(),
+            Self::BadTtl => "TTL is a number of seconds, zero or more, in decimal digits.".into(),
+            Self::BadTopic => "Topic has 1 to 32 characters of the base64url alphabet.".into(),
+            Self::UnreadableHeader => "TTL and Topic are plain ASCII.".into(),
+            Self::Unavailable => "The push was not accepted because the server's store does not answer. \
+                                  Nothing is wrong with the endpoint."
+                .into(),
+            Self::MethodNotAllowed => format!("An endpoint answers {ALLOWED_METHODS}."),
+        }
+    }
+
+    const fn header(self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Gone => Some((header::CACHE_CONTROL, HeaderValue::from_static(GONE_CACHE_CONTROL))),
+            Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
+            Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS))),
+            // The rest of the body is not read: the connection cannot be used again.
+            Self::BodyTooLarge | Self::BodyInterrupted => {
+                Some((header::CONNECTION, HeaderValue::from_static("close")))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        metrics::counter!(REFUSED, "reason" => self.reason()).increment(1);
+        let status = self.status();
+        let problem = Problem { title: self.title(), status: status.as_u16(), detail: self.detail() };
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.extend(self.header());
+        response
+    }
+}
+
+/// Any path that is not ours.
+pub(crate) async fn not_found() -> Rejection {
+    Rejection::NotFound
+}

@@ -1,0 +1,13 @@
+//! What a push is: registrations, endpoint tokens, push messages, and the ports that store them.
+//!
+//! This crate decides and never does: no I/O, no clock, no chance. Time comes in as `now`,
+//! random bytes as arrays.
+
+pub mod message;
+pub mod ports;
+pub mod registration;
+pub mod token;
+
+pub use message::{Body, MessageId, PushMessage, Topic, Ttl, Urgency};
+pub use registration::{Application, Epoch, Instance, Registration, RegistrationId, Target};
+pub use token::{EndpointToken, Secrets};

@@ -1,0 +1,363 @@
+//! A push message (RFC 8030): what the ingress queues and the relay delivers.
+
+use std::fmt;
+
+use base64::{
+    Engine, display,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use jid::FullJid;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{Application, Epoch, Instance, Registration, RegistrationId};
+
+/// The largest body of a push, in bytes (protocol.md §2; RFC 8030 §7.2).
+pub const BODY_BYTES_MAX: usize = 4096;
+
+/// How long `TTL: 0` ("now or not at all") leaves a push on its way through the queue, before
+/// "now" is over.
+const IMMEDIATE: TimeDelta = TimeDelta::seconds(10);
+
+/// Names a push message, in its `Location` and as the id of the IQ that carries it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MessageId([u8; MessageId::BYTES]);
+
+impl MessageId {
+    /// Length in bytes.
+    pub const BYTES: usize = 16;
+    /// Length of its text.
+    const CHARACTERS: usize = 22;
+
+    /// An id of random bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads the id back from an IQ or a URL; `None` for anything that is not one of ours.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != Self::CHARACTERS {
+            return None;
+        }
+        let mut bytes = [0; Self::BYTES];
+        URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+}
+
+/// Base64url, 22 characters.
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        display::Base64Display::new(&self.0, &URL_SAFE_NO_PAD).fmt(f)
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MessageId({self})")
+    }
+}
+
+impl Serialize for MessageId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MessageId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?)
+            .ok_or_else(|| de::Error::custom("a message id has 22 characters of base64url"))
+    }
+}
+
+/// The bytes that the application server sent, in the form that the queue and XMPP carry:
+/// standard base64.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Body(String);
+
+impl Body {
+    /// Encodes the raw body.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(STANDARD.encode(bytes))
+    }
+
+    /// Standard base64 of the raw body.
+    #[must_use]
+    pub fn as_base64(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} characters)", self.0.len())
+    }
+}
+
+/// How long a push may wait, in seconds (RFC 8030 §5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ttl(u32);
+
+impl Ttl {
+    /// Kept for this many seconds; zero: now or not at all.
+    #[must_use]
+    pub const fn from_seconds(seconds: u32) -> Self {
+        Self(seconds)
+    }
+
+    /// Parses the header's value: decimal digits alone. A number too large for any clock is
+    /// taken as the largest.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        let digits = !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit());
+        digits.then(|| Self(value.parse().unwrap_or(u32::MAX)))
+    }
+
+    /// Whole seconds.
+    #[must_use]
+    pub const fn as_seconds(self) -> u32 {
+        self.0
+    }
+}
+
+/// How much a push is worth waking a phone for (RFC 8030 §5.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Urgency {
+    /// Advertisements.
+    VeryLow,
+    /// Updates.
+    Low,
+    /// Messages; what a push without the header is.
+    #[default]
+    Normal,
+    /// Calls and alerts.
+    High,
+}
+
+impl Urgency {
+    /// Parses the header's value. An unknown one is normal: senders delete a subscription on 400,
+    /// and urgency is only a hint.
+    #[must_use]
+    pub fn parse(value: &str) -> Self {
+        match value {
+            "very-low" => Self::VeryLow,
+            "low" => Self::Low,
+            "high" => Self::High,
+            _ => Self::Normal,
+        }
+    }
+}
+
+/// A later push of the same topic replaces one that still waits (RFC 8030 §5.4).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Topic(String);
+
+impl Topic {
+    /// Most characters of a topic (RFC 8030 §5.4).
+    pub const CHARACTERS_MAX: usize = 32;
+
+    /// Parses the header's value: at most 32 characters of base64url; padding is dropped, since
+    /// some senders add it (protocol.md §2).
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        let topic = value.trim_end_matches('=');
+        let base64url = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+        (!topic.is_empty() && value.len() <= Self::CHARACTERS_MAX && topic.bytes().all(base64url))
+            .then(|| Self(topic.to_owned()))
+    }
+}
+
+/// The version of a queue entry's JSON; another one does not deserialize.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+struct EntryVersion;
+
+impl From<EntryVersion> for u8 {
+    fn from(_: EntryVersion) -> Self {
+        1
+    }
+}
+
+impl TryFrom<u8> for EntryVersion {
+    type Error = String;
+
+    fn try_from(version: u8) -> Result<Self, String> {
+        if version == u8::from(Self) {
+            Ok(Self)
+        } else {
+            Err(format!("a queue entry of unknown version {version}"))
+        }
+    }
+}
+
+/// One push on its way, with all that its delivery needs: the relay reads nothing else. Its JSON
+/// is the queue's entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushMessage {
+    #[serde(rename = "v")]
+    version: EntryVersion,
+    /// Its id, also that of the IQ.
+    pub id: MessageId,
+    /// The registration that it was accepted for.
+    pub registration: RegistrationId,
+    /// The life of that registration.
+    pub epoch: Epoch,
+    /// The full JID that registered.
+    pub recipient: FullJid,
+    /// The application.
+    pub application: Application,
+    /// The instance of the application.
+    pub instance: Instance,
+    /// When the sender got its 201, in Unix milliseconds.
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub accepted_at: DateTime<Utc>,
+    /// When it may no longer be delivered, in Unix milliseconds.
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub expires_at: DateTime<Utc>,
+    /// Its urgency.
+    #[serde(default)]
+    pub urgency: Urgency,
+    /// Its topic, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<Topic>,
+    /// The sender's body.
+    pub body: Body,
+}
+
+/// What the sender asked for beside the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wishes {
+    /// How long to keep it.
+    pub ttl: Ttl,
+    /// How urgent it is.
+    pub urgency: Urgency,
+    /// What it replaces.
+    pub topic: Option<Topic>,
+}
+
+impl PushMessage {
+    /// A push accepted at `now` for a registration that lives.
+    #[must_use]
+    pub fn new(
+        id: MessageId,
+        registration: &Registration,
+        wishes: Wishes,
+        body: Body,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let target = &registration.target;
+        Self {
+            version: EntryVersion,
+            id,
+            registration: target.registration_id(),
+            epoch: registration.epoch,
+            recipient: target.recipient.clone(),
+            application: target.application,
+            instance: target.instance,
+            accepted_at: now,
+            expires_at: now + TimeDelta::seconds(i64::from(wishes.ttl.as_seconds())),
+            urgency: wishes.urgency,
+            topic: wishes.topic,
+            body,
+        }
+    }
+
+    /// Whether it must not be delivered any more.
+    #[must_use]
+    pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
+        let end = if self.is_immediate() { self.accepted_at + IMMEDIATE } else { self.expires_at };
+        now >= end
+    }
+
+    /// `TTL: 0`: one attempt, never kept (RFC 8030 §5.2).
+    #[must_use]
+    pub fn is_immediate(&self) -> bool {
+        self.expires_at <= self.accepted_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_ttl_is_digits_alone_and_saturates() {
+        assert_eq!(Ttl::parse("0"), Some(Ttl(0)));
+        assert_eq!(Ttl::parse("86400"), Some(Ttl(86400)));
+        assert_eq!(Ttl::parse("99999999999999999999"), Some(Ttl(u32::MAX)));
+        for wrong in ["", "-1", "+1", "1.5", "1 2", "soon", "٣"] {
+            assert_eq!(Ttl::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_topic_is_at_most_32_characters_of_base64url() {
+        assert_eq!(Topic::parse("upd-_9=="), Some(Topic("upd-_9".into())));
+        assert!(Topic::parse(&"a".repeat(32)).is_some());
+        for wrong in ["", "==", "a+b", "a b", "a=b", &"a".repeat(33)] {
+            assert_eq!(Topic::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_urgency_is_normal() {
+        assert_eq!(Urgency::parse("high"), Urgency::High);
+        assert_eq!(Urgency::parse("apocalyptic"), Urgency::Normal);
+    }
+
+    #[test]
+    fn an_immediate_push_is_over_after_seconds_and_another_at_its_expiry() {
+        let target = crate::Target {
+            recipient: FullJid::new("juliet@example.com/phone").unwrap(),
+            application: Application::from_bytes([1; 32]),
+            instance: Instance::from_bytes([2; 32]),
+        };
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let registration = Registration::renew(None, target, now, TimeDelta::days(7));
+        let push = |ttl| {
+            let wishes = Wishes { ttl: Ttl(ttl), urgency: Urgency::Normal, topic: None };
+            PushMessage::new(MessageId([0; 16]), &registration, wishes, Body::from_bytes(b"x"), now)
+        };
+        assert!(push(0).is_immediate() && !push(0).is_expired(now));
+        assert!(push(0).is_expired(now + TimeDelta::minutes(1)));
+        assert!(!push(1).is_immediate() && push(1).is_expired(now + TimeDelta::seconds(1)));
+    }
+
+    #[test]
+    fn an_entry_reads_back_and_one_of_another_version_does_not() {
+        let entry = r#"{"v":1,"id":"AAAAAAAAAAAAAAAAAAAAAA","registration":"00000000000000000000000000000007","epoch":5,"recipient":"juliet@example.com/phone","application":"bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=","instance":"EtD/1XPLmoIph7W73CZ/uyv6FAnhEAXY1GySHX17vAw=","accepted_at":1800000000123,"expires_at":1800086400123,"urgency":"very-low","topic":"upd","body":"aGVsbG8="}"#;
+        let push: PushMessage = serde_json::from_str(entry).unwrap();
+        assert_eq!(serde_json::to_string(&push).unwrap(), entry);
+        let newer = entry.replacen("1", "2", 1);
+        assert!(
+            serde_json::from_str::<PushMessage>(&newer)
+                .unwrap_err()
+                .to_string()
+                .contains("unknown version 2")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_reads_back(bytes: [u8; 16]) {
+            let id = MessageId::from_bytes(bytes);
+            prop_assert_eq!(MessageId::parse(&id.to_string()), Some(id));
+        }
+
+        #[test]
+        fn any_text_is_an_id_or_none(text: String) {
+            if let Some(id) = MessageId::parse(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What Upwire needs of a store and of a queue; SQLite and AWS each have an adapter.
+
+use std::{error::Error, fmt, future::Future};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{Epoch, PushMessage, Registration, RegistrationId, Target};
+
+/// The store or the queue could not do its part; nothing was promised to anyone.
+#[derive(Debug)]
+pub struct Unavailable(Box<dyn Error + Send + Sync>);
+
+impl Unavailable {
+    /// Wraps what the adapter was told. The text must hold no secret and no address.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Unavailable {}
+
+/// The registrations' store.
+pub trait Registrations: Clone + Send + Sync + 'static {
+    /// The row of a registration, living or not.
+    fn find(
+        &self,
+        id: RegistrationId,
+    ) -> impl Future<Output = Result<Option<Registration>, Unavailable>> + Send;
+
+    /// Stores what [`Registration::renew`] makes of the present row, atomically, and returns it
+    /// once it is durable.
+    fn register(
+        &self,
+        target: Target,
+        now: DateTime<Utc>,
+        lifetime: TimeDelta,
+    ) -> impl Future<Output = Result<Registration, Unavailable>> + Send;
+
+    /// Ends a life because its application is gone, as the answer to a push sent at `asked_at` said.
+    ///
+    /// Nothing happens to a later life, nor to one renewed after `asked_at`: the distributor has
+    /// changed its mind since. Returns whether the registration was revoked by this call.
+    fn revoke(
+        &self,
+        id: RegistrationId,
+        epoch: Epoch,
+        asked_at: DateTime<Utc>,
+    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+}
+
+/// The ingress's side of the queue.
+pub trait QueueWriter: Clone + Send + Sync + 'static {
+    /// Queues a push; returns once it is durable.
+    fn send(&self, message: PushMessage) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+/// A push that was received and not yet settled. Until then the queue gives it to nobody else;
+/// if this process dies, the next one receives it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery<Receipt> {
+    /// By which the queue knows it.
+    pub receipt: Receipt,
+    /// How often it was released before.
+    pub attempts: u32,
+    /// The push.
+    pub message: PushMessage,
+}
+
+/// What becomes of a received push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement<Receipt> {
+    /// Its fate is durable elsewhere: delivered, expired or revoked.
+    Delete(Receipt),
+    /// It stays, and is received again at this moment.
+    Release(Receipt, DateTime<Utc>),
+}
+
+/// The relay's side of the queue.
+pub trait QueueReader: Clone + Send + Sync + 'static {
+    /// By which the queue knows a received push.
+    type Receipt: Clone + fmt::Debug + Send + Sync + 'static;
+
+    /// The oldest pushes that are due, at most `max` of them; waits for one to come, for a bounded
+    /// time, and may return none.
+    fn receive(
+        &self,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<Delivery<Self::Receipt>>, Unavailable>> + Send;
+
+    /// Settles received pushes; returns once that is durable.
+    fn settle(
+        &self,
+        settlements: Vec<Settlement<Self::Receipt>>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}

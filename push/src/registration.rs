@@ -1,0 +1,331 @@
+//! A registration (RFC 8030: subscription): who receives the pushes of one endpoint, and until when.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::{DateTime, TimeDelta, Utc};
+use jid::{BareJid, FullJid};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
+
+/// Bytes in the hashes that name an application and an instance.
+const HASH_BYTES: usize = 32;
+
+/// A renewal that comes so shortly before the expiry starts a new life.
+///
+/// An ingress whose clock runs ahead may already have answered 410 for the old one, and an
+/// endpoint that was refused once must never come back (protocol.md, "How Conversations treats
+/// an endpoint").
+const LAPSE_MARGIN: TimeDelta = TimeDelta::seconds(5);
+
+/// Why an `application` or `instance` attribute was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HashError {
+    /// The attribute is absent or empty.
+    #[error("no value provided")]
+    Missing,
+    /// The attribute is not padded standard base64.
+    #[error("not valid base64")]
+    NotBase64,
+    /// The attribute does not decode to a SHA-256 hash.
+    #[error("decodes to {0} bytes, expected 32")]
+    WrongLength(usize),
+}
+
+fn parse_hash(text: &str) -> Result<[u8; HASH_BYTES], HashError> {
+    if text.is_empty() {
+        return Err(HashError::Missing);
+    }
+    let bytes = STANDARD.decode(text).map_err(|_| HashError::NotBase64)?;
+    let length = bytes.len();
+    bytes.try_into().map_err(|_| HashError::WrongLength(length))
+}
+
+macro_rules! target_hash {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $name([u8; HASH_BYTES]);
+
+        impl $name {
+            /// The hash as stored.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; HASH_BYTES]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 32 bytes of the hash.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; HASH_BYTES] {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = HashError;
+
+            /// Parses the attribute of a `<register/>`: standard base64 of 32 bytes
+            /// (protocol.md §1, "Register").
+            fn from_str(text: &str) -> Result<Self, HashError> {
+                parse_hash(text).map(Self)
+            }
+        }
+
+        /// Standard base64, as on the wire.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&STANDARD.encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+target_hash! {
+    /// The salted SHA-256 hash by which a distributor names an application.
+    Application
+}
+
+target_hash! {
+    /// The salted SHA-256 hash by which a distributor names one subscription of an application.
+    Instance
+}
+
+/// What an endpoint stands for, as the distributor names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The full JID that registers, and that pushes go to.
+    pub recipient: FullJid,
+    /// The application.
+    pub application: Application,
+    /// The instance of the application.
+    pub instance: Instance,
+}
+
+impl Target {
+    /// The id of the registration of this target.
+    ///
+    /// The resource is left out: a client that comes back under another one renews the same
+    /// endpoint.
+    #[must_use]
+    pub fn registration_id(&self) -> RegistrationId {
+        let account: BareJid = self.recipient.to_bare();
+        let digest = Sha256::new()
+            .chain_update(b"upwire registration\0")
+            .chain_update(account.as_str().as_bytes())
+            .chain_update(b"\0")
+            .chain_update(self.application.as_bytes())
+            .chain_update(self.instance.as_bytes())
+            .finalize();
+        let mut id = [0; RegistrationId::BYTES];
+        id.copy_from_slice(&digest[..RegistrationId::BYTES]);
+        RegistrationId(id)
+    }
+}
+
+/// The key of a registration: a hash of bare JID, application and instance.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RegistrationId([u8; RegistrationId::BYTES]);
+
+impl RegistrationId {
+    /// Length in bytes.
+    pub const BYTES: usize = 16;
+
+    /// The id as stored.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes of the id.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+}
+
+/// Lower-case hexadecimal; not a secret, and reveals no address.
+impl fmt::Display for RegistrationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for RegistrationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RegistrationId({self})")
+    }
+}
+
+impl Serialize for RegistrationId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RegistrationId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // The parse goes through `u128`, which would also take a sign or a shorter number.
+        if text.len() != 2 * Self::BYTES || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return Err(de::Error::custom("a registration id has 32 hexadecimal digits"));
+        }
+        u128::from_str_radix(&text, 16).map(|id| Self(id.to_be_bytes())).map_err(de::Error::custom)
+    }
+}
+
+/// The Unix second at which one life of a registration began; part of the endpoint's token, so
+/// that every life has its own URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// The greatest epoch that a token can carry (40 bits; the year 36812).
+    pub const MAX: Self = Self((1 << 40) - 1);
+
+    /// The epoch that begins at this Unix second, bounded by [`Epoch::MAX`].
+    #[must_use]
+    pub fn from_seconds(seconds: u64) -> Self {
+        Self(seconds.min(Self::MAX.0))
+    }
+
+    /// Unix seconds.
+    #[must_use]
+    pub const fn as_seconds(self) -> u64 {
+        self.0
+    }
+}
+
+/// One row of the registrations' store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Who receives, and under which names.
+    pub target: Target,
+    /// The life that this row is in.
+    pub epoch: Epoch,
+    /// When the distributor registered or renewed last.
+    pub renewed_at: DateTime<Utc>,
+    /// When this life ends unless it is renewed.
+    pub expires_at: DateTime<Utc>,
+    /// The application is gone; this life is over.
+    pub revoked: bool,
+}
+
+impl Registration {
+    /// What the row becomes when `target` registers at `now`.
+    ///
+    /// A registration that lives keeps its epoch, and with it its URL; one that lapsed, was
+    /// revoked or never was starts a new one (protocol.md, "How Conversations treats an endpoint").
+    #[must_use]
+    pub fn renew(current: Option<&Self>, target: Target, now: DateTime<Utc>, lifetime: TimeDelta) -> Self {
+        let beginning = Epoch::from_seconds(u64::try_from(now.timestamp()).unwrap_or(0));
+        let epoch = match current {
+            Some(row) if row.lives(now + LAPSE_MARGIN) => row.epoch,
+            // Two lives within one second, or a clock that went back: still a new URL.
+            Some(row) => beginning.max(Epoch::from_seconds(row.epoch.0 + 1)),
+            None => beginning,
+        };
+        Self { target, epoch, renewed_at: now, expires_at: now + lifetime, revoked: false }
+    }
+
+    /// Whether pushes are accepted at `now`.
+    #[must_use]
+    pub fn lives(&self, now: DateTime<Utc>) -> bool {
+        !self.revoked && now < self.expires_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEEK: TimeDelta = TimeDelta::days(7);
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn target(recipient: &str) -> Target {
+        Target {
+            recipient: FullJid::new(recipient).unwrap(),
+            application: Application::from_bytes([1; 32]),
+            instance: Instance::from_bytes([2; 32]),
+        }
+    }
+
+    fn first() -> Registration {
+        Registration::renew(None, target("juliet@example.com/Conversations.r4nD"), at(0), WEEK)
+    }
+
+    #[test]
+    fn hashes_are_standard_base64_of_32_bytes() {
+        let text = "bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=";
+        assert_eq!(text.parse::<Application>().unwrap().to_string(), text);
+        assert_eq!("".parse::<Instance>(), Err(HashError::Missing));
+        assert_eq!("bK3s".parse::<Instance>(), Err(HashError::WrongLength(3)));
+        for wrong in [
+            "%",
+            "bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM",
+            "bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSR-=",
+        ] {
+            assert_eq!(wrong.parse::<Instance>(), Err(HashError::NotBase64), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_resource_does_not_change_the_id() {
+        let id = target("juliet@example.com/a").registration_id();
+        assert_eq!(id, target("juliet@example.com/b").registration_id());
+        assert_ne!(id, target("romeo@example.com/a").registration_id());
+    }
+
+    #[test]
+    fn a_renewal_keeps_the_epoch_and_moves_the_recipient() {
+        let first = first();
+        let renewed = Registration::renew(Some(&first), target("juliet@example.com/b"), at(100), WEEK);
+        assert_eq!(renewed.epoch, first.epoch);
+        assert_eq!(renewed.target.recipient.resource().as_str(), "b");
+        assert_eq!(renewed.expires_at, at(100) + WEEK);
+    }
+
+    #[test]
+    fn a_lapse_or_a_revocation_starts_a_new_epoch() {
+        let lapsed = first();
+        let late = lapsed.expires_at;
+        assert!(Registration::renew(Some(&lapsed), lapsed.target.clone(), late, WEEK).epoch > lapsed.epoch);
+        let almost = late - TimeDelta::seconds(1);
+        assert!(Registration::renew(Some(&lapsed), lapsed.target.clone(), almost, WEEK).epoch > lapsed.epoch);
+
+        let revoked = Registration { revoked: true, ..first() };
+        for now in [at(0), at(-1000)] {
+            let next = Registration::renew(Some(&revoked), revoked.target.clone(), now, WEEK);
+            assert!(next.epoch > revoked.epoch, "within the same second, and with a clock that went back");
+        }
+    }
+
+    #[test]
+    fn a_registration_lives_until_its_expiry() {
+        let row = first();
+        assert!(row.lives(row.expires_at - TimeDelta::milliseconds(1)));
+        assert!(!row.lives(row.expires_at));
+        assert!(!Registration { revoked: true, ..row }.lives(at(0)));
+    }
+}

@@ -1,0 +1,194 @@
+//! The endpoint's token: `id ‖ epoch ‖ MAC`, refused by arithmetic alone when it is not ours.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::{Epoch, RegistrationId};
+
+const EPOCH_BYTES: usize = 5;
+/// 160 bits, the least that cannot be guessed (protocol.md §2).
+const MAC_BYTES: usize = 20;
+const SIGNED_BYTES: usize = RegistrationId::BYTES + EPOCH_BYTES;
+const TOKEN_BYTES: usize = SIGNED_BYTES + MAC_BYTES;
+
+/// The least length of a secret, in bytes (protocol.md §5).
+pub const SECRET_BYTES_MIN: usize = 32;
+
+/// Separates this use of a secret from any other.
+const PURPOSE: &[u8] = b"upwire endpoint\0";
+
+/// Why a list of secrets was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SecretsError {
+    /// No secret in the list.
+    #[error("holds no secret")]
+    Empty,
+    /// One of the secrets is too short; counted from 1.
+    #[error("secret {position} of the list has {length} bytes, at least {SECRET_BYTES_MIN} are needed")]
+    TooShort {
+        /// Place in the list, from 1.
+        position: usize,
+        /// Its length in bytes.
+        length: usize,
+    },
+}
+
+/// The token is malformed, or its MAC is of none of our secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a token of this server")]
+pub struct InvalidToken;
+
+/// The secrets that authenticate endpoints: the first signs, all verify.
+#[derive(Clone)]
+pub struct Secrets(Vec<Hmac<Sha256>>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secrets({} of them)", self.0.len())
+    }
+}
+
+impl Secrets {
+    /// Parses a comma-separated list; white space around a secret does not belong to it.
+    ///
+    /// # Errors
+    /// An empty list, or a secret of fewer than [`SECRET_BYTES_MIN`] bytes.
+    pub fn parse(list: &str) -> Result<Self, SecretsError> {
+        let secrets: Vec<&str> = list.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
+        if secrets.is_empty() {
+            return Err(SecretsError::Empty);
+        }
+        let keyed = secrets.iter().zip(1..).map(|(secret, position)| {
+            if secret.len() < SECRET_BYTES_MIN {
+                return Err(SecretsError::TooShort { position, length: secret.len() });
+            }
+            let mut mac =
+                Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
+            mac.update(PURPOSE);
+            Ok(mac)
+        });
+        keyed.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Signs one life of a registration with the first secret.
+    #[must_use]
+    pub fn sign(&self, id: RegistrationId, epoch: Epoch) -> EndpointToken {
+        let mut token = [0; TOKEN_BYTES];
+        token[..RegistrationId::BYTES].copy_from_slice(id.as_bytes());
+        token[RegistrationId::BYTES..SIGNED_BYTES]
+            .copy_from_slice(&epoch.as_seconds().to_be_bytes()[8 - EPOCH_BYTES..]);
+        let mac = self.0[0].clone().chain_update(&token[..SIGNED_BYTES]).finalize().into_bytes();
+        token[SIGNED_BYTES..].copy_from_slice(&mac[..MAC_BYTES]);
+        EndpointToken(URL_SAFE_NO_PAD.encode(token))
+    }
+
+    /// Checks a token, in constant time for each secret.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] if it is malformed or no secret made it.
+    pub fn verify(&self, token: &str) -> Result<(RegistrationId, Epoch), InvalidToken> {
+        let mut bytes = [0; TOKEN_BYTES];
+        // Decoding into a fixed buffer refuses a longer text without looking at all of it.
+        let length = URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).map_err(|_| InvalidToken)?;
+        if length != TOKEN_BYTES {
+            return Err(InvalidToken);
+        }
+        let (signed, mac) = bytes.split_at(SIGNED_BYTES);
+        let ours =
+            |secret: &Hmac<Sha256>| secret.clone().chain_update(signed).verify_truncated_left(mac).is_ok();
+        if !self.0.iter().any(ours) {
+            return Err(InvalidToken);
+        }
+        let (id, epoch) = signed.split_at(RegistrationId::BYTES);
+        let id = id.try_into().map_err(|_| InvalidToken)?;
+        let epoch = epoch.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        Ok((RegistrationId::from_bytes(id), Epoch::from_seconds(epoch)))
+    }
+}
+
+/// The capability in an endpoint's URL: 55 characters of base64url.
+///
+/// Who knows it can push, so it has no `Debug` that shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EndpointToken(String);
+
+impl EndpointToken {
+    /// The token as it stands in the URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EndpointToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EndpointToken(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OLD: &str = "0123456789abcdef0123456789abcdef";
+    const NEW: &str = "fedcba9876543210fedcba9876543210";
+
+    fn secrets(list: &str) -> Secrets {
+        Secrets::parse(list).unwrap()
+    }
+
+    #[test]
+    fn secrets_are_a_list_of_at_least_32_bytes_each() {
+        assert_eq!(Secrets::parse(" , ").unwrap_err(), SecretsError::Empty);
+        let short = format!("{OLD},short");
+        assert_eq!(Secrets::parse(&short).unwrap_err(), SecretsError::TooShort { position: 2, length: 5 });
+        assert_eq!(format!("{:?}", secrets(OLD)), "Secrets(1 of them)");
+    }
+
+    #[test]
+    fn a_rotated_secret_still_verifies_and_a_removed_one_does_not() {
+        let id = RegistrationId::from_bytes([7; 16]);
+        let token = secrets(OLD).sign(id, Epoch::from_seconds(1));
+        let rotated = secrets(&format!("{NEW}, {OLD}"));
+        assert_eq!(rotated.verify(token.as_str()), Ok((id, Epoch::from_seconds(1))));
+        assert_ne!(rotated.sign(id, Epoch::from_seconds(1)), token, "the first signs");
+        assert_eq!(secrets(NEW).verify(token.as_str()), Err(InvalidToken));
+    }
+
+    #[test]
+    fn the_wire_form_does_not_change() {
+        let token =
+            secrets(OLD).sign(RegistrationId::from_bytes([7; 16]), Epoch::from_seconds(1_800_000_000));
+        assert_eq!(token.as_str(), "BwcHBwcHBwcHBwcHBwcHBwBrSdIAZh6Y5YfF2WGt--o3N9JichjHaDQ");
+    }
+
+    proptest! {
+        #[test]
+        fn every_token_verifies_to_what_was_signed(id: [u8; 16], epoch in 0..=Epoch::MAX.as_seconds()) {
+            let (id, epoch) = (RegistrationId::from_bytes(id), Epoch::from_seconds(epoch));
+            let token = secrets(OLD).sign(id, epoch);
+            prop_assert_eq!(token.as_str().len(), 55);
+            prop_assert_eq!(secrets(OLD).verify(token.as_str()), Ok((id, epoch)));
+        }
+
+        #[test]
+        fn no_other_text_verifies(place in 0usize..55, other in "[A-Za-z0-9_-]") {
+            let secrets = secrets(OLD);
+            let token = secrets.sign(RegistrationId::from_bytes([9; 16]), Epoch::from_seconds(5));
+            let mut changed = token.as_str().to_owned();
+            changed.replace_range(place..=place, &other);
+            prop_assume!(changed != token.as_str());
+            prop_assert_eq!(secrets.verify(&changed), Err(InvalidToken));
+        }
+
+        #[test]
+        fn any_text_at_all_is_answered(text: String) {
+            prop_assert_eq!(secrets(OLD).verify(&text), Err(InvalidToken));
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Sole owner of the stream to the XMPP server (XEP-0114): connects, authenticates, reads, writes,
+//! pings, and connects again.
+
+use std::{fmt, future::pending, io, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use metrics::{counter, gauge};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_xmpp::{
+    connect::DnsConfig,
+    jid::BareJid,
+    minidom::Element,
+    parsers::{component::Handshake, ns},
+};
+
+use crate::{
+    framing::{Frame, FrameReader, STREAM_FOOTER, serialize, stream_header},
+    measures::{RECONNECTS, STREAM_UP},
+    stanza,
+};
+
+/// From the first packet to the end of the handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A stream on which nothing came for so long is asked whether it lives.
+const PING_AFTER: Duration = Duration::from_secs(10);
+/// A stream on which nothing came for so long is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(25);
+/// The longest wait for the server's end of the stream.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
+/// A stream that held for so long starts the delays anew.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// Most stanzas written at once.
+const WRITE_BATCH_MAX: usize = 128;
+
+/// Counts the streams of this process: what was meant for one does not go out on the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Session(u64);
+
+/// A push, meant for one stream.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) session: Session,
+    pub(crate) stanza: Element,
+}
+
+/// What the stream tells the rest of the relay.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Online(Session),
+    /// What went out unanswered on the stream may be lost.
+    Offline,
+    /// A stanza, whole or damaged.
+    Stanza(Frame),
+}
+
+/// The component's account at the XMPP server.
+#[derive(Clone)]
+pub struct ComponentAccount {
+    /// Its name, a domain.
+    pub component: BareJid,
+    /// The secret shared with the server.
+    pub secret: String,
+    /// Where the server listens for components.
+    pub server: ServerAddress,
+}
+
+/// A host name or address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// A name, an IPv4 address, or an IPv6 address without brackets.
+    pub host: String,
+    /// The port for components.
+    pub port: u16,
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("cannot connect: {0}")]
+    Connect(tokio_xmpp::Error),
+    #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("the server refused the stream: {condition}{}", text.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    Refused { condition: String, text: Option<String> },
+    #[error("the server closed the stream")]
+    Closed,
+    #[error("nothing came from the server for {} s", SILENCE_MAX.as_secs())]
+    Silent,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl StreamError {
+    /// What the operator can do about it (RFC 6120 §4.9.3).
+    fn mend(&self) -> &'static str {
+        match self {
+            Self::Refused { condition, .. } => match condition.as_str() {
+                "not-authorized" => {
+                    "set UPWIRE_COMPONENT_SECRET to the secret that the XMPP server's configuration gives this component"
+                }
+                "conflict" => {
+                    "another process is connected as this component: stop it, or give each a component of its own"
+                }
+                "host-unknown" => {
+                    "add the component UPWIRE_COMPONENT to the XMPP server's configuration, or correct its name"
+                }
+                _ => "the XMPP server's log may say more",
+            },
+            Self::Connect(_) | Self::Timeout => {
+                "check that the XMPP server runs and listens for components at UPWIRE_XMPP_SERVER"
+            }
+            Self::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers"
+            }
+            Self::Closed | Self::Silent | Self::Io(_) => "connecting again",
+        }
+    }
+}
+
+/// The stream's side of the channels.
+pub(crate) struct Component {
+    pub(crate) account: ComponentAccount,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) pushes: mpsc::Receiver<Outgoing>,
+    pub(crate) replies: mpsc::Receiver<Element>,
+    /// Whether there is a stream, for readiness.
+    pub(crate) connected: watch::Sender<bool>,
+}
+
+/// A stream after its handshake.
+struct Stream<S> {
+    reader: FrameReader<ReadHalf<S>>,
+    writer: WriteHalf<S>,
+}
+
+/// How a stream ended.
+enum End {
+    /// Nobody is left to send: the relay stops.
+    Stopped,
+    Lost(StreamError),
+}
+
+impl Component {
+    /// Keeps a stream up until everyone who could send on it is gone.
+    pub(crate) async fn run(mut self) {
+        let delays = ExponentialBuilder::new()
+            .with_jitter()
+            .with_min_delay(RECONNECT_DELAY_MIN)
+            .with_max_delay(RECONNECT_DELAY_MAX)
+            .without_max_times();
+        let mut delay = delays.build();
+        let mut session = Session(0);
+        loop {
+            let connecting = timeout(CONNECT_TIMEOUT, connect(&self.account));
+            let connected = tokio::select! {
+                connected = connecting => connected.unwrap_or(Err(StreamError::Timeout)),
+                () = discard(&mut self.replies, &mut self.pushes) => return,
+            };
+            let error = match connected {
+                Ok(stream) => {
+                    session = Session(session.0 + 1);
+                    let since = Instant::now();
+                    match self.hold(stream, session).await {
+                        End::Stopped => return,
+                        End::Lost(error) => {
+                            if since.elapsed() >= STABLE_AFTER {
+                                delay = delays.build();
+                            }
+                            error
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            tracing::error!(component = %self.account.component, server = %self.account.server, %error, mend = error.mend(), "no stream to the XMPP server");
+            tokio::select! {
+                () = sleep(delay.next().unwrap_or(RECONNECT_DELAY_MAX)) => {}
+                () = discard(&mut self.replies, &mut self.pushes) => return,
+            }
+        }
+    }
+
+    /// Announces a stream, carries it to its end, and announces that.
+    async fn hold<S: AsyncRead + AsyncWrite>(&mut self, stream: Stream<S>, session: Session) -> End {
+        tracing::info!(component = %self.account.component, server = %self.account.server, "connected to the XMPP server");
+        if session.0 > 1 {
+            counter!(RECONNECTS).increment(1);
+        }
+        gauge!(STREAM_UP).set(1.0);
+        let _ = self.events.send(Event::Online(session)).await;
+        self.connected.send_replace(true);
+
+        let end = self.carry(stream, session).await;
+
+        self.connected.send_replace(false);
+        gauge!(STREAM_UP).set(0.0);
+        let _ = self.events.send(Event::Offline).await;
+        end
+    }
+
+    /// Reads and writes independently of each other, so that neither a full channel nor a full
+    /// socket can make the two wait for one another.
+    async fn carry<S: AsyncRead + AsyncWrite>(&mut self, stream: Stream<S>, session: Session) -> End {
+        let Stream { mut reader, mut writer } = stream;
+        let (heard, last_heard) = watch::channel(Instant::now());
+        let end = {
+            let reading = read(&mut reader, &self.events, &heard);
+            let ping = stanza::ping(&self.account.component);
+            let outgoing = (&mut self.replies, &mut self.pushes);
+            let writing = write(&mut writer, outgoing, session, &ping, last_heard);
+            tokio::select! {
+                error = reading => End::Lost(error),
+                end = writing => end,
+            }
+        };
+        // Best effort: the other side may be gone.
+        let footer = async {
+            writer.write_all(STREAM_FOOTER.as_bytes()).await?;
+            writer.shutdown().await?;
+            while !matches!(reader.next().await?, Frame::Closed) {}
+            io::Result::Ok(())
+        };
+        let _ = timeout(CLOSE_TIMEOUT, footer).await;
+        end
+    }
+}
+
+/// Throws away what was meant for a stream that is no more, until nobody is left to send.
+async fn discard(replies: &mut mpsc::Receiver<Element>, pushes: &mut mpsc::Receiver<Outgoing>) {
+    loop {
+        tokio::select! {
+            reply = replies.recv() => if reply.is_none() { return },
+            Some(_) = pushes.recv() => {}
+        }
+    }
+}
+
+async fn connect(
+    account: &ComponentAccount,
+) -> Result<Stream<impl AsyncRead + AsyncWrite + use<>>, StreamError> {
+    let ServerAddress { host, port } = &account.server;
+    let socket = DnsConfig::no_srv(host, *port).resolve().await.map_err(StreamError::Connect)?;
+    socket.set_nodelay(true)?;
+    let (reader, mut writer) = tokio::io::split(socket);
+    let mut reader = FrameReader::new(reader);
+
+    writer.write_all(stream_header(account.component.as_str()).as_bytes()).await?;
+    let Frame::Opened(id) = reader.next().await? else { return Err(StreamError::Closed) };
+    let handshake = Handshake::from_stream_id_and_password(id, &account.secret);
+    writer.write_all(String::from(&Element::from(handshake)).as_bytes()).await?;
+    match reader.next().await? {
+        Frame::Element(element) if element.name() == "handshake" => Ok(Stream { reader, writer }),
+        frame => Err(stream_error(&frame).unwrap_or(StreamError::Closed)),
+    }
+}
+
+/// Passes frames on until the stream ends.
+async fn read<S: AsyncRead>(
+    reader: &mut FrameReader<ReadHalf<S>>,
+    events: &mpsc::Sender<Event>,
+    heard: &watch::Sender<Instant>,
+) -> StreamError {
+    loop {
+        let frame = match reader.next().await {
+            Ok(frame) => frame,
+            Err(error) => return StreamError::Io(error),
+        };
+        heard.send_replace(Instant::now());
+        if let Some(error) = stream_error(&frame) {
+            return error;
+        }
+        if events.send(Event::Stanza(frame)).await.is_err() {
+            // The relay stops; the writing side ends the stream when it has written all.
+            return pending().await;
+        }
+    }
+}
+
+/// A frame that ends the stream.
+fn stream_error(frame: &Frame) -> Option<StreamError> {
+    match frame {
+        Frame::Closed => Some(StreamError::Closed),
+        Frame::Element(element) if element.is("error", ns::STREAM) => {
+            let children = || element.children().filter(|child| child.has_ns(ns::XMPP_STREAMS));
+            let condition = children().find(|child| child.name() != "text");
+            Some(StreamError::Refused {
+                condition: condition.map_or("undefined-condition", Element::name).to_owned(),
+                text: children().find(|child| child.name() == "text").map(Element::text),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Writes what is sent, and pings when nothing comes, until nobody is left to send.
+async fn write<S: AsyncWrite>(
+    writer: &mut WriteHalf<S>,
+    (replies, pushes): (&mut mpsc::Receiver<Element>, &mut mpsc::Receiver<Outgoing>),
+    session: Session,
+    ping: &Element,
+    last_heard: watch::Receiver<Instant>,
+) -> End {
+    let (mut reply_batch, mut push_batch) = (Vec::new(), Vec::new());
+    let mut pinged_at = None;
+    loop {
+        let heard = *last_heard.borrow();
+        let pinged = pinged_at.is_some_and(|pinged| pinged >= heard);
+        let quiet_until = heard + if pinged { SILENCE_MAX } else { PING_AFTER };
+        let mut bytes = String::new();
+        tokio::select! {
+            count = replies.recv_many(&mut reply_batch, WRITE_BATCH_MAX) => {
+                if count == 0 {
+                    return End::Stopped;
+                }
+                bytes.extend(reply_batch.drain(..).map(|reply| serialize(&reply)));
+            }
+            _ = pushes.recv_many(&mut push_batch, WRITE_BATCH_MAX), if !pushes.is_closed() => {
+                let current = push_batch.drain(..).filter(|push| push.session == session);
+                bytes.extend(current.map(|push| serialize(&push.stanza)));
+            }
+            () = tokio::time::sleep_until(quiet_until) => {
+                // Something may have come since.
+                if *last_heard.borrow() != heard {
+                    continue;
+                }
+                if pinged {
+                    return End::Lost(StreamError::Silent);
+                }
+                pinged_at = Some(Instant::now());
+                bytes = serialize(ping);
+            }
+        }
+        // A socket that takes nothing for so long is as dead as one that gives nothing.
+        match timeout(SILENCE_MAX, writer.write_all(bytes.as_bytes())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return End::Lost(error.into()),
+            Err(_) => return End::Lost(StreamError::Silent),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The names of the relay's metrics, and what they mean.
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
+
+pub(crate) const DELIVERED: &str = "upwire_pushes_delivered_total";
+pub(crate) const EXPIRED: &str = "upwire_pushes_expired_total";
+pub(crate) const REVOKED: &str = "upwire_pushes_revoked_total";
+pub(crate) const RETRIED: &str = "upwire_pushes_retried_total";
+pub(crate) const IN_FLIGHT: &str = "upwire_pushes_in_flight";
+/// The histogram of the time from acceptance to acknowledgement.
+pub const ACKNOWLEDGED_SECONDS: &str = "upwire_push_acknowledged_seconds";
+pub(crate) const REGISTERED: &str = "upwire_registrations_total";
+pub(crate) const REGISTRATIONS_REVOKED: &str = "upwire_registrations_revoked_total";
+pub(crate) const STREAM_UP: &str = "upwire_xmpp_stream_up";
+pub(crate) const RECONNECTS: &str = "upwire_xmpp_reconnects_total";
+
+/// Describes the metrics of the relay to the recorder.
+pub fn describe_metrics() {
+    let counters = [
+        (DELIVERED, "Pushes that the distributor acknowledged"),
+        (EXPIRED, "Pushes whose time ran out before they were acknowledged"),
+        (REVOKED, "Pushes refused by the distributor because the application is gone"),
+        (RETRIED, "Deliveries that failed for a while and are tried again"),
+        (REGISTERED, "Registrations and renewals"),
+        (REGISTRATIONS_REVOKED, "Registrations revoked because the application is gone"),
+        (RECONNECTS, "Streams to the XMPP server after the first"),
+    ];
+    for (name, meaning) in counters {
+        describe_counter!(name, meaning);
+        counter!(name).increment(0);
+    }
+    describe_gauge!(IN_FLIGHT, "Pushes sent and not answered");
+    describe_gauge!(STREAM_UP, "1 while the component is connected to the XMPP server");
+    describe_histogram!(ACKNOWLEDGED_SECONDS, "Time from acceptance to acknowledgement, in seconds");
+    gauge!(IN_FLIGHT).set(0.0);
+    gauge!(STREAM_UP).set(0.0);
+}

@@ -1,0 +1,223 @@
+//! The stanzas of protocol.md §1, read leniently and written exactly.
+
+use push::{MessageId, PushMessage, Target, registration::HashError};
+use tokio_xmpp::{
+    jid::{BareJid, FullJid, Jid},
+    minidom::{Element, rxml::xml_ncname},
+    parsers::{
+        disco::{DiscoInfoQuery, DiscoInfoResult, DiscoItemsQuery, DiscoItemsResult, Identity},
+        iq::Iq,
+        ns,
+        ping::Ping,
+        stanza_error::{DefinedCondition, ErrorType, StanzaError},
+    },
+};
+
+use crate::framing::Frame;
+
+/// The namespace of registration and push.
+pub(crate) const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
+
+/// A stanza that means something to the relay.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// An IQ `get` or `set`.
+    Request(Request),
+    /// An IQ `result` or `error`.
+    Answer(Answer),
+    /// The session of this full JID has ended.
+    Unavailable(FullJid),
+}
+
+/// An IQ `get` or `set` that wants an answer.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) from: Jid,
+    pub(crate) id: String,
+    pub(crate) query: Query,
+}
+
+/// What an IQ asks for.
+#[derive(Debug)]
+pub(crate) enum Query {
+    Register(Result<Target, BadRegister>),
+    DiscoInfo(DiscoInfoQuery),
+    DiscoItems,
+    Ping,
+    /// No payload, several of them, or one that does not parse.
+    Malformed,
+    Other,
+}
+
+/// Why a `<register/>` was refused before anyone looked at the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadRegister {
+    #[error("application: {0}")]
+    Application(HashError),
+    #[error("instance: {0}")]
+    Instance(HashError),
+    #[error("a registration comes from a full JID")]
+    NoResource,
+}
+
+/// The answer to an IQ of ours.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) from: Jid,
+    pub(crate) id: String,
+    /// The error's condition; `None`: a result.
+    pub(crate) error: Option<Condition>,
+}
+
+/// The conditions that decide something (protocol.md §1, "Push").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    ItemNotFound,
+    FeatureNotImplemented,
+    /// Any other condition, an unknown one, or none.
+    Other,
+}
+
+impl Incoming {
+    /// What a frame means; `None` if nothing, or if nobody could be answered.
+    pub(crate) fn read(frame: Frame) -> Option<Self> {
+        let (element, damaged) = match frame {
+            Frame::Element(element) => (element, false),
+            Frame::Damaged(element) => (element, true),
+            Frame::Opened(_) | Frame::Closed => return None,
+        };
+        if element.ns() != ns::JABBER_CLIENT {
+            return None;
+        }
+        let from: Jid = element.attr("from")?.parse().ok()?;
+        match (element.name(), element.attr("type")) {
+            ("presence", Some("unavailable")) => from.try_into_full().ok().map(Self::Unavailable),
+            ("iq", Some("get" | "set")) => {
+                let id = element.attr("id")?.to_owned();
+                let query = if damaged { Query::Malformed } else { Query::read(&from, &element) };
+                Some(Self::Request(Request { from, id, query }))
+            }
+            ("iq", Some("result")) => {
+                Some(Self::Answer(Answer { from, id: element.attr("id")?.to_owned(), error: None }))
+            }
+            ("iq", Some("error")) => {
+                let id = element.attr("id")?.to_owned();
+                Some(Self::Answer(Answer { from, id, error: Some(Condition::read(&element)) }))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Query {
+    fn read(from: &Jid, iq: &Element) -> Self {
+        let mut payloads = iq.children();
+        let (Some(payload), None) = (payloads.next(), payloads.next()) else { return Self::Malformed };
+        let set = iq.attr("type") == Some("set");
+        match (payload.name(), &*payload.ns(), set) {
+            ("register", UNIFIED_PUSH, true) => Self::Register(read_register(from, payload)),
+            ("query", ns::DISCO_INFO, false) => {
+                DiscoInfoQuery::try_from(payload.clone()).map_or(Self::Malformed, Self::DiscoInfo)
+            }
+            ("query", ns::DISCO_ITEMS, false) => {
+                DiscoItemsQuery::try_from(payload.clone()).map_or(Self::Malformed, |_| Self::DiscoItems)
+            }
+            ("ping", ns::PING, false) => Self::Ping,
+            _ => Self::Other,
+        }
+    }
+}
+
+fn read_register(from: &Jid, register: &Element) -> Result<Target, BadRegister> {
+    let attribute = |name| register.attr::<str>(name).unwrap_or_default();
+    Ok(Target {
+        application: attribute("application").parse().map_err(BadRegister::Application)?,
+        instance: attribute("instance").parse().map_err(BadRegister::Instance)?,
+        recipient: from.clone().try_into_full().map_err(|_| BadRegister::NoResource)?,
+    })
+}
+
+impl Condition {
+    fn read(iq: &Element) -> Self {
+        let error = iq.get_child("error", ns::JABBER_CLIENT);
+        let mut conditions =
+            error.into_iter().flat_map(Element::children).filter(|child| child.has_ns(ns::XMPP_STANZAS));
+        match conditions.find(|child| child.name() != "text").map(Element::name) {
+            Some("item-not-found") => Self::ItemNotFound,
+            Some("feature-not-implemented") => Self::FeatureNotImplemented,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The answer to an XEP-0030 query: an identity, and what we speak.
+pub(crate) fn disco_info(query: &DiscoInfoQuery) -> Result<Element, StanzaError> {
+    if query.node.is_some() {
+        return Err(error(ErrorType::Cancel, DefinedCondition::ItemNotFound, "no such node"));
+    }
+    let features = [ns::DISCO_INFO, ns::DISCO_ITEMS, ns::PING, UNIFIED_PUSH].map(str::to_owned).into();
+    let identities = vec![Identity::new("pubsub", "push", "en", "Upwire, a UnifiedPush server")];
+    Ok(DiscoInfoResult { node: None, identities, features, extensions: Vec::new() }.into())
+}
+
+/// The answer to a query for items: there are none.
+pub(crate) fn disco_items() -> Element {
+    DiscoItemsResult { node: None, items: Vec::new(), rsm: None }.into()
+}
+
+/// The `<registered/>` of an accepted registration; `expiration` is XEP-0082.
+pub(crate) fn registered(endpoint: &str, expiration: &str) -> Element {
+    Element::builder("registered", UNIFIED_PUSH)
+        .attr(xml_ncname!("expiration").into(), expiration)
+        .attr(xml_ncname!("endpoint").into(), endpoint)
+        .build()
+}
+
+/// A stanza error with a text that a person can read.
+pub(crate) fn error(kind: ErrorType, condition: DefinedCondition, text: &str) -> StanzaError {
+    StanzaError::new(kind, condition, "en", text)
+}
+
+/// Completes an answer to `request`.
+pub(crate) fn answer(
+    component: &BareJid,
+    request: &Request,
+    answer: Result<Option<Element>, StanzaError>,
+) -> Element {
+    let (id, to, from) = (request.id.clone(), Some(request.from.clone()), Some(component.clone().into()));
+    let iq = match answer {
+        Ok(payload) => Iq::Result { id, to, from, payload },
+        Err(error) => Iq::Error { id, to, from, error, payload: None },
+    };
+    iq.into()
+}
+
+/// The IQ that carries a push; its id is the message's.
+pub(crate) fn push(component: &BareJid, message: &PushMessage) -> Element {
+    let payload = Element::builder("push", UNIFIED_PUSH)
+        .attr(xml_ncname!("application").into(), message.application.to_string())
+        .attr(xml_ncname!("instance").into(), message.instance.to_string())
+        .append(message.body.as_base64())
+        .build();
+    Iq::Set {
+        id: message.id.to_string(),
+        to: Some(message.recipient.clone().into()),
+        from: Some(component.clone().into()),
+        payload,
+    }
+    .into()
+}
+
+/// A ping to ourselves, through the server: it proves that the whole way there and back works.
+pub(crate) fn ping(component: &BareJid) -> Element {
+    let itself: Jid = component.clone().into();
+    Iq::Get { id: "ping".to_owned(), to: Some(itself.clone()), from: Some(itself), payload: Ping.into() }
+        .into()
+}
+
+impl Answer {
+    /// The push message that this answers, if the id is one of ours.
+    pub(crate) fn message_id(&self) -> Option<MessageId> {
+        MessageId::parse(&self.id)
+    }
+}

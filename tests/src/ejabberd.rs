@@ -1,0 +1,68 @@
+//! How an ejabberd is configured and given an account.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::http;
+use crate::xmpp_server::{COMPONENTS_MAX, Site, User};
+
+const TEMPLATE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/ejabberd/ejabberd.yml"));
+
+/// The Erlang machine itself: `ejabberdctl` would stay between us and it, and take the signals.
+pub(crate) fn command(site: &Site) -> Command {
+    let configuration = site.folder.join("ejabberd.yml");
+    fs::write(&configuration, fill(site)).expect("write ejabberd.yml");
+    let mut command = Command::new("erl");
+    command
+        .args(["-noinput", "-mnesia", "dir"])
+        .arg(format!("\"{}\"", site.folder.join("mnesia").display()))
+        .args(["-s", "ejabberd"])
+        .env("ERL_LIBS", libraries())
+        .env("EJABBERD_CONFIG_PATH", &configuration)
+        .env("EJABBERD_LOG_PATH", site.folder.join("ejabberd.log"))
+        .env("ERL_CRASH_DUMP_BYTES", "0")
+        .current_dir(&site.folder);
+    command
+}
+
+fn fill(site: &Site) -> String {
+    let components: Vec<String> = (1..=COMPONENTS_MAX)
+        .map(|number| format!("\"up{number}.localhost\": {{password: \"{}\"}}", site.secret))
+        .collect();
+    TEMPLATE
+        .replace("@C2S_PORT@", &site.c2s_port.to_string())
+        .replace("@COMPONENT_PORT@", &site.component_port.to_string())
+        .replace("@HTTP_PORT@", &site.http_port.to_string())
+        .replace("@HIBERNATION_SECONDS@", &site.settings.hibernation.as_secs().to_string())
+        .replace("@COMPONENTS@", &components.join(", "))
+}
+
+/// Debian keeps ejabberd in its multiarch folder: /usr/lib/x86_64-linux-gnu/ejabberd-23.01.
+fn libraries() -> PathBuf {
+    let has_ejabberd = |folder: &PathBuf| {
+        fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("ejabberd-"))
+    };
+    fs::read_dir("/usr/lib")
+        .expect("/usr/lib")
+        .flatten()
+        .map(|entry| entry.path())
+        .find(has_ejabberd)
+        .expect("ejabberd below /usr/lib: `apt-get install --no-install-recommends ejabberd`")
+}
+
+/// Registers an account; one that is there already stays.
+pub(crate) async fn add_user(site: &Site, user: &User) {
+    const CONFLICT: u16 = 409;
+    let url = format!("http://127.0.0.1:{}/api/register", site.http_port);
+    let account = json!({"user": user.name(), "host": "localhost", "password": user.password});
+    let response = http::post(&url, account.to_string()).await;
+    let there = matches!(response.status, 200 | CONFLICT);
+    assert!(there, "ejabberd registers {}: {}", user.jid, response.text());
+}

@@ -1,0 +1,84 @@
+//! HTTP requests as a sender makes them, each on a connection of its own.
+
+use anyhow::Context;
+pub use reqwest::header::HeaderMap;
+use reqwest::redirect::Policy;
+use reqwest::{Body, Client, Method};
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The first value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text()))
+    }
+}
+
+/// GETs; panics where nothing answers.
+pub async fn get(url: &str) -> Response {
+    send("GET", url, &[], "").await
+}
+
+/// POSTs without headers; panics where nothing answers.
+pub async fn post(url: &str, body: impl Into<Body>) -> Response {
+    send("POST", url, &[], body).await
+}
+
+/// POSTs with headers; a name may come twice.
+pub async fn post_with(url: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    send("POST", url, headers, body).await
+}
+
+/// Sends any method; panics where nothing answers.
+pub async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    match try_send(&client(), method, url, headers, body).await {
+        Ok(response) => response,
+        Err(error) => panic!("{method} {url}: {error:#}"),
+    }
+}
+
+/// Sends any method over a given client: for a server that may be down, or for load that
+/// keeps its connections.
+pub async fn try_send(
+    client: &Client,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Body>,
+) -> anyhow::Result<Response> {
+    let method: Method = method.parse().context("the method")?;
+    let mut request = client.request(method, url).body(body);
+    for (name, value) in headers {
+        // Added, not set: a header that comes twice stays twice.
+        request = request.header(*name, *value);
+    }
+    let response = request.send().await?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.bytes().await?.to_vec();
+    Ok(Response { status, headers, body })
+}
+
+/// A client of one runtime's own: its connections end with the runtime of the test that made it.
+pub fn client() -> Client {
+    Client::builder().redirect(Policy::none()).no_proxy().build().expect("an HTTP client")
+}

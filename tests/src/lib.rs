@@ -1,0 +1,37 @@
+//! The harness of the end-to-end tests: real XMPP servers, the real `upwire`, real clients, and
+//! ways to wait for what they do.
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use e2e::{Kind, Phone, Upwire, XmppServer, hashed, http};
+//! # async fn a_push_reaches_the_phone() {
+//! let server = XmppServer::shared(Kind::Prosody).await;
+//! let upwire = Upwire::on(server).start_ready().await;
+//! let phone = Phone::connect(server, &server.user().await, "phone").await;
+//! let registered = phone.register(&upwire.component.jid, &hashed("app"), &hashed("1")).await.unwrap();
+//! assert_eq!(http::post(&registered.endpoint, "hello").await.status, 201);
+//! assert_eq!(phone.next_push(Duration::from_secs(10)).await.body, b"hello");
+//! # }
+//! ```
+
+mod ejabberd;
+pub mod http;
+mod line;
+mod phone;
+mod prosody;
+mod raw_client;
+mod run;
+mod slixmpp;
+mod tether;
+mod upwire;
+mod wait;
+mod xmpp_server;
+
+pub use phone::{Answer, Phone, Push, Registered, UNIFIED_PUSH, hashed};
+pub use raw_client::RawClient;
+pub use run::{folder, free_port, profile_folder};
+pub use slixmpp::Slixmpp;
+pub use tether::Tether;
+pub use upwire::{Upwire, UpwireBuilder};
+pub use wait::{eventually, eventually_some};
+pub use xmpp_server::{Component, Kind, Settings, User, XmppServer};

@@ -1,0 +1,242 @@
+//! A distributor as the tests hold it: registers, collects pushes, answers them as it is told.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_xmpp::jid::{BareJid, FullJid, Jid};
+use tokio_xmpp::minidom::Element;
+use tokio_xmpp::parsers::presence::{Presence, Type};
+use tokio_xmpp::parsers::stanza_error::{DefinedCondition, StanzaError};
+use tokio_xmpp::{IqRequest, IqResponse, Stanza};
+
+use crate::line::Line;
+use crate::xmpp_server::{User, XmppServer};
+
+mod session;
+
+use session::{Command, Inbox, Session};
+
+/// The namespace of `register` and `push`.
+pub const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
+
+const COMMANDS_MAX: usize = 64;
+/// Generous: two cores run servers, clients and other tests at once.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the phone says to a push.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Handed to the app.
+    Result,
+    /// A stanza error.
+    Error(DefinedCondition),
+    /// Nothing: the push stays unanswered until `Phone::answer`.
+    Silent,
+    /// `Result`, after a while.
+    DelayedBy(Duration),
+}
+
+/// A push as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Push {
+    /// The IQ's id.
+    pub id: String,
+    /// Who sent it.
+    pub from: Jid,
+    /// The hash of the application.
+    pub application: String,
+    /// The hash of the instance.
+    pub instance: String,
+    /// The decoded body.
+    pub body: Vec<u8>,
+}
+
+/// The answer to a registration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registered {
+    /// The URL to POST to.
+    pub endpoint: String,
+    /// When it ends.
+    pub expiration: DateTime<Utc>,
+}
+
+/// An application's or an instance's name as distributors send it: hashed, in base64.
+pub fn hashed(name: &str) -> String {
+    STANDARD.encode(Sha256::digest(name))
+}
+
+/// A distributor with a session on an XMPP server. After a lost connection it comes back by
+/// itself, resuming its session where the server still has it.
+pub struct Phone {
+    jid: FullJid,
+    line: Line,
+    inbox: watch::Sender<Inbox>,
+    commands: mpsc::Sender<Command>,
+    session: JoinHandle<()>,
+    /// How many of the pushes `next_push` has returned.
+    read: AtomicUsize,
+}
+
+impl Phone {
+    /// Logs in; returns once the session is bound.
+    pub async fn connect(server: &XmppServer, user: &User, resource: &str) -> Self {
+        let jid = user.jid.with_resource_str(resource).expect("a resource");
+        let line = Line::to_port(server.c2s_port);
+        let inbox = watch::Sender::new(Inbox::default());
+        let (commands, received) = mpsc::channel(COMMANDS_MAX);
+        let (password, later) = (user.password.clone(), commands.downgrade());
+        let session = Session::new(jid.clone(), password, line.clone(), inbox.clone(), later);
+        let session = tokio::spawn(session.run(received));
+        let phone = Self { jid, line, inbox, commands, session, read: AtomicUsize::new(0) };
+        phone.wait_for(ANSWER_DEADLINE, "the session is bound", |inbox| inbox.bound > 0).await;
+        phone
+    }
+
+    /// The full JID that it asked for and got.
+    pub fn jid(&self) -> &FullJid {
+        &self.jid
+    }
+
+    /// Sends directed presence, now and on every later session, as Conversations does.
+    pub async fn greet(&self, component: &BareJid) {
+        self.command(Command::Greet(component.clone())).await;
+    }
+
+    /// Takes the directed presence back: to the component, the session has ended.
+    pub async fn take_leave(&self, component: &BareJid) {
+        let presence = Presence::new(Type::Unavailable).with_to(Jid::from(component.clone()));
+        self.send(presence).await;
+    }
+
+    /// Registers, or renews.
+    pub async fn register(
+        &self,
+        component: &BareJid,
+        application: &str,
+        instance: &str,
+    ) -> Result<Registered, StanzaError> {
+        let register = Element::builder("register", UNIFIED_PUSH)
+            .attr("application".try_into().expect("a name"), application)
+            .attr("instance".try_into().expect("a name"), instance)
+            .build();
+        match self.request(component, IqRequest::Set(register)).await {
+            IqResponse::Error(error) => Err(error),
+            IqResponse::Result(payload) => Ok(Registered::parse(&payload.expect("a payload"))),
+        }
+    }
+
+    /// Sends an IQ with any payload and waits for the answer.
+    pub async fn request(&self, to: &BareJid, request: IqRequest) -> IqResponse {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Request(Jid::from(to.clone()), request, reply)).await;
+        match timeout(ANSWER_DEADLINE, answer).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => panic!("{} has no session to ask {to} by", self.jid),
+            Err(_) => panic!("not within {ANSWER_DEADLINE:?}: {to} answers {}", self.jid),
+        }
+    }
+
+    /// Sends any stanza that `tokio_xmpp` can express; `RawClient` sends the others.
+    pub async fn send(&self, stanza: impl Into<Stanza>) {
+        self.command(Command::Send(Box::new(stanza.into()))).await;
+    }
+
+    /// From now on, answers pushes so.
+    pub fn set_answer(&self, answer: Answer) {
+        self.inbox.send_modify(|inbox| inbox.answer = answer);
+    }
+
+    /// Answers one push that got none: late, or again, or in another's place.
+    pub async fn answer(&self, push: &Push, answer: Answer) {
+        if let Some(reply) = session::reply(push.from.clone(), push.id.clone(), answer) {
+            self.send(reply).await;
+        }
+    }
+
+    /// The next push that this has not returned yet.
+    pub async fn next_push(&self, deadline: Duration) -> Push {
+        let read = self.read.fetch_add(1, Ordering::Relaxed);
+        let what = format!("push number {} arrives", read + 1);
+        self.wait_for(deadline, &what, |inbox| inbox.pushes.len() > read).await;
+        self.inbox.borrow().pushes[read].clone()
+    }
+
+    /// All pushes so far, in order, each as often as it came.
+    pub fn pushes(&self) -> Vec<Push> {
+        self.inbox.borrow().pushes.clone()
+    }
+
+    /// Waits until so many pushes have come, and returns all.
+    pub async fn wait_for_pushes(&self, count: usize, deadline: Duration) -> Vec<Push> {
+        let what = format!("{count} pushes have arrived");
+        self.wait_for(deadline, &what, |inbox| inbox.pushes.len() >= count).await;
+        self.pushes()
+    }
+
+    /// How many sessions were bound: one after `connect`.
+    pub fn sessions_bound(&self) -> usize {
+        self.inbox.borrow().bound
+    }
+
+    /// How many times a session was resumed.
+    pub fn sessions_resumed(&self) -> usize {
+        self.inbox.borrow().resumed
+    }
+
+    /// Drops the TCP connection without closing the stream, and stays away.
+    pub fn cut(&self) {
+        self.line.cut();
+    }
+
+    /// Comes back after `cut`; returns once the session is resumed or another is bound.
+    pub async fn reconnect(&self) {
+        let sessions = |inbox: &Inbox| inbox.bound + inbox.resumed;
+        let before = sessions(&self.inbox.borrow());
+        self.line.mend();
+        self.wait_for(ANSWER_DEADLINE, "it is online again", |inbox| sessions(inbox) > before).await;
+    }
+
+    /// Closes the stream cleanly; returns when that is done.
+    pub async fn disconnect(mut self) {
+        self.command(Command::End).await;
+        match timeout(ANSWER_DEADLINE, &mut self.session).await {
+            Ok(ended) => ended.expect("the session's task ends well"),
+            Err(_) => panic!("not within {ANSWER_DEADLINE:?}: {} disconnects", self.jid),
+        }
+    }
+
+    async fn command(&self, command: Command) {
+        assert!(self.commands.send(command).await.is_ok(), "the session of {} ended", self.jid);
+    }
+
+    async fn wait_for(&self, deadline: Duration, what: &str, done: impl Fn(&Inbox) -> bool) {
+        let mut inbox = self.inbox.subscribe();
+        let waited = timeout(deadline, inbox.wait_for(|inbox| done(inbox))).await.is_ok();
+        assert!(waited, "not within {deadline:?}: {what}, at {}", self.jid);
+    }
+}
+
+impl Drop for Phone {
+    fn drop(&mut self) {
+        self.session.abort();
+    }
+}
+
+impl Registered {
+    fn parse(payload: &Element) -> Self {
+        assert!(payload.is("registered", UNIFIED_PUSH), "not a registration: {payload:?}");
+        let attribute = |name| payload.attr(name).expect("endpoint and expiration");
+        let expiration = DateTime::parse_from_rfc3339(attribute("expiration"));
+        Self {
+            endpoint: attribute("endpoint").to_owned(),
+            expiration: expiration.expect("a date of XEP-0082").to_utc(),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Owns where this run of the tests keeps its things: folders under `target/e2e`, and ports.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+
+use rustix::process::{Pid, test_kill_process};
+
+/// Below the range from which Linux takes the ports of outgoing connections (32768 and up), so
+/// that the port of a server that is down for a moment is still free when it comes back.
+const PORT_FIRST: u16 = 20_000;
+const PORT_COUNT: u16 = 12_000;
+
+/// The folder of cargo's profile that this test binary was built into (`target/debug`): where
+/// the `upwire` binary of the same build is.
+pub fn profile_folder() -> PathBuf {
+    let executable = std::env::current_exe().expect("the test binary has a path");
+    let folder = executable.parent().expect("the test binary is in a folder");
+    match folder.file_name().and_then(|name| name.to_str()) {
+        Some("deps" | "examples") => folder.parent().expect("cargo's folders are nested"),
+        _ => folder,
+    }
+    .to_path_buf()
+}
+
+/// A fresh, empty folder of this run. It stays for whoever wants to read the logs, until a later
+/// run finds that the process of this one is gone.
+pub fn folder(name: &str) -> PathBuf {
+    static RUN: OnceLock<PathBuf> = OnceLock::new();
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let run = RUN.get_or_init(|| {
+        let runs = profile_folder().join("../e2e");
+        remove_ended_runs(&runs);
+        runs.join(process::id().to_string())
+    });
+    let folder = run.join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir_all(&folder).expect("create a folder under target/e2e");
+    folder.canonicalize().expect("the folder was just made")
+}
+
+fn remove_ended_runs(runs: &Path) {
+    for run in fs::read_dir(runs).into_iter().flatten().flatten() {
+        let pid = run.file_name().to_str().and_then(|name| name.parse().ok());
+        let alive = |pid: i32| {
+            pid != process::id() as i32
+                && Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok())
+        };
+        if !pid.is_some_and(alive) {
+            // Two runs may sweep at once; what one cannot remove, the other has.
+            drop(fs::remove_dir_all(run.path()));
+        }
+    }
+}
+
+/// A loopback port on which nothing listens, never handed out twice by this process.
+pub fn free_port() -> u16 {
+    // Runs that go on at the same time start far apart.
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicU16::new((process::id() % 97) as u16 * 120));
+    (0..PORT_COUNT)
+        .map(|_| PORT_FIRST + next.fetch_add(1, Ordering::Relaxed) % PORT_COUNT)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free loopback port between 20000 and 32000")
+}

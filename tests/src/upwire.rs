@@ -1,0 +1,192 @@
+//! Runs the real `upwire serve` beside an XMPP server.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use crate::tether::Tether;
+use crate::xmpp_server::{Component, XmppServer};
+use crate::{eventually, folder, free_port, http, profile_folder};
+
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What to run, before it runs.
+pub struct UpwireBuilder {
+    component: Component,
+    arguments: Vec<String>,
+    variables: BTreeMap<String, String>,
+    folder: PathBuf,
+}
+
+/// A running `upwire serve`, killed when dropped.
+pub struct Upwire {
+    /// The component that it is.
+    pub component: Component,
+    /// Where senders reach it: `http://127.0.0.1:…`.
+    pub public_url: String,
+    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    pub admin_url: String,
+    command: Command,
+    folder: PathBuf,
+    process: Tether,
+}
+
+impl Upwire {
+    /// An `upwire serve` as a fresh component of this server, with a fresh database.
+    pub fn on(server: &XmppServer) -> UpwireBuilder {
+        Self::as_component(server, server.component())
+    }
+
+    /// The same, as a given component.
+    pub fn as_component(server: &XmppServer, component: Component) -> UpwireBuilder {
+        let folder = folder("upwire");
+        let listen = format!("127.0.0.1:{}", free_port());
+        let variables = [
+            ("UPWIRE_PUBLIC_URL", format!("http://{listen}")),
+            ("UPWIRE_LISTEN", listen),
+            ("UPWIRE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port())),
+            ("UPWIRE_DATABASE", folder.join("upwire.db").display().to_string()),
+            ("UPWIRE_COMPONENT", component.jid.to_string()),
+            ("UPWIRE_COMPONENT_SECRET", component.secret.clone()),
+            ("UPWIRE_XMPP_SERVER", server.component_address()),
+            ("UPWIRE_LOG_FORMAT", "json".to_owned()),
+            ("UPWIRE_LOG", "debug".to_owned()),
+        ];
+        UpwireBuilder {
+            component,
+            arguments: vec!["serve".to_owned()],
+            variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
+            folder,
+        }
+    }
+
+    /// Waits until `/readyz` says 200: the component is connected.
+    pub async fn ready(&mut self) {
+        let url = format!("{}/readyz", self.admin_url);
+        let what = format!("{:?} is ready", self.process);
+        let (client, process) = (http::client(), &mut self.process);
+        eventually(READY_DEADLINE, &what, async || {
+            process.assert_running();
+            let response = http::try_send(&client, "GET", &url, &[], "").await;
+            response.is_ok_and(|response| response.status == 200)
+        })
+        .await;
+    }
+
+    /// A metric, summed over all its label sets; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        self.metric_where(name, &[]).await
+    }
+
+    /// A metric, summed over the label sets that contain all these pairs.
+    pub async fn metric_where(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let response = http::get(&format!("{}/metrics", self.admin_url)).await;
+        sum(&response.text(), name, labels)
+    }
+
+    /// The log so far, of all runs.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The file of the database.
+    pub fn database(&self) -> PathBuf {
+        self.folder.join("upwire.db")
+    }
+
+    /// The process id, to measure it by.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// SIGKILL; returns when it is gone.
+    pub fn kill(&mut self) -> ExitStatus {
+        self.process.kill()
+    }
+
+    /// SIGTERM; returns at once.
+    pub fn terminate(&mut self) {
+        self.process.terminate();
+    }
+
+    /// Waits for it to end by itself.
+    pub async fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
+        self.process.wait(deadline).await
+    }
+
+    /// Starts it after it ended, on the same ports and the same database.
+    pub fn start_again(&mut self) {
+        assert!(self.process.exited().is_some(), "{:?} runs still", self.process);
+        self.process = Tether::start(&self.command, &self.folder.join("log"));
+    }
+}
+
+impl UpwireBuilder {
+    /// Sets a variable, or another value for one.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.variables.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Leaves a variable out.
+    pub fn unset(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
+    /// Adds an argument after `serve`.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start_ready(self) -> Upwire {
+        let mut upwire = self.start();
+        upwire.ready().await;
+        upwire
+    }
+
+    /// Starts it, and does not wait.
+    pub fn start(self) -> Upwire {
+        let url = |name| format!("http://{}", self.variables.get(name).map_or("", String::as_str));
+        let (public_url, admin_url) = (url("UPWIRE_LISTEN"), url("UPWIRE_ADMIN_LISTEN"));
+        let mut command = Command::new(binary());
+        command.args(&self.arguments).current_dir(&self.folder);
+        // Nothing of the environment of the test run must reach it.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("UPWIRE_") {
+                command.env_remove(name);
+            }
+        }
+        command.envs(&self.variables);
+        Upwire {
+            component: self.component,
+            public_url,
+            admin_url,
+            process: Tether::start(&command, &self.folder.join("log")),
+            command,
+            folder: self.folder,
+        }
+    }
+}
+
+fn binary() -> PathBuf {
+    let binary = profile_folder().join("upwire");
+    assert!(binary.exists(), "no {}: `cargo build -p cli` first", binary.display());
+    binary
+}
+
+/// Prometheus' text: `name{label="value",…} number`, a line each.
+fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    metrics
+        .lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter(|(series, _)| series.split('{').next() == Some(name))
+        .filter(|(series, _)| {
+            labels.iter().all(|(label, value)| series.contains(&format!("{label}=\"{value}\"")))
+        })
+        .map(|(_, value)| value.parse::<f64>().expect("a metric's value is a number"))
+        .sum()
+}

@@ -1,0 +1,235 @@
+//! Owns a real XMPP server on loopback, its accounts and its component names.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+use tokio_xmpp::jid::BareJid;
+
+use crate::tether::Tether;
+use crate::{ejabberd, eventually, folder, free_port, prosody};
+
+/// ejabberd was seen to take 38 s on a busy machine.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const COMPONENTS_MAX: usize = 200;
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Prosody, as Debian packages it.
+    Prosody,
+    /// ejabberd, as Debian packages it.
+    Ejabberd,
+}
+
+/// What a test may want different in a server of its own.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a session without a connection may be resumed (XEP-0198).
+    pub hibernation: Duration,
+    /// Prosody only: run `mod_unified_push` as `unified-push.localhost`, on this backend.
+    pub unified_push: Option<&'static str>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { hibernation: Duration::from_secs(10), unified_push: None }
+    }
+}
+
+/// A component's name with the secret it connects by.
+#[derive(Clone, Debug)]
+pub struct Component {
+    /// `up1.localhost` and so on: below the users' domain, as the default access list wants it.
+    pub jid: BareJid,
+    /// The secret of the XEP-0114 handshake.
+    pub secret: String,
+}
+
+/// An account.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The bare JID.
+    pub jid: BareJid,
+    /// The password.
+    pub password: String,
+}
+
+impl User {
+    /// The part of the JID before the `@`.
+    pub fn name(&self) -> &str {
+        self.jid.node().expect("a user's JID has a name").as_str()
+    }
+}
+
+/// Where one server runs: what its configuration is made of.
+pub(crate) struct Site {
+    pub(crate) folder: PathBuf,
+    pub(crate) c2s_port: u16,
+    pub(crate) component_port: u16,
+    pub(crate) http_port: u16,
+    pub(crate) secret: String,
+    pub(crate) settings: Settings,
+}
+
+/// A running server.
+pub struct XmppServer {
+    /// Which server.
+    pub kind: Kind,
+    /// Where clients connect, in plain text.
+    pub c2s_port: u16,
+    /// Where components connect.
+    pub component_port: u16,
+    site: Site,
+    process: Option<Tether>,
+    components: AtomicUsize,
+    users: Mutex<Vec<User>>,
+}
+
+impl XmppServer {
+    /// The server that all tests of this binary share, started by the first who asks. Being
+    /// shared, it cannot be stopped: `&'static` has no `kill`.
+    pub async fn shared(kind: Kind) -> &'static Self {
+        static PROSODY: OnceCell<XmppServer> = OnceCell::const_new();
+        static EJABBERD: OnceCell<XmppServer> = OnceCell::const_new();
+        let server = match kind {
+            Kind::Prosody => &PROSODY,
+            Kind::Ejabberd => &EJABBERD,
+        };
+        server.get_or_init(|| Self::start(kind)).await
+    }
+
+    /// A server of the test's own, for tests that stop it.
+    pub async fn start(kind: Kind) -> Self {
+        Self::start_with(kind, Settings::default()).await
+    }
+
+    /// A server of the test's own with other settings.
+    pub async fn start_with(kind: Kind, settings: Settings) -> Self {
+        let site = Site {
+            folder: folder(kind.name()),
+            c2s_port: free_port(),
+            component_port: free_port(),
+            http_port: free_port(),
+            secret: "component-secret".to_owned(),
+            settings,
+        };
+        let mut server = Self {
+            kind,
+            c2s_port: site.c2s_port,
+            component_port: site.component_port,
+            site,
+            process: None,
+            components: AtomicUsize::new(0),
+            users: Mutex::default(),
+        };
+        server.start_again().await;
+        server
+    }
+
+    /// Starts it after `kill` or `stop`, on the same ports and the same data.
+    pub async fn start_again(&mut self) {
+        assert!(self.process.is_none(), "{} runs already", self.kind.name());
+        let command = self.kind.command(&self.site);
+        let process = self.process.insert(Tether::start(&command, &self.site.folder.join("log")));
+        let what = format!("{process:?} listens");
+        let (c2s, component) = (self.site.c2s_port, self.site.component_port);
+        eventually(START_DEADLINE, &what, async || {
+            process.assert_running();
+            listens(c2s).await && listens(component).await
+        })
+        .await;
+        // ejabberd writes an account to disk minutes later: after `kill`, it knows none.
+        let users = self.users.get_mut().expect("no panic while held").clone();
+        for user in users {
+            self.add(&user).await;
+        }
+    }
+
+    /// Kills it where it stands.
+    pub fn kill(&mut self) {
+        self.process.take().expect("the server runs").kill();
+    }
+
+    /// Shuts it down cleanly.
+    pub async fn stop(&mut self) {
+        let mut process = self.process.take().expect("the server runs");
+        process.terminate();
+        process.wait(STOP_DEADLINE).await;
+    }
+
+    /// A component name that nobody uses yet.
+    pub fn component(&self) -> Component {
+        let number = self.components.fetch_add(1, Ordering::Relaxed) + 1;
+        assert!(number <= COMPONENTS_MAX, "out of component names: raise COMPONENTS_MAX");
+        Component {
+            jid: BareJid::new(&format!("up{number}.localhost")).expect("a component's JID"),
+            secret: self.site.secret.clone(),
+        }
+    }
+
+    /// An account that nobody uses yet.
+    pub async fn user(&self) -> User {
+        let user = {
+            let mut users = self.users.lock().expect("no panic while held");
+            let number = users.len() + 1;
+            let jid = BareJid::new(&format!("user{number}@localhost")).expect("a user's JID");
+            users.push(User { jid, password: format!("password of user{number}") });
+            users[number - 1].clone()
+        };
+        self.add(&user).await;
+        user
+    }
+
+    async fn add(&self, user: &User) {
+        match self.kind {
+            Kind::Prosody => prosody::add_user(&self.site, user),
+            Kind::Ejabberd => ejabberd::add_user(&self.site, user).await,
+        }
+    }
+
+    /// `host:port` where components connect.
+    pub fn component_address(&self) -> String {
+        format!("127.0.0.1:{}", self.component_port)
+    }
+
+    /// The server's output so far.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Tether::log).unwrap_or_default()
+    }
+
+    /// The folder of its data and its log.
+    pub fn folder(&self) -> &Path {
+        &self.site.folder
+    }
+
+    /// The server's process id, to measure it by.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Tether::pid)
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Prosody => "prosody",
+            Self::Ejabberd => "ejabberd",
+        }
+    }
+
+    fn command(self, site: &Site) -> Command {
+        match self {
+            Self::Prosody => prosody::command(site),
+            Self::Ejabberd => ejabberd::command(site),
+        }
+    }
+}
+
+async fn listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+}

@@ -285,3 +285,6 @@ impl<Receipt> Recipient<Receipt> {
         self.line.is_empty() && self.in_flight.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ const PUBLIC_URL_BYTES_MAX: usize = 448;
     after_long_help = after_help()
 )]
 pub(crate) struct Options {
-    /// Where application servers reach the ingress, as in https://push.example.com
+    /// Where application servers reach the ingress, for example `https://push.example.com`
     #[arg(long, value_name = "URL", env = PUBLIC_URL, value_parser = public_url)]
     public_url: Option<Url>,
 

@@ -90,6 +90,7 @@ pub struct Database {
 
 /// What every clone of a [`Database`] and its writer thread hold together.
 pub(crate) struct Shared {
+    path: PathBuf,
     reader: Mutex<Connection>,
     pub(crate) claims: Mutex<Claims>,
     /// Rows in the queue; counted in the writer thread alone.
@@ -109,7 +110,7 @@ impl Shared {
     }
 }
 
-fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
+pub(crate) fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM queue", [], |row| row.get(0))
 }
 
@@ -131,6 +132,7 @@ impl Database {
         let depth = count_queue(&reader).map_err(sqlite)?;
 
         let shared = Arc::new(Shared {
+            path: path.to_owned(),
             reader: Mutex::new(reader),
             claims: Mutex::default(),
             depth: AtomicU64::new(depth),
@@ -146,6 +148,12 @@ impl Database {
             })
             .map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
         Ok(Self { writer: sender, shared })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
     }
 
     /// The value kept under `name`.

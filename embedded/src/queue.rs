@@ -159,3 +159,62 @@ fn receipt(settlement: &Settlement<i64>) -> i64 {
 fn now() -> DateTime<Utc> {
     Utc::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use push::{Application, Body, Instance, MessageId, Registration, Target, Ttl, Urgency, message::Wishes};
+
+    use super::*;
+
+    fn message(number: u16) -> PushMessage {
+        let target = Target {
+            recipient: "juliet@example.com/phone".parse().unwrap(),
+            application: Application::from_bytes([1; 32]),
+            instance: Instance::from_bytes([2; 32]),
+        };
+        let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
+        let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
+        let mut id = [0; MessageId::BYTES];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        let body = Body::from_bytes(&[0; 4096]);
+        PushMessage::new(MessageId::from_bytes(id), &registration, wishes, body, DateTime::UNIX_EPOCH)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_pushes_and_loses_none_that_it_took() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("upwire.db")).unwrap();
+        let pages = |pages: u32| database.write(move |c| c.pragma_update(None, "max_page_count", pages));
+        pages(100).await.unwrap();
+
+        let sends = (0..200).map(|number| {
+            let database = database.clone();
+            tokio::spawn(async move { database.send(message(number)).await.is_ok() })
+        });
+        let mut taken = 0;
+        for send in sends.collect::<Vec<_>>() {
+            taken += u64::from(send.await.unwrap());
+        }
+        assert!(taken < 200, "the disk was not full");
+        assert_eq!(database.queue_depth(), taken);
+
+        pages(1_000_000).await.unwrap();
+        database.send(message(200)).await.unwrap();
+        let received = database.receive(1000).await.unwrap();
+        assert_eq!(received.len() as u64, taken + 1);
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_cannot_be_read_blocks_nothing_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("upwire.db")).unwrap();
+        for entry in ["{\"v\":2}", "{", ""] {
+            let insert = "INSERT INTO queue (due_at, attempts, entry) VALUES (0, 0, CAST(?1 AS BLOB))";
+            database.write(move |c| c.execute(insert, [entry])).await.unwrap();
+        }
+        database.send(message(1)).await.unwrap();
+        assert_eq!(database.receive(10).await.unwrap().len(), 1);
+        assert_eq!(database.read(crate::database::count_queue).unwrap(), 4);
+    }
+}

@@ -20,4 +20,11 @@ macro_rules! on_each_server {
     };
 }
 
+mod configuration;
+mod contract;
+mod delivery;
+mod delivery_answers;
+mod delivery_limits;
 mod harness;
+mod push_resource;
+mod registration;

@@ -1,0 +1,268 @@
+//! The contract of the ports, over every backend: what `push::ports` promises, and what a crash leaves.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use e2e::folder;
+use embedded::Database;
+use futures::future::join_all;
+use push::message::Wishes;
+use push::ports::{Delivery, QueueReader, QueueWriter, Registrations, Settlement};
+use push::{
+    Application, Body, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Target, Ttl,
+    Urgency,
+};
+use tokio::time::timeout;
+
+const WEEK: TimeDelta = TimeDelta::days(7);
+const SOON: Duration = Duration::from_secs(30);
+
+/// A backend, and a way to leave it as a crash would and come back.
+trait Backend: Registrations + QueueWriter + QueueReader {
+    async fn fresh() -> Self;
+    async fn after_a_restart(self) -> Self;
+}
+
+impl Backend for Database {
+    async fn fresh() -> Self {
+        Database::open(&folder("contract").join("upwire.db")).unwrap()
+    }
+
+    async fn after_a_restart(self) -> Self {
+        let path = self.path().to_owned();
+        drop(self);
+        // The writer thread gives up the file when it has seen that nobody is left.
+        e2e::eventually_some(SOON, "the file is free", async || Database::open(&path).ok()).await
+    }
+}
+
+macro_rules! on_each_backend {
+    ($($promise:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise::<embedded::Database>().await;
+            })*
+        }
+    };
+}
+
+fn target(user: &str, resource: &str) -> Target {
+    Target {
+        recipient: format!("{user}@example.com/{resource}").parse().unwrap(),
+        application: Application::from_bytes([1; 32]),
+        instance: Instance::from_bytes([2; 32]),
+    }
+}
+
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
+}
+
+fn message(number: u8, accepted_at: DateTime<Utc>) -> PushMessage {
+    let registration = Registration::renew(None, target("juliet", "phone"), accepted_at, WEEK);
+    let wishes =
+        Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::High, topic: push::Topic::parse("topic") };
+    let id = MessageId::from_bytes([number; MessageId::BYTES]);
+    PushMessage::new(id, &registration, wishes, Body::from_bytes(&[number]), accepted_at)
+}
+
+async fn receive<B: Backend>(backend: &B, max: usize) -> Vec<Delivery<B::Receipt>> {
+    timeout(SOON, backend.receive(max)).await.expect("a push is due").unwrap()
+}
+
+fn ids<R>(deliveries: &[Delivery<R>]) -> Vec<MessageId> {
+    deliveries.iter().map(|delivery| delivery.message.id).collect()
+}
+
+async fn a_registration_is_found_as_it_was_stored<B: Backend>() {
+    let backend = B::fresh().await;
+    let target = target("juliet", "phöne 'n\" <co>");
+    assert_eq!(backend.find(target.registration_id()).await.unwrap(), None);
+    let stored = backend.register(target.clone(), at(0), WEEK).await.unwrap();
+    assert_eq!(stored, Registration::renew(None, target.clone(), at(0), WEEK));
+    assert_eq!(backend.find(target.registration_id()).await.unwrap(), Some(stored.clone()));
+    let backend = backend.after_a_restart().await;
+    assert_eq!(backend.find(target.registration_id()).await.unwrap(), Some(stored));
+}
+
+async fn a_renewal_keeps_the_epoch_and_a_lapse_does_not<B: Backend>() {
+    let backend = B::fresh().await;
+    let first = backend.register(target("juliet", "a"), at(0), WEEK).await.unwrap();
+    let moved = backend.register(target("juliet", "b"), at(9), WEEK).await.unwrap();
+    assert_eq!((moved.epoch, moved.expires_at), (first.epoch, at(9) + WEEK));
+    let found = backend.find(first.target.registration_id()).await.unwrap().unwrap();
+    assert_eq!(found.target.recipient.resource().as_str(), "b");
+    let late = backend.register(target("juliet", "b"), moved.expires_at, WEEK).await.unwrap();
+    assert!(late.epoch > first.epoch);
+}
+
+async fn a_revocation_ends_this_life_and_no_other<B: Backend>() {
+    let backend = B::fresh().await;
+    let first = backend.register(target("juliet", "a"), at(0), WEEK).await.unwrap();
+    let id = first.target.registration_id();
+    let other_epoch = Epoch::from_seconds(first.epoch.as_seconds() + 1);
+    assert!(!backend.revoke(id, other_epoch, at(1)).await.unwrap());
+    assert!(!backend.revoke(RegistrationId::from_bytes([0; 16]), first.epoch, at(1)).await.unwrap());
+    assert!(!backend.find(id).await.unwrap().unwrap().revoked);
+
+    assert!(backend.revoke(id, first.epoch, at(1)).await.unwrap());
+    assert!(!backend.revoke(id, first.epoch, at(1)).await.unwrap(), "once is enough");
+    assert!(backend.find(id).await.unwrap().unwrap().revoked);
+    let second = backend.register(target("juliet", "a"), at(1), WEEK).await.unwrap();
+    assert!(second.epoch > first.epoch && !second.revoked);
+}
+
+async fn a_renewal_after_the_question_outlives_the_answer<B: Backend>() {
+    let backend = B::fresh().await;
+    let first = backend.register(target("juliet", "a"), at(0), WEEK).await.unwrap();
+    let id = first.target.registration_id();
+    backend.register(target("juliet", "a"), at(10), WEEK).await.unwrap();
+    assert!(!backend.revoke(id, first.epoch, at(9)).await.unwrap());
+    assert!(backend.revoke(id, first.epoch, at(10)).await.unwrap());
+}
+
+async fn registrations_at_once_agree<B: Backend>() {
+    let backend = B::fresh().await;
+    let registering =
+        (0..50).map(|number| backend.register(target("juliet", &format!("r{number}")), at(number), WEEK));
+    let epochs: BTreeSet<Epoch> =
+        join_all(registering).await.into_iter().map(|row| row.unwrap().epoch).collect();
+    assert_eq!(epochs.len(), 1, "the same target, the same URL");
+}
+
+async fn a_push_is_received_as_it_was_sent_oldest_first<B: Backend>() {
+    let backend = B::fresh().await;
+    for number in [1, 2, 3] {
+        backend.send(message(number, at(number.into()))).await.unwrap();
+    }
+    let deliveries = receive(&backend, 2).await;
+    let sent = [message(1, at(1)), message(2, at(2))];
+    assert_eq!(
+        deliveries.iter().map(|delivery| &delivery.message).collect::<Vec<_>>(),
+        sent.iter().collect::<Vec<_>>()
+    );
+    assert!(deliveries.iter().all(|delivery| delivery.attempts == 0));
+    assert_eq!(ids(&receive(&backend, 10).await), [message(3, at(3)).id], "the others are taken");
+}
+
+async fn receiving_waits_for_a_push<B: Backend>() {
+    let backend = B::fresh().await;
+    let (received, sent) = tokio::join!(receive(&backend, 10), backend.send(message(1, at(0))));
+    sent.unwrap();
+    assert_eq!(received.len(), 1);
+}
+
+async fn a_settled_push_is_gone_and_a_released_one_comes_back<B: Backend>() {
+    let backend = B::fresh().await;
+    for number in [1, 2] {
+        backend.send(message(number, at(0))).await.unwrap();
+    }
+    let deliveries = receive(&backend, 10).await;
+    let [first, second] = &deliveries[..] else { panic!("{deliveries:?}") };
+    let (gone, back) = (first.receipt.clone(), second.receipt.clone());
+    backend.settle(vec![Settlement::Delete(gone), Settlement::Release(back, at(0))]).await.unwrap();
+    let again = receive(&backend, 10).await;
+    assert_eq!((ids(&again), again[0].attempts), (vec![second.message.id], 1));
+    backend.settle(vec![Settlement::Delete(again[0].receipt.clone())]).await.unwrap();
+    let empty = timeout(Duration::from_millis(300), backend.receive(10)).await;
+    assert!(empty.is_err() || empty.is_ok_and(|received| received.unwrap().is_empty()));
+}
+
+#[expect(clippy::disallowed_methods, reason = "the queue has a clock of its own: 'later' is later than now")]
+async fn a_released_push_comes_back_no_sooner_than_asked<B: Backend>() {
+    let backend = B::fresh().await;
+    backend.send(message(1, at(0))).await.unwrap();
+    let receipt = receive(&backend, 1).await[0].receipt.clone();
+    let later = Utc::now() + TimeDelta::seconds(2);
+    backend.settle(vec![Settlement::Release(receipt, later)]).await.unwrap();
+    assert_eq!(receive(&backend, 1).await.len(), 1);
+    assert!(Utc::now() >= later);
+}
+
+async fn what_was_not_settled_comes_back_after_a_crash<B: Backend>() {
+    let backend = B::fresh().await;
+    for number in [1, 2, 3] {
+        backend.send(message(number, at(number.into()))).await.unwrap();
+    }
+    let deliveries = receive(&backend, 2).await;
+    backend.settle(vec![Settlement::Delete(deliveries[0].receipt.clone())]).await.unwrap();
+    let backend = backend.after_a_restart().await;
+    assert_eq!(ids(&receive(&backend, 10).await), [message(2, at(2)).id, message(3, at(3)).id]);
+}
+
+async fn pushes_sent_at_once_are_all_received_once<B: Backend>() {
+    let backend = B::fresh().await;
+    let (sending, receiving) = (backend.clone(), backend.clone());
+    let send = async {
+        let sent = join_all((0..200).map(|number| sending.send(message(number, at(0))))).await;
+        assert!(sent.into_iter().all(|sent| sent.is_ok()));
+    };
+    let receive_all = async {
+        let mut received = Vec::new();
+        while received.len() < 200 {
+            received.extend(ids(&receive(&receiving, 16).await));
+        }
+        received
+    };
+    let ((), received) = tokio::join!(send, receive_all);
+    assert_eq!(received.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), 200);
+    assert_eq!(received.len(), 200);
+}
+
+on_each_backend!(
+    a_registration_is_found_as_it_was_stored,
+    a_renewal_keeps_the_epoch_and_a_lapse_does_not,
+    a_revocation_ends_this_life_and_no_other,
+    a_renewal_after_the_question_outlives_the_answer,
+    registrations_at_once_agree,
+    a_push_is_received_as_it_was_sent_oldest_first,
+    receiving_waits_for_a_push,
+    a_settled_push_is_gone_and_a_released_one_comes_back,
+    a_released_push_comes_back_no_sooner_than_asked,
+    what_was_not_settled_comes_back_after_a_crash,
+    pushes_sent_at_once_are_all_received_once,
+);
+
+#[tokio::test]
+async fn a_second_process_is_refused_the_file() {
+    let database = Database::fresh().await;
+    let refused = Database::open(database.path()).err().unwrap().to_string();
+    assert!(refused.ends_with("is in use by another upwire process"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_alone_and_depth_is_counted() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let database = Database::fresh().await;
+    database.send(message(1, at(0))).await.unwrap();
+    assert_eq!(database.queue_depth(), 1);
+    for file in std::fs::read_dir(database.path().parent().unwrap()).unwrap() {
+        let mode = file.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+    }
+    let database = database.after_a_restart().await;
+    assert_eq!(database.queue_depth(), 1);
+    let receipt = receive(&database, 1).await[0].receipt;
+    database.settle(vec![Settlement::Delete(receipt)]).await.unwrap();
+    assert_eq!(database.queue_depth(), 0);
+}
+
+#[tokio::test]
+async fn a_setting_is_made_once() {
+    let database = Database::fresh().await;
+    assert_eq!(database.setting_or("secret", "first".into()).await.unwrap(), "first");
+    assert_eq!(database.setting_or("secret", "second".into()).await.unwrap(), "first");
+    let database = database.after_a_restart().await;
+    assert_eq!(database.setting("secret").unwrap().as_deref(), Some("first"));
+}
+
+#[test]
+fn what_is_no_database_or_a_newer_one_is_refused() {
+    let path = folder("contract").join("upwire.db");
+    std::fs::write(&path, "not a database, but long enough to be read as the header of one".repeat(20))
+        .unwrap();
+    assert!(Database::open(&path).err().unwrap().to_string().contains("not a database"));
+}

@@ -1,7 +1,8 @@
 //! The file: one writer thread that groups commits, one connection to read from.
 //!
 //! A write is durable when its future resolves: SQLite's write-ahead log is synced at each commit,
-//! and whatever arrived while the last commit was under way shares the next one.
+//! and whatever arrived while the last commit was under way shares the next one. A write that
+//! nobody waits for lingers, to share the commit of one that somebody does.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -9,21 +10,31 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use push::ports::Unavailable;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    runtime,
+    sync::{Notify, mpsc, oneshot},
+    time::timeout,
+};
 
-use crate::queue::Claims;
+use crate::queue::Backlog;
 
 /// Writes that wait for the writer thread; a further one waits for room.
 const WRITES_WAITING_MAX: usize = 1024;
 /// Writes that share a commit.
 const WRITES_PER_COMMIT_MAX: usize = 512;
+/// How long a write that nobody waits for lingers.
+const LINGER: Duration = Duration::from_millis(20);
+/// Pages of the write-ahead log that are copied back at once: the later, the more often a page has
+/// changed meanwhile and is copied once for all that.
+const CHECKPOINT_PAGES: u32 = 4000;
 
 /// The layout this code writes, in `PRAGMA user_version`.
 const SCHEMA_VERSION: i64 = 1;
@@ -92,31 +103,33 @@ pub struct Database {
 pub(crate) struct Shared {
     path: PathBuf,
     reader: Mutex<Connection>,
-    pub(crate) claims: Mutex<Claims>,
-    /// Rows in the queue; counted in the writer thread alone.
+    pub(crate) backlog: Mutex<Backlog>,
+    /// Rows in the queue.
     pub(crate) depth: AtomicU64,
-    /// Whether the running transaction adds something that is due sooner than all else may be.
-    pub(crate) arrived: AtomicBool,
-    /// Rung after the commit of such a transaction.
+    /// Rung when something may have become due.
     pub(crate) arrivals: Notify,
-}
-
-impl Shared {
-    /// Counts anew after a failed commit, whose writes may have been counted.
-    fn recount(&self, connection: &Connection) {
-        if let Ok(depth) = count_queue(connection) {
-            self.depth.store(depth, Ordering::Relaxed);
-        }
-    }
 }
 
 pub(crate) fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM queue", [], |row| row.get(0))
 }
 
-/// One write: runs within the transaction, and returns what to do once the commit is known.
-type Write = Box<dyn FnOnce(&Connection) -> AfterCommit + Send>;
+/// Whether somebody waits for a write to be durable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    Now,
+    /// May linger for [`LINGER`].
+    Soon,
+}
+
+/// Runs within the transaction, and returns what to do once the commit is known.
+type Statements = Box<dyn FnOnce(&Connection) -> AfterCommit + Send>;
 type AfterCommit = Box<dyn FnOnce(&Result<(), String>) + Send>;
+
+struct Write {
+    haste: Haste,
+    statements: Statements,
+}
 
 impl Database {
     /// Opens the file, or makes it, readable by its owner alone.
@@ -134,19 +147,17 @@ impl Database {
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             reader: Mutex::new(reader),
-            claims: Mutex::default(),
+            backlog: Mutex::default(),
             depth: AtomicU64::new(depth),
-            arrived: AtomicBool::new(false),
             arrivals: Notify::new(),
         });
         let (sender, writes) = mpsc::channel(WRITES_WAITING_MAX);
+        let file = |cause| OpenError::File { path: path.to_owned(), cause };
+        let clock = runtime::Builder::new_current_thread().enable_time().build().map_err(file)?;
         thread::Builder::new()
             .name("upwire-writer".into())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || write_until_closed(writer, writes, &shared, &lock)
-            })
-            .map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
+            .spawn(move || clock.block_on(write_until_closed(writer, writes, &lock)))
+            .map_err(file)?;
         Ok(Self { writer: sender, shared })
     }
 
@@ -200,12 +211,26 @@ impl Database {
         &self,
         statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
+        self.write_then(Haste::Now, statements, |_| ()).await
+    }
+
+    /// Writes; `committed` runs in the writer thread right after the commit, and runs even if
+    /// nobody waits for the outcome any more.
+    pub(crate) async fn write_then<T: Send + 'static>(
+        &self,
+        haste: Haste,
+        statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        committed: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Unavailable> {
         let (reply, outcome) = oneshot::channel();
-        let write: Write = Box::new(move |connection| {
+        let statements: Statements = Box::new(move |connection| {
             let result = statements(connection);
-            Box::new(move |committed| {
-                let outcome = match (result, committed) {
-                    (Ok(value), Ok(())) => Ok(value),
+            Box::new(move |commit| {
+                let outcome = match (result, commit) {
+                    (Ok(value), Ok(())) => {
+                        committed(&value);
+                        Ok(value)
+                    }
                     (Err(cause), _) => Err(Unavailable::new(cause)),
                     (_, Err(cause)) => Err(Unavailable::new(cause.clone())),
                 };
@@ -213,8 +238,9 @@ impl Database {
                 let _ = reply.send(outcome);
             })
         });
-        self.writer.send(write).await.map_err(|_| Unavailable::new("the writer thread has ended"))?;
-        outcome.await.map_err(|_| Unavailable::new("the database did not take the write"))?
+        let refused = |_| Unavailable::new("the database did not take the write");
+        self.writer.send(Write { haste, statements }).await.map_err(|_| refused(()))?;
+        outcome.await.map_err(|_| refused(()))?
     }
 }
 
@@ -256,6 +282,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     // In WAL mode only FULL syncs at each commit.
     connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     Ok(connection)
 }
@@ -273,26 +300,29 @@ fn lay_out(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 /// The writer thread: ends when every [`Database`] is gone, and gives up the lock with that.
-fn write_until_closed(
-    mut connection: Connection,
-    mut writes: mpsc::Receiver<Write>,
-    shared: &Shared,
-    _lock: &File,
-) {
+async fn write_until_closed(mut connection: Connection, mut writes: mpsc::Receiver<Write>, _lock: &File) {
     let mut group = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
-    let mut replies = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
-    while writes.blocking_recv_many(&mut group, WRITES_PER_COMMIT_MAX) > 0 {
-        let committed =
-            commit(&mut connection, group.drain(..), &mut replies).map_err(|error| error.to_string());
-        if let Err(error) = &committed {
+    let mut after = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
+    while writes.recv_many(&mut group, WRITES_PER_COMMIT_MAX).await > 0 {
+        let _ = timeout(LINGER, gather_until_hasty(&mut writes, &mut group)).await;
+        let commit = commit(&mut connection, group.drain(..), &mut after).map_err(|error| error.to_string());
+        if let Err(error) = &commit {
             tracing::error!(%error, "the database did not take a commit");
-            shared.recount(&connection);
         }
-        if shared.arrived.swap(false, Ordering::Relaxed) {
-            shared.arrivals.notify_one();
+        for after in after.drain(..) {
+            after(&commit);
         }
-        for reply in replies.drain(..) {
-            reply(&committed);
+    }
+}
+
+/// Adds to the group until somebody waits for it, or it is full.
+async fn gather_until_hasty(writes: &mut mpsc::Receiver<Write>, group: &mut Vec<Write>) {
+    let mut seen = 0;
+    while group.len() < WRITES_PER_COMMIT_MAX && group[seen..].iter().all(|write| write.haste == Haste::Soon)
+    {
+        seen = group.len();
+        if writes.recv_many(group, WRITES_PER_COMMIT_MAX - seen).await == 0 {
+            return;
         }
     }
 }
@@ -301,11 +331,11 @@ fn write_until_closed(
 fn commit(
     connection: &mut Connection,
     group: impl Iterator<Item = Write>,
-    replies: &mut Vec<AfterCommit>,
+    after: &mut Vec<AfterCommit>,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for write in group {
-        replies.push(write(&transaction));
+        after.push((write.statements)(&transaction));
         // A full disk rolls the transaction back at the statement: nothing of the group stands.
         if transaction.is_autocommit() {
             let aborted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);

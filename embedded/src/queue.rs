@@ -1,9 +1,14 @@
 //! The queue on SQLite: a row for each push, due at a moment, claimed in memory.
 //!
 //! A claim is not written: it lasts as long as the process that could settle it, and the next
-//! process finds every row unclaimed.
+//! process finds every row unclaimed. A push that finds nothing waiting before it is handed on from
+//! memory once its row is on disk; its row is read again only after a restart or a release.
 
-use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use push::{
@@ -13,18 +18,54 @@ use push::{
 use rusqlite::{Connection, params};
 use tokio::time::{Instant, sleep_until};
 
-use crate::{Database, database::unpoisoned};
+use crate::{
+    Database,
+    database::{Haste, unpoisoned},
+};
 
 /// The longest that [`QueueReader::receive`] waits for a push.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
+/// Most pushes that are handed on from memory; further ones are read from the file.
+const FRESH_MAX: usize = 512;
 
-/// The rows that were received and are not settled, by `seq`.
-pub(crate) type Claims = HashSet<i64>;
+/// What is known of the queue without reading it. To begin with nothing is: what an earlier process
+/// left may be due at once.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    /// The rows that were handed on and are not settled, by `seq`; those in `fresh` too.
+    claimed: HashSet<i64>,
+    /// Pushes that came when no other was due, oldest first.
+    fresh: VecDeque<Delivery<i64>>,
+    /// No unclaimed row is due before this moment, in Unix milliseconds.
+    next_due_at: i64,
+}
 
-/// What a look at the queue found.
-enum Due {
-    Now(Vec<Delivery<i64>>),
-    NotBefore(Option<DateTime<Utc>>),
+impl Backlog {
+    /// Takes a push whose row was committed, unless an older one waits in the file.
+    fn offer(&mut self, delivery: Delivery<i64>, now: DateTime<Utc>) {
+        if self.next_due_at <= now.timestamp_millis() {
+            return;
+        }
+        if self.fresh.len() >= FRESH_MAX {
+            self.next_due_at = 0;
+        } else if self.claimed.insert(delivery.receipt) {
+            self.fresh.push_back(delivery);
+        }
+    }
+
+    fn settled(&mut self, settlement: &Settlement<i64>) {
+        match settlement {
+            Settlement::Delete(seq) => {
+                self.claimed.remove(seq);
+            }
+            Settlement::Release(seq, due_at) => self.unclaim(*seq, due_at.timestamp_millis()),
+        }
+    }
+
+    fn unclaim(&mut self, seq: i64, due_at: i64) {
+        self.claimed.remove(&seq);
+        self.next_due_at = self.next_due_at.min(due_at);
+    }
 }
 
 impl QueueWriter for Database {
@@ -32,14 +73,18 @@ impl QueueWriter for Database {
         let entry = serde_json::to_vec(&message).map_err(Unavailable::new)?;
         let due_at = message.accepted_at.timestamp_millis();
         let shared = self.shared().clone();
-        self.write(move |connection| {
+        let insert = move |connection: &Connection| {
             const SEND: &str = "INSERT INTO queue (due_at, attempts, entry) VALUES (?1, 0, ?2)";
-            connection.prepare_cached(SEND)?.execute(params![due_at, entry])?;
+            connection.prepare_cached(SEND)?.insert(params![due_at, entry])
+        };
+        let committed = move |seq: &i64| {
             shared.depth.fetch_add(1, Ordering::Relaxed);
-            shared.arrived.store(true, Ordering::Relaxed);
-            Ok(())
-        })
-        .await
+            let delivery = Delivery { receipt: *seq, attempts: 0, message };
+            unpoisoned(&shared.backlog).offer(delivery, now());
+            shared.arrivals.notify_one();
+        };
+        self.write_then(Haste::Now, insert, committed).await?;
+        Ok(())
     }
 }
 
@@ -50,12 +95,13 @@ impl QueueReader for Database {
         let deadline = Instant::now() + RECEIVE_WAIT;
         loop {
             let now = now();
-            let next = match self.claim(max, now)? {
-                Due::Now(deliveries) => return Ok(deliveries),
-                Due::NotBefore(next) => next,
-            };
-            let until_next = next.and_then(|next| (next - now).to_std().ok());
-            let wake = until_next.map_or(deadline, |wait| deadline.min(Instant::now() + wait));
+            let (deliveries, next_due_at) = self.claim(max, now)?;
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
+            }
+            let wait = u64::try_from(next_due_at.saturating_sub(now.timestamp_millis())).unwrap_or(0);
+            let due = Instant::now().checked_add(Duration::from_millis(wait));
+            let wake = due.map_or(deadline, |due| due.min(deadline));
             tokio::select! {
                 // A commit before this was polled has left its permit: nothing is overslept.
                 () = self.shared().arrivals.notified() => {}
@@ -69,68 +115,79 @@ impl QueueReader for Database {
     }
 
     async fn settle(&self, settlements: Vec<Settlement<i64>>) -> Result<(), Unavailable> {
-        let seqs: Vec<i64> = settlements.iter().map(receipt).collect();
         let shared = self.shared().clone();
-        self.write(move |connection| {
-            for settlement in settlements {
-                let deleted = settle(connection, &settlement)?;
-                shared.depth.fetch_sub(deleted, Ordering::Relaxed);
+        let delete_and_release = move |connection: &Connection| {
+            let mut deleted = 0;
+            for settlement in &settlements {
+                deleted += settle(connection, settlement)?;
             }
-            Ok(())
-        })
-        .await?;
-        let mut claims = unpoisoned(&self.shared().claims);
-        for seq in seqs {
-            claims.remove(&seq);
-        }
-        drop(claims);
-        // Only now can a released push be claimed again, perhaps at once.
-        self.shared().arrivals.notify_one();
+            Ok((deleted, settlements))
+        };
+        let committed = move |(deleted, settlements): &(u64, Vec<Settlement<i64>>)| {
+            shared.depth.fetch_sub(*deleted, Ordering::Relaxed);
+            let mut backlog = unpoisoned(&shared.backlog);
+            settlements.iter().for_each(|settlement| backlog.settled(settlement));
+            drop(backlog);
+            // Only now can a released push be claimed again, perhaps at once.
+            shared.arrivals.notify_one();
+        };
+        self.write_then(Haste::Soon, delete_and_release, committed).await?;
         Ok(())
     }
 }
 
 impl Database {
-    fn claim(&self, max: usize, now: DateTime<Utc>) -> Result<Due, Unavailable> {
-        // Taken before the read: what is settled meanwhile stays claimed until its commit is seen.
-        let mut claims = unpoisoned(&self.shared().claims);
-        self.read(|connection| claim_due(connection, &mut claims, max, now))
+    /// Claims what is due; also returns when there may be more.
+    fn claim(&self, max: usize, now: DateTime<Utc>) -> Result<(Vec<Delivery<i64>>, i64), Unavailable> {
+        // Held while the file is read: what is settled meanwhile stays claimed until its commit is seen.
+        let mut backlog = unpoisoned(&self.shared().backlog);
+        let fresh = backlog.fresh.len().min(max);
+        let mut deliveries: Vec<_> = backlog.fresh.drain(..fresh).collect();
+        if deliveries.len() < max && backlog.next_due_at <= now.timestamp_millis() {
+            let read = self.read(|connection| claim_due(connection, &mut backlog, &mut deliveries, max, now));
+            if let Err(error) = read {
+                // What would have been returned stays unclaimed, in the file.
+                deliveries.iter().for_each(|delivery| backlog.unclaim(delivery.receipt, 0));
+                return Err(error);
+            }
+        }
+        Ok((deliveries, backlog.next_due_at))
     }
 }
 
+/// Adds rows that are due, oldest first, and finds out when the next one is.
 fn claim_due(
     connection: &Connection,
-    claims: &mut Claims,
+    backlog: &mut Backlog,
+    deliveries: &mut Vec<Delivery<i64>>,
     max: usize,
     now: DateTime<Utc>,
-) -> rusqlite::Result<Due> {
+) -> rusqlite::Result<()> {
     const WAITING: &str = "SELECT seq, due_at FROM queue INDEXED BY queue_due ORDER BY due_at, seq";
     const ENTRY: &str = "SELECT attempts, entry FROM queue WHERE seq = ?1";
     let mut waiting = connection.prepare_cached(WAITING)?;
     let mut entry = connection.prepare_cached(ENTRY)?;
     let mut rows = waiting.query([])?;
-    let mut deliveries = Vec::new();
     while let Some(row) = rows.next()? {
         let (seq, due_at): (i64, i64) = (row.get(0)?, row.get(1)?);
-        if claims.contains(&seq) {
+        if backlog.claimed.contains(&seq) {
             continue;
         }
-        if due_at > now.timestamp_millis() && deliveries.is_empty() {
-            return Ok(Due::NotBefore(DateTime::from_timestamp_millis(due_at)));
-        }
         if due_at > now.timestamp_millis() || deliveries.len() == max {
-            break;
+            backlog.next_due_at = due_at;
+            return Ok(());
         }
         let (attempts, bytes): (u32, Vec<u8>) =
             entry.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        claims.insert(seq);
+        backlog.claimed.insert(seq);
         match serde_json::from_slice(&bytes) {
             Ok(message) => deliveries.push(Delivery { receipt: seq, attempts, message }),
             // Left in the file, claimed, for the version that wrote it: it blocks nothing.
             Err(error) => tracing::error!(seq, %error, "a queue entry cannot be read, and is passed over"),
         }
     }
-    if deliveries.is_empty() { Ok(Due::NotBefore(None)) } else { Ok(Due::Now(deliveries)) }
+    backlog.next_due_at = i64::MAX;
+    Ok(())
 }
 
 /// Returns how many rows are gone.
@@ -143,12 +200,6 @@ fn settle(connection: &Connection, settlement: &Settlement<i64>) -> rusqlite::Re
             connection.prepare_cached(RELEASE)?.execute(params![seq, due_at.timestamp_millis()])?;
             Ok(0)
         }
-    }
-}
-
-fn receipt(settlement: &Settlement<i64>) -> i64 {
-    match settlement {
-        Settlement::Delete(seq) | Settlement::Release(seq, _) => *seq,
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Session(u64);
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) session: Session,
-    pub(crate) stanza: Element,
+    pub(crate) xml: String,
 }
 
 /// What the stream tells the rest of the relay.
@@ -332,7 +332,7 @@ async fn write<S: AsyncWrite>(
             }
             _ = pushes.recv_many(&mut push_batch, WRITE_BATCH_MAX), if !pushes.is_closed() => {
                 let current = push_batch.drain(..).filter(|push| push.session == session);
-                bytes.extend(current.map(|push| serialize(&push.stanza)));
+                bytes.extend(current.map(|push| push.xml));
             }
             () = tokio::time::sleep_until(quiet_until) => {
                 // Something may have come since.

@@ -144,9 +144,9 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                 self.expire(delivery);
                 continue;
             }
-            let stanza = stanza::push(&self.component, &delivery.message);
+            let xml = stanza::push(&self.component, &delivery.message);
             // There is room for as many as may be in flight, and for those of a stream that ended.
-            let sent = self.channels.pushes.try_send(Outgoing { session, stanza });
+            let sent = self.channels.pushes.try_send(Outgoing { session, xml });
             self.pending.sent(delivery, now, Instant::now());
             if sent.is_err() {
                 break;

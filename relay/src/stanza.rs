@@ -3,7 +3,7 @@
 use push::{MessageId, PushMessage, Target, registration::HashError};
 use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
-    minidom::{Element, rxml::xml_ncname},
+    minidom::{Element, element::escape, rxml::xml_ncname},
     parsers::{
         disco::{DiscoInfoQuery, DiscoInfoResult, DiscoItemsQuery, DiscoItemsResult, Identity},
         iq::Iq,
@@ -193,19 +193,18 @@ pub(crate) fn answer(
 }
 
 /// The IQ that carries a push; its id is the message's.
-pub(crate) fn push(component: &BareJid, message: &PushMessage) -> Element {
-    let payload = Element::builder("push", UNIFIED_PUSH)
-        .attr(xml_ncname!("application").into(), message.application.to_string())
-        .attr(xml_ncname!("instance").into(), message.instance.to_string())
-        .append(message.body.as_base64())
-        .build();
-    Iq::Set {
-        id: message.id.to_string(),
-        to: Some(message.recipient.clone().into()),
-        from: Some(component.clone().into()),
-        payload,
-    }
-    .into()
+///
+/// Written as text: there is one for every push, and nothing but the recipient's resource can hold
+/// a character that needs escaping.
+pub(crate) fn push(component: &BareJid, message: &PushMessage) -> String {
+    let PushMessage { id, application, instance, body, .. } = message;
+    let to = escape(message.recipient.as_str().as_bytes());
+    let to = String::from_utf8_lossy(&to);
+    let body = body.as_base64();
+    format!(
+        "<iq type='set' id='{id}' from='{component}' to='{to}'>\
+         <push xmlns='{UNIFIED_PUSH}' application='{application}' instance='{instance}'>{body}</push></iq>"
+    )
 }
 
 /// A ping to ourselves, through the server: it proves that the whole way there and back works.
@@ -219,5 +218,38 @@ impl Answer {
     /// The push message that this answers, if the id is one of ours.
     pub(crate) fn message_id(&self) -> Option<MessageId> {
         MessageId::parse(&self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta};
+    use push::{Application, Body, Instance, Registration, Ttl, Urgency, message::Wishes};
+
+    use super::*;
+
+    #[test]
+    fn a_push_is_the_stanza_of_the_protocol() {
+        let target = Target {
+            recipient: FullJid::new("juliet@example.com/a 'b' \"c\" <d> & e").unwrap(),
+            application: Application::from_bytes([1; 32]),
+            instance: Instance::from_bytes([2; 32]),
+        };
+        let registration =
+            Registration::renew(None, target.clone(), DateTime::UNIX_EPOCH, TimeDelta::days(7));
+        let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
+        let id = MessageId::from_bytes([3; 16]);
+        let message =
+            PushMessage::new(id, &registration, wishes, Body::from_bytes(b"hello"), DateTime::UNIX_EPOCH);
+        let xml = push(&BareJid::new("notify.example.com").unwrap(), &message);
+
+        let in_stream = xml.replacen("<iq", &format!("<iq xmlns='{}'", ns::JABBER_CLIENT), 1);
+        let iq = Iq::try_from(in_stream.parse::<Element>().unwrap()).unwrap();
+        let Iq::Set { from: Some(from), to: Some(to), id, payload } = iq else { panic!("{xml}") };
+        assert_eq!((from.as_str(), to.as_str()), ("notify.example.com", target.recipient.as_str()));
+        assert_eq!((MessageId::parse(&id), payload.text()), (Some(message.id), "aGVsbG8=".into()));
+        assert!(payload.is("push", UNIFIED_PUSH));
+        assert_eq!(payload.attr("application"), Some(&*target.application.to_string()));
+        assert_eq!(payload.attr("instance"), Some(&*target.instance.to_string()));
     }
 }

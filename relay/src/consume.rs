@@ -24,8 +24,10 @@ const BATCH_MAX: usize = 256;
 pub(crate) enum Fate<Receipt> {
     /// Delivered or expired: it leaves the queue.
     Done(Receipt),
-    /// It stays in the queue until this moment.
+    /// It was tried, and stays in the queue until this moment.
     Later(Receipt, DateTime<Utc>),
+    /// The same, but it was never sent.
+    Postponed(Receipt, DateTime<Utc>),
     /// Its application is gone, as the answer to the push sent at `asked_at` said: the
     /// registration is revoked, and only then does the push leave the queue.
     Revoke {
@@ -98,6 +100,7 @@ async fn decide<Receipt, R: Registrations>(registrations: &R, fate: Fate<Receipt
     match fate {
         Fate::Done(receipt) => Settlement::Delete(receipt),
         Fate::Later(receipt, at) => Settlement::Release(receipt, at),
+        Fate::Postponed(receipt, at) => Settlement::Postpone(receipt, at),
         Fate::Revoke { receipt, registration, epoch, asked_at, retry_at } => {
             match registrations.revoke(registration, epoch, asked_at).await {
                 Ok(revoked) => {

@@ -17,7 +17,7 @@ use crate::{
     component::{Event, Outgoing, Session},
     consume::Fate,
     measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, RETRIED, REVOKED},
-    pending::{InFlight, Pending},
+    pending::{InFlight, Pending, Refused},
     stanza::{self, Answer, Condition, Incoming, Request},
 };
 
@@ -44,8 +44,6 @@ const RETRY_DELAY_MIN: TimeDelta = TimeDelta::seconds(5);
 const RETRY_DELAY_MAX: TimeDelta = TimeDelta::minutes(5);
 /// How long before its expiry a push is tried for the last time.
 const LAST_RETRY_MARGIN: TimeDelta = TimeDelta::seconds(1);
-/// When a push comes back that found the line of its recipient too long.
-const LINE_DELAY: TimeDelta = TimeDelta::milliseconds(500);
 /// How often overdue answers are looked for.
 const OVERDUE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a stopping relay waits for answers.
@@ -91,7 +89,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                     }
                     events.drain(..).for_each(|event| self.take_event(event));
                 }
-                _ = self.channels.deliveries.recv_many(&mut deliveries, BATCH_MAX), if !self.channels.deliveries.is_closed() => {
+                _ = self.channels.deliveries.recv_many(&mut deliveries, BATCH_MAX), if self.session.is_some() && !self.channels.deliveries.is_closed() => {
                     deliveries.drain(..).for_each(|delivery| self.admit(delivery));
                 }
                 _ = overdue.tick() => self.give_up_overdue(),
@@ -129,9 +127,13 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     }
 
     fn admit(&mut self, delivery: Delivery<Receipt>) {
-        if let Err(delivery) = self.pending.admit(delivery, Instant::now()) {
-            let at = clock::now() + LINE_DELAY;
-            self.settle(Fate::Later(delivery.receipt, at));
+        match self.pending.admit(delivery, Instant::now()) {
+            Ok(()) => {}
+            Err(Refused::Slow(delivery)) => self.put_off(delivery),
+            Err(Refused::LineFull(delivery, turn)) => {
+                let turn = TimeDelta::from_std(turn).unwrap_or(RETRY_DELAY_MAX);
+                self.settle(Fate::Later(delivery.receipt, clock::now() + turn));
+            }
         }
     }
 
@@ -156,7 +158,9 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     }
 
     fn take_answer(&mut self, answer: &Answer) {
-        let Some(push) = answer.message_id().and_then(|id| self.pending.answered(id, &answer.from)) else {
+        let Some(push) =
+            answer.message_id().and_then(|id| self.pending.answered(id, &answer.from, Instant::now()))
+        else {
             tracing::debug!("an answer to nothing that is pending was ignored");
             return;
         };
@@ -188,21 +192,24 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
         let now = Instant::now();
         let slow = self.pending.slow_lines(now);
         let at = clock::now() + RETRY_DELAY_MIN;
-        slow.into_iter().for_each(|delivery| self.settle(Fate::Later(delivery.receipt, at)));
+        slow.into_iter().for_each(|delivery| self.settle(Fate::Postponed(delivery.receipt, at)));
         let Some(deadline) = now.checked_sub(self.ack_timeout) else { return };
         for push in self.pending.overdue(deadline, now) {
             self.retry(push.delivery);
         }
     }
 
-    /// Back to the queue, with a growing delay, for as long as the push may live.
+    /// Back to the queue after a delivery that failed.
     fn retry(&mut self, delivery: Delivery<Receipt>) {
+        counter!(RETRIED).increment(1);
+        self.put_off(delivery);
+    }
+
+    /// Back to the queue, with a growing delay, for as long as the push may live.
+    fn put_off(&mut self, delivery: Delivery<Receipt>) {
         match retry_at(&delivery, clock::now()) {
             None => self.expire(delivery),
-            Some(at) => {
-                counter!(RETRIED).increment(1);
-                self.settle(Fate::Later(delivery.receipt, at));
-            }
+            Some(at) => self.settle(Fate::Later(delivery.receipt, at)),
         }
     }
 
@@ -243,7 +250,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     fn give_back(&mut self, deliveries: Vec<Delivery<Receipt>>) {
         let now = clock::now();
-        deliveries.into_iter().for_each(|delivery| self.settle(Fate::Later(delivery.receipt, now)));
+        deliveries.into_iter().for_each(|delivery| self.settle(Fate::Postponed(delivery.receipt, now)));
     }
 }
 

@@ -21,8 +21,11 @@ const IN_FLIGHT_PER_JID_INITIAL: usize = 4;
 pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 /// Most notes of what was sent when; beyond it, those of settled pushes are dropped.
 const SENT_MAX: usize = 4 * IN_FLIGHT_MAX;
-/// Most pushes in line for one JID, beside those in flight.
+/// Most pushes in line for one JID, beside those in flight; a further one waits in the queue until
+/// about its turn.
 const LINE_MAX: usize = 512;
+/// How far apart the answers of a JID are taken to be before they are known.
+const ANSWER_INTERVAL_INITIAL: Duration = Duration::from_millis(5);
 /// A JID whose oldest push has been unanswered for so long holds up nobody else: its line goes back
 /// to the queue, and its place in flight is given up when all places are taken.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
@@ -43,6 +46,20 @@ struct Recipient<Receipt> {
     window: usize,
     /// Whether it stands in `Pending::ready`.
     ready: bool,
+    answered_at: Option<Instant>,
+    /// How far apart answers come while there is something to answer: a moving average.
+    answer_interval: Duration,
+    /// When the last push that found the line full is to come back.
+    last_turn: Instant,
+}
+
+/// Why a push does not wait in line.
+#[derive(Debug)]
+pub(crate) enum Refused<Receipt> {
+    /// Its recipient does not answer.
+    Slow(Delivery<Receipt>),
+    /// The line is full; its turn comes after this long.
+    LineFull(Delivery<Receipt>, Duration),
 }
 
 /// All pushes that were received from the queue and are not settled.
@@ -78,17 +95,16 @@ impl<Receipt> Pending<Receipt> {
         &mut self,
         delivery: Delivery<Receipt>,
         now: Instant,
-    ) -> Result<(), Delivery<Receipt>> {
-        let jid = &delivery.message.recipient;
-        let slow = self.is_slow(jid, now);
-        if !self.recipients.contains_key(jid) {
-            self.recipients.insert(jid.clone(), Recipient::new());
+    ) -> Result<(), Refused<Receipt>> {
+        let jid = delivery.message.recipient.clone();
+        let slow = self.is_slow(&jid, now);
+        let recipient = self.recipients.entry(jid.clone()).or_insert_with(|| Recipient::new(now));
+        if slow && recipient.is_full() {
+            return Err(Refused::Slow(delivery));
         }
-        let Some(recipient) = self.recipients.get_mut(jid) else { return Err(delivery) };
-        if slow && recipient.is_full() || recipient.line.len() >= LINE_MAX {
-            return Err(delivery);
+        if recipient.line.len() >= LINE_MAX {
+            return Err(Refused::LineFull(delivery, recipient.take_turn(now)));
         }
-        let jid = jid.clone();
         recipient.line.push_back(delivery);
         self.make_ready(&jid);
         Ok(())
@@ -134,12 +150,15 @@ impl<Receipt> Pending<Receipt> {
 
     /// Takes the push that `from` answers. Nothing, if it was never sent, is settled already, or
     /// was sent to somebody else.
-    pub(crate) fn answered(&mut self, id: MessageId, from: &Jid) -> Option<InFlight<Receipt>> {
+    pub(crate) fn answered(&mut self, id: MessageId, from: &Jid, now: Instant) -> Option<InFlight<Receipt>> {
         let asked = &self.in_flight.get(&id)?.delivery.message.recipient;
         if from != asked {
             return None;
         }
         let answered = self.take(id)?;
+        if let Some(recipient) = self.recipients.get_mut(&answered.delivery.message.recipient) {
+            recipient.note_answer(now);
+        }
         self.resize(&answered.delivery.message.recipient, |window| (window * 2).min(IN_FLIGHT_PER_JID_MAX));
         Some(answered)
     }
@@ -268,13 +287,31 @@ fn is_unanswered_for_long<Receipt>(
 }
 
 impl<Receipt> Recipient<Receipt> {
-    fn new() -> Self {
+    fn new(now: Instant) -> Self {
         Self {
             line: VecDeque::new(),
             in_flight: VecDeque::new(),
             window: IN_FLIGHT_PER_JID_INITIAL,
             ready: false,
+            answered_at: None,
+            answer_interval: ANSWER_INTERVAL_INITIAL,
+            last_turn: now,
         }
+    }
+
+    fn note_answer(&mut self, now: Instant) {
+        if let Some(last) = self.answered_at.filter(|_| !self.line.is_empty()) {
+            self.answer_interval = (self.answer_interval * 7 + now.duration_since(last)) / 8;
+        }
+        self.answered_at = Some(now);
+    }
+
+    /// How long a push stays in the queue that finds the line full: each one half an answer longer
+    /// than the one before, so that they come back in order, and rather too early than too late.
+    fn take_turn(&mut self, now: Instant) -> Duration {
+        let step = self.answer_interval / 2;
+        self.last_turn = self.last_turn.max(now + step * LINE_MAX as u32) + step;
+        self.last_turn.duration_since(now)
     }
 
     fn is_full(&self) -> bool {

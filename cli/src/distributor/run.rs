@@ -19,7 +19,7 @@ use super::answer::{Request, Responder};
 use super::failure::Failure;
 use super::output::{Event, Output};
 use super::registration::{Registration, refused};
-use super::session::{Attempt, backoff};
+use super::session::{Attempt, Unproven, backoff};
 
 /// The push server gets this long to answer a register.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,6 +49,7 @@ pub(super) struct Distributor {
     responder: Responder,
     stream: StanzaStream,
     attempts: mpsc::Receiver<Attempt>,
+    unproven: Unproven,
     waiting: Waiting,
     backoff: ExponentialBackoff,
     /// The session's full JID; kept while the stream is interrupted, since it may be resumed.
@@ -68,6 +69,7 @@ impl Distributor {
         responder: Responder,
         stream: StanzaStream,
         attempts: mpsc::Receiver<Attempt>,
+        unproven: Unproven,
     ) -> Self {
         Self {
             application: options.application.clone(),
@@ -75,6 +77,7 @@ impl Distributor {
             responder,
             stream,
             attempts,
+            unproven,
             waiting: Waiting::Session,
             backoff: backoff(),
             bound: None,
@@ -110,6 +113,7 @@ impl Distributor {
     async fn stream_event(&mut self, event: StreamEvent, output: &mut Output) -> anyhow::Result<()> {
         match event {
             StreamEvent::Reset { bound_jid, .. } => {
+                self.unproven.proven();
                 self.online = true;
                 let jid = self.bound.insert(bound_jid.to_string());
                 output.print(&Event::Connected { jid, resumed: false }).await?;
@@ -118,6 +122,7 @@ impl Distributor {
                 self.register().await?;
             }
             StreamEvent::Resumed => {
+                self.unproven.proven();
                 self.online = true;
                 let jid = self.bound.as_deref().unwrap_or_default();
                 output.print(&Event::Connected { jid, resumed: true }).await?;

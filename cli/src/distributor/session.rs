@@ -2,10 +2,14 @@
 //!
 //! This is `tokio_xmpp`'s stanza stream, which is also inside its `Client`, with a connector of our own: the
 //! client's only logs a wrong password and tries again for ever, and hides that a stream was lost.
+//! Both ask for ever to resume a session that the server has forgotten (6.0.0: `<failed/>` without `h` does
+//! not parse), so a connection after one that led to no session offers no resumption.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -113,12 +117,16 @@ impl Account {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
-        match self.security {
-            Security::StartTls => self.login(StartTlsServerConnector(self.dns())).await,
-            Security::DirectTls => self.login(DirectTlsServerConnector(self.dns())).await,
-            Security::Plaintext => self.login(TcpServerConnector(self.dns())).await,
+    async fn connect(&self, resume: bool) -> Result<Connection, Error> {
+        let mut connection = match self.security {
+            Security::StartTls => self.login(StartTlsServerConnector(self.dns())).await?,
+            Security::DirectTls => self.login(DirectTlsServerConnector(self.dns())).await?,
+            Security::Plaintext => self.login(TcpServerConnector(self.dns())).await?,
+        };
+        if !resume {
+            connection.features.stream_management = None;
         }
+        Ok(connection)
     }
 
     /// Everything up to the binding of a resource, which the stanza stream does.
@@ -148,8 +156,24 @@ pub(super) struct Attempt {
     pub(super) retry_in: Duration,
 }
 
+/// Whether the latest connection has yet to become a session.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unproven(Arc<AtomicBool>);
+
+impl Unproven {
+    /// A session was resumed or begun.
+    pub(super) fn proven(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// A connection is made; returns whether the one before it became a session.
+    fn begin(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
 /// Opens a stream that reconnects by itself; failed attempts are told, a permanent one is the last.
-pub(super) fn open(account: Account) -> (StanzaStream, mpsc::Receiver<Attempt>) {
+pub(super) fn open(account: Account, unproven: Unproven) -> (StanzaStream, mpsc::Receiver<Attempt>) {
     // Other crates of the build may bring a second provider, and rustls then refuses to choose.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (attempts, failed) = mpsc::channel(1);
@@ -158,7 +182,7 @@ pub(super) fn open(account: Account) -> (StanzaStream, mpsc::Receiver<Attempt>) 
         let now = Instant::now();
         let wait = latest.map_or(Duration::ZERO, |then| (then + RECONNECT_INTERVAL_MIN).duration_since(now));
         latest = Some(now + wait);
-        tokio::spawn(connect(account.clone(), wait, slot, attempts.clone()));
+        tokio::spawn(connect(account.clone(), unproven.begin(), wait, slot, attempts.clone()));
     };
     (StanzaStream::new(Box::new(reconnect), STANZAS_QUEUED_MAX), failed)
 }
@@ -175,13 +199,14 @@ pub(super) fn backoff() -> ExponentialBackoff {
 
 async fn connect(
     account: Account,
+    resume: bool,
     wait: Duration,
     mut slot: oneshot::Sender<Connection>,
     attempts: mpsc::Sender<Attempt>,
 ) {
     sleep(wait).await;
     for retry_in in backoff() {
-        let failure = match timeout(CONNECT_TIMEOUT, account.connect()).await {
+        let failure = match timeout(CONNECT_TIMEOUT, account.connect(resume)).await {
             Ok(Ok(connection)) => {
                 // Refused only where the stream was closed meanwhile.
                 let _ = slot.send(connection);

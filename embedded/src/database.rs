@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -51,7 +51,7 @@ const SCHEMA: &str = "
         revoked INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE queue (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        seq INTEGER PRIMARY KEY,
         due_at INTEGER NOT NULL,
         attempts INTEGER NOT NULL,
         entry BLOB NOT NULL
@@ -106,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) backlog: Mutex<Backlog>,
     /// Rows in the queue.
     pub(crate) depth: AtomicU64,
+    /// What the next row of the queue is called.
+    pub(crate) next_seq: AtomicI64,
     /// Rung when something may have become due.
     pub(crate) arrivals: Notify,
 }
@@ -143,12 +145,16 @@ impl Database {
         lay_out(&writer, path)?;
         let reader = connect(path).map_err(sqlite)?;
         let depth = count_queue(&reader).map_err(sqlite)?;
+        let last_seq: i64 = reader
+            .query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))
+            .map_err(sqlite)?;
 
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             reader: Mutex::new(reader),
             backlog: Mutex::default(),
             depth: AtomicU64::new(depth),
+            next_seq: AtomicI64::new(last_seq + 1),
             arrivals: Notify::new(),
         });
         let (sender, writes) = mpsc::channel(WRITES_WAITING_MAX);

@@ -2,7 +2,9 @@
 //!
 //! A claim is not written: it lasts as long as the process that could settle it, and the next
 //! process finds every row unclaimed. A push that finds nothing waiting before it is handed on from
-//! memory once its row is on disk; its row is read again only after a restart or a release.
+//! memory while its row is on the way to the disk; only the sender waits for that. Should the commit
+//! fail, the sender is told so and the push may come twice. Its row is read again only after a restart
+//! or a release.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -41,16 +43,14 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// Takes a push whose row was committed, unless an older one waits in the file.
-    fn offer(&mut self, delivery: Delivery<i64>, now: DateTime<Utc>) {
-        if self.next_due_at <= now.timestamp_millis() {
-            return;
-        }
-        if self.fresh.len() >= FRESH_MAX {
-            self.next_due_at = 0;
-        } else if self.claimed.insert(delivery.receipt) {
+    /// Takes a push whose row was written, unless an older one waits in the file.
+    fn offer(&mut self, delivery: Delivery<i64>, now: DateTime<Utc>) -> bool {
+        let first = self.next_due_at > now.timestamp_millis() && self.fresh.len() < FRESH_MAX;
+        if first {
+            self.claimed.insert(delivery.receipt);
             self.fresh.push_back(delivery);
         }
+        first
     }
 
     fn settled(&mut self, settlement: &Settlement<i64>) {
@@ -58,12 +58,19 @@ impl Backlog {
             Settlement::Delete(seq) => {
                 self.claimed.remove(seq);
             }
-            Settlement::Release(seq, due_at) => self.unclaim(*seq, due_at.timestamp_millis()),
+            Settlement::Release(seq, due_at) | Settlement::Postpone(seq, due_at) => {
+                self.unclaim(*seq, due_at.timestamp_millis());
+            }
         }
     }
 
     fn unclaim(&mut self, seq: i64, due_at: i64) {
         self.claimed.remove(&seq);
+        self.waits(due_at);
+    }
+
+    /// Notes a row in the file that is due at this moment.
+    fn waits(&mut self, due_at: i64) {
         self.next_due_at = self.next_due_at.min(due_at);
     }
 }
@@ -73,15 +80,25 @@ impl QueueWriter for Database {
         let entry = serde_json::to_vec(&message).map_err(Unavailable::new)?;
         let due_at = message.accepted_at.timestamp_millis();
         let shared = self.shared().clone();
+        let on_commit = shared.clone();
         let insert = move |connection: &Connection| {
-            const SEND: &str = "INSERT INTO queue (due_at, attempts, entry) VALUES (?1, 0, ?2)";
-            connection.prepare_cached(SEND)?.insert(params![due_at, entry])
+            const SEND: &str = "INSERT INTO queue (seq, due_at, attempts, entry) VALUES (?1, ?2, 0, ?3)";
+            // Never one of a row that was rolled back: whoever holds that push may yet settle it.
+            let seq = shared.next_seq.fetch_add(1, Ordering::Relaxed);
+            connection.prepare_cached(SEND)?.execute(params![seq, due_at, entry])?;
+            let delivery = Delivery { receipt: seq, attempts: 0, message };
+            let offered = unpoisoned(&shared.backlog).offer(delivery, now());
+            if offered {
+                shared.arrivals.notify_one();
+            }
+            Ok(offered)
         };
-        let committed = move |seq: &i64| {
-            shared.depth.fetch_add(1, Ordering::Relaxed);
-            let delivery = Delivery { receipt: *seq, attempts: 0, message };
-            unpoisoned(&shared.backlog).offer(delivery, now());
-            shared.arrivals.notify_one();
+        let committed = move |offered: &bool| {
+            on_commit.depth.fetch_add(1, Ordering::Relaxed);
+            if !offered {
+                unpoisoned(&on_commit.backlog).waits(due_at);
+                on_commit.arrivals.notify_one();
+            }
         };
         self.write_then(Haste::Now, insert, committed).await?;
         Ok(())
@@ -193,14 +210,14 @@ fn claim_due(
 /// Returns how many rows are gone.
 fn settle(connection: &Connection, settlement: &Settlement<i64>) -> rusqlite::Result<u64> {
     const DELETE: &str = "DELETE FROM queue WHERE seq = ?1";
-    const RELEASE: &str = "UPDATE queue SET due_at = ?2, attempts = attempts + 1 WHERE seq = ?1";
-    match settlement {
-        Settlement::Delete(seq) => Ok(connection.prepare_cached(DELETE)?.execute([seq])? as u64),
-        Settlement::Release(seq, due_at) => {
-            connection.prepare_cached(RELEASE)?.execute(params![seq, due_at.timestamp_millis()])?;
-            Ok(0)
-        }
-    }
+    const AGAIN: &str = "UPDATE queue SET due_at = ?2, attempts = attempts + ?3 WHERE seq = ?1";
+    let (seq, due_at, attempts) = match settlement {
+        Settlement::Delete(seq) => return Ok(connection.prepare_cached(DELETE)?.execute([seq])? as u64),
+        Settlement::Release(seq, due_at) => (seq, due_at, 1),
+        Settlement::Postpone(seq, due_at) => (seq, due_at, 0),
+    };
+    connection.prepare_cached(AGAIN)?.execute(params![seq, due_at.timestamp_millis(), attempts])?;
+    Ok(0)
 }
 
 #[expect(
@@ -260,9 +277,10 @@ mod tests {
     async fn an_entry_that_cannot_be_read_blocks_nothing_and_stays() {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(&folder.path().join("upwire.db")).unwrap();
-        for entry in ["{\"v\":2}", "{", ""] {
-            let insert = "INSERT INTO queue (due_at, attempts, entry) VALUES (0, 0, CAST(?1 AS BLOB))";
-            database.write(move |c| c.execute(insert, [entry])).await.unwrap();
+        for (seq, entry) in [(-1, "{\"v\":2}"), (-2, "{"), (-3, "")] {
+            let insert =
+                "INSERT INTO queue (seq, due_at, attempts, entry) VALUES (?1, 0, 0, CAST(?2 AS BLOB))";
+            database.write(move |c| c.execute(insert, params![seq, entry])).await.unwrap();
         }
         database.send(message(1)).await.unwrap();
         assert_eq!(database.receive(10).await.unwrap().len(), 1);

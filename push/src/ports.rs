@@ -66,7 +66,7 @@ pub trait QueueWriter: Clone + Send + Sync + 'static {
 pub struct Delivery<Receipt> {
     /// By which the queue knows it.
     pub receipt: Receipt,
-    /// How often it was released before.
+    /// How often it was released before. A queue that counts otherwise may count what was postponed too.
     pub attempts: u32,
     /// The push.
     pub message: PushMessage,
@@ -77,8 +77,10 @@ pub struct Delivery<Receipt> {
 pub enum Settlement<Receipt> {
     /// Its fate is durable elsewhere: delivered, expired or revoked.
     Delete(Receipt),
-    /// It stays, and is received again at this moment.
+    /// It could not be delivered; it stays, and is received again at this moment.
     Release(Receipt, DateTime<Utc>),
+    /// The same for one whose turn it was not: that is no reason to wait longer when it fails.
+    Postpone(Receipt, DateTime<Utc>),
 }
 
 /// The relay's side of the queue.

@@ -92,7 +92,7 @@ impl fmt::Display for ServerAddress {
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
-    #[error("cannot connect: {0}")]
+    #[error("cannot connect: {}", connect_failure(.0))]
     Connect(tokio_xmpp::Error),
     #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
     Timeout,
@@ -106,28 +106,45 @@ enum StreamError {
     Io(#[from] io::Error),
 }
 
+const PORT_MEND: &str =
+    "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers";
+
+/// tokio-xmpp shows the insides of its resolver, and nothing of an address that refuses.
+fn connect_failure(error: &tokio_xmpp::Error) -> String {
+    match error {
+        tokio_xmpp::Error::DnsNet(_) | tokio_xmpp::Error::DnsProto(_) | tokio_xmpp::Error::Idna => {
+            "the server's name does not resolve".to_owned()
+        }
+        tokio_xmpp::Error::Disconnected => "nothing listens there".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 impl StreamError {
     /// What the operator can do about it (RFC 6120 §4.9.3).
     fn mend(&self) -> &'static str {
         match self {
             Self::Refused { condition, .. } => match condition.as_str() {
                 "not-authorized" => {
-                    "set UPWIRE_COMPONENT_SECRET to the secret that the XMPP server's configuration gives this component"
+                    // ejabberd says so of a name that it does not know, too.
+                    "set UPWIRE_COMPONENT_SECRET to the secret that the XMPP server's configuration gives this component, \
+                     and check that UPWIRE_COMPONENT is its name there"
                 }
                 "conflict" => {
                     "another process is connected as this component: stop it, or give each a component of its own"
                 }
                 "host-unknown" => {
-                    "add the component UPWIRE_COMPONENT to the XMPP server's configuration, or correct its name"
+                    // Prosody's port for clients says so, too.
+                    "add the component UPWIRE_COMPONENT to the XMPP server's configuration, or correct its name; \
+                     check that UPWIRE_XMPP_SERVER is the port for components"
                 }
+                "invalid-namespace" => PORT_MEND,
                 _ => "the XMPP server's log may say more",
             },
             Self::Connect(_) | Self::Timeout => {
                 "check that the XMPP server runs and listens for components at UPWIRE_XMPP_SERVER"
             }
-            Self::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-                "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers"
-            }
+            Self::Io(error) if error.kind() == io::ErrorKind::InvalidData => PORT_MEND,
             Self::Closed | Self::Silent | Self::Io(_) => "connecting again",
         }
     }

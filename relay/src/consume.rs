@@ -24,9 +24,9 @@ const BATCH_MAX: usize = 256;
 pub(crate) enum Fate<Receipt> {
     /// Delivered or expired: it leaves the queue.
     Done(Receipt),
-    /// It was tried, and stays in the queue until this moment.
+    /// It could not be delivered, and stays in the queue until this moment.
     Later(Receipt, DateTime<Utc>),
-    /// The same, but it was never sent.
+    /// The same for one whose turn it was not.
     Postponed(Receipt, DateTime<Utc>),
     /// Its application is gone, as the answer to the push sent at `asked_at` said: the
     /// registration is revoked, and only then does the push leave the queue.

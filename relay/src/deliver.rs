@@ -132,7 +132,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             Err(Refused::Slow(delivery)) => self.put_off(delivery),
             Err(Refused::LineFull(delivery, turn)) => {
                 let turn = TimeDelta::from_std(turn).unwrap_or(RETRY_DELAY_MAX);
-                self.settle(Fate::Later(delivery.receipt, clock::now() + turn));
+                self.settle(Fate::Postponed(delivery.receipt, clock::now() + turn));
             }
         }
     }
@@ -190,9 +190,9 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     fn give_up_overdue(&mut self) {
         let now = Instant::now();
-        let slow = self.pending.slow_lines(now);
-        let at = clock::now() + RETRY_DELAY_MIN;
-        slow.into_iter().for_each(|delivery| self.settle(Fate::Postponed(delivery.receipt, at)));
+        for delivery in self.pending.slow_lines(now) {
+            self.put_off(delivery);
+        }
         let Some(deadline) = now.checked_sub(self.ack_timeout) else { return };
         for push in self.pending.overdue(deadline, now) {
             self.retry(push.delivery);

@@ -77,7 +77,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// The connection failed, or what came is not XML.
     pub(crate) async fn next(&mut self) -> io::Result<Frame> {
         loop {
-            let Some(event) = self.events.read().await? else { return Ok(Frame::Closed) };
+            let event = match self.events.read().await {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(Frame::Closed),
+                Err(error) if is_end(&error) => return Ok(Frame::Closed),
+                Err(error) => return Err(error),
+            };
             let frame = match (self.depth, event) {
                 (_, RawEvent::XmlDeclaration(..)) => None,
                 (0, event) => self.header_event(event),
@@ -151,6 +156,12 @@ impl Stanza {
             while self.builder.depth() > 0 && self.builder.process_event(FOOT).is_ok() {}
         }
     }
+}
+
+/// Whether the connection ended, before the document did.
+fn is_end(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(rxml::Error::InvalidEof(_)))
 }
 
 const FOOT: RawEvent = RawEvent::ElementFoot(EventMetrics::zero());
@@ -236,6 +247,16 @@ mod tests {
     async fn what_is_not_xml_is_an_error() {
         let mut reader = FrameReader::new(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]);
         assert!(reader.next().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_closes_the_stream() {
+        for rest in ["", " ", "<iq id='1'", "<iq id='1'>text"] {
+            let document = format!("{HEADER}{rest}");
+            let mut reader = FrameReader::new(document.as_bytes());
+            assert!(matches!(reader.next().await, Ok(Frame::Opened(_))));
+            assert!(matches!(reader.next().await, Ok(Frame::Closed)), "{rest}");
+        }
     }
 
     #[test]

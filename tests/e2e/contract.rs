@@ -165,6 +165,9 @@ async fn a_settled_push_is_gone_and_a_released_one_comes_back<B: Backend>() {
     backend.settle(vec![Settlement::Delete(gone), Settlement::Release(back, at(0))]).await.unwrap();
     let again = receive(&backend, 10).await;
     assert_eq!((ids(&again), again[0].attempts), (vec![second.message.id], 1));
+    backend.settle(vec![Settlement::Postpone(again[0].receipt.clone(), at(0))]).await.unwrap();
+    let again = receive(&backend, 10).await;
+    assert_eq!(again[0].attempts, 1, "it was not tried");
     backend.settle(vec![Settlement::Delete(again[0].receipt.clone())]).await.unwrap();
     let empty = timeout(Duration::from_millis(300), backend.receive(10)).await;
     assert!(empty.is_err() || empty.is_ok_and(|received| received.unwrap().is_empty()));

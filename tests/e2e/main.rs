@@ -22,9 +22,17 @@ macro_rules! on_each_server {
 
 mod configuration;
 mod contract;
+mod crash;
 mod delivery;
 mod delivery_answers;
 mod delivery_limits;
+mod delivery_log;
 mod harness;
+mod hostile;
+mod hostile_stanzas;
+mod hostile_xml;
 mod push_resource;
 mod registration;
+mod stop;
+mod stream;
+mod stream_refused;

@@ -17,6 +17,7 @@
 mod ejabberd;
 pub mod http;
 mod line;
+mod load;
 mod phone;
 mod prosody;
 mod raw_client;
@@ -27,6 +28,7 @@ mod upwire;
 mod wait;
 mod xmpp_server;
 
+pub use load::{Ledger, Load};
 pub use phone::{Answer, Phone, Push, Registered, UNIFIED_PUSH, hashed};
 pub use raw_client::RawClient;
 pub use run::{folder, free_port, profile_folder};

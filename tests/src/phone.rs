@@ -132,6 +132,14 @@ impl Phone {
         }
     }
 
+    /// Registers an application of this name, which must succeed, and returns its endpoint.
+    pub async fn endpoint(&self, component: &BareJid, application: &str) -> String {
+        match self.register(component, &hashed(application), &hashed("1")).await {
+            Ok(registered) => registered.endpoint,
+            Err(error) => panic!("{component} refuses {}: {error:?}", self.jid),
+        }
+    }
+
     /// Sends an IQ with any payload and waits for the answer.
     pub async fn request(&self, to: &BareJid, request: IqRequest) -> IqResponse {
         let (reply, answer) = oneshot::channel();

@@ -92,6 +92,13 @@ impl RawClient {
         timeout(deadline, read).await.is_ok()
     }
 
+    /// The connection after the login, for a client that reads in a way of its own. Nothing may have
+    /// come since the last `read_until`.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.unread.is_empty(), "unread: {}", String::from_utf8_lossy(&self.unread));
+        self.stream
+    }
+
     async fn say(&mut self, xml: &str, answer: &str) {
         self.send(xml).await.expect("the server reads");
         if let Err(error) = self.read_until(answer, LOGIN_DEADLINE).await {

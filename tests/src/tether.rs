@@ -83,9 +83,28 @@ impl Tether {
 
     /// SIGTERM to the program; returns at once.
     pub fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGINT to the program, as Ctrl-C sends it; returns at once.
+    pub fn interrupt(&mut self) {
+        self.signal(Signal::INT);
+    }
+
+    /// Stops the program's clock: its connections stay up, and nobody serves them.
+    pub fn pause(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it run on after `pause`.
+    pub fn unpause(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&mut self, signal: Signal) {
         // Once its status was taken, the pid may be another's.
         if self.exited().is_none() {
-            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let _ = kill_process(Pid::from_child(&self.child), signal);
         }
     }
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use crate::tether::Tether;
 use crate::xmpp_server::{Component, XmppServer};
-use crate::{eventually, folder, free_port, http, profile_folder};
+use crate::{eventually, eventually_some, folder, free_port, http, profile_folder};
 
 const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
+const EVENT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What to run, before it runs.
 pub struct UpwireBuilder {
@@ -85,6 +87,36 @@ impl Upwire {
         sum(&response.text(), name, labels)
     }
 
+    /// Waits until a metric has reached a value.
+    pub async fn metric_reaches(&self, name: &str, value: f64) {
+        let what = format!("{name} of {:?} reaches {value}", self.process);
+        eventually(EVENT_DEADLINE, &what, async || self.metric(name).await >= value).await;
+    }
+
+    /// Waits until the queue is empty: the fate of every push is known, and durable.
+    pub async fn queue_empties(&self) {
+        let what = format!("the queue of {:?} empties", self.process);
+        eventually(EVENT_DEADLINE, &what, async || self.metric("upwire_queue_depth").await == 0.0).await;
+    }
+
+    /// Waits until `/readyz` says 503.
+    pub async fn unready(&self) {
+        let (url, what) = (format!("{}/readyz", self.admin_url), format!("{:?} is not ready", self.process));
+        eventually(EVENT_DEADLINE, &what, async || http::get(&url).await.status == 503).await;
+    }
+
+    /// Waits for a line of the log that contains all these, and returns it.
+    pub async fn log_line(&mut self, needles: &[&str]) -> String {
+        let what = format!("{:?} logs {needles:?}", self.process);
+        let process = &mut self.process;
+        eventually_some(EVENT_DEADLINE, &what, async || {
+            process.assert_running();
+            let log = process.log();
+            log.lines().find(|line| needles.iter().all(|needle| line.contains(needle))).map(str::to_owned)
+        })
+        .await
+    }
+
     /// The log so far, of all runs.
     pub fn log(&self) -> String {
         self.process.log()
@@ -108,6 +140,11 @@ impl Upwire {
     /// SIGTERM; returns at once.
     pub fn terminate(&mut self) {
         self.process.terminate();
+    }
+
+    /// SIGINT, as Ctrl-C sends it; returns at once.
+    pub fn interrupt(&mut self) {
+        self.process.interrupt();
     }
 
     /// Waits for it to end by itself.

@@ -163,6 +163,16 @@ impl XmppServer {
         process.wait(STOP_DEADLINE).await;
     }
 
+    /// Makes it hang: connections stay up, and nothing is read or written on them.
+    pub fn pause(&mut self) {
+        self.process.as_mut().expect("the server runs").pause();
+    }
+
+    /// Lets it go on after `pause`.
+    pub fn unpause(&mut self) {
+        self.process.as_mut().expect("the server runs").unpause();
+    }
+
     /// A component name that nobody uses yet.
     pub fn component(&self) -> Component {
         let number = self.components.fetch_add(1, Ordering::Relaxed) + 1;

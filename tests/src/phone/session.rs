@@ -172,8 +172,12 @@ impl Session {
     }
 
     async fn send(&mut self, stanza: impl Into<Stanza>) {
-        // Sent or not: a phone that is offline says nothing, and the test will see that.
-        drop(self.client.send_stanza(stanza.into()).await);
+        tokio::select! {
+            // Sent or not: a phone that is offline says nothing, and the test will see that.
+            _ = self.client.send_stanza(stanza.into()) => {}
+            // A client that cannot come back takes only so many.
+            () = self.line.lost() => self.client = client(&self.jid, &self.password, &self.line),
+        }
     }
 }
 

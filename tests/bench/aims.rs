@@ -1,0 +1,106 @@
+//! The aims of the project, as ratios within one run, each met or not.
+
+use e2e::Kind;
+
+use crate::contestant::{Who, server_name};
+use crate::figures::{Figures, Measure, median};
+use crate::plan::Load;
+use crate::results::Results;
+
+/// Of Prosody's ceiling, at least.
+const OF_PROSODY_MIN: f64 = 0.85;
+/// Of ejabberd's ceiling, at least.
+const OF_EJABBERD_MIN: f64 = 0.60;
+/// Times the best of mod_unified_push, at least.
+const OF_MODULE_MIN: f64 = 2.0;
+/// Of the best median latency of mod_unified_push, at most.
+const OF_MODULE_P50_MAX: f64 = 1.0;
+
+/// One aim, and how far it is reached.
+pub(crate) struct Aim {
+    pub(crate) what: String,
+    /// `true`: the ratio is to be at least so much; `false`: at most.
+    pub(crate) at_least: bool,
+    pub(crate) aim: f64,
+    /// The median over the rounds.
+    pub(crate) ratio: f64,
+    /// The least and the most of a round.
+    pub(crate) range: (f64, f64),
+}
+
+impl Aim {
+    pub(crate) fn is_met(&self) -> bool {
+        if self.at_least { self.ratio >= self.aim } else { self.ratio <= self.aim }
+    }
+}
+
+/// Every aim whose contestants took part.
+pub(crate) fn judge(results: &Results, senders: &[usize]) -> Vec<Aim> {
+    let mut aims = Vec::new();
+    for (kind, aim) in [(Kind::Prosody, OF_PROSODY_MIN), (Kind::Ejabberd, OF_EJABBERD_MIN)] {
+        let ratio = |round| Some(best(results, &upwire(kind), round)? / best(results, &bare(kind), round)?);
+        let what = format!("pushes/s: upwire / ceiling of {}", server_name(kind));
+        aims.extend(over_rounds(results, what, true, aim, ratio));
+    }
+    let ratio =
+        |round| Some(best(results, &upwire(Kind::Prosody), round)? / best(results, &is_module, round)?);
+    let what = "pushes/s: upwire (Prosody) / mod_unified_push's best".to_owned();
+    aims.extend(over_rounds(results, what, true, OF_MODULE_MIN, ratio));
+    for &count in senders {
+        let ratio = |round| {
+            // Each with one push of a sender on its way at a time: that is all mod_unified_push can do.
+            let upwire = |who, load| who == Who::Upwire(Kind::Prosody) && load == Load::Arrived(count);
+            let module = |who, load| is_module(who, load) && load == Load::Answered(count);
+            Some(fastest(results, &upwire, round)? / fastest(results, &module, round)?)
+        };
+        let what = format!("POST-to-client p50, {count} senders: upwire (Prosody) / mod_unified_push's best");
+        aims.extend(over_rounds(results, what, false, OF_MODULE_P50_MAX, ratio));
+    }
+    aims
+}
+
+fn upwire(kind: Kind) -> impl Fn(Who, Load) -> bool {
+    move |who, _| who == Who::Upwire(kind)
+}
+
+fn bare(kind: Kind) -> impl Fn(Who, Load) -> bool {
+    move |who, _| who == Who::Bare(kind)
+}
+
+fn is_module(who: Who, _: Load) -> bool {
+    matches!(who, Who::Module(_))
+}
+
+/// The most pushes per second among such cases, in one round.
+fn best(results: &Results, is_such: &dyn Fn(Who, Load) -> bool, round: usize) -> Option<f64> {
+    values(results, is_such, round, Measure::Delivered).max_by(f64::total_cmp)
+}
+
+/// The least median latency among such cases, in one round.
+fn fastest(results: &Results, is_such: &dyn Fn(Who, Load) -> bool, round: usize) -> Option<f64> {
+    values(results, is_such, round, Measure::ClientP50).min_by(f64::total_cmp)
+}
+
+fn values(
+    results: &Results,
+    is_such: &dyn Fn(Who, Load) -> bool,
+    round: usize,
+    measure: Measure,
+) -> impl Iterator<Item = f64> {
+    let cases = results.cases.iter().filter(|case| is_such(case.who, case.load));
+    let figures = cases.filter_map(move |case| case.rounds.get(round));
+    figures.filter_map(move |figures: &Figures| figures.get(&measure).copied())
+}
+
+fn over_rounds(
+    results: &Results,
+    what: String,
+    at_least: bool,
+    aim: f64,
+    ratio: impl Fn(usize) -> Option<f64>,
+) -> Option<Aim> {
+    let ratios: Vec<f64> = (0..results.rounds()).filter_map(ratio).collect();
+    let least = ratios.iter().copied().min_by(f64::total_cmp)?;
+    let most = ratios.iter().copied().max_by(f64::total_cmp)?;
+    Some(Aim { what, at_least, aim, ratio: median(ratios)?, range: (least, most) })
+}

@@ -1,0 +1,173 @@
+//! Who is measured: push servers and bare components, each with the servers and phones it needs.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use e2e::{Kind, Settings, Upwire, XmppServer};
+use tokio::time::{Instant, sleep};
+use tokio_xmpp::jid::{BareJid, FullJid};
+
+use crate::component::BareComponent;
+use crate::journal::Journal;
+use crate::machine::Process;
+use crate::phone::Phone;
+use crate::plan::{Load, Plan};
+use crate::sender::Request;
+
+/// Accounts with a phone each, one registration to each; the same for every contestant.
+pub(crate) const PHONES: usize = 8;
+/// How long a push server may take to forget what was delivered.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A contestant's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// `upwire serve` beside this XMPP server.
+    Upwire(Kind),
+    /// Prosody's mod_unified_push on this backend.
+    Module(&'static str),
+    /// The most that this XMPP server carries.
+    Bare(Kind),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upwire(kind) => write!(f, "upwire serve, {}", server_name(*kind)),
+            Self::Module(backend) => write!(f, "mod_unified_push ({backend}), Prosody"),
+            Self::Bare(kind) => write!(f, "bare component, {}", server_name(*kind)),
+        }
+    }
+}
+
+/// The server as people write it.
+pub(crate) fn server_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Prosody => "Prosody",
+        Kind::Ejabberd => "ejabberd",
+    }
+}
+
+/// What pushes come from.
+pub(crate) enum Source {
+    /// Senders POST these.
+    PushServer(Vec<Request>),
+    /// A component makes them.
+    Bare(BareComponent),
+}
+
+/// Somebody to measure, running and registered with.
+pub(crate) struct Contestant {
+    pub(crate) who: Who,
+    pub(crate) source: Source,
+    pub(crate) loads: Vec<Load>,
+    /// The process of its own; none for one that lives in the XMPP server.
+    pub(crate) push_server: Option<Process>,
+    pub(crate) xmpp_server: Process,
+    upwire: Option<Upwire>,
+    /// Kept running.
+    _server: Rc<XmppServer>,
+}
+
+impl Contestant {
+    /// Waits until nothing of the last run is left in it.
+    pub(crate) async fn settle(&self) -> anyhow::Result<()> {
+        let Some(upwire) = &self.upwire else { return Ok(()) };
+        let deadline = Instant::now() + SETTLE_DEADLINE;
+        while upwire.metric("upwire_queue_depth").await > 0.0 {
+            anyhow::ensure!(Instant::now() < deadline, "{}: delivered pushes stay in the queue", self.who);
+            sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
+    }
+}
+
+/// Starts everyone that the plan includes.
+pub(crate) async fn start_all(plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<Vec<Contestant>> {
+    let mut contestants = Vec::new();
+    for kind in [Kind::Prosody, Kind::Ejabberd] {
+        let included = |who: Who| plan.includes(&who.to_string());
+        if included(Who::Upwire(kind)) || included(Who::Bare(kind)) {
+            contestants.extend(beside(kind, plan, journal).await?);
+        }
+    }
+    for backend in ["jwt", "storage"] {
+        if plan.includes(&Who::Module(backend).to_string()) {
+            contestants.push(module(backend, plan, journal).await?);
+        }
+    }
+    contestants.retain(|contestant| plan.includes(&contestant.who.to_string()));
+    anyhow::ensure!(!contestants.is_empty(), "--only leaves nobody");
+    Ok(contestants)
+}
+
+/// `upwire serve` and a bare component, beside one server, pushing to the same phones.
+async fn beside(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<[Contestant; 2]> {
+    let server = Rc::new(XmppServer::start(kind).await);
+    // As it comes, that is, without a line for each push.
+    let upwire = Upwire::on(&server).set("UPWIRE_LOG", "info").start_ready().await;
+    let (jids, requests) = register_phones(&server, &upwire.component.jid, journal).await?;
+    let bare = BareComponent::connect(&server, &jids).await?;
+    let xmpp_server = process_of(&server);
+    let push_server = Process { title: Who::Upwire(kind).to_string(), pid: upwire.pid() };
+    Ok([
+        Contestant {
+            who: Who::Upwire(kind),
+            source: Source::PushServer(requests),
+            loads: plan.loads(true),
+            push_server: Some(push_server),
+            xmpp_server: xmpp_server.clone(),
+            upwire: Some(upwire),
+            _server: Rc::clone(&server),
+        },
+        Contestant {
+            who: Who::Bare(kind),
+            source: Source::Bare(bare),
+            loads: plan.bare_loads(),
+            push_server: None,
+            xmpp_server,
+            upwire: None,
+            _server: server,
+        },
+    ])
+}
+
+/// A Prosody of its own with `mod_unified_push`.
+async fn module(backend: &'static str, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<Contestant> {
+    let settings = Settings { unified_push: Some(backend), ..Settings::default() };
+    let server = Rc::new(XmppServer::start_with(Kind::Prosody, settings).await);
+    let push_server = BareJid::new("unified-push.localhost")?;
+    let (_, requests) = register_phones(&server, &push_server, journal).await?;
+    let mut xmpp_server = process_of(&server);
+    xmpp_server.title = Who::Module(backend).to_string();
+    Ok(Contestant {
+        who: Who::Module(backend),
+        source: Source::PushServer(requests),
+        loads: plan.loads(false),
+        push_server: None,
+        xmpp_server,
+        upwire: None,
+        _server: server,
+    })
+}
+
+async fn register_phones(
+    server: &XmppServer,
+    push_server: &BareJid,
+    journal: &Rc<Journal>,
+) -> anyhow::Result<(Vec<FullJid>, Vec<Request>)> {
+    let (mut jids, mut requests) = (Vec::new(), Vec::new());
+    for _ in 0..PHONES {
+        let mut phone = Phone::connect(server).await;
+        requests.push(Request::new(&phone.register(push_server).await?)?);
+        jids.push(phone.jid().clone());
+        phone.answer_all(Rc::clone(journal));
+    }
+    Ok((jids, requests))
+}
+
+fn process_of(server: &XmppServer) -> Process {
+    Process { title: server_name(server.kind).to_owned(), pid: server.pid().unwrap_or_default() }
+}

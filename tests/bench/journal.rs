@@ -1,0 +1,151 @@
+//! The journal of one run: when each push was posted, answered, and seen by a phone.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio::sync::Notify;
+
+/// A push's size, in bytes: the usual one.
+pub(crate) const BODY_BYTES: usize = 1024;
+/// The first bytes of a body name its run and its place in it; a multiple of three, so that they are
+/// base64 of their own.
+pub(crate) const TAG_BYTES: usize = 12;
+const TAG_BASE64_BYTES: usize = TAG_BYTES / 3 * 4;
+const RUN_BYTES: usize = 4;
+
+/// The first bytes of a body.
+pub(crate) type Tag = [u8; TAG_BYTES];
+
+struct Entry {
+    posted: Instant,
+    answered: Option<Instant>,
+    arrived: Option<Instant>,
+    /// To be told of the arrival.
+    sender: Option<Rc<Notify>>,
+}
+
+/// One run at a time; everything happens in one thread.
+#[derive(Default)]
+pub(crate) struct Journal {
+    run: Cell<u32>,
+    entries: RefCell<Vec<Entry>>,
+    errors: Cell<u64>,
+    duplicates: Cell<u64>,
+    /// The first refusal, in words.
+    complaint: RefCell<Option<String>>,
+}
+
+/// What a run came to.
+pub(crate) struct Account {
+    /// Arrivals within the window.
+    pub(crate) delivered: usize,
+    /// Answers 201 within the window.
+    pub(crate) accepted: usize,
+    /// Accepted and not yet arrived when the window ended.
+    pub(crate) backlog: usize,
+    /// Accepted and never arrived.
+    pub(crate) lost: usize,
+    /// Requests with another answer than 201, or none.
+    pub(crate) errors: u64,
+    /// Arrivals of what had arrived before.
+    pub(crate) duplicates: u64,
+    /// From POST to the phone, of what was posted within the window; sorted.
+    pub(crate) to_client: Vec<Duration>,
+    /// From POST to 201, of what was posted within the window; sorted.
+    pub(crate) to_answer: Vec<Duration>,
+}
+
+impl Journal {
+    /// Forgets the last run.
+    pub(crate) fn begin(&self) {
+        self.run.set(self.run.get() + 1);
+        self.entries.borrow_mut().clear();
+        self.errors.set(0);
+        self.duplicates.set(0);
+        self.complaint.take();
+    }
+
+    /// Notes that a push goes out now, and names it.
+    pub(crate) fn posted(&self, sender: Option<Rc<Notify>>) -> (usize, Tag) {
+        let mut entries = self.entries.borrow_mut();
+        let number = entries.len();
+        entries.push(Entry { posted: Instant::now(), answered: None, arrived: None, sender });
+        let mut tag = [0; TAG_BYTES];
+        tag[..RUN_BYTES].copy_from_slice(&self.run.get().to_be_bytes());
+        tag[RUN_BYTES..].copy_from_slice(&(number as u64).to_be_bytes());
+        (number, tag)
+    }
+
+    /// Notes a 201.
+    pub(crate) fn accepted(&self, number: usize) {
+        if let Some(entry) = self.entries.borrow_mut().get_mut(number) {
+            entry.answered = Some(Instant::now());
+        }
+    }
+
+    /// Notes any other outcome.
+    pub(crate) fn refused(&self, what: &str) {
+        self.errors.set(self.errors.get() + 1);
+        self.complaint.borrow_mut().get_or_insert_with(|| what.to_owned());
+    }
+
+    /// Notes that a phone got the body that begins with this base64.
+    pub(crate) fn arrived(&self, base64: &[u8], now: Instant) {
+        let mut tag = [0; TAG_BYTES];
+        let tag_base64 = base64.get(..TAG_BASE64_BYTES).unwrap_or_default();
+        let decoded = STANDARD.decode_slice(tag_base64, &mut tag).is_ok();
+        let (run, number) = tag.split_at(RUN_BYTES);
+        let number = number.iter().fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.get_mut(number).filter(|_| decoded && run == self.run.get().to_be_bytes());
+        match entry {
+            Some(entry) if entry.arrived.is_none() => {
+                entry.arrived = Some(now);
+                if let Some(sender) = entry.sender.take() {
+                    sender.notify_one();
+                }
+            }
+            // Come twice, or in a later run.
+            _ => self.duplicates.set(self.duplicates.get() + 1),
+        }
+    }
+
+    /// Accepted and not yet arrived.
+    pub(crate) fn under_way(&self) -> usize {
+        let waits = |entry: &&Entry| entry.answered.is_some() && entry.arrived.is_none();
+        self.entries.borrow().iter().filter(waits).count()
+    }
+
+    /// The first refusal of the run.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        self.complaint.borrow().clone()
+    }
+
+    /// What the run came to within `begin..end`.
+    pub(crate) fn account(&self, begin: Instant, end: Instant) -> Account {
+        let entries = self.entries.borrow();
+        let within = |moment: Option<Instant>| moment.is_some_and(|at| (begin..end).contains(&at));
+        let count = |test: &dyn Fn(&Entry) -> bool| entries.iter().filter(|entry| test(entry)).count();
+        let since = |moment: &dyn Fn(&Entry) -> Option<Instant>| {
+            let posted = entries.iter().filter(|entry| within(Some(entry.posted)));
+            let mut times: Vec<Duration> =
+                posted.filter_map(|entry| Some(moment(entry)?.duration_since(entry.posted))).collect();
+            times.sort_unstable();
+            times
+        };
+        let before_end = |moment: Option<Instant>| moment.is_some_and(|at| at < end);
+        Account {
+            delivered: count(&|entry| within(entry.arrived)),
+            accepted: count(&|entry| within(entry.answered)),
+            backlog: count(&|entry| before_end(entry.answered) && !before_end(entry.arrived)),
+            lost: count(&|entry| entry.answered.is_some() && entry.arrived.is_none()),
+            errors: self.errors.get(),
+            duplicates: self.duplicates.get(),
+            to_client: since(&|entry| entry.arrived),
+            to_answer: since(&|entry| entry.answered),
+        }
+    }
+}

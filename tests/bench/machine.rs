@@ -1,0 +1,79 @@
+//! What processes and the machine spend, from `/proc`.
+
+use std::fs;
+use std::process::{self, Command};
+use std::thread;
+
+use anyhow::Context;
+
+/// Linux counts CPU time for user space in hundredths of a second, on every architecture.
+const TICK_SECONDS: f64 = 0.01;
+
+/// A process that is measured, and what it is to the reader.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) title: String,
+    pub(crate) pid: u32,
+}
+
+impl Process {
+    /// The load generator: phones, senders, and the bare component.
+    pub(crate) fn own() -> Self {
+        Self { title: "load generator".to_owned(), pid: process::id() }
+    }
+
+    /// CPU time so far, in seconds, of all threads.
+    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let stat = self.read("stat")?;
+        // After the name, which may hold anything but ends at the last parenthesis: the third field and on.
+        let fields = stat.rsplit_once(')').context("a name in parentheses")?.1;
+        let mut fields = fields.split_whitespace().skip(11).map(str::parse::<u64>);
+        let (user, system) = (fields.next().context("utime")??, fields.next().context("stime")??);
+        Ok((user + system) as f64 * TICK_SECONDS)
+    }
+
+    /// The most memory that it has held, in MiB.
+    pub(crate) fn memory_peak_mib(&self) -> anyhow::Result<f64> {
+        let status = self.read("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib / 1024.0)
+    }
+
+    fn read(&self, file: &str) -> anyhow::Result<String> {
+        let path = format!("/proc/{}/{file}", self.pid);
+        fs::read_to_string(&path).with_context(|| format!("{path} of {}", self.title))
+    }
+}
+
+/// Time that all cores were busy so far, in seconds, whoever kept them.
+pub(crate) fn busy_seconds() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+    let line = stat.lines().next().context("a line")?;
+    let fields = line.split_whitespace().skip(1).map(str::parse::<u64>).collect::<Result<Vec<_>, _>>()?;
+    // user nice system idle iowait irq softirq steal; what guests took is in user.
+    let busy: u64 =
+        fields.iter().take(8).enumerate().filter(|(at, _)| ![3, 4].contains(at)).map(|(_, t)| t).sum();
+    Ok(busy as f64 * TICK_SECONDS)
+}
+
+/// The cores of this machine.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Processor, kernel and the packages under test, in a line.
+pub(crate) fn describe() -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let information = read("/proc/cpuinfo");
+    let model = information.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let versions = Command::new("dpkg-query")
+        .args(["-W", "-f", "${Package} ${Version}, ", "prosody", "prosody-modules", "ejabberd"])
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    let versions = versions.trim_end_matches(", ");
+    format!("{} cores ({model}), Linux {}; {versions}", cores(), kernel.trim())
+}

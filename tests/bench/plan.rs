@@ -1,0 +1,99 @@
+//! What is measured, for how long, and in which order.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+/// One set-up of the load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Load {
+    /// So many senders, each with one request under way; the next follows the answer.
+    Answered(usize),
+    /// The same, but the next follows the arrival at the phone as well: nothing piles up, as with a push
+    /// server that answers only after delivery.
+    Arrived(usize),
+    /// No push server: a bare component with so many pushes unanswered.
+    Bare(usize),
+}
+
+/// The length of everything.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// How often each case is measured; what is reported is the median.
+    pub(crate) rounds: usize,
+    /// How long the load runs before anything counts.
+    pub(crate) warm_up: Duration,
+    /// How long it is measured.
+    pub(crate) window: Duration,
+    /// Numbers of senders.
+    pub(crate) senders: &'static [usize],
+    /// Bounds on what a bare component has unanswered.
+    pub(crate) bounds: &'static [usize],
+    /// How much time may go into repeating what other processes disturbed.
+    pub(crate) repeats: Duration,
+    /// Whether this only shows that everything works.
+    pub(crate) quick: bool,
+    /// Leave out the contestants whose title does not contain this.
+    pub(crate) only: Option<String>,
+}
+
+const FULL: Plan = Plan {
+    rounds: 3,
+    warm_up: Duration::from_millis(500),
+    window: Duration::from_secs(2),
+    senders: &[1, 16, 64],
+    bounds: &[1, 32, 128, 512],
+    repeats: Duration::from_secs(90),
+    quick: false,
+    only: None,
+};
+
+const QUICK: Plan = Plan {
+    rounds: 1,
+    warm_up: Duration::from_millis(100),
+    window: Duration::from_millis(300),
+    senders: &[1, 16],
+    bounds: &[32],
+    repeats: Duration::ZERO,
+    quick: true,
+    only: None,
+};
+
+const USAGE: &str = "cargo bench -p e2e -- [--quick] [--rounds NUMBER] [--only TEXT]";
+
+impl Plan {
+    /// Reads the command line; `cargo bench` adds `--bench` to it.
+    pub(crate) fn read(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
+        let mut plan = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--quick" => {}
+                "--only" => plan.only = Some(arguments.next().context(USAGE)?),
+                "--rounds" => {
+                    plan.rounds = arguments.next().context(USAGE)?.parse().context(USAGE)?;
+                    anyhow::ensure!(plan.rounds > 0, USAGE);
+                }
+                _ => bail!("{argument}? {USAGE}"),
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The loads for a contestant with a push server, lightest first.
+    pub(crate) fn loads(&self, answers_at_once: bool) -> Vec<Load> {
+        let arrived = self.senders.iter().copied().filter(|_| answers_at_once).map(Load::Arrived);
+        self.senders.iter().copied().map(Load::Answered).chain(arrived).collect()
+    }
+
+    /// The loads for a bare component.
+    pub(crate) fn bare_loads(&self) -> Vec<Load> {
+        self.bounds.iter().copied().map(Load::Bare).collect()
+    }
+
+    /// Whether a contestant takes part.
+    pub(crate) fn includes(&self, title: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| title.contains(only))
+    }
+}

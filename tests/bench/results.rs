@@ -1,0 +1,60 @@
+//! Everything that was measured, case by case and round by round.
+
+use crate::contestant::{Contestant, Who};
+use crate::figures::Figures;
+use crate::machine::Process;
+use crate::plan::Load;
+
+/// One contestant under one load.
+pub(crate) struct Case {
+    pub(crate) who: Who,
+    pub(crate) load: Load,
+    pub(crate) rounds: Vec<Figures>,
+}
+
+/// What the bench has found.
+#[derive(Default)]
+pub(crate) struct Results {
+    /// By contestant, and by load within.
+    pub(crate) cases: Vec<Case>,
+    /// The most memory that each server held over all its runs, in MiB.
+    pub(crate) memory_peaks_mib: Vec<(String, f64)>,
+}
+
+impl Results {
+    /// Room for what these contestants will do.
+    pub(crate) fn of(contestants: &[Contestant]) -> Self {
+        let cases = contestants.iter().flat_map(|contestant| {
+            let who = contestant.who;
+            contestant.loads.iter().map(move |load| Case { who, load: *load, rounds: Vec::new() })
+        });
+        Self { cases: cases.collect(), memory_peaks_mib: Vec::new() }
+    }
+
+    /// Keeps the figures of one run.
+    pub(crate) fn add(&mut self, who: Who, load: Load, figures: Figures) {
+        if let Some(case) = self.cases.iter_mut().find(|case| case.who == who && case.load == load) {
+            case.rounds.push(figures);
+        }
+    }
+
+    /// Reads what each server needed; each once, in the order of the contestants.
+    pub(crate) fn read_memory(&mut self, contestants: &[Contestant]) -> anyhow::Result<()> {
+        let servers = contestants.iter().flat_map(|contestant| {
+            let push_server = contestant.push_server.iter();
+            push_server.chain([&contestant.xmpp_server])
+        });
+        let own = Process::own();
+        for process in servers.chain([&own]) {
+            if !self.memory_peaks_mib.iter().any(|(title, _)| *title == process.title) {
+                self.memory_peaks_mib.push((process.title.clone(), process.memory_peak_mib()?));
+            }
+        }
+        Ok(())
+    }
+
+    /// How often each case was measured.
+    pub(crate) fn rounds(&self) -> usize {
+        self.cases.iter().map(|case| case.rounds.len()).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,113 @@
+//! One run: puts a load on a contestant, measures within a window, and waits until all has arrived.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant as StdInstant};
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::contestant::{Contestant, Source};
+use crate::figures::{self, Figures, Measure};
+use crate::journal::Journal;
+use crate::machine::{self, Process};
+use crate::plan::{Load, Plan};
+use crate::sender::Sender;
+
+/// How long pushes may stay away after the load has ended, before they are lost.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(120);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What everyone had spent at some moment.
+struct Spent {
+    at: StdInstant,
+    push_server: Option<f64>,
+    xmpp_server: f64,
+    generator: f64,
+    machine: f64,
+}
+
+/// Runs one case once.
+pub(crate) async fn run(
+    contestant: &mut Contestant,
+    load: Load,
+    plan: &Plan,
+    journal: &Rc<Journal>,
+) -> anyhow::Result<Figures> {
+    journal.begin();
+    let stop = Rc::new(Cell::new(false));
+    let (push_server, xmpp_server) = (contestant.push_server.clone(), contestant.xmpp_server.clone());
+    let window = async {
+        sleep(plan.warm_up).await;
+        let before = Spent::now(push_server.as_ref(), &xmpp_server);
+        sleep(plan.window).await;
+        let after = Spent::now(push_server.as_ref(), &xmpp_server);
+        stop.set(true);
+        anyhow::Ok((before?, after?))
+    };
+    let (before, after) = match (&mut contestant.source, load) {
+        (Source::PushServer(requests), Load::Answered(count) | Load::Arrived(count)) => {
+            let mut senders = JoinSet::new();
+            for first in 0..count {
+                let (requests, journal, stop) = (requests.clone(), Rc::clone(journal), Rc::clone(&stop));
+                let waits_for_arrival = matches!(load, Load::Arrived(_));
+                senders.spawn_local(Sender { requests, first, waits_for_arrival, journal, stop }.run());
+            }
+            let spent = window.await?;
+            while let Some(ended) = senders.join_next().await {
+                ended??;
+            }
+            spent
+        }
+        (Source::Bare(component), Load::Bare(bound)) => {
+            tokio::try_join!(window, component.run(bound, journal, Rc::clone(&stop)))?.0
+        }
+        (_, load) => anyhow::bail!("{} cannot run {load:?}", contestant.who),
+    };
+    arrive(journal).await;
+    contestant.settle().await?;
+    let account = journal.account(before.at, after.at);
+    let mut figures = figures::of_account(&account, after.at.duration_since(before.at));
+    figures.extend(Spent::between(&before, &after, account.delivered));
+    Ok(figures)
+}
+
+/// Waits until everything that was accepted has arrived.
+async fn arrive(journal: &Journal) {
+    let deadline = Instant::now() + ARRIVAL_DEADLINE;
+    while journal.under_way() > 0 && Instant::now() < deadline {
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+impl Spent {
+    fn now(push_server: Option<&Process>, xmpp_server: &Process) -> anyhow::Result<Self> {
+        Ok(Self {
+            at: StdInstant::now(),
+            push_server: push_server.map(Process::cpu_seconds).transpose()?,
+            xmpp_server: xmpp_server.cpu_seconds()?,
+            generator: Process::own().cpu_seconds()?,
+            machine: machine::busy_seconds()?,
+        })
+    }
+
+    fn between(before: &Self, after: &Self, pushes: usize) -> Figures {
+        let wall = after.at.duration_since(before.at).as_secs_f64();
+        let push_server = after.push_server.zip(before.push_server).map(|(after, before)| after - before);
+        let xmpp_server = after.xmpp_server - before.xmpp_server;
+        let generator = after.generator - before.generator;
+        let ours = push_server.unwrap_or(0.0) + xmpp_server + generator;
+        let others = (after.machine - before.machine - ours).max(0.0);
+        let mut figures = Figures::from([
+            (Measure::GeneratorShare, generator / wall),
+            (Measure::OthersShare, others / wall / machine::cores() as f64),
+        ]);
+        if pushes > 0 {
+            let micros = |seconds: f64| seconds * 1e6 / pushes as f64;
+            figures.insert(Measure::XmppServerCpu, micros(xmpp_server));
+            figures.insert(Measure::GeneratorCpu, micros(generator));
+            figures.extend(push_server.map(|seconds| (Measure::PushServerCpu, micros(seconds))));
+        }
+        figures
+    }
+}

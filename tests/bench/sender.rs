@@ -1,0 +1,143 @@
+//! Application servers that cost next to nothing: HTTP/1.1 by hand over a connection that is kept.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::journal::{BODY_BYTES, Journal, TAG_BYTES};
+
+/// A sender that was refused waits so long before it goes on.
+const REFUSED_DELAY: Duration = Duration::from_millis(10);
+/// No push takes longer to arrive, or it is lost.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
+const CREATED: u16 = 201;
+
+/// A request, complete but for the first bytes of its body.
+#[derive(Clone)]
+pub(crate) struct Request {
+    authority: String,
+    bytes: Vec<u8>,
+}
+
+impl Request {
+    /// To this endpoint.
+    pub(crate) fn new(endpoint: &str) -> anyhow::Result<Self> {
+        let rest = endpoint.strip_prefix("http://").with_context(|| format!("not http: {endpoint}"))?;
+        let (authority, path) = rest.split_once('/').with_context(|| format!("no path: {endpoint}"))?;
+        let head = format!(
+            "POST /{path} HTTP/1.1\r\nHost: {authority}\r\nTTL: 3600\r\nContent-Encoding: aes128gcm\r\n\
+             Content-Length: {BODY_BYTES}\r\n\r\n"
+        );
+        // Looks encrypted, so that nobody gains by a repetition.
+        let body = (0..BODY_BYTES).map(|place| (place * place * 31 + place * 7 + 13).to_le_bytes()[1]);
+        Ok(Self {
+            authority: authority.to_owned(),
+            bytes: head.into_bytes().into_iter().chain(body).collect(),
+        })
+    }
+
+    fn tag(&mut self) -> &mut [u8] {
+        let body = self.bytes.len() - BODY_BYTES;
+        &mut self.bytes[body..body + TAG_BYTES]
+    }
+}
+
+/// One sender of many.
+pub(crate) struct Sender {
+    /// Served in turn; all of one server.
+    pub(crate) requests: Vec<Request>,
+    /// Which of them comes first.
+    pub(crate) first: usize,
+    /// Set: the next push waits for the arrival of the last.
+    pub(crate) waits_for_arrival: bool,
+    pub(crate) journal: Rc<Journal>,
+    pub(crate) stop: Rc<Cell<bool>>,
+}
+
+impl Sender {
+    /// Posts one push after the other until it is stopped.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let authority = self.requests[0].authority.clone();
+        let arrival = self.waits_for_arrival.then(|| Rc::new(Notify::new()));
+        let mut connection = Connection::open(&authority).await?;
+        let mut next = self.first;
+        while !self.stop.get() {
+            let place = next % self.requests.len();
+            let request = &mut self.requests[place];
+            next += 1;
+            let (number, tag) = self.journal.posted(arrival.clone());
+            request.tag().copy_from_slice(&tag);
+            match connection.exchange(&request.bytes).await {
+                Ok(CREATED) => {
+                    self.journal.accepted(number);
+                    if let Some(arrival) = &arrival
+                        && timeout(ARRIVAL_DEADLINE, arrival.notified()).await.is_err()
+                    {
+                        self.journal.refused("a push did not arrive");
+                    }
+                }
+                Ok(status) => {
+                    self.journal.refused(&format!("HTTP status {status}"));
+                    sleep(REFUSED_DELAY).await;
+                }
+                Err(error) => {
+                    self.journal.refused(&format!("{error:#}"));
+                    sleep(REFUSED_DELAY).await;
+                    connection = Connection::open(&authority).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(authority: &str) -> anyhow::Result<Self> {
+        let stream =
+            TcpStream::connect(authority).await.with_context(|| format!("connect to {authority}"))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, unread: Vec::new() })
+    }
+
+    /// Sends a request, reads the whole answer, and returns its status.
+    async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<u16> {
+        self.stream.write_all(request).await?;
+        loop {
+            if let Some((status, length)) = response(&self.unread)? {
+                self.unread.drain(..length);
+                return Ok(status);
+            }
+            if self.stream.read_buf(&mut self.unread).await? == 0 {
+                bail!("the connection was closed");
+            }
+        }
+    }
+}
+
+/// The status of the response in `bytes`, and how many bytes it takes; `None` until it is whole.
+fn response(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
+    const BLANK_LINE: &[u8] = b"\r\n\r\n";
+    let Some(end) = bytes.windows(BLANK_LINE.len()).position(|window| window == BLANK_LINE) else {
+        return Ok(None);
+    };
+    let head = std::str::from_utf8(&bytes[..end])?;
+    let status = head.get(9..12).and_then(|status| status.parse().ok()).context("no status")?;
+    let mut lengths = head.lines().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
+    });
+    let body = lengths.next().context("an answer without Content-Length")??;
+    let length = end + BLANK_LINE.len() + body;
+    Ok((bytes.len() >= length).then_some((status, length)))
+}

@@ -1,0 +1,137 @@
+//! One phone never delays another, and what is out for a phone is bounded.
+
+use std::time::Duration;
+
+use e2e::{Answer, Load, Phone, Upwire, XmppServer, eventually, http};
+
+const SOON: Duration = Duration::from_secs(60);
+/// Longer than any test: what happens before it, happens for another reason.
+const NEVER_SECONDS: u32 = 3600;
+/// Issue 2, "Delivery".
+const UNANSWERED_PER_JID_MAX: usize = 16;
+
+async fn the_end_of_a_session_settles_what_is_pending_for_it(server: &XmppServer) {
+    let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let other = Phone::connect(server, &server.user().await, "phone").await;
+    phone.greet(&upwire.component.jid).await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    let others = other.endpoint(&upwire.component.jid, "app").await;
+    phone.set_answer(Answer::Silent);
+    other.set_answer(Answer::Silent);
+    let ledger = Load::start(&[endpoint, others], 4).finish().await;
+    let first = phone.wait_for_pushes(4, SOON).await;
+    let unanswered = other.wait_for_pushes(4, SOON).await;
+
+    phone.take_leave(&upwire.component.jid).await;
+    upwire.metric_reaches("upwire_pushes_retried_total", 4.0).await;
+    assert_eq!(
+        upwire.metric("upwire_pushes_in_flight").await,
+        4.0,
+        "what the other was sent is pending still"
+    );
+
+    phone.set_answer(Answer::Result);
+    for push in &unanswered {
+        other.answer(push, Answer::Result).await;
+    }
+    upwire.queue_empties().await;
+    let ids = |pushes: &[e2e::Push]| {
+        let mut ids: Vec<_> = pushes.iter().map(|push| push.id.clone()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let all = phone.pushes();
+    assert_eq!((ids(&all[4..]), other.pushes().len()), (ids(&first), 4));
+    assert!(ledger.missing(&[&phone, &other]).is_empty());
+}
+
+async fn a_session_that_is_closed_takes_nothing_with_it(server: &XmppServer) {
+    let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
+    let user = server.user().await;
+    let phone = Phone::connect(server, &user, "phone").await;
+    phone.greet(&upwire.component.jid).await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    phone.set_answer(Answer::Silent);
+    let ledger = Load::start(&[endpoint], 4).finish().await;
+    phone.wait_for_pushes(4, SOON).await;
+    phone.disconnect().await;
+    upwire.metric_reaches("upwire_pushes_retried_total", 4.0).await;
+
+    let phone = Phone::connect(server, &user, "phone").await;
+    ledger.arrives(&[&phone]).await;
+    upwire.queue_empties().await;
+    assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, 4.0);
+}
+
+async fn a_silent_phone_with_hundreds_of_pushes_delays_no_other(server: &XmppServer) {
+    const QUEUED: usize = 500;
+    const LIVELY: usize = 50;
+    let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
+    let hot = Phone::connect(server, &server.user().await, "phone").await;
+    let lively = Phone::connect(server, &server.user().await, "phone").await;
+    let lively_endpoint = lively.endpoint(&upwire.component.jid, "app").await;
+    hot.set_answer(Answer::Silent);
+    let ledger = Load::start(&[hot.endpoint(&upwire.component.jid, "app").await], QUEUED).finish().await;
+
+    // As long as it answers, the relay learns to send it as much at once as any phone gets.
+    answer_all(&hot).await;
+    hot.wait_for_pushes(QUEUED / 5, SOON).await;
+    hot.set_answer(Answer::Silent);
+    upwire.metric_reaches("upwire_pushes_in_flight", UNANSWERED_PER_JID_MAX as f64).await;
+
+    for number in 0..LIVELY {
+        let body = format!("lively {number}");
+        assert_eq!(http::post(&lively_endpoint, body.clone()).await.status, 201);
+        assert_eq!(lively.next_push(SOON).await.body, body.as_bytes());
+    }
+    let mut delivered = 0;
+    eventually(SOON, "as many as may be are unanswered, and no more", async || {
+        delivered = upwire.metric("upwire_pushes_delivered_total").await as usize;
+        hot.pushes().len() + LIVELY == delivered + UNANSWERED_PER_JID_MAX
+    })
+    .await;
+    assert!(delivered < QUEUED, "the hot phone's pushes wait still");
+    assert_eq!(upwire.metric("upwire_pushes_in_flight").await, UNANSWERED_PER_JID_MAX as f64);
+
+    answer_all(&hot).await;
+    assert_eq!(ledger.arrives(&[&hot]).await, 0, "each has come once");
+    upwire.queue_empties().await;
+}
+
+/// Answers what has come so far, all of it: a second answer does nothing. And what comes from now on.
+async fn answer_all(phone: &Phone) {
+    phone.set_answer(Answer::Result);
+    for push in phone.pushes() {
+        phone.answer(&push, Answer::Result).await;
+    }
+}
+
+async fn many_phones_that_are_gone_delay_no_other(server: &XmppServer) {
+    let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
+    let user = server.user().await;
+    let mut endpoints = Vec::new();
+    for number in 0..8 {
+        let phone = Phone::connect(server, &user, &format!("phone {number}")).await;
+        endpoints.push(phone.endpoint(&upwire.component.jid, &format!("app {number}")).await);
+        phone.disconnect().await;
+    }
+    Load::start(&endpoints, 50).finish().await;
+    let lively = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = lively.endpoint(&upwire.component.jid, "app").await;
+    let ledger = Load::start(&[endpoint], 50).finish().await;
+    assert_eq!(ledger.arrives(&[&lively]).await, 0);
+    upwire.metric_reaches("upwire_pushes_retried_total", 400.0).await;
+    upwire.metric_reaches("upwire_pushes_delivered_total", 50.0).await;
+    eventually(SOON, "all but the lively one's wait", async || {
+        upwire.metric("upwire_queue_depth").await == 400.0
+    })
+    .await;
+}
+
+on_each_server!(
+    the_end_of_a_session_settles_what_is_pending_for_it,
+    a_session_that_is_closed_takes_nothing_with_it,
+    a_silent_phone_with_hundreds_of_pushes_delays_no_other,
+    many_phones_that_are_gone_delay_no_other,
+);

@@ -1,0 +1,99 @@
+//! Stopping: what is in flight is finished, the rest is kept, and a second signal does not wait.
+
+use std::time::Duration;
+
+use e2e::{Answer, Load, Phone, Upwire, XmppServer, http};
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn phone(server: &XmppServer, upwire: &Upwire) -> (Phone, String) {
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    (phone, endpoint)
+}
+
+async fn a_stop_in_mid_load_exits_0_and_loses_nothing(server: &XmppServer) {
+    let mut upwire = Upwire::on(server).start_ready().await;
+    let (phone, endpoint) = phone(server, &upwire).await;
+    phone.set_answer(Answer::DelayedBy(Duration::from_millis(20)));
+    let load = Load::start(&[endpoint], 400);
+    for (count, by_ctrl_c) in [(100, false), (200, true)] {
+        load.accepted(count).await;
+        if by_ctrl_c {
+            upwire.interrupt()
+        } else {
+            upwire.terminate()
+        }
+        assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
+        upwire.start_again();
+        upwire.ready().await;
+    }
+    let ledger = load.finish().await;
+    let twice = ledger.arrives(&[&phone]).await;
+    assert_eq!(twice, 0, "what was in flight at a clean stop was answered before it ended");
+    upwire.queue_empties().await;
+}
+
+async fn a_stop_takes_the_answers_to_what_is_in_flight(server: &XmppServer) {
+    let mut upwire = Upwire::on(server).start_ready().await;
+    let (phone, endpoint) = phone(server, &upwire).await;
+    phone.set_answer(Answer::Silent);
+    assert_eq!(http::post(&endpoint, "in flight").await.status, 201);
+    let push = phone.next_push(SOON).await;
+    upwire.terminate();
+    upwire.log_line(&["stopping"]).await;
+    phone.answer(&push, Answer::Result).await;
+    assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
+
+    phone.set_answer(Answer::Result);
+    upwire.start_again();
+    upwire.ready().await;
+    assert_eq!(http::post(&endpoint, "after").await.status, 201);
+    phone.wait_for_pushes(2, SOON).await;
+    upwire.queue_empties().await;
+    assert_eq!(phone.pushes().len(), 2, "the answered one did not come back");
+}
+
+async fn a_silent_phone_does_not_hold_up_a_stop_for_ever(server: &XmppServer) {
+    let mut upwire = Upwire::on(server).start_ready().await;
+    let (phone, endpoint) = phone(server, &upwire).await;
+    phone.set_answer(Answer::Silent);
+    assert_eq!(http::post(&endpoint, "unanswered").await.status, 201);
+    phone.next_push(SOON).await;
+    upwire.terminate();
+    assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0), "after its ten seconds");
+
+    phone.set_answer(Answer::Result);
+    upwire.start_again();
+    upwire.ready().await;
+    upwire.queue_empties().await;
+    assert_eq!(phone.pushes().len(), 2, "it was kept, and came again");
+}
+
+async fn a_second_signal_stops_at_once(server: &XmppServer) {
+    let mut upwire = Upwire::on(server).start_ready().await;
+    let (phone, endpoint) = phone(server, &upwire).await;
+    phone.set_answer(Answer::Silent);
+    assert_eq!(http::post(&endpoint, "unanswered").await.status, 201);
+    phone.next_push(SOON).await;
+    upwire.terminate();
+    upwire.log_line(&["stopping"]).await;
+    upwire.interrupt();
+    assert_eq!(upwire.wait_exit(SOON).await.code(), Some(1), "not the 0 of a stop that finished");
+}
+
+async fn a_stop_without_an_xmpp_server_exits_0(server: &XmppServer) {
+    let nowhere = format!("127.0.0.1:{}", e2e::free_port());
+    let mut upwire = Upwire::on(server).set("UPWIRE_XMPP_SERVER", nowhere).start();
+    upwire.log_line(&["cannot connect"]).await;
+    upwire.terminate();
+    assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
+}
+
+on_each_server!(
+    a_stop_in_mid_load_exits_0_and_loses_nothing,
+    a_stop_takes_the_answers_to_what_is_in_flight,
+    a_silent_phone_does_not_hold_up_a_stop_for_ever,
+    a_second_signal_stops_at_once,
+    a_stop_without_an_xmpp_server_exits_0,
+);

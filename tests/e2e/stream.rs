@@ -1,0 +1,79 @@
+//! The stream to the XMPP server: what a server that goes away, comes back or hangs does to it.
+
+use std::slice::from_ref;
+use std::time::Duration;
+
+use e2e::{Answer, Kind, Load, Phone, Upwire, XmppServer, http};
+
+const SOON: Duration = Duration::from_secs(60);
+
+async fn what_was_accepted_survives_the_servers_restart(kind: Kind) {
+    let mut server = XmppServer::start(kind).await;
+    let mut upwire = Upwire::on(&server).set("UPWIRE_ACK_TIMEOUT", 5).start_ready().await;
+    let phone = Phone::connect(&server, &server.user().await, "phone").await;
+    let silent = Phone::connect(&server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    let silent_endpoint = silent.endpoint(&upwire.component.jid, "app").await;
+    silent.set_answer(Answer::Silent);
+    assert_eq!(http::post(&silent_endpoint, "unanswered").await.status, 201);
+    let unanswered = silent.next_push(SOON).await;
+
+    phone.set_answer(Answer::DelayedBy(Duration::from_millis(20)));
+    let before = Load::start(from_ref(&endpoint), 400);
+    phone.wait_for_pushes(50, SOON).await;
+    server.kill();
+    upwire.unready().await;
+    let while_killed = Load::start(from_ref(&endpoint), 100).finish().await;
+    server.start_again().await;
+    upwire.ready().await;
+    phone.wait_for_pushes(phone.pushes().len() + 50, SOON).await;
+    server.stop().await;
+    upwire.unready().await;
+    let while_stopped = Load::start(from_ref(&endpoint), 100).finish().await;
+    server.start_again().await;
+    upwire.ready().await;
+
+    for ledger in [before.finish().await, while_killed, while_stopped] {
+        ledger.arrives(&[&phone]).await;
+    }
+    silent.set_answer(Answer::Result);
+    upwire.queue_empties().await;
+    let again = silent.pushes();
+    assert!(
+        again.len() > 1 && again.iter().all(|push| *push == unanswered),
+        "what was unanswered is resent under the same id"
+    );
+    assert_eq!(upwire.metric("upwire_xmpp_reconnects_total").await, 2.0);
+    let accepted = upwire.metric("upwire_pushes_accepted_total").await;
+    assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, accepted, "each is counted once");
+}
+
+#[tokio::test]
+async fn what_was_accepted_survives_the_restart_of_prosody() {
+    what_was_accepted_survives_the_servers_restart(Kind::Prosody).await;
+}
+
+#[tokio::test]
+async fn what_was_accepted_survives_the_restart_of_ejabberd() {
+    what_was_accepted_survives_the_servers_restart(Kind::Ejabberd).await;
+}
+
+/// A hanging server keeps its connections up: only silence tells. An idle one is silent, too, and
+/// keeps its stream because it answers when asked.
+#[tokio::test]
+async fn a_server_that_hangs_is_left_and_one_that_is_idle_is_not() {
+    let mut hanging = XmppServer::start(Kind::Prosody).await;
+    let idle = [XmppServer::shared(Kind::Prosody).await, XmppServer::shared(Kind::Ejabberd).await];
+    let idle = idle.map(|server| Upwire::on(server).start_ready());
+    let idle = futures::future::join_all(idle).await;
+    let mut upwire = Upwire::on(&hanging).start_ready().await;
+    hanging.pause();
+    upwire.log_line(&["nothing came from the server", "mend"]).await;
+    upwire.unready().await;
+    for upwire in idle {
+        assert_eq!(upwire.metric("upwire_xmpp_stream_up").await, 1.0);
+        assert_eq!(upwire.metric("upwire_xmpp_reconnects_total").await, 0.0);
+    }
+    hanging.unpause();
+    upwire.ready().await;
+}

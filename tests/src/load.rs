@@ -1,0 +1,130 @@
+//! Senders under load, and the ledger of what they were promised.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use reqwest::Client;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::http;
+use crate::phone::Phone;
+use crate::wait::eventually;
+
+/// Generous: servers are killed and started meanwhile, and the delays of retries add up.
+const LOAD_DEADLINE: Duration = Duration::from_secs(120);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+const SENDERS_PER_ENDPOINT: usize = 4;
+
+/// Senders that POST unique bodies to endpoints, each until it got its 201, whatever happens to
+/// the push server meanwhile.
+pub struct Load {
+    ledger: Ledger,
+    senders: JoinSet<()>,
+}
+
+/// What got a 201: body and index of the endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl Load {
+    /// Starts the senders; `count` pushes for each endpoint.
+    pub fn start(endpoints: &[String], count: usize) -> Self {
+        static LOADS: AtomicUsize = AtomicUsize::new(1);
+        let load = LOADS.fetch_add(1, Ordering::Relaxed);
+        let ledger = Ledger::default();
+        let mut senders = JoinSet::new();
+        let client = http::client();
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            for sender in 0..SENDERS_PER_ENDPOINT {
+                let (client, endpoint, ledger) = (client.clone(), endpoint.clone(), ledger.clone());
+                senders.spawn(async move {
+                    for number in (sender..count).step_by(SENDERS_PER_ENDPOINT) {
+                        let body = format!("load {load}, push {number} to phone {index}");
+                        send(&client, &endpoint, &body).await;
+                        ledger.0.lock().expect("no panic while held").insert(body, index);
+                    }
+                });
+            }
+        }
+        Self { ledger, senders }
+    }
+
+    /// Waits until so many pushes got their 201.
+    pub async fn accepted(&self, count: usize) {
+        let what = format!("{count} pushes are accepted");
+        eventually(LOAD_DEADLINE, &what, async || self.ledger.len() >= count).await;
+    }
+
+    /// What got its 201 so far.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Waits until all were accepted.
+    pub async fn finish(self) -> Ledger {
+        self.senders.join_all().await;
+        self.ledger
+    }
+}
+
+async fn send(client: &Client, endpoint: &str, body: &str) {
+    let accepted = async {
+        loop {
+            match http::try_send(client, "POST", endpoint, &[], body.to_owned()).await {
+                Ok(response) if response.status == 201 => return,
+                Ok(response) if response.status == 503 => {}
+                Ok(response) => panic!("{body:?}: {} {}", response.status, response.text()),
+                // The server is down. Whether it took the push is not known; it may come twice.
+                Err(_) => {}
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    };
+    assert!(
+        timeout(LOAD_DEADLINE, accepted).await.is_ok(),
+        "not within {LOAD_DEADLINE:?}: {body:?} accepted"
+    );
+}
+
+impl Ledger {
+    /// How many pushes got their 201.
+    pub fn len(&self) -> usize {
+        self.0.lock().expect("no panic while held").len()
+    }
+
+    /// Whether none has.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What has not arrived at its phone.
+    pub fn missing(&self, phones: &[&Phone]) -> Vec<String> {
+        let received: Vec<Vec<Vec<u8>>> = phones
+            .iter()
+            .map(|phone| {
+                let mut bodies: Vec<_> = phone.pushes().into_iter().map(|push| push.body).collect();
+                bodies.sort_unstable();
+                bodies
+            })
+            .collect();
+        let ledger = self.0.lock().expect("no panic while held");
+        let arrived = |body: &str, index: usize| {
+            received[index].binary_search_by(|other| other.as_slice().cmp(body.as_bytes())).is_ok()
+        };
+        ledger.iter().filter(|(body, index)| !arrived(body, **index)).map(|(body, _)| body.clone()).collect()
+    }
+
+    /// Waits until all have arrived, and returns how many came more than once.
+    pub async fn arrives(&self, phones: &[&Phone]) -> usize {
+        let arrived = eventually(2 * LOAD_DEADLINE, "the ledger's pushes arrive", async || {
+            self.missing(phones).is_empty()
+        });
+        let waited = timeout(LOAD_DEADLINE, arrived).await.is_ok();
+        let (count, missing) = (self.len(), self.missing(phones));
+        assert!(waited, "not within {LOAD_DEADLINE:?}: of {count} accepted pushes, {missing:?} arrive");
+        phones.iter().map(|phone| phone.pushes().len()).sum::<usize>() - self.len()
+    }
+}

@@ -32,6 +32,9 @@ demo-stop:
 
 # Tests.
 
+# The end-to-end tests wait more than they work.
+export RUST_TEST_THREADS ?= 8
+
 binary:
 	@infra/packages.sh gcc libc6-dev
 	cargo build --locked --package cli

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
     Application, Epoch, Instance, Registration, RegistrationId, Target,
-    ports::{Registrations, Unavailable},
+    ports::{Registrations, Revocation, Unavailable},
 };
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
 
@@ -34,7 +34,7 @@ impl Registrations for Database {
         id: RegistrationId,
         epoch: Epoch,
         asked_at: DateTime<Utc>,
-    ) -> Result<bool, Unavailable> {
+    ) -> Result<Revocation, Unavailable> {
         const REVOKE: &str = "UPDATE registration SET revoked = TRUE
             WHERE id = ?1 AND epoch = ?2 AND renewed_at <= ?3 AND NOT revoked";
         self.write(move |connection| {
@@ -43,7 +43,11 @@ impl Registrations for Database {
                 epoch.as_seconds(),
                 asked_at.timestamp_millis()
             ])?;
-            Ok(rows > 0)
+            if rows > 0 {
+                return Ok(Revocation::Revoked);
+            }
+            let goes_on = find(connection, id)?.is_some_and(|row| row.epoch == epoch && !row.revoked);
+            Ok(if goes_on { Revocation::Renewed } else { Revocation::OverBefore })
         })
         .await
     }

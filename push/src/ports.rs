@@ -45,13 +45,24 @@ pub trait Registrations: Clone + Send + Sync + 'static {
     /// Ends a life because its application is gone, as the answer to a push sent at `asked_at` said.
     ///
     /// Nothing happens to a later life, nor to one renewed after `asked_at`: the distributor has
-    /// changed its mind since. Returns whether the registration was revoked by this call.
+    /// changed its mind since.
     fn revoke(
         &self,
         id: RegistrationId,
         epoch: Epoch,
         asked_at: DateTime<Utc>,
-    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Revocation, Unavailable>> + Send;
+}
+
+/// What came of [`Registrations::revoke`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// The life has ended now.
+    Revoked,
+    /// It was over before.
+    OverBefore,
+    /// It goes on: it was renewed since.
+    Renewed,
 }
 
 /// The ingress's side of the queue.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use push::{
     Epoch, RegistrationId,
-    ports::{Delivery, QueueReader, Registrations, Settlement, Unavailable},
+    ports::{Delivery, QueueReader, Registrations, Revocation, Settlement, Unavailable},
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -103,13 +103,13 @@ async fn decide<Receipt, R: Registrations>(registrations: &R, fate: Fate<Receipt
         Fate::Postponed(receipt, at) => Settlement::Postpone(receipt, at),
         Fate::Revoke { receipt, registration, epoch, asked_at, retry_at } => {
             match registrations.revoke(registration, epoch, asked_at).await {
-                Ok(revoked) => {
-                    if revoked {
-                        metrics::counter!(REGISTRATIONS_REVOKED).increment(1);
-                        tracing::info!(%registration, "an application is gone; its registration is revoked");
-                    }
+                Ok(Revocation::Revoked) => {
+                    metrics::counter!(REGISTRATIONS_REVOKED).increment(1);
+                    tracing::info!(%registration, "an application is gone; its registration is revoked");
                     Settlement::Delete(receipt)
                 }
+                Ok(Revocation::OverBefore) => Settlement::Delete(receipt),
+                Ok(Revocation::Renewed) => Settlement::Release(receipt, retry_at),
                 Err(error) => {
                     report(&error, Duration::ZERO);
                     Settlement::Release(receipt, retry_at)

@@ -16,7 +16,7 @@ use crate::{
     clock,
     component::{Event, Outgoing, Session},
     consume::Fate,
-    measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, RETRIED, REVOKED},
+    measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, RETRIED, REVOKED},
     pending::{InFlight, Pending, Refused},
     stanza::{self, Answer, Condition, Incoming, Request},
 };
@@ -122,7 +122,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     fn pass_on(&self, request: Request) {
         // Waiting for room here would hold up the answers to pushes; who asked asks again.
         if self.channels.requests.try_send(request).is_err() {
-            tracing::warn!("too many requests at once: one was not answered");
+            counter!(REQUESTS_DROPPED).increment(1);
         }
     }
 
@@ -161,7 +161,6 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
         let Some(push) =
             answer.message_id().and_then(|id| self.pending.answered(id, &answer.from, Instant::now()))
         else {
-            tracing::debug!("an answer to nothing that is pending was ignored");
             return;
         };
         let InFlight { delivery, asked_at, .. } = push;

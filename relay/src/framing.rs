@@ -1,23 +1,22 @@
 //! The XML framing of a component stream (XEP-0114): bytes to stanzas and back.
 //!
 //! The server's `jabber:component:accept` becomes `jabber:client` here, which is what the stanza
-//! types speak. Whatever a user managed to get through the server, the stream goes on: a stanza
-//! that is too large, too deep or not namespace-well-formed is read to its end and handed on
-//! without its payload.
+//! types speak. Whatever a user managed to get through the server, the stream goes on: each stanza is
+//! parsed by itself, and one that is too large, too deep or refused by the parser is handed on without
+//! its payload.
 
 use std::{collections::BTreeMap, io, mem};
 
-use rxml::{AsyncRawReader, Options, RawEvent, parser::EventMetrics};
-use tokio::io::{AsyncRead, BufReader};
+use rxml::{Options, Parse, RawEvent, RawParser, WithOptions, parser::EventMetrics};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio_xmpp::{
     minidom::{Element, tree_builder::TreeBuilder},
     parsers::ns,
 };
 
-/// The largest name, attribute or piece of text that the parser takes. Prosody sends no stanza of
-/// more than 512 KiB; a longer attribute ends the connection.
-const TOKEN_BYTES_MAX: usize = 4 << 20;
-/// The largest stanza that is looked at.
+use crate::scanner::{Part, Scanner};
+
+/// The largest stanza that is looked at: twice what Prosody sends.
 const STANZA_BYTES_MAX: usize = 1 << 20;
 /// The deepest nesting that is looked at; dropping a tree takes stack for each level.
 const DEPTH_MAX: usize = 64;
@@ -38,133 +37,108 @@ pub(crate) enum Frame {
 
 /// Reads frames; may be cancelled between any two bytes.
 pub(crate) struct FrameReader<R> {
-    events: AsyncRawReader<BufReader<R>>,
-    header: Header,
-    stanza: Stanza,
-    /// Open elements, the stream's own included.
-    depth: usize,
-}
-
-#[derive(Default)]
-struct Header {
-    id: String,
+    reader: BufReader<R>,
+    scanner: Scanner,
+    /// The part of the stream that is being read, up to [`STANZA_BYTES_MAX`].
+    part: Vec<u8>,
+    /// The namespaces that the stream header declares.
     prefixes: BTreeMap<Option<String>, String>,
-}
-
-/// The stanza that is being read.
-struct Stanza {
-    builder: TreeBuilder,
-    bytes: usize,
-    /// Set once the rest is only counted.
-    damaged: bool,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(reader: R) -> Self {
-        let reader = BufReader::with_capacity(READ_BUFFER_BYTES, reader);
-        let options = Options { max_token_length: TOKEN_BYTES_MAX, ..Options::default() };
         Self {
-            events: AsyncRawReader::with_options(reader, options),
-            header: Header::default(),
-            stanza: Stanza::new(&BTreeMap::new()),
-            depth: 0,
+            reader: BufReader::with_capacity(READ_BUFFER_BYTES, reader),
+            scanner: Scanner::default(),
+            part: Vec::new(),
+            prefixes: BTreeMap::new(),
         }
     }
 
     /// The next frame.
     ///
     /// # Errors
-    /// The connection failed, or what came is not XML.
+    /// The connection failed, or what came is no stream.
     pub(crate) async fn next(&mut self) -> io::Result<Frame> {
         loop {
-            let event = match self.events.read().await {
-                Ok(Some(event)) => event,
-                Ok(None) => return Ok(Frame::Closed),
-                Err(error) if is_end(&error) => return Ok(Frame::Closed),
-                Err(error) => return Err(error),
-            };
-            let frame = match (self.depth, event) {
-                (_, RawEvent::XmlDeclaration(..)) => None,
-                (0, event) => self.header_event(event),
-                (1, RawEvent::Text(..)) => None,
-                (1, RawEvent::ElementFoot(_)) => Some(Frame::Closed),
-                (_, event) => self.stanza_event(event),
-            };
-            if let Some(frame) = frame {
-                return Ok(frame);
+            let bytes = self.reader.fill_buf().await?;
+            if bytes.is_empty() {
+                return Ok(Frame::Closed);
+            }
+            let (length, part) = self.scanner.scan(bytes)?;
+            // White space between stanzas keeps a connection alive, and would add up.
+            let piece =
+                if self.part.is_empty() { bytes[..length].trim_ascii_start() } else { &bytes[..length] };
+            // The parser refuses a carriage return in an attribute, which XML reads as a line feed
+            // (XML 1.0 §2.11), and Prosody passes on unescaped.
+            let line_feeds = piece.iter().map(|byte| if *byte == b'\r' { b'\n' } else { *byte });
+            self.part.extend(line_feeds.take(STANZA_BYTES_MAX - self.part.len()));
+            self.reader.consume(length);
+            let Some(part) = part else { continue };
+            let bytes = mem::take(&mut self.part);
+            match part {
+                Part::Header => return self.header(&bytes).map(Frame::Opened),
+                Part::Footer => return Ok(Frame::Closed),
+                Part::Child => {
+                    if let Some(frame) = parse_stanza(&bytes, &self.prefixes) {
+                        return Ok(frame);
+                    }
+                }
             }
         }
     }
 
-    fn header_event(&mut self, event: RawEvent) -> Option<Frame> {
-        match event {
-            RawEvent::Attribute(_, (None, name), value) if name == "id" => self.header.id = value,
-            RawEvent::Attribute(_, (None, name), value) if name == "xmlns" => {
-                self.header.prefixes.insert(None, as_client(value));
+    /// Takes the namespaces of the stream header; returns its id.
+    fn header(&mut self, mut bytes: &[u8]) -> io::Result<String> {
+        let mut parser = RawParser::new();
+        let mut id = String::new();
+        loop {
+            match parser.parse(&mut bytes, false) {
+                Ok(Some(RawEvent::Attribute(_, (None, name), value))) if name == "id" => id = value,
+                Ok(Some(RawEvent::Attribute(_, (None, name), value))) if name == "xmlns" => {
+                    self.prefixes.insert(None, as_client(value));
+                }
+                Ok(Some(RawEvent::Attribute(_, (Some(xmlns), prefix), value))) if xmlns == "xmlns" => {
+                    self.prefixes.insert(Some(prefix.to_string()), value);
+                }
+                Ok(Some(RawEvent::ElementHeadClose(_))) => return Ok(id),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the stream's header is not XML"));
+                }
             }
-            RawEvent::Attribute(_, (Some(xmlns), prefix), value) if xmlns == "xmlns" => {
-                self.header.prefixes.insert(Some(prefix.to_string()), value);
-            }
-            RawEvent::ElementHeadClose(_) => {
-                self.depth = 1;
-                self.stanza = Stanza::new(&self.header.prefixes);
-                return Some(Frame::Opened(mem::take(&mut self.header.id)));
-            }
-            _ => {}
         }
-        None
-    }
-
-    fn stanza_event(&mut self, event: RawEvent) -> Option<Frame> {
-        match event {
-            RawEvent::ElementHeadOpen(..) => self.depth += 1,
-            RawEvent::ElementFoot(_) => self.depth -= 1,
-            _ => {}
-        }
-        self.stanza.take(event, self.depth);
-        if self.depth > 1 {
-            return None;
-        }
-        let stanza = mem::replace(&mut self.stanza, Stanza::new(&self.header.prefixes));
-        let damaged = stanza.damaged;
-        // Without a root, not even the stanza's own head was good: nothing could answer it.
-        let root = stanza.builder.root?;
-        Some(if damaged { Frame::Damaged(root) } else { Frame::Element(root) })
     }
 }
 
-impl Stanza {
-    fn new(prefixes: &BTreeMap<Option<String>, String>) -> Self {
-        let builder = TreeBuilder::new().with_prefixes_stack(vec![prefixes.clone().into()]);
-        Self { builder, bytes: 0, damaged: false }
-    }
-
-    fn take(&mut self, event: RawEvent, depth: usize) {
-        self.bytes += event.metrics().len();
-        if self.damaged {
-            return;
-        }
-        let event = match event {
-            RawEvent::Attribute(metrics, (None, name), value) if name == "xmlns" => {
-                RawEvent::Attribute(metrics, (None, name), as_client(value))
-            }
-            event => event,
+/// Parses a stanza as far as it goes. `None`: not even its own head is good, and nothing could
+/// answer it.
+fn parse_stanza(mut bytes: &[u8], prefixes: &BTreeMap<Option<String>, String>) -> Option<Frame> {
+    let mut parser =
+        RawParser::with_options(Options { max_token_length: STANZA_BYTES_MAX, ..Options::default() });
+    let mut builder = TreeBuilder::new().with_prefixes_stack(vec![prefixes.clone().into()]);
+    while builder.root.is_none() {
+        let built = match parser.parse(&mut bytes, true) {
+            Ok(Some(event)) => builder.depth() < DEPTH_MAX && builder.process_event(in_client(event)).is_ok(),
+            Ok(None) | Err(_) => false,
         };
-        let too_much = self.bytes > STANZA_BYTES_MAX || depth > DEPTH_MAX;
-        if too_much || self.builder.process_event(event).is_err() {
-            self.damaged = true;
-            while self.builder.depth() > 0 && self.builder.process_event(FOOT).is_ok() {}
+        if !built {
+            const FOOT: RawEvent = RawEvent::ElementFoot(EventMetrics::zero());
+            while builder.depth() > 0 && builder.process_event(FOOT).is_ok() {}
+            return builder.root.map(Frame::Damaged);
         }
     }
+    builder.root.map(Frame::Element)
 }
 
-/// Whether the connection ended, before the document did.
-fn is_end(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-    matches!(cause, Some(rxml::Error::InvalidEof(_)))
+fn in_client(event: RawEvent) -> RawEvent {
+    match event {
+        RawEvent::Attribute(metrics, (None, name), value) if name == "xmlns" => {
+            RawEvent::Attribute(metrics, (None, name), as_client(value))
+        }
+        event => event,
+    }
 }
-
-const FOOT: RawEvent = RawEvent::ElementFoot(EventMetrics::zero());
 
 fn as_client(namespace: String) -> String {
     if namespace == ns::COMPONENT_ACCEPT { ns::JABBER_CLIENT.to_owned() } else { namespace }
@@ -234,13 +208,21 @@ mod tests {
         let deep = "<a>".repeat(20_000) + &"</a>".repeat(20_000);
         let large = "x".repeat(STANZA_BYTES_MAX + 1);
         let long_attribute = format!("<a b='{}'/>", "x".repeat(512 << 10));
-        for payload in [&*deep, &large, "<no:prefix/>", "<a no:b='c'/>"] {
+        let reserved = "<a xmlns='http://www.w3.org/XML/1998/namespace'/>";
+        for payload in [&*deep, &large, "<no:prefix/>", "<a no:b='c'/>", reserved, "<a b='c' b='&no;'/>"] {
             let frames = frames(&format!("<iq id='1' from='a@b/c'>{payload}</iq><after/>")).await;
             let [_, Frame::Damaged(iq), Frame::Element(after)] = &frames[..] else { panic!("{payload:.20}") };
             assert_eq!((iq.attr("id"), iq.attr("from"), after.name()), (Some("1"), Some("a@b/c"), "after"));
         }
         let frames = frames(&format!("<no:iq/><iq no:id='1'/><iq id='1'>{long_attribute}</iq>")).await;
         assert!(matches!(&frames[..], [_, Frame::Element(_)]), "{}", frames.len());
+    }
+
+    #[tokio::test]
+    async fn a_carriage_return_in_an_attribute_is_a_line_feed() {
+        let frames = frames("<iq id='1\r2'><a xmlns='b' c='d\re'/></iq>").await;
+        let [_, Frame::Element(iq)] = &frames[..] else { panic!("{frames:?}") };
+        assert_eq!(iq.attr("id"), Some("1 2"));
     }
 
     #[tokio::test]

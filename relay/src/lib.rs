@@ -8,6 +8,7 @@ mod framing;
 mod measures;
 mod pending;
 mod register;
+mod scanner;
 mod stanza;
 
 use std::{sync::Arc, time::Duration};
@@ -84,7 +85,6 @@ impl<R: Registrations, Q: QueueReader> Relay<R, Q> {
         let component = self.account.component.clone();
         let registrar = Registrar {
             registrations: self.registrations.clone(),
-            component: component.clone(),
             access: self.access,
             secrets: self.secrets,
             endpoints: self.endpoints,

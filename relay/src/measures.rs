@@ -11,6 +11,7 @@ pub(crate) const IN_FLIGHT: &str = "upwire_pushes_in_flight";
 pub const ACKNOWLEDGED_SECONDS: &str = "upwire_push_acknowledged_seconds";
 pub(crate) const REGISTERED: &str = "upwire_registrations_total";
 pub(crate) const REGISTRATIONS_REVOKED: &str = "upwire_registrations_revoked_total";
+pub(crate) const REQUESTS_DROPPED: &str = "upwire_requests_dropped_total";
 pub(crate) const STREAM_UP: &str = "upwire_xmpp_stream_up";
 pub(crate) const RECONNECTS: &str = "upwire_xmpp_reconnects_total";
 
@@ -23,6 +24,7 @@ pub fn describe_metrics() {
         (RETRIED, "Deliveries that failed for a while and are tried again"),
         (REGISTERED, "Registrations and renewals"),
         (REGISTRATIONS_REVOKED, "Registrations revoked because the application is gone"),
+        (REQUESTS_DROPPED, "Requests of XMPP users left unanswered because too many came at once"),
         (RECONNECTS, "Streams to the XMPP server after the first"),
     ];
     for (name, meaning) in counters {

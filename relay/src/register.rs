@@ -72,7 +72,6 @@ impl AccessList {
 /// Answers requests.
 pub(crate) struct Registrar<R> {
     pub(crate) registrations: R,
-    pub(crate) component: BareJid,
     pub(crate) access: AccessList,
     pub(crate) secrets: Secrets,
     /// Endpoints are named below it; ends in a slash.
@@ -92,7 +91,7 @@ impl<R: Registrations> Registrar<R> {
                 async move {
                     let answer = registrar.answer(&request, clock::now()).await;
                     // The component is gone only when the relay stops.
-                    let _ = replies.send(stanza::answer(&registrar.component, &request, answer)).await;
+                    let _ = replies.send(stanza::answer(&request, answer)).await;
                 }
             })
             .await;

@@ -33,6 +33,8 @@ pub(crate) enum Incoming {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) from: Jid,
+    /// The component, or a name below it; the answer comes from there.
+    to: Jid,
     pub(crate) id: String,
     pub(crate) query: Query,
 }
@@ -95,7 +97,8 @@ impl Incoming {
             ("iq", Some("get" | "set")) => {
                 let id = element.attr("id")?.to_owned();
                 let query = if damaged { Query::Malformed } else { Query::read(&from, &element) };
-                Some(Self::Request(Request { from, id, query }))
+                let to = element.attr("to")?.parse().ok()?;
+                Some(Self::Request(Request { from, to, id, query }))
             }
             ("iq", Some("result")) => {
                 Some(Self::Answer(Answer { from, id: element.attr("id")?.to_owned(), error: None }))
@@ -179,12 +182,8 @@ pub(crate) fn error(kind: ErrorType, condition: DefinedCondition, text: &str) ->
 }
 
 /// Completes an answer to `request`.
-pub(crate) fn answer(
-    component: &BareJid,
-    request: &Request,
-    answer: Result<Option<Element>, StanzaError>,
-) -> Element {
-    let (id, to, from) = (request.id.clone(), Some(request.from.clone()), Some(component.clone().into()));
+pub(crate) fn answer(request: &Request, answer: Result<Option<Element>, StanzaError>) -> Element {
+    let (id, to, from) = (request.id.clone(), Some(request.from.clone()), Some(request.to.clone()));
     let iq = match answer {
         Ok(payload) => Iq::Result { id, to, from, payload },
         Err(error) => Iq::Error { id, to, from, error, payload: None },

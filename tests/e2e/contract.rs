@@ -8,7 +8,7 @@ use e2e::folder;
 use embedded::Database;
 use futures::future::join_all;
 use push::message::Wishes;
-use push::ports::{Delivery, QueueReader, QueueWriter, Registrations, Settlement};
+use push::ports::{Delivery, QueueReader, QueueWriter, Registrations, Revocation, Settlement};
 use push::{
     Application, Body, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Target, Ttl,
     Urgency,
@@ -103,12 +103,13 @@ async fn a_revocation_ends_this_life_and_no_other<B: Backend>() {
     let first = backend.register(target("juliet", "a"), at(0), WEEK).await.unwrap();
     let id = first.target.registration_id();
     let other_epoch = Epoch::from_seconds(first.epoch.as_seconds() + 1);
-    assert!(!backend.revoke(id, other_epoch, at(1)).await.unwrap());
-    assert!(!backend.revoke(RegistrationId::from_bytes([0; 16]), first.epoch, at(1)).await.unwrap());
+    assert_eq!(backend.revoke(id, other_epoch, at(1)).await.unwrap(), Revocation::OverBefore);
+    let unknown = RegistrationId::from_bytes([0; 16]);
+    assert_eq!(backend.revoke(unknown, first.epoch, at(1)).await.unwrap(), Revocation::OverBefore);
     assert!(!backend.find(id).await.unwrap().unwrap().revoked);
 
-    assert!(backend.revoke(id, first.epoch, at(1)).await.unwrap());
-    assert!(!backend.revoke(id, first.epoch, at(1)).await.unwrap(), "once is enough");
+    assert_eq!(backend.revoke(id, first.epoch, at(1)).await.unwrap(), Revocation::Revoked);
+    assert_eq!(backend.revoke(id, first.epoch, at(1)).await.unwrap(), Revocation::OverBefore);
     assert!(backend.find(id).await.unwrap().unwrap().revoked);
     let second = backend.register(target("juliet", "a"), at(1), WEEK).await.unwrap();
     assert!(second.epoch > first.epoch && !second.revoked);
@@ -119,8 +120,8 @@ async fn a_renewal_after_the_question_outlives_the_answer<B: Backend>() {
     let first = backend.register(target("juliet", "a"), at(0), WEEK).await.unwrap();
     let id = first.target.registration_id();
     backend.register(target("juliet", "a"), at(10), WEEK).await.unwrap();
-    assert!(!backend.revoke(id, first.epoch, at(9)).await.unwrap());
-    assert!(backend.revoke(id, first.epoch, at(10)).await.unwrap());
+    assert_eq!(backend.revoke(id, first.epoch, at(9)).await.unwrap(), Revocation::Renewed);
+    assert_eq!(backend.revoke(id, first.epoch, at(10)).await.unwrap(), Revocation::Revoked);
 }
 
 async fn registrations_at_once_agree<B: Backend>() {

@@ -124,7 +124,7 @@ pub(crate) fn namespaces() -> Vec<Hostile> {
 pub(crate) fn refused_by_the_parser() -> Vec<Hostile> {
     vec![
         get("a carriage return in an attribute", "<a xmlns='b' c='d&#13;e'/>", Error("service-unavailable")),
-        get("xml as a prefix", "<xml:a/>", Error("service-unavailable")),
+        get("xml as a prefix", "<xml:a/>", Error("bad-request")),
         hostile(
             "a carriage return in an id",
             format!("<iq type='get' id='ID&#13;' to='TO'>{PING}</iq>"),

@@ -65,7 +65,8 @@ async fn a_port_for_http_is_named() {
     let http = format!("127.0.0.1:{}", free_port());
     let builder = Upwire::on(server).set("UPWIRE_ADMIN_LISTEN", &http).set("UPWIRE_XMPP_SERVER", &http);
     let mut upwire = builder.start();
-    goes_on_trying(&mut upwire, "unexpected", "UPWIRE_XMPP_SERVER is the port for components").await;
+    goes_on_trying(&mut upwire, "what came is not XML", "UPWIRE_XMPP_SERVER is the port for components")
+        .await;
 }
 
 #[tokio::test]

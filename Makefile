@@ -61,8 +61,8 @@ e2e: test-needs binary
 	cargo test --locked --package e2e -- $(ONLY)
 
 bench: test-needs
-	cargo build --locked --release --package cli
-	cargo bench --locked --package e2e -- $(ARGS)
+	cargo build --locked --release --package cli --package e2e --bins --benches
+	cargo bench --locked --package cli --package e2e --bench bench -- $(ARGS)
 
 # Gates.
 

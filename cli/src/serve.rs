@@ -25,7 +25,7 @@ mod admin;
 mod options;
 
 /// How long requests that are under way at a stop may take, and with them everything else.
-const STOP_TIMEOUT: Duration = Duration::from_secs(12);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The database's name for the secret that is made when none is given.
 const KEPT_SECRET: &str = "secret";
 
@@ -96,13 +96,15 @@ async fn wait(tasks: &mut JoinSet<anyhow::Result<()>>, stop: &CancellationToken)
         outcome
     };
     timeout(STOP_TIMEOUT, rest).await.unwrap_or_else(|_| {
-        tracing::warn!("requests that were still under way were cut off");
+        tracing::warn!("what was still under way after ten seconds was cut off; pushes with a 201 are kept");
         Ok(())
     })
 }
 
 async fn listen(address: SocketAddr, variable: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({variable})"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: stop what does, or set {variable} to another port")
+    })
 }
 
 async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> anyhow::Result<()> {

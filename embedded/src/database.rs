@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -106,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) backlog: Mutex<Backlog>,
     /// Rows in the queue.
     pub(crate) depth: AtomicU64,
+    /// Whether the last commit stands. While none does, nothing is handed on before its own.
+    pub(crate) commits: AtomicBool,
     /// What the next row of the queue is called.
     pub(crate) next_seq: AtomicI64,
     /// Rung when something may have become due.
@@ -154,15 +156,17 @@ impl Database {
             reader: Mutex::new(reader),
             backlog: Mutex::default(),
             depth: AtomicU64::new(depth),
+            commits: AtomicBool::new(true),
             next_seq: AtomicI64::new(last_seq + 1),
             arrivals: Notify::new(),
         });
+        let shared_by_writer = Arc::clone(&shared);
         let (sender, writes) = mpsc::channel(WRITES_WAITING_MAX);
         let file = |cause| OpenError::File { path: path.to_owned(), cause };
         let clock = runtime::Builder::new_current_thread().enable_time().build().map_err(file)?;
         thread::Builder::new()
             .name("upwire-writer".into())
-            .spawn(move || clock.block_on(write_until_closed(writer, writes, &lock)))
+            .spawn(move || clock.block_on(write_until_closed(writer, writes, &shared_by_writer, &lock)))
             .map_err(file)?;
         Ok(Self { writer: sender, shared })
     }
@@ -306,15 +310,23 @@ fn lay_out(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 /// The writer thread: ends when every [`Database`] is gone, and gives up the lock with that.
-async fn write_until_closed(mut connection: Connection, mut writes: mpsc::Receiver<Write>, _lock: &File) {
+async fn write_until_closed(
+    mut connection: Connection,
+    mut writes: mpsc::Receiver<Write>,
+    shared: &Shared,
+    _lock: &File,
+) {
     let mut group = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
     let mut after = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
     while writes.recv_many(&mut group, WRITES_PER_COMMIT_MAX).await > 0 {
         let _ = timeout(LINGER, gather_until_hasty(&mut writes, &mut group)).await;
         let commit = commit(&mut connection, group.drain(..), &mut after).map_err(|error| error.to_string());
         if let Err(error) = &commit {
-            tracing::error!(%error, "the database did not take a commit");
+            tracing::error!(%error, "the database did not take a commit; is the disk full?");
+            // The log may be what fills the disk: copied back, its room serves the deletions that wait.
+            let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
+        shared.commits.store(commit.is_ok(), Ordering::Relaxed);
         for after in after.drain(..) {
             after(&commit);
         }

@@ -87,7 +87,8 @@ impl QueueWriter for Database {
             let seq = shared.next_seq.fetch_add(1, Ordering::Relaxed);
             connection.prepare_cached(SEND)?.execute(params![seq, due_at, entry])?;
             let delivery = Delivery { receipt: seq, attempts: 0, message };
-            let offered = unpoisoned(&shared.backlog).offer(delivery, now());
+            let commits = shared.commits.load(Ordering::Relaxed);
+            let offered = commits && unpoisoned(&shared.backlog).offer(delivery, now());
             if offered {
                 shared.arrivals.notify_one();
             }

@@ -6,7 +6,7 @@ use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use push::{
-    Epoch, RegistrationId,
+    Epoch, PushMessage, RegistrationId,
     ports::{Delivery, QueueReader, Registrations, Revocation, Settlement, Unavailable},
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -49,8 +49,9 @@ fn backoff() -> ExponentialBuilder {
 }
 
 /// Receives while there is room, until `stop`.
-pub(crate) async fn receive<Q: QueueReader>(
+pub(crate) async fn receive<Q: QueueReader, R: Registrations>(
     queue: Q,
+    registrations: R,
     room: Arc<Semaphore>,
     deliveries: mpsc::Sender<Delivery<Q::Receipt>>,
     stop: CancellationToken,
@@ -68,7 +69,10 @@ pub(crate) async fn receive<Q: QueueReader>(
             let receive = || queue.receive(max);
             let received = receive.retry(backoff()).notify(report).await.unwrap_or_default();
             room.add_permits(max - received.len());
-            for delivery in received {
+            for mut delivery in received {
+                if delivery.attempts > 0 {
+                    follow(&registrations, &mut delivery.message).await;
+                }
                 if deliveries.send(delivery).await.is_err() {
                     return;
                 }
@@ -76,6 +80,15 @@ pub(crate) async fn receive<Q: QueueReader>(
         }
     };
     stop.run_until_cancelled(receiving).await;
+}
+
+/// Sends a push that failed before to where its distributor has registered since.
+async fn follow<R: Registrations>(registrations: &R, message: &mut PushMessage) {
+    match registrations.find(message.registration).await {
+        Ok(Some(registration)) => message.recipient = registration.target.recipient,
+        Ok(None) => {}
+        Err(error) => report(&error, Duration::ZERO),
+    }
 }
 
 /// Makes fates durable in batches, until there are no more to come.

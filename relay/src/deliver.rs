@@ -46,8 +46,8 @@ const RETRY_DELAY_MAX: TimeDelta = TimeDelta::minutes(5);
 const LAST_RETRY_MARGIN: TimeDelta = TimeDelta::seconds(1);
 /// How often overdue answers are looked for.
 const OVERDUE_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a stopping relay waits for answers.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stopping relay waits for answers; settling and closing the stream come after it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// Most events and deliveries taken at once, before anything is sent.
 const BATCH_MAX: usize = 128;
 
@@ -132,7 +132,8 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             Err(Refused::Slow(delivery)) => self.put_off(delivery),
             Err(Refused::LineFull(delivery, turn)) => {
                 let turn = TimeDelta::from_std(turn).unwrap_or(RETRY_DELAY_MAX);
-                self.settle(Fate::Postponed(delivery.receipt, clock::now() + turn));
+                let at = (clock::now() + turn).min(delivery.message.expires_at - LAST_RETRY_MARGIN);
+                self.settle(Fate::Postponed(delivery.receipt, at));
             }
         }
     }

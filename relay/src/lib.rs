@@ -98,7 +98,13 @@ impl<R: Registrations, Q: QueueReader> Relay<R, Q> {
         // They end one after the other: receiving and delivery by `stop`, and each further one when
         // the channel that it reads is closed.
         let mut tasks = JoinSet::new();
-        tasks.spawn(consume::receive(self.queue.clone(), Arc::clone(&room), deliveries, stop.clone()));
+        tasks.spawn(consume::receive(
+            self.queue.clone(),
+            self.registrations.clone(),
+            Arc::clone(&room),
+            deliveries,
+            stop.clone(),
+        ));
         tasks.spawn(dispatcher.run(stop.clone()));
         tasks.spawn(registrar.answer_all(requests_in, replies));
         tasks.spawn(consume::settle(self.queue, self.registrations, room, fates_in));

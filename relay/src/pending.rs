@@ -26,6 +26,10 @@ const SENT_MAX: usize = 4 * IN_FLIGHT_MAX;
 const LINE_MAX: usize = 512;
 /// How far apart the answers of a JID are taken to be before they are known.
 const ANSWER_INTERVAL_INITIAL: Duration = Duration::from_millis(5);
+/// The most that one pause adds to what is known: it may have been the server's, or the stream's.
+const ANSWER_INTERVAL_MAX: Duration = Duration::from_millis(50);
+/// The longest that a push waits for its turn: what is known may be wrong.
+const TURN_MAX: Duration = Duration::from_secs(10);
 /// A JID whose oldest push has been unanswered for so long holds up nobody else: its line goes back
 /// to the queue, and its place in flight is given up when all places are taken.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
@@ -211,6 +215,7 @@ impl<Receipt> Pending<Receipt> {
         let jids: Vec<FullJid> = self.recipients.keys().cloned().collect();
         for jid in jids {
             if let Some(recipient) = self.recipients.get_mut(&jid) {
+                recipient.answered_at = None;
                 for id in recipient.in_flight.drain(..).rev() {
                     if let Some(push) = self.in_flight.remove(&id) {
                         recipient.line.push_front(push.delivery);
@@ -301,7 +306,8 @@ impl<Receipt> Recipient<Receipt> {
 
     fn note_answer(&mut self, now: Instant) {
         if let Some(last) = self.answered_at.filter(|_| !self.line.is_empty()) {
-            self.answer_interval = (self.answer_interval * 7 + now.duration_since(last)) / 8;
+            let interval = now.duration_since(last).min(ANSWER_INTERVAL_MAX);
+            self.answer_interval = (self.answer_interval * 7 + interval) / 8;
         }
         self.answered_at = Some(now);
     }
@@ -310,7 +316,8 @@ impl<Receipt> Recipient<Receipt> {
     /// than the one before, so that they come back in order, and rather too early than too late.
     fn take_turn(&mut self, now: Instant) -> Duration {
         let step = self.answer_interval / 2;
-        self.last_turn = self.last_turn.max(now + step * LINE_MAX as u32) + step;
+        let turn = self.last_turn.max(now + step * LINE_MAX as u32) + step;
+        self.last_turn = turn.min(now + TURN_MAX);
         self.last_turn.duration_since(now)
     }
 

@@ -169,7 +169,23 @@ async fn only_what_comes_later_arrives(upwire: &Upwire, phone: &Phone, endpoint:
     assert_eq!(phone.pushes().len(), 1);
 }
 
+async fn a_push_follows_its_phone_to_another_resource(server: &XmppServer) {
+    let upwire = Upwire::on(server).start_ready().await;
+    let user = server.user().await;
+    let phone = Phone::connect(server, &user, "one").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    phone.disconnect().await;
+    assert_eq!(http::post(&endpoint, "for whoever it is now").await.status, 201);
+    upwire.metric_reaches("upwire_pushes_retried_total", 1.0).await;
+
+    let phone = Phone::connect(server, &user, "another").await;
+    assert_eq!(phone.endpoint(&upwire.component.jid, "app").await, endpoint);
+    assert_eq!(phone.next_push(SOON).await.body, b"for whoever it is now");
+    upwire.queue_empties().await;
+}
+
 on_each_server!(
+    a_push_follows_its_phone_to_another_resource,
     a_text_arrives_and_is_acknowledged,
     every_size_and_every_byte_arrive_exactly,
     slixmpp_gets_its_pushes_and_acknowledges_them,

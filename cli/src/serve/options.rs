@@ -18,6 +18,7 @@ const SECRET: &str = "UPWIRE_SECRET";
 const COMPONENT: &str = "UPWIRE_COMPONENT";
 const COMPONENT_SECRET: &str = "UPWIRE_COMPONENT_SECRET";
 const PUBLIC_URL: &str = "UPWIRE_PUBLIC_URL";
+const ACL: &str = "UPWIRE_ACL";
 const MAX_TTL: &str = "UPWIRE_MAX_TTL";
 
 /// Endpoints stay under 512 bytes (protocol.md §2); the token and its path take 61.
@@ -65,7 +66,7 @@ pub(crate) struct Options {
 
     /// Who may register: domains and bare JIDs, comma-separated, or * for everyone [default: the
     /// component's parent domain]
-    #[arg(long, value_name = "LIST", env = "UPWIRE_ACL")]
+    #[arg(long, value_name = "LIST", env = ACL)]
     acl: Option<AccessList>,
 
     /// The SQLite file; made if it is missing
@@ -152,13 +153,22 @@ impl Options {
         if let Some(Err(error)) = secret.as_ref().map(|list| Secrets::parse(reveal(list))) {
             return Err(ConfigurationError::new(SECRET, error.to_string(), "make one with `upwire keygen`"));
         }
+        let access = self.acl.unwrap_or_else(|| AccessList::parent_domain(&component));
+        if access == AccessList::Only(Vec::new()) {
+            let problem = format!("is missing, and {component} has no parent domain");
+            return Err(ConfigurationError::new(
+                ACL,
+                problem,
+                "set it to the domains and JIDs that may register, or *",
+            ));
+        }
         if self.default_ttl > self.max_ttl {
             let problem = format!("{} is less than UPWIRE_DEFAULT_TTL, {}", self.max_ttl, self.default_ttl);
             return Err(ConfigurationError::new(MAX_TTL, problem, "raise the one or lower the other"));
         }
         Ok(Settings {
             public_url,
-            access: self.acl.unwrap_or_else(|| AccessList::parent_domain(&component)),
+            access,
             account: ComponentAccount {
                 component,
                 secret: reveal(&component_secret).to_owned(),
@@ -199,6 +209,9 @@ fn public_url(text: &str) -> Result<Url, String> {
     {
         return Err(format!("it has more than scheme, host, port and path; {example}"));
     }
+    if url.path().contains([':', '*', '{', '}', '%']) {
+        return Err(format!("its path has more than letters, digits, and -._~/; {example}"));
+    }
     if url.as_str().len() > PUBLIC_URL_BYTES_MAX {
         return Err(format!(
             "it has more than {PUBLIC_URL_BYTES_MAX} bytes, and endpoints must stay under 512"
@@ -235,9 +248,16 @@ mod tests {
     fn a_public_url_is_scheme_host_port_and_path() {
         assert_eq!(public_url("https://push.example.com").unwrap().as_str(), "https://push.example.com/");
         assert!(public_url("http://127.0.0.1:8080/up/").is_ok());
-        for wrong in
-            ["push.example.com", "ftp://a", "https://a/?q", "https://u@a/", "https://a/#f", "mailto:a@b"]
-        {
+        for wrong in [
+            "push.example.com",
+            "ftp://a",
+            "https://a/?q",
+            "https://u@a/",
+            "https://a/#f",
+            "mailto:a@b",
+            "https://a/:b/*c",
+            "https://a/{b}",
+        ] {
             assert!(public_url(wrong).is_err(), "{wrong}");
         }
         assert!(public_url(&format!("https://a/{}", "x".repeat(450))).is_err());

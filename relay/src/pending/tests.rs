@@ -234,3 +234,23 @@ proptest! {
         prop_assert_eq!(rest.len() + taken, admitted as usize);
     }
 }
+
+#[test]
+fn an_outage_does_not_put_pushes_off_for_long() {
+    let (mut pending, mut now) = (Pending::new(), Instant::now());
+    admit_all(&mut pending, HOT, 0..LINE_MAX as u32, now);
+    for number in 0..10 {
+        send_all(&mut pending, now);
+        let id = delivery(HOT, number).message.id;
+        assert!(pending.answered(id, &HOT.parse().unwrap(), now).is_some());
+        now += Duration::from_secs(60);
+        if number == 5 {
+            pending.stream_ended();
+        }
+    }
+    for number in 1000..5000 {
+        if let Err(Refused::LineFull(_, turn)) = pending.admit(delivery(HOT, number), now) {
+            assert!(turn <= TURN_MAX, "{turn:?}");
+        }
+    }
+}

@@ -12,6 +12,15 @@ async fn phone(server: &XmppServer, upwire: &Upwire) -> (Phone, String) {
     (phone, endpoint)
 }
 
+async fn with_an_unanswered_push(server: &XmppServer) -> (Upwire, Phone) {
+    let upwire = Upwire::on(server).start_ready().await;
+    let (phone, endpoint) = phone(server, &upwire).await;
+    phone.set_answer(Answer::Silent);
+    assert_eq!(http::post(&endpoint, "unanswered").await.status, 201);
+    phone.next_push(SOON).await;
+    (upwire, phone)
+}
+
 async fn a_stop_in_mid_load_exits_0_and_loses_nothing(server: &XmppServer) {
     let mut upwire = Upwire::on(server).start_ready().await;
     let (phone, endpoint) = phone(server, &upwire).await;
@@ -55,11 +64,7 @@ async fn a_stop_takes_the_answers_to_what_is_in_flight(server: &XmppServer) {
 }
 
 async fn a_silent_phone_does_not_hold_up_a_stop_for_ever(server: &XmppServer) {
-    let mut upwire = Upwire::on(server).start_ready().await;
-    let (phone, endpoint) = phone(server, &upwire).await;
-    phone.set_answer(Answer::Silent);
-    assert_eq!(http::post(&endpoint, "unanswered").await.status, 201);
-    phone.next_push(SOON).await;
+    let (mut upwire, phone) = with_an_unanswered_push(server).await;
     upwire.terminate();
     assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0), "after its ten seconds");
 
@@ -71,11 +76,7 @@ async fn a_silent_phone_does_not_hold_up_a_stop_for_ever(server: &XmppServer) {
 }
 
 async fn a_second_signal_stops_at_once(server: &XmppServer) {
-    let mut upwire = Upwire::on(server).start_ready().await;
-    let (phone, endpoint) = phone(server, &upwire).await;
-    phone.set_answer(Answer::Silent);
-    assert_eq!(http::post(&endpoint, "unanswered").await.status, 201);
-    phone.next_push(SOON).await;
+    let (mut upwire, _phone) = with_an_unanswered_push(server).await;
     upwire.terminate();
     upwire.log_line(&["stopping"]).await;
     upwire.interrupt();

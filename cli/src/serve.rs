@@ -58,7 +58,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         registrations: database.clone(),
         queue: database,
         secrets,
-        public_url: settings.public_url,
+        public_url: Some(settings.public_url),
         default_ttl: settings.default_ttl,
         max_ttl: settings.max_ttl,
     });

@@ -77,7 +77,7 @@ impl Backlog {
 
 impl QueueWriter for Database {
     async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
-        let entry = serde_json::to_vec(&message).map_err(Unavailable::new)?;
+        let entry = message.to_entry().into_bytes();
         let due_at = message.accepted_at.timestamp_millis();
         let shared = self.shared().clone();
         let on_commit = shared.clone();
@@ -198,7 +198,7 @@ fn claim_due(
         let (attempts, bytes): (u32, Vec<u8>) =
             entry.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
         backlog.claimed.insert(seq);
-        match serde_json::from_slice(&bytes) {
+        match PushMessage::from_entry(&bytes) {
             Ok(message) => deliveries.push(Delivery { receipt: seq, attempts, message }),
             // Left in the file, claimed, for the version that wrote it: it blocks nothing.
             Err(error) => tracing::error!(seq, %error, "a queue entry cannot be read, and is passed over"),

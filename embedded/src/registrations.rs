@@ -3,14 +3,14 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
     Application, Epoch, Instance, Registration, RegistrationId, Target,
-    ports::{Registrations, Revocation, Unavailable},
+    ports::{Consistency, Registrations, Renewal, Revocation, Unavailable},
 };
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
 
 use crate::Database;
 
 impl Registrations for Database {
-    async fn find(&self, id: RegistrationId) -> Result<Option<Registration>, Unavailable> {
+    async fn find(&self, id: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
         self.read(|connection| find(connection, id))
     }
 
@@ -19,9 +19,16 @@ impl Registrations for Database {
         target: Target,
         now: DateTime<Utc>,
         lifetime: TimeDelta,
+        renewal: Renewal,
     ) -> Result<Registration, Unavailable> {
         self.write(move |connection| {
             let current = find(connection, target.registration_id())?;
+            if let Some(row) = &current
+                && renewal == Renewal::WhereNeeded
+                && !row.needs_renewal(&target, now, lifetime)
+            {
+                return Ok(row.clone());
+            }
             let registration = Registration::renew(current.as_ref(), target, now, lifetime);
             store(connection, &registration)?;
             Ok(registration)

@@ -13,6 +13,7 @@ use push::{
     Secrets, Ttl,
     ports::{QueueWriter, Registrations},
 };
+use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
 pub use rejection::Rejection;
@@ -40,17 +41,23 @@ pub struct Ingress<R, Q> {
     /// The secrets that endpoints were signed with.
     pub secrets: Secrets,
     /// Where application servers reach this ingress; the push message resources are named below it.
-    pub public_url: Url,
+    /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
+    pub public_url: Option<Url>,
     /// How long a push without `TTL` is kept.
     pub default_ttl: Ttl,
     /// The longest that any push is kept.
     pub max_ttl: Ttl,
 }
 
+/// An extension of a request: where its sender reached this ingress, for one that was not told.
+#[derive(Debug, Clone)]
+pub struct PublicUrl(pub Url);
+
 /// The routes of the ingress, at the root and, where the public URL has a path, below that too:
 /// whether a reverse proxy strips the path is its own affair.
 pub fn router<R: Registrations, Q: QueueWriter>(ingress: Ingress<R, Q>) -> Router {
-    let prefix = ingress.public_url.path().trim_end_matches('/').to_owned();
+    let path = ingress.public_url.as_ref().map_or("", |url| url.path());
+    let prefix = path.trim_end_matches('/').to_owned();
     let push_resource = post(push_resource::push::<R, Q>)
         .get(push_resource::discover::<R, Q>)
         .options(cors::preflight)
@@ -58,5 +65,8 @@ pub fn router<R: Registrations, Q: QueueWriter>(ingress: Ingress<R, Q>) -> Route
     let routes =
         Router::new().route(&format!("/{PUSH_PATH}/{{token}}"), push_resource).with_state(Arc::new(ingress));
     let routes = if prefix.is_empty() { routes } else { routes.clone().nest(&prefix, routes) };
-    routes.fallback(rejection::not_found).layer(middleware::map_response(cors::expose))
+    routes
+        .fallback(rejection::not_found)
+        .layer(CatchPanicLayer::custom(rejection::after_a_panic))
+        .layer(middleware::map_response(cors::expose))
 }

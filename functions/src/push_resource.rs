@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     body::Body as HttpBody,
-    extract::{FromRequest, FromRequestParts, Path, Request, State},
+    extract::{Extension, FromRequest, FromRequestParts, Path, Request, State},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -14,12 +14,12 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use push::{
     Body, Epoch, MessageId, PushMessage, Registration, RegistrationId,
     message::{BODY_BYTES_MAX, Wishes},
-    ports::{QueueWriter, Registrations, Unavailable},
+    ports::{Consistency, QueueWriter, Registrations, Unavailable},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{ACCEPTED, Ingress, Rejection, parameters::Parameters};
+use crate::{ACCEPTED, Ingress, PublicUrl, Rejection, parameters::Parameters};
 
 /// The longest that store and queue together may take: a gateway bans a host that needs more than
 /// two seconds (protocol.md §2).
@@ -76,13 +76,16 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter>(
     State(ingress): State<Arc<Ingress<R, Q>>>,
     endpoint: Endpoint,
     parameters: Parameters,
+    reached_at: Option<Extension<PublicUrl>>,
     PushBody(body): PushBody,
 ) -> Result<Response, Rejection> {
     let accepted = timeout(ACCEPT_TIMEOUT, ingress.accept(&endpoint, parameters, body)).await;
     let message = accepted.map_err(|_| ingress.unavailable(&Unavailable::new("no answer in time")))??;
     metrics::counter!(ACCEPTED).increment(1);
     let kept = (message.expires_at - message.accepted_at).num_seconds();
-    let location = format!("{}/message/{}", ingress.public_url.as_str().trim_end_matches('/'), message.id);
+    let base = ingress.public_url.as_ref().or(reached_at.as_ref().map(|Extension(PublicUrl(url))| url));
+    let base = base.map_or("", |url| url.as_str().trim_end_matches('/'));
+    let location = format!("{base}/message/{}", message.id);
     let headers = [("location", location), ("ttl", kept.to_string())];
     Ok((StatusCode::CREATED, headers, HttpBody::empty()).into_response())
 }
@@ -94,11 +97,12 @@ impl<R: Registrations, Q: QueueWriter> Ingress<R, Q> {
         parameters: Parameters,
         body: Body,
     ) -> Result<PushMessage, Rejection> {
-        let registration =
-            self.registrations.find(endpoint.id).await.map_err(|error| self.unavailable(&error))?;
         let now = now();
-        let lives = |row: &Registration| row.epoch == endpoint.epoch && row.lives(now);
-        let registration = registration.filter(lives).ok_or(Rejection::Gone)?;
+        let registration = match self.find(endpoint, Consistency::Eventual, now).await? {
+            Some(registration) => registration,
+            // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
+            None => self.find(endpoint, Consistency::Strong, now).await?.ok_or(Rejection::Gone)?,
+        };
         let wishes = Wishes {
             ttl: parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl),
             urgency: parameters.urgency,
@@ -107,6 +111,18 @@ impl<R: Registrations, Q: QueueWriter> Ingress<R, Q> {
         let message = PushMessage::new(random_id()?, &registration, wishes, body, now);
         self.queue.send(message.clone()).await.map_err(|error| self.unavailable(&error))?;
         Ok(message)
+    }
+
+    /// The registration of an endpoint, if it lives.
+    async fn find(
+        &self,
+        endpoint: &Endpoint,
+        consistency: Consistency,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Registration>, Rejection> {
+        let row = self.registrations.find(endpoint.id, consistency).await;
+        let lives = |row: &Registration| row.epoch == endpoint.epoch && row.lives(now);
+        Ok(row.map_err(|error| self.unavailable(&error))?.filter(lives))
     }
 
     fn unavailable(&self, error: &Unavailable) -> Rejection {

@@ -1,5 +1,7 @@
 //! Why a request was refused, and the one match from that to the wire.
 
+use std::any::Any;
+
 use axum::{
     Json,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -37,6 +39,8 @@ pub enum Rejection {
     Unavailable,
     /// The resource has no such method.
     MethodNotAllowed,
+    /// A defect of ours ended the request.
+    Panicked,
 }
 
 /// What the queue or the store is given to recover before a sender tries again.
@@ -68,6 +72,7 @@ impl Rejection {
             Self::UnreadableHeader => "unreadable_header",
             Self::Unavailable => "unavailable",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::Panicked => "panicked",
         }
     }
 
@@ -82,6 +87,7 @@ impl Rejection {
             Self::BodyInterrupted => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -98,6 +104,7 @@ impl Rejection {
             Self::UnreadableHeader => "Unreadable header",
             Self::Unavailable => "Try again shortly",
             Self::MethodNotAllowed => "Method not allowed",
+            Self::Panicked => "A defect of the server",
         }
     }
 
@@ -118,6 +125,7 @@ impl Rejection {
                                   Nothing is wrong with the endpoint."
                 .into(),
             Self::MethodNotAllowed => format!("An endpoint answers {ALLOWED_METHODS}."),
+            Self::Panicked => "The push was perhaps not accepted. Nothing is wrong with the endpoint.".into(),
         }
     }
 
@@ -146,6 +154,12 @@ impl IntoResponse for Rejection {
         headers.extend(self.header());
         response
     }
+}
+
+/// What a panic costs: one 500, and no other request. The panic hook has said what happened and where.
+pub(crate) fn after_a_panic(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a request ended in a panic");
+    Rejection::Panicked.into_response()
 }
 
 /// Any path that is not ours.

@@ -176,25 +176,37 @@ impl Topic {
 
 /// The version of a queue entry's JSON; another one does not deserialize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "u8", try_from = "u8")]
+#[serde(into = "u64", try_from = "u64")]
 struct EntryVersion;
 
-impl From<EntryVersion> for u8 {
+impl From<EntryVersion> for u64 {
     fn from(_: EntryVersion) -> Self {
         1
     }
 }
 
-impl TryFrom<u8> for EntryVersion {
-    type Error = String;
+impl TryFrom<u64> for EntryVersion {
+    type Error = &'static str;
 
-    fn try_from(version: u8) -> Result<Self, String> {
-        if version == u8::from(Self) {
-            Ok(Self)
-        } else {
-            Err(format!("a queue entry of unknown version {version}"))
-        }
+    fn try_from(version: u64) -> Result<Self, &'static str> {
+        if version == u64::from(Self) { Ok(Self) } else { Err("unknown version") }
     }
+}
+
+/// Why a queue entry cannot be read. It shows nothing of the entry: that holds an address and a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadEntry {
+    /// A version of Upwire that this one does not know wrote it.
+    #[error("the entry is of version {0}, which this version of Upwire does not know")]
+    UnknownVersion(u64),
+    /// It is no entry of Upwire's.
+    #[error("the entry is malformed at line {line}, column {column}")]
+    Malformed {
+        /// From 1.
+        line: usize,
+        /// In bytes.
+        column: usize,
+    },
 }
 
 /// One push on its way, with all that its delivery needs: the relay reads nothing else. Its JSON
@@ -269,6 +281,30 @@ impl PushMessage {
         }
     }
 
+    /// The queue's entry: JSON.
+    ///
+    /// # Panics
+    /// Never: every part of a push is text or a number.
+    #[must_use]
+    pub fn to_entry(&self) -> String {
+        serde_json::to_string(self).expect("a push has no map and nothing that fails to serialize")
+    }
+
+    /// Reads a queue's entry.
+    ///
+    /// # Errors
+    /// [`BadEntry`], if another version wrote it or nobody did.
+    pub fn from_entry(entry: &[u8]) -> Result<Self, BadEntry> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            v: u64,
+        }
+        serde_json::from_slice(entry).map_err(|error| match serde_json::from_slice(entry) {
+            Ok(Versioned { v }) if EntryVersion::try_from(v).is_err() => BadEntry::UnknownVersion(v),
+            _ => BadEntry::Malformed { line: error.line(), column: error.column() },
+        })
+    }
+
     /// Whether it must not be delivered any more.
     #[must_use]
     pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
@@ -335,15 +371,15 @@ mod tests {
     #[test]
     fn an_entry_reads_back_and_one_of_another_version_does_not() {
         let entry = r#"{"v":1,"id":"AAAAAAAAAAAAAAAAAAAAAA","registration":"00000000000000000000000000000007","epoch":5,"recipient":"juliet@example.com/phone","application":"bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=","instance":"EtD/1XPLmoIph7W73CZ/uyv6FAnhEAXY1GySHX17vAw=","accepted_at":1800000000123,"expires_at":1800086400123,"urgency":"very-low","topic":"upd","body":"aGVsbG8="}"#;
-        let push: PushMessage = serde_json::from_str(entry).unwrap();
-        assert_eq!(serde_json::to_string(&push).unwrap(), entry);
-        let newer = entry.replacen("1", "2", 1);
-        assert!(
-            serde_json::from_str::<PushMessage>(&newer)
-                .unwrap_err()
-                .to_string()
-                .contains("unknown version 2")
-        );
+        let push = PushMessage::from_entry(entry.as_bytes()).unwrap();
+        assert_eq!(push.to_entry(), entry);
+        let newer = entry.replacen('1', "2", 1);
+        assert_eq!(PushMessage::from_entry(newer.as_bytes()), Err(BadEntry::UnknownVersion(2)));
+        assert_eq!(PushMessage::from_entry(br#"{"v":300,"x":1}"#), Err(BadEntry::UnknownVersion(300)));
+        for malformed in ["", "{", "null", "{\"v\":1}", &entry.replace("juliet@", "@")] {
+            let error = PushMessage::from_entry(malformed.as_bytes()).unwrap_err();
+            assert!(matches!(error, BadEntry::Malformed { .. }), "{malformed}");
+        }
     }
 
     proptest! {
@@ -351,6 +387,11 @@ mod tests {
         fn an_id_reads_back(bytes: [u8; 16]) {
             let id = MessageId::from_bytes(bytes);
             prop_assert_eq!(MessageId::parse(&id.to_string()), Some(id));
+        }
+
+        #[test]
+        fn any_bytes_are_an_entry_or_are_refused(bytes: Vec<u8>) {
+            let _ = PushMessage::from_entry(&bytes);
         }
 
         #[test]

@@ -25,21 +25,41 @@ impl fmt::Display for Unavailable {
 
 impl Error for Unavailable {}
 
+/// How fresh a row has to be. A store that has but one copy gives the freshest either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// It may be seconds old: cheaper, and enough to accept a push.
+    Eventual,
+    /// It shows every write that was durable before: whoever refuses for good asks so.
+    Strong,
+}
+
+/// Whether a renewal is written that changes little ([`Registration::needs_renewal`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// It is not: the row stands as it is, and costs nothing.
+    WhereNeeded,
+    /// It is, so that it outlives whatever was asked of the distributor before.
+    Always,
+}
+
 /// The registrations' store.
 pub trait Registrations: Clone + Send + Sync + 'static {
     /// The row of a registration, living or not.
     fn find(
         &self,
         id: RegistrationId,
+        consistency: Consistency,
     ) -> impl Future<Output = Result<Option<Registration>, Unavailable>> + Send;
 
     /// Stores what [`Registration::renew`] makes of the present row, atomically, and returns it
-    /// once it is durable.
+    /// once it is durable; or returns the present row, where `renewal` lets it stand.
     fn register(
         &self,
         target: Target,
         now: DateTime<Utc>,
         lifetime: TimeDelta,
+        renewal: Renewal,
     ) -> impl Future<Output = Result<Registration, Unavailable>> + Send;
 
     /// Ends a life because its application is gone, as the answer to a push sent at `asked_at` said.
@@ -111,4 +131,10 @@ pub trait QueueReader: Clone + Send + Sync + 'static {
         &self,
         settlements: Vec<Settlement<Self::Receipt>>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// Ends receiving: whatever was taken from the queue and not yet returned goes back at once, for
+    /// another process. What was returned is still to be settled.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }

@@ -18,6 +18,10 @@ const HASH_BYTES: usize = 32;
 /// an endpoint").
 const LAPSE_MARGIN: TimeDelta = TimeDelta::seconds(5);
 
+/// How long the row of a life that is over is kept, so that clocks which disagree by less still agree on
+/// which epochs have been given out.
+const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
+
 /// Why an `application` or `instance` attribute was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
@@ -246,6 +250,22 @@ impl Registration {
         Self { target, epoch, renewed_at: now, expires_at: now + lifetime, revoked: false }
     }
 
+    /// Whether registering `target` at `now` changes more than a few days of the row's life: one that
+    /// lives, for the same full JID and with more than half of its life left, does as it is.
+    #[must_use]
+    pub fn needs_renewal(&self, target: &Target, now: DateTime<Utc>, lifetime: TimeDelta) -> bool {
+        // A row from before the lifetime was shortened would promise more than is given now.
+        let left = self.expires_at - now;
+        !self.lives(now + LAPSE_MARGIN) || self.target != *target || left <= lifetime / 2 || left > lifetime
+    }
+
+    /// The second from which a row serves nothing any more and may be deleted: what is left of it then is
+    /// its epoch, and a new life begins at a greater one anyway.
+    #[must_use]
+    pub fn purge_at(&self) -> DateTime<Utc> {
+        self.expires_at + PURGE_AFTER
+    }
+
     /// Whether pushes are accepted at `now`.
     #[must_use]
     pub fn lives(&self, now: DateTime<Utc>) -> bool {
@@ -319,6 +339,20 @@ mod tests {
             let next = Registration::renew(Some(&revoked), revoked.target.clone(), now, WEEK);
             assert!(next.epoch > revoked.epoch, "within the same second, and with a clock that went back");
         }
+    }
+
+    #[test]
+    fn a_renewal_is_needed_for_another_jid_or_in_the_second_half_of_a_life() {
+        let row = first();
+        let same = &row.target;
+        assert!(!row.needs_renewal(same, at(0), WEEK));
+        assert!(!row.needs_renewal(same, at(0) + WEEK / 2 - TimeDelta::seconds(1), WEEK));
+        assert!(row.needs_renewal(same, at(0) + WEEK / 2, WEEK));
+        assert!(row.needs_renewal(same, at(0) + WEEK * 2, WEEK));
+        assert!(row.needs_renewal(same, at(0), WEEK * 3), "lives have become longer");
+        assert!(row.needs_renewal(same, at(0), WEEK / 2), "or shorter");
+        assert!(row.needs_renewal(&target("juliet@example.com/b"), at(0), WEEK));
+        assert!(Registration { revoked: true, ..first() }.needs_renewal(same, at(0), WEEK));
     }
 
     #[test]

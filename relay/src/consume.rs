@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use push::{
     Epoch, PushMessage, RegistrationId,
-    ports::{Delivery, QueueReader, Registrations, Revocation, Settlement, Unavailable},
+    ports::{Consistency, Delivery, QueueReader, Registrations, Revocation, Settlement, Unavailable},
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,8 @@ pub(crate) enum Fate<Receipt> {
         epoch: Epoch,
         asked_at: DateTime<Utc>,
         retry_at: DateTime<Utc>,
+        /// Dropped when the fate is decided.
+        undecided: Arc<()>,
     },
 }
 
@@ -80,11 +82,12 @@ pub(crate) async fn receive<Q: QueueReader, R: Registrations>(
         }
     };
     stop.run_until_cancelled(receiving).await;
+    queue.close().await;
 }
 
 /// Sends a push that failed before to where its distributor has registered since.
 async fn follow<R: Registrations>(registrations: &R, message: &mut PushMessage) {
-    match registrations.find(message.registration).await {
+    match registrations.find(message.registration, Consistency::Eventual).await {
         Ok(Some(registration)) => message.recipient = registration.target.recipient,
         Ok(None) => {}
         Err(error) => report(&error, Duration::ZERO),
@@ -114,7 +117,7 @@ async fn decide<Receipt, R: Registrations>(registrations: &R, fate: Fate<Receipt
         Fate::Done(receipt) => Settlement::Delete(receipt),
         Fate::Later(receipt, at) => Settlement::Release(receipt, at),
         Fate::Postponed(receipt, at) => Settlement::Postpone(receipt, at),
-        Fate::Revoke { receipt, registration, epoch, asked_at, retry_at } => {
+        Fate::Revoke { receipt, registration, epoch, asked_at, retry_at, undecided: _undecided } => {
             match registrations.revoke(registration, epoch, asked_at).await {
                 Ok(Revocation::Revoked) => {
                     metrics::counter!(REGISTRATIONS_REVOKED).increment(1);

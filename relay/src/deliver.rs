@@ -1,10 +1,17 @@
 //! Delivery: takes pushes from the queue to the stream, and their answers back to the queue.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::{counter, gauge, histogram};
-use push::{PushMessage, ports::Delivery};
+use push::{
+    PushMessage, RegistrationId,
+    ports::{Delivery, Renewal},
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -18,7 +25,7 @@ use crate::{
     consume::Fate,
     measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, RETRIED, REVOKED},
     pending::{InFlight, Pending, Refused},
-    stanza::{self, Answer, Condition, Incoming, Request},
+    stanza::{self, Answer, Condition, Incoming, Query, Request},
 };
 
 /// What becomes of a push by the answer to it (protocol.md §1, "Push").
@@ -48,6 +55,8 @@ const LAST_RETRY_MARGIN: TimeDelta = TimeDelta::seconds(1);
 const OVERDUE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a stopping relay waits for answers; settling and closing the stream come after it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// Notes of revocations; beyond it, those that are decided are dropped.
+const REVOKING_MAX: usize = 1024;
 /// Most events and deliveries taken at once, before anything is sent.
 const BATCH_MAX: usize = 128;
 
@@ -57,7 +66,7 @@ pub(crate) struct Channels<Receipt> {
     pub(crate) fates: mpsc::Sender<Fate<Receipt>>,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) pushes: mpsc::Sender<Outgoing>,
-    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) requests: mpsc::Sender<(Request, Renewal)>,
 }
 
 /// The delivery loop's state.
@@ -68,11 +77,20 @@ pub(crate) struct Dispatcher<Receipt> {
     pending: Pending<Receipt>,
     /// The stream that pushes can go out on now.
     session: Option<Session>,
+    /// The registrations that are being revoked: each fate holds its end until it is decided.
+    revoking: HashMap<RegistrationId, Weak<()>>,
 }
 
 impl<Receipt: Clone> Dispatcher<Receipt> {
     pub(crate) fn new(component: BareJid, ack_timeout: Duration, channels: Channels<Receipt>) -> Self {
-        Self { component, ack_timeout, channels, pending: Pending::new(), session: None }
+        Self {
+            component,
+            ack_timeout,
+            channels,
+            pending: Pending::new(),
+            session: None,
+            revoking: HashMap::new(),
+        }
     }
 
     /// Delivers until `stop`, then waits for what is in flight and gives the rest back.
@@ -120,10 +138,30 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     }
 
     fn pass_on(&self, request: Request) {
+        let renewal = match &request.query {
+            Query::Register(Ok(target)) if self.may_be_revoked(target.registration_id()) => Renewal::Always,
+            _ => Renewal::WhereNeeded,
+        };
         // Waiting for room here would hold up the answers to pushes; who asked asks again.
-        if self.channels.requests.try_send(request).is_err() {
+        if self.channels.requests.try_send((request, renewal)).is_err() {
             counter!(REQUESTS_DROPPED).increment(1);
         }
+    }
+
+    /// Whether the answer to something sent before may still revoke a registration: only a renewal
+    /// that is written outlives it.
+    fn may_be_revoked(&self, registration: RegistrationId) -> bool {
+        let undecided = |fate: &Weak<()>| fate.strong_count() > 0;
+        self.revoking.get(&registration).is_some_and(undecided) || self.pending.asks(registration)
+    }
+
+    fn revoking(&mut self, registration: RegistrationId) -> Arc<()> {
+        if self.revoking.len() >= REVOKING_MAX {
+            self.revoking.retain(|_, fate| fate.strong_count() > 0);
+        }
+        let undecided = Arc::new(());
+        self.revoking.insert(registration, Arc::downgrade(&undecided));
+        undecided
     }
 
     fn admit(&mut self, delivery: Delivery<Receipt>) {
@@ -176,13 +214,15 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                 counter!(REVOKED).increment(1);
                 let retry_at = clock::now() + RETRY_DELAY_MIN;
                 let PushMessage { registration, epoch, .. } = delivery.message;
-                self.settle(Fate::Revoke {
+                let fate = Fate::Revoke {
                     receipt: delivery.receipt,
                     registration,
                     epoch,
                     asked_at,
                     retry_at,
-                });
+                    undecided: self.revoking(registration),
+                };
+                self.settle(fate);
             }
             Outcome::Retry => self.retry(delivery),
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use push::{MessageId, PushMessage, ports::Delivery};
+use push::{MessageId, PushMessage, RegistrationId, ports::Delivery};
 use tokio::time::Instant;
 use tokio_xmpp::jid::{FullJid, Jid};
 
@@ -89,6 +89,11 @@ impl<Receipt> Pending<Receipt> {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Whether a push of this registration was sent and is unanswered.
+    pub(crate) fn asks(&self, registration: RegistrationId) -> bool {
+        self.in_flight.values().any(|push| push.delivery.message.registration == registration)
     }
 
     /// Puts a push in its recipient's line.

@@ -4,7 +4,10 @@ use std::{str::FromStr, sync::Arc};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures::{StreamExt, stream};
-use push::{Registration, Secrets, Target, ports::Registrations};
+use push::{
+    Registration, Secrets, Target,
+    ports::{Registrations, Renewal},
+};
 use tokio::sync::mpsc;
 use tokio_xmpp::{
     jid::{BareJid, Jid},
@@ -81,15 +84,19 @@ pub(crate) struct Registrar<R> {
 
 impl<R: Registrations> Registrar<R> {
     /// Answers until no more requests can come.
-    pub(crate) async fn answer_all(self, requests: mpsc::Receiver<Request>, replies: mpsc::Sender<Element>) {
+    pub(crate) async fn answer_all(
+        self,
+        requests: mpsc::Receiver<(Request, Renewal)>,
+        replies: mpsc::Sender<Element>,
+    ) {
         let registrar = Arc::new(self);
         let requests =
             stream::unfold(requests, async |mut requests| Some((requests.recv().await?, requests)));
         requests
-            .for_each_concurrent(CONCURRENT_MAX, |request| {
+            .for_each_concurrent(CONCURRENT_MAX, |(request, renewal)| {
                 let (registrar, replies) = (Arc::clone(&registrar), replies.clone());
                 async move {
-                    let answer = registrar.answer(&request, clock::now()).await;
+                    let answer = registrar.answer(&request, renewal, clock::now()).await;
                     // The component is gone only when the relay stops.
                     let _ = replies.send(stanza::answer(&request, answer)).await;
                 }
@@ -97,7 +104,12 @@ impl<R: Registrations> Registrar<R> {
             .await;
     }
 
-    async fn answer(&self, request: &Request, now: DateTime<Utc>) -> Result<Option<Element>, StanzaError> {
+    async fn answer(
+        &self,
+        request: &Request,
+        renewal: Renewal,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Element>, StanzaError> {
         match &request.query {
             Query::Ping => Ok(None),
             Query::DiscoInfo(query) => stanza::disco_info(query).map(Some),
@@ -106,7 +118,7 @@ impl<R: Registrations> Registrar<R> {
                 let text = "this push server does not serve your account";
                 Err(stanza::error(ErrorType::Auth, DefinedCondition::Forbidden, text))
             }
-            Query::Register(Ok(target)) => self.register(target.clone(), now).await.map(Some),
+            Query::Register(Ok(target)) => self.register(target.clone(), now, renewal).await.map(Some),
             Query::Register(Err(bad)) => {
                 Err(stanza::error(ErrorType::Modify, DefinedCondition::BadRequest, &bad.to_string()))
             }
@@ -121,9 +133,14 @@ impl<R: Registrations> Registrar<R> {
         }
     }
 
-    async fn register(&self, target: Target, now: DateTime<Utc>) -> Result<Element, StanzaError> {
+    async fn register(
+        &self,
+        target: Target,
+        now: DateTime<Utc>,
+        renewal: Renewal,
+    ) -> Result<Element, StanzaError> {
         let id = target.registration_id();
-        match self.registrations.register(target, now, self.lifetime).await {
+        match self.registrations.register(target, now, self.lifetime, renewal).await {
             Ok(registration) => {
                 metrics::counter!(REGISTERED).increment(1);
                 tracing::debug!(registration = %id, "registered");

@@ -1,0 +1,94 @@
+//! How the two halves speak to AWS: one HTTP client for both SDKs, and bounds on every call.
+
+use std::{env::VarError, time::Duration};
+
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode},
+};
+use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
+use aws_types::{SdkConfig, region::Region};
+
+/// The authorities that sign for AWS: with these alone a function starts some milliseconds sooner than
+/// with the system's hundred and more (<https://www.amazontrust.com/repository/>).
+const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
+
+/// What one attempt of the ingress may take, connecting included.
+const INGRESS_ATTEMPT: Duration = Duration::from_millis(600);
+/// What one call of the ingress may take with all its attempts: two of them stay under the two seconds
+/// after which a gateway bans a host (protocol.md §2), and the ingress bounds both once more.
+const INGRESS_CALL: Duration = Duration::from_millis(1300);
+const INGRESS_ATTEMPTS: u32 = 3;
+const INGRESS_BACKOFF: Duration = Duration::from_millis(50);
+
+/// A long poll takes 20 seconds; nothing else comes near.
+const RELAY_ATTEMPT: Duration = Duration::from_secs(25);
+const RELAY_CALL: Duration = Duration::from_secs(40);
+const RELAY_ATTEMPTS: u32 = 3;
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// A variable that the cloud sets for each function is missing or no text.
+#[derive(Debug, thiserror::Error)]
+#[error("{variable}: {cause}")]
+pub struct ConfigError {
+    variable: &'static str,
+    cause: VarError,
+}
+
+/// The configuration of the ingress, from the variables that the cloud gives to a function, without the
+/// lookups that any other place would need.
+///
+/// `AWS_ENDPOINT_URL` leads to an emulator.
+///
+/// # Errors
+/// Region or credentials are not in the environment.
+pub fn for_ingress() -> Result<SdkConfig, ConfigError> {
+    let variable = |name| std::env::var(name).map_err(|cause| ConfigError { variable: name, cause });
+    let credentials = Credentials::new(
+        variable("AWS_ACCESS_KEY_ID")?,
+        variable("AWS_SECRET_ACCESS_KEY")?,
+        variable("AWS_SESSION_TOKEN").ok(),
+        None,
+        "environment",
+    );
+    let trust = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
+    let mut config = SdkConfig::builder()
+        .behavior_version(aws_sdk_sqs::config::BehaviorVersion::latest())
+        .region(Region::new(variable("AWS_REGION")?))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(http_client(trust));
+    config.set_endpoint_url(variable("AWS_ENDPOINT_URL").ok());
+    config.set_retry_config(Some(
+        RetryConfig::adaptive().with_max_attempts(INGRESS_ATTEMPTS).with_initial_backoff(INGRESS_BACKOFF),
+    ));
+    config.set_timeout_config(Some(timeouts(INGRESS_ATTEMPT, INGRESS_ATTEMPT, INGRESS_CALL)));
+    Ok(config.build())
+}
+
+/// The configuration of the relay: `base` says who it is and where, as `aws-config` found it.
+#[must_use]
+pub fn for_relay(base: SdkConfig) -> SdkConfig {
+    base.into_builder()
+        .http_client(http_client(TrustStore::default()))
+        .retry_config(RetryConfig::adaptive().with_max_attempts(RELAY_ATTEMPTS))
+        .timeout_config(timeouts(CONNECT, RELAY_ATTEMPT, RELAY_CALL))
+        .build()
+}
+
+/// The one HTTP client, over plain HTTP too: emulators and test benches speak that.
+fn http_client(trust: TrustStore) -> aws_smithy_runtime_api::client::http::SharedHttpClient {
+    let context = TlsContext::builder().with_trust_store(trust).build();
+    Builder::new()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+        .tls_context(context.expect("a trust store is all that the context is made of"))
+        .build_https()
+}
+
+fn timeouts(connect: Duration, attempt: Duration, call: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(connect)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(call)
+        .build()
+}

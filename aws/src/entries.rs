@@ -1,0 +1,217 @@
+//! The entries of the queue that this process holds: taken in, kept hidden from others, settled.
+
+use std::{
+    fmt, iter,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, stream};
+use push::{
+    MessageId, PushMessage,
+    ports::{Delivery, Settlement, Unavailable},
+};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::{
+    held::{Arrival, Copy, Held},
+    requests::{Attributes, BATCH_MAX, QueueSender},
+};
+
+/// Most calls at a time for one round of settlements.
+const CALLS_MAX: usize = 16;
+
+/// A queue, its dead-letter queue, and what is held of the one.
+#[derive(Clone)]
+pub(crate) struct Entries {
+    queue: QueueSender,
+    dead_letters: QueueSender,
+    held: Arc<Mutex<Held>>,
+    visibility: Duration,
+    /// An entry received so often is queued afresh: not much later, SQS would take it for poison.
+    receives_max: u32,
+}
+
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entries({:?})", self.queue)
+    }
+}
+
+impl Entries {
+    pub(crate) fn new(queue: QueueSender, dead_letters: QueueSender, attributes: &Attributes) -> Self {
+        Self {
+            queue,
+            dead_letters,
+            held: Arc::default(),
+            visibility: attributes.visibility,
+            // A tenth is left for receives that end in a crash.
+            receives_max: attributes.receives_max - attributes.receives_max / 10,
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One poll, for `wait` at most. Its pushes, oldest first, are held from now on.
+    pub(crate) async fn poll(&self, wait: Duration) -> Result<Vec<Delivery<MessageId>>, Unavailable> {
+        let messages = self.queue.receive(wait, self.visibility).await?;
+        let visible_at = Instant::now() + self.visibility;
+        let mut deliveries = Vec::with_capacity(messages.len());
+        for message in messages {
+            deliveries.extend(self.admit(message, visible_at).await);
+        }
+        deliveries.sort_by_key(|delivery| delivery.message.accepted_at);
+        Ok(deliveries)
+    }
+
+    /// The push of an entry, unless it is held or settled already, or no push at all.
+    async fn admit(&self, entry: Message, visible_at: Instant) -> Option<Delivery<MessageId>> {
+        const RECEIVES: MessageSystemAttributeName = MessageSystemAttributeName::ApproximateReceiveCount;
+        let receives =
+            entry.attributes().and_then(|all| all.get(&RECEIVES)).and_then(|text| text.parse().ok());
+        let receives: u32 = receives.unwrap_or(1);
+        let sqs_id = entry.message_id.unwrap_or_default();
+        let receipt = entry.receipt_handle.unwrap_or_default();
+        let body = entry.body.unwrap_or_default();
+        let message = match PushMessage::from_entry(body.as_bytes()) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::error!(entry = sqs_id, %error, "a queue entry cannot be read; it goes to the dead-letter queue");
+                self.bury(&sqs_id, receipt, body).await;
+                return None;
+            }
+        };
+        let id = message.id;
+        let worn = (receives >= self.receives_max).then_some(body);
+        let copy = Copy { sqs_id, receipt: receipt.clone(), worn };
+        let arrival = self.held().arrived(id, copy, visible_at);
+        match arrival {
+            Arrival::New => Some(Delivery { receipt: id, attempts: receives.saturating_sub(1), message }),
+            Arrival::Held => None,
+            Arrival::Settled => {
+                // Should it fail, the entry comes again and is known again.
+                if let Err(error) = self.queue.delete(&[receipt]).await {
+                    tracing::warn!(%error, "a second copy of a settled push is still in the queue");
+                }
+                None
+            }
+        }
+    }
+
+    /// Moves what is no push out of the way. Should that fail, it comes again.
+    async fn bury(&self, sqs_id: &str, receipt: String, body: String) {
+        let moved = async {
+            self.dead_letters.send_entry(body, Duration::ZERO).await?;
+            self.queue.delete(&[receipt]).await
+        };
+        if let Err(error) = moved.await {
+            tracing::error!(entry = sqs_id, %error, "it could not be moved, and will come again");
+        }
+    }
+
+    /// Settles pushes that are held; the others are settled already.
+    pub(crate) async fn settle(&self, settlements: Vec<Settlement<MessageId>>) -> Result<(), Unavailable> {
+        let (mut done, mut back, mut afresh) = (Vec::new(), Vec::new(), Vec::new());
+        let now = now();
+        for settlement in settlements {
+            match settlement {
+                Settlement::Delete(id) => done.extend(self.copies(id)),
+                Settlement::Release(id, until) | Settlement::Postpone(id, until) => {
+                    let hidden = (until - now).to_std().unwrap_or(Duration::ZERO);
+                    for (id, copy) in self.copies(id) {
+                        match copy.worn {
+                            None => back.push((id, copy.receipt, hidden)),
+                            Some(entry) => afresh.push((id, copy.receipt, entry, hidden)),
+                        }
+                    }
+                }
+            }
+        }
+        let deleting = in_batches(done, |batch| self.delete(batch));
+        let showing = in_batches(back, |batch| self.give_back(batch));
+        let queueing = in_batches(afresh, |batch| self.queue_afresh(batch));
+        let (deleted, shown, queued) = tokio::join!(deleting, showing, queueing);
+        deleted.and(shown).and(queued)
+    }
+
+    fn copies(&self, id: MessageId) -> Vec<(MessageId, Copy)> {
+        self.held().copies(id).iter().map(|copy| (id, copy.clone())).collect()
+    }
+
+    async fn delete(&self, batch: Vec<(MessageId, Copy)>) -> Result<(), Unavailable> {
+        let (ids, receipts): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|(id, copy)| (id, copy.receipt)).unzip();
+        self.queue.delete(&receipts).await?;
+        ids.into_iter().for_each(|id| self.held().settled(id));
+        Ok(())
+    }
+
+    async fn give_back(&self, batch: Vec<(MessageId, String, Duration)>) -> Result<(), Unavailable> {
+        let hide: Vec<_> = batch.iter().map(|(_, receipt, hidden)| (receipt.clone(), *hidden)).collect();
+        self.queue.hide(&hide).await?;
+        batch.iter().for_each(|(id, ..)| self.held().given_back(*id));
+        Ok(())
+    }
+
+    /// Gives worn entries back as new ones, whose receives are counted from the beginning.
+    async fn queue_afresh(
+        &self,
+        batch: Vec<(MessageId, String, String, Duration)>,
+    ) -> Result<(), Unavailable> {
+        for (id, receipt, entry, hidden) in batch {
+            // In this order: a crash in between leaves two copies, not none.
+            self.queue.send_entry(entry, hidden).await?;
+            self.queue.delete(&[receipt]).await?;
+            self.held().given_back(id);
+        }
+        Ok(())
+    }
+
+    /// Keeps what is held hidden from others, until it is dropped.
+    pub(crate) async fn keep(self) {
+        let mut ticks = interval(self.visibility / 4);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let running_out = self.held().running_out(Instant::now(), self.visibility / 2);
+            let extended = in_batches(running_out, |batch| self.extend(batch)).await;
+            if let Err(error) = extended {
+                tracing::warn!(%error, "pushes that are being delivered may be received a second time");
+            }
+        }
+    }
+
+    async fn extend(&self, batch: Vec<(MessageId, Copy)>) -> Result<(), Unavailable> {
+        let hide: Vec<_> = batch.iter().map(|(_, copy)| (copy.receipt.clone(), self.visibility)).collect();
+        let visible_at = Instant::now() + self.visibility;
+        self.queue.hide(&hide).await?;
+        batch.iter().for_each(|(id, _)| self.held().extended(*id, visible_at));
+        Ok(())
+    }
+}
+
+/// Makes one call for each [`BATCH_MAX`] items, some at a time; the last failure counts.
+async fn in_batches<T, F>(items: Vec<T>, call: impl Fn(Vec<T>) -> F) -> Result<(), Unavailable>
+where
+    F: Future<Output = Result<(), Unavailable>>,
+{
+    let mut items = items.into_iter();
+    let batches = iter::from_fn(|| {
+        let batch: Vec<T> = items.by_ref().take(BATCH_MAX).collect();
+        (!batch.is_empty()).then_some(batch)
+    });
+    let calls = stream::iter(batches).map(call).buffer_unordered(CALLS_MAX);
+    calls.fold(Ok(()), async |all, one| one.and(all)).await
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a release names a moment, and SQS wants to know how far off it is"
+)]
+pub(crate) fn now() -> DateTime<Utc> {
+    Utc::now()
+}

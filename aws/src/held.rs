@@ -1,0 +1,164 @@
+//! Which entries of the queue this process holds, and which it has settled lately: SQS may deliver an
+//! entry twice, and a sender of ours may have queued a push twice without knowing.
+//!
+//! Pure bookkeeping. A push is known by its own id; the copies of it are what SQS knows.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use push::MessageId;
+use tokio::time::Instant;
+
+/// Most ids of settled pushes that are remembered.
+const SETTLED_MAX: usize = 16_384;
+
+/// One entry of the queue, as SQS knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Copy {
+    /// Stays the same from one delivery to the next.
+    pub(crate) sqs_id: String,
+    /// Of the latest delivery: an earlier one may be worth nothing.
+    pub(crate) receipt: String,
+    /// The entry itself, where SQS has delivered it so often that it is to be queued afresh.
+    pub(crate) worn: Option<String>,
+}
+
+/// What to do with an entry that was received.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Hand it out.
+    New,
+    /// It is handed out already; it will be settled together with what is held.
+    Held,
+    /// Its push is settled: delete this copy.
+    Settled,
+}
+
+#[derive(Debug)]
+struct Entry {
+    copies: Vec<Copy>,
+    /// When SQS would give it to somebody else.
+    visible_at: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    entries: HashMap<MessageId, Entry>,
+    settled: HashSet<MessageId>,
+    /// The same, oldest first.
+    settled_order: VecDeque<MessageId>,
+}
+
+impl Held {
+    /// Notes an entry that was received and is hidden from others until `visible_at`.
+    pub(crate) fn arrived(&mut self, id: MessageId, copy: Copy, visible_at: Instant) -> Arrival {
+        if self.settled.contains(&id) {
+            return Arrival::Settled;
+        }
+        let Some(entry) = self.entries.get_mut(&id) else {
+            self.entries.insert(id, Entry { copies: vec![copy], visible_at });
+            return Arrival::New;
+        };
+        match entry.copies.iter_mut().find(|known| known.sqs_id == copy.sqs_id) {
+            Some(known) => *known = copy,
+            None => entry.copies.push(copy),
+        }
+        Arrival::Held
+    }
+
+    /// All copies of a push that is held; none if it is not.
+    pub(crate) fn copies(&self, id: MessageId) -> &[Copy] {
+        self.entries.get(&id).map_or(&[], |entry| &entry.copies)
+    }
+
+    /// Notes that a push is back in the queue.
+    pub(crate) fn given_back(&mut self, id: MessageId) {
+        self.entries.remove(&id);
+    }
+
+    /// Notes that a push has left the queue, for good.
+    pub(crate) fn settled(&mut self, id: MessageId) {
+        self.entries.remove(&id);
+        if self.settled.insert(id) {
+            self.settled_order.push_back(id);
+        }
+        if self.settled_order.len() > SETTLED_MAX
+            && let Some(oldest) = self.settled_order.pop_front()
+        {
+            self.settled.remove(&oldest);
+        }
+    }
+
+    /// The pushes that others could receive within `margin`, with their copies.
+    pub(crate) fn running_out(&self, now: Instant, margin: Duration) -> Vec<(MessageId, Copy)> {
+        let running_out = self.entries.iter().filter(|(_, entry)| entry.visible_at <= now + margin);
+        running_out.flat_map(|(id, entry)| entry.copies.iter().map(|copy| (*id, copy.clone()))).collect()
+    }
+
+    /// Notes that a push stays hidden until `visible_at`.
+    pub(crate) fn extended(&mut self, id: MessageId, visible_at: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.visible_at = visible_at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> MessageId {
+        let mut bytes = [0; MessageId::BYTES];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        MessageId::from_bytes(bytes)
+    }
+
+    fn copy(sqs_id: &str, receipt: &str) -> Copy {
+        Copy { sqs_id: sqs_id.to_owned(), receipt: receipt.to_owned(), worn: None }
+    }
+
+    #[tokio::test]
+    async fn a_second_delivery_is_not_handed_out_and_its_receipt_is_the_one_that_counts() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        assert_eq!(held.arrived(id(1), copy("a", "first"), now), Arrival::New);
+        assert_eq!(held.arrived(id(1), copy("a", "second"), now), Arrival::Held);
+        assert_eq!(held.copies(id(1)), [copy("a", "second")]);
+        held.given_back(id(1));
+        assert_eq!(held.arrived(id(1), copy("a", "third"), now), Arrival::New, "it may be tried again");
+    }
+
+    #[tokio::test]
+    async fn copies_of_one_push_are_settled_together_and_a_late_one_is_known() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.arrived(id(1), copy("a", "r1"), now);
+        assert_eq!(held.arrived(id(1), copy("b", "r2"), now), Arrival::Held);
+        assert_eq!(held.copies(id(1)).len(), 2);
+        held.settled(id(1));
+        assert_eq!(held.copies(id(1)), []);
+        assert_eq!(held.arrived(id(1), copy("c", "r3"), now), Arrival::Settled);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_settled_pushes_are_remembered() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        (0..=SETTLED_MAX as u32).for_each(|number| held.settled(id(number)));
+        held.settled(id(1));
+        assert_eq!(held.settled.len(), SETTLED_MAX);
+        assert_eq!(held.settled_order.len(), SETTLED_MAX);
+        assert_eq!(held.arrived(id(0), copy("a", "r"), now), Arrival::New, "the oldest is forgotten");
+        assert_eq!(held.arrived(id(1), copy("b", "r"), now), Arrival::Settled);
+    }
+
+    #[tokio::test]
+    async fn what_others_could_receive_soon_is_found_until_it_is_extended() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        let in_seconds = |seconds| now + Duration::from_secs(seconds);
+        held.arrived(id(1), copy("a", "r1"), in_seconds(60));
+        held.arrived(id(2), copy("b", "r2"), in_seconds(20));
+        assert_eq!(held.running_out(now, Duration::from_secs(30)), [(id(2), copy("b", "r2"))]);
+        held.extended(id(2), in_seconds(80));
+        assert_eq!(held.running_out(now, Duration::from_secs(30)), []);
+    }
+}

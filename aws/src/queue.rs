@@ -1,0 +1,137 @@
+//! The queue on SQS: long polls, batches of ten, and pushes that stay hidden while they are held.
+
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
+
+use aws_types::SdkConfig;
+use push::{
+    MessageId,
+    ports::{Delivery, QueueReader, Settlement, Unavailable},
+};
+use tokio::{
+    sync::Mutex,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    entries::{Entries, now},
+    error::CannotStart,
+    requests::{BATCH_MAX, QueueSender},
+};
+
+/// How long one poll waits for a push: as long as SQS allows, since each costs money.
+const POLL: Duration = Duration::from_secs(20);
+/// Most polls at a time. Each full answer adds one, each other takes one away, an empty one all but one.
+const POLLS_MAX: usize = 16;
+/// After an answer that was neither full nor empty, the next poll lets pushes gather: ten cost as much as one.
+const GATHER: Duration = Duration::from_millis(50);
+/// The same for settlements, where nobody waits.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// The reading end of a queue that has a dead-letter queue.
+#[derive(Clone)]
+pub struct Queue(Arc<Shared>);
+
+struct Shared {
+    entries: Entries,
+    polls: Mutex<Polls>,
+    /// Ends with the last clone of the queue.
+    _keeper: JoinSet<()>,
+}
+
+struct Polls {
+    running: JoinSet<Result<Vec<Delivery<MessageId>>, Unavailable>>,
+    wanted: usize,
+    /// Received and not returned yet, oldest first.
+    ready: VecDeque<Delivery<MessageId>>,
+    /// The next poll starts no sooner.
+    next: Instant,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.entries)
+    }
+}
+
+impl Queue {
+    /// Opens the queue at this URL, after finding out whether it and its dead-letter queue are there and
+    /// whether these credentials may read it. What is received stays hidden from others for as long as it is
+    /// held, and for the queue's own `VisibilityTimeout` after this process dies.
+    ///
+    /// # Errors
+    /// Why not, and the mend.
+    pub async fn open(config: &SdkConfig, url: &str) -> Result<Self, CannotStart> {
+        let queue = QueueSender::new(config, url);
+        let attributes = queue.attributes().await?;
+        let dead_letters = queue.dead_letters(&attributes).await?;
+        queue.check().await?;
+        let entries = Entries::new(queue, dead_letters, &attributes);
+        let mut keeper = JoinSet::new();
+        keeper.spawn(entries.clone().keep());
+        let polls =
+            Polls { running: JoinSet::new(), wanted: 1, ready: VecDeque::new(), next: Instant::now() };
+        Ok(Self(Arc::new(Shared { entries, polls: Mutex::new(polls), _keeper: keeper })))
+    }
+}
+
+impl QueueReader for Queue {
+    /// The push's own id: SQS may have several entries of one push.
+    type Receipt = MessageId;
+
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery<MessageId>>, Unavailable> {
+        let mut polls = self.0.polls.lock().await;
+        if polls.ready.is_empty() {
+            while polls.running.len() < polls.wanted {
+                let start = polls.next;
+                let entries = self.0.entries.clone();
+                polls.running.spawn(async move {
+                    sleep_until(start).await;
+                    entries.poll(POLL).await
+                });
+            }
+            // Dropped here, as at a stop, it loses nothing: the polls go on, and `close` looks after them.
+            let answer =
+                polls.running.join_next().await.map(|ended| ended.map_err(Unavailable::new).flatten());
+            polls.take(answer.unwrap_or_else(|| Ok(Vec::new())))?;
+        }
+        let count = polls.ready.len().min(max);
+        Ok(polls.ready.drain(..count).collect())
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement<MessageId>>) -> Result<(), Unavailable> {
+        if settlements.len() < BATCH_MAX {
+            sleep(LINGER).await;
+        }
+        self.0.entries.settle(settlements).await
+    }
+
+    async fn close(&self) {
+        let mut polls = self.0.polls.lock().await;
+        // A poll that is cut off here may have been given pushes that never arrived: they show again by
+        // themselves, after the queue's visibility timeout.
+        polls.running.shutdown().await;
+        let now = now();
+        let back =
+            polls.ready.drain(..).map(|delivery| Settlement::Postpone(delivery.receipt, now)).collect();
+        if let Err(error) = self.0.entries.settle(back).await {
+            tracing::warn!(%error, "some pushes show in the queue again only after its visibility timeout");
+        }
+    }
+}
+
+impl Polls {
+    fn take(&mut self, answer: Result<Vec<Delivery<MessageId>>, Unavailable>) -> Result<(), Unavailable> {
+        let deliveries = answer.inspect_err(|_| self.wanted = 1)?;
+        self.wanted = match deliveries.len() {
+            0 => 1,
+            BATCH_MAX => (self.wanted + 1).min(POLLS_MAX),
+            _ => {
+                self.next = Instant::now() + GATHER;
+                (self.wanted - 1).max(1)
+            }
+        };
+        self.ready.extend(deliveries);
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! The calls to SQS: one queue entry is the JSON of one push.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use aws_sdk_sqs::{
+    Client,
+    types::{
+        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+        Message, MessageSystemAttributeName, QueueAttributeName,
+    },
+};
+use aws_types::SdkConfig;
+use push::{
+    PushMessage,
+    ports::{QueueWriter, Unavailable},
+};
+use serde_json::Value;
+
+use crate::error::{CannotStart, Failure, unavailable};
+
+/// Most entries in one call, by SQS's own rule.
+pub(crate) const BATCH_MAX: usize = 10;
+/// The longest that SQS hides an entry.
+const HIDDEN_MAX: Duration = Duration::from_secs(12 * 3600);
+/// The longest that SQS holds back a new entry.
+const DELAY_MAX: Duration = Duration::from_secs(900);
+/// What SQS says of a receipt whose time is over: the entry is somebody else's, or gone.
+const STALE: [&str; 3] = ["ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"];
+
+const QUEUE_MEND: &str =
+    "set UPWIRE_QUEUE_URL to the stack's output QueueUrl, and AWS_REGION to the region in it";
+const DEAD_LETTERS_MEND: &str = "give the queue a RedrivePolicy whose deadLetterTargetArn is a queue of the same account and \
+     region, as template.yaml does";
+
+/// The writing end of a queue.
+#[derive(Clone)]
+pub struct QueueSender {
+    client: Client,
+    url: Arc<str>,
+}
+
+impl fmt::Debug for QueueSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QueueSender({})", self.url)
+    }
+}
+
+impl QueueWriter for QueueSender {
+    async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
+        self.send_entry(message.to_entry(), Duration::ZERO).await
+    }
+}
+
+/// What the queue's own attributes say.
+pub(crate) struct Attributes {
+    /// How long a received entry is hidden from others.
+    pub(crate) visibility: Duration,
+    /// How often an entry may be received before SQS takes it for poison.
+    pub(crate) receives_max: u32,
+    /// The name of the dead-letter queue, and its account.
+    dead_letters: (String, String),
+}
+
+impl QueueSender {
+    /// The queue at this URL. Makes no call.
+    #[must_use]
+    pub fn new(config: &SdkConfig, url: &str) -> Self {
+        Self { client: Client::new(config), url: url.into() }
+    }
+
+    /// Queues an entry as it is; it shows after `delay`, at most 15 minutes.
+    pub(crate) async fn send_entry(&self, entry: String, delay: Duration) -> Result<(), Unavailable> {
+        let send = self.client.send_message().queue_url(&*self.url).message_body(entry);
+        let seconds = (!delay.is_zero()).then(|| whole_seconds(delay.min(DELAY_MAX)));
+        send.set_delay_seconds(seconds).send().await.map_err(unavailable("sqs:SendMessage"))?;
+        Ok(())
+    }
+
+    /// Waits for entries, for `wait` (at most 20 s), and returns at most [`BATCH_MAX`].
+    pub(crate) async fn receive(
+        &self,
+        wait: Duration,
+        visibility: Duration,
+    ) -> Result<Vec<Message>, Unavailable> {
+        let received = self
+            .client
+            .receive_message()
+            .queue_url(&*self.url)
+            .max_number_of_messages(BATCH_MAX as i32)
+            .wait_time_seconds(whole_seconds(wait))
+            .visibility_timeout(whole_seconds(visibility))
+            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .send()
+            .await
+            .map_err(unavailable("sqs:ReceiveMessage"))?;
+        Ok(received.messages.unwrap_or_default())
+    }
+
+    /// Deletes up to [`BATCH_MAX`] entries by their receipts.
+    pub(crate) async fn delete(&self, receipts: &[String]) -> Result<(), Unavailable> {
+        let entries = receipts.iter().enumerate().map(|(position, receipt)| {
+            DeleteMessageBatchRequestEntry::builder().id(position.to_string()).receipt_handle(receipt).build()
+        });
+        let entries = entries.collect::<Result<_, _>>().map_err(Unavailable::new)?;
+        let call = self.client.delete_message_batch().queue_url(&*self.url).set_entries(Some(entries));
+        let answer = call.send().await.map_err(unavailable("sqs:DeleteMessageBatch"))?;
+        whole("sqs:DeleteMessageBatch", answer.failed)
+    }
+
+    /// Hides up to [`BATCH_MAX`] entries for so long from now on; zero: shows them.
+    pub(crate) async fn hide(&self, receipts: &[(String, Duration)]) -> Result<(), Unavailable> {
+        let entries = receipts.iter().enumerate().map(|(position, (receipt, hidden))| {
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(position.to_string())
+                .receipt_handle(receipt)
+                .visibility_timeout(whole_seconds((*hidden).min(HIDDEN_MAX)))
+                .build()
+        });
+        let entries = entries.collect::<Result<_, _>>().map_err(Unavailable::new)?;
+        let call =
+            self.client.change_message_visibility_batch().queue_url(&*self.url).set_entries(Some(entries));
+        let answer = call.send().await.map_err(unavailable("sqs:ChangeMessageVisibilityBatch"))?;
+        whole("sqs:ChangeMessageVisibilityBatch", answer.failed)
+    }
+
+    /// What the queue says of itself; with [`Self::dead_letters`], where the relay starts.
+    pub(crate) async fn attributes(&self) -> Result<Attributes, CannotStart> {
+        let answer = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&*self.url)
+            .attribute_names(QueueAttributeName::VisibilityTimeout)
+            .attribute_names(QueueAttributeName::RedrivePolicy)
+            .send()
+            .await
+            .map_err(|error| CannotStart::by("sqs:GetQueueAttributes", &error.into(), QUEUE_MEND))?;
+        let attribute = |name| answer.attributes().and_then(|all| all.get(&name)).map(String::as_str);
+        let visibility = attribute(QueueAttributeName::VisibilityTimeout).and_then(|text| text.parse().ok());
+        let policy = attribute(QueueAttributeName::RedrivePolicy).unwrap_or_default();
+        let (dead_letters, receives_max) = redrive(policy)
+            .ok_or_else(|| CannotStart::new("the queue has no dead-letter queue", DEAD_LETTERS_MEND))?;
+        Ok(Attributes {
+            visibility: Duration::from_secs(visibility.unwrap_or(30)),
+            receives_max,
+            dead_letters,
+        })
+    }
+
+    /// The dead-letter queue that the attributes name.
+    pub(crate) async fn dead_letters(&self, attributes: &Attributes) -> Result<Self, CannotStart> {
+        let (name, account) = &attributes.dead_letters;
+        let call = self.client.get_queue_url().queue_name(name).queue_owner_aws_account_id(account);
+        let answer = call.send().await;
+        let answer =
+            answer.map_err(|error| CannotStart::by("sqs:GetQueueUrl", &error.into(), DEAD_LETTERS_MEND))?;
+        Ok(Self { client: self.client.clone(), url: answer.queue_url.unwrap_or_default().into() })
+    }
+
+    /// Finds out whether these credentials may receive, delete and hide, and changes nothing: what is
+    /// received is shown again at once, and the receipts that are settled are of no entry.
+    pub(crate) async fn check(&self) -> Result<(), CannotStart> {
+        const NO_RECEIPT: &str = "a receipt of nothing";
+        let allowed = |call, outcome: Result<(), Failure>| match outcome {
+            Err(failure) if !STALE.iter().any(|code| failure.is(code)) => {
+                Err(CannotStart::by(call, &failure, QUEUE_MEND))
+            }
+            _ => Ok(()),
+        };
+        let receive =
+            self.client.receive_message().queue_url(&*self.url).wait_time_seconds(0).visibility_timeout(0);
+        allowed("sqs:ReceiveMessage", receive.send().await.map(drop).map_err(Failure::from))?;
+        let delete = self.client.delete_message().queue_url(&*self.url).receipt_handle(NO_RECEIPT);
+        allowed("sqs:DeleteMessage", delete.send().await.map(drop).map_err(Failure::from))?;
+        let hide = self.client.change_message_visibility().queue_url(&*self.url).receipt_handle(NO_RECEIPT);
+        let hide = hide.visibility_timeout(0).send().await;
+        allowed("sqs:ChangeMessageVisibility", hide.map(drop).map_err(Failure::from))
+    }
+}
+
+/// SQS answers for each entry of a batch. One whose receipt is stale is as settled as it can be; of any
+/// other failure the whole batch is tried again, which harms nothing.
+fn whole(call: &'static str, failed: Vec<BatchResultErrorEntry>) -> Result<(), Unavailable> {
+    let failed = failed.iter().find(|entry| !STALE.iter().any(|code| entry.code().ends_with(code)));
+    failed.map_or(Ok(()), |entry| {
+        let message = entry.message().unwrap_or("no message");
+        Err(Unavailable::new(format!("{call}: {}: {message}", entry.code())))
+    })
+}
+
+/// Name and account of the dead-letter queue, and the number of receives that lead there.
+fn redrive(policy: &str) -> Option<((String, String), u32)> {
+    let policy: Value = serde_json::from_str(policy).ok()?;
+    let mut arn = policy.get("deadLetterTargetArn")?.as_str()?.rsplit(':');
+    let (name, account) = (arn.next()?.to_owned(), arn.next()?.to_owned());
+    // A number or, from older consoles, a text.
+    let receives = match policy.get("maxReceiveCount")? {
+        Value::String(text) => text.parse().ok()?,
+        number => number.as_u64()?,
+    };
+    Some(((name, account), receives.try_into().ok()?))
+}
+
+/// Never less than asked for.
+fn whole_seconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redrive_policy_names_the_dead_letter_queue() {
+        let expected = Some((("dead".to_owned(), "123456789012".to_owned()), 1000));
+        for count in ["1000", "\"1000\""] {
+            let policy = format!(
+                r#"{{"deadLetterTargetArn":"arn:aws:sqs:eu-central-1:123456789012:dead","maxReceiveCount":{count}}}"#
+            );
+            assert_eq!(redrive(&policy), expected);
+        }
+        for none in ["", "{}", "[]", r#"{"deadLetterTargetArn":"dead","maxReceiveCount":1}"#] {
+            assert_eq!(redrive(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_never_fewer_than_asked_for() {
+        assert_eq!(whole_seconds(Duration::ZERO), 0);
+        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_millis(2000)), 2);
+    }
+}

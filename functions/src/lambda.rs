@@ -1,0 +1,57 @@
+//! From an event of the cloud to a request of the router.
+
+use axum::{Router, http::Uri, http::uri::PathAndQuery};
+use functions::PublicUrl;
+use lambda_http::{Error, Request, RequestExt, request::RequestContext, tower::util::MapRequest};
+use url::Url;
+
+/// The stage of an API that adds nothing to its URLs.
+const DEFAULT_STAGE: &str = "$default";
+
+/// Serves one event after the other, until the environment is taken away.
+pub(crate) async fn serve(router: Router) -> Result<(), Error> {
+    lambda_http::run(MapRequest::new(router, locate)).await
+}
+
+/// Notes where the sender reached the function, and takes the stage of an HTTP API off the path.
+fn locate(mut request: Request) -> Request {
+    let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref() else { return request };
+    let stage = context.stage.as_deref().filter(|stage| *stage != DEFAULT_STAGE).unwrap_or_default();
+    let reached_at =
+        context.domain_name.as_ref().and_then(|host| Url::parse(&format!("https://{host}/{stage}")).ok());
+    let stripped = without_stage(request.uri(), stage);
+    if let Some(uri) = stripped {
+        *request.uri_mut() = uri;
+    }
+    if let Some(url) = reached_at {
+        request.extensions_mut().insert(PublicUrl(url));
+    }
+    request
+}
+
+/// The URI without the stage at the head of its path; `None` where there is none.
+fn without_stage(uri: &Uri, stage: &str) -> Option<Uri> {
+    let path = uri.path_and_query()?.as_str().strip_prefix('/')?.strip_prefix(stage)?;
+    if stage.is_empty() || !path.starts_with('/') {
+        return None;
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_segment_is_a_stage() {
+        let path = |uri: &str, stage| {
+            without_stage(&uri.parse().unwrap(), stage).map(|uri| uri.path_and_query().unwrap().to_string())
+        };
+        assert_eq!(path("https://a/prod/push/x?y", "prod").as_deref(), Some("/push/x?y"));
+        assert_eq!(path("https://a/push/x", ""), None);
+        assert_eq!(path("https://a/production/x", "prod"), None);
+        assert_eq!(path("https://a/push/prod", "prod"), None);
+    }
+}

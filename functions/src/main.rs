@@ -1,0 +1,81 @@
+//! The ingress as a cloud function: AWS Lambda behind a Function URL or an HTTP API (payload format 2.0).
+
+mod lambda;
+
+use std::{env::VarError, process::ExitCode};
+
+use aws::{QueueSender, RegistrationsTable};
+use functions::Ingress;
+use push::{Secrets, Ttl};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use url::Url;
+
+/// A message stays in SQS for two weeks at most.
+const TTL_MAX: u32 = 14 * 24 * 3600;
+
+/// One environment of a function serves one request at a time: one thread is enough.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    start_log();
+    let outcome = match ingress() {
+        Ok(ingress) => lambda::serve(functions::router(ingress)).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the function does not start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Text lines for CloudWatch, which notes the time itself. The crates that make requests stay quiet: they
+/// log what they send.
+fn start_log() {
+    let levels = Targets::new()
+        .with_targets(["ingress", "functions", "aws", "push"].map(|ours| (ours, tracing::Level::INFO)));
+    let lines = tracing_subscriber::fmt::layer().without_time().with_ansi(false);
+    tracing_subscriber::registry().with(lines).with(levels).init();
+}
+
+fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender>, lambda_http::Error> {
+    let aws = aws::for_ingress()?;
+    let seconds = |name, default| match variable(name)? {
+        None => Ok(default),
+        Some(text) => match text.parse() {
+            Ok(seconds @ 0..=TTL_MAX) => Ok(seconds),
+            _ => Err(format!("{name}: {text:?} is not a number of seconds from 0 to {TTL_MAX}")),
+        },
+    };
+    let default_ttl = seconds("UPWIRE_DEFAULT_TTL", 86_400)?;
+    let max_ttl = seconds("UPWIRE_MAX_TTL", 604_800)?;
+    if default_ttl > max_ttl {
+        return Err(
+            format!("UPWIRE_MAX_TTL: {max_ttl} is less than UPWIRE_DEFAULT_TTL, {default_ttl}").into()
+        );
+    }
+    let public_url = variable("UPWIRE_PUBLIC_URL")?.map(|text| Url::parse(&text)).transpose();
+    Ok(Ingress {
+        registrations: RegistrationsTable::new(&aws, &required("UPWIRE_REGISTRATIONS_TABLE")?),
+        queue: QueueSender::new(&aws, &required("UPWIRE_QUEUE_URL")?),
+        secrets: Secrets::parse(&required("UPWIRE_SECRET")?)
+            .map_err(|error| format!("UPWIRE_SECRET: {error}"))?,
+        public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
+        default_ttl: Ttl::from_seconds(default_ttl),
+        max_ttl: Ttl::from_seconds(max_ttl),
+    })
+}
+
+fn required(name: &str) -> Result<String, String> {
+    variable(name)?.ok_or_else(|| format!("{name}: is missing; template.yaml sets it"))
+}
+
+/// An environment variable's value; an empty one counts as unset.
+fn variable(name: &str) -> Result<Option<String>, String> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(error) => Err(format!("{name}: {error}")),
+    }
+}

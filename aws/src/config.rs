@@ -7,6 +7,7 @@ use aws_smithy_http_client::{
     Builder,
     tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
 use aws_types::{SdkConfig, region::Region};
 
@@ -42,9 +43,9 @@ pub struct ConfigError {
 /// `AWS_ENDPOINT_URL` leads to an emulator.
 ///
 /// # Errors
-/// Region or credentials are not in the environment.
-pub fn for_ingress() -> Result<SdkConfig, ConfigError> {
-    let variable = |name| std::env::var(name).map_err(|cause| ConfigError { variable: name, cause });
+/// Region or credentials are not among the variables.
+pub fn for_ingress(environment: impl Fn(&str) -> Result<String, VarError>) -> Result<SdkConfig, ConfigError> {
+    let variable = |name| environment(name).map_err(|cause| ConfigError { variable: name, cause });
     let credentials = Credentials::new(
         variable("AWS_ACCESS_KEY_ID")?,
         variable("AWS_SECRET_ACCESS_KEY")?,
@@ -69,15 +70,22 @@ pub fn for_ingress() -> Result<SdkConfig, ConfigError> {
 /// The configuration of the relay: `base` says who it is and where, as `aws-config` found it.
 #[must_use]
 pub fn for_relay(base: SdkConfig) -> SdkConfig {
+    let http_client = base.http_client().unwrap_or_else(relay_http_client);
     base.into_builder()
-        .http_client(http_client(TrustStore::default()))
+        .http_client(http_client)
         .retry_config(RetryConfig::adaptive().with_max_attempts(RELAY_ATTEMPTS))
         .timeout_config(timeouts(CONNECT, RELAY_ATTEMPT, RELAY_CALL))
         .build()
 }
 
+/// The HTTP client of the relay, which trusts what the system trusts: also for `aws-config`, to find credentials.
+#[must_use]
+pub fn relay_http_client() -> SharedHttpClient {
+    http_client(TrustStore::default())
+}
+
 /// The one HTTP client, over plain HTTP too: emulators and test benches speak that.
-fn http_client(trust: TrustStore) -> aws_smithy_runtime_api::client::http::SharedHttpClient {
+fn http_client(trust: TrustStore) -> SharedHttpClient {
     let context = TlsContext::builder().with_trust_store(trust).build();
     Builder::new()
         .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))

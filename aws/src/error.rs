@@ -10,33 +10,51 @@ use push::ports::Unavailable;
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}; {mend}")]
 pub struct CannotStart {
-    problem: String,
-    mend: &'static str,
+    /// Who can do something about it.
+    pub cause: Cause,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do about it.
+    pub mend: &'static str,
+}
+
+/// Where the mend of a [`CannotStart`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// In the configuration: it names no table or queue of ours.
+    Configuration,
+    /// At AWS: the credentials, or what they allow.
+    Credentials,
+    /// Perhaps in time: AWS does not answer, or is not well.
+    Unavailable,
 }
 
 impl CannotStart {
+    /// The configuration names something that is not as it must be.
     pub(crate) fn new(problem: impl Into<String>, mend: &'static str) -> Self {
-        Self { problem: problem.into(), mend }
+        Self { cause: Cause::Configuration, problem: problem.into(), mend }
     }
 
     /// Why `call` failed, where the mend for whatever is missing is `missing`.
     pub(crate) fn by(call: &'static str, failure: &Failure, missing: &'static str) -> Self {
-        let (problem, mend) = match failure.kind() {
-            Kind::Denied => (
-                format!("these AWS credentials do not allow {call} ({failure})"),
-                "give their user or role the policy that the stack's output RelayPolicyArn names",
-            ),
-            Kind::Missing => (format!("{call} finds nothing there ({failure})"), missing),
-            Kind::Credentials => (
-                format!("AWS does not accept the credentials, or there are none ({failure})"),
-                "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run it where a role gives them",
-            ),
-            Kind::Other => (
-                format!("{call} fails ({failure})"),
-                "check AWS_REGION, AWS_ENDPOINT_URL if it is set, and that this machine reaches AWS",
-            ),
-        };
-        Self { problem, mend }
+        match failure.kind() {
+            Kind::Denied => Self {
+                cause: Cause::Credentials,
+                problem: format!("these AWS credentials do not allow {call} ({failure})"),
+                mend: "give their user or role the policy that the stack's output RelayPolicyArn names",
+            },
+            Kind::Missing => Self::new(format!("{call} finds nothing there ({failure})"), missing),
+            Kind::Credentials => Self {
+                cause: Cause::Credentials,
+                problem: format!("AWS does not accept the credentials, or there are none ({failure})"),
+                mend: "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run it where a role gives them",
+            },
+            Kind::Other => Self {
+                cause: Cause::Unavailable,
+                problem: format!("{call} fails ({failure})"),
+                mend: "check AWS_REGION, AWS_ENDPOINT_URL if it is set, and that this machine reaches AWS",
+            },
+        }
     }
 }
 

@@ -12,8 +12,8 @@ mod registrations;
 mod requests;
 
 pub use aws_types::SdkConfig;
-pub use config::{ConfigError, for_ingress, for_relay};
-pub use error::CannotStart;
+pub use config::{ConfigError, for_ingress, for_relay, relay_http_client};
+pub use error::{CannotStart, Cause};
 pub use queue::Queue;
 pub use registrations::RegistrationsTable;
 pub use requests::QueueSender;

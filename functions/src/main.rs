@@ -40,7 +40,7 @@ fn start_log() {
 }
 
 fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender>, lambda_http::Error> {
-    let aws = aws::for_ingress()?;
+    let aws = aws::for_ingress(|name| std::env::var(name))?;
     let seconds = |name, default| match variable(name)? {
         None => Ok(default),
         Some(text) => match text.parse() {

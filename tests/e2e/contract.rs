@@ -3,12 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aws::{Queue, QueueSender, RegistrationsTable};
 use chrono::{DateTime, TimeDelta, Utc};
-use e2e::folder;
+use e2e::{Emulator, folder};
 use embedded::Database;
 use futures::future::join_all;
 use push::message::Wishes;
-use push::ports::{Delivery, QueueReader, QueueWriter, Registrations, Revocation, Settlement};
+use push::ports::{
+    Consistency::Strong,
+    Delivery, QueueReader, QueueWriter, Registrations,
+    Renewal::{Always, WhereNeeded},
+    Revocation, Settlement,
+};
 use push::{
     Application, Body, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Target, Ttl,
     Urgency,
@@ -16,15 +22,31 @@ use push::{
 use tokio::time::timeout;
 
 const WEEK: TimeDelta = TimeDelta::days(7);
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
+/// How long the queue on AWS hides what was received, and how often it gives it out before it is worn.
+const VISIBILITY: Duration = Duration::from_secs(4);
+const RECEIVES_MAX: u32 = 1000;
 
 /// A backend, and a way to leave it as a crash would and come back.
-trait Backend: Registrations + QueueWriter + QueueReader {
+trait Backend: Sized {
+    type Store: Registrations;
+    type Writer: QueueWriter;
+    type Reader: QueueReader;
+
     async fn fresh() -> Self;
     async fn after_a_restart(self) -> Self;
+    fn store(&self) -> &Self::Store;
+    fn writer(&self) -> &Self::Writer;
+    fn reader(&self) -> &Self::Reader;
 }
 
+type Receipt<B> = <<B as Backend>::Reader as QueueReader>::Receipt;
+
 impl Backend for Database {
+    type Store = Self;
+    type Writer = Self;
+    type Reader = Self;
+
     async fn fresh() -> Self {
         Database::open(&folder("contract").join("upwire.db")).unwrap()
     }
@@ -35,6 +57,65 @@ impl Backend for Database {
         // The writer thread gives up the file when it has seen that nobody is left.
         e2e::eventually_some(SOON, "the file is free", async || Database::open(&path).ok()).await
     }
+
+    fn store(&self) -> &Self {
+        self
+    }
+
+    fn writer(&self) -> &Self {
+        self
+    }
+
+    fn reader(&self) -> &Self {
+        self
+    }
+}
+
+/// A table and a queue with its dead-letter queue, fresh on the emulator.
+struct Aws {
+    table: RegistrationsTable,
+    sender: QueueSender,
+    queue: Queue,
+    url: String,
+}
+
+impl Aws {
+    async fn open(table: RegistrationsTable, url: String) -> Self {
+        let config = Emulator::shared().await.config();
+        let queue = Queue::open(&config, &url).await.unwrap();
+        Self { table, sender: QueueSender::new(&config, &url), queue, url }
+    }
+}
+
+impl Backend for Aws {
+    type Store = RegistrationsTable;
+    type Writer = QueueSender;
+    type Reader = Queue;
+
+    async fn fresh() -> Self {
+        let emulator = Emulator::shared().await;
+        let table = RegistrationsTable::new(&emulator.config(), &emulator.table().await);
+        table.check().await.unwrap();
+        Self::open(table, emulator.queue(VISIBILITY, RECEIVES_MAX).await.url).await
+    }
+
+    async fn after_a_restart(self) -> Self {
+        let Self { table, queue, url, .. } = self;
+        drop(queue);
+        Self::open(table, url).await
+    }
+
+    fn store(&self) -> &RegistrationsTable {
+        &self.table
+    }
+
+    fn writer(&self) -> &QueueSender {
+        &self.sender
+    }
+
+    fn reader(&self) -> &Queue {
+        &self.queue
+    }
 }
 
 macro_rules! on_each_backend {
@@ -43,6 +124,12 @@ macro_rules! on_each_backend {
             $(#[tokio::test]
             async fn $promise() {
                 super::$promise::<embedded::Database>().await;
+            })*
+        }
+        mod cloud {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise::<super::Aws>().await;
             })*
         }
     };
@@ -68,8 +155,16 @@ fn message(number: u8, accepted_at: DateTime<Utc>) -> PushMessage {
     PushMessage::new(id, &registration, wishes, Body::from_bytes(&[number]), accepted_at)
 }
 
-async fn receive<B: Backend>(backend: &B, max: usize) -> Vec<Delivery<B::Receipt>> {
-    timeout(SOON, backend.receive(max)).await.expect("a push is due").unwrap()
+async fn receive<B: Backend>(backend: &B, max: usize) -> Vec<Delivery<Receipt<B>>> {
+    let received = async {
+        loop {
+            let received = backend.reader().receive(max).await.unwrap();
+            if !received.is_empty() {
+                return received;
+            }
+        }
+    };
+    timeout(SOON, received).await.expect("a push is due")
 }
 
 fn ids<R>(deliveries: &[Delivery<R>]) -> Vec<MessageId> {
@@ -79,64 +174,118 @@ fn ids<R>(deliveries: &[Delivery<R>]) -> Vec<MessageId> {
 async fn a_registration_is_found_as_it_was_stored<B: Backend>() {
     let backend = B::fresh().await;
     let target = target("juliet", "phöne 'n\" <co>");
-    assert_eq!(backend.find(target.registration_id()).await.unwrap(), None);
-    let stored = backend.register(target.clone(), at(0), WEEK).await.unwrap();
+    assert_eq!(backend.store().find(target.registration_id(), Strong).await.unwrap(), None);
+    let stored = backend.store().register(target.clone(), at(0), WEEK, Always).await.unwrap();
     assert_eq!(stored, Registration::renew(None, target.clone(), at(0), WEEK));
-    assert_eq!(backend.find(target.registration_id()).await.unwrap(), Some(stored.clone()));
+    assert_eq!(backend.store().find(target.registration_id(), Strong).await.unwrap(), Some(stored.clone()));
     let backend = backend.after_a_restart().await;
-    assert_eq!(backend.find(target.registration_id()).await.unwrap(), Some(stored));
+    assert_eq!(backend.store().find(target.registration_id(), Strong).await.unwrap(), Some(stored));
 }
 
 async fn a_renewal_keeps_the_epoch_and_a_lapse_does_not<B: Backend>() {
     let backend = B::fresh().await;
-    let first = backend.register(target("juliet", "a"), at(0), WEEK).await.unwrap();
-    let moved = backend.register(target("juliet", "b"), at(9), WEEK).await.unwrap();
+    let first = backend.store().register(target("juliet", "a"), at(0), WEEK, Always).await.unwrap();
+    let moved = backend.store().register(target("juliet", "b"), at(9), WEEK, Always).await.unwrap();
     assert_eq!((moved.epoch, moved.expires_at), (first.epoch, at(9) + WEEK));
-    let found = backend.find(first.target.registration_id()).await.unwrap().unwrap();
+    let found = backend.store().find(first.target.registration_id(), Strong).await.unwrap().unwrap();
     assert_eq!(found.target.recipient.resource().as_str(), "b");
-    let late = backend.register(target("juliet", "b"), moved.expires_at, WEEK).await.unwrap();
+    let late = backend.store().register(target("juliet", "b"), moved.expires_at, WEEK, Always).await.unwrap();
     assert!(late.epoch > first.epoch);
 }
 
 async fn a_revocation_ends_this_life_and_no_other<B: Backend>() {
     let backend = B::fresh().await;
-    let first = backend.register(target("juliet", "a"), at(0), WEEK).await.unwrap();
+    let first = backend.store().register(target("juliet", "a"), at(0), WEEK, Always).await.unwrap();
     let id = first.target.registration_id();
     let other_epoch = Epoch::from_seconds(first.epoch.as_seconds() + 1);
-    assert_eq!(backend.revoke(id, other_epoch, at(1)).await.unwrap(), Revocation::OverBefore);
+    assert_eq!(backend.store().revoke(id, other_epoch, at(1)).await.unwrap(), Revocation::OverBefore);
     let unknown = RegistrationId::from_bytes([0; 16]);
-    assert_eq!(backend.revoke(unknown, first.epoch, at(1)).await.unwrap(), Revocation::OverBefore);
-    assert!(!backend.find(id).await.unwrap().unwrap().revoked);
+    assert_eq!(backend.store().revoke(unknown, first.epoch, at(1)).await.unwrap(), Revocation::OverBefore);
+    assert!(!backend.store().find(id, Strong).await.unwrap().unwrap().revoked);
 
-    assert_eq!(backend.revoke(id, first.epoch, at(1)).await.unwrap(), Revocation::Revoked);
-    assert_eq!(backend.revoke(id, first.epoch, at(1)).await.unwrap(), Revocation::OverBefore);
-    assert!(backend.find(id).await.unwrap().unwrap().revoked);
-    let second = backend.register(target("juliet", "a"), at(1), WEEK).await.unwrap();
+    assert_eq!(backend.store().revoke(id, first.epoch, at(1)).await.unwrap(), Revocation::Revoked);
+    assert_eq!(backend.store().revoke(id, first.epoch, at(1)).await.unwrap(), Revocation::OverBefore);
+    assert!(backend.store().find(id, Strong).await.unwrap().unwrap().revoked);
+    let second = backend.store().register(target("juliet", "a"), at(1), WEEK, Always).await.unwrap();
     assert!(second.epoch > first.epoch && !second.revoked);
 }
 
 async fn a_renewal_after_the_question_outlives_the_answer<B: Backend>() {
     let backend = B::fresh().await;
-    let first = backend.register(target("juliet", "a"), at(0), WEEK).await.unwrap();
+    let first = backend.store().register(target("juliet", "a"), at(0), WEEK, Always).await.unwrap();
     let id = first.target.registration_id();
-    backend.register(target("juliet", "a"), at(10), WEEK).await.unwrap();
-    assert_eq!(backend.revoke(id, first.epoch, at(9)).await.unwrap(), Revocation::Renewed);
-    assert_eq!(backend.revoke(id, first.epoch, at(10)).await.unwrap(), Revocation::Revoked);
+    backend.store().register(target("juliet", "a"), at(10), WEEK, Always).await.unwrap();
+    assert_eq!(backend.store().revoke(id, first.epoch, at(9)).await.unwrap(), Revocation::Renewed);
+    assert_eq!(backend.store().revoke(id, first.epoch, at(10)).await.unwrap(), Revocation::Revoked);
 }
 
 async fn registrations_at_once_agree<B: Backend>() {
     let backend = B::fresh().await;
-    let registering =
-        (0..50).map(|number| backend.register(target("juliet", &format!("r{number}")), at(number), WEEK));
+    let registering = (0..50).map(|number| {
+        backend.store().register(target("juliet", &format!("r{number}")), at(number), WEEK, Always)
+    });
     let epochs: BTreeSet<Epoch> =
         join_all(registering).await.into_iter().map(|row| row.unwrap().epoch).collect();
     assert_eq!(epochs.len(), 1, "the same target, the same URL");
 }
 
+async fn registrations_at_once_after_a_lapse_agree<B: Backend>() {
+    let backend = B::fresh().await;
+    let first = backend.store().register(target("juliet", "a"), at(0), WEEK, Always).await.unwrap();
+    let late = first.expires_at;
+    let registering =
+        (0..20).map(|_| backend.store().register(target("juliet", "a"), late, WEEK, WhereNeeded));
+    let epochs: BTreeSet<Epoch> =
+        join_all(registering).await.into_iter().map(|row| row.unwrap().epoch).collect();
+    assert_eq!(epochs.len(), 1, "one new life, one URL");
+    assert!(*epochs.first().unwrap() > first.epoch);
+}
+
+async fn a_renewal_that_changes_little_is_not_written<B: Backend>() {
+    let backend = B::fresh().await;
+    let first = backend.store().register(target("juliet", "a"), at(0), WEEK, WhereNeeded).await.unwrap();
+    let renew = async |resource, after, renewal| {
+        backend.store().register(target("juliet", resource), at(0) + after, WEEK, renewal).await.unwrap()
+    };
+    assert_eq!(renew("a", TimeDelta::days(1), WhereNeeded).await, first);
+    assert_eq!(renew("a", TimeDelta::days(1), Always).await.expires_at, at(0) + TimeDelta::days(8));
+    assert_eq!(renew("b", TimeDelta::days(2), WhereNeeded).await.expires_at, at(0) + TimeDelta::days(9));
+    let renewed = renew("b", TimeDelta::days(6), WhereNeeded).await;
+    assert_eq!(renewed.expires_at, at(0) + TimeDelta::days(13));
+    assert_eq!(renewed.epoch, first.epoch);
+}
+
+async fn a_revocation_and_a_renewal_at_once_agree<B: Backend>() {
+    let backend = B::fresh().await;
+    let store = backend.store();
+    let mut row = store.register(target("juliet", "a"), at(0), WEEK, Always).await.unwrap();
+    let id = row.target.registration_id();
+    for round in 1..=20 {
+        let (before, now) = (row.epoch, at(round * 10));
+        let (revocation, renewed) = tokio::join!(
+            store.revoke(id, before, now - TimeDelta::seconds(1)),
+            store.register(target("juliet", "a"), now, WEEK, Always)
+        );
+        row = renewed.unwrap();
+        match revocation.unwrap() {
+            Revocation::Revoked => {
+                assert!(row.epoch > before, "who registers after the end gets another URL")
+            }
+            Revocation::Renewed => assert_eq!(row.epoch, before),
+            Revocation::OverBefore => panic!("nobody else ends lives here"),
+        }
+        assert_eq!(
+            store.find(id, Strong).await.unwrap(),
+            Some(row.clone()),
+            "what was answered is what lives"
+        );
+    }
+}
+
 async fn a_push_is_received_as_it_was_sent_oldest_first<B: Backend>() {
     let backend = B::fresh().await;
     for number in [1, 2, 3] {
-        backend.send(message(number, at(number.into()))).await.unwrap();
+        backend.writer().send(message(number, at(number.into()))).await.unwrap();
     }
     let deliveries = receive(&backend, 2).await;
     let sent = [message(1, at(1)), message(2, at(2))];
@@ -150,7 +299,7 @@ async fn a_push_is_received_as_it_was_sent_oldest_first<B: Backend>() {
 
 async fn receiving_waits_for_a_push<B: Backend>() {
     let backend = B::fresh().await;
-    let (received, sent) = tokio::join!(receive(&backend, 10), backend.send(message(1, at(0))));
+    let (received, sent) = tokio::join!(receive(&backend, 10), backend.writer().send(message(1, at(0))));
     sent.unwrap();
     assert_eq!(received.len(), 1);
 }
@@ -158,29 +307,29 @@ async fn receiving_waits_for_a_push<B: Backend>() {
 async fn a_settled_push_is_gone_and_a_released_one_comes_back<B: Backend>() {
     let backend = B::fresh().await;
     for number in [1, 2] {
-        backend.send(message(number, at(0))).await.unwrap();
+        backend.writer().send(message(number, at(0))).await.unwrap();
     }
     let deliveries = receive(&backend, 10).await;
     let [first, second] = &deliveries[..] else { panic!("{deliveries:?}") };
     let (gone, back) = (first.receipt.clone(), second.receipt.clone());
-    backend.settle(vec![Settlement::Delete(gone), Settlement::Release(back, at(0))]).await.unwrap();
+    backend.reader().settle(vec![Settlement::Delete(gone), Settlement::Release(back, at(0))]).await.unwrap();
     let again = receive(&backend, 10).await;
     assert_eq!((ids(&again), again[0].attempts), (vec![second.message.id], 1));
-    backend.settle(vec![Settlement::Postpone(again[0].receipt.clone(), at(0))]).await.unwrap();
+    backend.reader().settle(vec![Settlement::Postpone(again[0].receipt.clone(), at(0))]).await.unwrap();
     let again = receive(&backend, 10).await;
-    assert_eq!(again[0].attempts, 1, "it was not tried");
-    backend.settle(vec![Settlement::Delete(again[0].receipt.clone())]).await.unwrap();
-    let empty = timeout(Duration::from_millis(300), backend.receive(10)).await;
+    assert!(again[0].attempts >= 1, "what was tried stays counted");
+    backend.reader().settle(vec![Settlement::Delete(again[0].receipt.clone())]).await.unwrap();
+    let empty = timeout(Duration::from_millis(300), backend.reader().receive(10)).await;
     assert!(empty.is_err() || empty.is_ok_and(|received| received.unwrap().is_empty()));
 }
 
 #[expect(clippy::disallowed_methods, reason = "the queue has a clock of its own: 'later' is later than now")]
 async fn a_released_push_comes_back_no_sooner_than_asked<B: Backend>() {
     let backend = B::fresh().await;
-    backend.send(message(1, at(0))).await.unwrap();
+    backend.writer().send(message(1, at(0))).await.unwrap();
     let receipt = receive(&backend, 1).await[0].receipt.clone();
     let later = Utc::now() + TimeDelta::seconds(2);
-    backend.settle(vec![Settlement::Release(receipt, later)]).await.unwrap();
+    backend.reader().settle(vec![Settlement::Release(receipt, later)]).await.unwrap();
     assert_eq!(receive(&backend, 1).await.len(), 1);
     assert!(Utc::now() >= later);
 }
@@ -188,25 +337,24 @@ async fn a_released_push_comes_back_no_sooner_than_asked<B: Backend>() {
 async fn what_was_not_settled_comes_back_after_a_crash<B: Backend>() {
     let backend = B::fresh().await;
     for number in [1, 2, 3] {
-        backend.send(message(number, at(number.into()))).await.unwrap();
+        backend.writer().send(message(number, at(number.into()))).await.unwrap();
     }
     let deliveries = receive(&backend, 2).await;
-    backend.settle(vec![Settlement::Delete(deliveries[0].receipt.clone())]).await.unwrap();
+    backend.reader().settle(vec![Settlement::Delete(deliveries[0].receipt.clone())]).await.unwrap();
     let backend = backend.after_a_restart().await;
     assert_eq!(ids(&receive(&backend, 10).await), [message(2, at(2)).id, message(3, at(3)).id]);
 }
 
 async fn pushes_sent_at_once_are_all_received_once<B: Backend>() {
     let backend = B::fresh().await;
-    let (sending, receiving) = (backend.clone(), backend.clone());
     let send = async {
-        let sent = join_all((0..200).map(|number| sending.send(message(number, at(0))))).await;
+        let sent = join_all((0..200).map(|number| backend.writer().send(message(number, at(0))))).await;
         assert!(sent.into_iter().all(|sent| sent.is_ok()));
     };
     let receive_all = async {
         let mut received = Vec::new();
         while received.len() < 200 {
-            received.extend(ids(&receive(&receiving, 16).await));
+            received.extend(ids(&receive(&backend, 16).await));
         }
         received
     };
@@ -221,6 +369,9 @@ on_each_backend!(
     a_revocation_ends_this_life_and_no_other,
     a_renewal_after_the_question_outlives_the_answer,
     registrations_at_once_agree,
+    registrations_at_once_after_a_lapse_agree,
+    a_renewal_that_changes_little_is_not_written,
+    a_revocation_and_a_renewal_at_once_agree,
     a_push_is_received_as_it_was_sent_oldest_first,
     receiving_waits_for_a_push,
     a_settled_push_is_gone_and_a_released_one_comes_back,
@@ -252,6 +403,15 @@ async fn the_file_is_for_its_owner_alone_and_depth_is_counted() {
     let receipt = receive(&database, 1).await[0].receipt;
     database.settle(vec![Settlement::Delete(receipt)]).await.unwrap();
     assert_eq!(database.queue_depth(), 0);
+}
+
+#[tokio::test]
+async fn a_postponed_push_was_not_tried() {
+    let database = Database::fresh().await;
+    database.send(message(1, at(0))).await.unwrap();
+    let receipt = receive(&database, 1).await[0].receipt;
+    database.settle(vec![Settlement::Postpone(receipt, at(0))]).await.unwrap();
+    assert_eq!(receive(&database, 1).await[0].attempts, 0);
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ mod hostile;
 mod hostile_stanzas;
 mod hostile_xml;
 mod push_resource;
+mod queue_on_sqs;
 mod registration;
 mod stop;
 mod stream;

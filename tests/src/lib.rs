@@ -15,11 +15,13 @@
 //! ```
 
 mod ejabberd;
+mod emulator;
 pub mod http;
 mod line;
 mod load;
 mod phone;
 mod prosody;
+mod proxy;
 mod raw_client;
 mod run;
 mod slixmpp;
@@ -28,12 +30,14 @@ mod upwire;
 mod wait;
 mod xmpp_server;
 
+pub use emulator::{Emulator, EmulatorKind, Queues};
 pub use load::{Ledger, Load};
 pub use phone::{Answer, Phone, Push, Registered, UNIFIED_PUSH, hashed};
+pub use proxy::Proxy;
 pub use raw_client::RawClient;
 pub use run::{folder, free_port, profile_folder};
 pub use slixmpp::Slixmpp;
 pub use tether::Tether;
-pub use upwire::{Upwire, UpwireBuilder};
+pub use upwire::{ENDPOINT_SECRET, Upwire, UpwireBuilder};
 pub use wait::{eventually, eventually_some};
 pub use xmpp_server::{Component, Kind, Settings, User, XmppServer};

@@ -1,4 +1,4 @@
-//! Runs the real `upwire serve` beside an XMPP server.
+//! Runs the real `upwire serve`, or `upwire relay`, beside an XMPP server.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +12,9 @@ use crate::{eventually, eventually_some, folder, free_port, http, profile_folder
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
 const EVENT_DEADLINE: Duration = Duration::from_secs(60);
+const DATABASE: &str = "upwire.db";
+/// What authenticates the endpoints of an `upwire relay`, and of the function beside it.
+pub const ENDPOINT_SECRET: &str = "a-secret-of-relay-and-function-0123456789";
 
 /// What to run, before it runs.
 pub struct UpwireBuilder {
@@ -21,11 +24,11 @@ pub struct UpwireBuilder {
     folder: PathBuf,
 }
 
-/// A running `upwire serve`, killed when dropped.
+/// A running `upwire serve` or `upwire relay`, killed when dropped.
 pub struct Upwire {
     /// The component that it is.
     pub component: Component,
-    /// Where senders reach it: `http://127.0.0.1:…`.
+    /// Where senders reach it: `http://127.0.0.1:…`; a relay's is where they reach the function.
     pub public_url: String,
     /// Where `/healthz`, `/readyz` and `/metrics` are.
     pub admin_url: String,
@@ -42,25 +45,19 @@ impl Upwire {
 
     /// The same, as a given component.
     pub fn as_component(server: &XmppServer, component: Component) -> UpwireBuilder {
-        let folder = folder("upwire");
         let listen = format!("127.0.0.1:{}", free_port());
-        let variables = [
-            ("UPWIRE_PUBLIC_URL", format!("http://{listen}")),
-            ("UPWIRE_LISTEN", listen),
-            ("UPWIRE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port())),
-            ("UPWIRE_DATABASE", folder.join("upwire.db").display().to_string()),
-            ("UPWIRE_COMPONENT", component.jid.to_string()),
-            ("UPWIRE_COMPONENT_SECRET", component.secret.clone()),
-            ("UPWIRE_XMPP_SERVER", server.component_address()),
-            ("UPWIRE_LOG_FORMAT", "json".to_owned()),
-            ("UPWIRE_LOG", "debug".to_owned()),
-        ];
-        UpwireBuilder {
-            component,
-            arguments: vec!["serve".to_owned()],
-            variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
-            folder,
-        }
+        UpwireBuilder::new("serve", server, component)
+            .set("UPWIRE_PUBLIC_URL", format!("http://{listen}"))
+            .set("UPWIRE_LISTEN", listen)
+            .set_path("UPWIRE_DATABASE", DATABASE)
+    }
+
+    /// An `upwire relay` as a fresh component of this server. It lacks what leads to AWS, and the table and queue
+    /// there: see `set_all`.
+    pub fn relay_on(server: &XmppServer) -> UpwireBuilder {
+        UpwireBuilder::new("relay", server, server.component())
+            .set("UPWIRE_PUBLIC_URL", "https://push.example.com")
+            .set("UPWIRE_SECRET", ENDPOINT_SECRET)
     }
 
     /// Waits until `/readyz` says 200: the component is connected.
@@ -124,7 +121,7 @@ impl Upwire {
 
     /// The file of the database.
     pub fn database(&self) -> PathBuf {
-        self.folder.join("upwire.db")
+        self.folder.join(DATABASE)
     }
 
     /// The process id, to measure it by.
@@ -160,10 +157,38 @@ impl Upwire {
 }
 
 impl UpwireBuilder {
+    fn new(subcommand: &str, server: &XmppServer, component: Component) -> Self {
+        let variables = [
+            ("UPWIRE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port())),
+            ("UPWIRE_COMPONENT", component.jid.to_string()),
+            ("UPWIRE_COMPONENT_SECRET", component.secret.clone()),
+            ("UPWIRE_XMPP_SERVER", server.component_address()),
+            ("UPWIRE_LOG_FORMAT", "json".to_owned()),
+            ("UPWIRE_LOG", "debug".to_owned()),
+        ];
+        Self {
+            component,
+            arguments: vec![subcommand.to_owned()],
+            variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
+            folder: folder("upwire"),
+        }
+    }
+
     /// Sets a variable, or another value for one.
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.insert(name.to_owned(), value.to_string());
         self
+    }
+
+    /// Sets several variables.
+    pub fn set_all<V: ToString>(self, variables: impl IntoIterator<Item = (&'static str, V)>) -> Self {
+        variables.into_iter().fold(self, |builder, (name, value)| builder.set(name, value))
+    }
+
+    /// Sets a variable to a file in the folder of this `upwire`.
+    fn set_path(self, name: &str, file: &str) -> Self {
+        let path = self.folder.join(file).display().to_string();
+        self.set(name, path)
     }
 
     /// Leaves a variable out.
@@ -172,7 +197,7 @@ impl UpwireBuilder {
         self
     }
 
-    /// Adds an argument after `serve`.
+    /// Adds an argument after the subcommand.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
@@ -187,20 +212,23 @@ impl UpwireBuilder {
 
     /// Starts it, and does not wait.
     pub fn start(self) -> Upwire {
-        let url = |name| format!("http://{}", self.variables.get(name).map_or("", String::as_str));
-        let (public_url, admin_url) = (url("UPWIRE_LISTEN"), url("UPWIRE_ADMIN_LISTEN"));
+        let listening = |name| self.variables.get(name).map(|address| format!("http://{address}"));
+        let admin_url = listening("UPWIRE_ADMIN_LISTEN").unwrap_or_default();
+        let public_url =
+            listening("UPWIRE_LISTEN").or_else(|| self.variables.get("UPWIRE_PUBLIC_URL").cloned());
         let mut command = Command::new(binary());
         command.args(&self.arguments).current_dir(&self.folder);
         // Nothing of the environment of the test run must reach it.
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("UPWIRE_") {
+            let name_text = name.to_string_lossy();
+            if ["UPWIRE_", "AWS_"].iter().any(|prefix| name_text.starts_with(prefix)) {
                 command.env_remove(name);
             }
         }
         command.envs(&self.variables);
         Upwire {
             component: self.component,
-            public_url,
+            public_url: public_url.unwrap_or_default(),
             admin_url,
             process: Tether::start(&command, &self.folder.join("log")),
             command,

@@ -1,0 +1,179 @@
+//! What SQS does that a file does not: it delivers twice, shows again what takes long, counts receives, and
+//! holds what others put there.
+
+use std::time::Duration;
+
+use aws::{Queue, QueueSender};
+use chrono::{DateTime, TimeDelta, Utc};
+use e2e::{Emulator, Queues, eventually};
+use push::message::Wishes;
+use push::ports::{Delivery, QueueReader, QueueWriter, Settlement};
+use push::{Application, Body, Instance, MessageId, PushMessage, Registration, Target, Ttl, Urgency};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(60);
+const VISIBILITY: Duration = Duration::from_secs(4);
+const RECEIVES_MAX: u32 = 1000;
+
+struct Bench {
+    emulator: &'static Emulator,
+    urls: Queues,
+    sender: QueueSender,
+    queue: Queue,
+}
+
+impl Bench {
+    async fn new(receives_max: u32) -> Self {
+        let emulator = Emulator::shared().await;
+        let urls = emulator.queue(VISIBILITY, receives_max).await;
+        let queue = Queue::open(&emulator.config(), &urls.url).await.unwrap();
+        Self { emulator, sender: QueueSender::new(&emulator.config(), &urls.url), urls, queue }
+    }
+
+    async fn receive(&self) -> Vec<Delivery<MessageId>> {
+        timeout(SOON, self.queue.receive(10)).await.expect("a poll ends").unwrap()
+    }
+
+    async fn receive_one(&self) -> Delivery<MessageId> {
+        let received = async {
+            loop {
+                if let Some(delivery) = self.receive().await.pop() {
+                    return delivery;
+                }
+            }
+        };
+        timeout(SOON, received).await.expect("a push is due")
+    }
+
+    async fn empties(&self) {
+        let what = "the queue is empty";
+        eventually(SOON, what, async || self.emulator.depth(&self.urls.url).await == 0).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a release names a moment of the queue's own clock")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+fn message(number: u8) -> PushMessage {
+    let target = Target {
+        recipient: "juliet@example.com/phone".parse().unwrap(),
+        application: Application::from_bytes([1; 32]),
+        instance: Instance::from_bytes([2; 32]),
+    };
+    let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
+    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
+    let id = MessageId::from_bytes([number; MessageId::BYTES]);
+    PushMessage::new(id, &registration, wishes, Body::from_bytes(&[number]), DateTime::UNIX_EPOCH)
+}
+
+#[tokio::test]
+async fn what_is_no_push_goes_to_the_dead_letter_queue_and_blocks_nothing() {
+    let bench = Bench::new(RECEIVES_MAX).await;
+    let newer = message(1).to_entry().replacen("\"v\":1", "\"v\":2", 1);
+    let poison = ["not JSON", "{}", "\u{2603}", &newer];
+    for entry in poison {
+        bench.emulator.send(&bench.urls.url, entry).await;
+    }
+    bench.sender.send(message(2)).await.unwrap();
+    let delivery = bench.receive_one().await;
+    assert_eq!(delivery.message, message(2));
+    bench.queue.settle(vec![Settlement::Delete(delivery.receipt)]).await.unwrap();
+    bench.empties().await;
+    let dead_letters = async || bench.emulator.depth(&bench.urls.dead_letters).await;
+    eventually(SOON, "all of it is there", async || dead_letters().await == poison.len() as u64).await;
+    let kept = bench.emulator.peek(&bench.urls.dead_letters).await;
+    assert!(kept.iter().all(|entry| poison.contains(&entry.as_str())), "as it came: {kept:?}");
+}
+
+#[tokio::test]
+async fn a_push_that_was_queued_twice_is_delivered_once() {
+    let bench = Bench::new(RECEIVES_MAX).await;
+    for _ in 0..3 {
+        bench.sender.send(message(1)).await.unwrap();
+    }
+    let delivery = bench.receive_one().await;
+    bench.queue.settle(vec![Settlement::Delete(delivery.receipt)]).await.unwrap();
+    bench.sender.send(message(1)).await.unwrap();
+    bench.sender.send(message(2)).await.unwrap();
+    assert_eq!(bench.receive_one().await.message.id, message(2).id, "settled lately: not again");
+    bench.queue.settle(vec![Settlement::Delete(message(2).id)]).await.unwrap();
+    bench.empties().await;
+}
+
+#[tokio::test]
+async fn what_is_held_for_long_stays_hidden_from_others() {
+    let bench = Bench::new(RECEIVES_MAX).await;
+    bench.sender.send(message(1)).await.unwrap();
+    let delivery = bench.receive_one().await;
+    let another = Queue::open(&bench.emulator.config(), &bench.urls.url).await.unwrap();
+    let stolen = timeout(3 * VISIBILITY, another.receive(10)).await;
+    assert!(stolen.is_err(), "it showed: {stolen:?}");
+    bench.queue.settle(vec![Settlement::Delete(delivery.receipt)]).await.unwrap();
+    bench.empties().await;
+}
+
+#[tokio::test]
+async fn what_is_given_back_shows_at_once() {
+    let bench = Bench::new(RECEIVES_MAX).await;
+    let hour = Duration::from_secs(3600);
+    let urls = bench.emulator.queue(hour, RECEIVES_MAX).await;
+    let open = async || Queue::open(&bench.emulator.config(), &urls.url).await.unwrap();
+    let (queue, sender) = (open().await, QueueSender::new(&bench.emulator.config(), &urls.url));
+    for number in 1..=3 {
+        sender.send(message(number)).await.unwrap();
+    }
+    // One is returned, the others perhaps only received.
+    let mut returned = Vec::new();
+    while returned.is_empty() {
+        returned = timeout(SOON, queue.receive(1)).await.unwrap().unwrap();
+    }
+    let back = returned.into_iter().map(|delivery| Settlement::Postpone(delivery.receipt, now())).collect();
+    queue.close().await;
+    queue.settle(back).await.unwrap();
+    drop(queue);
+
+    let (next, mut received) = (open().await, 0);
+    while received < 3 {
+        received += timeout(SOON, next.receive(10)).await.expect("not after an hour").unwrap().len();
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_was_tried_too_often_for_sqs_is_queued_afresh() {
+    let receives_max = 4;
+    let bench = Bench::new(receives_max).await;
+    bench.sender.send(message(1)).await.unwrap();
+    for _ in 0..4 * receives_max {
+        let delivery = bench.receive_one().await;
+        assert_eq!(delivery.message, message(1));
+        bench.queue.settle(vec![Settlement::Release(delivery.receipt, now())]).await.unwrap();
+    }
+    assert_eq!(bench.emulator.depth(&bench.urls.dead_letters).await, 0, "it is no poison");
+    let delivery = bench.receive_one().await;
+    bench.queue.settle(vec![Settlement::Delete(delivery.receipt)]).await.unwrap();
+    bench.empties().await;
+}
+
+#[tokio::test]
+async fn settling_twice_does_no_harm() {
+    let bench = Bench::new(RECEIVES_MAX).await;
+    bench.sender.send(message(1)).await.unwrap();
+    let receipt = bench.receive_one().await.receipt;
+    for _ in 0..2 {
+        bench.queue.settle(vec![Settlement::Delete(receipt)]).await.unwrap();
+    }
+    bench.empties().await;
+}
+
+#[tokio::test]
+async fn a_queue_without_a_dead_letter_queue_is_refused() {
+    let emulator = Emulator::shared().await;
+    let urls = emulator.queue(VISIBILITY, RECEIVES_MAX).await;
+    let refused = Queue::open(&emulator.config(), &urls.dead_letters).await.unwrap_err().to_string();
+    assert!(refused.starts_with("the queue has no dead-letter queue; "), "{refused}");
+    let refused =
+        Queue::open(&emulator.config(), &format!("{}-not", urls.url)).await.unwrap_err().to_string();
+    assert!(refused.contains("UPWIRE_QUEUE_URL"), "{refused}");
+}

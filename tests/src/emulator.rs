@@ -1,0 +1,195 @@
+//! AWS on this machine: an emulator that the tests of this binary share, and the calls that set a test up.
+
+use std::collections::BTreeMap;
+use std::env::VarError;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aws::SdkConfig;
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::tether::Tether;
+use crate::{eventually, folder, free_port, http};
+
+/// LocalStack was seen to take 20 s on a busy machine.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Which emulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmulatorKind {
+    /// LocalStack: the most complete SQS and DynamoDB, and no functions.
+    LocalStack,
+    /// ministack: functions too.
+    Ministack,
+}
+
+/// A running emulator.
+pub struct Emulator {
+    /// `http://127.0.0.1:…`.
+    pub endpoint: String,
+    _process: Tether,
+}
+
+/// A queue and the one for what cannot be read.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// The queue's URL.
+    pub url: String,
+    /// The dead-letter queue's URL.
+    pub dead_letters: String,
+}
+
+impl Emulator {
+    /// The emulator that the tests of the adapters share: LocalStack, or what `UPWIRE_TEST_EMULATOR` names.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Emulator> = OnceCell::const_new();
+        let kind = match std::env::var("UPWIRE_TEST_EMULATOR").as_deref() {
+            Ok("ministack") => EmulatorKind::Ministack,
+            Ok("localstack") | Err(_) => EmulatorKind::LocalStack,
+            Ok(other) => panic!("UPWIRE_TEST_EMULATOR: {other} is neither localstack nor ministack"),
+        };
+        SHARED.get_or_init(|| Self::start(kind)).await
+    }
+
+    /// An emulator of the test's own.
+    pub async fn start(kind: EmulatorKind) -> Self {
+        let (folder, port) = (folder(kind.name()), free_port());
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/emulator.sh"));
+        command.args(["start", kind.name(), &port.to_string()]).arg(&folder);
+        let mut process = Tether::start(&command, &folder.join("log"));
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let (what, client) = (format!("{process:?} answers"), http::client());
+        eventually(START_DEADLINE, &what, async || {
+            process.assert_running();
+            try_call(&client, &endpoint, "AmazonSQS.ListQueues", &json!({})).await.is_ok()
+        })
+        .await;
+        Self { endpoint, _process: process }
+    }
+
+    /// How an adapter in this process reaches it.
+    pub fn config(&self) -> SdkConfig {
+        let variables = self.variables();
+        let lookup = |name: &str| variables.get(name).cloned().ok_or(VarError::NotPresent);
+        aws::for_relay(aws::for_ingress(lookup).expect("all variables are set"))
+    }
+
+    /// How a process reaches it.
+    pub fn variables(&self) -> BTreeMap<&'static str, String> {
+        variables(&self.endpoint)
+    }
+
+    /// A fresh queue that hides what is received for so long, with a dead-letter queue of its own.
+    pub async fn queue(&self, visibility: Duration, receives_max: u32) -> Queues {
+        let name = fresh_name("queue");
+        let create = async |name: &str, attributes: Value| {
+            let created =
+                self.call("AmazonSQS.CreateQueue", json!({"QueueName": name, "Attributes": attributes}));
+            created.await["QueueUrl"].as_str().expect("a URL").to_owned()
+        };
+        let dead_letters = create(&format!("{name}-dead-letters"), json!({})).await;
+        let asked = json!({"QueueUrl": dead_letters, "AttributeNames": ["QueueArn"]});
+        let arn = self.call("AmazonSQS.GetQueueAttributes", asked).await["Attributes"]["QueueArn"].clone();
+        let redrive = json!({"deadLetterTargetArn": arn, "maxReceiveCount": receives_max}).to_string();
+        let visibility = visibility.as_secs().to_string();
+        let url = create(&name, json!({"VisibilityTimeout": visibility, "RedrivePolicy": redrive})).await;
+        Queues { url, dead_letters }
+    }
+
+    /// A fresh table of registrations.
+    pub async fn table(&self) -> String {
+        let name = fresh_name("registrations");
+        let table = json!({
+            "TableName": name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+        });
+        self.call("DynamoDB_20120810.CreateTable", table).await;
+        let asked = json!({"TableName": name});
+        eventually(START_DEADLINE, "the table is active", async || {
+            self.call("DynamoDB_20120810.DescribeTable", asked.clone()).await["Table"]["TableStatus"]
+                == "ACTIVE"
+        })
+        .await;
+        name
+    }
+
+    /// What waits in a queue, up to ten entries; each is hidden from others for a moment only.
+    pub async fn peek(&self, url: &str) -> Vec<String> {
+        let asked = json!({"QueueUrl": url, "MaxNumberOfMessages": 10, "VisibilityTimeout": 0});
+        let received = self.call("AmazonSQS.ReceiveMessage", asked).await;
+        let messages = received["Messages"].as_array().cloned().unwrap_or_default();
+        messages.iter().map(|message| message["Body"].as_str().expect("a body").to_owned()).collect()
+    }
+
+    /// Queues any text as an entry.
+    pub async fn send(&self, url: &str, body: &str) {
+        self.call("AmazonSQS.SendMessage", json!({"QueueUrl": url, "MessageBody": body})).await;
+    }
+
+    /// How many entries a queue has, those that are hidden included.
+    pub async fn depth(&self, url: &str) -> u64 {
+        const COUNTS: [&str; 3] = [
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        ];
+        let asked = json!({"QueueUrl": url, "AttributeNames": COUNTS});
+        let answer = self.call("AmazonSQS.GetQueueAttributes", asked).await;
+        let count = |name| answer["Attributes"][name].as_str().and_then(|text| text.parse::<u64>().ok());
+        COUNTS.iter().map(|name| count(name).unwrap_or(0)).sum()
+    }
+
+    /// Any call by its target, `AmazonSQS.…` or `DynamoDB_20120810.…`; panics where it fails.
+    pub async fn call(&self, target: &str, body: Value) -> Value {
+        match try_call(&http::client(), &self.endpoint, target, &body).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("{target} {body}: {error:#}"),
+        }
+    }
+}
+
+impl EmulatorKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::LocalStack => "localstack",
+            Self::Ministack => "ministack",
+        }
+    }
+}
+
+/// The variables by which a process finds AWS at this endpoint.
+pub(crate) fn variables(endpoint: &str) -> BTreeMap<&'static str, String> {
+    let variables = [
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ];
+    variables.map(|(name, value)| (name, value.to_owned())).into()
+}
+
+fn fresh_name(what: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    format!("upwire-{}-{what}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Emulators read of a signature only the service that it is for.
+async fn try_call(client: &Client, endpoint: &str, target: &str, body: &Value) -> anyhow::Result<Value> {
+    let service = if target.starts_with("AmazonSQS") { "sqs" } else { "dynamodb" };
+    let signature = format!(
+        "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
+    );
+    let headers = [
+        ("x-amz-target", target),
+        ("content-type", "application/x-amz-json-1.0"),
+        ("authorization", &signature),
+    ];
+    let answer = http::try_send(client, "POST", endpoint, &headers, body.to_string()).await?;
+    anyhow::ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+    Ok(answer.json())
+}

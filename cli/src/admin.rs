@@ -6,8 +6,6 @@ use anyhow::Context;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use embedded::Database;
-use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 use tokio::time::interval;
@@ -19,16 +17,14 @@ const ACKNOWLEDGED_BUCKETS: [f64; 14] =
 /// How often the recorder folds what it was told into the buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Makes this process record metrics.
+/// Makes this process record metrics, and describes the relay's.
 pub(crate) fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let metric = Matcher::Full(relay::ACKNOWLEDGED_SECONDS.to_owned());
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(metric, &ACKNOWLEDGED_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .context("metrics cannot be recorded")?;
-    functions::describe_metrics();
     relay::describe_metrics();
-    describe_gauge!("upwire_queue_depth", "Pushes that wait in the queue or are being delivered");
     let upkeep = handle.clone();
     tokio::spawn(async move {
         let mut interval = interval(UPKEEP_INTERVAL);
@@ -40,11 +36,11 @@ pub(crate) fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// `/healthz`, `/readyz`, `/metrics`.
+/// `/healthz`, `/readyz`, `/metrics`; `measure` takes what is measured only when somebody asks.
 pub(crate) fn router(
     connected: watch::Receiver<bool>,
     metrics: PrometheusHandle,
-    database: Database,
+    measure: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Router {
     let ready = move || {
         let connected = *connected.borrow();
@@ -57,7 +53,7 @@ pub(crate) fn router(
         }
     };
     let render = move || {
-        gauge!("upwire_queue_depth").set(database.queue_depth() as f64);
+        measure();
         let text = metrics.render();
         async move { ([("content-type", "text/plain; version=0.0.4")], text) }
     };

@@ -10,10 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::configuration::ConfigurationError;
 
+mod admin;
 mod configuration;
 mod distributor;
 mod keygen;
 mod log;
+mod parts;
+mod relay;
+mod relay_options;
 mod serve;
 mod shutdown;
 mod usage;
@@ -36,6 +40,7 @@ struct Upwire {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Options>),
+    Relay(Box<relay::Options>),
     Distributor(Box<distributor::Options>),
     Keygen(keygen::Options),
 }
@@ -59,6 +64,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => start(|shutdown| serve::run(*options, shutdown)),
+        Command::Relay(options) => start(|shutdown| relay::run(*options, shutdown)),
         Command::Distributor(options) => start(|shutdown| distributor::run(*options, shutdown)),
         Command::Keygen(options) => keygen::run(&options),
     }

@@ -25,6 +25,15 @@ Exit codes:
   1   failed while running
   64  wrong usage or configuration; one line on stderr names the option or variable and the mend";
 
+/// The help of whatever runs a relay, before [`AFTER_HELP`].
+pub(crate) const AFTER_SERVER_HELP: &str = "\
+At the administration address:
+  /healthz  200 while the process runs
+  /readyz   200 while the component is connected to the XMPP server, else 503
+  /metrics  for Prometheus
+
+SIGTERM or Ctrl-C finishes what is in flight, for ten seconds at most; a second one stops at once.";
+
 /// Why there is nothing to run.
 #[derive(Debug)]
 pub(crate) enum Refused {

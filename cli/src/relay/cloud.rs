@@ -1,0 +1,73 @@
+//! The way to AWS: who we are there and in which region, and whether the table and the queue are ours to use.
+
+use std::time::Duration;
+
+use aws::{CannotStart, Cause, Queue, RegistrationsTable, SdkConfig};
+use aws_config::{BehaviorVersion, SdkConfig as BaseConfig};
+use backon::{ExponentialBuilder, Retryable};
+use tokio::time::Instant;
+
+use super::options::{QUEUE_URL, REGISTRATIONS_TABLE};
+use crate::configuration::ConfigurationError;
+
+const REGION: &str = "AWS_REGION";
+/// How long AWS may stay out of reach at the start: a machine that boots has no network yet.
+const PATIENCE: Duration = Duration::from_secs(30);
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// Opens the table of registrations and the queue, once it is known that both can be used.
+pub(super) async fn open(table: &str, queue_url: &str) -> anyhow::Result<(RegistrationsTable, Queue)> {
+    let config = config().await?;
+    let registrations = RegistrationsTable::new(&config, table);
+    patiently(|| registrations.check()).await.map_err(|error| refusal(error, REGISTRATIONS_TABLE))?;
+    let queue =
+        patiently(|| Queue::open(&config, queue_url)).await.map_err(|error| refusal(error, QUEUE_URL))?;
+    let region = config.region().map(ToString::to_string).unwrap_or_default();
+    tracing::info!(region, table, queue = queue_url, "the registrations and the queue are open");
+    Ok((registrations, queue))
+}
+
+/// As every program that speaks to AWS finds it: from the environment, the profiles, or what the machine gives.
+async fn config() -> Result<SdkConfig, ConfigurationError> {
+    let base: BaseConfig =
+        aws_config::defaults(BehaviorVersion::latest()).http_client(aws::relay_http_client()).load().await;
+    if base.region().is_none() {
+        return Err(ConfigurationError::new(
+            REGION,
+            "is missing, and neither a profile nor this machine says in which region the queue and the table are",
+            "set it, as in eu-central-1",
+        ));
+    }
+    Ok(aws::for_relay(base))
+}
+
+/// Tries again for a while where AWS is out of reach.
+async fn patiently<T, F: Future<Output = Result<T, CannotStart>>>(
+    attempt: impl FnMut() -> F,
+) -> Result<T, CannotStart> {
+    let delays = ExponentialBuilder::new()
+        .with_jitter()
+        .with_min_delay(RETRY_DELAY_MIN)
+        .with_max_delay(RETRY_DELAY_MAX)
+        .without_max_times();
+    let end = Instant::now() + PATIENCE;
+    attempt
+        .retry(delays)
+        .when(|error| error.cause == Cause::Unavailable && Instant::now() < end)
+        .notify(|error, _| {
+            tracing::warn!(error = error.problem, mend = error.mend, "AWS does not answer; trying again")
+        })
+        .await
+}
+
+/// What the configuration names wrongly is one thing, what AWS refuses or does not answer another.
+fn refusal(error: CannotStart, variable: &str) -> anyhow::Error {
+    match error.cause {
+        Cause::Configuration => ConfigurationError::new(variable, error.problem, error.mend).into(),
+        Cause::Credentials => error.into(),
+        Cause::Unavailable => {
+            anyhow::Error::new(error).context(format!("AWS was out of reach for {} s", PATIENCE.as_secs()))
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The options of `upwire relay`, and what they say once they are checked.
+
+use push::Secrets;
+use secrecy::SecretString;
+use url::Url;
+
+use crate::configuration::ConfigurationError;
+use crate::relay_options::{RelayOptions, RelaySettings, SECRET, reveal};
+use crate::usage;
+
+pub(super) const QUEUE_URL: &str = "UPWIRE_QUEUE_URL";
+pub(super) const REGISTRATIONS_TABLE: &str = "UPWIRE_REGISTRATIONS_TABLE";
+const SECRET_HELP: &str = "The secrets that authenticate endpoints, the same as the function's, comma-separated: the \
+    first signs, all verify";
+
+/// Run the relay alone, beside an ingress that is a function on AWS.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Run the always-on half of a push server whose ingress is a function on AWS.\n\n\
+        The relay is an external component (XEP-0114) of your XMPP server: it registers the users' distributors \
+        in a DynamoDB table, takes the pushes that the function put into an SQS queue, and delivers each to \
+        its distributor. A push leaves the queue only when the distributor has acknowledged it, its application is gone, \
+        or its time has run out. Neither half speaks to the other: the secret, the table and the queue are all \
+        that they share. It needs no address that others reach, and keeps nothing on disk.",
+    mut_arg("secret", |secret| secret.help(SECRET_HELP)),
+    after_long_help = after_help()
+)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    relay: RelayOptions,
+
+    /// The SQS queue that the function fills: the stack's output QueueUrl
+    #[arg(long, value_name = "URL", env = QUEUE_URL, value_parser = queue_url)]
+    queue_url: Option<String>,
+
+    /// The DynamoDB table of registrations: the stack's output RegistrationsTable
+    #[arg(long, value_name = "NAME", env = REGISTRATIONS_TABLE, value_parser = table_name)]
+    registrations_table: Option<String>,
+}
+
+fn after_help() -> String {
+    format!(
+        "Example, on a machine whose role may use the queue and the table:\n  \
+         AWS_REGION=eu-central-1 \\\n  \
+         UPWIRE_QUEUE_URL=https://sqs.eu-central-1.amazonaws.com/123456789012/upwire-queue \\\n  \
+         UPWIRE_REGISTRATIONS_TABLE=upwire-registrations UPWIRE_SECRET_FILE=/etc/upwire/secret \\\n  \
+         UPWIRE_PUBLIC_URL=https://push.example.com UPWIRE_COMPONENT=notify.example.com \\\n  \
+         UPWIRE_COMPONENT_SECRET_FILE=/etc/upwire/component-secret upwire relay\n\n{}\n\n{}",
+        usage::AFTER_SERVER_HELP,
+        usage::AFTER_HELP
+    )
+}
+
+/// What `relay` runs with: complete and checked.
+pub(crate) struct Settings {
+    pub(crate) relay: RelaySettings,
+    pub(crate) secrets: Secrets,
+    pub(crate) queue_url: String,
+    pub(crate) registrations_table: String,
+}
+
+impl Options {
+    /// Checks everything, and opens nothing but the files of secrets.
+    pub(crate) fn settings(self) -> Result<Settings, ConfigurationError> {
+        let missing = |variable, mend| ConfigurationError::new(variable, "is missing", mend);
+        let relay = self.relay.settings()?;
+        let secrets = relay.secret.as_ref().map(secrets).transpose()?.ok_or_else(|| {
+            missing(SECRET, "set it, or UPWIRE_SECRET_FILE, to the same secrets as the function's")
+        })?;
+        let queue_url = self.queue_url.ok_or_else(|| {
+            missing(QUEUE_URL, "set it to the queue that the function fills: the stack's output QueueUrl")
+        })?;
+        let registrations_table = self
+            .registrations_table
+            .ok_or_else(|| missing(REGISTRATIONS_TABLE, "set it to the stack's output RegistrationsTable"))?;
+        Ok(Settings { relay, secrets, queue_url, registrations_table })
+    }
+}
+
+fn secrets(list: &SecretString) -> Result<Secrets, ConfigurationError> {
+    Secrets::parse(reveal(list)).map_err(|error| {
+        ConfigurationError::new(SECRET, error.to_string(), "set it to the same secrets as the function's")
+    })
+}
+
+fn queue_url(text: &str) -> Result<String, String> {
+    let example = "write it as https://sqs.eu-central-1.amazonaws.com/123456789012/upwire-queue";
+    let url = Url::parse(text).map_err(|error| format!("{error}; {example}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || url.path() == "/" {
+        return Err(format!("it is no URL of a queue; {example}"));
+    }
+    Ok(text.to_owned())
+}
+
+/// By DynamoDB's rule for names.
+fn table_name(text: &str) -> Result<String, String> {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if (3..=255).contains(&text.len()) && text.chars().all(known) {
+        return Ok(text.to_owned());
+    }
+    Err("it is no name of a table: 3 to 255 letters, digits, and -._".into())
+}

@@ -1,0 +1,245 @@
+//! The options of whatever runs a relay, `upwire serve` and `upwire relay`, and what they say once they are
+//! checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use push::Secrets;
+use relay::{AccessList, ComponentAccount, Relay, ServerAddress};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_xmpp::jid::BareJid;
+use url::Url;
+
+use crate::configuration::{ConfigurationError, secret};
+
+pub(crate) const SECRET: &str = "UPWIRE_SECRET";
+const COMPONENT: &str = "UPWIRE_COMPONENT";
+const COMPONENT_SECRET: &str = "UPWIRE_COMPONENT_SECRET";
+const PUBLIC_URL: &str = "UPWIRE_PUBLIC_URL";
+const ACL: &str = "UPWIRE_ACL";
+
+/// Endpoints stay under 512 bytes (protocol.md §2); the token and its path take 61.
+const PUBLIC_URL_BYTES_MAX: usize = 448;
+
+/// Flattened into the options of a subcommand.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RelayOptions {
+    /// Where application servers reach the ingress, for example `https://push.example.com`
+    #[arg(long, value_name = "URL", env = PUBLIC_URL, value_parser = public_url)]
+    public_url: Option<Url>,
+
+    /// The component's name at the XMPP server, as in notify.example.com
+    #[arg(long, value_name = "DOMAIN", env = COMPONENT, value_parser = component)]
+    component: Option<BareJid>,
+
+    /// The component's secret, as in the XMPP server's configuration; better in the environment or a file
+    #[arg(long, value_name = "SECRET", env = COMPONENT_SECRET, hide_env_values = true)]
+    component_secret: Option<SecretString>,
+
+    /// A file that holds the component's secret
+    #[arg(long, value_name = "FILE", env = "UPWIRE_COMPONENT_SECRET_FILE")]
+    component_secret_file: Option<PathBuf>,
+
+    /// Where the XMPP server listens for components
+    #[arg(long, value_name = "HOST:PORT", env = "UPWIRE_XMPP_SERVER", default_value = "localhost:5347", value_parser = server)]
+    xmpp_server: ServerAddress,
+
+    // Its help is the subcommand's: see `SECRET_HELP` there.
+    #[arg(long, value_name = "SECRETS", env = SECRET, hide_env_values = true)]
+    secret: Option<SecretString>,
+
+    /// A file that holds the secrets
+    #[arg(long, value_name = "FILE", env = "UPWIRE_SECRET_FILE")]
+    secret_file: Option<PathBuf>,
+
+    /// Who may register: domains and bare JIDs, comma-separated, or * for everyone [default: the
+    /// component's parent domain]
+    #[arg(long, value_name = "LIST", env = ACL)]
+    acl: Option<AccessList>,
+
+    /// Where /healthz, /readyz and /metrics are served; keep it private
+    #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_ADMIN_LISTEN", default_value = "127.0.0.1:9090")]
+    admin_listen: SocketAddr,
+
+    /// The life of a registration that is not renewed, 10 seconds to a year
+    #[arg(long, value_name = "SECONDS", env = "UPWIRE_REGISTRATION_TTL", default_value = "604800",
+        value_parser = clap::value_parser!(u32).range(10..=31_536_000))]
+    registration_ttl: u32,
+
+    /// How long a distributor may take to answer a push before it is tried again, 1 second to an hour
+    #[arg(long, value_name = "SECONDS", env = "UPWIRE_ACK_TIMEOUT", default_value = "30",
+        value_parser = clap::value_parser!(u32).range(1..=3600))]
+    ack_timeout: u32,
+}
+
+/// What a relay runs with: complete and checked.
+pub(crate) struct RelaySettings {
+    pub(crate) public_url: Url,
+    pub(crate) account: ComponentAccount,
+    /// A list that is known to parse.
+    pub(crate) secret: Option<SecretString>,
+    pub(crate) access: AccessList,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) registration_ttl: TimeDelta,
+    pub(crate) ack_timeout: Duration,
+}
+
+/// The text of a secret, where it is used.
+pub(crate) fn reveal(secret: &SecretString) -> &str {
+    secret.expose_secret()
+}
+
+impl RelayOptions {
+    /// Checks everything, and opens nothing but the files of secrets.
+    pub(crate) fn settings(self) -> Result<RelaySettings, ConfigurationError> {
+        let missing = |variable, mend| ConfigurationError::new(variable, "is missing", mend);
+        let public_url = self.public_url.ok_or_else(|| {
+            missing(
+                PUBLIC_URL,
+                "set it to where application servers reach the ingress, as in https://push.example.com",
+            )
+        })?;
+        let component = self.component.ok_or_else(|| {
+            missing(COMPONENT, "set it to the component's name at the XMPP server, as in notify.example.com")
+        })?;
+        let component_secret = secret(COMPONENT_SECRET, self.component_secret, self.component_secret_file.as_deref())?
+            .ok_or_else(|| missing(COMPONENT_SECRET, "set it, or UPWIRE_COMPONENT_SECRET_FILE, to the secret that the XMPP server's configuration gives the component"))?;
+        let secret = secret(SECRET, self.secret, self.secret_file.as_deref())?;
+        if let Some(Err(error)) = secret.as_ref().map(|list| Secrets::parse(reveal(list))) {
+            return Err(ConfigurationError::new(SECRET, error.to_string(), "make one with `upwire keygen`"));
+        }
+        let access = self.acl.unwrap_or_else(|| AccessList::parent_domain(&component));
+        if access == AccessList::Only(Vec::new()) {
+            let problem = format!("is missing, and {component} has no parent domain");
+            return Err(ConfigurationError::new(
+                ACL,
+                problem,
+                "set it to the domains and JIDs that may register, or *",
+            ));
+        }
+        Ok(RelaySettings {
+            public_url,
+            account: ComponentAccount {
+                component,
+                secret: reveal(&component_secret).to_owned(),
+                server: self.xmpp_server,
+            },
+            secret,
+            access,
+            admin_listen: self.admin_listen,
+            registration_ttl: TimeDelta::seconds(self.registration_ttl.into()),
+            ack_timeout: Duration::from_secs(self.ack_timeout.into()),
+        })
+    }
+}
+
+impl RelaySettings {
+    /// The relay on these stores.
+    pub(crate) fn relay<R, Q>(self, registrations: R, queue: Q, secrets: Secrets) -> Relay<R, Q> {
+        Relay {
+            registrations,
+            queue,
+            secrets,
+            endpoints: self.endpoints(),
+            account: self.account,
+            access: self.access,
+            lifetime: self.registration_ttl,
+            ack_timeout: self.ack_timeout,
+        }
+    }
+
+    /// The URL that tokens are appended to.
+    fn endpoints(&self) -> Url {
+        let mut endpoints = self.public_url.clone();
+        let path = format!("{}/{}/", endpoints.path().trim_end_matches('/'), functions::PUSH_PATH);
+        endpoints.set_path(&path);
+        endpoints
+    }
+}
+
+fn public_url(text: &str) -> Result<Url, String> {
+    let example = "write it as https://push.example.com";
+    let url = Url::parse(text).map_err(|error| format!("{error}; {example}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(format!("it is no http or https URL; {example}"));
+    }
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
+        return Err(format!("it has more than scheme, host, port and path; {example}"));
+    }
+    if url.path().contains([':', '*', '{', '}', '%']) {
+        return Err(format!("its path has more than letters, digits, and -._~/; {example}"));
+    }
+    if url.as_str().len() > PUBLIC_URL_BYTES_MAX {
+        return Err(format!(
+            "it has more than {PUBLIC_URL_BYTES_MAX} bytes, and endpoints must stay under 512"
+        ));
+    }
+    Ok(url)
+}
+
+fn component(text: &str) -> Result<BareJid, String> {
+    let jid = BareJid::new(text).map_err(|error| format!("{error}; write it as notify.example.com"))?;
+    if jid.node().is_some() { Err("it names a user; write it as notify.example.com".into()) } else { Ok(jid) }
+}
+
+fn server(text: &str) -> Result<ServerAddress, String> {
+    let example = "write it as host:port, for example localhost:5347";
+    let (host, port) = text.rsplit_once(':').ok_or(format!("it has no port; {example}"))?;
+    let port = port
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or(format!("its port is not a number from 1 to 65535; {example}"))?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() || host.contains(['/', ' ']) {
+        return Err(format!("it has no host; {example}"));
+    }
+    Ok(ServerAddress { host: host.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_url_is_scheme_host_port_and_path() {
+        assert_eq!(public_url("https://push.example.com").unwrap().as_str(), "https://push.example.com/");
+        assert!(public_url("http://127.0.0.1:8080/up/").is_ok());
+        for wrong in [
+            "push.example.com",
+            "ftp://a",
+            "https://a/?q",
+            "https://u@a/",
+            "https://a/#f",
+            "mailto:a@b",
+            "https://a/:b/*c",
+            "https://a/{b}",
+        ] {
+            assert!(public_url(wrong).is_err(), "{wrong}");
+        }
+        assert!(public_url(&format!("https://a/{}", "x".repeat(450))).is_err());
+    }
+
+    #[test]
+    fn a_component_is_a_domain() {
+        assert!(component("notify.example.com").is_ok());
+        assert!(component("juliet@example.com").unwrap_err().contains("names a user"));
+        assert!(component("a b").is_err());
+    }
+
+    #[test]
+    fn a_server_is_host_and_port() {
+        let address = |text| server(text).map(|address| (address.host, address.port));
+        assert_eq!(address("localhost:5347"), Ok(("localhost".into(), 5347)));
+        assert_eq!(address("[::1]:5347"), Ok(("::1".into(), 5347)));
+        for wrong in ["localhost", ":5347", "localhost:0", "localhost:65536", "xmpp://localhost:5347"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -5,7 +5,7 @@
 #     infra/packages.sh prosody ejabberd
 set -eu
 
-SYSTEM_SERVICES="prosody.service ejabberd.service epmd.service epmd.socket"
+SYSTEM_SERVICES="prosody.service ejabberd.service epmd.service epmd.socket stunnel4.service"
 POLICY=/usr/sbin/policy-rc.d
 
 # What each package is for, and whether it is there already, from Debian or from elsewhere.
@@ -14,18 +14,23 @@ purpose() {
     prosody) echo "an XMPP server" ;;
     prosody-modules) echo "Prosody's own push server, to compare with" ;;
     ejabberd) echo "another XMPP server" ;;
+    stunnel4) echo "TLS in front of Prosody's port for components" ;;
     curl) echo "sends HTTP requests" ;;
     gcc | libc6-dev) echo "compiles and links C for Rust" ;;
-    python3-venv) echo "makes the Python environment for slixmpp, an XMPP client" ;;
+    python3-venv) echo "makes the Python environments of the tools" ;;
+    npm) echo "installs the emulators that are written in JavaScript" ;;
+    openjdk-17-jdk-headless) echo "runs LocalStack's DynamoDB" ;;
     *) echo "packages.sh does not know $1" >&2 && return 1 ;;
     esac
 }
 is_there() {
     case $1 in
-    prosody | curl | gcc) command -v "$1" ;;
+    prosody | curl | gcc | npm) command -v "$1" ;;
     prosody-modules) ls -d /usr/lib/prosody/modules/mod_unified_push* ;;
     ejabberd) command -v erl && ls -d /usr/lib/*/ejabberd-* ;;
+    stunnel4) command -v stunnel ;;
     libc6-dev) ls /usr/include/stdio.h ;;
+    openjdk-17-jdk-headless) command -v javac ;;
     python3-venv) python3 -c 'import ensurepip' ;;
     esac >/dev/null 2>&1
 }

@@ -1,6 +1,6 @@
 //! How the two halves speak to AWS: one HTTP client for both SDKs, and bounds on every call.
 
-use std::{env::VarError, time::Duration};
+use std::{collections::HashMap, env::VarError, time::Duration};
 
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_smithy_http_client::{
@@ -9,7 +9,11 @@ use aws_smithy_http_client::{
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
-use aws_types::{SdkConfig, region::Region};
+use aws_types::{
+    SdkConfig,
+    region::Region,
+    service_config::{LoadServiceConfig, ServiceConfigKey},
+};
 
 /// The authorities that sign for AWS: with these alone a function starts some milliseconds sooner than
 /// with the system's hundred and more (<https://www.amazontrust.com/repository/>).
@@ -40,7 +44,7 @@ pub struct ConfigError {
 /// The configuration of the ingress, from the variables that the cloud gives to a function, without the
 /// lookups that any other place would need.
 ///
-/// `AWS_ENDPOINT_URL` leads to an emulator.
+/// `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_SQS` and `AWS_ENDPOINT_URL_DYNAMODB` lead to emulators.
 ///
 /// # Errors
 /// Region or credentials are not among the variables.
@@ -53,11 +57,14 @@ pub fn for_ingress(environment: impl Fn(&str) -> Result<String, VarError>) -> Re
         None,
         "environment",
     );
+    let endpoint_of = |(service, name)| Some((service, variable(name).ok()?));
+    let endpoints = [("SQS", "AWS_ENDPOINT_URL_SQS"), ("DynamoDB", "AWS_ENDPOINT_URL_DYNAMODB")];
     let trust = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
     let mut config = SdkConfig::builder()
         .behavior_version(aws_sdk_sqs::config::BehaviorVersion::latest())
         .region(Region::new(variable("AWS_REGION")?))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .service_config(ServiceEndpoints(endpoints.into_iter().filter_map(endpoint_of).collect()))
         .http_client(http_client(trust));
     config.set_endpoint_url(variable("AWS_ENDPOINT_URL").ok());
     config.set_retry_config(Some(
@@ -78,10 +85,21 @@ pub fn for_relay(base: SdkConfig) -> SdkConfig {
         .build()
 }
 
-/// The HTTP client of the relay, which trusts what the system trusts: also for `aws-config`, to find credentials.
+/// The HTTP client of the relay, also for `aws-config`, to find credentials. It trusts what the system trusts, and
+/// the authorities of AWS even where `SSL_CERT_FILE` names none but the XMPP server's.
 #[must_use]
 pub fn relay_http_client() -> SharedHttpClient {
-    http_client(TrustStore::default())
+    http_client(TrustStore::default().with_pem_certificate(AMAZON_ROOTS))
+}
+
+/// The endpoints of single services, as every SDK takes them from the environment.
+#[derive(Debug)]
+struct ServiceEndpoints(HashMap<&'static str, String>);
+
+impl LoadServiceConfig for ServiceEndpoints {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        self.0.get(key.service_id()).filter(|_| key.env() == "AWS_ENDPOINT_URL").cloned()
+    }
 }
 
 /// The one HTTP client, over plain HTTP too: emulators and test benches speak that.

@@ -7,7 +7,11 @@ use std::{env::VarError, process::ExitCode};
 use aws::{QueueSender, RegistrationsTable};
 use functions::Ingress;
 use push::{Secrets, Ttl};
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::Targets,
+    layer::{Layer, SubscriberExt},
+    util::SubscriberInitExt,
+};
 use url::Url;
 
 /// A message stays in SQS for two weeks at most.
@@ -30,13 +34,17 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Text lines for CloudWatch, which notes the time itself. The crates that make requests stay quiet: they
-/// log what they send.
+/// Lines for CloudWatch, which notes the time itself: JSON, where the function's `LogFormat` is that. The
+/// crates that make requests stay quiet: they log what they send.
 fn start_log() {
     let levels = Targets::new()
         .with_targets(["ingress", "functions", "aws", "push"].map(|ours| (ours, tracing::Level::INFO)));
     let lines = tracing_subscriber::fmt::layer().without_time().with_ansi(false);
-    tracing_subscriber::registry().with(lines).with(levels).init();
+    let lines = match std::env::var("AWS_LAMBDA_LOG_FORMAT").as_deref() {
+        Ok("JSON") => lines.json().flatten_event(true).with_span_list(false).boxed(),
+        _ => lines.boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
 }
 
 fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender>, lambda_http::Error> {

@@ -1,8 +1,12 @@
-//! Configuration errors, and secrets read from a variable or a file.
+//! Configuration errors, secrets read from a variable or a file, and the file of certificates to trust.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
+
+const CERTIFICATES: &str = "SSL_CERT_FILE";
+const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// A wrong option or environment variable: which one, what is wrong, and how to mend it. Exit code 64.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,9 +88,43 @@ fn secret_from(variable: &str, file: &Path) -> Result<SecretString, Configuratio
     Ok(secret.into())
 }
 
+/// Checks the certificates that `SSL_CERT_FILE` tells TLS to trust. The TLS library takes a file that cannot be
+/// read for one without certificates, and then trusts nobody.
+pub(crate) fn check_certificates() -> Result<(), ConfigurationError> {
+    std::env::var_os(CERTIFICATES).map_or(Ok(()), |file| certificates_in(&file))
+}
+
+fn certificates_in(file: &OsStr) -> Result<(), ConfigurationError> {
+    let mend = "name a file of certificates in PEM, or unset it to trust the system's";
+    let wrong = |problem: String| Err(ConfigurationError::new(CERTIFICATES, problem, mend));
+    if file.is_empty() {
+        return wrong("is empty".into());
+    }
+    match std::fs::read(file) {
+        Err(error) => wrong(format!("{} cannot be read: {error}", file.display())),
+        Ok(content) if !content.windows(PEM.len()).any(|window| window == PEM) => {
+            wrong(format!("{} has no certificate", file.display()))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_to_trust_are_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trusted.pem");
+        let problem = |path: &OsStr| certificates_in(path).map_err(|error| error.to_string());
+        assert!(problem(path.as_os_str()).unwrap_err().contains("cannot be read"));
+        assert!(problem(OsStr::new("")).unwrap_err().starts_with("SSL_CERT_FILE: is empty; name a file"));
+        std::fs::write(&path, "-----BEGIN PRIVATE KEY-----").unwrap();
+        assert!(problem(path.as_os_str()).unwrap_err().contains("has no certificate"));
+        std::fs::write(&path, "CN=example\n-----BEGIN CERTIFICATE-----").unwrap();
+        assert_eq!(problem(path.as_os_str()), Ok(()));
+    }
 
     fn read(value: Option<&str>, file: Option<&[u8]>) -> Result<Option<String>, String> {
         let folder = tempfile::tempdir().unwrap();

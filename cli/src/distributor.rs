@@ -16,7 +16,7 @@ use self::output::Output;
 use self::registration::Target;
 use self::run::Distributor;
 use self::session::{Account, Security, Server, Unproven};
-use crate::configuration::{ConfigurationError, environment, secret};
+use crate::configuration::{ConfigurationError, check_certificates, environment, secret};
 use crate::usage;
 
 mod answer;
@@ -148,6 +148,9 @@ impl Options {
             _ if self.direct_tls => Security::DirectTls,
             _ => Security::StartTls,
         };
+        if security != Security::Plaintext {
+            check_certificates()?;
+        }
         Ok(Account { jid: with_resource(&self.jid), password, server: self.server.clone(), security })
     }
 

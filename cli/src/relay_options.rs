@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use push::Secrets;
-use relay::{AccessList, ComponentAccount, Relay, ServerAddress};
+use relay::{AccessList, ComponentAccount, Relay, Security, ServerAddress};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_xmpp::jid::BareJid;
 use url::Url;
 
-use crate::configuration::{ConfigurationError, secret};
+use crate::configuration::{ConfigurationError, check_certificates, secret};
 
 pub(crate) const SECRET: &str = "UPWIRE_SECRET";
 const COMPONENT: &str = "UPWIRE_COMPONENT";
@@ -42,8 +42,9 @@ pub(crate) struct RelayOptions {
     #[arg(long, value_name = "FILE", env = "UPWIRE_COMPONENT_SECRET_FILE")]
     component_secret_file: Option<PathBuf>,
 
-    /// Where the XMPP server listens for components
-    #[arg(long, value_name = "HOST:PORT", env = "UPWIRE_XMPP_SERVER", default_value = "localhost:5347", value_parser = server)]
+    /// Where the XMPP server listens for components; tls://HOST:PORT where it speaks TLS there, with a certificate
+    /// for HOST
+    #[arg(long, value_name = "HOST:PORT", env = "UPWIRE_XMPP_SERVER", default_value = "localhost:5347")]
     xmpp_server: ServerAddress,
 
     // Its help is the subcommand's: see `SECRET_HELP` there.
@@ -119,6 +120,9 @@ impl RelayOptions {
                 "set it to the domains and JIDs that may register, or *",
             ));
         }
+        if self.xmpp_server.security == Security::Tls {
+            check_certificates()?;
+        }
         Ok(RelaySettings {
             public_url,
             account: ComponentAccount {
@@ -188,21 +192,6 @@ fn component(text: &str) -> Result<BareJid, String> {
     if jid.node().is_some() { Err("it names a user; write it as notify.example.com".into()) } else { Ok(jid) }
 }
 
-fn server(text: &str) -> Result<ServerAddress, String> {
-    let example = "write it as host:port, for example localhost:5347";
-    let (host, port) = text.rsplit_once(':').ok_or(format!("it has no port; {example}"))?;
-    let port = port
-        .parse()
-        .ok()
-        .filter(|port| *port > 0)
-        .ok_or(format!("its port is not a number from 1 to 65535; {example}"))?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if host.is_empty() || host.contains(['/', ' ']) {
-        return Err(format!("it has no host; {example}"));
-    }
-    Ok(ServerAddress { host: host.to_owned(), port })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,15 +220,5 @@ mod tests {
         assert!(component("notify.example.com").is_ok());
         assert!(component("juliet@example.com").unwrap_err().contains("names a user"));
         assert!(component("a b").is_err());
-    }
-
-    #[test]
-    fn a_server_is_host_and_port() {
-        let address = |text| server(text).map(|address| (address.host, address.port));
-        assert_eq!(address("localhost:5347"), Ok(("localhost".into(), 5347)));
-        assert_eq!(address("[::1]:5347"), Ok(("::1".into(), 5347)));
-        for wrong in ["localhost", ":5347", "localhost:0", "localhost:65536", "xmpp://localhost:5347"] {
-            assert!(address(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -17,7 +17,7 @@ Environment, for every subcommand that runs on:
   UPWIRE_LOG         what is logged to stderr: a level (error, warn, info, debug, trace), or
                      levels for single crates, as \"relay=debug,info\" [default: info]
   UPWIRE_LOG_FORMAT  \"human\", or \"json\" for one JSON object a line [default: human]
-  SSL_CERT_FILE      certificates to trust instead of the system's, in PEM
+  SSL_CERT_FILE      a file of certificates to trust instead of the system's, in PEM
 An empty variable counts as unset. No message body, endpoint token or JID is logged above trace.
 
 Exit codes:

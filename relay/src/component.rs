@@ -1,7 +1,7 @@
 //! Sole owner of the stream to the XMPP server (XEP-0114): connects, authenticates, reads, writes,
 //! pings, and connects again.
 
-use std::{fmt, future::pending, io, time::Duration};
+use std::{future::pending, io, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use metrics::{counter, gauge};
@@ -11,13 +11,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_xmpp::{
-    connect::DnsConfig,
     jid::BareJid,
     minidom::Element,
     parsers::{component::Handshake, ns},
 };
 
 use crate::{
+    connect::{self, ConnectError, ServerAddress},
     framing::{Frame, FrameReader, STREAM_FOOTER, serialize, stream_header},
     measures::{RECONNECTS, STREAM_UP},
     stanza,
@@ -70,34 +70,17 @@ pub struct ComponentAccount {
     pub server: ServerAddress,
 }
 
-/// A host name or address, and a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerAddress {
-    /// A name, an IPv4 address, or an IPv6 address without brackets.
-    pub host: String,
-    /// The port for components.
-    pub port: u16,
-}
-
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
-    #[error("cannot connect: {}", connect_failure(.0))]
-    Connect(tokio_xmpp::Error),
+    #[error("cannot connect: {0}")]
+    Connect(#[from] ConnectError),
     #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
     Timeout,
     #[error("the server refused the stream: {condition}{}", text.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
     Refused { condition: String, text: Option<String> },
+    #[error("the server hung up before it opened a stream")]
+    Unopened,
     #[error("the server closed the stream")]
     Closed,
     #[error("nothing came from the server for {} s", SILENCE_MAX.as_secs())]
@@ -106,19 +89,8 @@ enum StreamError {
     Io(#[from] io::Error),
 }
 
-const PORT_MEND: &str =
-    "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers";
-
-/// tokio-xmpp shows the insides of its resolver, and nothing of an address that refuses.
-fn connect_failure(error: &tokio_xmpp::Error) -> String {
-    match error {
-        tokio_xmpp::Error::DnsNet(_) | tokio_xmpp::Error::DnsProto(_) | tokio_xmpp::Error::Idna => {
-            "the server's name does not resolve".to_owned()
-        }
-        tokio_xmpp::Error::Disconnected => "nothing listens there".to_owned(),
-        other => other.to_string(),
-    }
-}
+const PORT_MEND: &str = "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers, and \
+    write tls:// before it if that port speaks TLS";
 
 impl StreamError {
     /// What the operator can do about it (RFC 6120 §4.9.3).
@@ -141,9 +113,11 @@ impl StreamError {
                 "invalid-namespace" => PORT_MEND,
                 _ => "the XMPP server's log may say more",
             },
-            Self::Connect(_) | Self::Timeout => {
+            Self::Connect(error) => error.mend(),
+            Self::Timeout => {
                 "check that the XMPP server runs and listens for components at UPWIRE_XMPP_SERVER"
             }
+            Self::Unopened => PORT_MEND,
             Self::Io(error) if error.kind() == io::ErrorKind::InvalidData => PORT_MEND,
             Self::Closed | Self::Silent | Self::Io(_) => "connecting again",
         }
@@ -248,7 +222,7 @@ impl Component {
         };
         // Best effort: the other side may be gone.
         let footer = async {
-            writer.write_all(STREAM_FOOTER.as_bytes()).await?;
+            write_all(&mut writer, STREAM_FOOTER).await?;
             writer.shutdown().await?;
             while !matches!(reader.next().await?, Frame::Closed) {}
             io::Result::Ok(())
@@ -271,20 +245,32 @@ async fn discard(replies: &mut mpsc::Receiver<Element>, pushes: &mut mpsc::Recei
 async fn connect(
     account: &ComponentAccount,
 ) -> Result<Stream<impl AsyncRead + AsyncWrite + use<>>, StreamError> {
-    let ServerAddress { host, port } = &account.server;
-    let socket = DnsConfig::no_srv(host, *port).resolve().await.map_err(StreamError::Connect)?;
-    socket.set_nodelay(true)?;
-    let (reader, mut writer) = tokio::io::split(socket);
+    let (reader, mut writer) = tokio::io::split(connect::connect(&account.server).await?);
     let mut reader = FrameReader::new(reader);
 
-    writer.write_all(stream_header(account.component.as_str()).as_bytes()).await?;
-    let Frame::Opened(id) = reader.next().await? else { return Err(StreamError::Closed) };
+    let opening = async {
+        write_all(&mut writer, &stream_header(account.component.as_str())).await?;
+        reader.next().await
+    };
+    let id = match opening.await {
+        Ok(Frame::Opened(id)) => id,
+        // A port that speaks TLS hangs up on plain text without a word, or resets the connection.
+        Ok(_) => return Err(StreamError::Unopened),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error.into()),
+        Err(_) => return Err(StreamError::Unopened),
+    };
     let handshake = Handshake::from_stream_id_and_password(id, &account.secret);
-    writer.write_all(String::from(&Element::from(handshake)).as_bytes()).await?;
+    write_all(&mut writer, &String::from(&Element::from(handshake))).await?;
     match reader.next().await? {
         Frame::Element(element) if element.name() == "handshake" => Ok(Stream { reader, writer }),
         frame => Err(stream_error(&frame).unwrap_or(StreamError::Closed)),
     }
+}
+
+/// Writes all of it, through whatever TLS keeps back.
+async fn write_all<S: AsyncWrite>(writer: &mut WriteHalf<S>, text: &str) -> io::Result<()> {
+    writer.write_all(text.as_bytes()).await?;
+    writer.flush().await
 }
 
 /// Passes frames on until the stream ends.
@@ -296,6 +282,8 @@ async fn read<S: AsyncRead>(
     loop {
         let frame = match reader.next().await {
             Ok(frame) => frame,
+            // Over TLS, an end that the server did not announce.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return StreamError::Closed,
             Err(error) => return StreamError::Io(error),
         };
         heard.send_replace(Instant::now());
@@ -364,7 +352,7 @@ async fn write<S: AsyncWrite>(
             }
         }
         // A socket that takes nothing for so long is as dead as one that gives nothing.
-        match timeout(SILENCE_MAX, writer.write_all(bytes.as_bytes())).await {
+        match timeout(SILENCE_MAX, write_all(writer, &bytes)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return End::Lost(error.into()),
             Err(_) => return End::Lost(StreamError::Silent),

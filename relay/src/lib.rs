@@ -2,6 +2,7 @@
 
 mod clock;
 mod component;
+mod connect;
 mod consume;
 mod deliver;
 mod framing;
@@ -25,7 +26,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub use component::{ComponentAccount, ServerAddress};
+pub use component::ComponentAccount;
+pub use connect::{BadServerAddress, Security, ServerAddress};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 pub use register::{AccessList, BadAccessList};
 

@@ -4,7 +4,7 @@ use push::Secrets;
 use secrecy::SecretString;
 use url::Url;
 
-use crate::configuration::ConfigurationError;
+use crate::configuration::{ConfigurationError, check_certificates};
 use crate::relay_options::{RelayOptions, RelaySettings, SECRET, reveal};
 use crate::usage;
 
@@ -73,6 +73,7 @@ impl Options {
         let registrations_table = self
             .registrations_table
             .ok_or_else(|| missing(REGISTRATIONS_TABLE, "set it to the stack's output RegistrationsTable"))?;
+        check_certificates()?;
         Ok(Settings { relay, secrets, queue_url, registrations_table })
     }
 }

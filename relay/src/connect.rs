@@ -1,0 +1,299 @@
+//! The way to the XMPP server's port for components: TCP, and TLS where the address says so.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+    sync::Once,
+};
+
+use tokio::net::TcpStream;
+use tokio_util::either::Either;
+use tokio_xmpp::{
+    connect::{
+        DnsConfig,
+        tls_common::{TlsStream, establish_tls_connection},
+    },
+    rustls::{self, CertificateError, pki_types::ServerName},
+};
+
+/// What a [`ServerAddress`] begins with where the port speaks TLS from the first byte.
+const TLS_SCHEME: &str = "tls://";
+
+/// A port for components, and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// A name, an IPv4 address, or an IPv6 address without brackets.
+    pub host: String,
+    /// The port for components.
+    pub port: u16,
+    /// What is between the stream and TCP.
+    pub security: Security,
+}
+
+/// What keeps a stream from other eyes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// Nothing.
+    Plain,
+    /// TLS from the first byte, with a certificate for the host that the address names.
+    Tls,
+}
+
+/// Why a text is no [`ServerAddress`], and how to write one.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; write it as host:port, for example localhost:5347, or as tls://host:port")]
+pub struct BadServerAddress(&'static str);
+
+impl FromStr for ServerAddress {
+    type Err = BadServerAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (security, authority) =
+            text.strip_prefix(TLS_SCHEME).map_or((Security::Plain, text), |rest| (Security::Tls, rest));
+        let (host, port) = authority.rsplit_once(':').ok_or(BadServerAddress("it has no port"))?;
+        let port = port.parse().ok().filter(|port| *port > 0);
+        let port = port.ok_or(BadServerAddress("its port is not a number from 1 to 65535"))?;
+        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let known = in_brackets.map_or_else(
+            || !host.is_empty() && !host.contains([':', '/', '[', ']', ' ', '@']),
+            |ip| ip.parse::<Ipv6Addr>().is_ok(),
+        );
+        let host = in_brackets.unwrap_or(host);
+        if !known {
+            return Err(BadServerAddress("its host is no name and no address"));
+        }
+        if security == Security::Tls && ServerName::try_from(host).is_err() {
+            return Err(BadServerAddress("its host is none that a certificate could be for"));
+        }
+        Ok(Self { host: host.to_owned(), port, security })
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.security == Security::Tls { TLS_SCHEME } else { "" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("the server's name does not resolve")]
+    Name,
+    #[error("nothing listens there")]
+    Nothing,
+    #[error("{}", certificate_problem(.0))]
+    Certificate(CertificateError),
+    #[error("what answers there does not speak TLS")]
+    NotTls,
+    #[error("no TLS comes about: {0}")]
+    Tls(io::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<tokio_xmpp::Error> for ConnectError {
+    /// tokio-xmpp shows the insides of its resolver, and nothing of an address that refuses.
+    fn from(error: tokio_xmpp::Error) -> Self {
+        use tokio_xmpp::Error;
+        match error {
+            Error::DnsNet(_) | Error::DnsProto(_) | Error::Idna => Self::Name,
+            Error::Disconnected => Self::Nothing,
+            Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => Self::Nothing,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl ConnectError {
+    /// Why a handshake failed: the TLS library's errors are inside those of the connection.
+    fn handshake(error: tokio_xmpp::Error) -> Self {
+        let tokio_xmpp::Error::Io(error) = error else { return error.into() };
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match tls {
+            Some(rustls::Error::InvalidCertificate(problem)) => Self::Certificate(problem.clone()),
+            Some(rustls::Error::InvalidMessage(_)) => Self::NotTls,
+            _ => Self::Tls(error),
+        }
+    }
+
+    /// What the operator can do about it.
+    pub(crate) fn mend(&self) -> &'static str {
+        match self {
+            Self::Name | Self::Nothing | Self::Other(_) => {
+                "check that the XMPP server runs and listens for components at UPWIRE_XMPP_SERVER"
+            }
+            Self::Certificate(problem) => certificate_mend(problem),
+            Self::NotTls | Self::Tls(_) => {
+                "let the XMPP server speak TLS on its port for components (ejabberd's `tls: true`, or a TLS tunnel in \
+                 front of Prosody), or leave tls:// out of UPWIRE_XMPP_SERVER"
+            }
+        }
+    }
+}
+
+fn certificate_problem(problem: &CertificateError) -> String {
+    use CertificateError as Wrong;
+    match problem {
+        Wrong::Expired | Wrong::ExpiredContext { .. } => "the server's certificate has expired".into(),
+        Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet".into()
+        }
+        Wrong::NotValidForNameContext { expected, presented } => format!(
+            "the server's certificate is not for {} but for {}",
+            expected.to_str(),
+            if presented.is_empty() { "no name at all".into() } else { presented.join(", ") }
+        ),
+        // The last two: an authority of that name is trusted, with another key.
+        Wrong::UnknownIssuer
+        | Wrong::BadSignature
+        | Wrong::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "the server's certificate is of no authority that is trusted here".into()
+        }
+        Wrong::Other(other) => format!("the server's certificate is refused: {other}"),
+        other => format!("the server's certificate is refused: {other}"),
+    }
+}
+
+fn certificate_mend(problem: &CertificateError) -> &'static str {
+    use CertificateError as Wrong;
+    match problem {
+        Wrong::Expired | Wrong::ExpiredContext { .. } => {
+            "give the XMPP server a new certificate; if it has one, restart it and check this machine's clock"
+        }
+        Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => "check this machine's clock",
+        Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
+            "write the host in UPWIRE_XMPP_SERVER as the certificate names it (a DNS: or IP: entry of its \
+             subjectAltName), or give the XMPP server a certificate for that host"
+        }
+        Wrong::UnknownIssuer
+        | Wrong::BadSignature
+        | Wrong::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "give the XMPP server a certificate of a public authority with its whole chain, or name the file with \
+             its authority's certificate in SSL_CERT_FILE"
+        }
+        // webpki's `CaUsedAsEndEntity` is what `openssl req -x509` makes unless it is told otherwise.
+        _ => {
+            "give the XMPP server a certificate of version 3 that is no authority's own (with openssl: \
+             -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:its-host)"
+        }
+    }
+}
+
+/// A connection on which nothing was said yet.
+pub(crate) async fn connect(
+    address: &ServerAddress,
+) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
+    let ServerAddress { host, port, security } = address;
+    let route = match host.parse::<IpAddr>() {
+        Ok(ip) => DnsConfig::addr(&SocketAddr::new(ip, *port).to_string()),
+        Err(_) => DnsConfig::no_srv(host, *port),
+    };
+    let socket = route.resolve().await?;
+    // Fails only on a socket that is gone already, which the first write will say.
+    let _ = socket.set_nodelay(true);
+    match security {
+        Security::Plain => {
+            if leaves_this_machine(&socket) {
+                warn_of_plain_text(address);
+            }
+            Ok(Either::Left(socket))
+        }
+        Security::Tls => {
+            // Other crates of the build may bring a second provider, and rustls then refuses to choose.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let (socket, _) =
+                establish_tls_connection(socket, host).await.map_err(ConnectError::handshake)?;
+            Ok(Either::Right(socket))
+        }
+    }
+}
+
+fn leaves_this_machine(socket: &TcpStream) -> bool {
+    match (socket.local_addr(), socket.peer_addr()) {
+        (Ok(local), Ok(peer)) => local.ip() != peer.ip() && !peer.ip().to_canonical().is_loopback(),
+        _ => false,
+    }
+}
+
+/// Once: there are private networks in which this is as it should be.
+fn warn_of_plain_text(address: &ServerAddress) {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            server = %address,
+            mend = "let the XMPP server speak TLS on its port for components, and write tls:// before the address in \
+                    UPWIRE_XMPP_SERVER; or keep that network private",
+            "the stream to the XMPP server leaves this machine in plain text: whoever is on the way reads it"
+        );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Result<ServerAddress, String> {
+        text.parse().map_err(|error: BadServerAddress| error.to_string())
+    }
+
+    #[test]
+    fn an_address_is_host_and_port_and_perhaps_tls() {
+        let parts = |text| address(text).map(|address| (address.host, address.port, address.security));
+        assert_eq!(parts("localhost:5347"), Ok(("localhost".into(), 5347, Security::Plain)));
+        assert_eq!(parts("[::1]:5347"), Ok(("::1".into(), 5347, Security::Plain)));
+        assert_eq!(
+            parts("tls://xmpp.example.com:5348"),
+            Ok(("xmpp.example.com".into(), 5348, Security::Tls))
+        );
+        assert_eq!(parts("tls://[2001:db8::1]:5348"), Ok(("2001:db8::1".into(), 5348, Security::Tls)));
+        for text in ["localhost:5347", "[::1]:5347", "tls://[::1]:1", "tls://a.example:65535"] {
+            assert_eq!(address(text).unwrap().to_string(), text);
+        }
+        for wrong in [
+            "localhost",
+            ":5347",
+            "localhost:0",
+            "localhost:65536",
+            "xmpp://localhost:5347",
+            "tcp://localhost:5347",
+            "tls://localhost",
+            "tls://:5347",
+            "tls://localhost:5347/",
+            "tls://a*b:5347",
+            "tls:localhost:5347",
+            "::1:5347",
+            "[localhost]:5347",
+        ] {
+            let error = address(wrong).expect_err(wrong);
+            assert!(
+                error.ends_with("write it as host:port, for example localhost:5347, or as tls://host:port")
+            );
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_refused_is_named_with_its_mend() {
+        let wrong_name = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("xmpp.example.com").unwrap(),
+            presented: vec!["DnsName(\"example.com\")".into()],
+        };
+        let cases = [
+            (CertificateError::Expired, "expired", "new certificate"),
+            (CertificateError::NotValidYet, "not valid yet", "clock"),
+            (wrong_name, "not for xmpp.example.com but for DnsName", "UPWIRE_XMPP_SERVER"),
+            (CertificateError::UnknownIssuer, "no authority that is trusted", "SSL_CERT_FILE"),
+            (CertificateError::BadEncoding, "refused", "version 3"),
+        ];
+        for (error, problem, mend) in cases {
+            let error = ConnectError::Certificate(error);
+            assert!(error.to_string().contains(problem) && error.mend().contains(mend), "{error}");
+        }
+    }
+}

@@ -10,10 +10,10 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::component::BareComponent;
 use crate::journal::Journal;
-use crate::machine::Process;
 use crate::phone::Phone;
 use crate::plan::{Load, Plan};
 use crate::sender::Request;
+use e2e::machine::Process;
 
 /// Accounts with a phone each, one registration to each; the same for every contestant.
 pub(crate) const PHONES: usize = 8;

@@ -6,7 +6,6 @@ mod component;
 mod contestant;
 mod figures;
 mod journal;
-mod machine;
 mod phone;
 mod plan;
 mod report;

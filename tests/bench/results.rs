@@ -2,8 +2,8 @@
 
 use crate::contestant::{Contestant, Who};
 use crate::figures::Figures;
-use crate::machine::Process;
 use crate::plan::Load;
+use e2e::machine::Process;
 
 /// One contestant under one load.
 pub(crate) struct Case {

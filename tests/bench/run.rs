@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 use crate::contestant::{Contestant, Source};
 use crate::figures::{self, Figures, Measure};
 use crate::journal::Journal;
-use crate::machine::{self, Process};
 use crate::plan::{Load, Plan};
 use crate::sender::Sender;
+use e2e::machine::{self, Process};
 
 /// How long pushes may stay away after the load has ended, before they are lost.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(120);

@@ -20,6 +20,7 @@ macro_rules! on_each_server {
     };
 }
 
+mod cloud;
 mod configuration;
 mod contract;
 mod crash;

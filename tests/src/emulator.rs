@@ -24,13 +24,17 @@ pub enum EmulatorKind {
     LocalStack,
     /// ministack: functions too.
     Ministack,
+    /// fauxqs: queues alone, fast.
+    Fauxqs,
+    /// dynalite: tables alone, fast.
+    Dynalite,
 }
 
 /// A running emulator.
 pub struct Emulator {
     /// `http://127.0.0.1:…`.
     pub endpoint: String,
-    _process: Tether,
+    process: Tether,
 }
 
 /// A queue and the one for what cannot be read.
@@ -64,22 +68,28 @@ impl Emulator {
         let (what, client) = (format!("{process:?} answers"), http::client());
         eventually(START_DEADLINE, &what, async || {
             process.assert_running();
-            try_call(&client, &endpoint, "AmazonSQS.ListQueues", &json!({})).await.is_ok()
+            try_call(&client, &endpoint, kind.question(), &json!({})).await.is_ok()
         })
         .await;
-        Self { endpoint, _process: process }
+        Self { endpoint, process }
     }
 
     /// How an adapter in this process reaches it.
     pub fn config(&self) -> SdkConfig {
-        let variables = self.variables();
+        let variables = Self::variables(&self.endpoint);
         let lookup = |name: &str| variables.get(name).cloned().ok_or(VarError::NotPresent);
         aws::for_relay(aws::for_ingress(lookup).expect("all variables are set"))
     }
 
-    /// How a process reaches it.
-    pub fn variables(&self) -> BTreeMap<&'static str, String> {
-        variables(&self.endpoint)
+    /// The variables by which a process finds AWS at this endpoint: an emulator's, or that of a proxy to it.
+    pub fn variables(endpoint: &str) -> BTreeMap<&'static str, String> {
+        let variables = [
+            ("AWS_ENDPOINT_URL", endpoint),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+        ];
+        variables.map(|(name, value)| (name, value.to_owned())).into()
     }
 
     /// A fresh queue that hides what is received for so long, with a dead-letter queue of its own.
@@ -144,6 +154,11 @@ impl Emulator {
         COUNTS.iter().map(|name| count(name).unwrap_or(0)).sum()
     }
 
+    /// Its process id, to measure it by.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Any call by its target, `AmazonSQS.…` or `DynamoDB_20120810.…`; panics where it fails.
     pub async fn call(&self, target: &str, body: Value) -> Value {
         match try_call(&http::client(), &self.endpoint, target, &body).await {
@@ -158,19 +173,15 @@ impl EmulatorKind {
         match self {
             Self::LocalStack => "localstack",
             Self::Ministack => "ministack",
+            Self::Fauxqs => "fauxqs",
+            Self::Dynalite => "dynalite",
         }
     }
-}
 
-/// The variables by which a process finds AWS at this endpoint.
-pub(crate) fn variables(endpoint: &str) -> BTreeMap<&'static str, String> {
-    let variables = [
-        ("AWS_ENDPOINT_URL", endpoint),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-    ];
-    variables.map(|(name, value)| (name, value.to_owned())).into()
+    /// A call that it answers once it is there.
+    fn question(self) -> &'static str {
+        if self == Self::Dynalite { "DynamoDB_20120810.ListTables" } else { "AmazonSQS.ListQueues" }
+    }
 }
 
 fn fresh_name(what: &str) -> String {

@@ -16,9 +16,11 @@
 
 mod ejabberd;
 mod emulator;
+mod function;
 pub mod http;
 mod line;
 mod load;
+pub mod machine;
 mod phone;
 mod prosody;
 mod proxy;
@@ -31,6 +33,7 @@ mod wait;
 mod xmpp_server;
 
 pub use emulator::{Emulator, EmulatorKind, Queues};
+pub use function::Function;
 pub use load::{Ledger, Load};
 pub use phone::{Answer, Phone, Push, Registered, UNIFIED_PUSH, hashed};
 pub use proxy::Proxy;

@@ -22,6 +22,7 @@ const SENDERS_PER_ENDPOINT: usize = 4;
 /// the push server meanwhile.
 pub struct Load {
     ledger: Ledger,
+    refused: Arc<AtomicUsize>,
     senders: JoinSet<()>,
 }
 
@@ -34,28 +35,34 @@ impl Load {
     pub fn start(endpoints: &[String], count: usize) -> Self {
         static LOADS: AtomicUsize = AtomicUsize::new(1);
         let load = LOADS.fetch_add(1, Ordering::Relaxed);
-        let ledger = Ledger::default();
+        let (ledger, refused) = (Ledger::default(), Arc::<AtomicUsize>::default());
         let mut senders = JoinSet::new();
         let client = http::client();
         for (index, endpoint) in endpoints.iter().enumerate() {
             for sender in 0..SENDERS_PER_ENDPOINT {
                 let (client, endpoint, ledger) = (client.clone(), endpoint.clone(), ledger.clone());
+                let refused = Arc::clone(&refused);
                 senders.spawn(async move {
                     for number in (sender..count).step_by(SENDERS_PER_ENDPOINT) {
                         let body = format!("load {load}, push {number} to phone {index}");
-                        send(&client, &endpoint, &body).await;
+                        send(&client, &endpoint, &body, &refused).await;
                         ledger.0.lock().expect("no panic while held").insert(body, index);
                     }
                 });
             }
         }
-        Self { ledger, senders }
+        Self { ledger, refused, senders }
     }
 
     /// Waits until so many pushes got their 201.
     pub async fn accepted(&self, count: usize) {
         let what = format!("{count} pushes are accepted");
         eventually(LOAD_DEADLINE, &what, async || self.ledger.len() >= count).await;
+    }
+
+    /// How often a sender was told to try again, by a 503.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// What got its 201 so far.
@@ -70,12 +77,15 @@ impl Load {
     }
 }
 
-async fn send(client: &Client, endpoint: &str, body: &str) {
+async fn send(client: &Client, endpoint: &str, body: &str, refused: &AtomicUsize) {
     let accepted = async {
         loop {
             match http::try_send(client, "POST", endpoint, &[], body.to_owned()).await {
                 Ok(response) if response.status == 201 => return,
-                Ok(response) if response.status == 503 => {}
+                Ok(response) if response.status == 503 => {
+                    assert!(response.header("retry-after").is_some_and(|after| after.parse::<u32>().is_ok()));
+                    refused.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(response) => panic!("{body:?}: {} {}", response.status, response.text()),
                 // The server is down. Whether it took the push is not known; it may come twice.
                 Err(_) => {}

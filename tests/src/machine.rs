@@ -11,19 +11,21 @@ const TICK_SECONDS: f64 = 0.01;
 
 /// A process that is measured, and what it is to the reader.
 #[derive(Clone, Debug)]
-pub(crate) struct Process {
-    pub(crate) title: String,
-    pub(crate) pid: u32,
+pub struct Process {
+    /// What it is to the reader.
+    pub title: String,
+    /// Its process id.
+    pub pid: u32,
 }
 
 impl Process {
     /// The load generator: phones, senders, and the bare component.
-    pub(crate) fn own() -> Self {
+    pub fn own() -> Self {
         Self { title: "load generator".to_owned(), pid: process::id() }
     }
 
     /// CPU time so far, in seconds, of all threads.
-    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let stat = self.read("stat")?;
         // After the name, which may hold anything but ends at the last parenthesis: the third field and on.
         let fields = stat.rsplit_once(')').context("a name in parentheses")?.1;
@@ -33,7 +35,7 @@ impl Process {
     }
 
     /// The most memory that it has held, in MiB.
-    pub(crate) fn memory_peak_mib(&self) -> anyhow::Result<f64> {
+    pub fn memory_peak_mib(&self) -> anyhow::Result<f64> {
         let status = self.read("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
         let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
@@ -47,7 +49,7 @@ impl Process {
 }
 
 /// Time that all cores were busy so far, in seconds, whoever kept them.
-pub(crate) fn busy_seconds() -> anyhow::Result<f64> {
+pub fn busy_seconds() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
     let line = stat.lines().next().context("a line")?;
     let fields = line.split_whitespace().skip(1).map(str::parse::<u64>).collect::<Result<Vec<_>, _>>()?;
@@ -58,12 +60,12 @@ pub(crate) fn busy_seconds() -> anyhow::Result<f64> {
 }
 
 /// The cores of this machine.
-pub(crate) fn cores() -> usize {
+pub fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Processor, kernel and the packages under test, in a line.
-pub(crate) fn describe() -> String {
+pub fn describe() -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let information = read("/proc/cpuinfo");
     let model = information.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();

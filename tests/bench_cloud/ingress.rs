@@ -1,0 +1,156 @@
+//! The function: its size, cold start, memory, and the time and the calls of each kind of request.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use aws::RegistrationsTable;
+use chrono::{TimeDelta, Utc};
+use e2e::machine::Process;
+use e2e::{ENDPOINT_SECRET, Emulator};
+use push::ports::{Registrations, Renewal};
+use push::{Application, Instance, Secrets, Target};
+use serde_json::{Value, json};
+
+use crate::runtime_api::Environment;
+use crate::{Calls, Cloud};
+
+const COLD_STARTS: usize = 30;
+/// Requests of each kind.
+pub(crate) const REQUESTS: usize = 500;
+const WARM_UP: usize = 20;
+const BODY_BYTES: usize = 1024;
+
+/// What the function is without any request.
+pub(crate) struct Cold {
+    pub(crate) size_mib: f64,
+    pub(crate) fastest: Duration,
+    pub(crate) median: Duration,
+}
+
+/// What it is with them.
+pub(crate) struct Warm {
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) memory_peak_mib: f64,
+}
+
+/// Requests of one kind.
+pub(crate) struct Kind {
+    pub(crate) title: &'static str,
+    pub(crate) p50: Duration,
+    pub(crate) calls: Calls,
+}
+
+/// The binary as `make sam-build` makes it for AWS.
+pub(crate) fn binary() -> anyhow::Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.aws-sam/build/Ingress/bootstrap");
+    path.canonicalize().with_context(|| format!("no {}: `make sam-build` first", path.display()))
+}
+
+pub(crate) async fn cold_starts(binary: &Path) -> anyhow::Result<Cold> {
+    let mut variables = Emulator::variables("http://127.0.0.1:9");
+    variables.remove("AWS_ENDPOINT_URL");
+    variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
+    variables.insert("UPWIRE_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/queue".to_owned());
+    variables.insert("UPWIRE_REGISTRATIONS_TABLE", "registrations".to_owned());
+    let mut times = Vec::with_capacity(COLD_STARTS);
+    for _ in 0..COLD_STARTS {
+        times.push(Environment::start(binary, &variables).await?.cold_start);
+    }
+    times.sort_unstable();
+    let size_mib = std::fs::metadata(binary)?.len() as f64 / (1024.0 * 1024.0);
+    Ok(Cold { size_mib, fastest: times[0], median: times[COLD_STARTS / 2] })
+}
+
+pub(crate) async fn warm(binary: &Path, cloud: &Cloud) -> anyhow::Result<Warm> {
+    let (living, dead) = endpoints(cloud).await?;
+    let forged: String = living.chars().rev().collect();
+    let mut environment = Environment::start(binary, &cloud.variables()).await?;
+    for _ in 0..WARM_UP {
+        environment.invoke(&event(&living)).await?;
+    }
+    let mut kinds = Vec::new();
+    for (title, token, status) in
+        [("accepted", &living, 201), ("refused for good (410)", &dead, 410), ("forged (404)", &forged, 404)]
+    {
+        kinds.push(measure(&mut environment, cloud, title, token, status).await?);
+    }
+    let process = Process { title: "the function".to_owned(), pid: environment.pid() };
+    Ok(Warm { kinds, memory_peak_mib: process.memory_peak_mib()? })
+}
+
+async fn measure(
+    environment: &mut Environment,
+    cloud: &Cloud,
+    title: &'static str,
+    token: &str,
+    expected: u64,
+) -> anyhow::Result<Kind> {
+    let (event, before) = (event(token), cloud.calls());
+    let mut times = Vec::with_capacity(REQUESTS);
+    for _ in 0..REQUESTS {
+        let (status, time) = environment.invoke(&event).await?;
+        ensure!(status == expected, "{title}: answered {status}");
+        times.push(time);
+    }
+    times.sort_unstable();
+    Ok(Kind { title, p50: times[REQUESTS / 2], calls: cloud.calls_since(&before) })
+}
+
+/// Tokens of a registration that lives, and of one that was revoked.
+#[expect(clippy::disallowed_methods, reason = "the function compares with its own clock")]
+async fn endpoints(cloud: &Cloud) -> anyhow::Result<(String, String)> {
+    let table = RegistrationsTable::new(&cloud.dynamodb.config(), &cloud.table);
+    let secrets = Secrets::parse(ENDPOINT_SECRET)?;
+    let register = async |user: &str| {
+        let target = Target {
+            recipient: format!("{user}@localhost/phone").parse()?,
+            application: Application::from_bytes([1; 32]),
+            instance: Instance::from_bytes([2; 32]),
+        };
+        let row = table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?;
+        anyhow::Ok((row.target.registration_id(), row.epoch))
+    };
+    let (living, dead) = (register("living").await?, register("dead").await?);
+    table.revoke(dead.0, dead.1, Utc::now()).await?;
+    let token = |(id, epoch)| secrets.sign(id, epoch).as_str().to_owned();
+    Ok((token(living), token(dead)))
+}
+
+/// What a Function URL makes of a push.
+fn event(token: &str) -> Value {
+    let path = format!("/push/{token}");
+    json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {
+            "content-length": BODY_BYTES.to_string(),
+            "content-encoding": "aes128gcm",
+            "content-type": "application/octet-stream",
+            "host": "example.lambda-url.us-east-1.on.aws",
+            "ttl": "86400",
+            "urgency": "high",
+            "x-forwarded-for": "192.0.2.1",
+            "x-forwarded-port": "443",
+            "x-forwarded-proto": "https",
+        },
+        "requestContext": {
+            "accountId": "anonymous",
+            "apiId": "example",
+            "domainName": "example.lambda-url.us-east-1.on.aws",
+            "domainPrefix": "example",
+            "http": {
+                "method": "POST", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "bench",
+            },
+            "requestId": "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": "24/Nov/2026:12:00:00 +0000",
+            "timeEpoch": 1_795_521_600_000_u64,
+        },
+        "body": "A".repeat(BODY_BYTES * 4 / 3 / 4 * 4),
+        "isBase64Encoded": true,
+    })
+}

@@ -1,0 +1,86 @@
+//! `make bench-cloud`: what a push costs on AWS, counted on the wire, and what the function and the relay need.
+//!
+//! The counts hold on AWS as they do here. The times are of this machine; where an emulator takes part, its
+//! share is said.
+
+mod ingress;
+mod prices;
+mod relay;
+mod report;
+mod runtime_api;
+
+use std::collections::BTreeMap;
+
+use e2e::{ENDPOINT_SECRET, Emulator, EmulatorKind, Proxy, XmppServer};
+
+/// How often each operation of AWS was called.
+type Calls = BTreeMap<String, usize>;
+
+/// Queue and table on the fastest emulators, and the proxies that count.
+struct Cloud {
+    sqs: Emulator,
+    dynamodb: Emulator,
+    sqs_way: Proxy,
+    dynamodb_way: Proxy,
+    queue_url: String,
+    table: String,
+}
+
+impl Cloud {
+    async fn start() -> Self {
+        let (sqs, dynamodb) =
+            tokio::join!(Emulator::start(EmulatorKind::Fauxqs), Emulator::start(EmulatorKind::Dynalite));
+        let (sqs_way, dynamodb_way) = (Proxy::to(&sqs.endpoint).await, Proxy::to(&dynamodb.endpoint).await);
+        let queue_url = sqs.queue(std::time::Duration::from_secs(60), 1000).await.url;
+        let table = dynamodb.table().await;
+        Self { sqs, dynamodb, sqs_way, dynamodb_way, queue_url, table }
+    }
+
+    /// What both halves need to find it, by way of the proxies.
+    fn variables(&self) -> BTreeMap<&'static str, String> {
+        let mut variables = Emulator::variables(&self.sqs_way.endpoint);
+        variables.insert("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb_way.endpoint.clone());
+        variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
+        variables.insert("UPWIRE_QUEUE_URL", self.queue_url.clone());
+        variables.insert("UPWIRE_REGISTRATIONS_TABLE", self.table.clone());
+        variables
+    }
+
+    /// All calls so far.
+    fn calls(&self) -> Calls {
+        let mut calls = self.sqs_way.calls();
+        calls.extend(self.dynamodb_way.calls());
+        calls
+    }
+
+    /// The calls since then.
+    fn calls_since(&self, before: &Calls) -> Calls {
+        let grown = |(call, count): (String, usize)| {
+            let grown = count - before.get(&call).unwrap_or(&0);
+            (grown > 0).then_some((call, grown))
+        };
+        self.calls().into_iter().filter_map(grown).collect()
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    if cfg!(debug_assertions) {
+        eprintln!("This is a debug build: its times say nothing. `make bench-cloud` takes a release build.");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let report = runtime.block_on(async {
+        let function = ingress::binary()?;
+        eprintln!("cold starts …");
+        let cold = ingress::cold_starts(&function).await?;
+        eprintln!("starting the emulators and Prosody …");
+        let cloud = Cloud::start().await;
+        let server = XmppServer::start(e2e::Kind::Prosody).await;
+        eprintln!("the function, warm …");
+        let warm = ingress::warm(&function, &cloud).await?;
+        eprintln!("the relay under load …");
+        let relay = relay::under_load(&server, &cloud).await?;
+        anyhow::Ok(report::Report { function: function.clone(), cold, warm, relay })
+    })?;
+    println!("{report}");
+    report.check()
+}

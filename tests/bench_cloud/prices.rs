@@ -1,0 +1,63 @@
+//! What a push costs: the calls that were counted, times list prices.
+
+use crate::Calls;
+
+/// US dollars per million, us-east-1, list prices without free tiers (aws.amazon.com/…/pricing, 2026).
+const INVOCATION: f64 = 0.20;
+/// Per million GB-seconds, x86_64.
+const GB_SECONDS: f64 = 16.6667;
+/// A request in front of the function; a Function URL costs nothing of its own.
+const HTTP_API: f64 = 1.00;
+/// Each call to SQS, up to 64 KiB, however many entries it carries.
+const SQS_CALL: f64 = 0.40;
+/// A read unit is a strongly consistent read of up to 4 KiB; an eventually consistent one is half of it.
+const READ_UNIT: f64 = 0.125;
+const WRITE_UNIT: f64 = 0.625;
+
+/// What Lambda bills for a push on a function of 128 MB: the two calls take some milliseconds on AWS.
+const BILLED_SECONDS: f64 = 0.003;
+const FUNCTION_GB: f64 = 0.125;
+const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
+const POLL_SECONDS: f64 = 20.0;
+
+/// An entry of the bill, in US dollars per million pushes.
+pub(crate) struct Item {
+    pub(crate) what: &'static str,
+    pub(crate) dollars: f64,
+}
+
+/// What a million accepted and delivered pushes cost behind a Function URL.
+pub(crate) fn per_million(ingress: &Calls, accepted: usize, relay: &Calls, delivered: usize) -> Vec<Item> {
+    let sqs = |calls: &Calls, pushes| {
+        let count: usize = calls.iter().filter(|(call, _)| is_sqs(call)).map(|(_, count)| count).sum();
+        count as f64 / pushes as f64 * SQS_CALL
+    };
+    let reads = *ingress.get("GetItem").unwrap_or(&0) as f64 / accepted as f64;
+    vec![
+        Item { what: "Lambda, invocations", dollars: INVOCATION },
+        Item { what: "Lambda, 3 ms of 128 MB", dollars: BILLED_SECONDS * FUNCTION_GB * GB_SECONDS },
+        Item { what: "DynamoDB, eventually consistent reads", dollars: reads * READ_UNIT / 2.0 },
+        Item { what: "SQS, the function", dollars: sqs(ingress, accepted) },
+        Item { what: "SQS, the relay", dollars: sqs(relay, delivered) },
+    ]
+}
+
+/// What else there may be.
+pub(crate) fn others() -> Vec<Item> {
+    let polls = MONTH_SECONDS / POLL_SECONDS / 1_000_000.0;
+    vec![
+        Item { what: "an HTTP API in front, per million requests", dollars: HTTP_API },
+        Item {
+            what: "renewals that are written (a read and a write), per million",
+            dollars: READ_UNIT + WRITE_UNIT,
+        },
+        Item { what: "idle: the relay's polls, per month", dollars: polls * SQS_CALL },
+        Item { what: "a secret in Secrets Manager, where it is not a parameter, per month", dollars: 0.40 },
+        Item { what: "alarms beyond the ten that are free, each per month", dollars: 0.10 },
+    ]
+}
+
+/// Whether a call goes to the queue and not to the table.
+pub(crate) fn is_sqs(call: &str) -> bool {
+    call.contains("Message")
+}

@@ -1,0 +1,98 @@
+//! The relay: how fast it empties a queue, and with how many calls.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use aws::{QueueSender, RegistrationsTable};
+use chrono::Utc;
+use e2e::machine::Process;
+use e2e::{Phone, Upwire, XmppServer, hashed};
+use futures::{TryStreamExt, stream};
+use push::message::Wishes;
+use push::ports::{Consistency, QueueWriter, Registrations};
+use push::{Body, MessageId, PushMessage, Registration, Target, Ttl, Urgency};
+
+use crate::{Calls, Cloud};
+
+pub(crate) const PUSHES: usize = 5000;
+const PHONES: usize = 8;
+const BODY_BYTES: usize = 1024;
+const SENDS_AT_ONCE: usize = 16;
+const DEADLINE: Duration = Duration::from_secs(300);
+
+pub(crate) struct Relay {
+    /// From the start of the relay to the last push.
+    pub(crate) time: Duration,
+    pub(crate) calls: Calls,
+    /// CPU seconds that each took in that time.
+    pub(crate) cpu: Vec<(String, f64)>,
+    pub(crate) memory_peak_mib: f64,
+}
+
+/// Fills the queue while no relay runs, then starts one and waits until all has arrived and is deleted.
+pub(crate) async fn under_load(server: &XmppServer, cloud: &Cloud) -> anyhow::Result<Relay> {
+    let mut relay =
+        Upwire::relay_on(server).set_all(cloud.variables()).set("UPWIRE_LOG", "warn").start_ready().await;
+    let mut phones = Vec::new();
+    for _ in 0..PHONES {
+        let phone = Phone::connect(server, &server.user().await, "phone").await;
+        phone.endpoint(&relay.component.jid, "app").await;
+        phones.push(phone);
+    }
+    relay.terminate();
+    relay.wait_exit(DEADLINE).await;
+    fill(cloud, &phones).await?;
+
+    let before = cloud.calls();
+    let mut watched = vec![
+        Process { title: "fauxqs".to_owned(), pid: cloud.sqs.pid() },
+        Process { title: "Prosody".to_owned(), pid: server.pid().context("Prosody runs")? },
+        Process { title: "phones and proxies".to_owned(), pid: std::process::id() },
+    ];
+    let before_cpu = watched.iter().map(Process::cpu_seconds).collect::<anyhow::Result<Vec<_>>>()?;
+    let started = Instant::now();
+    relay.start_again();
+    for phone in &phones {
+        phone.wait_for_pushes(PUSHES / PHONES, DEADLINE).await;
+    }
+    let time = started.elapsed();
+    let what = "all is deleted";
+    e2e::eventually(DEADLINE, what, async || cloud.sqs.depth(&cloud.queue_url).await == 0).await;
+
+    let calls = cloud.calls_since(&before);
+    let process = Process { title: "the relay".to_owned(), pid: relay.pid() };
+    let memory_peak_mib = process.memory_peak_mib()?;
+    let mut cpu = vec![(process.title.clone(), process.cpu_seconds()?)];
+    for (process, before) in watched.drain(..).zip(before_cpu) {
+        let spent = process.cpu_seconds()? - before;
+        cpu.push((process.title, spent));
+    }
+    Ok(Relay { time, calls, cpu, memory_peak_mib })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
+async fn fill(cloud: &Cloud, phones: &[Phone]) -> anyhow::Result<()> {
+    let table = RegistrationsTable::new(&cloud.dynamodb.config(), &cloud.table);
+    let queue = QueueSender::new(&cloud.sqs.config(), &cloud.queue_url);
+    let mut rows: Vec<Registration> = Vec::new();
+    for phone in phones {
+        let target = Target {
+            recipient: phone.jid().clone(),
+            application: hashed("app").parse()?,
+            instance: hashed("1").parse()?,
+        };
+        let row = table.find(target.registration_id(), Consistency::Strong).await?;
+        rows.push(row.context("a registration")?);
+    }
+    let messages = (0..PUSHES).map(|number| {
+        let mut id = [0; MessageId::BYTES];
+        id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        let wishes = Wishes { ttl: Ttl::from_seconds(86_400), urgency: Urgency::Normal, topic: None };
+        let body = Body::from_bytes(&[0; BODY_BYTES]);
+        PushMessage::new(MessageId::from_bytes(id), &rows[number % PHONES], wishes, body, Utc::now())
+    });
+    stream::iter(messages.map(Ok))
+        .try_for_each_concurrent(SENDS_AT_ONCE, |message| queue.send(message))
+        .await
+        .map_err(anyhow::Error::from)
+}

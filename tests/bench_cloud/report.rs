@@ -1,0 +1,118 @@
+//! What a person reads, and which aims are met.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Calls;
+use crate::ingress::{Cold, REQUESTS, Warm};
+use crate::prices::{self, Item};
+use crate::relay::{PUSHES, Relay};
+
+pub(crate) struct Report {
+    pub(crate) function: PathBuf,
+    pub(crate) cold: Cold,
+    pub(crate) warm: Warm,
+    pub(crate) relay: Relay,
+}
+
+struct Aim {
+    what: &'static str,
+    measured: f64,
+    at_most: f64,
+    /// A count that is the same on every machine, or a time that is not.
+    counted: bool,
+}
+
+impl Report {
+    fn aims(&self) -> [Aim; 6] {
+        let calls = |kind: usize| per(&self.warm.kinds[kind].calls, REQUESTS);
+        let aim = |what, measured, at_most, counted| Aim { what, measured, at_most, counted };
+        [
+            aim("calls per accepted push, function", calls(0), 2.0, true),
+            aim("calls per forgery, function", calls(2), 0.0, true),
+            aim("calls per delivered push, relay under load", per(&self.relay.calls, PUSHES), 0.25, true),
+            aim("size, MiB", self.cold.size_mib, 5.0, true),
+            aim("cold start, exec to first poll, median, ms", millis(self.cold.median), 3.0, false),
+            aim("memory, peak, MiB", self.warm.memory_peak_mib, 10.0, false),
+        ]
+    }
+
+    /// Fails where a count misses its aim.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let missed: Vec<_> =
+            self.aims().into_iter().filter(|aim| aim.counted && !aim.is_met()).map(|aim| aim.what).collect();
+        anyhow::ensure!(missed.is_empty(), "missed: {}", missed.join(", "));
+        Ok(())
+    }
+}
+
+impl Aim {
+    fn is_met(&self) -> bool {
+        self.measured <= self.at_most
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "# Upwire on AWS: calls, costs, sizes\n\n{}\n", e2e::machine::describe())?;
+        writeln!(f, "## Aims\n\n| | measured | at most | |\n| --- | --- | --- | --- |")?;
+        for aim in self.aims() {
+            let verdict = if aim.is_met() { "met" } else { "missed" };
+            writeln!(f, "| {} | {:.2} | {:.2} | {verdict} |", aim.what, aim.measured, aim.at_most)?;
+        }
+        writeln!(f, "\n## The function ({})\n", self.function.display())?;
+        let (fastest, median) = (millis(self.cold.fastest), millis(self.cold.median));
+        writeln!(f, "Cold start: {median:.2} ms (median), {fastest:.2} ms (fastest).\n")?;
+        writeln!(f, "| request | p50, both emulators included | calls each | |\n| --- | --- | --- | --- |")?;
+        for kind in &self.warm.kinds {
+            let calls = per(&kind.calls, REQUESTS);
+            writeln!(
+                f,
+                "| {} | {:.2} ms | {calls:.2} | {} |",
+                kind.title,
+                millis(kind.p50),
+                list(&kind.calls)
+            )?;
+        }
+        let seconds = self.relay.time.as_secs_f64();
+        writeln!(f, "\n## The relay\n")?;
+        writeln!(
+            f,
+            "{PUSHES} pushes in {seconds:.1} s, its start included: {:.0}/s.",
+            PUSHES as f64 / seconds
+        )?;
+        writeln!(f, "Calls: {}. Memory: {:.0} MiB.", list(&self.relay.calls), self.relay.memory_peak_mib)?;
+        let shares = self.relay.cpu.iter().map(|(who, cpu)| format!("{who} {:.0} %", cpu / seconds * 100.0));
+        writeln!(f, "CPU of one core: {}.", shares.collect::<Vec<_>>().join(", "))?;
+        let accepted = &self.warm.kinds[0].calls;
+        let items = prices::per_million(accepted, REQUESTS, &self.relay.calls, PUSHES);
+        let total = items.iter().map(|item| item.dollars).sum();
+        writeln!(
+            f,
+            "\n## Costs (USD, us-east-1, list prices)\n\n| per million pushes | USD |\n| --- | --- |"
+        )?;
+        let total = Item { what: "**in all, behind a Function URL**", dollars: total };
+        for Item { what, dollars } in items.iter().chain([&total]) {
+            writeln!(f, "| {what} | {dollars:.4} |")?;
+        }
+        writeln!(f, "\n| beside that | USD |\n| --- | --- |")?;
+        for Item { what, dollars } in prices::others() {
+            writeln!(f, "| {what} | {dollars:.4} |")?;
+        }
+        Ok(())
+    }
+}
+
+fn per(calls: &Calls, pushes: usize) -> f64 {
+    calls.values().sum::<usize>() as f64 / pushes as f64
+}
+
+fn list(calls: &Calls) -> String {
+    let calls = calls.iter().map(|(call, count)| format!("{call} {count}"));
+    calls.collect::<Vec<_>>().join(", ")
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

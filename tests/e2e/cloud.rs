@@ -1,0 +1,244 @@
+//! The two halves as they run on AWS: the function's binary behind a Runtime API, the queue and the table on
+//! an emulator, the relay, a real XMPP server, phones.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use e2e::{
+    Answer, ENDPOINT_SECRET, Emulator, Function, Load, Phone, Proxy, Queues, Upwire, UpwireBuilder,
+    XmppServer, eventually, http,
+};
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tokio_xmpp::parsers::stanza_error::DefinedCondition;
+
+const SOON: Duration = Duration::from_secs(60);
+/// Entries of a relay that was killed show again after this long.
+const VISIBILITY: Duration = Duration::from_secs(5);
+const RECEIVES_MAX: u32 = 1000;
+
+/// What runs on AWS, the way there, and what runs beside the XMPP server.
+struct Cloud {
+    emulator: &'static Emulator,
+    queues: Queues,
+    table: String,
+    /// Between the function and AWS.
+    ingress_way: Proxy,
+    /// Between the relay and AWS.
+    relay_way: Proxy,
+    function: Function,
+}
+
+impl Cloud {
+    async fn new() -> Self {
+        let emulator = Emulator::shared().await;
+        let (queues, table) = (emulator.queue(VISIBILITY, RECEIVES_MAX).await, emulator.table().await);
+        let (ingress_way, relay_way) =
+            (Proxy::to(&emulator.endpoint).await, Proxy::to(&emulator.endpoint).await);
+        let mut variables = Emulator::variables(&ingress_way.endpoint);
+        variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
+        variables.insert("UPWIRE_QUEUE_URL", queues.url.clone());
+        variables.insert("UPWIRE_REGISTRATIONS_TABLE", table.clone());
+        let function = Function::start(&variables).await;
+        Self { emulator, queues, table, ingress_way, relay_way, function }
+    }
+
+    fn relay_on(&self, server: &XmppServer) -> UpwireBuilder {
+        Upwire::relay_on(server)
+            .set("UPWIRE_PUBLIC_URL", &self.function.url)
+            .set("UPWIRE_QUEUE_URL", &self.queues.url)
+            .set("UPWIRE_REGISTRATIONS_TABLE", &self.table)
+            .set("UPWIRE_ACK_TIMEOUT", 5)
+            .set_all(Emulator::variables(&self.relay_way.endpoint))
+    }
+
+    async fn queue_empties(&self) {
+        eventually(SOON, "the queue is empty", async || self.emulator.depth(&self.queues.url).await == 0)
+            .await;
+    }
+}
+
+async fn phones(server: &XmppServer, relay: &Upwire) -> (Vec<Phone>, Vec<String>) {
+    let phones =
+        join_all((0..3).map(async |_| Phone::connect(server, &server.user().await, "phone").await)).await;
+    let endpoints = join_all(phones.iter().map(|phone| phone.endpoint(&relay.component.jid, "app"))).await;
+    (phones, endpoints)
+}
+
+/// What was called between two moments.
+fn since(before: &BTreeMap<String, usize>, now: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
+    let grown = now.iter().map(|(call, count)| (call.clone(), count - before.get(call).unwrap_or(&0)));
+    grown.filter(|(_, count)| *count > 0).collect()
+}
+
+fn calls<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<String, usize> {
+    expected.map(|(call, count)| (call.to_owned(), count)).into()
+}
+
+async fn a_push_goes_the_whole_way_and_costs_what_it_should(server: &XmppServer) {
+    let cloud = Cloud::new().await;
+    let relay = cloud.relay_on(server).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
+    assert!(endpoint.starts_with(&format!("{}/push/", cloud.function.url)), "{endpoint}");
+
+    let before = cloud.ingress_way.calls();
+    let headers = [("TTL", "60"), ("TTL", "86400"), ("content-encoding", "aes128gcm")];
+    let answer = http::post_with(&endpoint, &headers, &b"\x00\xff binary"[..]).await;
+    assert_eq!((answer.status, answer.header("ttl")), (201, Some("60")), "{}", answer.text());
+    assert!(answer.header("location").unwrap().contains("/message/"));
+    assert_eq!(since(&before, &cloud.ingress_way.calls()), calls([("GetItem", 1), ("SendMessage", 1)]));
+    assert_eq!(phone.next_push(SOON).await.body, b"\x00\xff binary");
+    cloud.queue_empties().await;
+
+    let before = cloud.ingress_way.calls();
+    let (base, token) = endpoint.rsplit_once('/').unwrap();
+    let forged = format!("{base}/{}", token.chars().rev().collect::<String>());
+    assert_eq!(http::post(&forged, "forged").await.status, 404);
+    assert_eq!(http::post(&endpoint, "").await.status, 400);
+    assert_eq!(http::post(&endpoint, vec![0; 4097]).await.status, 413);
+    assert_eq!(http::get(&endpoint).await.json(), json!({"unifiedpush": {"version": 1}}));
+    assert_eq!(http::send("DELETE", &endpoint, &[], "").await.status, 405);
+    assert_eq!(since(&before, &cloud.ingress_way.calls()), calls([]), "refused by arithmetic alone");
+}
+
+async fn an_application_that_is_gone_ends_its_endpoint_for_good(server: &XmppServer) {
+    let cloud = Cloud::new().await;
+    let relay = cloud.relay_on(server).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
+    phone.set_answer(Answer::Error(DefinedCondition::ItemNotFound));
+    assert_eq!(http::post(&endpoint, "anyone there?").await.status, 201);
+    eventually(SOON, "410", async || http::post(&endpoint, "and now?").await.status == 410).await;
+
+    let before = cloud.ingress_way.calls();
+    let gone = http::post(&endpoint, "still gone").await;
+    assert_eq!((gone.status, gone.header("cache-control")), (410, Some("max-age=86400")));
+    assert_eq!(
+        since(&before, &cloud.ingress_way.calls()),
+        calls([("GetItem", 2)]),
+        "asked twice, once strongly"
+    );
+
+    phone.set_answer(Answer::Result);
+    let next = phone.endpoint(&relay.component.jid, "app").await;
+    assert_ne!(next, endpoint);
+    assert_eq!(http::post(&next, "welcome back").await.status, 201);
+    let arrived = async || phone.pushes().iter().any(|push| push.body == b"welcome back");
+    eventually(SOON, "the push to the new endpoint", arrived).await;
+}
+
+async fn a_renewal_that_changes_little_costs_one_read(server: &XmppServer) {
+    let cloud = Cloud::new().await;
+    let relay = cloud.relay_on(server).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let before = cloud.relay_way.calls();
+    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
+    let first = since(&before, &cloud.relay_way.calls());
+    assert_eq!((first.get("GetItem"), first.get("PutItem")), (Some(&1), Some(&1)));
+    let before = cloud.relay_way.calls();
+    assert_eq!(phone.endpoint(&relay.component.jid, "app").await, endpoint);
+    let second = since(&before, &cloud.relay_way.calls());
+    assert_eq!((second.get("GetItem"), second.get("PutItem")), (Some(&1), None));
+}
+
+/// Cuts one way or both for 20 seconds under load; what got its 201 arrives.
+async fn outage(server: &XmppServer, cut: impl Fn(&Cloud) -> Vec<&Proxy>) {
+    let cloud = Cloud::new().await;
+    let relay = cloud.relay_on(server).start_ready().await;
+    let (phones, endpoints) = phones(server, &relay).await;
+    let phones: Vec<&Phone> = phones.iter().collect();
+    let load = Load::start(&endpoints, 150);
+    load.accepted(150).await;
+    let ways = cut(&cloud);
+    ways.iter().for_each(|way| way.cut());
+    sleep(Duration::from_secs(20)).await;
+    ways.iter().for_each(|way| way.mend());
+    let refused = load.refused();
+    let ledger = load.finish().await;
+    assert_eq!(ledger.len(), 450);
+    let twice = ledger.arrives(&phones).await;
+    cloud.queue_empties().await;
+    println!("{} pushes, {refused} times 503, 0 lost, {twice} came more than once", ledger.len());
+    if ways.iter().any(|way| way.endpoint == cloud.ingress_way.endpoint) {
+        assert!(refused > 0, "senders were told");
+    }
+}
+
+async fn senders_are_told_of_an_outage_and_nothing_accepted_is_lost(server: &XmppServer) {
+    outage(server, |cloud| vec![&cloud.ingress_way]).await;
+}
+
+async fn a_relay_cut_off_from_aws_loses_nothing(server: &XmppServer) {
+    outage(server, |cloud| vec![&cloud.relay_way]).await;
+}
+
+async fn nothing_accepted_is_lost_by_kill_9(server: &XmppServer) {
+    let cloud = Cloud::new().await;
+    let mut relay = cloud.relay_on(server).start_ready().await;
+    let (phones, endpoints) = phones(server, &relay).await;
+    phones[0].set_answer(Answer::DelayedBy(Duration::from_millis(50)));
+    let phones: Vec<&Phone> = phones.iter().collect();
+    let load = Load::start(&endpoints, 150);
+    let mut undelivered = 0;
+    for third in 1..=2 {
+        load.accepted(third * 150).await;
+        relay.kill();
+        undelivered += load.ledger().missing(&phones).len();
+        relay.start_again();
+        relay.ready().await;
+    }
+    let ledger = load.finish().await;
+    let twice = ledger.arrives(&phones).await;
+    cloud.queue_empties().await;
+    assert!(undelivered > 0, "no kill came in mid-delivery");
+    println!("{} pushes, two kills, 0 lost, {twice} came more than once", ledger.len());
+}
+
+async fn a_stop_gives_everything_back_at_once(server: &XmppServer) {
+    let cloud = Cloud::new().await;
+    let mut relay = cloud.relay_on(server).set("UPWIRE_ACK_TIMEOUT", 600).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
+    phone.set_answer(Answer::Silent);
+    for number in 0..20 {
+        assert_eq!(http::post(&endpoint, format!("push {number}")).await.status, 201);
+    }
+    phone.next_push(SOON).await;
+    relay.terminate();
+    assert_eq!(relay.wait_exit(SOON).await.code(), Some(0));
+    let visible =
+        json!({"QueueUrl": cloud.queues.url, "AttributeNames": ["ApproximateNumberOfMessagesNotVisible"]});
+    let attributes = cloud.emulator.call("AmazonSQS.GetQueueAttributes", visible).await;
+    assert_eq!(attributes["Attributes"]["ApproximateNumberOfMessagesNotVisible"], Value::from("0"));
+}
+
+async fn poison_goes_to_the_dead_letter_queue_and_blocks_nothing(server: &XmppServer) {
+    let cloud = Cloud::new().await;
+    let mut relay = cloud.relay_on(server).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
+    for poison in ["{", r#"{"v":9,"recipient":"juliet@example.com/secret"}"#] {
+        cloud.emulator.send(&cloud.queues.url, poison).await;
+    }
+    assert_eq!(http::post(&endpoint, "after the poison").await.status, 201);
+    assert_eq!(phone.next_push(SOON).await.body, b"after the poison");
+    relay.log_line(&["version 9", "dead-letter queue"]).await;
+    relay.log_line(&["malformed at line 1", "dead-letter queue"]).await;
+    assert!(!relay.log().contains("juliet@example.com/secret"), "an address in the log");
+    let dead_letters = async || cloud.emulator.depth(&cloud.queues.dead_letters).await;
+    eventually(SOON, "both are there", async || dead_letters().await == 2).await;
+    cloud.queue_empties().await;
+}
+
+on_each_server!(
+    a_push_goes_the_whole_way_and_costs_what_it_should,
+    an_application_that_is_gone_ends_its_endpoint_for_good,
+    a_renewal_that_changes_little_costs_one_read,
+    senders_are_told_of_an_outage_and_nothing_accepted_is_lost,
+    a_relay_cut_off_from_aws_loses_nothing,
+    nothing_accepted_is_lost_by_kill_9,
+    a_stop_gives_everything_back_at_once,
+    poison_goes_to_the_dead_letter_queue_and_blocks_nothing,
+);

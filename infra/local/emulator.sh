@@ -162,7 +162,8 @@ start_localstack() {
 
 start_ministack() {
     mkdir -p "$state/tmp"
-    exec env BIND_HOST=127.0.0.1 MINISTACK_HOST=127.0.0.1 GATEWAY_PORT="$port" \
+    # AWS_ENDPOINT_URL: where its functions find it.
+    exec env BIND_HOST=127.0.0.1 GATEWAY_PORT="$port" AWS_ENDPOINT_URL="http://127.0.0.1:$port" \
         TMPDIR="$state/tmp" STATE_DIR="$state/state" S3_DATA_DIR="$state/s3" "$folder/venv/bin/ministack"
 }
 

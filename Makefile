@@ -141,6 +141,6 @@ sam-build: $(addprefix $(TARGET)/venv/,$(SAM) $(CARGO_LAMBDA) $(ZIG))
 	AWS_DEFAULT_REGION=us-east-1 PATH="$(TARGET)/venv/bin:$$PATH" \
 		sam build --parameter-overrides Architecture=$(ARCHITECTURE)
 
-# Parameters that were given once are kept until they are given again.
+# Parameters that were given once are kept until they are given again. Not echoed: the secret may be one of them.
 deploy: template sam-build
-	$(TARGET)/venv/bin/sam deploy --parameter-overrides 'Architecture=$(ARCHITECTURE) $(PARAMETERS)' $(ARGS)
+	@$(TARGET)/venv/bin/sam deploy --parameter-overrides 'Architecture=$(ARCHITECTURE) $(PARAMETERS)' $(ARGS)

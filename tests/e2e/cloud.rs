@@ -19,19 +19,19 @@ const VISIBILITY: Duration = Duration::from_secs(5);
 const RECEIVES_MAX: u32 = 1000;
 
 /// What runs on AWS, the way there, and what runs beside the XMPP server.
-struct Cloud {
-    emulator: &'static Emulator,
-    queues: Queues,
+pub(crate) struct Cloud {
+    pub(crate) emulator: &'static Emulator,
+    pub(crate) queues: Queues,
     table: String,
     /// Between the function and AWS.
-    ingress_way: Proxy,
+    pub(crate) ingress_way: Proxy,
     /// Between the relay and AWS.
-    relay_way: Proxy,
+    pub(crate) relay_way: Proxy,
     function: Function,
 }
 
 impl Cloud {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let emulator = Emulator::shared().await;
         let (queues, table) = (emulator.queue(VISIBILITY, RECEIVES_MAX).await, emulator.table().await);
         let (ingress_way, relay_way) =
@@ -44,7 +44,7 @@ impl Cloud {
         Self { emulator, queues, table, ingress_way, relay_way, function }
     }
 
-    fn relay_on(&self, server: &XmppServer) -> UpwireBuilder {
+    pub(crate) fn relay_on(&self, server: &XmppServer) -> UpwireBuilder {
         Upwire::relay_on(server)
             .set("UPWIRE_PUBLIC_URL", &self.function.url)
             .set("UPWIRE_QUEUE_URL", &self.queues.url)

@@ -21,6 +21,8 @@ macro_rules! on_each_server {
 }
 
 mod cloud;
+mod cloud_stack;
+mod cloud_start;
 mod configuration;
 mod contract;
 mod crash;
@@ -38,3 +40,4 @@ mod registration;
 mod stop;
 mod stream;
 mod stream_refused;
+mod stream_tls;

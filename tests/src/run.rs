@@ -26,13 +26,18 @@ pub fn profile_folder() -> PathBuf {
     .to_path_buf()
 }
 
+/// The folder that holds all that is built and installed.
+pub fn target_folder() -> PathBuf {
+    profile_folder().join("..")
+}
+
 /// A fresh, empty folder of this run. It stays for whoever wants to read the logs, until a later
 /// run finds that the process of this one is gone.
 pub fn folder(name: &str) -> PathBuf {
     static RUN: OnceLock<PathBuf> = OnceLock::new();
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     let run = RUN.get_or_init(|| {
-        let runs = profile_folder().join("../e2e");
+        let runs = target_folder().join("e2e");
         remove_ended_runs(&runs);
         runs.join(process::id().to_string())
     });

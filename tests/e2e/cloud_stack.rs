@@ -1,0 +1,138 @@
+//! template.yaml, deployed whole on an emulator that runs the function as a process of its own.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::{
+    Answer, ENDPOINT_SECRET, Emulator, EmulatorKind, Kind, Phone, Proxy, Upwire, XmppServer, eventually,
+    http, profile_folder, target_folder,
+};
+use serde_json::Value;
+use tokio_xmpp::parsers::stanza_error::DefinedCondition;
+
+const SOON: Duration = Duration::from_secs(60);
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// The output of a Python program with the emulator's libraries.
+fn python(arguments: &[&str]) -> Value {
+    let interpreter = target_folder().join("ministack/venv/bin/python");
+    let output = Command::new(interpreter).args(arguments).current_dir(ROOT).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {err}");
+    serde_json::from_str(out.trim()).unwrap_or_else(|error| panic!("{error}: {out}{err}"))
+}
+
+async fn deploy(emulator: &Emulator, front: &str) -> Value {
+    let binary = profile_folder().join("ingress").display().to_string();
+    let (secret, front) = (format!("EndpointSecret={ENDPOINT_SECRET}"), format!("Front={front}"));
+    let endpoint = emulator.endpoint.clone();
+    let deploying = tokio::task::spawn_blocking(move || {
+        python(&[
+            "infra/local/stack.py",
+            "--endpoint",
+            &endpoint,
+            "--function",
+            &binary,
+            "--parameter",
+            &secret,
+            "--parameter",
+            &front,
+        ])
+    });
+    deploying.await.unwrap()
+}
+
+fn output<'a>(outputs: &'a Value, name: &str) -> &'a str {
+    outputs[name].as_str().unwrap_or_else(|| panic!("no output {name}: {outputs}"))
+}
+
+async fn the_stack_carries_a_push_to_the_phone(front: &str) {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let emulator = Emulator::start(EmulatorKind::Ministack).await;
+    let outputs = deploy(&emulator, front).await;
+    let queue = output(&outputs, "QueueUrl");
+    let relay = Upwire::relay_on(server)
+        .set("UPWIRE_PUBLIC_URL", output(&outputs, "PublicUrl"))
+        .set("UPWIRE_QUEUE_URL", queue)
+        .set("UPWIRE_REGISTRATIONS_TABLE", output(&outputs, "RegistrationsTable"))
+        .set_all(Emulator::variables(&emulator.endpoint))
+        .start_ready()
+        .await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
+
+    let answer = http::post_with(&endpoint, &[("ttl", "60")], &b"\x00\xff through the stack"[..]).await;
+    assert_eq!((answer.status, answer.header("ttl")), (201, Some("60")), "{}", answer.text());
+    assert_eq!(phone.next_push(SOON).await.body, b"\x00\xff through the stack");
+    eventually(SOON, "the entry is deleted", async || emulator.depth(queue).await == 0).await;
+
+    phone.set_answer(Answer::Error(DefinedCondition::ItemNotFound));
+    assert_eq!(http::post(&endpoint, "to nobody").await.status, 201);
+    eventually(SOON, "410", async || http::post(&endpoint, "gone?").await.status == 410).await;
+    assert_eq!(http::post(&format!("{endpoint}x"), "forged").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_push_goes_through_the_stack_behind_a_function_url() {
+    the_stack_carries_a_push_to_the_phone("FunctionUrl").await;
+}
+
+#[tokio::test]
+async fn a_push_goes_through_the_stack_behind_an_http_api() {
+    the_stack_carries_a_push_to_the_phone("HttpApi").await;
+}
+
+/// The actions that a policy document grants, but for the function's own log.
+fn granted(document: &Value) -> BTreeSet<String> {
+    let statements = document["Statement"].as_array().unwrap();
+    assert!(statements.iter().all(|statement| statement["Effect"] == "Allow"));
+    let actions = statements.iter().flat_map(|statement| match &statement["Action"] {
+        Value::Array(actions) => actions.clone(),
+        action => vec![action.clone()],
+    });
+    let actions = actions.map(|action| action.as_str().unwrap().to_owned());
+    actions.filter(|action| !action.starts_with("logs:")).collect()
+}
+
+/// The actions that calls on the wire need: a batch needs that of its single call.
+fn needed(way: &Proxy) -> BTreeSet<String> {
+    let action = |call: String| {
+        let service = if call.ends_with("Item") { "dynamodb" } else { "sqs" };
+        format!("{service}:{}", call.trim_end_matches("Batch"))
+    };
+    way.calls().into_keys().map(action).collect()
+}
+
+#[tokio::test]
+async fn each_half_may_do_what_it_does_and_nothing_else() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let cloud = crate::cloud::Cloud::new().await;
+    let mut relay = cloud.relay_on(server).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
+    // Every way that a push can take: delivered, refused, put off, poison.
+    assert_eq!(http::post(&endpoint, "delivered").await.status, 201);
+    phone.next_push(SOON).await;
+    cloud.emulator.send(&cloud.queues.url, "poison").await;
+    let buried = async || cloud.emulator.depth(&cloud.queues.dead_letters).await == 1;
+    eventually(SOON, "the poison is put away", buried).await;
+    phone.set_answer(Answer::Silent);
+    assert_eq!(http::post(&endpoint, "put off").await.status, 201);
+    phone.next_push(SOON).await;
+    phone.set_answer(Answer::Error(DefinedCondition::ItemNotFound));
+    assert_eq!(http::post(&endpoint, "refused").await.status, 201);
+    eventually(SOON, "410", async || http::post(&endpoint, "gone?").await.status == 410).await;
+    relay.terminate();
+    relay.wait_exit(SOON).await;
+
+    let template = python(&[
+        "-c",
+        "import json; from samtranslator.yaml_helper import yaml_parse; \
+         print(json.dumps(yaml_parse(open('template.yaml').read())['Resources']))",
+    ]);
+    let role = &template["IngressRole"]["Properties"]["Policies"];
+    assert_eq!(role.as_array().unwrap().len(), 1);
+    assert_eq!(granted(&role[0]["PolicyDocument"]), needed(&cloud.ingress_way));
+    assert_eq!(granted(&template["RelayPolicy"]["Properties"]["PolicyDocument"]), needed(&cloud.relay_way));
+}

@@ -52,7 +52,7 @@ binary:
 
 # In CI the adapters are tested on LocalStack, and nothing else will do.
 test-needs: $(TARGET)/venv/$(SLIXMPP) $(TARGET)/venv/$(SAM)
-	@infra/packages.sh prosody prosody-modules ejabberd
+	@infra/packages.sh prosody prosody-modules ejabberd stunnel4
 	@infra/local/emulator.sh install ministack
 	@rm -f $(TARGET)/no-localstack
 	@infra/local/emulator.sh install localstack || { [ -z "$${CI:-}" ] && touch $(TARGET)/no-localstack; }

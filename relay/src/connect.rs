@@ -131,8 +131,8 @@ impl ConnectError {
             }
             Self::Certificate(problem) => certificate_mend(problem),
             Self::NotTls | Self::Tls(_) => {
-                "let the XMPP server speak TLS on its port for components (ejabberd's `tls: true`, or a TLS tunnel in \
-                 front of Prosody), or leave tls:// out of UPWIRE_XMPP_SERVER"
+                "let the XMPP server speak TLS on its port for components (ejabberd's `tls: true` and `certfile` in that \
+                 listener, or a TLS tunnel in front of Prosody), or leave tls:// out of UPWIRE_XMPP_SERVER"
             }
         }
     }

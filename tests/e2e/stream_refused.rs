@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio_xmpp::jid::BareJid;
 
 /// Waits until the log has named the error and its mend twice: the relay goes on trying.
-async fn goes_on_trying(upwire: &mut Upwire, error: &str, mend: &str) {
+pub(crate) async fn goes_on_trying(upwire: &mut Upwire, error: &str, mend: &str) {
     let first = upwire.log_line(&[error]).await;
     let event: Value = serde_json::from_str(&first).unwrap();
     assert_eq!(

@@ -32,7 +32,10 @@ fn fill(site: &Site) -> String {
     let components: Vec<String> = (1..=COMPONENTS_MAX)
         .map(|number| format!("\"up{number}.localhost\": {{password: \"{}\"}}", site.secret))
         .collect();
+    let certificate = site.settings.component_tls.as_ref();
+    let tls = certificate.map(|it| format!("tls: true\n    certfile: \"{}\"", it.file.display()));
     TEMPLATE
+        .replace("@COMPONENT_TLS@", &tls.unwrap_or_default())
         .replace("@C2S_PORT@", &site.c2s_port.to_string())
         .replace("@COMPONENT_PORT@", &site.component_port.to_string())
         .replace("@HTTP_PORT@", &site.http_port.to_string())

@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod certificate;
 mod ejabberd;
 mod emulator;
 mod function;
@@ -27,19 +28,22 @@ mod proxy;
 mod raw_client;
 mod run;
 mod slixmpp;
+mod stunnel;
 mod tether;
 mod upwire;
 mod wait;
 mod xmpp_server;
 
+pub use certificate::{Authority, Certificate};
 pub use emulator::{Emulator, EmulatorKind, Queues};
 pub use function::Function;
 pub use load::{Ledger, Load};
 pub use phone::{Answer, Phone, Push, Registered, UNIFIED_PUSH, hashed};
 pub use proxy::Proxy;
 pub use raw_client::RawClient;
-pub use run::{folder, free_port, profile_folder};
+pub use run::{folder, free_port, profile_folder, target_folder};
 pub use slixmpp::Slixmpp;
+pub use stunnel::Stunnel;
 pub use tether::Tether;
 pub use upwire::{ENDPOINT_SECRET, Upwire, UpwireBuilder};
 pub use wait::{eventually, eventually_some};

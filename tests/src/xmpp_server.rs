@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_xmpp::jid::BareJid;
 
+use crate::certificate::Certificate;
 use crate::tether::Tether;
 use crate::{ejabberd, eventually, folder, free_port, prosody};
 
@@ -34,11 +35,13 @@ pub struct Settings {
     pub hibernation: Duration,
     /// Prosody only: run `mod_unified_push` as `unified-push.localhost`, on this backend.
     pub unified_push: Option<&'static str>,
+    /// ejabberd only: TLS on the port for components, with this certificate.
+    pub component_tls: Option<Certificate>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { hibernation: Duration::from_secs(10), unified_push: None }
+        Self { hibernation: Duration::from_secs(10), unified_push: None, component_tls: None }
     }
 }
 

@@ -1,0 +1,63 @@
+//! A real TLS tunnel in front of a port: how a Prosody offers TLS to its components.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::certificate::Certificate;
+use crate::tether::Tether;
+use crate::{eventually, folder, free_port};
+
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running stunnel, killed when dropped.
+pub struct Stunnel {
+    /// Where it speaks TLS.
+    pub port: u16,
+    folder: PathBuf,
+    process: Tether,
+}
+
+impl Stunnel {
+    /// Speaks TLS with this certificate, and passes on to a port on loopback.
+    pub async fn start(certificate: &Certificate, to_port: u16) -> Self {
+        let (folder, port) = (folder("stunnel"), free_port());
+        let service = format!(
+            "foreground = yes\npid =\n[component]\naccept = 127.0.0.1:{port}\nconnect = 127.0.0.1:{to_port}\ncert = {}\n",
+            certificate.file.display()
+        );
+        fs::write(folder.join("stunnel.conf"), service).expect("write stunnel.conf");
+        let mut stunnel = Self { port, process: run(&folder), folder };
+        stunnel.listens().await;
+        stunnel
+    }
+
+    /// Kills it, and the connections through it.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it after `kill`, on the same port.
+    pub async fn start_again(&mut self) {
+        self.process = run(&self.folder);
+        self.listens().await;
+    }
+
+    async fn listens(&mut self) {
+        let (port, process) = (self.port, &mut self.process);
+        eventually(START_DEADLINE, "stunnel listens", async || {
+            process.assert_running();
+            TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        })
+        .await;
+    }
+}
+
+fn run(folder: &std::path::Path) -> Tether {
+    let mut command = Command::new("stunnel");
+    command.arg(folder.join("stunnel.conf"));
+    Tether::start(&command, &folder.join("log"))
+}

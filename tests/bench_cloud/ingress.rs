@@ -43,7 +43,7 @@ pub(crate) struct Kind {
 
 /// The binary as `make sam-build` makes it for AWS.
 pub(crate) fn binary() -> anyhow::Result<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.aws-sam/build/Ingress/bootstrap");
+    let path = e2e::target_folder().join("sam/build/Ingress/bootstrap");
     path.canonicalize().with_context(|| format!("no {}: `make sam-build` first", path.display()))
 }
 

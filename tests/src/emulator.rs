@@ -98,7 +98,11 @@ impl Emulator {
         let create = async |name: &str, attributes: Value| {
             let created =
                 self.call("AmazonSQS.CreateQueue", json!({"QueueName": name, "Attributes": attributes}));
-            created.await["QueueUrl"].as_str().expect("a URL").to_owned()
+            // Some name hosts that do not resolve; the queue's path is all that counts.
+            let url = created.await["QueueUrl"].as_str().expect("a URL").to_owned();
+            let mut path = url.rsplitn(3, '/').take(2);
+            let (name, account) = (path.next().expect("a name"), path.next().expect("an account"));
+            format!("{}/{account}/{name}", self.endpoint)
         };
         let dead_letters = create(&format!("{name}-dead-letters"), json!({})).await;
         let asked = json!({"QueueUrl": dead_letters, "AttributeNames": ["QueueArn"]});
@@ -197,6 +201,7 @@ async fn try_call(client: &Client, endpoint: &str, target: &str, body: &Value) -
     );
     let headers = [
         ("x-amz-target", target),
+        ("x-amz-date", "20260101T000000Z"),
         ("content-type", "application/x-amz-json-1.0"),
         ("authorization", &signature),
     ];

@@ -168,7 +168,7 @@ start_ministack() {
 }
 
 start_fauxqs() {
-    exec env FAUXQS_PORT="$port" FAUXQS_HOST=127.0.0.1 FAUXQS_LOGGER=false "$folder/node_modules/.bin/fauxqs"
+    exec env FAUXQS_PORT="$port" FAUXQS_HOST=localhost FAUXQS_LOGGER=false "$folder/node_modules/.bin/fauxqs"
 }
 
 start_dynalite() {

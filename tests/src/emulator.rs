@@ -98,11 +98,7 @@ impl Emulator {
         let create = async |name: &str, attributes: Value| {
             let created =
                 self.call("AmazonSQS.CreateQueue", json!({"QueueName": name, "Attributes": attributes}));
-            // Some name hosts that do not resolve; the queue's path is all that counts.
-            let url = created.await["QueueUrl"].as_str().expect("a URL").to_owned();
-            let mut path = url.rsplitn(3, '/').take(2);
-            let (name, account) = (path.next().expect("a name"), path.next().expect("an account"));
-            format!("{}/{account}/{name}", self.endpoint)
+            created.await["QueueUrl"].as_str().expect("a URL").to_owned()
         };
         let dead_letters = create(&format!("{name}-dead-letters"), json!({})).await;
         let asked = json!({"QueueUrl": dead_letters, "AttributeNames": ["QueueArn"]});

@@ -1,6 +1,6 @@
 //! What AWS says when it does not do what it was asked, in words that show no secret and no address.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, iter::successors};
 
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -37,39 +37,60 @@ impl CannotStart {
 
     /// Why `call` failed, where the mend for whatever is missing is `missing`.
     pub(crate) fn by(call: &'static str, failure: &Failure, missing: &'static str) -> Self {
-        match failure.kind() {
-            Kind::Denied => Self {
-                cause: Cause::Credentials,
-                problem: format!("these AWS credentials do not allow {call} ({failure})"),
-                mend: "give their user or role the policy that the stack's output RelayPolicyArn names",
-            },
-            Kind::Missing => Self::new(format!("{call} finds nothing there ({failure})"), missing),
-            Kind::Credentials => Self {
-                cause: Cause::Credentials,
-                problem: format!("AWS does not accept the credentials, or there are none ({failure})"),
-                mend: "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run it where a role gives them",
-            },
-            Kind::Other => Self {
-                cause: Cause::Unavailable,
-                problem: format!("{call} fails ({failure})"),
-                mend: "check AWS_REGION, AWS_ENDPOINT_URL if it is set, and that this machine reaches AWS",
-            },
-        }
+        let (cause, problem, mend) = match failure.kind() {
+            Kind::Denied => (
+                Cause::Credentials,
+                format!("these AWS credentials do not allow {call} ({failure})"),
+                "give their user or role the policy that the stack's output RelayPolicyArn names",
+            ),
+            Kind::Missing => (
+                Cause::Configuration,
+                format!("{call} finds none of that name in this region and account ({failure})"),
+                missing,
+            ),
+            Kind::NoCredentials => (
+                Cause::Credentials,
+                format!("there are no AWS credentials ({failure})"),
+                "set AWS_PROFILE to a profile that has some, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+                 run it where a role gives them",
+            ),
+            Kind::Credentials => (
+                Cause::Credentials,
+                format!("AWS does not accept the credentials ({failure})"),
+                "check AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, with temporary ones, \
+                 AWS_SESSION_TOKEN: they may be mistyped, expired or deactivated",
+            ),
+            Kind::Clock => (
+                Cause::Credentials,
+                format!("AWS does not accept the time of this machine ({failure})"),
+                "set its clock",
+            ),
+            Kind::Other => (
+                Cause::Unavailable,
+                format!("{call} fails ({failure})"),
+                "check AWS_REGION, AWS_ENDPOINT_URL if it is set, and that this machine reaches AWS",
+            ),
+        };
+        Self { cause, problem, mend }
     }
 }
 
 /// What came of a call that failed: the service's code and message, or what kept it from answering.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) code: Option<String>,
+    /// `None`: no service answered.
+    code: Option<String>,
     text: String,
 }
 
 /// The failures that an operator can tell apart and mend.
+#[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Denied,
     Missing,
+    NoCredentials,
     Credentials,
+    Clock,
     Other,
 }
 
@@ -79,8 +100,10 @@ impl Failure {
     }
 
     fn kind(&self) -> Kind {
-        const MISSING: [&str; 3] = ["ResourceNotFoundException", "QueueDoesNotExist", "NonExistentQueue"];
-        const CREDENTIALS: [&str; 8] = [
+        const DENIED: [&str; 2] = ["AccessDenied", "AccessDeniedException"];
+        const MISSING: [&str; 4] =
+            ["ResourceNotFoundException", "QueueDoesNotExist", "NonExistentQueue", "InvalidAddress"];
+        const CREDENTIALS: [&str; 9] = [
             "UnrecognizedClientException",
             "InvalidClientTokenId",
             "InvalidSignatureException",
@@ -89,14 +112,21 @@ impl Failure {
             "ExpiredTokenException",
             "IncompleteSignature",
             "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
         ];
+        // A signature of another hour is refused with the code of a wrong one.
+        const CLOCK: [&str; 3] = ["Signature expired", "Signature not yet current", "RequestTimeTooSkewed"];
         let any = |codes: &[&str]| codes.iter().any(|code| self.is(code));
-        if any(&["AccessDenied", "AccessDeniedException"]) {
+        if any(&DENIED) {
             Kind::Denied
         } else if any(&MISSING) {
             Kind::Missing
-        } else if any(&CREDENTIALS) || self.text.contains("credentials") {
+        } else if CLOCK.iter().any(|sign| self.text.contains(sign)) {
+            Kind::Clock
+        } else if any(&CREDENTIALS) {
             Kind::Credentials
+        } else if self.code.is_none() && self.text.contains("credential") {
+            Kind::NoCredentials
         } else {
             Kind::Other
         }
@@ -118,22 +148,24 @@ where
 {
     fn from(error: SdkError<E, R>) -> Self {
         if let Some(service) = error.as_service_error() {
-            let code = service.code().unwrap_or("no code");
-            let message = service.message().unwrap_or("no message");
-            return Self { code: service.code().map(str::to_owned), text: format!("{code}: {message}") };
+            let text = match (service.code(), service.message()) {
+                (Some(code), Some(message)) => format!("{code}: {message}"),
+                (code, message) => code.or(message).unwrap_or("an error that has no name").to_owned(),
+            };
+            return Self { code: service.code().map(str::to_owned), text };
         }
-        // `Display` alone: `Debug`, and the SDK's own report, show whole requests.
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !text.contains(&cause_text) {
-                text.push_str(": ");
-                text.push_str(&cause_text);
+        // `Display` alone: `Debug`, and the SDK's own report, show whole requests. Some causes do even so, and
+        // others only say that there is a cause.
+        const EMPTY: [&str; 3] = ["dispatch failure", "io error", "other"];
+        let error: &dyn Error = &error;
+        let causes = successors(Some(error), |cause| (*cause).source()).map(ToString::to_string);
+        let mut said: Vec<String> = Vec::new();
+        for cause in causes.filter(|cause| !cause.contains('{') && !EMPTY.contains(&cause.as_str())) {
+            if !said.iter().any(|text| text.contains(&cause)) {
+                said.push(cause);
             }
-            source = cause.source();
         }
-        Self { code: None, text }
+        Self { code: None, text: if said.is_empty() { error.to_string() } else { said.join(": ") } }
     }
 }
 
@@ -144,4 +176,39 @@ where
     R: fmt::Debug + 'static,
 {
     move |error| Unavailable::new(format!("{call}: {}", Failure::from(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(code: Option<&str>, text: &str) -> Kind {
+        Failure { code: code.map(str::to_owned), text: text.to_owned() }.kind()
+    }
+
+    #[test]
+    fn what_an_operator_can_mend_is_told_apart() {
+        let service = |code: &str| kind(Some(code), "a message");
+        assert_eq!(service("AccessDeniedException"), Kind::Denied);
+        assert_eq!(service("KMS.AccessDeniedException"), Kind::Denied);
+        assert_eq!(service("AWS.SimpleQueueService.NonExistentQueue"), Kind::Missing);
+        assert_eq!(service("ResourceNotFoundException"), Kind::Missing);
+        assert_eq!(service("UnrecognizedClientException"), Kind::Credentials);
+        assert_eq!(service("InvalidSignatureException"), Kind::Credentials);
+        assert_eq!(
+            kind(
+                Some("InvalidSignatureException"),
+                "Signature expired: 20260101T000000Z is now earlier than …"
+            ),
+            Kind::Clock
+        );
+        for passing in ["InternalServerError", "ThrottlingException", "ServiceUnavailable"] {
+            assert_eq!(service(passing), Kind::Other);
+        }
+        assert_eq!(
+            kind(None, "the credential provider was not enabled: no providers in chain provided credentials"),
+            Kind::NoCredentials
+        );
+        assert_eq!(kind(None, "tcp connect error: Connection refused (os error 111)"), Kind::Other);
+    }
 }

@@ -97,9 +97,6 @@ pub(crate) fn check_certificates() -> Result<(), ConfigurationError> {
 fn certificates_in(file: &OsStr) -> Result<(), ConfigurationError> {
     let mend = "name a file of certificates in PEM, or unset it to trust the system's";
     let wrong = |problem: String| Err(ConfigurationError::new(CERTIFICATES, problem, mend));
-    if file.is_empty() {
-        return wrong("is empty".into());
-    }
     match std::fs::read(file) {
         Err(error) => wrong(format!("{} cannot be read: {error}", file.display())),
         Ok(content) if !content.windows(PEM.len()).any(|window| window == PEM) => {
@@ -119,7 +116,6 @@ mod tests {
         let path = folder.path().join("trusted.pem");
         let problem = |path: &OsStr| certificates_in(path).map_err(|error| error.to_string());
         assert!(problem(path.as_os_str()).unwrap_err().contains("cannot be read"));
-        assert!(problem(OsStr::new("")).unwrap_err().starts_with("SSL_CERT_FILE: is empty; name a file"));
         std::fs::write(&path, "-----BEGIN PRIVATE KEY-----").unwrap();
         assert!(problem(path.as_os_str()).unwrap_err().contains("has no certificate"));
         std::fs::write(&path, "CN=example\n-----BEGIN CERTIFICATE-----").unwrap();

@@ -17,8 +17,11 @@ const FORMAT: &str = "UPWIRE_LOG_FORMAT";
 /// Crates of this workspace: they log neither body nor token nor JID above trace.
 const OURS: [&str; 6] = ["upwire", "push", "embedded", "functions", "relay", "aws"];
 
-/// Crates that hold stanzas or credentials and show them in their warnings.
+/// Crates that hold stanzas or passwords and show them in their warnings.
 const HOLD_STANZAS: [&str; 5] = ["tokio_xmpp", "xmpp_parsers", "xso", "rxml", "sasl"];
+
+/// What the crates of the AWS SDK begin with: their warnings show whole requests and answers.
+const AWS_SDK: &str = "aws_";
 
 /// Starts logging to stderr, as `UPWIRE_LOG` and `UPWIRE_LOG_FORMAT` say.
 pub(crate) fn start() -> Result<(), ConfigurationError> {
@@ -70,14 +73,14 @@ fn limited(filter: Targets) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
         .with_max_level_hint(most.unwrap_or(LevelFilter::OFF))
 }
 
-/// Whether an event is shown. Below trace, dependencies may only warn, and those that hold stanzas not
-/// even that: tokio-xmpp puts whole stanzas into its warnings, and JIDs into its debug events.
+/// Whether an event is shown. Below trace, dependencies may only warn, and those that hold stanzas or speak to
+/// AWS not even that: tokio-xmpp puts whole stanzas into its warnings, and JIDs into its debug events.
 fn shows(filter: &Targets, target: &str, level: Level) -> bool {
     let source = target.split("::").next().unwrap_or(target);
     filter.would_enable(target, &level)
         && (OURS.contains(&source)
             || filter.would_enable(target, &Level::TRACE)
-            || (level <= Level::WARN && !HOLD_STANZAS.contains(&source)))
+            || (level <= Level::WARN && !HOLD_STANZAS.contains(&source) && !source.starts_with(AWS_SDK)))
 }
 
 #[cfg(test)]
@@ -108,6 +111,9 @@ mod tests {
         assert!(!shown("tokio_xmpp=debug", "tokio_xmpp::stanzastream", Level::WARN));
         assert!(shown("tokio_xmpp=trace", "tokio_xmpp::stanzastream", Level::DEBUG));
         assert!(shown("trace", "tokio_xmpp::xmlstream", Level::TRACE));
+        assert!(!shown("debug", "aws_config::imds::region", Level::WARN));
+        assert!(!shown("debug", "aws_smithy_runtime::client", Level::ERROR));
+        assert!(shown("debug", "aws::queue", Level::DEBUG));
         // "relay" is ours, "relay_of_others" is not.
         assert!(!shown("debug", "relay_of_others", Level::DEBUG));
     }

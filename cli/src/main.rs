@@ -3,7 +3,8 @@
 
 use std::future::Future;
 use std::io::Write;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{self, ExitCode};
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match usage::parse::<Upwire>(std::env::args_os().collect()) {
-        Ok(upwire) => run(upwire.command),
+        Ok(upwire) => start_without_empty_variables().and_then(|()| run(upwire.command)),
         Err(usage::Refused::Shown) => return ExitCode::SUCCESS,
         Err(usage::Refused::Wrong(error)) => Err(error.into()),
     };
@@ -59,6 +60,28 @@ fn main() -> ExitCode {
             exit_code(&error)
         }
     }
+}
+
+/// An empty variable counts as unset. The libraries that read these variables take one for a value, and a variable
+/// cannot be unset under their feet: this program starts anew, as the same process.
+fn start_without_empty_variables() -> anyhow::Result<()> {
+    const READ_BY_LIBRARIES: [&str; 2] = ["AWS_", "SSL_CERT_"];
+    let empty: Vec<_> = std::env::vars_os()
+        .filter(|(_, value)| value.is_empty())
+        .map(|(name, _)| name)
+        .filter(|name| READ_BY_LIBRARIES.iter().any(|start| name.to_string_lossy().starts_with(start)))
+        .collect();
+    if empty.is_empty() {
+        return Ok(());
+    }
+    let mut anew = process::Command::new(std::env::current_exe()?);
+    let mut arguments = std::env::args_os();
+    anew.arg0(arguments.next().unwrap_or_default()).args(arguments);
+    for name in &empty {
+        anew.env_remove(name);
+    }
+    Err(anyhow::Error::from(anew.exec())
+        .context(format!("cannot start anew without the empty {empty:?}: unset them")))
 }
 
 fn run(command: Command) -> anyhow::Result<()> {

@@ -20,6 +20,7 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
         ("UPWIRE_PUBLIC_URL", "push.example.com", "https://push.example.com"),
         ("UPWIRE_COMPONENT", "juliet@example.com", "names a user"),
         ("UPWIRE_XMPP_SERVER", "localhost", "host:port"),
+        ("UPWIRE_XMPP_SERVER", "tls://localhost", "tls://host:port"),
         ("UPWIRE_LISTEN", "everywhere", "invalid"),
         ("UPWIRE_ADMIN_LISTEN", "127.0.0.1:99999", "invalid"),
         ("UPWIRE_SECRET", "short", "at least 32"),
@@ -34,6 +35,9 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
     for (variable, value, mend) in wrong {
         refuses(Upwire::on(server).set(variable, value), variable, mend).await;
     }
+    let over_tls = || Upwire::on(server).set("UPWIRE_XMPP_SERVER", "tls://localhost:5348");
+    refuses(over_tls().set("SSL_CERT_FILE", "/nowhere/ca.pem"), "SSL_CERT_FILE", "cannot be read").await;
+    refuses(over_tls().set("SSL_CERT_FILE", "/dev/null"), "SSL_CERT_FILE", "has no certificate").await;
     let two = Upwire::on(server).set("UPWIRE_COMPONENT_SECRET_FILE", "secret");
     refuses(two, "UPWIRE_COMPONENT_SECRET", "one of the two").await;
 }
@@ -113,10 +117,11 @@ fn help_is_worth_reading_and_keygen_prints_a_secret() {
         String::from_utf8(output.stdout).unwrap()
     };
     let help = upwire(&["--help"]);
-    for word in ["serve", "distributor", "keygen", "Exit codes"] {
+    for word in ["serve", "relay", "distributor", "keygen", "Exit codes"] {
         assert!(help.contains(word), "{word}");
     }
     assert!(upwire(&["serve", "--help"]).contains("UPWIRE_PUBLIC_URL"));
+    assert!(upwire(&["relay", "--help"]).contains("AWS_PROFILE"));
     let (one, other) = (upwire(&["keygen"]), upwire(&["keygen"]));
     assert!(one != other && one.trim_end().len() == 44 && one.ends_with('\n'));
 }

@@ -37,6 +37,7 @@ mod hostile_xml;
 mod push_resource;
 mod queue_on_sqs;
 mod registration;
+mod relay_start;
 mod stop;
 mod stream;
 mod stream_refused;

@@ -58,6 +58,8 @@ impl Upwire {
         UpwireBuilder::new("relay", server, server.component())
             .set("UPWIRE_PUBLIC_URL", "https://push.example.com")
             .set("UPWIRE_SECRET", ENDPOINT_SECRET)
+            // The machine of the test may have a role of its own.
+            .set("AWS_EC2_METADATA_DISABLED", true)
     }
 
     /// Waits until `/readyz` says 200: the component is connected.

@@ -7,10 +7,13 @@ use aws_config::{BehaviorVersion, SdkConfig as BaseConfig};
 use backon::{ExponentialBuilder, Retryable};
 use tokio::time::Instant;
 
+use url::Url;
+
 use super::options::{QUEUE_URL, REGISTRATIONS_TABLE};
-use crate::configuration::ConfigurationError;
+use crate::configuration::{ConfigurationError, environment};
 
 const REGION: &str = "AWS_REGION";
+const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS"];
 /// How long AWS may stay out of reach at the start: a machine that boots has no network yet.
 const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
@@ -30,16 +33,47 @@ pub(super) async fn open(table: &str, queue_url: &str) -> anyhow::Result<(Regist
 
 /// As every program that speaks to AWS finds it: from the environment, the profiles, or what the machine gives.
 async fn config() -> Result<SdkConfig, ConfigurationError> {
+    for variable in ENDPOINTS {
+        if let Some(url) = environment(variable)? {
+            check_endpoint(variable, &url)?;
+        }
+    }
     let base: BaseConfig =
         aws_config::defaults(BehaviorVersion::latest()).http_client(aws::relay_http_client()).load().await;
-    if base.region().is_none() {
-        return Err(ConfigurationError::new(
-            REGION,
-            "is missing, and neither a profile nor this machine says in which region the queue and the table are",
-            "set it, as in eu-central-1",
-        ));
-    }
+    // The profile's, where the environment has none.
+    base.endpoint_url().map_or(Ok(()), |url| check_endpoint(ENDPOINTS[0], url))?;
+    let region = base.region().map(ToString::to_string);
+    check_region(region.as_deref())?;
     Ok(aws::for_relay(base))
+}
+
+/// What is no URL would fail at each call, as if AWS did not answer.
+fn check_endpoint(variable: &str, text: &str) -> Result<(), ConfigurationError> {
+    if Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+        return Ok(());
+    }
+    let problem = format!("{text:?} is no http or https URL");
+    Err(ConfigurationError::new(
+        variable,
+        problem,
+        "unset it, or set it to an endpoint of AWS or an emulator",
+    ))
+}
+
+/// As what is no part of a host name would.
+fn check_region(region: Option<&str>) -> Result<(), ConfigurationError> {
+    let mend = "set it to the region of the queue and the table, as in eu-central-1";
+    match region {
+        None => Err(ConfigurationError::new(
+            REGION,
+            "is missing, and neither a profile nor this machine names a region",
+            mend,
+        )),
+        Some(region) if region.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-') => {
+            Err(ConfigurationError::new(REGION, format!("{region:?} is no region"), mend))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// Tries again for a while where AWS is out of reach.
@@ -56,7 +90,7 @@ async fn patiently<T, F: Future<Output = Result<T, CannotStart>>>(
         .retry(delays)
         .when(|error| error.cause == Cause::Unavailable && Instant::now() < end)
         .notify(|error, _| {
-            tracing::warn!(error = error.problem, mend = error.mend, "AWS does not answer; trying again")
+            tracing::warn!(error = error.problem, mend = error.mend, "AWS is out of reach; trying again")
         })
         .await
 }

@@ -38,6 +38,18 @@ pub(crate) struct Options {
     registrations_table: Option<String>,
 }
 
+const AWS_HELP: &str = "\
+Where it is on AWS, and who it is there, it finds as every program does that uses AWS:
+  AWS_REGION               the region of the queue and the table
+  AWS_PROFILE              a profile of ~/.aws/config: keys, a role, SSO, or a program that gives credentials
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+                           keys; without keys and profile, the role of this machine or container
+  AWS_ENDPOINT_URL         an emulator; AWS_ENDPOINT_URL_SQS and AWS_ENDPOINT_URL_DYNAMODB for one service
+
+It starts when the table and the queue are there and may be used, and says in one line why they may not:
+with exit code 64 where the configuration names none that is fit, with 1 where AWS refuses the credentials or
+what they allow, or is out of reach for 30 seconds. Once started, it waits for AWS for as long as it takes.";
+
 fn after_help() -> String {
     format!(
         "Example, on a machine whose role may use the queue and the table:\n  \
@@ -45,7 +57,7 @@ fn after_help() -> String {
          UPWIRE_QUEUE_URL=https://sqs.eu-central-1.amazonaws.com/123456789012/upwire-queue \\\n  \
          UPWIRE_REGISTRATIONS_TABLE=upwire-registrations UPWIRE_SECRET_FILE=/etc/upwire/secret \\\n  \
          UPWIRE_PUBLIC_URL=https://push.example.com UPWIRE_COMPONENT=notify.example.com \\\n  \
-         UPWIRE_COMPONENT_SECRET_FILE=/etc/upwire/component-secret upwire relay\n\n{}\n\n{}",
+         UPWIRE_COMPONENT_SECRET_FILE=/etc/upwire/component-secret upwire relay\n\n{AWS_HELP}\n\n{}\n\n{}",
         usage::AFTER_SERVER_HELP,
         usage::AFTER_HELP
     )

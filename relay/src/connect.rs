@@ -200,7 +200,9 @@ pub(crate) async fn connect(
     let _ = socket.set_nodelay(true);
     match security {
         Security::Plain => {
-            if leaves_this_machine(&socket) {
+            if let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr())
+                && leaves_this_machine(local.ip(), peer.ip())
+            {
                 warn_of_plain_text(address);
             }
             Ok(Either::Left(socket))
@@ -215,11 +217,9 @@ pub(crate) async fn connect(
     }
 }
 
-fn leaves_this_machine(socket: &TcpStream) -> bool {
-    match (socket.local_addr(), socket.peer_addr()) {
-        (Ok(local), Ok(peer)) => local.ip() != peer.ip() && !peer.ip().to_canonical().is_loopback(),
-        _ => false,
-    }
+/// Not to loopback, and not to an address of this machine's own, either.
+fn leaves_this_machine(local: IpAddr, peer: IpAddr) -> bool {
+    local != peer && !peer.to_canonical().is_loopback()
 }
 
 /// Once: there are private networks in which this is as it should be.
@@ -276,6 +276,17 @@ mod tests {
                 error.ends_with("write it as host:port, for example localhost:5347, or as tls://host:port")
             );
         }
+    }
+
+    #[test]
+    fn only_what_leaves_this_machine_is_warned_of() {
+        let leaves =
+            |local: &str, peer: &str| leaves_this_machine(local.parse().unwrap(), peer.parse().unwrap());
+        assert!(leaves("192.0.2.1", "192.0.2.2"));
+        assert!(leaves("2001:db8::1", "2001:db8::2"));
+        assert!(!leaves("192.0.2.1", "192.0.2.1"));
+        assert!(!leaves("127.0.0.1", "127.0.1.1"));
+        assert!(!leaves("::1", "::1"));
     }
 
     #[test]

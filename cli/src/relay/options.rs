@@ -41,14 +41,14 @@ pub(crate) struct Options {
 const AWS_HELP: &str = "\
 Where it is on AWS, and who it is there, it finds as every program does that uses AWS:
   AWS_REGION               the region of the queue and the table
-  AWS_PROFILE              a profile of ~/.aws/config: keys, a role, SSO, or a program that gives credentials
+  AWS_PROFILE              a profile of ~/.aws/config: keys, a role, SSO, or a program
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
                            keys; without keys and profile, the role of this machine or container
-  AWS_ENDPOINT_URL         an emulator; AWS_ENDPOINT_URL_SQS and AWS_ENDPOINT_URL_DYNAMODB for one service
+  AWS_ENDPOINT_URL         an emulator; for one service, AWS_ENDPOINT_URL_SQS and …_DYNAMODB
 
-It starts when the table and the queue are there and may be used, and says in one line why they may not:
-with exit code 64 where the configuration names none that is fit, with 1 where AWS refuses the credentials or
-what they allow, or is out of reach for 30 seconds. Once started, it waits for AWS for as long as it takes.";
+It starts when the table and the queue are there and may be used. If not, it says why in one line and ends: \
+with exit code 64 where the configuration names none that is fit, with 1 where AWS refuses the credentials or \
+what they allow, or was out of reach for 30 seconds. Once started, it waits for AWS for as long as it takes.";
 
 fn after_help() -> String {
     format!(

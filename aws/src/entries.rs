@@ -94,7 +94,7 @@ impl Entries {
             Arrival::Held => None,
             Arrival::Settled => {
                 // Should it fail, the entry comes again and is known again.
-                if let Err(error) = self.queue.delete(&[receipt]).await {
+                if let Err(error) = self.queue.delete(vec![receipt]).await {
                     tracing::warn!(%error, "a second copy of a settled push is still in the queue");
                 }
                 None
@@ -106,7 +106,7 @@ impl Entries {
     async fn bury(&self, sqs_id: &str, receipt: String, body: String) {
         let moved = async {
             self.dead_letters.send_entry(body, Duration::ZERO).await?;
-            self.queue.delete(&[receipt]).await
+            self.queue.delete(vec![receipt]).await
         };
         if let Err(error) = moved.await {
             tracing::error!(entry = sqs_id, %error, "it could not be moved, and will come again");
@@ -145,14 +145,14 @@ impl Entries {
     async fn delete(&self, batch: Vec<(MessageId, Copy)>) -> Result<(), Unavailable> {
         let (ids, receipts): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|(id, copy)| (id, copy.receipt)).unzip();
-        self.queue.delete(&receipts).await?;
+        self.queue.delete(receipts).await?;
         ids.into_iter().for_each(|id| self.held().settled(id));
         Ok(())
     }
 
     async fn give_back(&self, batch: Vec<(MessageId, String, Duration)>) -> Result<(), Unavailable> {
-        let hide: Vec<_> = batch.iter().map(|(_, receipt, hidden)| (receipt.clone(), *hidden)).collect();
-        self.queue.hide(&hide).await?;
+        let hide = batch.iter().map(|(_, receipt, hidden)| (receipt.clone(), *hidden)).collect();
+        self.queue.hide(hide).await?;
         batch.iter().for_each(|(id, ..)| self.held().given_back(*id));
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Entries {
         for (id, receipt, entry, hidden) in batch {
             // In this order: a crash in between leaves two copies, not none.
             self.queue.send_entry(entry, hidden).await?;
-            self.queue.delete(&[receipt]).await?;
+            self.queue.delete(vec![receipt]).await?;
             self.held().given_back(id);
         }
         Ok(())
@@ -186,9 +186,9 @@ impl Entries {
     }
 
     async fn extend(&self, batch: Vec<(MessageId, Copy)>) -> Result<(), Unavailable> {
-        let hide: Vec<_> = batch.iter().map(|(_, copy)| (copy.receipt.clone(), self.visibility)).collect();
+        let hide = batch.iter().map(|(_, copy)| (copy.receipt.clone(), self.visibility)).collect();
         let visible_at = Instant::now() + self.visibility;
-        self.queue.hide(&hide).await?;
+        self.queue.hide(hide).await?;
         batch.iter().for_each(|(id, _)| self.held().extended(*id, visible_at));
         Ok(())
     }

@@ -95,6 +95,12 @@ enum Kind {
 }
 
 impl Failure {
+    /// What a service said.
+    pub(crate) fn new(code: &str, message: Option<&str>) -> Self {
+        let text = format!("{code}: {}", message.unwrap_or("no message"));
+        Self { code: Some(code.to_owned()), text }
+    }
+
     pub(crate) fn is(&self, code: &str) -> bool {
         self.code.as_deref().is_some_and(|own| own.ends_with(code))
     }

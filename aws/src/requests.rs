@@ -25,7 +25,12 @@ const HIDDEN_MAX: Duration = Duration::from_secs(12 * 3600);
 /// The longest that SQS holds back a new entry.
 const DELAY_MAX: Duration = Duration::from_secs(900);
 /// What SQS says of a receipt whose time is over: the entry is somebody else's, or gone.
-const STALE: [&str; 3] = ["ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"];
+const STALE: [&str; 4] = [
+    "ReceiptHandleIsInvalid",
+    "MessageNotInflight",
+    "InvalidParameterValue",
+    "InvalidParameterValueException",
+];
 
 const QUEUE_MEND: &str =
     "set UPWIRE_QUEUE_URL to the stack's output QueueUrl, and AWS_REGION to the region in it";
@@ -97,30 +102,36 @@ impl QueueSender {
     }
 
     /// Deletes up to [`BATCH_MAX`] entries by their receipts.
-    pub(crate) async fn delete(&self, receipts: &[String]) -> Result<(), Unavailable> {
-        let entries = receipts.iter().enumerate().map(|(position, receipt)| {
+    pub(crate) async fn delete(&self, receipts: Vec<String>) -> Result<(), Unavailable> {
+        unless_stale(receipts, |receipts| self.delete_batch(receipts)).await
+    }
+
+    async fn delete_batch(&self, receipts: Vec<String>) -> Result<(), Failure> {
+        let entries = receipts.into_iter().enumerate().map(|(position, receipt)| {
             DeleteMessageBatchRequestEntry::builder().id(position.to_string()).receipt_handle(receipt).build()
         });
-        let entries = entries.collect::<Result<_, _>>().map_err(Unavailable::new)?;
+        let entries = entries.collect::<Result<_, _>>().expect("each has an id and a receipt");
         let call = self.client.delete_message_batch().queue_url(&*self.url).set_entries(Some(entries));
-        let answer = call.send().await.map_err(unavailable("sqs:DeleteMessageBatch"))?;
-        whole("sqs:DeleteMessageBatch", answer.failed)
+        first_failure(call.send().await?.failed)
     }
 
     /// Hides up to [`BATCH_MAX`] entries for so long from now on; zero: shows them.
-    pub(crate) async fn hide(&self, receipts: &[(String, Duration)]) -> Result<(), Unavailable> {
-        let entries = receipts.iter().enumerate().map(|(position, (receipt, hidden))| {
+    pub(crate) async fn hide(&self, receipts: Vec<(String, Duration)>) -> Result<(), Unavailable> {
+        unless_stale(receipts, |receipts| self.hide_batch(receipts)).await
+    }
+
+    async fn hide_batch(&self, receipts: Vec<(String, Duration)>) -> Result<(), Failure> {
+        let entries = receipts.into_iter().enumerate().map(|(position, (receipt, hidden))| {
             ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(position.to_string())
                 .receipt_handle(receipt)
-                .visibility_timeout(whole_seconds((*hidden).min(HIDDEN_MAX)))
+                .visibility_timeout(whole_seconds(hidden.min(HIDDEN_MAX)))
                 .build()
         });
-        let entries = entries.collect::<Result<_, _>>().map_err(Unavailable::new)?;
+        let entries = entries.collect::<Result<_, _>>().expect("each has an id and a receipt");
         let call =
             self.client.change_message_visibility_batch().queue_url(&*self.url).set_entries(Some(entries));
-        let answer = call.send().await.map_err(unavailable("sqs:ChangeMessageVisibilityBatch"))?;
-        whole("sqs:ChangeMessageVisibilityBatch", answer.failed)
+        first_failure(call.send().await?.failed)
     }
 
     /// What the queue says of itself; with [`Self::dead_letters`], where the relay starts.
@@ -161,9 +172,7 @@ impl QueueSender {
     pub(crate) async fn check(&self) -> Result<(), CannotStart> {
         const NO_RECEIPT: &str = "a receipt of nothing";
         let allowed = |call, outcome: Result<(), Failure>| match outcome {
-            Err(failure) if !STALE.iter().any(|code| failure.is(code)) => {
-                Err(CannotStart::by(call, &failure, QUEUE_MEND))
-            }
+            Err(failure) if !is_stale(&failure) => Err(CannotStart::by(call, &failure, QUEUE_MEND)),
             _ => Ok(()),
         };
         let receive =
@@ -177,14 +186,37 @@ impl QueueSender {
     }
 }
 
-/// SQS answers for each entry of a batch. One whose receipt is stale is as settled as it can be; of any
-/// other failure the whole batch is tried again, which harms nothing.
-fn whole(call: &'static str, failed: Vec<BatchResultErrorEntry>) -> Result<(), Unavailable> {
-    let failed = failed.iter().find(|entry| !STALE.iter().any(|code| entry.code().ends_with(code)));
-    failed.map_or(Ok(()), |entry| {
-        let message = entry.message().unwrap_or("no message");
-        Err(Unavailable::new(format!("{call}: {}: {message}", entry.code())))
-    })
+/// Makes a call for a batch. An entry whose receipt is stale is as settled as it can be; emulators refuse
+/// the whole batch for one of them, so that each is then tried alone.
+async fn unless_stale<T, F>(batch: Vec<T>, call: impl Fn(Vec<T>) -> F) -> Result<(), Unavailable>
+where
+    T: Clone,
+    F: Future<Output = Result<(), Failure>>,
+{
+    match call(batch.clone()).await {
+        Err(failure) if is_stale(&failure) && batch.len() > 1 => {
+            for entry in batch {
+                match call(vec![entry]).await {
+                    Err(failure) if !is_stale(&failure) => return Err(Unavailable::new(failure)),
+                    _ => {}
+                }
+            }
+            Ok(())
+        }
+        Err(failure) if !is_stale(&failure) => Err(Unavailable::new(failure)),
+        _ => Ok(()),
+    }
+}
+
+fn is_stale(failure: &Failure) -> bool {
+    STALE.iter().any(|code| failure.is(code))
+}
+
+/// SQS answers for each entry of a batch. After a failure other than of a stale receipt the whole batch is
+/// tried again, which harms nothing.
+fn first_failure(failed: Vec<BatchResultErrorEntry>) -> Result<(), Failure> {
+    let failures = failed.into_iter().map(|entry| Failure::new(&entry.code, entry.message.as_deref()));
+    failures.filter(|failure| !is_stale(failure)).map(Err).next().unwrap_or(Ok(()))
 }
 
 /// Name and account of the dead-letter queue, and the number of receives that lead there.

@@ -86,7 +86,7 @@ async fn measure(
     token: &str,
     expected: u64,
 ) -> anyhow::Result<Kind> {
-    let (event, before) = (event(token), cloud.calls());
+    let (event, before) = (event(token), cloud.ways.calls());
     let mut times = Vec::with_capacity(REQUESTS);
     for _ in 0..REQUESTS {
         let (status, time) = environment.invoke(&event).await?;
@@ -94,7 +94,7 @@ async fn measure(
         times.push(time);
     }
     times.sort_unstable();
-    Ok(Kind { title, p50: times[REQUESTS / 2], calls: cloud.calls_since(&before) })
+    Ok(Kind { title, p50: times[REQUESTS / 2], calls: cloud.ways.calls_since(&before) })
 }
 
 /// Tokens of a registration that lives, and of one that was revoked.

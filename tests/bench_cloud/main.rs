@@ -11,7 +11,7 @@ mod runtime_api;
 
 use std::collections::BTreeMap;
 
-use e2e::{ENDPOINT_SECRET, Emulator, EmulatorKind, Proxy, XmppServer};
+use e2e::{ENDPOINT_SECRET, Emulator, EmulatorKind, Ways, XmppServer};
 
 /// How often each operation of AWS was called.
 type Calls = BTreeMap<String, usize>;
@@ -20,8 +20,7 @@ type Calls = BTreeMap<String, usize>;
 struct Cloud {
     sqs: Emulator,
     dynamodb: Emulator,
-    sqs_way: Proxy,
-    dynamodb_way: Proxy,
+    ways: Ways,
     queue_url: String,
     table: String,
 }
@@ -30,36 +29,19 @@ impl Cloud {
     async fn start() -> Self {
         let (sqs, dynamodb) =
             tokio::join!(Emulator::start(EmulatorKind::Fauxqs), Emulator::start(EmulatorKind::Dynalite));
-        let (sqs_way, dynamodb_way) = (Proxy::to(&sqs.endpoint).await, Proxy::to(&dynamodb.endpoint).await);
+        let ways = Ways::to(&sqs.endpoint, &dynamodb.endpoint).await;
         let queue_url = sqs.queue(std::time::Duration::from_secs(60), 1000).await.url;
         let table = dynamodb.table().await;
-        Self { sqs, dynamodb, sqs_way, dynamodb_way, queue_url, table }
+        Self { sqs, dynamodb, ways, queue_url, table }
     }
 
     /// What both halves need to find it, by way of the proxies.
     fn variables(&self) -> BTreeMap<&'static str, String> {
-        let mut variables = Emulator::variables(&self.sqs_way.endpoint);
-        variables.insert("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb_way.endpoint.clone());
+        let mut variables = self.ways.variables();
         variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
         variables.insert("UPWIRE_QUEUE_URL", self.queue_url.clone());
         variables.insert("UPWIRE_REGISTRATIONS_TABLE", self.table.clone());
         variables
-    }
-
-    /// All calls so far.
-    fn calls(&self) -> Calls {
-        let mut calls = self.sqs_way.calls();
-        calls.extend(self.dynamodb_way.calls());
-        calls
-    }
-
-    /// The calls since then.
-    fn calls_since(&self, before: &Calls) -> Calls {
-        let grown = |(call, count): (String, usize)| {
-            let grown = count - before.get(&call).unwrap_or(&0);
-            (grown > 0).then_some((call, grown))
-        };
-        self.calls().into_iter().filter_map(grown).collect()
     }
 }
 

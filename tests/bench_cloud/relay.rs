@@ -43,7 +43,7 @@ pub(crate) async fn under_load(server: &XmppServer, cloud: &Cloud) -> anyhow::Re
     relay.wait_exit(DEADLINE).await;
     fill(cloud, &phones).await?;
 
-    let before = cloud.calls();
+    let before = cloud.ways.calls();
     let mut watched = vec![
         Process { title: "fauxqs".to_owned(), pid: cloud.sqs.pid() },
         Process { title: "Prosody".to_owned(), pid: server.pid().context("Prosody runs")? },
@@ -59,7 +59,7 @@ pub(crate) async fn under_load(server: &XmppServer, cloud: &Cloud) -> anyhow::Re
     let what = "all is deleted";
     e2e::eventually(DEADLINE, what, async || cloud.sqs.depth(&cloud.queue_url).await == 0).await;
 
-    let calls = cloud.calls_since(&before);
+    let calls = cloud.ways.calls_since(&before);
     let process = Process { title: "the relay".to_owned(), pid: relay.pid() };
     let memory_peak_mib = process.memory_peak_mib()?;
     let mut cpu = vec![(process.title.clone(), process.cpu_seconds()?)];

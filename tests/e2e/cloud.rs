@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use e2e::{
-    Answer, ENDPOINT_SECRET, Emulator, Function, Load, Phone, Proxy, Queues, Upwire, UpwireBuilder,
+    Answer, ENDPOINT_SECRET, Emulator, Function, Load, Phone, Proxy, Queues, Upwire, UpwireBuilder, Ways,
     XmppServer, eventually, http,
 };
 use futures::future::join_all;
@@ -23,10 +23,10 @@ pub(crate) struct Cloud {
     pub(crate) emulator: &'static Emulator,
     pub(crate) queues: Queues,
     table: String,
-    /// Between the function and AWS.
-    pub(crate) ingress_way: Proxy,
-    /// Between the relay and AWS.
-    pub(crate) relay_way: Proxy,
+    /// From the function to AWS.
+    pub(crate) ingress_ways: Ways,
+    /// From the relay to AWS.
+    pub(crate) relay_ways: Ways,
     function: Function,
 }
 
@@ -34,14 +34,14 @@ impl Cloud {
     pub(crate) async fn new() -> Self {
         let emulator = Emulator::shared().await;
         let (queues, table) = (emulator.queue(VISIBILITY, RECEIVES_MAX).await, emulator.table().await);
-        let (ingress_way, relay_way) =
-            (Proxy::to(&emulator.endpoint).await, Proxy::to(&emulator.endpoint).await);
-        let mut variables = Emulator::variables(&ingress_way.endpoint);
+        let ways = async || Ways::to(&emulator.endpoint, &emulator.endpoint).await;
+        let (ingress_ways, relay_ways) = (ways().await, ways().await);
+        let mut variables = ingress_ways.variables();
         variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
         variables.insert("UPWIRE_QUEUE_URL", queues.url.clone());
         variables.insert("UPWIRE_REGISTRATIONS_TABLE", table.clone());
         let function = Function::start(&variables).await;
-        Self { emulator, queues, table, ingress_way, relay_way, function }
+        Self { emulator, queues, table, ingress_ways, relay_ways, function }
     }
 
     pub(crate) fn relay_on(&self, server: &XmppServer) -> UpwireBuilder {
@@ -50,7 +50,7 @@ impl Cloud {
             .set("UPWIRE_QUEUE_URL", &self.queues.url)
             .set("UPWIRE_REGISTRATIONS_TABLE", &self.table)
             .set("UPWIRE_ACK_TIMEOUT", 5)
-            .set_all(Emulator::variables(&self.relay_way.endpoint))
+            .set_all(self.relay_ways.variables())
     }
 
     async fn queue_empties(&self) {
@@ -66,12 +66,6 @@ async fn phones(server: &XmppServer, relay: &Upwire) -> (Vec<Phone>, Vec<String>
     (phones, endpoints)
 }
 
-/// What was called between two moments.
-fn since(before: &BTreeMap<String, usize>, now: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
-    let grown = now.iter().map(|(call, count)| (call.clone(), count - before.get(call).unwrap_or(&0)));
-    grown.filter(|(_, count)| *count > 0).collect()
-}
-
 fn calls<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<String, usize> {
     expected.map(|(call, count)| (call.to_owned(), count)).into()
 }
@@ -83,16 +77,16 @@ async fn a_push_goes_the_whole_way_and_costs_what_it_should(server: &XmppServer)
     let endpoint = phone.endpoint(&relay.component.jid, "app").await;
     assert!(endpoint.starts_with(&format!("{}/push/", cloud.function.url)), "{endpoint}");
 
-    let before = cloud.ingress_way.calls();
+    let before = cloud.ingress_ways.calls();
     let headers = [("TTL", "60"), ("TTL", "86400"), ("content-encoding", "aes128gcm")];
     let answer = http::post_with(&endpoint, &headers, &b"\x00\xff binary"[..]).await;
     assert_eq!((answer.status, answer.header("ttl")), (201, Some("60")), "{}", answer.text());
     assert!(answer.header("location").unwrap().contains("/message/"));
-    assert_eq!(since(&before, &cloud.ingress_way.calls()), calls([("GetItem", 1), ("SendMessage", 1)]));
+    assert_eq!(cloud.ingress_ways.calls_since(&before), calls([("GetItem", 1), ("SendMessage", 1)]));
     assert_eq!(phone.next_push(SOON).await.body, b"\x00\xff binary");
     cloud.queue_empties().await;
 
-    let before = cloud.ingress_way.calls();
+    let before = cloud.ingress_ways.calls();
     let (base, token) = endpoint.rsplit_once('/').unwrap();
     let forged = format!("{base}/{}", token.chars().rev().collect::<String>());
     assert_eq!(http::post(&forged, "forged").await.status, 404);
@@ -100,7 +94,7 @@ async fn a_push_goes_the_whole_way_and_costs_what_it_should(server: &XmppServer)
     assert_eq!(http::post(&endpoint, vec![0; 4097]).await.status, 413);
     assert_eq!(http::get(&endpoint).await.json(), json!({"unifiedpush": {"version": 1}}));
     assert_eq!(http::send("DELETE", &endpoint, &[], "").await.status, 405);
-    assert_eq!(since(&before, &cloud.ingress_way.calls()), calls([]), "refused by arithmetic alone");
+    assert_eq!(cloud.ingress_ways.calls_since(&before), calls([]), "refused by arithmetic alone");
 }
 
 async fn an_application_that_is_gone_ends_its_endpoint_for_good(server: &XmppServer) {
@@ -112,11 +106,11 @@ async fn an_application_that_is_gone_ends_its_endpoint_for_good(server: &XmppSer
     assert_eq!(http::post(&endpoint, "anyone there?").await.status, 201);
     eventually(SOON, "410", async || http::post(&endpoint, "and now?").await.status == 410).await;
 
-    let before = cloud.ingress_way.calls();
+    let before = cloud.ingress_ways.calls();
     let gone = http::post(&endpoint, "still gone").await;
     assert_eq!((gone.status, gone.header("cache-control")), (410, Some("max-age=86400")));
     assert_eq!(
-        since(&before, &cloud.ingress_way.calls()),
+        cloud.ingress_ways.calls_since(&before),
         calls([("GetItem", 2)]),
         "asked twice, once strongly"
     );
@@ -133,18 +127,18 @@ async fn a_renewal_that_changes_little_costs_one_read(server: &XmppServer) {
     let cloud = Cloud::new().await;
     let relay = cloud.relay_on(server).start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
-    let before = cloud.relay_way.calls();
+    let before = cloud.relay_ways.calls();
     let endpoint = phone.endpoint(&relay.component.jid, "app").await;
-    let first = since(&before, &cloud.relay_way.calls());
+    let first = cloud.relay_ways.calls_since(&before);
     assert_eq!((first.get("GetItem"), first.get("PutItem")), (Some(&1), Some(&1)));
-    let before = cloud.relay_way.calls();
+    let before = cloud.relay_ways.calls();
     assert_eq!(phone.endpoint(&relay.component.jid, "app").await, endpoint);
-    let second = since(&before, &cloud.relay_way.calls());
+    let second = cloud.relay_ways.calls_since(&before);
     assert_eq!((second.get("GetItem"), second.get("PutItem")), (Some(&1), None));
 }
 
-/// Cuts one way or both for 20 seconds under load; what got its 201 arrives.
-async fn outage(server: &XmppServer, cut: impl Fn(&Cloud) -> Vec<&Proxy>) {
+/// Cuts ways for 20 seconds under load; what got its 201 arrives. Returns how often senders were told to wait.
+async fn outage(server: &XmppServer, cut: impl Fn(&Cloud) -> Vec<&Proxy>) -> usize {
     let cloud = Cloud::new().await;
     let relay = cloud.relay_on(server).start_ready().await;
     let (phones, endpoints) = phones(server, &relay).await;
@@ -161,17 +155,22 @@ async fn outage(server: &XmppServer, cut: impl Fn(&Cloud) -> Vec<&Proxy>) {
     let twice = ledger.arrives(&phones).await;
     cloud.queue_empties().await;
     println!("{} pushes, {refused} times 503, 0 lost, {twice} came more than once", ledger.len());
-    if ways.iter().any(|way| way.endpoint == cloud.ingress_way.endpoint) {
-        assert!(refused > 0, "senders were told");
-    }
+    refused
 }
 
-async fn senders_are_told_of_an_outage_and_nothing_accepted_is_lost(server: &XmppServer) {
-    outage(server, |cloud| vec![&cloud.ingress_way]).await;
+async fn a_queue_out_of_reach_is_told_to_senders_and_loses_nothing(server: &XmppServer) {
+    let refused = outage(server, |cloud| vec![&cloud.ingress_ways.queue, &cloud.relay_ways.queue]).await;
+    assert!(refused > 0, "senders were told");
+}
+
+async fn a_table_out_of_reach_is_told_to_senders_and_loses_nothing(server: &XmppServer) {
+    let refused = outage(server, |cloud| vec![&cloud.ingress_ways.table, &cloud.relay_ways.table]).await;
+    assert!(refused > 0, "senders were told");
 }
 
 async fn a_relay_cut_off_from_aws_loses_nothing(server: &XmppServer) {
-    outage(server, |cloud| vec![&cloud.relay_way]).await;
+    let refused = outage(server, |cloud| vec![&cloud.relay_ways.queue, &cloud.relay_ways.table]).await;
+    assert_eq!(refused, 0, "senders do not notice");
 }
 
 async fn nothing_accepted_is_lost_by_kill_9(server: &XmppServer) {
@@ -236,7 +235,8 @@ on_each_server!(
     a_push_goes_the_whole_way_and_costs_what_it_should,
     an_application_that_is_gone_ends_its_endpoint_for_good,
     a_renewal_that_changes_little_costs_one_read,
-    senders_are_told_of_an_outage_and_nothing_accepted_is_lost,
+    a_queue_out_of_reach_is_told_to_senders_and_loses_nothing,
+    a_table_out_of_reach_is_told_to_senders_and_loses_nothing,
     a_relay_cut_off_from_aws_loses_nothing,
     nothing_accepted_is_lost_by_kill_9,
     a_stop_gives_everything_back_at_once,

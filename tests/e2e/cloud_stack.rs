@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use e2e::{
-    Answer, ENDPOINT_SECRET, Emulator, EmulatorKind, Kind, Phone, Proxy, Upwire, XmppServer, eventually,
-    http, profile_folder, target_folder,
+    Answer, ENDPOINT_SECRET, Emulator, EmulatorKind, Kind, Phone, Upwire, Ways, XmppServer, eventually, http,
+    profile_folder, target_folder,
 };
 use serde_json::Value;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
@@ -96,12 +96,12 @@ fn granted(document: &Value) -> BTreeSet<String> {
 }
 
 /// The actions that calls on the wire need: a batch needs that of its single call.
-fn needed(way: &Proxy) -> BTreeSet<String> {
+fn needed(ways: &Ways) -> BTreeSet<String> {
     let action = |call: String| {
         let service = if call.ends_with("Item") { "dynamodb" } else { "sqs" };
         format!("{service}:{}", call.trim_end_matches("Batch"))
     };
-    way.calls().into_keys().map(action).collect()
+    ways.calls().into_keys().map(action).collect()
 }
 
 #[tokio::test]
@@ -133,6 +133,6 @@ async fn each_half_may_do_what_it_does_and_nothing_else() {
     ]);
     let role = &template["IngressRole"]["Properties"]["Policies"];
     assert_eq!(role.as_array().unwrap().len(), 1);
-    assert_eq!(granted(&role[0]["PolicyDocument"]), needed(&cloud.ingress_way));
-    assert_eq!(granted(&template["RelayPolicy"]["Properties"]["PolicyDocument"]), needed(&cloud.relay_way));
+    assert_eq!(granted(&role[0]["PolicyDocument"]), needed(&cloud.ingress_ways));
+    assert_eq!(granted(&template["RelayPolicy"]["Properties"]["PolicyDocument"]), needed(&cloud.relay_ways));
 }

@@ -39,7 +39,7 @@ pub use emulator::{Emulator, EmulatorKind, Queues};
 pub use function::Function;
 pub use load::{Ledger, Load};
 pub use phone::{Answer, Phone, Push, Registered, UNIFIED_PUSH, hashed};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Ways};
 pub use raw_client::RawClient;
 pub use run::{folder, free_port, profile_folder, target_folder};
 pub use slixmpp::Slixmpp;

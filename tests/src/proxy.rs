@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use crate::emulator::Emulator;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -19,6 +20,44 @@ pub struct Proxy {
     whole: Arc<watch::Sender<bool>>,
     calls: Calls,
     _connections: JoinSet<()>,
+}
+
+/// The two ways from one process to AWS: each can be cut alone.
+pub struct Ways {
+    /// To SQS.
+    pub queue: Proxy,
+    /// To DynamoDB.
+    pub table: Proxy,
+}
+
+impl Ways {
+    /// Ways to these endpoints.
+    pub async fn to(queue: &str, table: &str) -> Self {
+        Self { queue: Proxy::to(queue).await, table: Proxy::to(table).await }
+    }
+
+    /// The variables by which a process takes these ways.
+    pub fn variables(&self) -> BTreeMap<&'static str, String> {
+        let mut variables = Emulator::variables(&self.queue.endpoint);
+        variables.insert("AWS_ENDPOINT_URL_DYNAMODB", self.table.endpoint.clone());
+        variables
+    }
+
+    /// How often each operation was called so far.
+    pub fn calls(&self) -> BTreeMap<String, usize> {
+        let mut calls = self.queue.calls();
+        calls.extend(self.table.calls());
+        calls
+    }
+
+    /// How often each was called since then.
+    pub fn calls_since(&self, before: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
+        let grown = self.calls().into_iter().map(|(call, count)| {
+            let grown = count - before.get(&call).unwrap_or(&0);
+            (call, grown)
+        });
+        grown.filter(|(_, count)| *count > 0).collect()
+    }
 }
 
 /// How often each operation was called: `GetItem`, `SendMessage` and so on.

@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test e2e bench bench-cloud lint fmt-check clippy doc deny arrows scripts template binary test-needs \
+.PHONY: help demo demo-stop local local-stop test e2e bench bench-cloud lint fmt-check clippy doc deny arrows scripts template binary test-needs \
 	sam-build deploy
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -24,7 +24,8 @@ CARGO_DENY := cargo-deny@0.20.2
 
 help:
 	@echo 'make demo        one push from a POST to an XMPP client, on this machine; KEEP=1 leaves it running'
-	@echo 'make demo-stop   stops what KEEP=1 left running'
+	@echo 'make local       the same by way of an emulated AWS: the function, the queue, the table, the relay; KEEP=1 too'
+	@echo 'make demo-stop, make local-stop   stop what KEEP=1 left running'
 	@echo 'make test        every test'
 	@echo 'make e2e         the end-to-end tests alone; ONLY=words runs those whose names contain them'
 	@echo 'make lint        formatting, clippy, documentation, dependencies and licences, scripts, template'
@@ -37,6 +38,13 @@ demo:
 
 demo-stop:
 	@infra/demo.sh stop
+
+# The function runs behind the Runtime Interface Emulator that comes with SAM's command line.
+local: $(TARGET)/venv/$(SAM)
+	@KEEP='$(KEEP)' infra/local/local.sh
+
+local-stop:
+	@infra/local/local.sh stop
 
 # Tests.
 
@@ -119,7 +127,7 @@ arrows:
 	infra/arrows.sh
 
 scripts: $(TARGET)/venv/$(SHELLCHECK)
-	$(TARGET)/venv/bin/shellcheck infra/*.sh .ci/run
+	$(TARGET)/venv/bin/shellcheck --external-sources infra/*.sh infra/local/*.sh .ci/run
 
 # Offline, and for no region in particular.
 template: $(TARGET)/venv/$(SAM) $(TARGET)/venv/$(CFN_LINT)

@@ -21,10 +21,11 @@ forbid() {
     done
 }
 # shellcheck disable=SC2086 # a list of words
-forbid push $IMPURE embedded functions relay cli e2e
-forbid embedded functions relay e2e tokio-xmpp axum
-forbid functions embedded relay e2e tokio-xmpp rusqlite
-forbid relay embedded functions e2e rusqlite axum
+forbid push $IMPURE embedded aws functions relay cli e2e
+forbid embedded aws functions relay e2e tokio-xmpp axum
+forbid aws embedded functions relay e2e tokio-xmpp axum aws-config
+forbid functions embedded relay e2e tokio-xmpp rusqlite aws-config
+forbid relay embedded aws functions e2e rusqlite axum
 forbid cli e2e
 [ $failed = 0 ] && echo "arrows: as they should be"
 exit $failed

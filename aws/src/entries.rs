@@ -122,11 +122,10 @@ impl Entries {
                 Settlement::Delete(id) => done.extend(self.copies(id)),
                 Settlement::Release(id, until) | Settlement::Postpone(id, until) => {
                     let hidden = (until - now).to_std().unwrap_or(Duration::ZERO);
-                    for (id, copy) in self.copies(id) {
-                        match copy.worn {
-                            None => back.push((id, copy.receipt, hidden)),
-                            Some(entry) => afresh.push((id, copy.receipt, entry, hidden)),
-                        }
+                    // No longer held before it shows: it may be received again before the call returns.
+                    for copy in self.held().take(id) {
+                        let worn = copy.worn.is_some();
+                        if worn { &mut afresh } else { &mut back }.push((id, copy, hidden));
                     }
                 }
             }
@@ -150,25 +149,32 @@ impl Entries {
         Ok(())
     }
 
-    async fn give_back(&self, batch: Vec<(MessageId, String, Duration)>) -> Result<(), Unavailable> {
-        let hide = batch.iter().map(|(_, receipt, hidden)| (receipt.clone(), *hidden)).collect();
-        self.queue.hide(hide).await?;
-        batch.iter().for_each(|(id, ..)| self.held().given_back(*id));
-        Ok(())
+    async fn give_back(&self, batch: Vec<(MessageId, Copy, Duration)>) -> Result<(), Unavailable> {
+        let hide = batch.iter().map(|(_, copy, hidden)| (copy.receipt.clone(), *hidden)).collect();
+        let shown = self.queue.hide(hide).await;
+        shown.inspect_err(|_| batch.into_iter().for_each(|(id, copy, _)| self.hold_again(id, copy)))
     }
 
     /// Gives worn entries back as new ones, whose receives are counted from the beginning.
-    async fn queue_afresh(
-        &self,
-        batch: Vec<(MessageId, String, String, Duration)>,
-    ) -> Result<(), Unavailable> {
-        for (id, receipt, entry, hidden) in batch {
-            // In this order: a crash in between leaves two copies, not none.
-            self.queue.send_entry(entry, hidden).await?;
-            self.queue.delete(vec![receipt]).await?;
-            self.held().given_back(id);
+    async fn queue_afresh(&self, batch: Vec<(MessageId, Copy, Duration)>) -> Result<(), Unavailable> {
+        let mut outcome = Ok(());
+        for (id, copy, hidden) in batch {
+            let moved = async {
+                // In this order: a crash in between leaves two copies, not none.
+                self.queue.send_entry(copy.worn.clone().unwrap_or_default(), hidden).await?;
+                self.queue.delete(vec![copy.receipt.clone()]).await
+            };
+            if let Err(error) = moved.await {
+                self.hold_again(id, copy);
+                outcome = Err(error);
+            }
         }
-        Ok(())
+        outcome
+    }
+
+    /// After giving back has failed: it is tried again.
+    fn hold_again(&self, id: MessageId, copy: Copy) {
+        self.held().arrived(id, copy, Instant::now());
     }
 
     /// Keeps what is held hidden from others, until it is dropped.

@@ -73,9 +73,9 @@ impl Held {
         self.entries.get(&id).map_or(&[], |entry| &entry.copies)
     }
 
-    /// Notes that a push is back in the queue.
-    pub(crate) fn given_back(&mut self, id: MessageId) {
-        self.entries.remove(&id);
+    /// Holds a push no longer, and returns its copies: whoever receives one from now on has it anew.
+    pub(crate) fn take(&mut self, id: MessageId) -> Vec<Copy> {
+        self.entries.remove(&id).map(|entry| entry.copies).unwrap_or_default()
     }
 
     /// Notes that a push has left the queue, for good.
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(held.arrived(id(1), copy("a", "first"), now), Arrival::New);
         assert_eq!(held.arrived(id(1), copy("a", "second"), now), Arrival::Held);
         assert_eq!(held.copies(id(1)), [copy("a", "second")]);
-        held.given_back(id(1));
+        assert_eq!(held.take(id(1)).len(), 1);
         assert_eq!(held.arrived(id(1), copy("a", "third"), now), Arrival::New, "it may be tried again");
     }
 

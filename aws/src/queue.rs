@@ -10,7 +10,7 @@ use push::{
 use tokio::{
     sync::Mutex,
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -27,6 +27,9 @@ const POLLS_MAX: usize = 16;
 const GATHER: Duration = Duration::from_millis(50);
 /// The same for settlements, where nobody waits.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// How long a stop waits for the answers to polls.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// The reading end of a queue that has a dead-letter queue.
 #[derive(Clone)]
@@ -108,8 +111,11 @@ impl QueueReader for Queue {
 
     async fn close(&self) {
         let mut polls = self.0.polls.lock().await;
-        // A poll that is cut off here may have been given pushes that never arrived: they show again by
-        // themselves, after the queue's visibility timeout.
+        // Whatever is in the queue is answered at once. A poll that waits longer waits for what is not there yet;
+        // should that come just when it is cut off, it shows again after the queue's visibility timeout.
+        while let Ok(Some(ended)) = timeout(LAST_ANSWERS, polls.running.join_next()).await {
+            polls.ready.extend(ended.ok().and_then(Result::ok).unwrap_or_default());
+        }
         polls.running.shutdown().await;
         let now = now();
         let back =

@@ -3,7 +3,7 @@
 
     python3 infra/local/function-url.py --binary target/debug/ingress --port 8080 --environments 4
 
-Listens on 127.0.0.1 alone; ready once GET / is answered. The environment is the function's, and the log of all is
+Listens on 127.0.0.1 alone, unless told otherwise; ready once GET / is answered. The environment is the function's, and the log of all is
 stderr. As on AWS, each environment is a process that serves one request at a time and stays for the next; one that
 ends is started anew. Where AWS would start more than so many, requests wait here. SIGTERM ends it, with all it started.
 
@@ -195,14 +195,15 @@ def free_port():
 def main():
     parser = argparse.ArgumentParser(description="Serves the function over HTTP, as a Function URL does.")
     parser.add_argument("--binary", type=Path, required=True, help="the function")
-    parser.add_argument("--port", type=int, required=True, help="where to listen on 127.0.0.1")
+    parser.add_argument("--address", default="127.0.0.1", help="where to listen")
+    parser.add_argument("--port", type=int, required=True, help="where to listen")
     parser.add_argument("--environments", type=int, default=4, help="requests that may be served at once")
     options = parser.parse_args()
     emulator = next(TARGET.glob(EMULATOR), None)
     if emulator is None:
         sys.exit(f"upwire: no {TARGET / EMULATOR}; make test-needs installs it")
     # Bound first, so that a second instance on the port fails before it starts anything.
-    server = Server(("127.0.0.1", options.port), FunctionUrl)
+    server = Server((options.address, options.port), FunctionUrl)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     environments = [Environment(emulator, options.binary.absolute()) for _ in range(options.environments)]
     for environment in environments:

@@ -7,6 +7,8 @@
 With --function, all of it, for ministack; PublicUrl is then where the emulator serves the function, in plain HTTP.
 Give it --parameter EndpointSecret=…: of the secrets that ministack makes, some have a comma and are not one secret.
 Without, the tables, the queues and who may use them: what LocalStack has, and what refers to nothing else.
+
+A queue or table is called STACK-RESOURCE, such as upwire-Queue, so that its name is known beforehand.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 TEMPLATE = Path(__file__).parent.parent.parent / "template.yaml"
 REGION = "us-east-1"
+NAMES = {"AWS::SQS::Queue": "QueueName", "AWS::DynamoDB::Table": "TableName"}
 WITHOUT_FUNCTION = ("AWS::DynamoDB::", "AWS::SQS::", "AWS::IAM::")
 
 
@@ -51,6 +54,10 @@ def main():
     template = Translator({}, Parser(), boto_session=session).translate(template, defaults | parameters)
     if not options.function:
         keep(template, WITHOUT_FUNCTION)
+
+    for name, resource in template["Resources"].items():
+        if property := NAMES.get(resource["Type"]):
+            resource["Properties"][property] = f"{options.stack}-{name}"
 
     cloudformation = client("cloudformation")
     create(cloudformation, options.stack, template, parameters)

@@ -98,7 +98,7 @@ keep_to_loopback() {
 
 # The path of a Python 3.13: of this machine, or else one that uv downloads.
 python_3_13() {
-    for python in python3.13 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.13*/bin/python "$(uv python find 3.13 2>/dev/null)"; do
+    for python in python3.13 "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.13*/bin/python "$(uv python find 3.13 2>/dev/null)"; do
         # pyenv's python3.13 on the PATH says that it is not switched on; Debian's may lack ensurepip.
         "$python" -c 'import sys, ensurepip; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || continue
         echo "$python"

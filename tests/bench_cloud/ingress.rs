@@ -75,6 +75,8 @@ pub(crate) async fn warm(binary: &Path, cloud: &Cloud) -> anyhow::Result<Warm> {
     {
         kinds.push(measure(&mut environment, cloud, title, token, status).await?);
     }
+    // Nobody is there to receive them.
+    cloud.sqs.call("AmazonSQS.PurgeQueue", json!({"QueueUrl": cloud.queue_url})).await;
     let process = Process { title: "the function".to_owned(), pid: environment.pid() };
     Ok(Warm { kinds, memory_peak_mib: process.memory_peak_mib()? })
 }

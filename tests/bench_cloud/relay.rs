@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use aws::{QueueSender, RegistrationsTable};
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use e2e::machine::Process;
 use e2e::{Phone, Upwire, XmppServer, hashed};
 use futures::{TryStreamExt, stream};
 use push::message::Wishes;
-use push::ports::{Consistency, QueueWriter, Registrations};
+use push::ports::{QueueWriter, Registrations, Renewal};
 use push::{Body, MessageId, PushMessage, Registration, Target, Ttl, Urgency};
 
 use crate::{Calls, Cloud};
@@ -31,16 +31,10 @@ pub(crate) struct Relay {
 
 /// Fills the queue while no relay runs, then starts one and waits until all has arrived and is deleted.
 pub(crate) async fn under_load(server: &XmppServer, cloud: &Cloud) -> anyhow::Result<Relay> {
-    let mut relay =
-        Upwire::relay_on(server).set_all(cloud.variables()).set("UPWIRE_LOG", "warn").start_ready().await;
     let mut phones = Vec::new();
     for _ in 0..PHONES {
-        let phone = Phone::connect(server, &server.user().await, "phone").await;
-        phone.endpoint(&relay.component.jid, "app").await;
-        phones.push(phone);
+        phones.push(Phone::connect(server, &server.user().await, "phone").await);
     }
-    relay.terminate();
-    relay.wait_exit(DEADLINE).await;
     fill(cloud, &phones).await?;
 
     let before = cloud.ways.calls();
@@ -51,7 +45,8 @@ pub(crate) async fn under_load(server: &XmppServer, cloud: &Cloud) -> anyhow::Re
     ];
     let before_cpu = watched.iter().map(Process::cpu_seconds).collect::<anyhow::Result<Vec<_>>>()?;
     let started = Instant::now();
-    relay.start_again();
+    let relay =
+        Upwire::relay_on(server).set_all(cloud.variables()).set("UPWIRE_LOG", "warn").start_ready().await;
     for phone in &phones {
         phone.wait_for_pushes(PUSHES / PHONES, DEADLINE).await;
     }
@@ -81,8 +76,7 @@ async fn fill(cloud: &Cloud, phones: &[Phone]) -> anyhow::Result<()> {
             application: hashed("app").parse()?,
             instance: hashed("1").parse()?,
         };
-        let row = table.find(target.registration_id(), Consistency::Strong).await?;
-        rows.push(row.context("a registration")?);
+        rows.push(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?);
     }
     let messages = (0..PUSHES).map(|number| {
         let mut id = [0; MessageId::BYTES];

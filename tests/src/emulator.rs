@@ -58,6 +58,12 @@ impl Emulator {
         SHARED.get_or_init(|| Self::start(kind)).await
     }
 
+    /// The ministack that end-to-end tests share: it takes more calls a second than LocalStack does.
+    pub async fn shared_stage() -> &'static Self {
+        static STAGE: OnceCell<Emulator> = OnceCell::const_new();
+        STAGE.get_or_init(|| Self::start(EmulatorKind::Ministack)).await
+    }
+
     /// An emulator of the test's own.
     pub async fn start(kind: EmulatorKind) -> Self {
         let (folder, port) = (folder(kind.name()), free_port());

@@ -10,7 +10,7 @@ use crate::{eventually, folder, free_port, http, profile_folder};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// As on AWS, an environment serves one request at a time.
-const ENVIRONMENTS: &str = "6";
+const ENVIRONMENTS: &str = "4";
 
 /// A running function, killed when dropped.
 pub struct Function {

@@ -82,7 +82,6 @@ pub(crate) async fn receive<Q: QueueReader, R: Registrations>(
         }
     };
     stop.run_until_cancelled(receiving).await;
-    queue.close().await;
 }
 
 /// Sends a push that failed before to where its distributor has registered since.
@@ -110,6 +109,8 @@ pub(crate) async fn settle<Q: QueueReader, R: Registrations>(
         debug_assert!(settled.is_ok(), "retried without end");
         room.add_permits(settlements.len());
     }
+    // Last of all: until then, what is given back may be taken once more by a poll that is still under way.
+    queue.close().await;
 }
 
 async fn decide<Receipt, R: Registrations>(registrations: &R, fate: Fate<Receipt>) -> Settlement<Receipt> {

@@ -150,5 +150,7 @@ sam-build: $(addprefix $(TARGET)/venv/,$(SAM) $(CARGO_LAMBDA) $(ZIG))
 		sam build --parameter-overrides Architecture=$(ARCHITECTURE)
 
 # Parameters that were given once are kept until they are given again. Not echoed: the secret may be one of them.
+# Unlike other SDKs, Python's looks for a region under this name alone.
+deploy: export AWS_DEFAULT_REGION := $(or $(AWS_DEFAULT_REGION),$(AWS_REGION))
 deploy: template sam-build
 	@$(TARGET)/venv/bin/sam deploy --parameter-overrides 'Architecture=$(ARCHITECTURE) $(PARAMETERS)' $(ARGS)

@@ -101,6 +101,11 @@ impl Failure {
         Self { code: Some(code.to_owned()), text }
     }
 
+    /// Whether the credentials do not allow the call.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self.kind(), Kind::Denied)
+    }
+
     pub(crate) fn is(&self, code: &str) -> bool {
         self.code.as_deref().is_some_and(|own| own.ends_with(code))
     }

@@ -69,6 +69,8 @@ impl Queue {
         let attributes = queue.attributes().await?;
         let dead_letters = queue.dead_letters(&attributes).await?;
         queue.check().await?;
+        queue.check_send().await?;
+        dead_letters.check_send().await?;
         let entries = Entries::new(queue, dead_letters, &attributes);
         let mut keeper = JoinSet::new();
         keeper.spawn(entries.clone().keep());

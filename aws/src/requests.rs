@@ -24,6 +24,10 @@ pub(crate) const BATCH_MAX: usize = 10;
 const HIDDEN_MAX: Duration = Duration::from_secs(12 * 3600);
 /// The longest that SQS holds back a new entry.
 const DELAY_MAX: Duration = Duration::from_secs(900);
+/// The longest that SQS keeps an entry.
+const KEPT_MAX: Duration = Duration::from_secs(14 * 86_400);
+/// Less does not suffice to say in time that an entry is still held.
+const VISIBILITY_MIN: Duration = Duration::from_secs(2);
 /// What SQS says of a receipt whose time is over: the entry is somebody else's, or gone.
 const STALE: [&str; 4] = [
     "ReceiptHandleIsInvalid",
@@ -142,19 +146,31 @@ impl QueueSender {
             .queue_url(&*self.url)
             .attribute_names(QueueAttributeName::VisibilityTimeout)
             .attribute_names(QueueAttributeName::RedrivePolicy)
+            .attribute_names(QueueAttributeName::MessageRetentionPeriod)
             .send()
             .await
             .map_err(|error| CannotStart::by("sqs:GetQueueAttributes", &error.into(), QUEUE_MEND))?;
         let attribute = |name| answer.attributes().and_then(|all| all.get(&name)).map(String::as_str);
-        let visibility = attribute(QueueAttributeName::VisibilityTimeout).and_then(|text| text.parse().ok());
+        let seconds = |name| attribute(name).and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        let visibility = seconds(QueueAttributeName::VisibilityTimeout).unwrap_or_default();
+        if visibility < VISIBILITY_MIN {
+            let problem = format!("the queue shows again after {} s what was received", visibility.as_secs());
+            return Err(CannotStart::new(problem, "set its VisibilityTimeout to 60, as template.yaml does"));
+        }
+        if let Some(kept) =
+            seconds(QueueAttributeName::MessageRetentionPeriod).filter(|kept| *kept < KEPT_MAX)
+        {
+            let mend = "set its MessageRetentionPeriod to 1209600, as template.yaml does";
+            tracing::warn!(
+                seconds = kept.as_secs(),
+                mend,
+                "the queue drops pushes after this time, whatever their TTL"
+            );
+        }
         let policy = attribute(QueueAttributeName::RedrivePolicy).unwrap_or_default();
         let (dead_letters, receives_max) = redrive(policy)
             .ok_or_else(|| CannotStart::new("the queue has no dead-letter queue", DEAD_LETTERS_MEND))?;
-        Ok(Attributes {
-            visibility: Duration::from_secs(visibility.unwrap_or(30)),
-            receives_max,
-            dead_letters,
-        })
+        Ok(Attributes { visibility, receives_max, dead_letters })
     }
 
     /// The dead-letter queue that the attributes name.
@@ -165,6 +181,18 @@ impl QueueSender {
         let answer =
             answer.map_err(|error| CannotStart::by("sqs:GetQueueUrl", &error.into(), DEAD_LETTERS_MEND))?;
         Ok(Self { client: self.client.clone(), url: answer.queue_url.unwrap_or_default().into() })
+    }
+
+    /// Finds out whether these credentials may send, and sends nothing: an empty entry is refused, but only
+    /// after its sender was looked at.
+    pub(crate) async fn check_send(&self) -> Result<(), CannotStart> {
+        let send = self.client.send_message().queue_url(&*self.url).message_body("").send();
+        match send.await.map_err(Failure::from) {
+            Err(failure) if failure.is_denied() => {
+                Err(CannotStart::by("sqs:SendMessage", &failure, QUEUE_MEND))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Finds out whether these credentials may receive, delete and hide, and changes nothing: what is

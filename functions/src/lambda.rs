@@ -2,7 +2,13 @@
 
 use axum::{Router, http::Uri, http::uri::PathAndQuery};
 use functions::PublicUrl;
-use lambda_http::{Error, Request, RequestExt, request::RequestContext, tower::util::MapRequest};
+use lambda_http::{
+    Adapter, Error, LambdaEvent, Request, RequestExt,
+    aws_lambda_events::query_map::QueryMap,
+    lambda_runtime,
+    request::{LambdaRequest, RequestContext},
+    tower::util::MapRequest,
+};
 use url::Url;
 
 /// The stage of an API that adds nothing to its URLs.
@@ -10,7 +16,17 @@ const DEFAULT_STAGE: &str = "$default";
 
 /// Serves one event after the other, until the environment is taken away.
 pub(crate) async fn serve(router: Router) -> Result<(), Error> {
-    lambda_http::run(MapRequest::new(router, locate)).await
+    let adapter = Adapter::from(MapRequest::new(router, locate));
+    lambda_runtime::run(MapRequest::new(adapter, without_query)).await
+}
+
+/// No route reads a query, and lambda_http panics over one that is not percent-encoded.
+fn without_query(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
+    if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
+        request.raw_query_string = None;
+        request.query_string_parameters = QueryMap::default();
+    }
+    event
 }
 
 /// Notes where the sender reached the function, and takes the stage of an HTTP API off the path.

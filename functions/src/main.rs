@@ -58,11 +58,6 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender>, lambda_http::Er
     };
     let default_ttl = seconds("UPWIRE_DEFAULT_TTL", 86_400)?;
     let max_ttl = seconds("UPWIRE_MAX_TTL", 604_800)?;
-    if default_ttl > max_ttl {
-        return Err(
-            format!("UPWIRE_MAX_TTL: {max_ttl} is less than UPWIRE_DEFAULT_TTL, {default_ttl}").into()
-        );
-    }
     let public_url = variable("UPWIRE_PUBLIC_URL")?.map(|text| Url::parse(&text)).transpose();
     Ok(Ingress {
         registrations: RegistrationsTable::new(&aws, &required("UPWIRE_REGISTRATIONS_TABLE")?),

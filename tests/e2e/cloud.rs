@@ -94,6 +94,7 @@ async fn a_push_goes_the_whole_way_and_costs_what_it_should(server: &XmppServer)
     let (base, token) = endpoint.rsplit_once('/').unwrap();
     let forged = format!("{base}/{}", token.chars().rev().collect::<String>());
     assert_eq!(http::post(&forged, "forged").await.status, 404);
+    assert_eq!(http::post(&format!("{forged}?a=<b>\"{{"), "forged, with a query").await.status, 404);
     assert_eq!(http::post(&endpoint, "").await.status, 400);
     assert_eq!(http::post(&endpoint, vec![0; 4097]).await.status, 413);
     assert_eq!(http::get(&endpoint).await.json(), json!({"unifiedpush": {"version": 1}}));

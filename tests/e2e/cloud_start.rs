@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
-use e2e::{Emulator, Kind, Upwire, UpwireBuilder, XmppServer};
+use axum::http::{HeaderMap, StatusCode};
+use e2e::{Emulator, Kind, Upwire, UpwireBuilder, XmppServer, http};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 const SOON: Duration = Duration::from_secs(60);
 const VISIBILITY: Duration = Duration::from_secs(30);
@@ -50,22 +51,66 @@ async fn a_queue_without_a_dead_letter_queue_is_refused() {
     assert!(said.contains("RedrivePolicy"), "{said}");
 }
 
-#[tokio::test]
-async fn permissions_that_do_not_suffice_are_named_with_the_mend() {
-    // No emulator here enforces permissions: this is what AWS answers to who has none.
-    let denied = async || {
-        let body = r#"{"__type":"com.amazon.coral.service#AccessDeniedException",
-            "Message":"User: arn:aws:iam::123456789012:user/relay is not authorized to perform this"}"#;
-        (StatusCode::BAD_REQUEST, [("content-type", "application/x-amz-json-1.0")], body)
+/// No emulator here enforces permissions: this answers one call as AWS does to who may not make it, and passes
+/// all others on.
+async fn without_permission(endpoint: String, denied: &'static str) -> (String, JoinHandle<()>) {
+    const DENIED: &str = r#"{"__type":"com.amazon.coral.service#AccessDeniedException",
+        "Message":"User: arn:aws:iam::123456789012:user/relay is not authorized to perform this"}"#;
+    let answer = async move |headers: HeaderMap, body: String| {
+        let target = headers["x-amz-target"].to_str().unwrap().to_owned();
+        if target.ends_with(denied) {
+            return (StatusCode::BAD_REQUEST, DENIED.to_owned());
+        }
+        let authorization = headers["authorization"].to_str().unwrap();
+        let passed_on = [
+            ("x-amz-target", target.as_str()),
+            ("x-amz-date", headers["x-amz-date"].to_str().unwrap()),
+            ("content-type", "application/x-amz-json-1.0"),
+            ("authorization", authorization),
+        ];
+        let answer = http::post_with(&endpoint, &passed_on, body).await;
+        (StatusCode::from_u16(answer.status).unwrap(), answer.text())
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move { axum::serve(listener, Router::new().fallback(denied)).await });
+    let server = tokio::spawn(async move {
+        axum::serve(listener, Router::new().fallback(answer)).await.unwrap();
+    });
+    (endpoint, server)
+}
+
+#[tokio::test]
+async fn each_permission_that_is_missing_is_named_with_the_mend() {
     let emulator = Emulator::shared().await;
-    for variable in ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS"] {
-        let (code, said) = refusal(relay(emulator).await.set(variable, &endpoint)).await;
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("do not allow") && said.contains("RelayPolicyArn"), "{said}");
+    for denied in [
+        ".GetItem",
+        ".PutItem",
+        ".UpdateItem",
+        ".GetQueueAttributes",
+        ".GetQueueUrl",
+        ".ReceiveMessage",
+        ".DeleteMessage",
+        ".ChangeMessageVisibility",
+        ".SendMessage",
+    ] {
+        let (endpoint, server) = without_permission(emulator.endpoint.clone(), denied).await;
+        let (code, said) = refusal(relay(emulator).await.set("AWS_ENDPOINT_URL", endpoint)).await;
+        assert_eq!(code, Some(1), "{denied}: {said}");
+        let named = said.contains(&format!("do not allow {}:{}", service(denied), &denied[1..]));
+        assert!(named && said.contains("RelayPolicyArn"), "{denied}: {said}");
+        server.abort();
     }
-    server.abort();
+}
+
+fn service(call: &str) -> &'static str {
+    if call.ends_with("Item") { "dynamodb" } else { "sqs" }
+}
+
+#[tokio::test]
+async fn a_queue_that_hides_nothing_is_refused() {
+    let emulator = Emulator::shared().await;
+    let queues = emulator.queue(Duration::ZERO, 1000).await;
+    let (code, said) = refusal(relay(emulator).await.set("UPWIRE_QUEUE_URL", queues.url)).await;
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("VisibilityTimeout"), "{said}");
 }

@@ -9,7 +9,8 @@ use crate::hostile_stanzas::{self, Expected, Hostile};
 use crate::hostile_xml;
 
 /// Two cores run servers, clients and other tests at once.
-const SOON: Duration = Duration::from_secs(30);
+/// Generous: ejabberd takes its time over stanzas of megabytes.
+const SOON: Duration = Duration::from_secs(120);
 
 /// The push server with a phone that must get its pushes, and somebody who means no good.
 struct Scene<'a> {

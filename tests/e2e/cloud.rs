@@ -187,7 +187,7 @@ async fn nothing_accepted_is_lost_by_kill_9(server: &XmppServer) {
     let cloud = Cloud::new().await;
     let mut relay = cloud.relay_on(server).start_ready().await;
     let (phones, endpoints) = phones(server, &relay).await;
-    phones[0].set_answer(Answer::DelayedBy(Duration::from_millis(50)));
+    phones[0].set_answer(Answer::DelayedBy(Duration::from_millis(200)));
     let phones: Vec<&Phone> = phones.iter().collect();
     let load = Load::start(&endpoints, 150);
     let mut undelivered = 0;

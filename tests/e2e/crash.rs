@@ -18,7 +18,7 @@ async fn nothing_accepted_is_lost_by_kill_9(server: &XmppServer) {
     let mut upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", 5).start_ready().await;
     let (phones, endpoints) = phones(server, &upwire).await;
     // Answers that take their time: at every kill there are pushes on their way and answers on theirs.
-    phones[0].set_answer(Answer::DelayedBy(Duration::from_millis(30)));
+    phones[0].set_answer(Answer::DelayedBy(Duration::from_millis(200)));
     let load = Load::start(&endpoints, PUSHES_PER_PHONE);
     let phones: Vec<&Phone> = phones.iter().collect();
     let mut undelivered = 0;

@@ -144,6 +144,9 @@ ARCHITECTURE := x86_64
 sam-build: export CARGO_PROFILE_RELEASE_OPT_LEVEL := z
 sam-build: export CARGO_PROFILE_RELEASE_LTO := fat
 sam-build: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 1
+# Position-independent code is 0.4 MB larger, and relocated at every cold start.
+sam-build: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C relocation-model=static
+sam-build: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C relocation-model=static
 sam-build: $(addprefix $(TARGET)/venv/,$(SAM) $(CARGO_LAMBDA) $(ZIG))
 	@infra/packages.sh gcc libc6-dev
 	AWS_DEFAULT_REGION=us-east-1 PATH="$(TARGET)/venv/bin:$$PATH" \

@@ -23,7 +23,7 @@ const BODY_BYTES: usize = 1024;
 
 /// What the function is without any request.
 pub(crate) struct Cold {
-    pub(crate) size_mib: f64,
+    pub(crate) size_mb: f64,
     pub(crate) fastest: Duration,
     pub(crate) median: Duration,
 }
@@ -58,8 +58,8 @@ pub(crate) async fn cold_starts(binary: &Path) -> anyhow::Result<Cold> {
         times.push(Environment::start(binary, &variables).await?.cold_start);
     }
     times.sort_unstable();
-    let size_mib = std::fs::metadata(binary)?.len() as f64 / (1024.0 * 1024.0);
-    Ok(Cold { size_mib, fastest: times[0], median: times[COLD_STARTS / 2] })
+    let size_mb = std::fs::metadata(binary)?.len() as f64 / 1e6;
+    Ok(Cold { size_mb, fastest: times[0], median: times[COLD_STARTS / 2] })
 }
 
 pub(crate) async fn warm(binary: &Path, cloud: &Cloud) -> anyhow::Result<Warm> {

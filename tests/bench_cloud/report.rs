@@ -32,7 +32,7 @@ impl Report {
             aim("calls per accepted push, function", calls(0), 2.0, true),
             aim("calls per forgery, function", calls(2), 0.0, true),
             aim("calls per delivered push, relay under load", per(&self.relay.calls, PUSHES), 0.25, true),
-            aim("size, MiB", self.cold.size_mib, 5.0, true),
+            aim("size, MB", self.cold.size_mb, 5.0, true),
             aim("cold start, exec to first poll, median, ms", millis(self.cold.median), 3.0, false),
             aim("memory, peak, MiB", self.warm.memory_peak_mib, 10.0, false),
         ]

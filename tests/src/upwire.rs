@@ -9,7 +9,8 @@ use crate::tether::Tether;
 use crate::xmpp_server::{Component, XmppServer};
 use crate::{eventually, eventually_some, folder, free_port, http, profile_folder};
 
-const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// Longer than the longest delay between two connections, of which a server that starts slowly may cost several.
+const READY_DEADLINE: Duration = Duration::from_secs(120);
 /// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
 const EVENT_DEADLINE: Duration = Duration::from_secs(60);
 const DATABASE: &str = "upwire.db";

@@ -28,7 +28,7 @@ const VISIBILITY: Duration = Duration::from_secs(4);
 const RECEIVES_MAX: u32 = 1000;
 
 /// A backend, and a way to leave it as a crash would and come back.
-trait Backend: Sized {
+pub(crate) trait Backend: Sized {
     type Store: Registrations;
     type Writer: QueueWriter;
     type Reader: QueueReader;
@@ -40,7 +40,7 @@ trait Backend: Sized {
     fn reader(&self) -> &Self::Reader;
 }
 
-type Receipt<B> = <<B as Backend>::Reader as QueueReader>::Receipt;
+pub(crate) type Receipt<B> = <<B as Backend>::Reader as QueueReader>::Receipt;
 
 impl Backend for Database {
     type Store = Self;
@@ -143,11 +143,11 @@ fn target(user: &str, resource: &str) -> Target {
     }
 }
 
-fn at(seconds: i64) -> DateTime<Utc> {
+pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
 }
 
-fn message(number: u8, accepted_at: DateTime<Utc>) -> PushMessage {
+pub(crate) fn message(number: u8, accepted_at: DateTime<Utc>) -> PushMessage {
     let registration = Registration::renew(None, target("juliet", "phone"), accepted_at, WEEK);
     let wishes =
         Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::High, topic: push::Topic::parse("topic") };
@@ -155,7 +155,7 @@ fn message(number: u8, accepted_at: DateTime<Utc>) -> PushMessage {
     PushMessage::new(id, &registration, wishes, Body::from_bytes(&[number]), accepted_at)
 }
 
-async fn receive<B: Backend>(backend: &B, max: usize) -> Vec<Delivery<Receipt<B>>> {
+pub(crate) async fn receive<B: Backend>(backend: &B, max: usize) -> Vec<Delivery<Receipt<B>>> {
     let received = async {
         loop {
             let received = backend.reader().receive(max).await.unwrap();
@@ -379,54 +379,3 @@ on_each_backend!(
     what_was_not_settled_comes_back_after_a_crash,
     pushes_sent_at_once_are_all_received_once,
 );
-
-#[tokio::test]
-async fn a_second_process_is_refused_the_file() {
-    let database = Database::fresh().await;
-    let refused = Database::open(database.path()).err().unwrap().to_string();
-    assert!(refused.ends_with("is in use by another upwire process"), "{refused}");
-}
-
-#[tokio::test]
-async fn the_file_is_for_its_owner_alone_and_depth_is_counted() {
-    use std::os::unix::fs::PermissionsExt;
-
-    let database = Database::fresh().await;
-    database.send(message(1, at(0))).await.unwrap();
-    assert_eq!(database.queue_depth(), 1);
-    for file in std::fs::read_dir(database.path().parent().unwrap()).unwrap() {
-        let mode = file.unwrap().metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o077, 0, "{mode:o}");
-    }
-    let database = database.after_a_restart().await;
-    assert_eq!(database.queue_depth(), 1);
-    let receipt = receive(&database, 1).await[0].receipt;
-    database.settle(vec![Settlement::Delete(receipt)]).await.unwrap();
-    assert_eq!(database.queue_depth(), 0);
-}
-
-#[tokio::test]
-async fn a_postponed_push_was_not_tried() {
-    let database = Database::fresh().await;
-    database.send(message(1, at(0))).await.unwrap();
-    let receipt = receive(&database, 1).await[0].receipt;
-    database.settle(vec![Settlement::Postpone(receipt, at(0))]).await.unwrap();
-    assert_eq!(receive(&database, 1).await[0].attempts, 0);
-}
-
-#[tokio::test]
-async fn a_setting_is_made_once() {
-    let database = Database::fresh().await;
-    assert_eq!(database.setting_or("secret", "first".into()).await.unwrap(), "first");
-    assert_eq!(database.setting_or("secret", "second".into()).await.unwrap(), "first");
-    let database = database.after_a_restart().await;
-    assert_eq!(database.setting("secret").unwrap().as_deref(), Some("first"));
-}
-
-#[test]
-fn what_is_no_database_or_a_newer_one_is_refused() {
-    let path = folder("contract").join("upwire.db");
-    std::fs::write(&path, "not a database, but long enough to be read as the header of one".repeat(20))
-        .unwrap();
-    assert!(Database::open(&path).err().unwrap().to_string().contains("not a database"));
-}

@@ -25,6 +25,7 @@ mod cloud_stack;
 mod cloud_start;
 mod configuration;
 mod contract;
+mod contract_sqlite;
 mod crash;
 mod delivery;
 mod delivery_answers;

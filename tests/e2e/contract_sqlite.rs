@@ -1,0 +1,58 @@
+//! What the SQLite file promises beyond the ports' contract.
+
+use e2e::folder;
+use embedded::Database;
+use push::ports::{QueueReader, QueueWriter, Settlement};
+
+use crate::contract::{Backend, at, message, receive};
+
+#[tokio::test]
+async fn a_second_process_is_refused_the_file() {
+    let database = Database::fresh().await;
+    let refused = Database::open(database.path()).err().unwrap().to_string();
+    assert!(refused.ends_with("is in use by another upwire process"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_alone_and_depth_is_counted() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let database = Database::fresh().await;
+    database.send(message(1, at(0))).await.unwrap();
+    assert_eq!(database.queue_depth(), 1);
+    for file in std::fs::read_dir(database.path().parent().unwrap()).unwrap() {
+        let mode = file.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+    }
+    let database = database.after_a_restart().await;
+    assert_eq!(database.queue_depth(), 1);
+    let receipt = receive(&database, 1).await[0].receipt;
+    database.settle(vec![Settlement::Delete(receipt)]).await.unwrap();
+    assert_eq!(database.queue_depth(), 0);
+}
+
+#[tokio::test]
+async fn a_postponed_push_was_not_tried() {
+    let database = Database::fresh().await;
+    database.send(message(1, at(0))).await.unwrap();
+    let receipt = receive(&database, 1).await[0].receipt;
+    database.settle(vec![Settlement::Postpone(receipt, at(0))]).await.unwrap();
+    assert_eq!(receive(&database, 1).await[0].attempts, 0);
+}
+
+#[tokio::test]
+async fn a_setting_is_made_once() {
+    let database = Database::fresh().await;
+    assert_eq!(database.setting_or("secret", "first".into()).await.unwrap(), "first");
+    assert_eq!(database.setting_or("secret", "second".into()).await.unwrap(), "first");
+    let database = database.after_a_restart().await;
+    assert_eq!(database.setting("secret").unwrap().as_deref(), Some("first"));
+}
+
+#[test]
+fn what_is_no_database_or_a_newer_one_is_refused() {
+    let path = folder("contract").join("upwire.db");
+    std::fs::write(&path, "not a database, but long enough to be read as the header of one".repeat(20))
+        .unwrap();
+    assert!(Database::open(&path).err().unwrap().to_string().contains("not a database"));
+}

@@ -29,8 +29,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_AFTER: Duration = Duration::from_secs(10);
 /// A stream on which nothing came for so long is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
-/// The longest wait for the server's end of the stream.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest wait for the end of a stream that was lost.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest wait for the end of a stream that we close: until then, ejabberd gives answers meant for the next
+/// stream to this one.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
 /// A stream that held for so long starts the delays anew.
@@ -227,7 +230,8 @@ impl Component {
             while !matches!(reader.next().await?, Frame::Closed) {}
             io::Result::Ok(())
         };
-        let _ = timeout(CLOSE_TIMEOUT, footer).await;
+        let patience = if matches!(end, End::Stopped) { CLOSE_TIMEOUT } else { ABANDON_TIMEOUT };
+        let _ = timeout(patience, footer).await;
         end
     }
 }

@@ -283,8 +283,15 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                 () = sleep_until(deadline) => break,
             }
         }
+        let unanswered = self.pending.unanswered();
+        if !unanswered.is_empty() {
+            tracing::warn!(
+                unanswered = unanswered.len(),
+                "pushes were not answered in time; they are delivered again"
+            );
+        }
         let mut rest = self.pending.lines();
-        rest.extend(self.pending.unanswered());
+        rest.extend(unanswered);
         self.give_back(rest);
     }
 

@@ -10,4 +10,4 @@ pub mod token;
 
 pub use message::{Body, MessageId, PushMessage, Topic, Ttl, Urgency};
 pub use registration::{Application, Epoch, Instance, Registration, RegistrationId, Target};
-pub use token::{EndpointToken, Secrets};
+pub use token::{EndpointToken, MessageToken, Secrets};

@@ -20,7 +20,11 @@ pub const BODY_BYTES_MAX: usize = 4096;
 const IMMEDIATE: TimeDelta = TimeDelta::seconds(10);
 
 /// Names a push message, in its `Location` and as the id of the IQ that carries it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// It begins with the urgency and the moment of acceptance, so that ids order pushes as a mailbox
+/// hands them out: the more urgent first, and the older first among those of one urgency. Who knows
+/// the id knows the place of the push in its mailbox.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId([u8; MessageId::BYTES]);
 
 impl MessageId {
@@ -28,11 +32,38 @@ impl MessageId {
     pub const BYTES: usize = 16;
     /// Length of its text.
     const CHARACTERS: usize = 22;
+    /// Bytes of chance in it.
+    pub const CHANCE_BYTES: usize = 8;
+    /// Bytes of the moment of acceptance: microseconds, until the year 4253.
+    const MOMENT_BYTES: usize = 7;
 
-    /// An id of random bytes.
+    /// The id of a push of this urgency accepted at this moment.
+    #[must_use]
+    pub fn new(urgency: Urgency, accepted_at: DateTime<Utc>, chance: [u8; Self::CHANCE_BYTES]) -> Self {
+        let micros = u64::try_from(accepted_at.timestamp_micros()).unwrap_or(0).to_be_bytes();
+        let mut id = [0; Self::BYTES];
+        id[0] = urgency.place();
+        id[1..=Self::MOMENT_BYTES].copy_from_slice(&micros[8 - Self::MOMENT_BYTES..]);
+        id[1 + Self::MOMENT_BYTES..].copy_from_slice(&chance);
+        Self(id)
+    }
+
+    /// An id as stored.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
+    }
+
+    /// The bytes of the id; they order as the id does.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+
+    /// The part of the id that orders pushes by their age alone, whatever their urgency.
+    #[must_use]
+    pub fn age(&self) -> &[u8] {
+        &self.0[1..]
     }
 
     /// Reads the id back from an IQ or a URL; `None` for anything that is not one of ours.
@@ -152,6 +183,16 @@ impl Urgency {
             _ => Self::Normal,
         }
     }
+
+    /// The place of this urgency among all: the highest comes first.
+    const fn place(self) -> u8 {
+        match self {
+            Self::High => 0,
+            Self::Normal => 1,
+            Self::Low => 2,
+            Self::VeryLow => 3,
+        }
+    }
 }
 
 /// A later push of the same topic replaces one that still waits (RFC 8030 §5.4).
@@ -171,6 +212,12 @@ impl Topic {
         let base64url = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
         (!topic.is_empty() && value.len() <= Self::CHARACTERS_MAX && topic.bytes().all(base64url))
             .then(|| Self(topic.to_owned()))
+    }
+
+    /// The text, without padding.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -255,26 +302,30 @@ pub struct Wishes {
 }
 
 impl PushMessage {
-    /// A push accepted at `now` for a registration that lives.
+    /// A push accepted at `now` for a registration that lives; it is kept for as long as the sender wishes, but not
+    /// beyond the registration's expiry and one more renewal.
     #[must_use]
     pub fn new(
-        id: MessageId,
+        chance: [u8; MessageId::CHANCE_BYTES],
         registration: &Registration,
         wishes: Wishes,
         body: Body,
         now: DateTime<Utc>,
     ) -> Self {
         let target = &registration.target;
+        // Of an old row with a long life, or of one made by a clock that runs ahead, not before `now`.
+        let renewed_once_more = (registration.expires_at + registration.lifetime()).max(now);
+        let expires_at = now + TimeDelta::seconds(i64::from(wishes.ttl.as_seconds()));
         Self {
             version: EntryVersion,
-            id,
+            id: MessageId::new(wishes.urgency, now, chance),
             registration: target.registration_id(),
             epoch: registration.epoch,
             recipient: target.recipient.clone(),
             application: target.application,
             instance: target.instance,
             accepted_at: now,
-            expires_at: now + TimeDelta::seconds(i64::from(wishes.ttl.as_seconds())),
+            expires_at: expires_at.min(renewed_once_more),
             urgency: wishes.urgency,
             topic: wishes.topic,
             body,
@@ -361,11 +412,27 @@ mod tests {
         let registration = Registration::renew(None, target, now, TimeDelta::days(7));
         let push = |ttl| {
             let wishes = Wishes { ttl: Ttl(ttl), urgency: Urgency::Normal, topic: None };
-            PushMessage::new(MessageId([0; 16]), &registration, wishes, Body::from_bytes(b"x"), now)
+            PushMessage::new([0; 8], &registration, wishes, Body::from_bytes(b"x"), now)
         };
         assert!(push(0).is_immediate() && !push(0).is_expired(now));
         assert!(push(0).is_expired(now + TimeDelta::minutes(1)));
         assert!(!push(1).is_immediate() && push(1).is_expired(now + TimeDelta::seconds(1)));
+        let longest = push(u32::MAX).expires_at;
+        assert_eq!(longest, now + TimeDelta::days(14), "the registration's expiry and one renewal");
+    }
+
+    #[test]
+    fn ids_order_pushes_by_urgency_and_then_by_age() {
+        let at = |micros: i64| DateTime::from_timestamp_micros(1_800_000_000_000_000 + micros).unwrap();
+        let ids = [
+            MessageId::new(Urgency::High, at(300), [9; 8]),
+            MessageId::new(Urgency::Normal, at(255), [9; 8]),
+            MessageId::new(Urgency::Normal, at(256), [0; 8]),
+            MessageId::new(Urgency::Low, at(0), [0; 8]),
+            MessageId::new(Urgency::VeryLow, at(0), [0; 8]),
+        ];
+        assert!(ids.is_sorted());
+        assert!(ids[3].age() < ids[1].age(), "and by their age alone");
     }
 
     #[test]

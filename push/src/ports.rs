@@ -3,8 +3,9 @@
 use std::{error::Error, fmt, future::Future};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use jid::BareJid;
 
-use crate::{Epoch, PushMessage, Registration, RegistrationId, Target};
+use crate::{Epoch, MessageId, PushMessage, Registration, RegistrationId, Target};
 
 /// The store or the queue could not do its part; nothing was promised to anyone.
 #[derive(Debug)]
@@ -72,6 +73,15 @@ pub trait Registrations: Clone + Send + Sync + 'static {
         epoch: Epoch,
         asked_at: DateTime<Utc>,
     ) -> impl Future<Output = Result<Revocation, Unavailable>> + Send;
+
+    /// Notes that the senders of this life are over their rate until that moment
+    /// ([`Registration::throttled_until`]). Nothing happens to another life.
+    fn throttle(
+        &self,
+        id: RegistrationId,
+        epoch: Epoch,
+        until: DateTime<Utc>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
 /// What came of [`Registrations::revoke`].
@@ -137,4 +147,114 @@ pub trait QueueReader: Clone + Send + Sync + 'static {
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
+}
+
+/// A push that waits in a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The push. Its `recipient` is the full JID that its registration named when it was accepted.
+    pub message: PushMessage,
+    /// When it last went out without an answer: until the session that it went to has ended, the XMPP server
+    /// may still hold it, and deliver it by itself. In milliseconds.
+    pub asked_at: Option<DateTime<Utc>>,
+}
+
+/// What came of [`Mailbox::keep`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// What a later push of the same topic replaced (RFC 8030 §5.4). It may be the push itself, that came late: then
+    /// it does not wait.
+    pub replaced: Vec<MessageId>,
+    /// The oldest ones, dropped because the mailbox held too many of the registration. It may be the push itself.
+    pub dropped: Vec<MessageId>,
+}
+
+/// How far [`Mailbox::recipients`] has come: the last recipient that it returned.
+pub type Recipient = (BareJid, RegistrationId);
+
+/// The pushes that wait for phones that are away: one mailbox for each account, from which pushes are handed out in
+/// the order of their ids. What has expired may still be found in it.
+///
+/// A removal settles exactly the pushes that it names; that one is not there is no error anywhere.
+pub trait Mailbox: Clone + Send + Sync + 'static {
+    /// Puts a push into the mailbox of its account; returns once it is durable. One that waits already is
+    /// overwritten. Of one registration, the newest of each topic stays, and no more than the newest `max` in all,
+    /// whatever their urgency.
+    fn keep(&self, waiting: Waiting, max: usize) -> impl Future<Output = Result<Kept, Unavailable>> + Send;
+
+    /// What waits for an account behind the place of `after` or from the beginning, in order, at most `max` of
+    /// them. Fewer than `max` mean that no more are there. It shows every write that was durable before.
+    fn waiting(
+        &self,
+        account: &BareJid,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<Waiting>, Unavailable>> + Send;
+
+    /// One push that waits for an account.
+    fn find(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+    ) -> impl Future<Output = Result<Option<Waiting>, Unavailable>> + Send;
+
+    /// Removes pushes, each from the mailbox of its account; returns once that is durable.
+    fn remove(
+        &self,
+        messages: Vec<(BareJid, MessageId)>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// Removes one push; whether it was there.
+    fn withdraw(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+
+    /// Removes all that waits for lives of a registration up to this one; returns how many pushes that were.
+    fn clear(
+        &self,
+        account: &BareJid,
+        registration: RegistrationId,
+        epoch: Epoch,
+    ) -> impl Future<Output = Result<usize, Unavailable>> + Send;
+
+    /// The registrations that have something waiting, each once, behind `after` or from the beginning, in an order
+    /// of the store's own, at least `max` of them unless there are no more; then `None` instead of where to go on.
+    /// For sweeps: it may miss what was kept meanwhile.
+    fn recipients(
+        &self,
+        after: Option<Recipient>,
+        max: usize,
+    ) -> impl Future<Output = Result<(Vec<Recipient>, Option<Recipient>), Unavailable>> + Send;
+}
+
+/// Who holds a lease: chance, made anew by each process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(pub [u8; 16]);
+
+/// A lease as the store has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tenure {
+    /// Who has it; nobody, after a [`Lease::release`].
+    pub holder: Option<Holder>,
+    /// Grows with every renewal. A lease whose count stands still for as long as one lasts has lapsed: whoever
+    /// waits for it needs no clock that agrees with the holder's.
+    pub count: u64,
+}
+
+/// The right to be the active relay: one process has it at a time.
+pub trait Lease: Clone + Send + Sync + 'static {
+    /// Who has it now; `None`: nobody ever had. It shows every write that was durable before.
+    fn look(&self) -> impl Future<Output = Result<Option<Tenure>, Unavailable>> + Send;
+
+    /// Takes it over or renews it, on condition that it still stands as it was `seen`. `None`: it does not.
+    fn take(
+        &self,
+        holder: Holder,
+        seen: Option<Tenure>,
+    ) -> impl Future<Output = Result<Option<Tenure>, Unavailable>> + Send;
+
+    /// Gives it back, if this holder has it.
+    fn release(&self, holder: Holder) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }

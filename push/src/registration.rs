@@ -231,6 +231,8 @@ pub struct Registration {
     pub expires_at: DateTime<Utc>,
     /// The application is gone; this life is over.
     pub revoked: bool,
+    /// Its senders are over their rate, and are asked to wait until then.
+    pub throttled_until: Option<DateTime<Utc>>,
 }
 
 impl Registration {
@@ -241,13 +243,13 @@ impl Registration {
     #[must_use]
     pub fn renew(current: Option<&Self>, target: Target, now: DateTime<Utc>, lifetime: TimeDelta) -> Self {
         let beginning = Epoch::from_seconds(u64::try_from(now.timestamp()).unwrap_or(0));
-        let epoch = match current {
-            Some(row) if row.lives(now + LAPSE_MARGIN) => row.epoch,
+        let (epoch, throttled_until) = match current {
+            Some(row) if row.lives(now + LAPSE_MARGIN) => (row.epoch, row.throttled_until),
             // Two lives within one second, or a clock that went back: still a new URL.
-            Some(row) => beginning.max(Epoch::from_seconds(row.epoch.0 + 1)),
-            None => beginning,
+            Some(row) => (beginning.max(Epoch::from_seconds(row.epoch.0 + 1)), None),
+            None => (beginning, None),
         };
-        Self { target, epoch, renewed_at: now, expires_at: now + lifetime, revoked: false }
+        Self { target, epoch, renewed_at: now, expires_at: now + lifetime, revoked: false, throttled_until }
     }
 
     /// Whether registering `target` at `now` changes more than a few days of the row's life: one that
@@ -264,6 +266,18 @@ impl Registration {
     #[must_use]
     pub fn purge_at(&self) -> DateTime<Utc> {
         self.expires_at + PURGE_AFTER
+    }
+
+    /// What its last renewal gave it.
+    #[must_use]
+    pub fn lifetime(&self) -> TimeDelta {
+        self.expires_at - self.renewed_at
+    }
+
+    /// How long its senders have to wait at `now` before they may push again.
+    #[must_use]
+    pub fn throttled_for(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
+        self.throttled_until.map(|until| until - now).filter(|wait| *wait > TimeDelta::zero())
     }
 
     /// Whether pushes are accepted at `now`.

@@ -1,4 +1,5 @@
-//! The endpoint's token: `id ‖ epoch ‖ MAC`, refused by arithmetic alone when it is not ours.
+//! The tokens in our URLs: an endpoint's, `id ‖ epoch ‖ MAC`, and a push message's. Either is refused by arithmetic
+//! alone when it is not ours.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::{Epoch, RegistrationId};
+use crate::{Epoch, MessageId, RegistrationId};
 
 const EPOCH_BYTES: usize = 5;
 /// 160 bits, the least that cannot be guessed (protocol.md §2).
@@ -17,8 +18,12 @@ const TOKEN_BYTES: usize = SIGNED_BYTES + MAC_BYTES;
 /// The least length of a secret, in bytes (protocol.md §5).
 pub const SECRET_BYTES_MIN: usize = 32;
 
-/// Separates this use of a secret from any other.
-const PURPOSE: &[u8] = b"upwire endpoint\0";
+const MESSAGE_SIGNED_BYTES: usize = RegistrationId::BYTES + MessageId::BYTES;
+const MESSAGE_TOKEN_BYTES: usize = MESSAGE_SIGNED_BYTES + MAC_BYTES;
+
+/// They separate the uses of a secret from each other, and from any other use.
+const ENDPOINT_PURPOSE: &[u8] = b"upwire endpoint\0";
+const MESSAGE_PURPOSE: &[u8] = b"upwire message\0";
 
 /// Why a list of secrets was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,9 +46,26 @@ pub enum SecretsError {
 #[error("not a token of this server")]
 pub struct InvalidToken;
 
-/// The secrets that authenticate endpoints: the first signs, all verify.
+/// One secret, keyed for each of its uses.
 #[derive(Clone)]
-pub struct Secrets(Vec<Hmac<Sha256>>);
+struct Secret {
+    endpoint: Hmac<Sha256>,
+    message: Hmac<Sha256>,
+}
+
+impl Secret {
+    fn keyed(secret: &str) -> Self {
+        let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
+        Self {
+            endpoint: mac.clone().chain_update(ENDPOINT_PURPOSE),
+            message: mac.chain_update(MESSAGE_PURPOSE),
+        }
+    }
+}
+
+/// The secrets that authenticate endpoints and push message resources: the first signs, all verify.
+#[derive(Clone)]
+pub struct Secrets(Vec<Secret>);
 
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,13 +84,11 @@ impl Secrets {
             return Err(SecretsError::Empty);
         }
         let keyed = secrets.iter().zip(1..).map(|(secret, position)| {
-            if secret.len() < SECRET_BYTES_MIN {
-                return Err(SecretsError::TooShort { position, length: secret.len() });
+            let length = secret.len();
+            if length < SECRET_BYTES_MIN {
+                return Err(SecretsError::TooShort { position, length });
             }
-            let mut mac =
-                Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
-            mac.update(PURPOSE);
-            Ok(mac)
+            Ok(Secret::keyed(secret))
         });
         keyed.collect::<Result<_, _>>().map(Self)
     }
@@ -80,8 +100,7 @@ impl Secrets {
         token[..RegistrationId::BYTES].copy_from_slice(id.as_bytes());
         token[RegistrationId::BYTES..SIGNED_BYTES]
             .copy_from_slice(&epoch.as_seconds().to_be_bytes()[8 - EPOCH_BYTES..]);
-        let mac = self.0[0].clone().chain_update(&token[..SIGNED_BYTES]).finalize().into_bytes();
-        token[SIGNED_BYTES..].copy_from_slice(&mac[..MAC_BYTES]);
+        add_mac(&self.0[0].endpoint, &mut token);
         EndpointToken(URL_SAFE_NO_PAD.encode(token))
     }
 
@@ -90,23 +109,58 @@ impl Secrets {
     /// # Errors
     /// [`InvalidToken`] if it is malformed or no secret made it.
     pub fn verify(&self, token: &str) -> Result<(RegistrationId, Epoch), InvalidToken> {
-        let mut bytes = [0; TOKEN_BYTES];
-        // Decoding into a fixed buffer refuses a longer text without looking at all of it.
-        let length = URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).map_err(|_| InvalidToken)?;
-        if length != TOKEN_BYTES {
-            return Err(InvalidToken);
-        }
-        let (signed, mac) = bytes.split_at(SIGNED_BYTES);
-        let ours =
-            |secret: &Hmac<Sha256>| secret.clone().chain_update(signed).verify_truncated_left(mac).is_ok();
-        if !self.0.iter().any(ours) {
-            return Err(InvalidToken);
-        }
-        let (id, epoch) = signed.split_at(RegistrationId::BYTES);
+        let bytes: [u8; TOKEN_BYTES] = self.authentic(token, |secret| &secret.endpoint)?;
+        let (id, epoch) = bytes[..SIGNED_BYTES].split_at(RegistrationId::BYTES);
         let id = id.try_into().map_err(|_| InvalidToken)?;
         let epoch = epoch.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
         Ok((RegistrationId::from_bytes(id), Epoch::from_seconds(epoch)))
     }
+
+    /// Signs the name of a push message with the first secret.
+    #[must_use]
+    pub fn sign_message(&self, registration: RegistrationId, message: MessageId) -> MessageToken {
+        let mut token = [0; MESSAGE_TOKEN_BYTES];
+        token[..RegistrationId::BYTES].copy_from_slice(registration.as_bytes());
+        token[RegistrationId::BYTES..MESSAGE_SIGNED_BYTES].copy_from_slice(message.as_bytes());
+        add_mac(&self.0[0].message, &mut token);
+        MessageToken(URL_SAFE_NO_PAD.encode(token))
+    }
+
+    /// Checks the token of a push message resource, in constant time for each secret.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] if it is malformed or no secret made it.
+    pub fn verify_message(&self, token: &str) -> Result<(RegistrationId, MessageId), InvalidToken> {
+        let bytes: [u8; MESSAGE_TOKEN_BYTES] = self.authentic(token, |secret| &secret.message)?;
+        let (registration, message) = bytes[..MESSAGE_SIGNED_BYTES].split_at(RegistrationId::BYTES);
+        let registration = registration.try_into().map_err(|_| InvalidToken)?;
+        let message = message.try_into().map_err(|_| InvalidToken)?;
+        Ok((RegistrationId::from_bytes(registration), MessageId::from_bytes(message)))
+    }
+
+    /// The bytes of a token whose MAC one of the secrets made.
+    fn authentic<const BYTES: usize>(
+        &self,
+        token: &str,
+        mac_of: impl Fn(&Secret) -> &Hmac<Sha256>,
+    ) -> Result<[u8; BYTES], InvalidToken> {
+        let mut bytes = [0; BYTES];
+        // Decoding into a fixed buffer refuses a longer text without looking at all of it.
+        let length = URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).map_err(|_| InvalidToken)?;
+        if length != BYTES {
+            return Err(InvalidToken);
+        }
+        let (signed, mac) = bytes.split_at(BYTES - MAC_BYTES);
+        let ours =
+            |secret: &Secret| mac_of(secret).clone().chain_update(signed).verify_truncated_left(mac).is_ok();
+        if self.0.iter().any(ours) { Ok(bytes) } else { Err(InvalidToken) }
+    }
+}
+
+fn add_mac(keyed: &Hmac<Sha256>, token: &mut [u8]) {
+    let (signed, mac) = token.split_at_mut(token.len() - MAC_BYTES);
+    let made = keyed.clone().chain_update(signed).finalize().into_bytes();
+    mac.copy_from_slice(&made[..MAC_BYTES]);
 }
 
 /// The capability in an endpoint's URL: 55 characters of base64url.
@@ -126,6 +180,25 @@ impl EndpointToken {
 impl fmt::Debug for EndpointToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EndpointToken(…)")
+    }
+}
+
+/// The capability in the URL of a push message resource, `registration ‖ message ‖ MAC`: 70 characters of
+/// base64url. Who knows it can withdraw the push.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MessageToken(String);
+
+impl MessageToken {
+    /// The token as it stands in the URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for MessageToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MessageToken(…)")
     }
 }
 
@@ -187,8 +260,21 @@ mod tests {
         }
 
         #[test]
+        fn a_token_of_a_message_verifies_as_that_and_as_nothing_else(registration: [u8; 16], message: [u8; 16]) {
+            let (registration, message) =
+                (RegistrationId::from_bytes(registration), MessageId::from_bytes(message));
+            let token = secrets(OLD).sign_message(registration, message);
+            prop_assert_eq!(token.as_str().len(), 70);
+            let rotated = secrets(&format!("{NEW},{OLD}"));
+            prop_assert_eq!(rotated.verify_message(token.as_str()), Ok((registration, message)));
+            prop_assert_eq!(secrets(NEW).verify_message(token.as_str()), Err(InvalidToken));
+            prop_assert_eq!(rotated.verify(token.as_str()), Err(InvalidToken));
+        }
+
+        #[test]
         fn any_text_at_all_is_answered(text: String) {
             prop_assert_eq!(secrets(OLD).verify(&text), Err(InvalidToken));
+            prop_assert_eq!(secrets(OLD).verify_message(&text), Err(InvalidToken));
         }
     }
 }

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use push::ports::Unavailable;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::{
@@ -24,7 +25,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::queue::Backlog;
+use crate::{
+    layout::{VERSION, lay_out},
+    queue::Backlog,
+};
 
 /// Writes that wait for the writer thread; a further one waits for room.
 const WRITES_WAITING_MAX: usize = 1024;
@@ -35,29 +39,10 @@ const LINGER: Duration = Duration::from_millis(20);
 /// Pages of the write-ahead log that are copied back at once: the later, the more often a page has
 /// changed meanwhile and is copied once for all that.
 const CHECKPOINT_PAGES: u32 = 4000;
-
-/// The layout this code writes, in `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = "
-    CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE registration (
-        id BLOB PRIMARY KEY,
-        recipient TEXT NOT NULL,
-        application BLOB NOT NULL,
-        instance BLOB NOT NULL,
-        epoch INTEGER NOT NULL,
-        renewed_at INTEGER NOT NULL,  -- Unix milliseconds, like every time here
-        expires_at INTEGER NOT NULL,
-        revoked INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE queue (
-        seq INTEGER PRIMARY KEY,
-        due_at INTEGER NOT NULL,
-        attempts INTEGER NOT NULL,
-        entry BLOB NOT NULL
-    ) STRICT;
-    CREATE INDEX queue_due ON queue (due_at, seq);
-";
+/// Statements that a connection keeps compiled: more than there are.
+const STATEMENTS_MAX: usize = 32;
+/// Most pushes in the queue, unless [`Database::with_queue_max`] says otherwise.
+pub const QUEUE_MAX: u64 = 100_000;
 
 /// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +51,7 @@ pub enum OpenError {
     #[error("{} is in use by another upwire process", .0.display())]
     InUse(PathBuf),
     /// It was written by a newer Upwire.
-    #[error("{} was written by a newer upwire (layout {found}, this one knows {SCHEMA_VERSION})", path.display())]
+    #[error("{} was written by a newer upwire (layout {found}, this one knows {VERSION})", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -97,6 +82,7 @@ pub enum OpenError {
 pub struct Database {
     writer: mpsc::Sender<Write>,
     shared: Arc<Shared>,
+    queue_max: u64,
 }
 
 /// What every clone of a [`Database`] and its writer thread hold together.
@@ -106,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) backlog: Mutex<Backlog>,
     /// Rows in the queue.
     pub(crate) depth: AtomicU64,
+    /// Rows in the mailbox.
+    pub(crate) waiting: AtomicU64,
     /// Whether the last commit stands. While none does, nothing is handed on before its own.
     pub(crate) commits: AtomicBool,
     /// What the next row of the queue is called.
@@ -116,6 +104,15 @@ pub(crate) struct Shared {
 
 pub(crate) fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM queue", [], |row| row.get(0))
+}
+
+pub(crate) fn count_mailbox(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0))
+}
+
+/// Reads a time of the file.
+pub(crate) fn moment(millis: i64) -> rusqlite::Result<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(millis).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, millis))
 }
 
 /// Whether somebody waits for a write to be durable.
@@ -147,6 +144,7 @@ impl Database {
         lay_out(&writer, path)?;
         let reader = connect(path).map_err(sqlite)?;
         let depth = count_queue(&reader).map_err(sqlite)?;
+        let waiting = count_mailbox(&reader).map_err(sqlite)?;
         let last_seq: i64 = reader
             .query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))
             .map_err(sqlite)?;
@@ -156,6 +154,7 @@ impl Database {
             reader: Mutex::new(reader),
             backlog: Mutex::default(),
             depth: AtomicU64::new(depth),
+            waiting: AtomicU64::new(waiting),
             commits: AtomicBool::new(true),
             next_seq: AtomicI64::new(last_seq + 1),
             arrivals: Notify::new(),
@@ -168,7 +167,14 @@ impl Database {
             .name("upwire-writer".into())
             .spawn(move || clock.block_on(write_until_closed(writer, writes, &shared_by_writer, &lock)))
             .map_err(file)?;
-        Ok(Self { writer: sender, shared })
+        Ok(Self { writer: sender, shared, queue_max: QUEUE_MAX })
+    }
+
+    /// The same one, which refuses pushes while its queue holds `max` of them; those that come at once may
+    /// exceed it.
+    #[must_use]
+    pub fn with_queue_max(self, max: u64) -> Self {
+        Self { queue_max: max, ..self }
     }
 
     /// The file.
@@ -202,6 +208,16 @@ impl Database {
     #[must_use]
     pub fn queue_depth(&self) -> u64 {
         self.shared.depth.load(Ordering::Relaxed)
+    }
+
+    /// Pushes that wait in mailboxes.
+    #[must_use]
+    pub fn mailbox_depth(&self) -> u64 {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn queue_max(&self) -> u64 {
+        self.queue_max
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -294,19 +310,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "temp_store", "memory")?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
-}
-
-fn lay_out(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
-    let found = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
-    match found {
-        SCHEMA_VERSION => Ok(()),
-        0 => connection
-            .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))
-            .map_err(sqlite),
-        found => Err(OpenError::Newer { path: path.to_owned(), found }),
-    }
 }
 
 /// The writer thread: ends when every [`Database`] is gone, and gives up the lock with that.

@@ -1,7 +1,9 @@
 //! The ports on SQLite: one file, one process, every promise on disk before it is given.
 
 mod database;
+mod layout;
+mod mailbox;
 mod queue;
 mod registrations;
 
-pub use database::{Database, OpenError};
+pub use database::{Database, OpenError, QUEUE_MAX};

@@ -77,6 +77,11 @@ impl Backlog {
 
 impl QueueWriter for Database {
     async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
+        let max = self.queue_max();
+        if self.queue_depth() >= max {
+            let full = format!("the queue holds as many pushes as it may: {max} (UPWIRE_QUEUE_MAX)");
+            return Err(Unavailable::new(full));
+        }
         let entry = message.to_entry().into_bytes();
         let due_at = message.accepted_at.timestamp_millis();
         let shared = self.shared().clone();
@@ -230,24 +235,26 @@ fn now() -> DateTime<Utc> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use chrono::TimeDelta;
     use push::{Application, Body, Instance, MessageId, Registration, Target, Ttl, Urgency, message::Wishes};
 
     use super::*;
 
-    fn message(number: u16) -> PushMessage {
-        let target = Target {
+    pub(crate) fn target() -> Target {
+        Target {
             recipient: "juliet@example.com/phone".parse().unwrap(),
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
-        };
-        let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
+        }
+    }
+
+    pub(crate) fn message(number: u16) -> PushMessage {
+        let registration = Registration::renew(None, target(), DateTime::UNIX_EPOCH, TimeDelta::days(7));
         let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-        let mut id = [0; MessageId::BYTES];
-        id[..2].copy_from_slice(&number.to_be_bytes());
-        let body = Body::from_bytes(&[0; 4096]);
-        PushMessage::new(MessageId::from_bytes(id), &registration, wishes, body, DateTime::UNIX_EPOCH)
+        let mut chance = [0; MessageId::CHANCE_BYTES];
+        chance[..2].copy_from_slice(&number.to_be_bytes());
+        PushMessage::new(chance, &registration, wishes, Body::from_bytes(&[0; 4096]), DateTime::UNIX_EPOCH)
     }
 
     #[tokio::test]
@@ -286,5 +293,20 @@ mod tests {
         database.send(message(1)).await.unwrap();
         assert_eq!(database.receive(10).await.unwrap().len(), 1);
         assert_eq!(database.read(crate::database::count_queue).unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_pushes_until_one_is_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("upwire.db")).unwrap().with_queue_max(2);
+        for number in [1, 2] {
+            database.send(message(number)).await.unwrap();
+        }
+        let refused = database.send(message(3)).await.unwrap_err().to_string();
+        assert_eq!(refused, "the queue holds as many pushes as it may: 2 (UPWIRE_QUEUE_MAX)");
+        assert!(database.clone().send(message(3)).await.is_err(), "a clone has the same bound");
+        let receipt = database.receive(1).await.unwrap()[0].receipt;
+        database.settle(vec![Settlement::Delete(receipt)]).await.unwrap();
+        database.send(message(3)).await.unwrap();
     }
 }

@@ -7,7 +7,14 @@ use push::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
 
-use crate::Database;
+use crate::{
+    Database,
+    database::{Haste, moment},
+};
+
+/// Most rows of dead registrations that go when one is stored: more than come, so that the file does not grow
+/// with them.
+const SWEPT_PER_REGISTRATION_MAX: i64 = 16;
 
 impl Registrations for Database {
     async fn find(&self, id: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
@@ -31,6 +38,7 @@ impl Registrations for Database {
             }
             let registration = Registration::renew(current.as_ref(), target, now, lifetime);
             store(connection, &registration)?;
+            sweep(connection, &registration)?;
             Ok(registration)
         })
         .await
@@ -58,18 +66,34 @@ impl Registrations for Database {
         })
         .await
     }
+
+    async fn throttle(
+        &self,
+        id: RegistrationId,
+        epoch: Epoch,
+        until: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
+        const THROTTLE: &str = "UPDATE registration SET throttled_until = ?3 WHERE id = ?1 AND epoch = ?2";
+        let mark = move |connection: &Connection| {
+            let life = params![id.as_bytes(), epoch.as_seconds(), until.timestamp_millis()];
+            connection.prepare_cached(THROTTLE)?.execute(life)
+        };
+        self.write_then(Haste::Soon, mark, |_| ()).await?;
+        Ok(())
+    }
 }
 
 fn find(connection: &Connection, id: RegistrationId) -> rusqlite::Result<Option<Registration>> {
-    const FIND: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked
-        FROM registration WHERE id = ?1";
+    const FIND: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,
+        throttled_until FROM registration WHERE id = ?1";
     connection.prepare_cached(FIND)?.query_row([id.as_bytes()], registration).optional()
 }
 
 fn store(connection: &Connection, registration: &Registration) -> rusqlite::Result<()> {
     const STORE: &str = "INSERT OR REPLACE INTO registration
-        (id, recipient, application, instance, epoch, renewed_at, expires_at, revoked)
-        VALUES (:id, :recipient, :application, :instance, :epoch, :renewed_at, :expires_at, :revoked)";
+        (id, recipient, application, instance, epoch, renewed_at, expires_at, revoked, throttled_until)
+        VALUES (:id, :recipient, :application, :instance, :epoch, :renewed_at, :expires_at, :revoked,
+            :throttled_until)";
     let target = &registration.target;
     connection.prepare_cached(STORE)?.execute(named_params! {
         ":id": target.registration_id().as_bytes(),
@@ -80,7 +104,19 @@ fn store(connection: &Connection, registration: &Registration) -> rusqlite::Resu
         ":renewed_at": registration.renewed_at.timestamp_millis(),
         ":expires_at": registration.expires_at.timestamp_millis(),
         ":revoked": registration.revoked,
+        ":throttled_until": registration.throttled_until.map(|until| until.timestamp_millis()),
     })?;
+    Ok(())
+}
+
+/// Removes rows that serve nothing any more, the longest dead first.
+fn sweep(connection: &Connection, stored: &Registration) -> rusqlite::Result<()> {
+    const SWEEP: &str = "DELETE FROM registration WHERE id IN
+        (SELECT id FROM registration WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+    // A row stays for as long after its expiry as that of the stored one would, which was renewed now.
+    let kept_for = stored.purge_at() - stored.expires_at;
+    let dead_since = (stored.renewed_at - kept_for).timestamp_millis();
+    connection.prepare_cached(SWEEP)?.execute(params![dead_since, SWEPT_PER_REGISTRATION_MAX])?;
     Ok(())
 }
 
@@ -89,6 +125,7 @@ fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
     let recipient = recipient.parse().map_err(|cause| {
         rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::<jid::Error>::new(cause))
     })?;
+    let throttled_until: Option<i64> = row.get("throttled_until")?;
     Ok(Registration {
         target: Target {
             recipient,
@@ -96,13 +133,43 @@ fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
             instance: Instance::from_bytes(row.get("instance")?),
         },
         epoch: Epoch::from_seconds(row.get("epoch")?),
-        renewed_at: time(row, "renewed_at")?,
-        expires_at: time(row, "expires_at")?,
+        renewed_at: moment(row.get("renewed_at")?)?,
+        expires_at: moment(row.get("expires_at")?)?,
         revoked: row.get("revoked")?,
+        throttled_until: throttled_until.map(moment).transpose()?,
     })
 }
 
-fn time(row: &Row<'_>, column: &'static str) -> rusqlite::Result<DateTime<Utc>> {
-    let millis = row.get(column)?;
-    DateTime::from_timestamp_millis(millis).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, millis))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::tests::target;
+
+    const WEEK: TimeDelta = TimeDelta::days(7);
+
+    #[tokio::test]
+    async fn rows_of_the_dead_are_swept_a_day_after_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("upwire.db")).unwrap();
+        let register = async |number: u8, now| {
+            let target = Target { instance: Instance::from_bytes([number; 32]), ..target() };
+            database.register(target, now, WEEK, Renewal::Always).await.unwrap()
+        };
+        let count = || {
+            let count = "SELECT count(*) FROM registration";
+            database.read(|c| c.query_row(count, [], |row| row.get::<_, i64>(0))).unwrap()
+        };
+        let first = register(0, DateTime::UNIX_EPOCH).await;
+        for number in 1..40 {
+            register(number, DateTime::UNIX_EPOCH).await;
+        }
+        register(40, first.purge_at() - TimeDelta::milliseconds(1)).await;
+        assert_eq!(count(), 41, "not yet");
+        for left in [41 + 1 - 16, 41 + 1 - 32, 2] {
+            register(41, first.purge_at()).await;
+            assert_eq!(count(), left);
+        }
+        register(41, first.purge_at()).await;
+        assert_eq!(count(), 2, "the others live");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use aws::{Queue, QueueSender, RegistrationsTable};
+use aws::{MailboxTable, Queue, QueueSender, RegistrationsTable};
 use chrono::{DateTime, TimeDelta, Utc};
 use e2e::{Emulator, folder};
 use embedded::Database;
@@ -11,7 +11,7 @@ use futures::future::join_all;
 use push::message::Wishes;
 use push::ports::{
     Consistency::Strong,
-    Delivery, QueueReader, QueueWriter, Registrations,
+    Delivery, Mailbox, QueueReader, QueueWriter, Registrations,
     Renewal::{Always, WhereNeeded},
     Revocation, Settlement,
 };
@@ -21,7 +21,7 @@ use push::{
 };
 use tokio::time::timeout;
 
-const WEEK: TimeDelta = TimeDelta::days(7);
+pub(crate) const WEEK: TimeDelta = TimeDelta::days(7);
 const SOON: Duration = Duration::from_secs(60);
 /// How long the queue on AWS hides what was received, and how often it gives it out before it is worn.
 const VISIBILITY: Duration = Duration::from_secs(4);
@@ -32,12 +32,14 @@ pub(crate) trait Backend: Sized {
     type Store: Registrations;
     type Writer: QueueWriter;
     type Reader: QueueReader;
+    type Mailbox: Mailbox;
 
     async fn fresh() -> Self;
     async fn after_a_restart(self) -> Self;
     fn store(&self) -> &Self::Store;
     fn writer(&self) -> &Self::Writer;
     fn reader(&self) -> &Self::Reader;
+    fn mailbox(&self) -> &Self::Mailbox;
 }
 
 pub(crate) type Receipt<B> = <<B as Backend>::Reader as QueueReader>::Receipt;
@@ -46,6 +48,7 @@ impl Backend for Database {
     type Store = Self;
     type Writer = Self;
     type Reader = Self;
+    type Mailbox = Self;
 
     async fn fresh() -> Self {
         Database::open(&folder("contract").join("upwire.db")).unwrap()
@@ -69,21 +72,26 @@ impl Backend for Database {
     fn reader(&self) -> &Self {
         self
     }
+
+    fn mailbox(&self) -> &Self {
+        self
+    }
 }
 
-/// A table and a queue with its dead-letter queue, fresh on the emulator.
-struct Aws {
+/// Two tables and a queue with its dead-letter queue, fresh on the emulator.
+pub(crate) struct Aws {
     table: RegistrationsTable,
+    mailbox: MailboxTable,
     sender: QueueSender,
     queue: Queue,
     url: String,
 }
 
 impl Aws {
-    async fn open(table: RegistrationsTable, url: String) -> Self {
+    async fn open(table: RegistrationsTable, mailbox: MailboxTable, url: String) -> Self {
         let config = Emulator::shared().await.config();
         let queue = Queue::open(&config, &url).await.unwrap();
-        Self { table, sender: QueueSender::new(&config, &url), queue, url }
+        Self { table, mailbox, sender: QueueSender::new(&config, &url), queue, url }
     }
 }
 
@@ -91,18 +99,21 @@ impl Backend for Aws {
     type Store = RegistrationsTable;
     type Writer = QueueSender;
     type Reader = Queue;
+    type Mailbox = MailboxTable;
 
     async fn fresh() -> Self {
         let emulator = Emulator::shared().await;
         let table = RegistrationsTable::new(&emulator.config(), &emulator.table().await);
         table.check().await.unwrap();
-        Self::open(table, emulator.queue(VISIBILITY, RECEIVES_MAX).await.url).await
+        let mailbox = MailboxTable::new(&emulator.config(), &emulator.mailbox_table().await);
+        mailbox.check().await.unwrap();
+        Self::open(table, mailbox, emulator.queue(VISIBILITY, RECEIVES_MAX).await.url).await
     }
 
     async fn after_a_restart(self) -> Self {
-        let Self { table, queue, url, .. } = self;
+        let Self { table, mailbox, queue, url, .. } = self;
         drop(queue);
-        Self::open(table, url).await
+        Self::open(table, mailbox, url).await
     }
 
     fn store(&self) -> &RegistrationsTable {
@@ -116,8 +127,13 @@ impl Backend for Aws {
     fn reader(&self) -> &Queue {
         &self.queue
     }
+
+    fn mailbox(&self) -> &MailboxTable {
+        &self.mailbox
+    }
 }
 
+/// Makes two tests of each promise, an `async fn<B: Backend>()`: on the SQLite file and on the emulated AWS.
 macro_rules! on_each_backend {
     ($($promise:ident),* $(,)?) => {
         mod sqlite {
@@ -129,13 +145,14 @@ macro_rules! on_each_backend {
         mod cloud {
             $(#[tokio::test]
             async fn $promise() {
-                super::$promise::<super::Aws>().await;
+                super::$promise::<crate::contract::Aws>().await;
             })*
         }
     };
 }
+pub(crate) use on_each_backend;
 
-fn target(user: &str, resource: &str) -> Target {
+pub(crate) fn target(user: &str, resource: &str) -> Target {
     Target {
         recipient: format!("{user}@example.com/{resource}").parse().unwrap(),
         application: Application::from_bytes([1; 32]),
@@ -151,8 +168,8 @@ pub(crate) fn message(number: u8, accepted_at: DateTime<Utc>) -> PushMessage {
     let registration = Registration::renew(None, target("juliet", "phone"), accepted_at, WEEK);
     let wishes =
         Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::High, topic: push::Topic::parse("topic") };
-    let id = MessageId::from_bytes([number; MessageId::BYTES]);
-    PushMessage::new(id, &registration, wishes, Body::from_bytes(&[number]), accepted_at)
+    let chance = [number; MessageId::CHANCE_BYTES];
+    PushMessage::new(chance, &registration, wishes, Body::from_bytes(&[number]), accepted_at)
 }
 
 pub(crate) async fn receive<B: Backend>(backend: &B, max: usize) -> Vec<Delivery<Receipt<B>>> {

@@ -2,7 +2,8 @@
 
 use e2e::folder;
 use embedded::Database;
-use push::ports::{QueueReader, QueueWriter, Settlement};
+use futures::future::join_all;
+use push::ports::{Mailbox, QueueReader, QueueWriter, Settlement, Waiting};
 
 use crate::contract::{Backend, at, message, receive};
 
@@ -55,4 +56,22 @@ fn what_is_no_database_or_a_newer_one_is_refused() {
     std::fs::write(&path, "not a database, but long enough to be read as the header of one".repeat(20))
         .unwrap();
     assert!(Database::open(&path).err().unwrap().to_string().contains("not a database"));
+}
+
+#[tokio::test]
+async fn of_pushes_with_one_topic_that_are_kept_at_once_the_newest_stays() {
+    let database = Database::fresh().await;
+    let mut messages: Vec<_> = (0..200).map(|number| message(number, at(number.into()))).collect();
+    let (newest, account) = (messages[199].clone(), messages[0].recipient.to_bare());
+    messages.rotate_left(100);
+    let keeping = messages.into_iter().map(|message| {
+        let database = database.clone();
+        tokio::spawn(async move { database.keep(Waiting { message, asked_at: None }, 100).await.unwrap() })
+    });
+    let kept = join_all(keeping).await.into_iter().map(Result::unwrap);
+    assert_eq!(kept.map(|kept| kept.replaced.len() + kept.dropped.len()).sum::<usize>(), 199);
+    let waiting = database.waiting(&account, None, 100).await.unwrap();
+    assert_eq!(waiting, [Waiting { message: newest, asked_at: None }]);
+    assert_eq!(database.mailbox_depth(), 1);
+    assert_eq!(database.after_a_restart().await.mailbox_depth(), 1);
 }

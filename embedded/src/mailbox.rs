@@ -1,0 +1,296 @@
+//! The mailbox on SQLite: a row for each push that waits, found by its account and its id.
+
+use std::sync::atomic::Ordering;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use jid::BareJid;
+use push::{
+    Epoch, MessageId, PushMessage, RegistrationId, Topic,
+    message::BadEntry,
+    ports::{Kept, Mailbox, Recipient, Unavailable, Waiting},
+};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+
+use crate::{
+    Database,
+    database::{Haste, moment},
+};
+
+/// How long after its expiry a push stays for whoever removes it by name, and counts it.
+const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
+/// Most pushes that go in this way when one is kept: more than come, so that the file does not grow with them.
+const PURGED_PER_KEEP_MAX: i64 = 16;
+
+const STORE: &str = "INSERT OR REPLACE INTO mailbox
+    (account, id, registration, epoch, topic, asked_at, expires_at, entry)
+    VALUES (:account, :id, :registration, :epoch, :topic, :asked_at, :expires_at, :entry)";
+const PURGE: &str = "DELETE FROM mailbox WHERE rowid IN
+    (SELECT rowid FROM mailbox WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
+const IS_THERE: &str = "SELECT EXISTS (SELECT 1 FROM mailbox WHERE account = ?1 AND id = ?2)";
+const OF_TOPIC: &str = "SELECT id FROM mailbox WHERE account = ?1 AND registration = ?2 AND topic = ?3";
+const BEYOND_THE_BOUND: &str = "SELECT id FROM mailbox WHERE account = ?1 AND registration = ?2
+    ORDER BY age DESC LIMIT -1 OFFSET ?3";
+const REMOVE: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2";
+const CLEAR: &str = "DELETE FROM mailbox WHERE account = ?1 AND registration = ?2 AND epoch <= ?3";
+const WAITING: &str = "SELECT asked_at, entry FROM mailbox WHERE account = ?1 AND id > ?2 ORDER BY id";
+const FIND: &str = "SELECT asked_at, entry FROM mailbox WHERE account = ?1 AND id = ?2";
+const NEXT_RECIPIENT: &str = "SELECT account, registration FROM mailbox
+    WHERE (account, registration) > (?1, ?2) ORDER BY account, registration LIMIT 1";
+
+impl Mailbox for Database {
+    async fn keep(&self, waiting: Waiting, max: usize) -> Result<Kept, Unavailable> {
+        let shared = self.shared().clone();
+        let statements = move |connection: &Connection| keep(connection, &waiting, max);
+        let committed = move |(_, gone): &(Kept, usize)| {
+            shared.waiting.fetch_add(1, Ordering::Relaxed);
+            shared.waiting.fetch_sub(*gone as u64, Ordering::Relaxed);
+        };
+        let (kept, _) = self.write_then(Haste::Soon, statements, committed).await?;
+        Ok(kept)
+    }
+
+    async fn waiting(
+        &self,
+        account: &BareJid,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<Waiting>, Unavailable> {
+        self.read(|connection| waiting(connection, account, after, max))
+    }
+
+    async fn find(&self, account: &BareJid, message: MessageId) -> Result<Option<Waiting>, Unavailable> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(FIND)?;
+            let found =
+                statement.query_row(params![account.as_str(), message.as_bytes()], entry).optional()?;
+            let mut passed_over = PassedOver::default();
+            let found = found.and_then(|found| passed_over.unless_readable(found));
+            passed_over.log();
+            Ok(found)
+        })
+    }
+
+    async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
+        self.take_out(Haste::Soon, move |connection| {
+            messages.iter().map(|(account, id)| remove(connection, account, *id)).sum()
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn withdraw(&self, account: &BareJid, message: MessageId) -> Result<bool, Unavailable> {
+        let account = account.clone();
+        let gone = self.take_out(Haste::Now, move |connection| remove(connection, &account, message)).await?;
+        Ok(gone > 0)
+    }
+
+    async fn clear(
+        &self,
+        account: &BareJid,
+        registration: RegistrationId,
+        epoch: Epoch,
+    ) -> Result<usize, Unavailable> {
+        let account = account.clone();
+        self.take_out(Haste::Soon, move |connection| {
+            let key = params![account.as_str(), registration.as_bytes(), epoch.as_seconds()];
+            connection.prepare_cached(CLEAR)?.execute(key)
+        })
+        .await
+    }
+
+    async fn recipients(
+        &self,
+        after: Option<Recipient>,
+        max: usize,
+    ) -> Result<(Vec<Recipient>, Option<Recipient>), Unavailable> {
+        let recipients = self.read(|connection| recipients(connection, after, max))?;
+        // A full page may be the last one; an empty one follows then.
+        let further = if recipients.len() < max { None } else { recipients.last().cloned() };
+        Ok((recipients, further))
+    }
+}
+
+impl Database {
+    /// Runs statements that remove as many pushes as they return.
+    async fn take_out(
+        &self,
+        haste: Haste,
+        statements: impl FnOnce(&Connection) -> rusqlite::Result<usize> + Send + 'static,
+    ) -> Result<usize, Unavailable> {
+        let shared = self.shared().clone();
+        let committed = move |gone: &usize| {
+            shared.waiting.fetch_sub(*gone as u64, Ordering::Relaxed);
+        };
+        self.write_then(haste, statements, committed).await
+    }
+}
+
+/// Adds a row, and also returns how many others are gone for it.
+///
+/// It is there before any other goes: should the file fail in between, then that loses nothing.
+fn keep(connection: &Connection, waiting: &Waiting, max: usize) -> rusqlite::Result<(Kept, usize)> {
+    let message = &waiting.message;
+    let account = message.recipient.to_bare();
+    // No clock is needed: now is no earlier than the moment that any push was accepted at.
+    let mut gone = purge(connection, message.accepted_at)?;
+    let key = params![account.as_str(), message.id.as_bytes()];
+    let overwritten: bool = connection.prepare_cached(IS_THERE)?.query_row(key, |row| row.get(0))?;
+    gone += usize::from(overwritten);
+    store(connection, &account, waiting)?;
+
+    let replaced = all_but_the_newest_of_its_topic(connection, &account, message)?;
+    gone += remove_all(connection, &account, &replaced)?;
+    let dropped = beyond_the_bound(connection, &account, message.registration, max)?;
+    gone += remove_all(connection, &account, &dropped)?;
+    Ok((Kept { replaced, dropped }, gone))
+}
+
+fn purge(connection: &Connection, now: DateTime<Utc>) -> rusqlite::Result<usize> {
+    let expired_before = (now - PURGE_AFTER).timestamp_millis();
+    let purged = connection.prepare_cached(PURGE)?.execute(params![expired_before, PURGED_PER_KEEP_MAX])?;
+    if purged > 0 {
+        tracing::debug!(purged, "pushes were removed from the mailbox long after their expiry");
+    }
+    Ok(purged)
+}
+
+fn store(connection: &Connection, account: &BareJid, waiting: &Waiting) -> rusqlite::Result<()> {
+    let message = &waiting.message;
+    connection.prepare_cached(STORE)?.execute(named_params! {
+        ":account": account.as_str(),
+        ":id": message.id.as_bytes(),
+        ":registration": message.registration.as_bytes(),
+        ":epoch": message.epoch.as_seconds(),
+        ":topic": message.topic.as_ref().map(Topic::as_str),
+        ":asked_at": waiting.asked_at.map(|asked_at| asked_at.timestamp_millis()),
+        ":expires_at": message.expires_at.timestamp_millis(),
+        ":entry": message.to_entry().into_bytes(),
+    })?;
+    Ok(())
+}
+
+/// What has to go because of the topic of a stored push, the oldest first: that push itself, if it is not the newest.
+fn all_but_the_newest_of_its_topic(
+    connection: &Connection,
+    account: &BareJid,
+    message: &PushMessage,
+) -> rusqlite::Result<Vec<MessageId>> {
+    let Some(topic) = &message.topic else { return Ok(Vec::new()) };
+    let mut statement = connection.prepare_cached(OF_TOPIC)?;
+    let key = params![account.as_str(), message.registration.as_bytes(), topic.as_str()];
+    let mut ids = statement.query_map(key, id)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    ids.sort_unstable_by(|one, other| one.age().cmp(other.age()));
+    ids.pop();
+    Ok(ids)
+}
+
+/// What has to go because a registration may have no more than `max` pushes waiting, the oldest first.
+fn beyond_the_bound(
+    connection: &Connection,
+    account: &BareJid,
+    registration: RegistrationId,
+    max: usize,
+) -> rusqlite::Result<Vec<MessageId>> {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(BEYOND_THE_BOUND)?;
+    let key = params![account.as_str(), registration.as_bytes(), max];
+    let mut ids = statement.query_map(key, id)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    ids.reverse();
+    Ok(ids)
+}
+
+fn remove(connection: &Connection, account: &BareJid, message: MessageId) -> rusqlite::Result<usize> {
+    connection.prepare_cached(REMOVE)?.execute(params![account.as_str(), message.as_bytes()])
+}
+
+fn remove_all(connection: &Connection, account: &BareJid, messages: &[MessageId]) -> rusqlite::Result<usize> {
+    messages.iter().map(|id| remove(connection, account, *id)).sum()
+}
+
+fn waiting(
+    connection: &Connection,
+    account: &BareJid,
+    after: Option<MessageId>,
+    max: usize,
+) -> rusqlite::Result<Vec<Waiting>> {
+    // Nothing is before the empty one.
+    let after: &[u8] = after.as_ref().map_or(&[], |id| id.as_bytes());
+    let mut statement = connection.prepare_cached(WAITING)?;
+    let mut rows = statement.query(params![account.as_str(), after])?;
+    let mut passed_over = PassedOver::default();
+    let mut found = Vec::new();
+    while found.len() < max
+        && let Some(row) = rows.next()?
+    {
+        found.extend(passed_over.unless_readable(entry(row)?));
+    }
+    passed_over.log();
+    Ok(found)
+}
+
+fn recipients(
+    connection: &Connection,
+    after: Option<Recipient>,
+    max: usize,
+) -> rusqlite::Result<Vec<Recipient>> {
+    let mut statement = connection.prepare_cached(NEXT_RECIPIENT)?;
+    let (mut account, mut registration) = match after {
+        Some((account, registration)) => (account.as_str().to_owned(), *registration.as_bytes()),
+        // No account has an empty name.
+        None => (String::new(), [0; RegistrationId::BYTES]),
+    };
+    let mut found = Vec::new();
+    while found.len() < max {
+        // One step through the index for each recipient, however many of its pushes wait.
+        let next = statement
+            .query_row(params![account, registration], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some(next) = next else { break };
+        (account, registration) = next;
+        let id = RegistrationId::from_bytes(registration);
+        match BareJid::new(&account) {
+            Ok(account) => found.push((account, id)),
+            Err(_) => tracing::error!(registration = %id, "the account of a mailbox cannot be read"),
+        }
+    }
+    Ok(found)
+}
+
+fn id(row: &Row<'_>) -> rusqlite::Result<MessageId> {
+    row.get(0).map(MessageId::from_bytes)
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Result<Waiting, BadEntry>> {
+    let asked_at: Option<i64> = row.get("asked_at")?;
+    let asked_at = asked_at.map(moment).transpose()?;
+    let entry = row.get_ref("entry")?.as_blob()?;
+    Ok(PushMessage::from_entry(entry).map(|message| Waiting { message, asked_at }))
+}
+
+/// Entries that cannot be read. They stay in the file, for the version that wrote them, and block nothing.
+#[derive(Default)]
+struct PassedOver {
+    count: usize,
+    last: Option<BadEntry>,
+}
+
+impl PassedOver {
+    fn unless_readable(&mut self, entry: Result<Waiting, BadEntry>) -> Option<Waiting> {
+        entry
+            .inspect_err(|error| {
+                self.count += 1;
+                self.last = Some(*error);
+            })
+            .ok()
+    }
+
+    /// One line, however many there are: they come up whenever the phone does.
+    fn log(self) {
+        if let Some(error) = self.last {
+            tracing::error!(entries = self.count, %error, "mailbox entries cannot be read, and are passed over");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,11 @@ const RELAY_CALL: Duration = Duration::from_secs(40);
 const RELAY_ATTEMPTS: u32 = 3;
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// Who holds a lease renews it every few seconds, and has to know in time that it could not.
+const LEASE_ATTEMPT: Duration = Duration::from_secs(3);
+const LEASE_CALL: Duration = Duration::from_secs(5);
+const LEASE_ATTEMPTS: u32 = 2;
+
 /// A variable that the cloud sets for each function is missing or no text.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable}: {cause}")]
@@ -82,6 +87,15 @@ pub fn for_relay(base: SdkConfig) -> SdkConfig {
         .http_client(http_client)
         .retry_config(RetryConfig::adaptive().with_max_attempts(RELAY_ATTEMPTS))
         .timeout_config(timeouts(CONNECT, RELAY_ATTEMPT, RELAY_CALL))
+        .build()
+}
+
+/// How the lease is kept: with bounds of its own, and without being slowed down where DynamoDB throttles others.
+pub(crate) fn for_lease(config: &aws_sdk_dynamodb::Config) -> aws_sdk_dynamodb::Config {
+    config
+        .to_builder()
+        .retry_config(RetryConfig::standard().with_max_attempts(LEASE_ATTEMPTS))
+        .timeout_config(timeouts(LEASE_ATTEMPT, LEASE_ATTEMPT, LEASE_CALL))
         .build()
 }
 

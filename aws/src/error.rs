@@ -6,6 +6,9 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use push::ports::Unavailable;
 
+/// What DynamoDB says of a write whose condition did not hold.
+const STOPPED: &str = "ConditionalCheckFailedException";
+
 /// Why the relay does not start: the problem, and the mend.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}; {mend}")]
@@ -72,6 +75,32 @@ impl CannotStart {
             ),
         };
         Self { cause, problem, mend }
+    }
+}
+
+/// What a table has to be, and the mend where it is not.
+pub(crate) struct TableMend {
+    /// "of registrations".
+    pub(crate) kind: &'static str,
+    /// The variable, and what to set it to.
+    pub(crate) mend: &'static str,
+}
+
+impl TableMend {
+    /// What a call that changes nothing says about the table. A write that its condition stopped was allowed.
+    pub(crate) fn verdict(
+        &self,
+        call: &'static str,
+        outcome: Result<(), Failure>,
+    ) -> Result<(), CannotStart> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.is(STOPPED) => Ok(()),
+            Err(failure) if failure.is("ValidationException") => {
+                Err(CannotStart::new(format!("the table is none {} ({failure})", self.kind), self.mend))
+            }
+            Err(failure) => Err(CannotStart::by(call, &failure, self.mend)),
+        }
     }
 }
 
@@ -187,6 +216,24 @@ where
     R: fmt::Debug + 'static,
 {
     move |error| Unavailable::new(format!("{call}: {}", Failure::from(error)))
+}
+
+/// Whether a conditional write was made, or its condition stopped it.
+pub(crate) fn made<T, E, R>(
+    call: &'static str,
+    outcome: Result<T, SdkError<E, R>>,
+) -> Result<bool, Unavailable>
+where
+    E: ProvideErrorMetadata + Error + 'static,
+    R: fmt::Debug + 'static,
+{
+    match outcome {
+        Ok(_) => Ok(true),
+        Err(error) if error.as_service_error().and_then(ProvideErrorMetadata::code) == Some(STOPPED) => {
+            Ok(false)
+        }
+        Err(error) => Err(unavailable(call)(error)),
+    }
 }
 
 #[cfg(test)]

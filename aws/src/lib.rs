@@ -1,12 +1,15 @@
-//! The ports on AWS: registrations in a DynamoDB table, the queue on SQS.
+//! The ports on AWS: registrations, the lease and mailboxes in two DynamoDB tables, the queue on SQS.
 //!
 //! Sole user of the AWS SDKs. Which calls each half makes, and no others, is what the policies in
-//! `template.yaml` grant: the ingress `GetItem` and `SendMessage`, the relay the rest.
+//! `template.yaml` grant: the ingress `GetItem`, `DeleteItem` and `SendMessage`, the relay the rest.
 
 mod config;
 mod entries;
 mod error;
 mod held;
+mod item;
+mod lease;
+mod mailbox;
 mod queue;
 mod registrations;
 mod requests;
@@ -14,6 +17,8 @@ mod requests;
 pub use aws_types::SdkConfig;
 pub use config::{ConfigError, for_ingress, for_relay, relay_http_client};
 pub use error::{CannotStart, Cause};
+pub use lease::RelayLease;
+pub use mailbox::MailboxTable;
 pub use queue::Queue;
 pub use registrations::RegistrationsTable;
 pub use requests::QueueSender;

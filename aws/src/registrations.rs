@@ -1,10 +1,8 @@
 //! The registrations' store on DynamoDB: an item for each registration, each write conditional.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use aws_sdk_dynamodb::{
-    Client, error::SdkError, operation::put_item::PutItemError, primitives::Blob, types::AttributeValue,
-};
+use aws_sdk_dynamodb::{Client, types::AttributeValue};
 use aws_types::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
@@ -12,13 +10,21 @@ use push::{
     ports::{Consistency, Registrations, Renewal, Revocation, Unavailable},
 };
 
-use crate::error::{CannotStart, Failure, unavailable};
+use crate::{
+    config,
+    error::{CannotStart, Failure, TableMend, made, unavailable},
+    item::{Item, binary, epoch, millis, number, read_bytes, read_epoch, read_moment, read_text},
+    lease::RelayLease,
+};
 
 /// How often a registration is decided anew because another relay was faster. Only the first of a life
 /// can be overtaken; a renewal of a life that goes on never is.
 const ATTEMPTS_MAX: usize = 8;
 
-type Item = HashMap<String, AttributeValue>;
+const MEND: TableMend = TableMend {
+    kind: "of registrations",
+    mend: "set UPWIRE_REGISTRATIONS_TABLE to the stack's output RegistrationsTable, and AWS_REGION to its region",
+};
 
 /// The table of registrations: partition key `id`, a text; `purge_at` is its TTL attribute.
 #[derive(Debug, Clone)]
@@ -34,6 +40,12 @@ impl RegistrationsTable {
         Self { client: Client::new(config), name: name.into() }
     }
 
+    /// The lease of the relay, which is an item beside the registrations.
+    #[must_use]
+    pub fn lease(&self) -> RelayLease {
+        RelayLease::new(Client::from_conf(config::for_lease(self.client.config())), Arc::clone(&self.name))
+    }
+
     /// Finds out whether the table is there, is one of registrations, and may be read and written. Changes
     /// nothing: the writes are of a row that does not exist, on condition that it does.
     ///
@@ -44,14 +56,14 @@ impl RegistrationsTable {
         const EXISTS: &str = "attribute_exists(id)";
         let key = AttributeValue::S(NOBODY.to_string());
         let read = self.client.get_item().table_name(&*self.name).key("id", key.clone()).send();
-        verdict("dynamodb:GetItem", read.await.map(drop).map_err(Failure::from))?;
+        MEND.verdict("dynamodb:GetItem", read.await.map(drop).map_err(Failure::from))?;
         let put = self.client.put_item().table_name(&*self.name).item("id", key.clone());
         let put = put.condition_expression(EXISTS).send();
-        verdict("dynamodb:PutItem", put.await.map(drop).map_err(Failure::from))?;
+        MEND.verdict("dynamodb:PutItem", put.await.map(drop).map_err(Failure::from))?;
         let update = self.client.update_item().table_name(&*self.name).key("id", key);
         let update = update.update_expression("SET revoked = :t").condition_expression(EXISTS);
         let update = update.expression_attribute_values(":t", AttributeValue::Bool(true)).send();
-        verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))
+        MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))
     }
 
     async fn read(
@@ -96,15 +108,7 @@ impl RegistrationsTable {
                 .expression_attribute_values(":revoked", AttributeValue::Bool(row.revoked))
                 .expression_attribute_values(":expires_at", millis(row.expires_at)),
         };
-        match put.send().await {
-            Ok(_) => Ok(true),
-            Err(SdkError::ServiceError(error))
-                if matches!(error.err(), PutItemError::ConditionalCheckFailedException(_)) =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(unavailable("dynamodb:PutItem")(error)),
-        }
+        made("dynamodb:PutItem", put.send().await)
     }
 }
 
@@ -158,28 +162,30 @@ impl Registrations for RegistrationsTable {
             .expression_attribute_values(":asked_at", millis(asked_at))
             .expression_attribute_values(":true", AttributeValue::Bool(true))
             .expression_attribute_values(":false", AttributeValue::Bool(false));
-        match update.send().await {
-            Ok(_) => return Ok(Revocation::Revoked),
-            Err(error)
-                if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => {}
-            Err(error) => return Err(unavailable("dynamodb:UpdateItem")(error)),
+        if made("dynamodb:UpdateItem", update.send().await)? {
+            return Ok(Revocation::Revoked);
         }
         let row = self.read(id, Consistency::Strong).await?;
         let goes_on = row.is_some_and(|row| row.epoch == life && !row.revoked);
         Ok(if goes_on { Revocation::Renewed } else { Revocation::OverBefore })
     }
-}
 
-/// A write that its condition stopped was allowed.
-fn verdict(call: &'static str, outcome: Result<(), Failure>) -> Result<(), CannotStart> {
-    const TABLE_MEND: &str = "set UPWIRE_REGISTRATIONS_TABLE to the stack's output RegistrationsTable, and AWS_REGION to its region";
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(failure) if failure.is("ConditionalCheckFailedException") => Ok(()),
-        Err(failure) if failure.is("ValidationException") => {
-            Err(CannotStart::new(format!("the table is none of registrations ({failure})"), TABLE_MEND))
-        }
-        Err(failure) => Err(CannotStart::by(call, &failure, TABLE_MEND)),
+    async fn throttle(
+        &self,
+        id: RegistrationId,
+        life: Epoch,
+        until: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&*self.name)
+            .key("id", AttributeValue::S(id.to_string()))
+            .update_expression("SET throttled_until = :until")
+            .condition_expression("epoch = :epoch")
+            .expression_attribute_values(":until", millis(until))
+            .expression_attribute_values(":epoch", epoch(life));
+        made("dynamodb:UpdateItem", update.send().await).map(drop)
     }
 }
 
@@ -188,40 +194,31 @@ fn item(registration: &Registration) -> Item {
     let attributes = [
         ("id", AttributeValue::S(target.registration_id().to_string())),
         ("recipient", AttributeValue::S(target.recipient.to_string())),
-        ("application", AttributeValue::B(Blob::new(*target.application.as_bytes()))),
-        ("instance", AttributeValue::B(Blob::new(*target.instance.as_bytes()))),
+        ("application", binary(*target.application.as_bytes())),
+        ("instance", binary(*target.instance.as_bytes())),
         ("epoch", epoch(registration.epoch)),
         ("renewed_at", millis(registration.renewed_at)),
         ("expires_at", millis(registration.expires_at)),
         ("revoked", AttributeValue::Bool(registration.revoked)),
-        ("purge_at", AttributeValue::N(registration.purge_at().timestamp().to_string())),
+        ("purge_at", number(registration.purge_at().timestamp())),
     ];
-    attributes.map(|(name, value)| (name.to_owned(), value)).into()
+    let throttled = registration.throttled_until.map(|until| ("throttled_until", millis(until)));
+    attributes.into_iter().chain(throttled).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// `None`: no row of ours.
 fn registration(item: &Item) -> Option<Registration> {
-    let number = |name| item.get(name)?.as_n().ok()?.parse::<i64>().ok();
-    let moment = |name| DateTime::from_timestamp_millis(number(name)?);
-    let hash = |name| <[u8; 32]>::try_from(item.get(name)?.as_b().ok()?.as_ref()).ok();
     Some(Registration {
         target: Target {
-            recipient: item.get("recipient")?.as_s().ok()?.parse().ok()?,
-            application: Application::from_bytes(hash("application")?),
-            instance: Instance::from_bytes(hash("instance")?),
+            recipient: read_text(item, "recipient")?.parse().ok()?,
+            application: Application::from_bytes(read_bytes(item, "application")?),
+            instance: Instance::from_bytes(read_bytes(item, "instance")?),
         },
-        epoch: Epoch::from_seconds(number("epoch")?.try_into().ok()?),
-        renewed_at: moment("renewed_at")?,
-        expires_at: moment("expires_at")?,
+        epoch: read_epoch(item)?,
+        renewed_at: read_moment(item, "renewed_at")?,
+        expires_at: read_moment(item, "expires_at")?,
         revoked: *item.get("revoked")?.as_bool().ok()?,
+        // Rows of the version before have none.
+        throttled_until: read_moment(item, "throttled_until"),
     })
-}
-
-fn epoch(epoch: Epoch) -> AttributeValue {
-    AttributeValue::N(epoch.as_seconds().to_string())
-}
-
-/// Unix milliseconds.
-fn millis(moment: DateTime<Utc>) -> AttributeValue {
-    AttributeValue::N(moment.timestamp_millis().to_string())
 }

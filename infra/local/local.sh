@@ -39,11 +39,13 @@ say "Making the tables and queues of template.yaml"
 output() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$folder/outputs.json" "$1"; }
 UPWIRE_QUEUE_URL=$(output QueueUrl)
 UPWIRE_REGISTRATIONS_TABLE=$(output RegistrationsTable)
+UPWIRE_MAILBOX_TABLE=$(output MailboxTable)
 UPWIRE_SECRET=$(upwire keygen)
 UPWIRE_PUBLIC_URL="http://127.0.0.1:$http"
-export UPWIRE_QUEUE_URL UPWIRE_REGISTRATIONS_TABLE UPWIRE_SECRET UPWIRE_PUBLIC_URL
+export UPWIRE_QUEUE_URL UPWIRE_REGISTRATIONS_TABLE UPWIRE_MAILBOX_TABLE UPWIRE_SECRET UPWIRE_PUBLIC_URL
 echo "  $UPWIRE_QUEUE_URL"
 echo "  $UPWIRE_REGISTRATIONS_TABLE"
+echo "  $UPWIRE_MAILBOX_TABLE"
 
 say "Starting the function behind a Runtime API, at $UPWIRE_PUBLIC_URL"
 start function python3 "$PWD/infra/local/function-url.py" --binary "$target/debug/ingress" --port "$http"

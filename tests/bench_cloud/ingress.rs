@@ -53,6 +53,7 @@ pub(crate) async fn cold_starts(binary: &Path) -> anyhow::Result<Cold> {
     variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
     variables.insert("UPWIRE_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/queue".to_owned());
     variables.insert("UPWIRE_REGISTRATIONS_TABLE", "registrations".to_owned());
+    variables.insert("UPWIRE_MAILBOX_TABLE", "mailbox".to_owned());
     let mut times = Vec::with_capacity(COLD_STARTS);
     for _ in 0..COLD_STARTS {
         times.push(Environment::start(binary, &variables).await?.cold_start);

@@ -16,13 +16,14 @@ use e2e::{ENDPOINT_SECRET, Emulator, EmulatorKind, Ways, XmppServer};
 /// How often each operation of AWS was called.
 type Calls = BTreeMap<String, usize>;
 
-/// Queue and table on the fastest emulators, and the proxies that count.
+/// Queue and tables on the fastest emulators, and the proxies that count.
 struct Cloud {
     sqs: Emulator,
     dynamodb: Emulator,
     ways: Ways,
     queue_url: String,
     table: String,
+    mailbox: String,
 }
 
 impl Cloud {
@@ -31,8 +32,8 @@ impl Cloud {
             tokio::join!(Emulator::start(EmulatorKind::Fauxqs), Emulator::start(EmulatorKind::Dynalite));
         let ways = Ways::to(&sqs.endpoint, &dynamodb.endpoint).await;
         let queue_url = sqs.queue(std::time::Duration::from_secs(60), 1000).await.url;
-        let table = dynamodb.table().await;
-        Self { sqs, dynamodb, ways, queue_url, table }
+        let (table, mailbox) = (dynamodb.table().await, dynamodb.mailbox_table().await);
+        Self { sqs, dynamodb, ways, queue_url, table, mailbox }
     }
 
     /// What both halves need to find it, by way of the proxies.
@@ -41,6 +42,7 @@ impl Cloud {
         variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
         variables.insert("UPWIRE_QUEUE_URL", self.queue_url.clone());
         variables.insert("UPWIRE_REGISTRATIONS_TABLE", self.table.clone());
+        variables.insert("UPWIRE_MAILBOX_TABLE", self.mailbox.clone());
         variables
     }
 }

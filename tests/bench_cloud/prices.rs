@@ -19,6 +19,8 @@ const BILLED_SECONDS: f64 = 0.003;
 const FUNCTION_GB: f64 = 0.125;
 const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
 const POLL_SECONDS: f64 = 20.0;
+const LEASE_RENEWAL_SECONDS: f64 = 5.0;
+const LEASE_LOOK_SECONDS: f64 = 1.0;
 
 /// An entry of the bill, in US dollars per million pushes.
 pub(crate) struct Item {
@@ -44,14 +46,26 @@ pub(crate) fn per_million(ingress: &Calls, accepted: usize, relay: &Calls, deliv
 
 /// What else there may be.
 pub(crate) fn others() -> Vec<Item> {
-    let polls = MONTH_SECONDS / POLL_SECONDS / 1_000_000.0;
+    // In millions.
+    let per_month = |seconds| MONTH_SECONDS / seconds / 1_000_000.0;
     vec![
         Item { what: "an HTTP API in front, per million requests", dollars: HTTP_API },
         Item {
             what: "renewals that are written (a read and a write), per million",
             dollars: READ_UNIT + WRITE_UNIT,
         },
-        Item { what: "idle: the relay's polls, per month", dollars: polls * SQS_CALL },
+        // Two write units in the table and one in its index, both when it comes and when it goes; a read unit for its
+        // registration, one to see what else waits, and half of one to hand it out.
+        Item {
+            what: "pushes of 1 KB that wait in the mailbox, per million",
+            dollars: 6.0 * WRITE_UNIT + 2.5 * READ_UNIT,
+        },
+        Item { what: "idle: the relay's polls, per month", dollars: per_month(POLL_SECONDS) * SQS_CALL },
+        Item { what: "idle: the lease, per month", dollars: per_month(LEASE_RENEWAL_SECONDS) * WRITE_UNIT },
+        Item {
+            what: "idle: a second relay that stands by, per month",
+            dollars: per_month(LEASE_LOOK_SECONDS) * READ_UNIT,
+        },
         Item { what: "a secret in Secrets Manager, where it is not a parameter, per month", dollars: 0.40 },
         Item { what: "alarms beyond the ten that are free, each per month", dollars: 0.10 },
     ]

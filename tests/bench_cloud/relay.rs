@@ -10,7 +10,7 @@ use e2e::{Phone, Upwire, XmppServer, hashed};
 use futures::{TryStreamExt, stream};
 use push::message::Wishes;
 use push::ports::{QueueWriter, Registrations, Renewal};
-use push::{Body, MessageId, PushMessage, Registration, Target, Ttl, Urgency};
+use push::{Body, PushMessage, Registration, Target, Ttl, Urgency};
 
 use crate::{Calls, Cloud};
 
@@ -79,11 +79,10 @@ async fn fill(cloud: &Cloud, phones: &[Phone]) -> anyhow::Result<()> {
         rows.push(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?);
     }
     let messages = (0..PUSHES).map(|number| {
-        let mut id = [0; MessageId::BYTES];
-        id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        let chance = (number as u64).to_be_bytes();
         let wishes = Wishes { ttl: Ttl::from_seconds(86_400), urgency: Urgency::Normal, topic: None };
         let body = Body::from_bytes(&[0; BODY_BYTES]);
-        PushMessage::new(MessageId::from_bytes(id), &rows[number % PHONES], wishes, body, Utc::now())
+        PushMessage::new(chance, &rows[number % PHONES], wishes, body, Utc::now())
     });
     stream::iter(messages.map(Ok))
         .try_for_each_concurrent(SENDS_AT_ONCE, |message| queue.send(message))

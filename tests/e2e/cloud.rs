@@ -1,4 +1,4 @@
-//! The two halves as they run on AWS: the function's binary behind a Runtime API, the queue and the table on
+//! The two halves as they run on AWS: the function's binary behind a Runtime API, the queue and the tables on
 //! an emulator, the relay, a real XMPP server, phones.
 
 use std::collections::BTreeMap;
@@ -27,6 +27,7 @@ pub(crate) struct Cloud {
     pub(crate) emulator: &'static Emulator,
     pub(crate) queues: Queues,
     table: String,
+    mailbox: String,
     /// From the function to AWS.
     pub(crate) ingress_ways: Ways,
     /// From the relay to AWS.
@@ -38,14 +39,16 @@ impl Cloud {
     pub(crate) async fn new() -> Self {
         let emulator = Emulator::shared_stage().await;
         let (queues, table) = (emulator.queue(VISIBILITY, RECEIVES_MAX).await, emulator.table().await);
+        let mailbox = emulator.mailbox_table().await;
         let ways = async || Ways::to(&emulator.endpoint, &emulator.endpoint).await;
         let (ingress_ways, relay_ways) = (ways().await, ways().await);
         let mut variables = ingress_ways.variables();
         variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
         variables.insert("UPWIRE_QUEUE_URL", queues.url.clone());
         variables.insert("UPWIRE_REGISTRATIONS_TABLE", table.clone());
+        variables.insert("UPWIRE_MAILBOX_TABLE", mailbox.clone());
         let function = Function::start(&variables).await;
-        Self { emulator, queues, table, ingress_ways, relay_ways, function }
+        Self { emulator, queues, table, mailbox, ingress_ways, relay_ways, function }
     }
 
     pub(crate) fn relay_on(&self, server: &XmppServer) -> UpwireBuilder {
@@ -53,6 +56,7 @@ impl Cloud {
             .set("UPWIRE_PUBLIC_URL", &self.function.url)
             .set("UPWIRE_QUEUE_URL", &self.queues.url)
             .set("UPWIRE_REGISTRATIONS_TABLE", &self.table)
+            .set("UPWIRE_MAILBOX_TABLE", &self.mailbox)
             .set("UPWIRE_ACK_TIMEOUT", 5)
             .set_all(self.relay_ways.variables())
     }

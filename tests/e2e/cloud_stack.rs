@@ -56,6 +56,7 @@ async fn the_stack_carries_a_push_to_the_phone(front: &str) {
         .set("UPWIRE_PUBLIC_URL", output(&outputs, "PublicUrl"))
         .set("UPWIRE_QUEUE_URL", queue)
         .set("UPWIRE_REGISTRATIONS_TABLE", output(&outputs, "RegistrationsTable"))
+        .set("UPWIRE_MAILBOX_TABLE", output(&outputs, "MailboxTable"))
         .set_all(Emulator::variables(&emulator.endpoint))
         .start_ready()
         .await;
@@ -95,13 +96,10 @@ fn granted(document: &Value) -> BTreeSet<String> {
     actions.filter(|action| !action.starts_with("logs:")).collect()
 }
 
-/// The actions that calls on the wire need: a batch needs that of its single call.
+/// The actions that calls on the wire need: of SQS, a batch needs that of its single call.
 fn needed(ways: &Ways) -> BTreeSet<String> {
-    let action = |call: String| {
-        let service = if call.ends_with("Item") { "dynamodb" } else { "sqs" };
-        format!("{service}:{}", call.trim_end_matches("Batch"))
-    };
-    ways.calls().into_keys().map(action).collect()
+    let sqs = ways.queue.calls().into_keys().map(|call| format!("sqs:{}", call.trim_end_matches("Batch")));
+    sqs.chain(ways.table.calls().into_keys().map(|call| format!("dynamodb:{call}"))).collect()
 }
 
 #[tokio::test]
@@ -111,9 +109,13 @@ async fn each_half_may_do_what_it_does_and_nothing_else() {
     let mut relay = cloud.relay_on(server).start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let endpoint = phone.endpoint(&relay.component.jid, "app").await;
-    // Every way that a push can take: delivered, refused, put off, poison.
-    assert_eq!(http::post(&endpoint, "delivered").await.status, 201);
+    // Every way that a push can take: delivered (and withdrawn too late), refused, put off, poison.
+    let answer = http::post(&endpoint, "delivered").await;
+    assert_eq!(answer.status, 201);
     phone.next_push(SOON).await;
+    // It takes itself to be behind TLS.
+    let delivered = answer.header("location").unwrap().replacen("https:", "http:", 1);
+    assert_eq!(http::send("DELETE", &delivered, &[], "").await.status, 404, "it waits no longer");
     cloud.emulator.send(&cloud.queues.url, "poison").await;
     let buried = async || cloud.emulator.depth(&cloud.queues.dead_letters).await == 1;
     eventually(SOON, "the poison is put away", buried).await;

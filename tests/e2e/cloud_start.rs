@@ -16,6 +16,7 @@ async fn relay(emulator: &Emulator) -> UpwireBuilder {
     Upwire::relay_on(XmppServer::shared(Kind::Prosody).await)
         .set("UPWIRE_QUEUE_URL", emulator.queue(VISIBILITY, 1000).await.url)
         .set("UPWIRE_REGISTRATIONS_TABLE", emulator.table().await)
+        .set("UPWIRE_MAILBOX_TABLE", emulator.mailbox_table().await)
         .set_all(Emulator::variables(&emulator.endpoint))
 }
 
@@ -30,10 +31,17 @@ async fn refusal(relay: UpwireBuilder) -> (Option<i32>, String) {
 #[tokio::test]
 async fn a_missing_table_or_queue_is_named_with_the_mend() {
     let emulator = Emulator::shared().await;
-    let (code, said) = refusal(relay(emulator).await.set("UPWIRE_REGISTRATIONS_TABLE", "nowhere")).await;
-    assert_eq!(code, Some(64), "{said}");
-    assert!(said.starts_with("upwire: UPWIRE_REGISTRATIONS_TABLE: "), "{said}");
-    assert!(said.contains("output RegistrationsTable"), "{said}");
+    let tables = [
+        ("UPWIRE_REGISTRATIONS_TABLE", "output RegistrationsTable", emulator.mailbox_table().await),
+        ("UPWIRE_MAILBOX_TABLE", "output MailboxTable", emulator.table().await),
+    ];
+    for (variable, mend, other) in tables {
+        for wrong in ["nowhere", &other] {
+            let (code, said) = refusal(relay(emulator).await.set(variable, wrong)).await;
+            assert_eq!(code, Some(64), "{said}");
+            assert!(said.starts_with(&format!("upwire: {variable}: ")) && said.contains(mend), "{said}");
+        }
+    }
 
     let nowhere = format!("{}/000000000000/nowhere", emulator.endpoint);
     let (code, said) = refusal(relay(emulator).await.set("UPWIRE_QUEUE_URL", nowhere)).await;
@@ -86,6 +94,9 @@ async fn each_permission_that_is_missing_is_named_with_the_mend() {
         ".GetItem",
         ".PutItem",
         ".UpdateItem",
+        ".BatchWriteItem",
+        ".Query",
+        ".Scan",
         ".GetQueueAttributes",
         ".GetQueueUrl",
         ".ReceiveMessage",
@@ -96,14 +107,14 @@ async fn each_permission_that_is_missing_is_named_with_the_mend() {
         let (endpoint, server) = without_permission(emulator.endpoint.clone(), denied).await;
         let (code, said) = refusal(relay(emulator).await.set("AWS_ENDPOINT_URL", endpoint)).await;
         assert_eq!(code, Some(1), "{denied}: {said}");
-        let named = said.contains(&format!("do not allow {}:{}", service(denied), &denied[1..]));
+        let named = said.contains(&format!("do not allow {}:{} ", service(denied), &denied[1..]));
         assert!(named && said.contains("RelayPolicyArn"), "{denied}: {said}");
         server.abort();
     }
 }
 
 fn service(call: &str) -> &'static str {
-    if call.ends_with("Item") { "dynamodb" } else { "sqs" }
+    if call.contains("Message") || call.contains("Queue") { "sqs" } else { "dynamodb" }
 }
 
 #[tokio::test]

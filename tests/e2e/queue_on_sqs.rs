@@ -64,8 +64,8 @@ fn message(number: u8) -> PushMessage {
     };
     let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
     let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-    let id = MessageId::from_bytes([number; MessageId::BYTES]);
-    PushMessage::new(id, &registration, wishes, Body::from_bytes(&[number]), DateTime::UNIX_EPOCH)
+    let chance = [number; MessageId::CHANCE_BYTES];
+    PushMessage::new(chance, &registration, wishes, Body::from_bytes(&[number]), DateTime::UNIX_EPOCH)
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ async fn relay(endpoint: &str) -> UpwireBuilder {
     Upwire::relay_on(server)
         .set("UPWIRE_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/upwire")
         .set("UPWIRE_REGISTRATIONS_TABLE", "registrations")
+        .set("UPWIRE_MAILBOX_TABLE", "mailbox")
         .set("AWS_ENDPOINT_URL", endpoint)
         .set("AWS_REGION", "us-east-1")
         .set("HOME", folder("home").display())
@@ -50,6 +51,7 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
         ("UPWIRE_SECRET", "the same secrets as the function's"),
         ("UPWIRE_QUEUE_URL", "QueueUrl"),
         ("UPWIRE_REGISTRATIONS_TABLE", "RegistrationsTable"),
+        ("UPWIRE_MAILBOX_TABLE", "MailboxTable"),
         ("AWS_REGION", "eu-central-1"),
     ];
     for (variable, mend) in required {
@@ -63,6 +65,7 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
         ("UPWIRE_QUEUE_URL", "upwire-queue", "https://sqs."),
         ("UPWIRE_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/", "no URL of a queue"),
         ("UPWIRE_REGISTRATIONS_TABLE", "the table", "3 to 255 letters"),
+        ("UPWIRE_MAILBOX_TABLE", "mailbox/upwire", "3 to 255 letters"),
         ("UPWIRE_SECRET", "short", "at least 32"),
         ("UPWIRE_XMPP_SERVER", "tcp://localhost:5347", "host:port"),
         ("SSL_CERT_FILE", "/nowhere/ca.pem", "cannot be read"),

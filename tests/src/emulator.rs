@@ -82,7 +82,12 @@ impl Emulator {
 
     /// How an adapter in this process reaches it.
     pub fn config(&self) -> SdkConfig {
-        let variables = Self::variables(&self.endpoint);
+        Self::config_at(&self.endpoint)
+    }
+
+    /// How an adapter in this process reaches what is at this endpoint.
+    pub fn config_at(endpoint: &str) -> SdkConfig {
+        let variables = Self::variables(endpoint);
         let lookup = |name: &str| variables.get(name).cloned().ok_or(VarError::NotPresent);
         aws::for_relay(aws::for_ingress(lookup).expect("all variables are set"))
     }
@@ -118,20 +123,52 @@ impl Emulator {
     /// A fresh table of registrations.
     pub async fn table(&self) -> String {
         let name = fresh_name("registrations");
-        let table = json!({
+        self.create_table(json!({
             "TableName": name,
             "BillingMode": "PAY_PER_REQUEST",
             "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
             "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
-        });
+        }))
+        .await;
+        name
+    }
+
+    /// A fresh table of mailboxes, as template.yaml has it.
+    pub async fn mailbox_table(&self) -> String {
+        let name = fresh_name("mailbox");
+        self.create_table(json!({
+            "TableName": name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [
+                {"AttributeName": "account", "AttributeType": "S"},
+                {"AttributeName": "id", "AttributeType": "B"},
+                {"AttributeName": "place", "AttributeType": "B"},
+            ],
+            "KeySchema": [
+                {"AttributeName": "account", "KeyType": "HASH"},
+                {"AttributeName": "id", "KeyType": "RANGE"},
+            ],
+            "LocalSecondaryIndexes": [{
+                "IndexName": "by_registration",
+                "KeySchema": [
+                    {"AttributeName": "account", "KeyType": "HASH"},
+                    {"AttributeName": "place", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["epoch", "topic"]},
+            }],
+        }))
+        .await;
+        name
+    }
+
+    async fn create_table(&self, table: Value) {
+        let asked = json!({"TableName": table["TableName"]});
         self.call("DynamoDB_20120810.CreateTable", table).await;
-        let asked = json!({"TableName": name});
         eventually(START_DEADLINE, "the table is active", async || {
             self.call("DynamoDB_20120810.DescribeTable", asked.clone()).await["Table"]["TableStatus"]
                 == "ACTIVE"
         })
         .await;
-        name
     }
 
     /// What waits in a queue, up to ten entries; each is hidden from others for a moment only.

@@ -1,0 +1,188 @@
+//! A push that waits, as an item of the table and as an entry of its index.
+
+use std::{cmp::Reverse, collections::HashSet};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::TimeDelta;
+use jid::BareJid;
+use push::{
+    Epoch, MessageId, PushMessage, RegistrationId,
+    ports::{Kept, Recipient, Waiting},
+};
+
+use crate::item::{Item, binary, epoch, millis, number, read_bytes, read_epoch, read_moment, read_text};
+
+/// Bytes of [`MessageId::age`].
+const AGE_BYTES: usize = MessageId::BYTES - 1;
+const PLACE_BYTES: usize = RegistrationId::BYTES + AGE_BYTES;
+
+/// How long after its expiry DynamoDB may delete a push: clocks disagree.
+const PURGE_AFTER: TimeDelta = TimeDelta::hours(1);
+
+/// The key of a push in the table.
+pub(super) fn key(account: &BareJid, message: MessageId) -> Item {
+    let attributes = [("account", account_of(account)), ("id", binary(*message.as_bytes()))];
+    attributes.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+pub(super) fn account_of(account: &BareJid) -> AttributeValue {
+    AttributeValue::S(account.to_string())
+}
+
+/// Behind all that waits for a registration, in the index: no push has this key.
+pub(super) fn behind((account, registration): &Recipient) -> Item {
+    let mut item = key(account, MessageId::from_bytes([0xff; MessageId::BYTES]));
+    item.insert("place".to_owned(), place(*registration, &[0xff; AGE_BYTES]));
+    item
+}
+
+fn place(registration: RegistrationId, age: &[u8]) -> AttributeValue {
+    binary([registration.as_bytes(), age].concat())
+}
+
+pub(super) fn item(account: &BareJid, waiting: &Waiting) -> Item {
+    let message = &waiting.message;
+    let mut item = key(account, message.id);
+    // Never sooner than it expires.
+    let purge_at = (message.expires_at + PURGE_AFTER).timestamp() + 1;
+    let topic = message.topic.as_ref().map(|topic| AttributeValue::S(topic.as_str().to_owned()));
+    let attributes = [
+        ("place", Some(place(message.registration, message.id.age()))),
+        ("epoch", Some(epoch(message.epoch))),
+        ("topic", topic),
+        ("entry", Some(AttributeValue::S(message.to_entry()))),
+        ("asked_at", waiting.asked_at.map(millis)),
+        ("purge_at", Some(number(purge_at))),
+    ];
+    item.extend(attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    item
+}
+
+/// `None`: it cannot be read. That is logged, and is no reason to keep others waiting.
+pub(super) fn read_waiting(item: &Item) -> Option<Waiting> {
+    let message = PushMessage::from_entry(read_text(item, "entry").unwrap_or_default().as_bytes());
+    let asked_at = read_moment(item, "asked_at");
+    message.map(|message| Waiting { message, asked_at }).inspect_err(|error| log_unreadable(item, error)).ok()
+}
+
+fn log_unreadable(item: &Item, error: &dyn std::fmt::Display) {
+    let push = read_bytes(item, "id").map(MessageId::from_bytes).map(tracing::field::display);
+    tracing::error!(push, %error, "a push in the mailbox cannot be read, and is passed over");
+}
+
+/// What the index knows of a push.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: MessageId,
+    pub(super) epoch: Epoch,
+    topic: Option<String>,
+}
+
+/// `None`: no push of ours.
+pub(super) fn entry(item: &Item) -> Option<Entry> {
+    Some(Entry {
+        id: MessageId::from_bytes(read_bytes(item, "id")?),
+        epoch: read_epoch(item)?,
+        topic: read_text(item, "topic").map(str::to_owned),
+    })
+}
+
+/// Whom an entry of the index is for; the address as text.
+pub(super) fn recipient(item: &Item) -> Option<(&str, RegistrationId)> {
+    let place: [u8; PLACE_BYTES] = read_bytes(item, "place")?;
+    let (registration, _) = place.split_first_chunk()?;
+    Some((read_text(item, "account")?, RegistrationId::from_bytes(*registration)))
+}
+
+/// Of the pushes of one registration, those that do not stay where no more than `max` may; the oldest first.
+pub(super) fn superfluous(mut entries: Vec<Entry>, max: usize) -> Kept {
+    entries.sort_by_key(|entry| Reverse(entry.id.age().to_vec()));
+    let (mut topics, mut staying) = (HashSet::new(), 0);
+    let mut kept = Kept::default();
+    for Entry { id, topic, .. } in entries {
+        if topic.is_some_and(|topic| !topics.insert(topic)) {
+            kept.replaced.push(id);
+        } else if staying == max {
+            kept.dropped.push(id);
+        } else {
+            staying += 1;
+        }
+    }
+    kept.replaced.reverse();
+    kept.dropped.reverse();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use push::{Application, Body, Instance, Registration, Target, Topic, Ttl, Urgency, message::Wishes};
+
+    use super::*;
+
+    fn push(topic: Option<&str>) -> Waiting {
+        let target = Target {
+            recipient: "juliet@example.com/phone".parse().unwrap(),
+            application: Application::from_bytes([1; 32]),
+            instance: Instance::from_bytes([2; 32]),
+        };
+        let now = DateTime::from_timestamp_millis(1_800_000_000_999).unwrap();
+        let registration = Registration::renew(None, target, now, TimeDelta::days(7));
+        let topic = topic.and_then(Topic::parse);
+        let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::High, topic };
+        let message = PushMessage::new([7; 8], &registration, wishes, Body::from_bytes(b"x"), now);
+        Waiting { message, asked_at: None }
+    }
+
+    #[test]
+    fn an_item_reads_back_and_outlives_its_push() {
+        let account = BareJid::new("juliet@example.com").unwrap();
+        let asked_at = DateTime::from_timestamp_millis(1_800_000_001_234);
+        for waiting in [push(None), Waiting { asked_at, ..push(Some("topic")) }] {
+            let item = item(&account, &waiting);
+            assert_eq!(read_waiting(&item), Some(waiting.clone()));
+            assert_eq!(recipient(&item), Some(("juliet@example.com", waiting.message.registration)));
+            let entry = entry(&item).unwrap();
+            assert_eq!((entry.id, entry.epoch), (waiting.message.id, waiting.message.epoch));
+            assert_eq!(entry.topic.as_deref(), waiting.message.topic.as_ref().map(Topic::as_str));
+            let purge_at: i64 = crate::item::read_number(&item, "purge_at").unwrap();
+            assert!(
+                DateTime::from_timestamp(purge_at, 0).unwrap() >= waiting.message.expires_at + PURGE_AFTER
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_passed_over() {
+        let account = BareJid::new("juliet@example.com").unwrap();
+        for entry in [r#"{"v":9}"#, "{", ""] {
+            let mut item = item(&account, &push(None));
+            item.insert("entry".to_owned(), AttributeValue::S(entry.to_owned()));
+            assert_eq!(read_waiting(&item), None, "{entry}");
+        }
+        assert_eq!(read_waiting(&Item::new()), None);
+    }
+
+    #[test]
+    fn the_newest_of_each_topic_and_the_newest_of_all_stay() {
+        let entry = |urgency, second, topic: Option<&str>| Entry {
+            id: MessageId::new(urgency, DateTime::from_timestamp(second, 0).unwrap(), [0; 8]),
+            epoch: Epoch::from_seconds(1),
+            topic: topic.map(str::to_owned),
+        };
+        let entries = || {
+            vec![
+                entry(Urgency::High, 1, None),
+                entry(Urgency::High, 2, Some("a")),
+                entry(Urgency::Low, 3, Some("a")),
+                entry(Urgency::Normal, 4, Some("b")),
+                entry(Urgency::Low, 5, Some("a")),
+            ]
+        };
+        let ids = |which: &[usize]| which.iter().map(|at| entries()[*at].id).collect::<Vec<_>>();
+        for (max, dropped) in [(4, &[][..]), (3, &[]), (2, &[0]), (0, &[0, 3, 4])] {
+            let kept = superfluous(entries(), max);
+            assert_eq!((kept.replaced, kept.dropped), (ids(&[1, 2]), ids(dropped)), "at most {max}");
+        }
+    }
+}

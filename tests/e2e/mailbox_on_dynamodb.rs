@@ -1,0 +1,94 @@
+//! What DynamoDB does that a file does not: it leaves parts of a batch undone, and holds what others put there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use aws::MailboxTable;
+use axum::extract::State;
+use axum::{Json, Router};
+use chrono::{DateTime, TimeDelta};
+use e2e::Emulator;
+use push::message::Wishes;
+use push::ports::{Mailbox, Waiting};
+use push::{Application, Body, Instance, MessageId, PushMessage, Registration, Target, Ttl, Urgency};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_xmpp::jid::BareJid;
+
+fn juliet() -> BareJid {
+    BareJid::new("juliet@example.com").unwrap()
+}
+
+fn waiting(number: u8) -> Waiting {
+    let target = Target {
+        recipient: "juliet@example.com/phone".parse().unwrap(),
+        application: Application::from_bytes([1; 32]),
+        instance: Instance::from_bytes([2; 32]),
+    };
+    let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
+    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
+    let (chance, body) = ([number; MessageId::CHANCE_BYTES], Body::from_bytes(&[number]));
+    let message = PushMessage::new(chance, &registration, wishes, body, DateTime::UNIX_EPOCH);
+    Waiting { message, asked_at: None }
+}
+
+#[tokio::test]
+async fn what_is_no_push_keeps_no_other_waiting() {
+    let emulator = Emulator::shared().await;
+    let table = emulator.mailbox_table().await;
+    let mailbox = MailboxTable::new(&emulator.config(), &table);
+    let pushes: Vec<_> = (1..=3).map(waiting).collect();
+    for push in &pushes {
+        mailbox.keep(push.clone(), 10).await.unwrap();
+    }
+    // Before, between and behind them: a key begins with the urgency, and ends with chance.
+    let newer = pushes[0].message.to_entry().replacen("\"v\":1", "\"v\":2", 1);
+    let poison = [
+        ("AAAAAAAAAAAAAAAAAAAAAA==", json!({"S": "not JSON"})),
+        ("AQAAAAAAAAABAQEBAQEBAg==", json!({"S": newer})),
+        ("AQAAAAAAAAACAgICAgICAw==", json!({"N": "1"})),
+        ("/w==", json!({"S": "{}"})),
+    ];
+    for (id, entry) in poison {
+        let item = json!({"account": {"S": juliet().to_string()}, "id": {"B": id}, "entry": entry});
+        emulator.call("DynamoDB_20120810.PutItem", json!({"TableName": table, "Item": item})).await;
+    }
+    assert_eq!(mailbox.waiting(&juliet(), None, 10).await.unwrap(), pushes);
+    assert_eq!(mailbox.waiting(&juliet(), None, 3).await.unwrap(), pushes, "as many as there are");
+    assert_eq!(mailbox.waiting(&juliet(), None, 2).await.unwrap(), pushes[..2]);
+    assert_eq!(mailbox.waiting(&juliet(), Some(pushes[1].message.id), 2).await.unwrap(), pushes[2..]);
+    assert_eq!(mailbox.recipients(None, 10).await.unwrap().0.len(), 1);
+}
+
+/// How often each key was deleted, of a DynamoDB that does but the first deletion of each call.
+type Deletions = Arc<Mutex<BTreeMap<String, usize>>>;
+
+async fn delete_one(State(deletions): State<Deletions>, asked: String) -> Json<Value> {
+    let asked: Value = serde_json::from_str(&asked).unwrap();
+    let mut requests = asked["RequestItems"]["mailbox"].as_array().unwrap().clone();
+    assert!((1..=25).contains(&requests.len()));
+    let keys: BTreeSet<_> = requests.iter().map(Value::to_string).collect();
+    assert_eq!(keys.len(), requests.len(), "DynamoDB refuses a batch that names one twice");
+    let done = requests.remove(0);
+    *deletions.lock().unwrap().entry(done.to_string()).or_default() += 1;
+    let undone = if requests.is_empty() { json!({}) } else { json!({"mailbox": requests}) };
+    Json(json!({"UnprocessedItems": undone}))
+}
+
+#[tokio::test]
+async fn what_is_left_undone_of_a_batch_is_done() {
+    let deletions = Deletions::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = Emulator::config_at(&format!("http://{}", listener.local_addr().unwrap()));
+    let dynamodb = Router::new().fallback(axum::routing::post(delete_one)).with_state(Arc::clone(&deletions));
+    tokio::spawn(async move { axum::serve(listener, dynamodb).await });
+
+    let mailbox = MailboxTable::new(&config, "mailbox");
+    let few = (0..5).map(|number| (juliet(), waiting(number).message.id));
+    mailbox.remove(few.clone().chain(few).collect()).await.unwrap();
+    assert_eq!(deletions.lock().unwrap().values().copied().collect::<Vec<_>>(), [1; 5]);
+
+    let many = (0..50).map(|number| (juliet(), waiting(number).message.id)).collect();
+    let error = mailbox.remove(many).await.unwrap_err();
+    assert!(error.to_string().contains("does not take so many writes"), "{error}");
+}

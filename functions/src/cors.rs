@@ -1,23 +1,21 @@
-//! Cross-origin access: a page of any origin may push (protocol.md §2).
+//! Cross-origin access: a page of any origin may push, and withdraw (protocol.md §2).
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
-/// Methods of the push resource.
-pub(crate) const ALLOWED_METHODS: &str = "POST, GET, HEAD, OPTIONS";
 const ALLOWED_HEADERS: &str =
     "TTL, Topic, Urgency, Content-Encoding, Encryption, Crypto-Key, Authorization, Content-Type";
 const EXPOSED_HEADERS: &str = "Location, TTL, Retry-After";
 /// A day: what browsers bound it to anyway.
 const PREFLIGHT_SECONDS: &str = "86400";
 
-/// Answers the preflight request of a browser.
-pub(crate) async fn preflight() -> Response {
+/// Answers the preflight request of a browser for a resource that has these methods.
+pub(crate) fn preflight(methods: &'static str) -> Response {
     let headers = [
-        (header::ALLOW, ALLOWED_METHODS),
-        (header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS),
+        (header::ALLOW, methods),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
         (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS),
     ];

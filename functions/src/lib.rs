@@ -1,19 +1,24 @@
-//! The ingress: takes pushes from application servers, checks their tokens, and queues them.
+//! The ingress: takes pushes from application servers, checks their tokens, and queues them; withdraws those that
+//! still wait.
 
 mod cors;
+mod message_resource;
 mod parameters;
 mod push_resource;
 mod rejection;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use axum::{Router, middleware, routing::post};
+use axum::{
+    Router, middleware,
+    routing::{delete, post},
+};
 use metrics::{counter, describe_counter};
 use push::{
     Secrets, Ttl,
-    ports::{QueueWriter, Registrations},
+    ports::{Mailbox, QueueWriter, Registrations},
 };
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
@@ -23,24 +28,36 @@ pub use rejection::Rejection;
 /// The path under the public URL that endpoints live at.
 pub const PUSH_PATH: &str = "push";
 
+/// The path under the public URL that push message resources live at.
+const MESSAGE_PATH: &str = "message";
+
+/// The longest that the stores and the queue together may take over a request: a gateway bans a host that needs
+/// more than two seconds (protocol.md §2).
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
+
 const ACCEPTED: &str = "upwire_pushes_accepted_total";
+const WITHDRAWN: &str = "upwire_pushes_withdrawn_total";
 const REFUSED: &str = "upwire_pushes_refused_total";
 
 /// Describes the metrics of the ingress to the recorder.
 pub fn describe_metrics() {
     describe_counter!(ACCEPTED, "Pushes answered with 201");
+    describe_counter!(WITHDRAWN, "Pushes that their senders withdrew while they waited");
     describe_counter!(REFUSED, "Requests refused, by reason");
     counter!(ACCEPTED).increment(0);
+    counter!(WITHDRAWN).increment(0);
 }
 
 /// What the ingress works with.
 #[derive(Debug, Clone)]
-pub struct Ingress<R, Q> {
+pub struct Ingress<R, Q, M> {
     /// The registrations' store.
     pub registrations: R,
     /// The queue's writing end.
     pub queue: Q,
-    /// The secrets that endpoints were signed with.
+    /// Where pushes wait for phones that are away.
+    pub mailbox: M,
+    /// The secrets that endpoints and push message resources were signed with.
     pub secrets: Secrets,
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
@@ -57,15 +74,20 @@ pub struct PublicUrl(pub Url);
 
 /// The routes of the ingress, at the root and, where the public URL has a path, below that too:
 /// whether a reverse proxy strips the path is its own affair.
-pub fn router<R: Registrations, Q: QueueWriter>(ingress: Ingress<R, Q>) -> Router {
+pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, Q, M>) -> Router {
     let path = ingress.public_url.as_ref().map_or("", |url| url.path());
     let prefix = path.trim_end_matches('/').to_owned();
-    let push_resource = post(push_resource::push::<R, Q>)
-        .get(push_resource::discover::<R, Q>)
-        .options(cors::preflight)
-        .fallback(push_resource::refuse_method);
-    let routes =
-        Router::new().route(&format!("/{PUSH_PATH}/{{token}}"), push_resource).with_state(Arc::new(ingress));
+    let push_resource = post(push_resource::push::<R, Q, M>)
+        .get(push_resource::discover::<R, Q, M>)
+        .options(async || cors::preflight(push_resource::METHODS))
+        .fallback(async || Rejection::MethodNotAllowed(push_resource::METHODS));
+    let message_resource = delete(message_resource::withdraw::<R, Q, M>)
+        .options(async || cors::preflight(message_resource::METHODS))
+        .fallback(async || Rejection::MethodNotAllowed(message_resource::METHODS));
+    let routes = Router::new()
+        .route(&format!("/{PUSH_PATH}/{{token}}"), push_resource)
+        .route(&format!("/{MESSAGE_PATH}/{{token}}"), message_resource)
+        .with_state(Arc::new(ingress));
     let routes = if prefix.is_empty() { routes } else { routes.clone().nest(&prefix, routes) };
     routes
         .fallback(rejection::not_found)

@@ -4,7 +4,7 @@ mod lambda;
 
 use std::{env::VarError, process::ExitCode};
 
-use aws::{QueueSender, RegistrationsTable};
+use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use functions::Ingress;
 use push::{Secrets, Ttl};
 use tracing_subscriber::{
@@ -47,7 +47,7 @@ fn start_log() {
     tracing_subscriber::registry().with(lines.with_filter(levels)).init();
 }
 
-fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender>, lambda_http::Error> {
+fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, lambda_http::Error> {
     let aws = aws::for_ingress(|name| std::env::var(name))?;
     let seconds = |name, default| match variable(name)? {
         None => Ok(default),
@@ -62,6 +62,7 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender>, lambda_http::Er
     Ok(Ingress {
         registrations: RegistrationsTable::new(&aws, &required("UPWIRE_REGISTRATIONS_TABLE")?),
         queue: QueueSender::new(&aws, &required("UPWIRE_QUEUE_URL")?),
+        mailbox: MailboxTable::new(&aws, &required("UPWIRE_MAILBOX_TABLE")?),
         secrets: Secrets::parse(&required("UPWIRE_SECRET")?)
             .map_err(|error| format!("UPWIRE_SECRET: {error}"))?,
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,

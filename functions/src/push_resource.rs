@@ -14,16 +14,15 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use push::{
     Body, Epoch, MessageId, PushMessage, Registration, RegistrationId,
     message::{BODY_BYTES_MAX, Wishes},
-    ports::{Consistency, QueueWriter, Registrations, Unavailable},
+    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{ACCEPTED, Ingress, PublicUrl, Rejection, parameters::Parameters};
+use crate::{ACCEPTED, ANSWER_TIMEOUT, Ingress, MESSAGE_PATH, PublicUrl, Rejection, parameters::Parameters};
 
-/// The longest that store and queue together may take: a gateway bans a host that needs more than
-/// two seconds (protocol.md §2).
-const ACCEPT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// What it answers.
+pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
 /// The longest that a sender may take over its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -33,10 +32,13 @@ pub(crate) struct Endpoint {
     epoch: Epoch,
 }
 
-impl<R: Registrations, Q: QueueWriter> FromRequestParts<Arc<Ingress<R, Q>>> for Endpoint {
+impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<R, Q, M>>> for Endpoint {
     type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, ingress: &Arc<Ingress<R, Q>>) -> Result<Self, Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        ingress: &Arc<Ingress<R, Q, M>>,
+    ) -> Result<Self, Rejection> {
         let token = Path::<String>::from_request_parts(parts, ingress)
             .await
             .map_err(|_| Rejection::UnknownEndpoint)?;
@@ -72,25 +74,26 @@ impl<S: Sync> FromRequest<S> for PushBody {
 }
 
 /// `POST`: accepts a push, and answers 201 once it is durable.
-pub(crate) async fn push<R: Registrations, Q: QueueWriter>(
-    State(ingress): State<Arc<Ingress<R, Q>>>,
+pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
+    State(ingress): State<Arc<Ingress<R, Q, M>>>,
     endpoint: Endpoint,
     parameters: Parameters,
     reached_at: Option<Extension<PublicUrl>>,
     PushBody(body): PushBody,
 ) -> Result<Response, Rejection> {
-    let accepted = timeout(ACCEPT_TIMEOUT, ingress.accept(&endpoint, parameters, body)).await;
-    let message = accepted.map_err(|_| ingress.unavailable(&Unavailable::new("no answer in time")))??;
+    let accepted = timeout(ANSWER_TIMEOUT, ingress.accept(&endpoint, parameters, body)).await;
+    let message = accepted.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
     metrics::counter!(ACCEPTED).increment(1);
     let kept = (message.expires_at - message.accepted_at).num_seconds();
     let base = ingress.public_url.as_ref().or(reached_at.as_ref().map(|Extension(PublicUrl(url))| url));
     let base = base.map_or("", |url| url.as_str().trim_end_matches('/'));
-    let location = format!("{base}/message/{}", message.id);
+    let token = ingress.secrets.sign_message(message.registration, message.id);
+    let location = format!("{base}/{MESSAGE_PATH}/{}", token.as_str());
     let headers = [("location", location), ("ttl", kept.to_string())];
     Ok((StatusCode::CREATED, headers, HttpBody::empty()).into_response())
 }
 
-impl<R: Registrations, Q: QueueWriter> Ingress<R, Q> {
+impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     async fn accept(
         &self,
         endpoint: &Endpoint,
@@ -103,13 +106,16 @@ impl<R: Registrations, Q: QueueWriter> Ingress<R, Q> {
             // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
             None => self.find(endpoint, Consistency::Strong, now).await?.ok_or(Rejection::Gone)?,
         };
+        if let Some(wait) = registration.throttled_for(now) {
+            return Err(Rejection::throttled(wait));
+        }
         let wishes = Wishes {
             ttl: parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl),
             urgency: parameters.urgency,
             topic: parameters.topic,
         };
-        let message = PushMessage::new(random_id()?, &registration, wishes, body, now);
-        self.queue.send(message.clone()).await.map_err(|error| self.unavailable(&error))?;
+        let message = PushMessage::new(chance()?, &registration, wishes, body, now);
+        self.queue.send(message.clone()).await.map_err(|error| unavailable(&error))?;
         Ok(message)
     }
 
@@ -122,35 +128,30 @@ impl<R: Registrations, Q: QueueWriter> Ingress<R, Q> {
     ) -> Result<Option<Registration>, Rejection> {
         let row = self.registrations.find(endpoint.id, consistency).await;
         let lives = |row: &Registration| row.epoch == endpoint.epoch && row.lives(now);
-        Ok(row.map_err(|error| self.unavailable(&error))?.filter(lives))
-    }
-
-    fn unavailable(&self, error: &Unavailable) -> Rejection {
-        tracing::error!(%error, "a push was not accepted: the store does not answer");
-        Rejection::Unavailable
+        Ok(row.map_err(|error| unavailable(&error))?.filter(lives))
     }
 }
 
+fn unavailable(error: &Unavailable) -> Rejection {
+    tracing::error!(%error, "a push was not accepted: the store does not answer");
+    Rejection::Unavailable
+}
+
 /// `GET` and `HEAD`: how an application server finds out that this is UnifiedPush.
-pub(crate) async fn discover<R: Registrations, Q: QueueWriter>(
-    State(_): State<Arc<Ingress<R, Q>>>,
+pub(crate) async fn discover<R: Registrations, Q: QueueWriter, M: Mailbox>(
+    State(_): State<Arc<Ingress<R, Q, M>>>,
     _: Endpoint,
 ) -> Json<Value> {
     Json(json!({ "unifiedpush": { "version": 1 } }))
 }
 
-/// Any other method.
-pub(crate) async fn refuse_method() -> Rejection {
-    Rejection::MethodNotAllowed
-}
-
-fn random_id() -> Result<MessageId, Rejection> {
-    let mut bytes = [0; MessageId::BYTES];
+fn chance() -> Result<[u8; MessageId::CHANCE_BYTES], Rejection> {
+    let mut bytes = [0; MessageId::CHANCE_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| {
         tracing::error!(%error, "the system has no random bytes");
         Rejection::Unavailable
     })?;
-    Ok(MessageId::from_bytes(bytes))
+    Ok(bytes)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the edge of the ingress: a request comes now")]

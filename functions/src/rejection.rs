@@ -7,10 +7,11 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use chrono::TimeDelta;
 use push::message::BODY_BYTES_MAX;
 use serde::Serialize;
 
-use crate::{REFUSED, cors::ALLOWED_METHODS};
+use crate::REFUSED;
 
 /// Why a request was refused (protocol.md §2).
 ///
@@ -23,6 +24,12 @@ pub enum Rejection {
     UnknownEndpoint,
     /// The registration expired, was revoked, or lives on under another URL.
     Gone,
+    /// The registration's senders are over their rate, for so many seconds more.
+    Throttled(u64),
+    /// The token of a push message resource is malformed, or none of our secrets made it.
+    UnknownMessage,
+    /// The push is not in its mailbox.
+    NotWaiting,
     /// A push needs a body.
     EmptyBody,
     /// The body is over the limit.
@@ -35,10 +42,10 @@ pub enum Rejection {
     BadTopic,
     /// A header holds bytes that are no text.
     UnreadableHeader,
-    /// The store or the queue cannot take the push now.
+    /// The store or the queue cannot do it now.
     Unavailable,
-    /// The resource has no such method.
-    MethodNotAllowed,
+    /// The resource has no such method; it has these.
+    MethodNotAllowed(&'static str),
     /// A defect of ours ended the request.
     Panicked,
 }
@@ -57,6 +64,12 @@ struct Problem {
 }
 
 impl Rejection {
+    /// Asks to wait for so long, in whole seconds that are never too few.
+    pub(crate) fn throttled(wait: TimeDelta) -> Self {
+        let begun = u64::from(wait.subsec_nanos() > 0);
+        Self::Throttled((u64::try_from(wait.num_seconds()).unwrap_or(0) + begun).max(1))
+    }
+
     /// Its label in the metrics.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -64,6 +77,9 @@ impl Rejection {
             Self::NotFound => "not_found",
             Self::UnknownEndpoint => "unknown_endpoint",
             Self::Gone => "gone",
+            Self::Throttled(_) => "throttled",
+            Self::UnknownMessage => "unknown_message",
+            Self::NotWaiting => "not_waiting",
             Self::EmptyBody => "empty_body",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyInterrupted => "body_interrupted",
@@ -71,22 +87,25 @@ impl Rejection {
             Self::BadTopic => "bad_topic",
             Self::UnreadableHeader => "unreadable_header",
             Self::Unavailable => "unavailable",
-            Self::MethodNotAllowed => "method_not_allowed",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::Panicked => "panicked",
         }
     }
 
     const fn status(self) -> StatusCode {
         match self {
-            Self::NotFound | Self::UnknownEndpoint => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::UnknownEndpoint | Self::UnknownMessage | Self::NotWaiting => {
+                StatusCode::NOT_FOUND
+            }
             Self::Gone => StatusCode::GONE,
+            Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::EmptyBody | Self::BadTtl | Self::BadTopic | Self::UnreadableHeader => {
                 StatusCode::BAD_REQUEST
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyInterrupted => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -96,6 +115,9 @@ impl Rejection {
             Self::NotFound => "Nothing here",
             Self::UnknownEndpoint => "Unknown endpoint",
             Self::Gone => "The subscription has ended",
+            Self::Throttled(_) => "Too many pushes",
+            Self::UnknownMessage => "Unknown push",
+            Self::NotWaiting => "The push does not wait",
             Self::EmptyBody => "Empty body",
             Self::BodyTooLarge => "Body too large",
             Self::BodyInterrupted => "Body incomplete",
@@ -103,7 +125,7 @@ impl Rejection {
             Self::BadTopic => "Bad Topic header",
             Self::UnreadableHeader => "Unreadable header",
             Self::Unavailable => "Try again shortly",
-            Self::MethodNotAllowed => "Method not allowed",
+            Self::MethodNotAllowed(_) => "Method not allowed",
             Self::Panicked => "A defect of the server",
         }
     }
@@ -115,25 +137,35 @@ impl Rejection {
             Self::Gone => "The application was removed, or its registration was not renewed in time. \
                            Forget this endpoint; the application will send a new one."
                 .into(),
+            Self::Throttled(seconds) => {
+                format!("Pushes come faster than this endpoint takes them. Try again in {seconds} s.")
+            }
+            Self::UnknownMessage => "This URL names no push that this server has accepted.".into(),
+            Self::NotWaiting => "There is nothing to withdraw: the push was delivered, has expired, was \
+                                 replaced or withdrawn before, or is on its way at this moment."
+                .into(),
             Self::EmptyBody => "A push carries at least one byte.".into(),
             Self::BodyTooLarge => format!("A push carries at most {BODY_BYTES_MAX} bytes."),
             Self::BodyInterrupted => "The body did not arrive completely.".into(),
             Self::BadTtl => "TTL is a number of seconds, zero or more, in decimal digits.".into(),
             Self::BadTopic => "Topic has 1 to 32 characters of the base64url alphabet.".into(),
             Self::UnreadableHeader => "TTL and Topic are plain ASCII.".into(),
-            Self::Unavailable => "The push was not accepted because the server's store does not answer. \
-                                  Nothing is wrong with the endpoint."
+            Self::Unavailable => "The push was not accepted, or not withdrawn, because the server's store \
+                                  does not answer. Nothing is wrong with this URL."
                 .into(),
-            Self::MethodNotAllowed => format!("An endpoint answers {ALLOWED_METHODS}."),
-            Self::Panicked => "The push was perhaps not accepted. Nothing is wrong with the endpoint.".into(),
+            Self::MethodNotAllowed(methods) => format!("This URL answers {methods}."),
+            Self::Panicked => "The push was perhaps not accepted, or not withdrawn. Nothing is wrong with \
+                               this URL."
+                .into(),
         }
     }
 
-    const fn header(self) -> Option<(HeaderName, HeaderValue)> {
+    fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::Gone => Some((header::CACHE_CONTROL, HeaderValue::from_static(GONE_CACHE_CONTROL))),
             Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
-            Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS))),
+            Self::Throttled(seconds) => Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
+            Self::MethodNotAllowed(methods) => Some((header::ALLOW, HeaderValue::from_static(methods))),
             // The rest of the body is not read: the connection cannot be used again.
             Self::BodyTooLarge | Self::BodyInterrupted => {
                 Some((header::CONNECTION, HeaderValue::from_static("close")))
@@ -165,4 +197,22 @@ pub(crate) fn after_a_panic(_: Box<dyn Any + Send>) -> Response {
 /// Any path that is not ours.
 pub(crate) async fn not_found() -> Rejection {
     Rejection::NotFound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_told_in_whole_seconds_and_never_too_short() {
+        let cases = [
+            (TimeDelta::nanoseconds(1), 1),
+            (TimeDelta::seconds(1), 1),
+            (TimeDelta::milliseconds(1001), 2),
+            (TimeDelta::seconds(60), 60),
+        ];
+        for (wait, seconds) in cases {
+            assert_eq!(Rejection::throttled(wait), Rejection::Throttled(seconds), "{wait}");
+        }
+    }
 }

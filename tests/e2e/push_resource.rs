@@ -89,7 +89,8 @@ async fn a_token_that_is_not_ours_is_not_found() {
             assert_eq!(http::send(method, url, &[], "x").await.status, 404, "{method} {url}");
         }
     }
-    for path in ["", "/", "/push", "/push/", "/push/a/b", "/message/x", "/metrics", "/healthz"] {
+    for path in ["", "/", "/push", "/push/", "/push/a/b", "/message", "/message/a/b", "/metrics", "/healthz"]
+    {
         assert_eq!(http::post(&format!("{}{path}", upwire.public_url), "x").await.status, 404, "{path}");
     }
 }
@@ -193,5 +194,16 @@ async fn the_operator_bounds_the_ttl() {
     for (asked, kept) in [(None, "100"), (Some("150"), "150"), (Some("300"), "200")] {
         let headers: Vec<_> = asked.map(|ttl| ("TTL", ttl)).into_iter().collect();
         assert_eq!(http::post_with(&endpoint, &headers, "x").await.header("ttl"), Some(kept));
+    }
+}
+
+#[tokio::test]
+async fn a_push_is_kept_until_one_more_renewal_at_most() {
+    let variables = [("UPWIRE_REGISTRATION_TTL", "3600")];
+    let Registered { upwire: _upwire, endpoint, .. } = registered_with(&variables).await;
+    for (asked, kept) in [("0", 0..=0), ("3600", 3600..=3600), ("604800", 7000..=7200)] {
+        let accepted = http::post_with(&endpoint, &[("TTL", asked)], "x").await;
+        let ttl = accepted.header("ttl").unwrap().parse().unwrap();
+        assert!(kept.contains(&ttl), "{asked}: {ttl}");
     }
 }

@@ -1,0 +1,73 @@
+//! The push message resource (RFC 8030 §2.1): `DELETE /message/{token}` withdraws a push that still waits.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{FromRequestParts, Path, State},
+    http::{StatusCode, request::Parts},
+};
+use push::{
+    MessageId, RegistrationId,
+    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
+};
+use tokio::time::timeout;
+
+use crate::{ANSWER_TIMEOUT, Ingress, Rejection, WITHDRAWN};
+
+/// What it answers.
+pub(crate) const METHODS: &str = "DELETE, OPTIONS";
+
+/// A push that one of our secrets named (RFC 8030 §8.3: a capability URL); any other request ends here, without I/O.
+pub(crate) struct Named {
+    registration: RegistrationId,
+    message: MessageId,
+}
+
+impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<R, Q, M>>> for Named {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        ingress: &Arc<Ingress<R, Q, M>>,
+    ) -> Result<Self, Rejection> {
+        let token = Path::<String>::from_request_parts(parts, ingress)
+            .await
+            .map_err(|_| Rejection::UnknownMessage)?;
+        let (registration, message) =
+            ingress.secrets.verify_message(&token).map_err(|_| Rejection::UnknownMessage)?;
+        Ok(Self { registration, message })
+    }
+}
+
+/// `DELETE`: withdraws a push, and answers 204 once that is durable.
+///
+/// RFC 8030 §6.2 gives this method to the user agent, to acknowledge what it received; ours does that over XMPP.
+/// That an application server withdraws by it what was not delivered yet is from Mozilla's push service, autopush.
+pub(crate) async fn withdraw<R: Registrations, Q: QueueWriter, M: Mailbox>(
+    State(ingress): State<Arc<Ingress<R, Q, M>>>,
+    push: Named,
+) -> Result<StatusCode, Rejection> {
+    let withdrawn = timeout(ANSWER_TIMEOUT, ingress.withdraw(&push)).await;
+    withdrawn.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
+    metrics::counter!(WITHDRAWN).increment(1);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+    async fn withdraw(&self, push: &Named) -> Result<(), Rejection> {
+        // Whose mailbox it is, only the row says: the URL must not (RFC 8030 §8.2). A copy that lags could have none.
+        let row = self.registrations.find(push.registration, Consistency::Strong).await;
+        let row = row.map_err(|error| unavailable(&error))?.ok_or(Rejection::NotWaiting)?;
+        let account = row.target.recipient.to_bare();
+        match self.mailbox.withdraw(&account, push.message).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Rejection::NotWaiting),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+}
+
+fn unavailable(error: &Unavailable) -> Rejection {
+    tracing::error!(%error, "a push was not withdrawn: the store does not answer");
+    Rejection::Unavailable
+}

@@ -36,17 +36,21 @@ pub(crate) fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// `/healthz`, `/readyz`, `/metrics`; `measure` takes what is measured only when somebody asks.
+/// `/healthz`, `/readyz`, `/metrics`; `measure` takes what is measured only when somebody asks. A relay that stands by
+/// is as ready as it can be.
 pub(crate) fn router(
     connected: watch::Receiver<bool>,
+    stands_by: watch::Receiver<bool>,
     metrics: PrometheusHandle,
     measure: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Router {
     let ready = move || {
-        let connected = *connected.borrow();
+        let (connected, stands_by) = (*connected.borrow(), *stands_by.borrow());
         async move {
             if connected {
                 (StatusCode::OK, "ready\n")
+            } else if stands_by {
+                (StatusCode::OK, "ready to take over: another relay is active\n")
             } else {
                 (StatusCode::SERVICE_UNAVAILABLE, "the component is not connected to the XMPP server\n")
             }

@@ -1,34 +1,111 @@
-//! `upwire relay`: the relay alone, on a DynamoDB table and an SQS queue.
+//! `upwire relay`: the relay alone, on DynamoDB tables and an SQS queue.
 
-use aws::{Queue, RegistrationsTable};
+use metrics::{describe_gauge, gauge};
+use push::ports::Holder;
+use relay::{Candidate, Term};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::cloud::Cloud;
 pub(crate) use self::options::Options;
+use self::options::Settings;
 use crate::{admin, parts};
 
 mod cloud;
 mod options;
 
-/// Relays until `stop`.
+const ACTIVE: &str = "upwire_relay_active";
+
+/// Relays until `stop`, whenever no other relay does.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
     let metrics = admin::install_metrics()?;
-    let opening = cloud::open(&settings.registrations_table, &settings.queue_url);
-    let (registrations, queue): (RegistrationsTable, Queue) = tokio::select! {
-        opened = opening => opened?,
+    describe_gauge!(ACTIVE, "1 while this relay is the active one, 0 while it waits for another to end");
+    gauge!(ACTIVE).set(0.0);
+    let cloud = tokio::select! {
+        opened = cloud::open(&settings) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
-    let (connected, readiness) = watch::channel(false);
-    let relay = settings.relay.relay(registrations, queue, settings.secrets);
-    let admin = admin::router(readiness, metrics, || ());
+    let state = State { connected: watch::Sender::new(false), stands_by: watch::Sender::new(false) };
+    let admin = admin::router(state.connected.subscribe(), state.stands_by.subscribe(), metrics, || ());
     let mut parts = JoinSet::new();
     parts.spawn(parts::serve(private, admin, stop.clone()));
-    let relay = relay.run(connected, stop.clone());
-    parts.spawn(async { relay.await.map_err(anyhow::Error::from) });
+    parts.spawn(relay_when_elected(settings, cloud, state, stop.clone()));
     parts::wait(parts, &stop).await
+}
+
+/// What readiness goes by.
+struct State {
+    connected: watch::Sender<bool>,
+    stands_by: watch::Sender<bool>,
+}
+
+/// Waits for the lease, relays while it lasts, and waits again.
+async fn relay_when_elected(
+    settings: Settings,
+    mut cloud: Cloud,
+    state: State,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let candidate = Candidate::new(cloud.registrations.lease(), holder()?);
+    loop {
+        let elected = candidate.elected(|| {
+            tracing::info!("another relay is active; this one takes over when that ends");
+            state.stands_by.send_replace(true);
+        });
+        let term = tokio::select! {
+            term = elected => term,
+            () = stop.cancelled() => return Ok(()),
+        };
+        state.stands_by.send_replace(false);
+        gauge!(ACTIVE).set(1.0);
+        let served = serve_term(&settings, &mut cloud, &state, &candidate, term, &stop).await;
+        gauge!(ACTIVE).set(0.0);
+        if stop.is_cancelled() || served.is_err() {
+            candidate.resign().await;
+            return served;
+        }
+    }
+}
+
+/// Relays until the lease is lost, or until `stop`.
+async fn serve_term(
+    settings: &Settings,
+    cloud: &mut Cloud,
+    state: &State,
+    candidate: &Candidate<aws::RelayLease>,
+    term: Term,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let fence = term.fence();
+    let relaying = async {
+        // A queue that an earlier term has closed is opened again.
+        let queue = tokio::select! {
+            queue = cloud.queue() => queue?,
+            () = fence.lost() => return Ok(()),
+        };
+        let (registrations, mailbox) = (cloud.registrations.clone(), cloud.mailbox.clone());
+        let relay = settings.relay.clone().relay(registrations, queue, mailbox, settings.secrets.clone());
+        relay.run(state.connected.clone(), stop.clone(), fence.clone()).await.map_err(anyhow::Error::from)
+    };
+    let holding = async {
+        candidate.hold(term).await;
+        // The relay ends by that.
+        std::future::pending().await
+    };
+    tokio::select! {
+        relayed = relaying => relayed,
+        never = holding => never,
+    }
+}
+
+/// A name that no other relay has.
+fn holder() -> anyhow::Result<Holder> {
+    let mut name = [0; 16];
+    getrandom::fill(&mut name)?;
+    Ok(Holder(name))
 }

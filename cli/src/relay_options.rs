@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use push::Secrets;
-use relay::{AccessList, ComponentAccount, Relay, Security, ServerAddress};
+use relay::{AccessList, BadRate, ComponentAccount, Rate, Relay, Security, ServerAddress};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_xmpp::jid::BareJid;
 use url::Url;
@@ -73,9 +73,28 @@ pub(crate) struct RelayOptions {
     #[arg(long, value_name = "SECONDS", env = "UPWIRE_ACK_TIMEOUT", default_value = "30",
         value_parser = clap::value_parser!(u32).range(1..=3600))]
     ack_timeout: u32,
+
+    /// Most pushes that wait of one registration while its phone is away; the oldest are dropped, 1 to 100000
+    #[arg(long, value_name = "PUSHES", env = "UPWIRE_MAILBOX_MAX", default_value = "100",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    mailbox_max: u32,
+
+    /// How many pushes one registration may get before its senders are told to wait: so many at once, a slash, and
+    /// so many per second after that; or off
+    #[arg(long, value_name = "BURST/PER_SECOND", env = "UPWIRE_RATE", default_value = "60/1", value_parser = rate)]
+    rate: Limit,
+}
+
+/// A rate, or none.
+#[derive(Debug, Clone, Copy)]
+struct Limit(Option<Rate>);
+
+fn rate(text: &str) -> Result<Limit, BadRate> {
+    if text == "off" { Ok(Limit(None)) } else { text.parse().map(|rate| Limit(Some(rate))) }
 }
 
 /// What a relay runs with: complete and checked.
+#[derive(Clone)]
 pub(crate) struct RelaySettings {
     pub(crate) public_url: Url,
     pub(crate) account: ComponentAccount,
@@ -85,6 +104,8 @@ pub(crate) struct RelaySettings {
     pub(crate) admin_listen: SocketAddr,
     pub(crate) registration_ttl: TimeDelta,
     pub(crate) ack_timeout: Duration,
+    pub(crate) mailbox_max: usize,
+    pub(crate) rate: Option<Rate>,
 }
 
 /// The text of a secret, where it is used.
@@ -135,22 +156,33 @@ impl RelayOptions {
             admin_listen: self.admin_listen,
             registration_ttl: TimeDelta::seconds(self.registration_ttl.into()),
             ack_timeout: Duration::from_secs(self.ack_timeout.into()),
+            mailbox_max: self.mailbox_max as usize,
+            rate: self.rate.0,
         })
     }
 }
 
 impl RelaySettings {
     /// The relay on these stores.
-    pub(crate) fn relay<R, Q>(self, registrations: R, queue: Q, secrets: Secrets) -> Relay<R, Q> {
+    pub(crate) fn relay<R, Q, M>(
+        self,
+        registrations: R,
+        queue: Q,
+        mailbox: M,
+        secrets: Secrets,
+    ) -> Relay<R, Q, M> {
         Relay {
             registrations,
             queue,
+            mailbox,
             secrets,
             endpoints: self.endpoints(),
             account: self.account,
             access: self.access,
             lifetime: self.registration_ttl,
             ack_timeout: self.ack_timeout,
+            mailbox_max: self.mailbox_max,
+            rate: self.rate,
         }
     }
 

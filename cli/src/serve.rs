@@ -5,6 +5,7 @@ use embedded::Database;
 use functions::Ingress;
 use metrics::{describe_gauge, gauge};
 use push::Secrets;
+use relay::Fence;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,15 +20,18 @@ mod options;
 /// The database's name for the secret that is made when none is given.
 const KEPT_SECRET: &str = "secret";
 const QUEUE_DEPTH: &str = "upwire_queue_depth";
+const MAILBOX_DEPTH: &str = "upwire_mailbox_depth";
 
 /// Serves until `stop`.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
     let metrics = admin::install_metrics()?;
     functions::describe_metrics();
-    describe_gauge!(QUEUE_DEPTH, "Pushes that wait in the queue or are being delivered");
+    describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
+    describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
     let database = Database::open(&settings.database)
-        .map_err(|error| anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}"))?;
+        .map_err(|error| anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}"))?
+        .with_queue_max(settings.queue_max);
     let secrets = secrets(settings.relay.secret.as_ref(), &database).await?;
     let public = parts::listen(settings.listen, "UPWIRE_LISTEN").await?;
     let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
@@ -36,14 +40,16 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let (connected, readiness) = watch::channel(false);
-    let relay = settings.relay.relay(database.clone(), database.clone(), secrets.clone());
-    let queue = database.clone();
-    let admin = admin::router(readiness, metrics, move || {
-        gauge!(QUEUE_DEPTH).set(queue.queue_depth() as f64);
+    let relay = settings.relay.relay(database.clone(), database.clone(), database.clone(), secrets.clone());
+    let depths = database.clone();
+    let admin = admin::router(readiness, watch::channel(false).1, metrics, move || {
+        gauge!(QUEUE_DEPTH).set(depths.queue_depth() as f64);
+        gauge!(MAILBOX_DEPTH).set(depths.mailbox_depth() as f64);
     });
     let ingress = functions::router(Ingress {
         registrations: database.clone(),
-        queue: database,
+        queue: database.clone(),
+        mailbox: database,
         secrets,
         public_url: Some(public_url),
         default_ttl: settings.default_ttl,
@@ -53,7 +59,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let mut parts = JoinSet::new();
     parts.spawn(parts::serve(public, ingress, stop.clone()));
     parts.spawn(parts::serve(private, admin, stop.clone()));
-    let relay = relay.run(connected, stop.clone());
+    // The lock on the file is what makes it the only one.
+    let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });
     parts::wait(parts, &stop).await
 }

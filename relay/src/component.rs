@@ -19,6 +19,7 @@ use tokio_xmpp::{
 use crate::{
     connect::{self, ConnectError, ServerAddress},
     framing::{Frame, FrameReader, STREAM_FOOTER, serialize, stream_header},
+    lease::Fence,
     measures::{RECONNECTS, STREAM_UP},
     stanza,
 };
@@ -135,6 +136,8 @@ pub(crate) struct Component {
     pub(crate) replies: mpsc::Receiver<Element>,
     /// Whether there is a stream, for readiness.
     pub(crate) connected: watch::Sender<bool>,
+    /// Beyond it, nothing is written.
+    pub(crate) fence: Fence,
 }
 
 /// A stream after its handshake.
@@ -217,7 +220,7 @@ impl Component {
             let reading = read(&mut reader, &self.events, &heard);
             let ping = stanza::ping(&self.account.component);
             let outgoing = (&mut self.replies, &mut self.pushes);
-            let writing = write(&mut writer, outgoing, session, &ping, last_heard);
+            let writing = write(&mut writer, outgoing, session, &ping, last_heard, &self.fence);
             tokio::select! {
                 error = reading => End::Lost(error),
                 end = writing => end,
@@ -324,6 +327,7 @@ async fn write<S: AsyncWrite>(
     session: Session,
     ping: &Element,
     last_heard: watch::Receiver<Instant>,
+    fence: &Fence,
 ) -> End {
     let (mut reply_batch, mut push_batch) = (Vec::new(), Vec::new());
     let mut pinged_at = None;
@@ -354,6 +358,10 @@ async fn write<S: AsyncWrite>(
                 pinged_at = Some(Instant::now());
                 bytes = serialize(ping);
             }
+        }
+        if !fence.holds() {
+            // The relay is told, and ends this.
+            return pending().await;
         }
         // A socket that takes nothing for so long is as dead as one that gives nothing.
         match timeout(SILENCE_MAX, write_all(writer, &bytes)).await {

@@ -1,20 +1,31 @@
-//! The relay's side of the queue: receives what there is room for, and settles what is decided.
+//! The relay's side of the queue: receives what there is room for, and makes durable what is decided.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
+use metrics::counter;
 use push::{
-    Epoch, PushMessage, RegistrationId,
-    ports::{Consistency, Delivery, QueueReader, Registrations, Revocation, Settlement, Unavailable},
+    Epoch, MessageId, PushMessage, RegistrationId,
+    ports::{
+        Consistency, Delivery, Kept, Mailbox, QueueReader, Registrations, Revocation, Settlement,
+        Unavailable, Waiting,
+    },
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tokio_xmpp::jid::{BareJid, FullJid};
 
-use crate::measures::REGISTRATIONS_REVOKED;
+use crate::{
+    clock,
+    deliver::RETRY_DELAY_MIN,
+    mailbox::{Postbox, waits_for},
+    measures::{DELIVERED, DROPPED, EXPIRED, KEPT, REGISTRATIONS_REVOKED, REPLACED},
+    pending::{Held, Origin},
+};
 
-/// Most pushes that the relay holds: in line, in flight, or waiting to be settled.
+/// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
 pub(crate) const HELD_MAX: usize = 4096;
 /// Most pushes in one receive, and settlements in one call.
 const BATCH_MAX: usize = 256;
@@ -22,27 +33,47 @@ const BATCH_MAX: usize = 256;
 /// What was decided about a push, to be made durable.
 #[derive(Debug)]
 pub(crate) enum Fate<Receipt> {
-    /// Delivered or expired: it leaves the queue.
-    Done(Receipt),
-    /// It could not be delivered, and stays in the queue until this moment.
-    Later(Receipt, DateTime<Utc>),
-    /// The same for one whose turn it was not.
+    /// Delivered or expired: it is removed from where it is.
+    Done(Held<Receipt>),
+    /// It could not be delivered: it waits in the mailbox, and leaves the queue.
+    Keep {
+        push: Held<Receipt>,
+        /// When it went out without an answer.
+        asked_at: Option<DateTime<Utc>>,
+        /// It came behind others, and was not sent yet.
+        untried: bool,
+    },
+    /// It stays in the queue until its turn, at this moment.
     Postponed(Receipt, DateTime<Utc>),
     /// Its application is gone, as the answer to the push sent at `asked_at` said: the
-    /// registration is revoked, and only then does the push leave the queue.
+    /// registration is revoked, and only then is the push removed.
     Revoke {
-        receipt: Receipt,
-        registration: RegistrationId,
-        epoch: Epoch,
+        push: Held<Receipt>,
         asked_at: DateTime<Utc>,
-        retry_at: DateTime<Utc>,
         /// Dropped when the fate is decided.
         undecided: Arc<()>,
     },
+    /// An answer came after the push was given up, here or by another process: if it waits, it is removed.
+    Late(BareJid, MessageId),
+    /// The same, and its application is gone.
+    LateRevoke(BareJid, MessageId),
+    /// The senders of a registration are over their rate until that moment.
+    Throttle(RegistrationId, Epoch, DateTime<Utc>),
+}
+
+/// What the dispatcher is told of a push that it gave to the mailbox.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// Whom its registration names now.
+    pub(crate) recipient: FullJid,
+    pub(crate) message: MessageId,
+    /// This recipient was not tried for it yet.
+    pub(crate) untried: bool,
+    pub(crate) kept: Kept,
 }
 
 /// Backs off from a store that does not answer: until it does.
-fn backoff() -> ExponentialBuilder {
+pub(crate) fn backoff() -> ExponentialBuilder {
     ExponentialBuilder::new()
         .with_jitter()
         .with_min_delay(Duration::from_millis(200))
@@ -51,91 +82,263 @@ fn backoff() -> ExponentialBuilder {
 }
 
 /// Receives while there is room, until `stop`.
-pub(crate) async fn receive<Q: QueueReader, R: Registrations>(
+pub(crate) async fn receive<Q: QueueReader>(
     queue: Q,
-    registrations: R,
     room: Arc<Semaphore>,
     deliveries: mpsc::Sender<Delivery<Q::Receipt>>,
     stop: CancellationToken,
 ) {
-    let receiving = async {
-        while let Ok(first) = room.acquire().await {
-            first.forget();
-            let more = room.available_permits().min(BATCH_MAX - 1);
-            let more = room.try_acquire_many(more as u32).map_or(0, |permits| {
-                let count = permits.num_permits();
-                permits.forget();
-                count
-            });
-            let max = 1 + more;
+    while let Some(max) = stop.run_until_cancelled(take_room(&room)).await {
+        let receiving = async {
             let receive = || queue.receive(max);
-            let received = receive.retry(backoff()).notify(report).await.unwrap_or_default();
-            room.add_permits(max - received.len());
-            for mut delivery in received {
-                if delivery.attempts > 0 {
-                    follow(&registrations, &mut delivery.message).await;
-                }
-                if deliveries.send(delivery).await.is_err() {
-                    return;
-                }
-            }
-        }
-    };
-    stop.run_until_cancelled(receiving).await;
-}
-
-/// Sends a push that failed before to where its distributor has registered since.
-async fn follow<R: Registrations>(registrations: &R, message: &mut PushMessage) {
-    match registrations.find(message.registration, Consistency::Eventual).await {
-        Ok(Some(registration)) => message.recipient = registration.target.recipient,
-        Ok(None) => {}
-        Err(error) => report(&error, Duration::ZERO),
-    }
-}
-
-/// Makes fates durable in batches, until there are no more to come.
-pub(crate) async fn settle<Q: QueueReader, R: Registrations>(
-    queue: Q,
-    registrations: R,
-    room: Arc<Semaphore>,
-    mut fates: mpsc::Receiver<Fate<Q::Receipt>>,
-) {
-    let mut batch = Vec::with_capacity(BATCH_MAX);
-    while fates.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let settlements = join_all(batch.drain(..).map(|fate| decide(&registrations, fate))).await;
-        let settle = || queue.settle(settlements.clone());
-        // Retried until it succeeds: pushes stay with this process, which alone could settle them.
-        let settled = settle.retry(backoff()).notify(report).await;
-        debug_assert!(settled.is_ok(), "retried without end");
-        room.add_permits(settlements.len());
-    }
-    // Last of all: until then, what is given back may be taken once more by a poll that is still under way.
-    queue.close().await;
-}
-
-async fn decide<Receipt, R: Registrations>(registrations: &R, fate: Fate<Receipt>) -> Settlement<Receipt> {
-    match fate {
-        Fate::Done(receipt) => Settlement::Delete(receipt),
-        Fate::Later(receipt, at) => Settlement::Release(receipt, at),
-        Fate::Postponed(receipt, at) => Settlement::Postpone(receipt, at),
-        Fate::Revoke { receipt, registration, epoch, asked_at, retry_at, undecided: _undecided } => {
-            match registrations.revoke(registration, epoch, asked_at).await {
-                Ok(Revocation::Revoked) => {
-                    metrics::counter!(REGISTRATIONS_REVOKED).increment(1);
-                    tracing::info!(%registration, "an application is gone; its registration is revoked");
-                    Settlement::Delete(receipt)
-                }
-                Ok(Revocation::OverBefore) => Settlement::Delete(receipt),
-                Ok(Revocation::Renewed) => Settlement::Release(receipt, retry_at),
-                Err(error) => {
-                    report(&error, Duration::ZERO);
-                    Settlement::Release(receipt, retry_at)
-                }
-            }
+            receive.retry(backoff()).notify(report).await
+        };
+        let Some(received) = stop.run_until_cancelled(receiving).await else { return };
+        let received = received.unwrap_or_default();
+        room.add_permits(max - received.len());
+        // There is room for all of them, unless delivery has ended.
+        let refused = received.into_iter().filter_map(|delivery| deliveries.try_send(delivery).err());
+        let back = refused.map(|refused| Settlement::Postpone(refused.into_inner().receipt, clock::now()));
+        let back: Vec<_> = back.collect();
+        if !back.is_empty() {
+            let _ = queue.settle(back).await.inspect_err(|error| report(error, Duration::ZERO));
+            return;
         }
     }
 }
 
-fn report(error: &Unavailable, _: Duration) {
+/// Waits for room, and takes as much of it as one receive may fill.
+async fn take_room(room: &Semaphore) -> usize {
+    let Ok(first) = room.acquire().await else { return std::future::pending().await };
+    first.forget();
+    let more = room.available_permits().min(BATCH_MAX - 1);
+    let more = room.try_acquire_many(more as u32).map_or(0, |permits| {
+        let count = permits.num_permits();
+        permits.forget();
+        count
+    });
+    1 + more
+}
+
+/// What fates are made durable by.
+pub(crate) struct Settler<R, Q, M> {
+    pub(crate) queue: Q,
+    pub(crate) postbox: Postbox<R, M>,
+    /// Most pushes that wait of one registration.
+    pub(crate) mailbox_max: usize,
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) stored: mpsc::Sender<Stored>,
+}
+
+/// What is left to do for a push when its fate is decided.
+enum Step<Receipt> {
+    Settle(Settlement<Receipt>),
+    Remove(BareJid, MessageId),
+    Nothing,
+}
+
+impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
+    /// Makes fates durable in batches, until there are no more to come.
+    pub(crate) async fn settle_all(self, mut fates: mpsc::Receiver<Fate<Q::Receipt>>) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while fates.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let steps = join_all(by_registration(batch.drain(..)).map(|fates| self.decide_each(fates))).await;
+            let (mut settlements, mut removals) = (Vec::new(), Vec::new());
+            for step in steps.into_iter().flatten() {
+                match step {
+                    Step::Settle(settlement) => settlements.push(settlement),
+                    Step::Remove(account, message) => removals.push((account, message)),
+                    Step::Nothing => {}
+                }
+            }
+            tokio::join!(self.settle(settlements), self.remove(removals));
+        }
+        // Last of all: until then, what is given back may be taken once more by a poll that is still under way.
+        self.queue.close().await;
+    }
+
+    /// Retried until it succeeds: pushes stay with this process, which alone could settle them.
+    async fn settle(&self, settlements: Vec<Settlement<Q::Receipt>>) {
+        if !settlements.is_empty() {
+            let settle = || self.queue.settle(settlements.clone());
+            let settled = settle.retry(backoff()).notify(report).await;
+            debug_assert!(settled.is_ok(), "retried without end");
+            self.room.add_permits(settlements.len());
+        }
+    }
+
+    /// Retried likewise: what stays in a mailbox is delivered again.
+    async fn remove(&self, removals: Vec<(BareJid, MessageId)>) {
+        if !removals.is_empty() {
+            let remove = || self.postbox.mailbox.remove(removals.clone());
+            let removed = remove.retry(backoff()).notify(report).await;
+            debug_assert!(removed.is_ok(), "retried without end");
+        }
+    }
+
+    /// Decides fates of one registration. Each push that is kept replaces and counts those before it; some stores see
+    /// of those that are kept at the same moment only what comes after.
+    async fn decide_each(&self, mut fates: Vec<Fate<Q::Receipt>>) -> Vec<Step<Q::Receipt>> {
+        let mut steps = Vec::with_capacity(fates.len());
+        if !fates.iter().any(Fate::may_replace) {
+            let last = fates.pop();
+            steps = join_all(fates.drain(..).map(|fate| self.decide(fate))).await;
+            fates.extend(last);
+        }
+        for fate in fates {
+            steps.push(self.decide(fate).await);
+        }
+        steps
+    }
+
+    async fn decide(&self, fate: Fate<Q::Receipt>) -> Step<Q::Receipt> {
+        match fate {
+            Fate::Done(push) => done(push),
+            Fate::Postponed(receipt, at) => Step::Settle(Settlement::Postpone(receipt, at)),
+            Fate::Keep { push, asked_at, untried } => {
+                let kept = self.keep(&push.message, asked_at, untried).await;
+                self.after(push, kept)
+            }
+            Fate::Revoke { push, asked_at, undecided: _undecided } => {
+                let revoked = self.revoke(&push.message, asked_at).await;
+                self.after(push, revoked)
+            }
+            Fate::Late(account, message) => {
+                let withdraw = || self.postbox.mailbox.withdraw(&account, message);
+                let waited = withdraw.retry(backoff()).notify(report).await.unwrap_or_default();
+                counter!(DELIVERED).increment(waited.into());
+                Step::Nothing
+            }
+            Fate::LateRevoke(account, message) => {
+                let revoked = async {
+                    let waiting = self.postbox.mailbox.find(&account, message).await?;
+                    match waiting {
+                        Some(Waiting { message, asked_at: Some(asked_at) }) => {
+                            self.revoke(&message, asked_at).await.map(drop)
+                        }
+                        _ => Ok(()),
+                    }
+                };
+                // Should it fail, the push is delivered again, and refused again.
+                let _ = revoked.await.inspect_err(|error| report(error, Duration::ZERO));
+                Step::Nothing
+            }
+            Fate::Throttle(registration, epoch, until) => {
+                let throttled = self.postbox.registrations.throttle(registration, epoch, until).await;
+                // Should it fail, the next push over the rate says so again.
+                let _ = throttled.inspect_err(|error| report(error, Duration::ZERO));
+                Step::Nothing
+            }
+        }
+    }
+
+    /// What is left to do for a push that is durably elsewhere, is not (`false`), or may not be.
+    fn after(&self, push: Held<Q::Receipt>, outcome: Result<Fated, Unavailable>) -> Step<Q::Receipt> {
+        match (outcome, push.origin) {
+            (Ok(Fated::Over), Origin::Mailbox) => {
+                Step::Remove(push.message.recipient.to_bare(), push.message.id)
+            }
+            (Ok(Fated::Over | Fated::Waits), Origin::Queue { receipt, .. }) => {
+                Step::Settle(Settlement::Delete(receipt))
+            }
+            (Ok(Fated::Waits | Fated::GoesOn) | Err(_), Origin::Mailbox) => Step::Nothing,
+            (Ok(Fated::GoesOn), Origin::Queue { receipt, .. }) => {
+                Step::Settle(Settlement::Release(receipt, clock::now() + RETRY_DELAY_MIN))
+            }
+            (Err(error), Origin::Queue { receipt, .. }) => {
+                report(&error, Duration::ZERO);
+                Step::Settle(Settlement::Release(receipt, clock::now() + RETRY_DELAY_MIN))
+            }
+        }
+    }
+
+    /// Puts a push into its mailbox, unless it is over.
+    async fn keep(
+        &self,
+        message: &PushMessage,
+        asked_at: Option<DateTime<Utc>>,
+        untried: bool,
+    ) -> Result<Fated, Unavailable> {
+        let row = self.postbox.registrations.find(message.registration, Consistency::Strong).await?;
+        let Some(row) = row.filter(|row| waits_for(row, message, clock::now())) else {
+            counter!(EXPIRED).increment(1);
+            return Ok(Fated::Over);
+        };
+        let waiting = Waiting { message: message.clone(), asked_at };
+        let kept = self.postbox.mailbox.keep(waiting, self.mailbox_max).await?;
+        counter!(KEPT).increment(1);
+        counter!(REPLACED).increment(kept.replaced.len() as u64);
+        if !kept.dropped.is_empty() {
+            counter!(DROPPED).increment(kept.dropped.len() as u64);
+            tracing::warn!(
+                registration = %message.registration,
+                dropped = kept.dropped.len(),
+                max = self.mailbox_max,
+                "more pushes wait for one registration than may; the oldest were dropped"
+            );
+        }
+        // The dispatcher is gone when the relay stops.
+        let recipient = row.target.recipient;
+        let untried = untried || recipient != message.recipient;
+        let stored = Stored { recipient, message: message.id, untried, kept };
+        let _ = self.stored.send(stored).await;
+        Ok(Fated::Waits)
+    }
+
+    /// Ends the registration of a push and all that waits for it.
+    async fn revoke(&self, message: &PushMessage, asked_at: DateTime<Utc>) -> Result<Fated, Unavailable> {
+        let PushMessage { registration, epoch, .. } = *message;
+        match self.postbox.registrations.revoke(registration, epoch, asked_at).await? {
+            Revocation::Renewed => return Ok(Fated::GoesOn),
+            Revocation::OverBefore => {}
+            Revocation::Revoked => {
+                counter!(REGISTRATIONS_REVOKED).increment(1);
+                tracing::info!(%registration, "an application is gone; its registration is revoked");
+            }
+        }
+        let account = message.recipient.to_bare();
+        self.postbox.mailbox.clear(&account, registration, epoch).await?;
+        Ok(Fated::Over)
+    }
+}
+
+impl<Receipt> Fate<Receipt> {
+    fn may_replace(&self) -> bool {
+        matches!(self, Self::Keep { push, .. } if push.message.topic.is_some())
+    }
+}
+
+/// Puts the pushes together that one registration keeps.
+fn by_registration<Receipt>(
+    fates: impl Iterator<Item = Fate<Receipt>>,
+) -> impl Iterator<Item = Vec<Fate<Receipt>>> {
+    let (mut others, mut kept) = (Vec::new(), HashMap::<_, Vec<_>>::new());
+    for fate in fates {
+        match &fate {
+            Fate::Keep { push, .. } => kept.entry(push.message.registration).or_default().push(fate),
+            _ => others.push(vec![fate]),
+        }
+    }
+    others.into_iter().chain(kept.into_values())
+}
+
+/// Where a push stands after its fate was made durable.
+enum Fated {
+    /// In the mailbox.
+    Waits,
+    /// Its life is over.
+    Over,
+    /// It is to be delivered still.
+    GoesOn,
+}
+
+fn done<Receipt>(push: Held<Receipt>) -> Step<Receipt> {
+    match push.origin {
+        Origin::Queue { receipt, .. } => Step::Settle(Settlement::Delete(receipt)),
+        Origin::Mailbox => Step::Remove(push.message.recipient.to_bare(), push.message.id),
+    }
+}
+
+pub(crate) fn report(error: &Unavailable, _: Duration) {
     tracing::error!(%error, "the queue or the store does not answer; trying again");
 }

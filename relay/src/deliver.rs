@@ -1,4 +1,4 @@
-//! Delivery: takes pushes from the queue to the stream, and their answers back to the queue.
+//! Delivery: takes pushes from the queue and the mailboxes to the stream, and decides by their answers.
 
 use std::{
     collections::HashMap,
@@ -6,34 +6,42 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use metrics::{counter, gauge, histogram};
 use push::{
-    PushMessage, RegistrationId,
+    MessageId, RegistrationId,
     ports::{Delivery, Renewal},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tokio_xmpp::jid::BareJid;
+use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::{
     clock,
     component::{Event, Outgoing, Session},
-    consume::Fate,
-    measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, RETRIED, REVOKED},
-    pending::{InFlight, Pending, Refused},
+    consume::{Fate, Stored},
+    lease::Fence,
+    mailbox::Page,
+    measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, REVOKED, THROTTLED},
+    pending::{Held, InFlight, Origin, Pending, Refused},
+    rate::Meter,
+    reach::{Lately, Reach, ReadRequest},
+    register::AccessList,
     stanza::{self, Answer, Condition, Incoming, Query, Request},
 };
+
+mod drain;
 
 /// What becomes of a push by the answer to it (protocol.md §1, "Push").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Delivered,
     Revoke,
-    Retry,
+    /// It waits.
+    Failed,
 }
 
 impl Outcome {
@@ -41,16 +49,15 @@ impl Outcome {
         match error {
             None => Self::Delivered,
             Some(Condition::ItemNotFound | Condition::FeatureNotImplemented) => Self::Revoke,
-            Some(Condition::Other) => Self::Retry,
+            Some(Condition::Other) => Self::Failed,
         }
     }
 }
 
-/// The first delay before a push is tried again; each further one is twice as long.
-const RETRY_DELAY_MIN: TimeDelta = TimeDelta::seconds(5);
-const RETRY_DELAY_MAX: TimeDelta = TimeDelta::minutes(5);
-/// How long before its expiry a push is tried for the last time.
-const LAST_RETRY_MARGIN: TimeDelta = TimeDelta::seconds(1);
+/// How long a push stays in the queue that could not be put into the mailbox.
+pub(crate) const RETRY_DELAY_MIN: TimeDelta = TimeDelta::seconds(5);
+/// The longest that a push waits for its turn in a line.
+const TURN_MAX: TimeDelta = TimeDelta::minutes(5);
 /// How often overdue answers are looked for.
 const OVERDUE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a stopping relay waits for answers; settling and closing the stream come after it.
@@ -59,22 +66,45 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 const REVOKING_MAX: usize = 1024;
 /// Most events and deliveries taken at once, before anything is sent.
 const BATCH_MAX: usize = 128;
+/// Pushes that were answered lately: what is read of them meanwhile is not sent again.
+const SETTLED_MAX: usize = 16_384;
+/// Places that are left for the fates of pushes that the relay holds.
+pub(crate) const LATE_MAX: usize = 1024;
 
 /// Ends of the channels that delivery works between.
 pub(crate) struct Channels<Receipt> {
     pub(crate) deliveries: mpsc::Receiver<Delivery<Receipt>>,
     pub(crate) fates: mpsc::Sender<Fate<Receipt>>,
+    pub(crate) stored: mpsc::Receiver<Stored>,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) pushes: mpsc::Sender<Outgoing>,
     pub(crate) requests: mpsc::Sender<(Request, Renewal)>,
+    /// Who has registered.
+    pub(crate) registered: mpsc::Receiver<FullJid>,
+    pub(crate) reads: mpsc::Sender<ReadRequest>,
+    pub(crate) pages: mpsc::Receiver<Page>,
+    /// Who a sweep says has something waiting.
+    pub(crate) guesses: mpsc::Receiver<FullJid>,
+    /// Counts the streams that came up, for the sweeps.
+    pub(crate) online: watch::Sender<u64>,
+}
+
+/// What delivery is told once.
+pub(crate) struct Terms {
+    pub(crate) component: BareJid,
+    pub(crate) access: AccessList,
+    pub(crate) ack_timeout: Duration,
+    pub(crate) meter: Option<Meter>,
 }
 
 /// The delivery loop's state.
 pub(crate) struct Dispatcher<Receipt> {
-    component: BareJid,
-    ack_timeout: Duration,
+    terms: Terms,
     channels: Channels<Receipt>,
     pending: Pending<Receipt>,
+    reach: Reach,
+    /// Answered, expired or refused for good; perhaps not durably yet.
+    settled: Lately<MessageId>,
     /// The stream that pushes can go out on now.
     session: Option<Session>,
     /// The registrations that are being revoked: each fate holds its end until it is decided.
@@ -82,25 +112,28 @@ pub(crate) struct Dispatcher<Receipt> {
 }
 
 impl<Receipt: Clone> Dispatcher<Receipt> {
-    pub(crate) fn new(component: BareJid, ack_timeout: Duration, channels: Channels<Receipt>) -> Self {
+    pub(crate) fn new(terms: Terms, channels: Channels<Receipt>) -> Self {
         Self {
-            component,
-            ack_timeout,
+            terms,
             channels,
             pending: Pending::new(),
+            reach: Reach::new(),
+            settled: Lately::new(SETTLED_MAX),
             session: None,
             revoking: HashMap::new(),
         }
     }
 
-    /// Delivers until `stop`, then waits for what is in flight and gives the rest back.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    /// Delivers until `stop`, then waits for what is in flight and gives the rest back; until the lease is lost,
+    /// then sends nothing more and gives everything back.
+    pub(crate) async fn run(mut self, stop: CancellationToken, fence: Fence) {
         let mut overdue = interval(OVERDUE_INTERVAL);
         overdue.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut events, mut deliveries) = (Vec::new(), Vec::new());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = fence.lost() => break,
                 count = self.channels.events.recv_many(&mut events, BATCH_MAX) => {
                     if count == 0 {
                         break;
@@ -108,29 +141,36 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                     events.drain(..).for_each(|event| self.take_event(event));
                 }
                 _ = self.channels.deliveries.recv_many(&mut deliveries, BATCH_MAX), if self.session.is_some() && !self.channels.deliveries.is_closed() => {
-                    deliveries.drain(..).for_each(|delivery| self.admit(delivery));
+                    deliveries.drain(..).for_each(|delivery| self.take_delivery(delivery));
                 }
+                Some(page) = self.channels.pages.recv() => self.take_page(page),
+                Some(stored) = self.channels.stored.recv() => self.take_stored(stored),
+                Some(jid) = self.channels.registered.recv() => self.is_there(&jid),
+                Some(jid) = self.channels.guesses.recv() => self.guess(&jid),
                 _ = overdue.tick() => self.give_up_overdue(),
             }
-            self.send_ready();
+            self.begin_reading();
+            if fence.holds() {
+                self.send_ready();
+            }
         }
-        self.finish().await;
+        self.finish(&fence).await;
     }
 
     fn take_event(&mut self, event: Event) {
         match event {
-            Event::Online(session) => self.session = Some(session),
+            Event::Online(session) => {
+                self.session = Some(session);
+                self.channels.online.send_modify(|streams| *streams += 1);
+            }
             Event::Offline => {
                 self.session = None;
                 self.pending.stream_ended();
             }
             Event::Stanza(frame) => match Incoming::read(frame) {
                 Some(Incoming::Answer(answer)) => self.take_answer(&answer),
-                Some(Incoming::Unavailable(jid)) => {
-                    let (in_flight, line) = self.pending.session_ended(&jid);
-                    in_flight.into_iter().for_each(|push| self.retry(push.delivery));
-                    line.into_iter().for_each(|delivery| self.retry(delivery));
-                }
+                Some(Incoming::Available(jid)) => self.session_began(&jid),
+                Some(Incoming::Unavailable(jid)) => self.session_ended(&jid),
                 Some(Incoming::Request(request)) => self.pass_on(request),
                 None => {}
             },
@@ -164,31 +204,47 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
         undecided
     }
 
-    fn admit(&mut self, delivery: Delivery<Receipt>) {
-        match self.pending.admit(delivery, Instant::now()) {
+    fn take_delivery(&mut self, delivery: Delivery<Receipt>) {
+        let Delivery { receipt, attempts, message } = delivery;
+        if attempts == 0
+            && let Some(meter) = &mut self.terms.meter
+            && let Some(until) = meter.count(message.registration, message.accepted_at)
+        {
+            counter!(THROTTLED).increment(1);
+            self.settle_if_room(Fate::Throttle(message.registration, message.epoch, until));
+        }
+        self.admit(Held { origin: Origin::Queue { receipt, attempts }, message });
+    }
+
+    /// Puts a push in line.
+    fn line_up(&mut self, push: Held<Receipt>) {
+        match self.pending.admit(push, Instant::now()) {
             Ok(()) => {}
-            Err(Refused::Slow(delivery)) => self.put_off(delivery),
-            Err(Refused::LineFull(delivery, turn)) => {
-                let turn = TimeDelta::from_std(turn).unwrap_or(RETRY_DELAY_MAX);
-                let at = (clock::now() + turn).min(delivery.message.expires_at - LAST_RETRY_MARGIN);
-                self.settle(Fate::Postponed(delivery.receipt, at));
+            Err(Refused::Slow(push)) => self.keep(push, None, true),
+            Err(Refused::LineFull(push, turn)) => {
+                let turn = TimeDelta::from_std(turn).unwrap_or(TURN_MAX);
+                if let Origin::Queue { receipt, .. } = push.origin {
+                    self.settle(Fate::Postponed(receipt, clock::now() + turn));
+                }
             }
         }
     }
 
     fn send_ready(&mut self) {
         let Some(session) = self.session else { return };
-        while let Some(delivery) = self.pending.next() {
+        while let Some(push) = self.pending.next() {
             let now = clock::now();
-            if delivery.message.is_expired(now) {
-                self.pending.dropped(&delivery.message);
-                self.expire(delivery);
+            if push.message.is_expired(now) {
+                self.pending.dropped(&push.message);
+                let recipient = push.message.recipient.clone();
+                self.expire(push);
+                self.read_on(&recipient);
                 continue;
             }
-            let xml = stanza::push(&self.component, &delivery.message);
+            let xml = stanza::push(&self.terms.component, &push.message);
             // There is room for as many as may be in flight, and for those of a stream that ended.
             let sent = self.channels.pushes.try_send(Outgoing { session, xml });
-            self.pending.sent(delivery, now, Instant::now());
+            self.pending.sent(push, now, Instant::now());
             if sent.is_err() {
                 break;
             }
@@ -197,89 +253,97 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     }
 
     fn take_answer(&mut self, answer: &Answer) {
-        let Some(push) =
-            answer.message_id().and_then(|id| self.pending.answered(id, &answer.from, Instant::now()))
-        else {
-            return;
+        let Some(id) = answer.message_id() else { return self.take_probes_answer(answer) };
+        let (outcome, now) = (Outcome::of(answer.error), Instant::now());
+        let is_there = outcome != Outcome::Failed;
+        let Some(answered) = self.pending.answered(id, &answer.from, is_there, now) else {
+            return self.take_late_answer(id, answer, outcome);
         };
-        let InFlight { delivery, asked_at, .. } = push;
-        match Outcome::of(answer.error) {
-            Outcome::Delivered => {
-                counter!(DELIVERED).increment(1);
-                let waited = clock::now() - delivery.message.accepted_at;
-                histogram!(ACKNOWLEDGED_SECONDS).record(waited.as_seconds_f64().max(0.0));
-                self.settle(Fate::Done(delivery.receipt));
-            }
+        let recipient = answered.push.message.recipient.clone();
+        match outcome {
+            Outcome::Failed => self.failed(answered, None),
+            Outcome::Delivered => self.delivered(answered.push),
             Outcome::Revoke => {
                 counter!(REVOKED).increment(1);
-                let retry_at = clock::now() + RETRY_DELAY_MIN;
-                let PushMessage { registration, epoch, .. } = delivery.message;
-                let fate = Fate::Revoke {
-                    receipt: delivery.receipt,
-                    registration,
-                    epoch,
-                    asked_at,
-                    retry_at,
-                    undecided: self.revoking(registration),
-                };
-                self.settle(fate);
+                let undecided = self.revoking(answered.push.message.registration);
+                let InFlight { push, asked_at, .. } = answered;
+                self.settle(Fate::Revoke { push, asked_at, undecided });
             }
-            Outcome::Retry => self.retry(delivery),
         }
+        if is_there {
+            self.has_answered(&recipient);
+        }
+        self.conclude(&recipient);
     }
 
     fn give_up_overdue(&mut self) {
         let now = Instant::now();
-        for delivery in self.pending.slow_lines(now) {
-            self.put_off(delivery);
+        for jid in self.pending.slow(now) {
+            self.reach.stop_reading(&jid);
+            self.give_up_line(&jid);
         }
-        let Some(deadline) = now.checked_sub(self.ack_timeout) else { return };
-        for push in self.pending.overdue(deadline, now) {
-            self.retry(push.delivery);
+        for jid in self.reach.due(now) {
+            self.guess(&jid);
         }
-    }
-
-    /// Back to the queue after a delivery that failed.
-    fn retry(&mut self, delivery: Delivery<Receipt>) {
-        counter!(RETRIED).increment(1);
-        self.put_off(delivery);
-    }
-
-    /// Back to the queue, with a growing delay, for as long as the push may live.
-    fn put_off(&mut self, delivery: Delivery<Receipt>) {
-        match retry_at(&delivery, clock::now()) {
-            None => self.expire(delivery),
-            Some(at) => self.settle(Fate::Later(delivery.receipt, at)),
+        let Some(deadline) = now.checked_sub(self.terms.ack_timeout) else { return };
+        for overdue in self.pending.overdue(deadline, now) {
+            let (recipient, asked_at) = (overdue.push.message.recipient.clone(), overdue.asked_at);
+            self.failed(overdue, Some(asked_at));
+            self.conclude(&recipient);
         }
     }
 
-    fn expire(&mut self, delivery: Delivery<Receipt>) {
+    fn delivered(&mut self, push: Held<Receipt>) {
+        counter!(DELIVERED).increment(1);
+        let waited = clock::now() - push.message.accepted_at;
+        histogram!(ACKNOWLEDGED_SECONDS).record(waited.as_seconds_f64().max(0.0));
+        self.done(push);
+    }
+
+    fn done(&mut self, push: Held<Receipt>) {
+        self.settled.note(push.message.id);
+        self.settle(Fate::Done(push));
+    }
+
+    fn expire(&mut self, push: Held<Receipt>) {
         counter!(EXPIRED).increment(1);
-        self.settle(Fate::Done(delivery.receipt));
+        self.done(push);
     }
 
-    fn settle(&mut self, fate: Fate<Receipt>) {
+    fn settle(&self, fate: Fate<Receipt>) {
         // There is room for all that the relay holds.
         if self.channels.fates.try_send(fate).is_err() {
             tracing::error!("a push could not be settled: its settling has ended");
         }
     }
 
-    /// Takes answers until nothing is in flight or the time is up, and gives the rest back.
-    async fn finish(mut self) {
-        self.channels.deliveries.close();
-        let mut waiting = self.pending.lines();
-        while let Ok(delivery) = self.channels.deliveries.try_recv() {
-            waiting.push(delivery);
+    /// For what no push that the relay holds depends on: its answer or its occasion comes again.
+    fn settle_if_room(&self, fate: Fate<Receipt>) {
+        if self.channels.fates.capacity() > self.channels.fates.max_capacity() - LATE_MAX {
+            self.settle(fate);
         }
+    }
+
+    /// Takes answers until nothing is in flight or the time is up, and gives the rest back.
+    async fn finish(mut self, fence: &Fence) {
+        self.channels.deliveries.close();
+        self.channels.pages.close();
+        self.channels.guesses.close();
+        let waiting = self.pending.lines();
         self.give_back(waiting);
+        while let Ok(Delivery { receipt, .. }) = self.channels.deliveries.try_recv() {
+            self.settle(Fate::Postponed(receipt, clock::now()));
+        }
         let deadline = Instant::now() + STOP_TIMEOUT;
-        while self.pending.in_flight() > 0 && self.session.is_some() {
+        while self.pending.in_flight() > 0 && self.session.is_some() && !fence.is_lost() {
             tokio::select! {
+                () = fence.lost() => break,
                 event = self.channels.events.recv() => match event {
                     Some(event) => self.take_event(event),
                     None => break,
                 },
+                Some(_) = self.channels.stored.recv() => {}
+                Some(_) = self.channels.registered.recv() => {}
                 () = sleep_until(deadline) => break,
             }
         }
@@ -290,79 +354,29 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                 "pushes were not answered in time; they are delivered again"
             );
         }
-        let mut rest = self.pending.lines();
-        rest.extend(unanswered);
+        let rest = self.pending.lines().into_iter().chain(unanswered).collect();
         self.give_back(rest);
     }
 
-    fn give_back(&mut self, deliveries: Vec<Delivery<Receipt>>) {
+    fn give_back(&mut self, pushes: Vec<Held<Receipt>>) {
         let now = clock::now();
-        deliveries.into_iter().for_each(|delivery| self.settle(Fate::Postponed(delivery.receipt, now)));
+        for push in pushes {
+            if let Origin::Queue { receipt, .. } = push.origin {
+                self.settle(Fate::Postponed(receipt, now));
+            }
+        }
     }
-}
-
-/// When a push is tried again; `None`: never, since it will have expired. The last try comes
-/// shortly before that.
-fn retry_at<Receipt>(delivery: &Delivery<Receipt>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let message = &delivery.message;
-    if message.is_immediate() {
-        return None; // RFC 8030 §5.2: TTL 0 is delivered at once or not at all.
-    }
-    let delay = RETRY_DELAY_MIN.checked_mul(1 << delivery.attempts.min(16)).unwrap_or(RETRY_DELAY_MAX);
-    let last = message.expires_at - LAST_RETRY_MARGIN;
-    let at = (now + delay.min(RETRY_DELAY_MAX)).min(last);
-    (at >= now + LAST_RETRY_MARGIN).then_some(at)
 }
 
 #[cfg(test)]
 mod tests {
-    use push::{Application, Body, Instance, MessageId, Registration, Target, Ttl, Urgency, message::Wishes};
-    use tokio_xmpp::jid::FullJid;
-
     use super::*;
-
-    fn delivery(ttl: u32, attempts: u32) -> Delivery<()> {
-        let target = Target {
-            recipient: FullJid::new("juliet@example.com/phone").unwrap(),
-            application: Application::from_bytes([1; 32]),
-            instance: Instance::from_bytes([2; 32]),
-        };
-        let registration = Registration::renew(None, target, start(), TimeDelta::days(7));
-        let wishes = Wishes { ttl: Ttl::from_seconds(ttl), urgency: Urgency::Normal, topic: None };
-        let id = MessageId::from_bytes([0; 16]);
-        let message = PushMessage::new(id, &registration, wishes, Body::from_bytes(b"x"), start());
-        Delivery { receipt: (), attempts, message }
-    }
-
-    fn start() -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000, 0).unwrap()
-    }
 
     #[test]
     fn the_answer_decides() {
         assert_eq!(Outcome::of(None), Outcome::Delivered);
         assert_eq!(Outcome::of(Some(Condition::ItemNotFound)), Outcome::Revoke);
         assert_eq!(Outcome::of(Some(Condition::FeatureNotImplemented)), Outcome::Revoke);
-        assert_eq!(Outcome::of(Some(Condition::Other)), Outcome::Retry);
-    }
-
-    #[test]
-    fn the_delay_doubles_up_to_a_bound() {
-        let delays = [0, 1, 2, 6, 7, 40].map(|attempts| {
-            (retry_at(&delivery(86_400, attempts), start()).unwrap() - start()).num_seconds()
-        });
-        assert_eq!(delays, [5, 10, 20, 300, 300, 300]);
-    }
-
-    #[test]
-    fn the_last_try_comes_before_the_expiry_and_an_immediate_push_has_none() {
-        let in_seconds = |ttl, passed| {
-            retry_at(&delivery(ttl, 3), start() + TimeDelta::seconds(passed))
-                .map(|at| (at - start()).num_seconds())
-        };
-        assert_eq!(in_seconds(60, 0), Some(40));
-        assert_eq!(in_seconds(60, 35), Some(59));
-        assert_eq!(in_seconds(60, 59), None);
-        assert_eq!(in_seconds(0, 0), None);
+        assert_eq!(Outcome::of(Some(Condition::Other)), Outcome::Failed);
     }
 }

@@ -6,6 +6,10 @@ pub(crate) const DELIVERED: &str = "upwire_pushes_delivered_total";
 pub(crate) const EXPIRED: &str = "upwire_pushes_expired_total";
 pub(crate) const REVOKED: &str = "upwire_pushes_revoked_total";
 pub(crate) const RETRIED: &str = "upwire_pushes_retried_total";
+pub(crate) const KEPT: &str = "upwire_mailbox_kept_total";
+pub(crate) const REPLACED: &str = "upwire_mailbox_replaced_total";
+pub(crate) const DROPPED: &str = "upwire_mailbox_dropped_total";
+pub(crate) const THROTTLED: &str = "upwire_registrations_throttled_total";
 pub(crate) const IN_FLIGHT: &str = "upwire_pushes_in_flight";
 /// The histogram of the time from acceptance to acknowledgement.
 pub const ACKNOWLEDGED_SECONDS: &str = "upwire_push_acknowledged_seconds";
@@ -21,7 +25,11 @@ pub fn describe_metrics() {
         (DELIVERED, "Pushes that the distributor acknowledged"),
         (EXPIRED, "Pushes whose time ran out before they were acknowledged"),
         (REVOKED, "Pushes refused by the distributor because the application is gone"),
-        (RETRIED, "Deliveries that failed for a while and are tried again"),
+        (RETRIED, "Deliveries that failed for a while; the pushes wait in the mailbox"),
+        (KEPT, "Pushes put into the mailbox"),
+        (REPLACED, "Pushes in the mailbox that a later one of the same topic replaced"),
+        (DROPPED, "Pushes in the mailbox that were dropped because too many waited for one registration"),
+        (THROTTLED, "Times that a registration was found over its rate"),
         (REGISTERED, "Registrations and renewals"),
         (REGISTRATIONS_REVOKED, "Registrations revoked because the application is gone"),
         (REQUESTS_DROPPED, "Requests of XMPP users left unanswered because too many came at once"),

@@ -9,69 +9,64 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use push::{MessageId, PushMessage, RegistrationId, ports::Delivery};
+use push::{MessageId, PushMessage, RegistrationId};
 use tokio::time::Instant;
 use tokio_xmpp::jid::{FullJid, Jid};
 
+use recipient::Recipient;
+pub(crate) use recipient::{Doubt, Gate, LINE_MAX};
+
+mod recipient;
+
 /// Most unanswered pushes to one JID; a hot one must not stall the rest (xmpp-servers.md).
 pub(crate) const IN_FLIGHT_PER_JID_MAX: usize = 16;
-/// What a JID starts with; each answer doubles it up to the maximum, a push without one halves it.
-const IN_FLIGHT_PER_JID_INITIAL: usize = 4;
 /// Most unanswered pushes in all.
 pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 /// Most notes of what was sent when; beyond it, those of settled pushes are dropped.
 const SENT_MAX: usize = 4 * IN_FLIGHT_MAX;
-/// Most pushes in line for one JID, beside those in flight; a further one waits in the queue until
-/// about its turn.
-const LINE_MAX: usize = 512;
-/// How far apart the answers of a JID are taken to be before they are known.
-const ANSWER_INTERVAL_INITIAL: Duration = Duration::from_millis(5);
-/// The most that one pause adds to what is known: it may have been the server's, or the stream's.
-const ANSWER_INTERVAL_MAX: Duration = Duration::from_millis(50);
-/// The longest that a push waits for its turn: what is known may be wrong.
-const TURN_MAX: Duration = Duration::from_secs(10);
-/// A JID whose oldest push has been unanswered for so long holds up nobody else: its line goes back
-/// to the queue, and its place in flight is given up when all places are taken.
+/// A JID whose oldest push has been unanswered for so long holds up nobody else: its line goes to the
+/// mailbox, and its place in flight is given up when all places are taken.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
+
+/// Where a push that the relay holds is kept durably, until its fate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin<Receipt> {
+    /// In the queue, which released it so many times before.
+    Queue { receipt: Receipt, attempts: u32 },
+    /// In the mailbox of its account.
+    Mailbox,
+}
+
+/// A push that the relay holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held<Receipt> {
+    pub(crate) origin: Origin<Receipt>,
+    pub(crate) message: PushMessage,
+}
 
 /// A push that was sent.
 #[derive(Debug)]
 pub(crate) struct InFlight<Receipt> {
-    pub(crate) delivery: Delivery<Receipt>,
+    pub(crate) push: Held<Receipt>,
     pub(crate) asked_at: DateTime<Utc>,
     sent: Instant,
-}
-
-#[derive(Debug)]
-struct Recipient<Receipt> {
-    line: VecDeque<Delivery<Receipt>>,
-    /// In the order in which they were sent.
-    in_flight: VecDeque<MessageId>,
-    window: usize,
-    /// Whether it stands in `Pending::ready`.
-    ready: bool,
-    answered_at: Option<Instant>,
-    /// How far apart answers come while there is something to answer: a moving average.
-    answer_interval: Duration,
-    /// When the last push that found the line full is to come back.
-    last_turn: Instant,
 }
 
 /// Why a push does not wait in line.
 #[derive(Debug)]
 pub(crate) enum Refused<Receipt> {
     /// Its recipient does not answer.
-    Slow(Delivery<Receipt>),
+    Slow(Held<Receipt>),
     /// The line is full; its turn comes after this long.
-    LineFull(Delivery<Receipt>, Duration),
+    LineFull(Held<Receipt>, Duration),
 }
 
-/// All pushes that were received from the queue and are not settled.
+/// All pushes that were received and are not settled.
 #[derive(Debug)]
 pub(crate) struct Pending<Receipt> {
     recipients: HashMap<FullJid, Recipient<Receipt>>,
     in_flight: HashMap<MessageId, InFlight<Receipt>>,
-    /// Recipients that have a line and room in their window, each once; served in turn.
+    /// Recipients that have a push which may go and room in their window, each once; served in turn.
     ready: VecDeque<FullJid>,
     /// Every push sent, oldest first; those settled since are skipped.
     sent: VecDeque<(Instant, MessageId)>,
@@ -91,59 +86,91 @@ impl<Receipt> Pending<Receipt> {
         self.in_flight.len()
     }
 
+    /// How many pushes to this JID are unanswered.
+    pub(crate) fn in_flight_to(&self, jid: &FullJid) -> usize {
+        self.recipients.get(jid).map_or(0, |recipient| recipient.in_flight.len())
+    }
+
+    /// How many pushes from the mailbox are in line for this JID.
+    pub(crate) fn in_line_from_mailbox(&self, jid: &FullJid) -> usize {
+        self.recipients.get(jid).map_or(0, Recipient::mailbox_len)
+    }
+
+    /// Whether this push was sent and is unanswered.
+    pub(crate) fn is_in_flight(&self, id: MessageId) -> bool {
+        self.in_flight.contains_key(&id)
+    }
+
+    /// Whether this push is held, and the mailbox has it.
+    pub(crate) fn holds_from_mailbox(&self, jid: &FullJid, id: MessageId) -> bool {
+        let in_flight = self.in_flight.get(&id).map(|sent| &sent.push);
+        let in_line = || self.recipients.get(jid).and_then(|recipient| recipient.in_line(id));
+        in_flight.or_else(in_line).is_some_and(|push| matches!(push.origin, Origin::Mailbox))
+    }
+
     /// Whether a push of this registration was sent and is unanswered.
     pub(crate) fn asks(&self, registration: RegistrationId) -> bool {
-        self.in_flight.values().any(|push| push.delivery.message.registration == registration)
+        self.in_flight.values().any(|sent| sent.push.message.registration == registration)
     }
 
     /// Puts a push in its recipient's line.
     ///
     /// # Errors
-    /// Gives the push back if it would wait behind a slow or an overlong line.
-    pub(crate) fn admit(
-        &mut self,
-        delivery: Delivery<Receipt>,
-        now: Instant,
-    ) -> Result<(), Refused<Receipt>> {
-        let jid = delivery.message.recipient.clone();
+    /// Gives a push from the queue back if it would wait behind a slow or an overlong line. What
+    /// comes from the mailbox is bounded by who reads it.
+    pub(crate) fn admit(&mut self, push: Held<Receipt>, now: Instant) -> Result<(), Refused<Receipt>> {
+        let jid = push.message.recipient.clone();
         let slow = self.is_slow(&jid, now);
         let recipient = self.recipients.entry(jid.clone()).or_insert_with(|| Recipient::new(now));
-        if slow && recipient.is_full() {
-            return Err(Refused::Slow(delivery));
+        if matches!(push.origin, Origin::Queue { .. }) {
+            if slow && recipient.is_full() {
+                return Err(Refused::Slow(push));
+            }
+            if recipient.line_len() >= LINE_MAX {
+                return Err(Refused::LineFull(push, recipient.take_turn(now)));
+            }
         }
-        if recipient.line.len() >= LINE_MAX {
-            return Err(Refused::LineFull(delivery, recipient.take_turn(now)));
-        }
-        recipient.line.push_back(delivery);
+        recipient.line_up(push);
         self.make_ready(&jid);
         Ok(())
     }
 
+    /// Says how far the line of a JID may go.
+    pub(crate) fn set_gate(&mut self, jid: &FullJid, gate: Gate, now: Instant) {
+        if gate == Gate::Open {
+            if let Some(recipient) = self.recipients.get_mut(jid) {
+                recipient.gate = gate;
+            }
+            self.forget_idle(jid);
+        } else {
+            self.recipients.entry(jid.clone()).or_insert_with(|| Recipient::new(now)).gate = gate;
+        }
+        self.make_ready(jid);
+    }
+
     /// The next push that may be sent, or nothing while every window is full.
-    pub(crate) fn next(&mut self) -> Option<Delivery<Receipt>> {
+    pub(crate) fn next(&mut self) -> Option<Held<Receipt>> {
         if self.in_flight.len() >= IN_FLIGHT_MAX {
             return None;
         }
         while let Some(jid) = self.ready.pop_front() {
             let Some(recipient) = self.recipients.get_mut(&jid) else { continue };
             recipient.ready = false;
-            if !recipient.is_full()
-                && let Some(delivery) = recipient.line.pop_front()
-            {
-                return Some(delivery);
+            if let Some(push) = recipient.take_next() {
+                return Some(push);
             }
         }
         None
     }
 
     /// Notes that a push from [`Pending::next`] goes out now.
-    pub(crate) fn sent(&mut self, delivery: Delivery<Receipt>, asked_at: DateTime<Utc>, now: Instant) {
-        let id = delivery.message.id;
-        if let Some(recipient) = self.recipients.get_mut(&delivery.message.recipient) {
+    pub(crate) fn sent(&mut self, push: Held<Receipt>, asked_at: DateTime<Utc>, now: Instant) {
+        let id = push.message.id;
+        if let Some(recipient) = self.recipients.get_mut(&push.message.recipient) {
             recipient.in_flight.push_back(id);
         }
-        self.make_ready(&delivery.message.recipient);
-        self.in_flight.insert(id, InFlight { delivery, asked_at, sent: now });
+        self.make_ready(&push.message.recipient);
+        self.in_flight.insert(id, InFlight { push, asked_at, sent: now });
         self.sent.push_back((now, id));
         if self.sent.len() > SENT_MAX {
             let in_flight = &self.in_flight;
@@ -158,17 +185,25 @@ impl<Receipt> Pending<Receipt> {
     }
 
     /// Takes the push that `from` answers. Nothing, if it was never sent, is settled already, or
-    /// was sent to somebody else.
-    pub(crate) fn answered(&mut self, id: MessageId, from: &Jid, now: Instant) -> Option<InFlight<Receipt>> {
-        let asked = &self.in_flight.get(&id)?.delivery.message.recipient;
+    /// was sent to somebody else. An error in place of whoever is away says nothing of how fast it answers.
+    pub(crate) fn answered(
+        &mut self,
+        id: MessageId,
+        from: &Jid,
+        is_there: bool,
+        now: Instant,
+    ) -> Option<InFlight<Receipt>> {
+        let asked = &self.in_flight.get(&id)?.push.message.recipient;
         if from != asked {
             return None;
         }
         let answered = self.take(id)?;
-        if let Some(recipient) = self.recipients.get_mut(&answered.delivery.message.recipient) {
-            recipient.note_answer(now);
+        let jid = &answered.push.message.recipient;
+        if is_there && let Some(recipient) = self.recipients.get_mut(jid) {
+            recipient.note_answer(answered.sent, now);
         }
-        self.resize(&answered.delivery.message.recipient, |window| (window * 2).min(IN_FLIGHT_PER_JID_MAX));
+        let wider = |window: usize| if is_there { (window * 2).min(IN_FLIGHT_PER_JID_MAX) } else { window };
+        self.resize(jid, wider);
         Some(answered)
     }
 
@@ -184,75 +219,117 @@ impl<Receipt> Pending<Receipt> {
             }
             self.sent.pop_front();
             if let Some(push) = current.then(|| self.take(id)).flatten() {
-                self.resize(&push.delivery.message.recipient, |window| (window / 2).max(1));
+                self.resize(&push.push.message.recipient, |window| (window / 2).max(1));
                 overdue.push(push);
             }
         }
         overdue
     }
 
-    /// Takes the lines of recipients that have become slow.
-    pub(crate) fn slow_lines(&mut self, now: Instant) -> Vec<Delivery<Receipt>> {
-        let slow = |recipient: &Recipient<Receipt>| {
-            recipient.is_full() && is_unanswered_for_long(&self.in_flight, recipient, now)
-        };
-        let slow =
-            self.recipients.values_mut().filter(|recipient| !recipient.line.is_empty() && slow(recipient));
-        slow.flat_map(|recipient| recipient.line.drain(..)).collect()
+    /// Notes that the delivery of a push has failed: nothing more goes to its recipient until what is
+    /// in flight to it is answered, and it is known whether it is there at all.
+    pub(crate) fn doubt(&mut self, failed: &InFlight<Receipt>, now: Instant) {
+        let jid = failed.push.message.recipient.clone();
+        let recipient = self.recipients.entry(jid).or_insert_with(|| Recipient::new(now));
+        let doubt = recipient.doubt.get_or_insert_with(|| Doubt {
+            failed: Vec::new(),
+            since: failed.sent,
+            proven: false,
+        });
+        doubt.failed.push(failed.push.message.id);
     }
 
-    /// Takes all that was sent to a session that has ended, and all that is in line for it.
-    pub(crate) fn session_ended(
-        &mut self,
-        jid: &FullJid,
-    ) -> (Vec<InFlight<Receipt>>, VecDeque<Delivery<Receipt>>) {
-        let Some(recipient) = self.recipients.remove(jid) else { return Default::default() };
-        if recipient.ready {
-            self.ready.retain(|ready| ready != jid);
+    /// Whether it is not known that a recipient is there, since a push to it has failed.
+    pub(crate) fn is_in_doubt(&self, jid: &FullJid) -> bool {
+        self.recipients.get(jid).is_some_and(|recipient| recipient.doubt.is_some())
+    }
+
+    /// Ends the doubt about a recipient to which nothing is in flight any more.
+    pub(crate) fn conclude(&mut self, jid: &FullJid) -> Option<Doubt> {
+        let recipient = self.recipients.get_mut(jid)?;
+        if !recipient.in_flight.is_empty() {
+            return None;
         }
-        let sent = recipient.in_flight.iter().filter_map(|id| self.in_flight.remove(id)).collect();
-        (sent, recipient.line)
+        let doubt = recipient.doubt.take()?;
+        self.make_ready(jid);
+        self.forget_idle(jid);
+        Some(doubt)
     }
 
-    /// Puts all that was sent back at the head of its line: the stream it went out on is gone.
+    /// The recipients that have become slow, with something in line.
+    pub(crate) fn slow(&self, now: Instant) -> Vec<FullJid> {
+        let slow = |recipient: &Recipient<Receipt>| {
+            recipient.line_len() > 0
+                && recipient.is_full()
+                && is_unanswered_for_long(&self.in_flight, recipient, now)
+        };
+        self.recipients.iter().filter(|(_, recipient)| slow(recipient)).map(|(jid, _)| jid.clone()).collect()
+    }
+
+    /// Takes what is in line for a recipient.
+    pub(crate) fn take_line(&mut self, jid: &FullJid) -> Vec<Held<Receipt>> {
+        let Some(recipient) = self.recipients.get_mut(jid) else { return Vec::new() };
+        recipient.gate = Gate::Open;
+        let line = recipient.take_line();
+        self.forget_idle(jid);
+        line
+    }
+
+    /// Takes one push out of a recipient's line.
+    pub(crate) fn take_from_line(&mut self, jid: &FullJid, id: MessageId) -> Option<Held<Receipt>> {
+        let taken = self.recipients.get_mut(jid)?.take_from_line(id);
+        self.make_ready(jid);
+        self.forget_idle(jid);
+        taken
+    }
+
+    /// Takes all that was sent to a session that has ended.
+    pub(crate) fn session_ended(&mut self, jid: &FullJid) -> Vec<InFlight<Receipt>> {
+        let Some(recipient) = self.recipients.get_mut(jid) else { return Vec::new() };
+        recipient.doubt = None;
+        let sent = recipient.in_flight.drain(..).filter_map(|id| self.in_flight.remove(&id)).collect();
+        self.forget_idle(jid);
+        sent
+    }
+
+    /// Puts all that was sent back in its line: the stream it went out on is gone.
     pub(crate) fn stream_ended(&mut self) {
         self.sent.clear();
         let jids: Vec<FullJid> = self.recipients.keys().cloned().collect();
         for jid in jids {
             if let Some(recipient) = self.recipients.get_mut(&jid) {
                 recipient.answered_at = None;
-                for id in recipient.in_flight.drain(..).rev() {
-                    if let Some(push) = self.in_flight.remove(&id) {
-                        recipient.line.push_front(push.delivery);
-                    }
-                }
+                recipient.doubt = None;
+                let sent: Vec<MessageId> = recipient.in_flight.drain(..).collect();
+                let sent = sent.into_iter().filter_map(|id| self.in_flight.remove(&id));
+                sent.for_each(|sent| recipient.line_up(sent.push));
             }
             self.make_ready(&jid);
+            self.forget_idle(&jid);
         }
     }
 
     /// Takes whatever is in line.
-    pub(crate) fn lines(&mut self) -> Vec<Delivery<Receipt>> {
+    pub(crate) fn lines(&mut self) -> Vec<Held<Receipt>> {
         self.ready.clear();
         let lines = self.recipients.values_mut().flat_map(|recipient| {
             recipient.ready = false;
-            recipient.line.drain(..)
+            recipient.take_line()
         });
         lines.collect()
     }
 
     /// Takes whatever is unanswered.
-    pub(crate) fn unanswered(&mut self) -> Vec<Delivery<Receipt>> {
-        self.in_flight.drain().map(|(_, push)| push.delivery).collect()
+    pub(crate) fn unanswered(&mut self) -> Vec<Held<Receipt>> {
+        self.in_flight.drain().map(|(_, sent)| sent.push).collect()
     }
 
     fn take(&mut self, id: MessageId) -> Option<InFlight<Receipt>> {
-        let push = self.in_flight.remove(&id)?;
-        let jid = &push.delivery.message.recipient;
-        if let Some(recipient) = self.recipients.get_mut(jid) {
+        let taken = self.in_flight.remove(&id)?;
+        if let Some(recipient) = self.recipients.get_mut(&taken.push.message.recipient) {
             recipient.in_flight.retain(|other| *other != id);
         }
-        Some(push)
+        Some(taken)
     }
 
     fn resize(&mut self, jid: &FullJid, resize: impl FnOnce(usize) -> usize) {
@@ -266,8 +343,7 @@ impl<Receipt> Pending<Receipt> {
     fn make_ready(&mut self, jid: &FullJid) {
         if let Some(recipient) = self.recipients.get_mut(jid)
             && !recipient.ready
-            && !recipient.line.is_empty()
-            && !recipient.is_full()
+            && recipient.may_send()
         {
             recipient.ready = true;
             self.ready.push_back(jid.clone());
@@ -294,45 +370,6 @@ fn is_unanswered_for_long<Receipt>(
 ) -> bool {
     let oldest = recipient.in_flight.front().and_then(|id| in_flight.get(id));
     oldest.is_some_and(|push| now.duration_since(push.sent) >= SLOW_AFTER)
-}
-
-impl<Receipt> Recipient<Receipt> {
-    fn new(now: Instant) -> Self {
-        Self {
-            line: VecDeque::new(),
-            in_flight: VecDeque::new(),
-            window: IN_FLIGHT_PER_JID_INITIAL,
-            ready: false,
-            answered_at: None,
-            answer_interval: ANSWER_INTERVAL_INITIAL,
-            last_turn: now,
-        }
-    }
-
-    fn note_answer(&mut self, now: Instant) {
-        if let Some(last) = self.answered_at.filter(|_| !self.line.is_empty()) {
-            let interval = now.duration_since(last).min(ANSWER_INTERVAL_MAX);
-            self.answer_interval = (self.answer_interval * 7 + interval) / 8;
-        }
-        self.answered_at = Some(now);
-    }
-
-    /// How long a push stays in the queue that finds the line full: each one half an answer longer
-    /// than the one before, so that they come back in order, and rather too early than too late.
-    fn take_turn(&mut self, now: Instant) -> Duration {
-        let step = self.answer_interval / 2;
-        let turn = self.last_turn.max(now + step * LINE_MAX as u32) + step;
-        self.last_turn = turn.min(now + TURN_MAX);
-        self.last_turn.duration_since(now)
-    }
-
-    fn is_full(&self) -> bool {
-        self.in_flight.len() >= self.window
-    }
-
-    fn is_idle(&self) -> bool {
-        self.line.is_empty() && self.in_flight.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use push::{
 };
 use tokio::sync::mpsc;
 use tokio_xmpp::{
-    jid::{BareJid, Jid},
+    jid::{BareJid, FullJid, Jid},
     minidom::Element,
     parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError},
 };
@@ -62,7 +62,7 @@ impl AccessList {
         Self::Only(parent.into_iter().collect())
     }
 
-    fn admits(&self, user: &Jid) -> bool {
+    pub(crate) fn admits(&self, user: &Jid) -> bool {
         match self {
             Self::Everyone => true,
             Self::Only(entries) => entries.iter().any(|entry| {
@@ -80,6 +80,8 @@ pub(crate) struct Registrar<R> {
     /// Endpoints are named below it; ends in a slash.
     pub(crate) endpoints: Url,
     pub(crate) lifetime: TimeDelta,
+    /// Who has registered: what waits for them may be delivered.
+    pub(crate) registered: mpsc::Sender<FullJid>,
 }
 
 impl<R: Registrations> Registrar<R> {
@@ -97,8 +99,12 @@ impl<R: Registrations> Registrar<R> {
                 let (registrar, replies) = (Arc::clone(&registrar), replies.clone());
                 async move {
                     let answer = registrar.answer(&request, renewal, clock::now()).await;
-                    // The component is gone only when the relay stops.
+                    let registered = answer.is_ok().then(|| request.registers()).flatten();
+                    // They are gone only when the relay stops.
                     let _ = replies.send(stanza::answer(&request, answer)).await;
+                    if let Some(recipient) = registered {
+                        let _ = registrar.registered.send(recipient).await;
+                    }
                 }
             })
             .await;

@@ -25,6 +25,8 @@ pub(crate) enum Incoming {
     Request(Request),
     /// An IQ `result` or `error`.
     Answer(Answer),
+    /// This full JID has a session.
+    Available(FullJid),
     /// The session of this full JID has ended.
     Unavailable(FullJid),
 }
@@ -93,6 +95,7 @@ impl Incoming {
         }
         let from: Jid = element.attr("from")?.parse().ok()?;
         match (element.name(), element.attr("type")) {
+            ("presence", None) => from.try_into_full().ok().map(Self::Available),
             ("presence", Some("unavailable")) => from.try_into_full().ok().map(Self::Unavailable),
             ("iq", Some("get" | "set")) => {
                 let id = element.attr("id")?.to_owned();
@@ -107,6 +110,16 @@ impl Incoming {
                 let id = element.attr("id")?.to_owned();
                 Some(Self::Answer(Answer { from, id, error: Some(Condition::read(&element)) }))
             }
+            _ => None,
+        }
+    }
+}
+
+impl Request {
+    /// Who registers by it.
+    pub(crate) fn registers(&self) -> Option<FullJid> {
+        match &self.query {
+            Query::Register(Ok(target)) => Some(target.recipient.clone()),
             _ => None,
         }
     }
@@ -206,6 +219,16 @@ pub(crate) fn push(component: &BareJid, message: &PushMessage) -> String {
     )
 }
 
+/// The id of every probe: whoever answers one is there, whichever it was.
+pub(crate) const PROBE_ID: &str = "probe";
+
+/// A ping to a phone (XEP-0199). What went out before it in the same session has arrived when it is answered.
+pub(crate) fn probe(component: &BareJid, phone: &FullJid) -> String {
+    let to = escape(phone.as_str().as_bytes());
+    let to = String::from_utf8_lossy(&to);
+    format!("<iq type='get' id='{PROBE_ID}' from='{component}' to='{to}'><ping xmlns='{}'/></iq>", ns::PING)
+}
+
 /// A ping to ourselves, through the server: it proves that the whole way there and back works.
 pub(crate) fn ping(component: &BareJid) -> Element {
     let itself: Jid = component.clone().into();
@@ -237,9 +260,8 @@ mod tests {
         let registration =
             Registration::renew(None, target.clone(), DateTime::UNIX_EPOCH, TimeDelta::days(7));
         let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-        let id = MessageId::from_bytes([3; 16]);
-        let message =
-            PushMessage::new(id, &registration, wishes, Body::from_bytes(b"hello"), DateTime::UNIX_EPOCH);
+        let body = Body::from_bytes(b"hello");
+        let message = PushMessage::new([3; 8], &registration, wishes, body, DateTime::UNIX_EPOCH);
         let xml = push(&BareJid::new("notify.example.com").unwrap(), &message);
 
         let in_stream = xml.replacen("<iq", &format!("<iq xmlns='{}'", ns::JABBER_CLIENT), 1);

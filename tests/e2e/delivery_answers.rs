@@ -163,7 +163,6 @@ async fn any_other_error_keeps_the_push_and_the_endpoint(server: &XmppServer) {
         DefinedCondition::ServiceUnavailable,
         DefinedCondition::RecipientUnavailable,
         DefinedCondition::InternalServerError,
-        DefinedCondition::NotAllowed,
         DefinedCondition::Gone { new_address: None },
     ];
     let count = temporary.len();

@@ -37,6 +37,7 @@ async fn what_was_accepted_survives_the_servers_restart(kind: Kind) {
         ledger.arrives(&[&phone]).await;
     }
     silent.set_answer(Answer::Result);
+    upwire.mailbox_holds(0).await;
     upwire.queue_empties().await;
     let again = silent.pushes();
     assert!(

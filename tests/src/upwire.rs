@@ -93,7 +93,14 @@ impl Upwire {
         eventually(EVENT_DEADLINE, &what, async || self.metric(name).await >= value).await;
     }
 
-    /// Waits until the queue is empty: the fate of every push is known, and durable.
+    /// Waits until so many pushes wait in the mailbox.
+    pub async fn mailbox_holds(&self, count: usize) {
+        let what = format!("{count} pushes wait in the mailbox of {:?}", self.process);
+        let holds = async || self.metric("upwire_mailbox_depth").await == count as f64;
+        eventually(EVENT_DEADLINE, &what, holds).await;
+    }
+
+    /// Waits until the queue is empty: the fate of every push is known and durable, or it waits in the mailbox.
     pub async fn queue_empties(&self) {
         let what = format!("the queue of {:?} empties", self.process);
         eventually(EVENT_DEADLINE, &what, async || self.metric("upwire_queue_depth").await == 0.0).await;
@@ -168,6 +175,9 @@ impl UpwireBuilder {
             ("UPWIRE_XMPP_SERVER", server.component_address()),
             ("UPWIRE_LOG_FORMAT", "json".to_owned()),
             ("UPWIRE_LOG", "debug".to_owned()),
+            // Tests push faster than senders may, and more than phones that are away are kept.
+            ("UPWIRE_RATE", "off".to_owned()),
+            ("UPWIRE_MAILBOX_MAX", "100000".to_owned()),
         ];
         Self {
             component,

@@ -1,15 +1,15 @@
-//! The way to AWS: who we are there and in which region, and whether the table and the queue are ours to use.
+//! The way to AWS: who we are there and in which region, and whether the tables and the queue are ours to use.
 
 use std::time::Duration;
 
-use aws::{CannotStart, Cause, Queue, RegistrationsTable, SdkConfig};
+use aws::{CannotStart, Cause, MailboxTable, Queue, RegistrationsTable, SdkConfig};
 use aws_config::{BehaviorVersion, SdkConfig as BaseConfig};
 use backon::{ExponentialBuilder, Retryable};
 use tokio::time::Instant;
 
 use url::Url;
 
-use super::options::{QUEUE_URL, REGISTRATIONS_TABLE};
+use super::options::{MAILBOX_TABLE, QUEUE_URL, REGISTRATIONS_TABLE, Settings};
 use crate::configuration::{ConfigurationError, environment};
 
 const REGION: &str = "AWS_REGION";
@@ -19,16 +19,48 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// Opens the table of registrations and the queue, once it is known that both can be used.
-pub(super) async fn open(table: &str, queue_url: &str) -> anyhow::Result<(RegistrationsTable, Queue)> {
+/// What the relay uses there.
+pub(super) struct Cloud {
+    pub(super) registrations: RegistrationsTable,
+    pub(super) mailbox: MailboxTable,
+    config: SdkConfig,
+    queue_url: String,
+    /// Opened to see that it can be.
+    queue: Option<Queue>,
+}
+
+impl Cloud {
+    /// The queue, opened anew for each relay: the one before has closed it.
+    pub(super) async fn queue(&mut self) -> anyhow::Result<Queue> {
+        match self.queue.take() {
+            Some(queue) => Ok(queue),
+            None => open_queue(&self.config, &self.queue_url).await,
+        }
+    }
+}
+
+/// Opens the tables and the queue, once it is known that all of them can be used.
+pub(super) async fn open(settings: &Settings) -> anyhow::Result<Cloud> {
+    let Settings { registrations_table, mailbox_table, queue_url, .. } = settings;
     let config = config().await?;
-    let registrations = RegistrationsTable::new(&config, table);
+    let registrations = RegistrationsTable::new(&config, registrations_table);
     patiently(|| registrations.check()).await.map_err(|error| refusal(error, REGISTRATIONS_TABLE))?;
-    let queue =
-        patiently(|| Queue::open(&config, queue_url)).await.map_err(|error| refusal(error, QUEUE_URL))?;
+    let mailbox = MailboxTable::new(&config, mailbox_table);
+    patiently(|| mailbox.check()).await.map_err(|error| refusal(error, MAILBOX_TABLE))?;
+    let queue = Some(open_queue(&config, queue_url).await?);
     let region = config.region().map(ToString::to_string).unwrap_or_default();
-    tracing::info!(region, table, queue = queue_url, "the registrations and the queue are open");
-    Ok((registrations, queue))
+    tracing::info!(
+        region,
+        registrations = registrations_table,
+        mailbox = mailbox_table,
+        queue = queue_url,
+        "the tables and the queue are open"
+    );
+    Ok(Cloud { registrations, mailbox, config, queue_url: queue_url.clone(), queue })
+}
+
+async fn open_queue(config: &SdkConfig, url: &str) -> anyhow::Result<Queue> {
+    patiently(|| Queue::open(config, url)).await.map_err(|error| refusal(error, QUEUE_URL))
 }
 
 /// As every program that speaks to AWS finds it: from the environment, the profiles, or what the machine gives.
@@ -62,7 +94,7 @@ fn check_endpoint(variable: &str, text: &str) -> Result<(), ConfigurationError> 
 
 /// As what is no part of a host name would.
 fn check_region(region: Option<&str>) -> Result<(), ConfigurationError> {
-    let mend = "set it to the region of the queue and the table, as in eu-central-1";
+    let mend = "set it to the region of the queue and the tables, as in eu-central-1";
     match region {
         None => Err(ConfigurationError::new(
             REGION,

@@ -10,6 +10,7 @@ use crate::usage;
 
 pub(super) const QUEUE_URL: &str = "UPWIRE_QUEUE_URL";
 pub(super) const REGISTRATIONS_TABLE: &str = "UPWIRE_REGISTRATIONS_TABLE";
+pub(super) const MAILBOX_TABLE: &str = "UPWIRE_MAILBOX_TABLE";
 const SECRET_HELP: &str = "The secrets that authenticate endpoints, the same as the function's, comma-separated: the \
     first signs, all verify";
 
@@ -19,9 +20,10 @@ const SECRET_HELP: &str = "The secrets that authenticate endpoints, the same as 
     long_about = "Run the always-on half of a push server whose ingress is a function on AWS.\n\n\
         The relay is an external component (XEP-0114) of your XMPP server: it registers the users' distributors \
         in a DynamoDB table, takes the pushes that the function put into an SQS queue, and delivers each to \
-        its distributor. A push leaves the queue only when the distributor has acknowledged it, its application is gone, \
-        or its time has run out. Neither half speaks to the other: the secret, the table and the queue are all \
-        that they share. It needs no address that others reach, and keeps nothing on disk.",
+        its distributor. What cannot be delivered now waits in a second table, the mailbox. A push goes only when the \
+        distributor has acknowledged it, its application is gone, or its time has run out. Neither half speaks to the \
+        other: the secret, the tables and the queue are all that they share. It needs no address that others reach, \
+        and keeps nothing on disk.",
     mut_arg("secret", |secret| secret.help(SECRET_HELP)),
     after_long_help = after_help()
 )]
@@ -36,27 +38,32 @@ pub(crate) struct Options {
     /// The DynamoDB table of registrations: the stack's output RegistrationsTable
     #[arg(long, value_name = "NAME", env = REGISTRATIONS_TABLE, value_parser = table_name)]
     registrations_table: Option<String>,
+
+    /// The DynamoDB table of pushes that wait for phones: the stack's output MailboxTable
+    #[arg(long, value_name = "NAME", env = MAILBOX_TABLE, value_parser = table_name)]
+    mailbox_table: Option<String>,
 }
 
 const AWS_HELP: &str = "\
 Where it is on AWS, and who it is there, it finds as every program does that uses AWS:
-  AWS_REGION               the region of the queue and the table
+  AWS_REGION               the region of the queue and the tables
   AWS_PROFILE              a profile of ~/.aws/config: keys, a role, SSO, or a program
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
                            keys; without keys and profile, the role of this machine or container
   AWS_ENDPOINT_URL         an emulator; for one service, AWS_ENDPOINT_URL_SQS and …_DYNAMODB
 
-It starts when the table and the queue are there and may be used. If not, it says why in one line and ends: \
+It starts when the tables and the queue are there and may be used. If not, it says why in one line and ends: \
 with exit code 64 where the configuration names none that is fit, with 1 where AWS refuses the credentials or \
 what they allow, or was out of reach for 30 seconds. Once started, it waits for AWS for as long as it takes.";
 
 fn after_help() -> String {
     format!(
-        "Example, on a machine whose role may use the queue and the table:\n  \
+        "Example, on a machine whose role may use the queue and the tables:\n  \
          AWS_REGION=eu-central-1 \\\n  \
          UPWIRE_QUEUE_URL=https://sqs.eu-central-1.amazonaws.com/123456789012/upwire-queue \\\n  \
-         UPWIRE_REGISTRATIONS_TABLE=upwire-registrations UPWIRE_SECRET_FILE=/etc/upwire/secret \\\n  \
-         UPWIRE_PUBLIC_URL=https://push.example.com UPWIRE_COMPONENT=notify.example.com \\\n  \
+         UPWIRE_REGISTRATIONS_TABLE=upwire-registrations UPWIRE_MAILBOX_TABLE=upwire-mailbox \\\n  \
+         UPWIRE_SECRET_FILE=/etc/upwire/secret UPWIRE_PUBLIC_URL=https://push.example.com \\\n  \
+         UPWIRE_COMPONENT=notify.example.com \\\n  \
          UPWIRE_COMPONENT_SECRET_FILE=/etc/upwire/component-secret upwire relay\n\n{AWS_HELP}\n\n{}\n\n{}",
         usage::AFTER_SERVER_HELP,
         usage::AFTER_HELP
@@ -69,6 +76,7 @@ pub(crate) struct Settings {
     pub(crate) secrets: Secrets,
     pub(crate) queue_url: String,
     pub(crate) registrations_table: String,
+    pub(crate) mailbox_table: String,
 }
 
 impl Options {
@@ -85,8 +93,11 @@ impl Options {
         let registrations_table = self
             .registrations_table
             .ok_or_else(|| missing(REGISTRATIONS_TABLE, "set it to the stack's output RegistrationsTable"))?;
+        let mailbox_table = self
+            .mailbox_table
+            .ok_or_else(|| missing(MAILBOX_TABLE, "set it to the stack's output MailboxTable"))?;
         check_certificates()?;
-        Ok(Settings { relay, secrets, queue_url, registrations_table })
+        Ok(Settings { relay, secrets, queue_url, registrations_table, mailbox_table })
     }
 }
 

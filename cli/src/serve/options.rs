@@ -43,6 +43,11 @@ pub(crate) struct Options {
     /// The longest that any push is kept
     #[arg(long, value_name = "SECONDS", env = MAX_TTL, default_value = "604800")]
     max_ttl: u32,
+
+    /// Most pushes in the queue; beyond it, senders are told to try again later
+    #[arg(long, value_name = "PUSHES", env = "UPWIRE_QUEUE_MAX", default_value_t = embedded::QUEUE_MAX,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    queue_max: u64,
 }
 
 fn after_help() -> String {
@@ -62,6 +67,7 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) default_ttl: Ttl,
     pub(crate) max_ttl: Ttl,
+    pub(crate) queue_max: u64,
 }
 
 impl Options {
@@ -78,6 +84,7 @@ impl Options {
             listen: self.listen,
             default_ttl: Ttl::from_seconds(self.default_ttl),
             max_ttl: Ttl::from_seconds(self.max_ttl),
+            queue_max: self.queue_max,
         })
     }
 }

@@ -4,9 +4,9 @@ use chrono::TimeDelta;
 use proptest::prelude::*;
 use push::{Application, Body, Instance, Registration, Target, Ttl, Urgency, message::Wishes};
 
-use super::*;
+use super::{recipient::TURN_MAX, *};
 
-fn delivery(jid: &str, number: u32) -> Delivery<u32> {
+fn push(jid: &str, number: u32) -> Held<u32> {
     let target = Target {
         recipient: FullJid::new(jid).unwrap(),
         application: Application::from_bytes([1; 32]),
@@ -14,30 +14,38 @@ fn delivery(jid: &str, number: u32) -> Delivery<u32> {
     };
     let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
     let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-    let mut id = [0; MessageId::BYTES];
-    id[..4].copy_from_slice(&number.to_be_bytes());
-    let id = MessageId::from_bytes(id);
-    let message = PushMessage::new(id, &registration, wishes, Body::from_bytes(b"x"), DateTime::UNIX_EPOCH);
-    Delivery { receipt: number, attempts: 0, message }
+    let mut chance = [0; MessageId::CHANCE_BYTES];
+    chance[..4].copy_from_slice(&number.to_be_bytes());
+    let body = Body::from_bytes(b"x");
+    let message = PushMessage::new(chance, &registration, wishes, body, DateTime::UNIX_EPOCH);
+    Held { origin: Origin::Queue { receipt: number, attempts: 0 }, message }
+}
+
+fn receipt(push: &Held<u32>) -> u32 {
+    match push.origin {
+        Origin::Queue { receipt, .. } => receipt,
+        Origin::Mailbox => panic!("it is from the queue"),
+    }
 }
 
 /// Sends all that may be sent, and returns their receipts.
 fn send_all(pending: &mut Pending<u32>, now: Instant) -> Vec<u32> {
     let mut sent = Vec::new();
-    while let Some(delivery) = pending.next() {
-        sent.push(delivery.receipt);
-        pending.sent(delivery, DateTime::UNIX_EPOCH, now);
+    while let Some(push) = pending.next() {
+        sent.push(receipt(&push));
+        pending.sent(push, DateTime::UNIX_EPOCH, now);
     }
     sent
 }
 
 fn admit_all(pending: &mut Pending<u32>, jid: &str, numbers: std::ops::Range<u32>, now: Instant) -> usize {
-    numbers.filter(|number| pending.admit(delivery(jid, *number), now).is_ok()).count()
+    numbers.filter(|number| pending.admit(push(jid, *number), now).is_ok()).count()
 }
 
 fn answer(pending: &mut Pending<u32>, from: &str, number: u32) -> Option<u32> {
-    let answered = pending.answered(delivery(HOT, number).message.id, &from.parse().unwrap(), Instant::now());
-    answered.map(|push| push.delivery.receipt)
+    let id = push(HOT, number).message.id;
+    let answered = pending.answered(id, &from.parse().unwrap(), true, Instant::now());
+    answered.map(|sent| receipt(&sent.push))
 }
 
 const HOT: &str = "hot@example.com/phone";
@@ -71,10 +79,12 @@ fn a_slow_jid_keeps_no_line_and_an_overlong_line_is_refused() {
     assert_eq!(admit_all(&mut pending, HOT, 0..600, now), LINE_MAX);
     send_all(&mut pending, now);
     let later = now + SLOW_AFTER;
-    assert_eq!(pending.slow_lines(now).len(), 0);
-    assert_eq!(pending.slow_lines(later).len(), LINE_MAX - 4);
-    assert!(matches!(pending.admit(delivery(HOT, 700), later), Err(Refused::Slow(_))));
-    assert!(pending.admit(delivery(OTHER, 701), later).is_ok());
+    assert!(pending.slow(now).is_empty());
+    let hot = FullJid::new(HOT).unwrap();
+    assert_eq!(pending.slow(later), std::slice::from_ref(&hot));
+    assert_eq!(pending.take_line(&hot).len(), LINE_MAX - 4);
+    assert!(matches!(pending.admit(push(HOT, 700), later), Err(Refused::Slow(_))));
+    assert!(pending.admit(push(OTHER, 701), later).is_ok());
 }
 
 #[test]
@@ -85,13 +95,14 @@ fn what_finds_a_full_line_comes_back_in_order_and_about_when_there_is_room() {
     // One answer each 10 ms: a line of 512 takes five seconds.
     for number in 0..100 {
         now += Duration::from_millis(10);
-        let id = delivery(HOT, number).message.id;
-        assert!(pending.answered(id, &HOT.parse().unwrap(), now).is_some());
+        let id = push(HOT, number).message.id;
+        assert!(pending.answered(id, &HOT.parse().unwrap(), true, now).is_some());
         admit_all(&mut pending, HOT, 1000 + number..1001 + number, now);
         send_all(&mut pending, now);
     }
+    let mut numbers = 2000..;
     let mut turn = || loop {
-        match pending.admit(delivery(HOT, 2000), now) {
+        match pending.admit(push(HOT, numbers.next().unwrap()), now) {
             Ok(()) => {}
             Err(Refused::LineFull(_, turn)) => return turn,
             Err(Refused::Slow(_)) => panic!("it answers"),
@@ -124,7 +135,7 @@ fn what_is_overdue_is_taken_once_and_halves_the_window() {
     answer(&mut pending, HOT, 1);
     let later = now + Duration::from_secs(30);
     assert_eq!(pending.overdue(now - Duration::from_secs(1), later).len(), 0);
-    let overdue: Vec<_> = pending.overdue(now, later).into_iter().map(|push| push.delivery.receipt).collect();
+    let overdue: Vec<_> = pending.overdue(now, later).into_iter().map(|sent| receipt(&sent.push)).collect();
     assert_eq!(overdue, [0, 2, 3]);
     assert_eq!(send_all(&mut pending, later), [4]);
 }
@@ -149,7 +160,8 @@ fn the_end_of_a_session_takes_all_of_it_and_nothing_else() {
     admit_all(&mut pending, HOT, 0..10, now);
     admit_all(&mut pending, OTHER, 10..11, now);
     send_all(&mut pending, now);
-    let (in_flight, line) = pending.session_ended(&FullJid::new(HOT).unwrap());
+    let hot = FullJid::new(HOT).unwrap();
+    let (in_flight, line) = (pending.session_ended(&hot), pending.take_line(&hot));
     assert_eq!((in_flight.len(), line.len(), pending.in_flight()), (4, 6, 1));
 }
 
@@ -162,8 +174,55 @@ fn the_end_of_the_stream_puts_all_back_in_order() {
     send_all(&mut pending, now);
     pending.stream_ended();
     assert_eq!(pending.in_flight(), 0);
-    let lines: Vec<_> = pending.lines().into_iter().map(|delivery| delivery.receipt).collect();
+    let lines: Vec<_> = pending.lines().into_iter().map(|push| receipt(&push)).collect();
     assert_eq!(lines, [0, 2, 3, 4, 5]);
+}
+
+#[test]
+fn what_is_more_urgent_or_older_goes_first_and_what_is_not_read_yet_before_all() {
+    let (mut pending, now) = (Pending::new(), Instant::now());
+    let hot = FullJid::new(HOT).unwrap();
+    pending.set_gate(&hot, Gate::Shut, now);
+    admit_all(&mut pending, HOT, 3..6, now);
+    admit_all(&mut pending, HOT, 0..3, now);
+    assert_eq!(send_all(&mut pending, now), Vec::<u32>::new());
+    pending.set_gate(&hot, Gate::UpTo(push(HOT, 1).message.id), now);
+    assert_eq!(send_all(&mut pending, now), [0, 1]);
+    let mut at_once = push(HOT, 9);
+    at_once.message.expires_at = at_once.message.accepted_at;
+    assert!(pending.admit(at_once, now).is_ok());
+    assert_eq!(send_all(&mut pending, now), [9], "now or never: it waits for nothing");
+    pending.set_gate(&hot, Gate::Open, now);
+    answer(&mut pending, HOT, 0);
+    assert_eq!(send_all(&mut pending, now), [2, 3, 4, 5]);
+}
+
+#[test]
+fn a_failure_holds_the_line_until_it_is_known_who_is_there() {
+    let (mut pending, now) = (Pending::new(), Instant::now());
+    let hot = FullJid::new(HOT).unwrap();
+    let fail = |pending: &mut Pending<u32>, number| {
+        let id = push(HOT, number).message.id;
+        let failed = pending.answered(id, &HOT.parse().unwrap(), false, now).unwrap();
+        pending.doubt(&failed, now);
+        id
+    };
+    admit_all(&mut pending, HOT, 0..10, now);
+    assert_eq!(send_all(&mut pending, now), [0, 1, 2, 3]);
+    let first = fail(&mut pending, 0);
+    assert_eq!((send_all(&mut pending, now), pending.conclude(&hot)), (Vec::new(), None));
+    answer(&mut pending, HOT, 1);
+    let (third, fourth) = (fail(&mut pending, 2), fail(&mut pending, 3));
+    let doubt = pending.conclude(&hot).unwrap();
+    assert!(doubt.proven, "it answered one of them");
+    assert_eq!(doubt.failed, [first, third, fourth]);
+
+    assert_eq!(send_all(&mut pending, now).len(), 6, "the line goes on");
+    for number in 4..10 {
+        fail(&mut pending, number);
+    }
+    assert!(!pending.conclude(&hot).unwrap().proven);
+    assert!(pending.recipients.is_empty());
 }
 
 #[derive(Debug, Clone)]
@@ -197,7 +256,7 @@ proptest! {
             now += Duration::from_millis(100);
             match step {
                 Step::Admit(number) => {
-                    admitted += u32::from(pending.admit(delivery(&jid(number), offered), now).is_ok());
+                    admitted += u32::from(pending.admit(push(&jid(number), offered), now).is_ok());
                     offered += 1;
                 }
                 Step::Send => {
@@ -208,8 +267,8 @@ proptest! {
                 }
                 Step::Overdue => taken += pending.overdue(now, now).len(),
                 Step::SessionEnded(number) => {
-                    let (in_flight, line) = pending.session_ended(&FullJid::new(&jid(number)).unwrap());
-                    taken += in_flight.len() + line.len();
+                    let jid = FullJid::new(&jid(number)).unwrap();
+                    taken += pending.session_ended(&jid).len() + pending.take_line(&jid).len();
                 }
                 Step::StreamEnded => pending.stream_ended(),
             }
@@ -241,15 +300,15 @@ fn an_outage_does_not_put_pushes_off_for_long() {
     admit_all(&mut pending, HOT, 0..LINE_MAX as u32, now);
     for number in 0..10 {
         send_all(&mut pending, now);
-        let id = delivery(HOT, number).message.id;
-        assert!(pending.answered(id, &HOT.parse().unwrap(), now).is_some());
+        let id = push(HOT, number).message.id;
+        assert!(pending.answered(id, &HOT.parse().unwrap(), true, now).is_some());
         now += Duration::from_secs(60);
         if number == 5 {
             pending.stream_ended();
         }
     }
     for number in 1000..5000 {
-        if let Err(Refused::LineFull(_, turn)) = pending.admit(delivery(HOT, number), now) {
+        if let Err(Refused::LineFull(_, turn)) = pending.admit(push(HOT, number), now) {
             assert!(turn <= TURN_MAX, "{turn:?}");
         }
     }

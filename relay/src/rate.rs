@@ -1,0 +1,122 @@
+//! How many pushes the senders of one registration may send: a burst, and so many per second after it.
+
+use std::{collections::HashMap, str::FromStr};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use push::RegistrationId;
+
+/// Registrations whose pushes are counted; those whose burst is whole again are forgotten first.
+const COUNTED_MAX: usize = 65_536;
+/// The least time for which senders are asked to wait: each time costs a write.
+const THROTTLED_MIN: TimeDelta = TimeDelta::seconds(5);
+
+/// So many pushes at once, and then so many per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    burst: u32,
+    per_second: f64,
+}
+
+/// A rate was not `BURST/PER_SECOND`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no rate: write the burst, a slash, and the pushes per second after it, as in 60/1; or off")]
+pub struct BadRate(String);
+
+impl FromStr for Rate {
+    type Err = BadRate;
+
+    /// Parses `60/1` or `10/0.5`: a burst of at least one push, and more than none per second.
+    fn from_str(text: &str) -> Result<Self, BadRate> {
+        let parse = || {
+            let (burst, per_second) = text.split_once('/')?;
+            let rate =
+                Self { burst: burst.trim().parse().ok()?, per_second: per_second.trim().parse().ok()? };
+            let sound = rate.burst >= 1 && (0.001..=100_000.0).contains(&rate.per_second);
+            sound.then_some(rate)
+        };
+        parse().ok_or_else(|| BadRate(text.to_owned()))
+    }
+}
+
+/// Counts what is accepted for each registration (the generic cell rate algorithm).
+#[derive(Debug)]
+pub(crate) struct Meter {
+    rate: Rate,
+    /// When the burst of a registration will be whole again, and until when its senders were asked to wait.
+    counted: HashMap<RegistrationId, (DateTime<Utc>, DateTime<Utc>)>,
+}
+
+impl Meter {
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { rate, counted: HashMap::new() }
+    }
+
+    /// Counts a push. If that is one too many: until when the senders are to wait, unless they were asked so before.
+    pub(crate) fn count(&mut self, id: RegistrationId, accepted_at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if self.counted.len() >= COUNTED_MAX && !self.counted.contains_key(&id) {
+            self.counted.retain(|_, (whole_at, _)| *whole_at > accepted_at);
+            if self.counted.len() >= COUNTED_MAX {
+                return None;
+            }
+        }
+        let interval = TimeDelta::microseconds((1e6 / self.rate.per_second) as i64);
+        let burst = interval * i32::try_from(self.rate.burst).unwrap_or(i32::MAX);
+        let (whole_at, asked_until) = self.counted.entry(id).or_insert((accepted_at, DateTime::UNIX_EPOCH));
+        *whole_at = (*whole_at).max(accepted_at) + interval;
+        let room_at = *whole_at - burst;
+        if room_at <= accepted_at || *asked_until > accepted_at {
+            return None;
+        }
+        *asked_until = room_at.max(accepted_at + THROTTLED_MIN);
+        Some(*asked_until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_800_000_000_000 + milliseconds).unwrap()
+    }
+
+    const ID: RegistrationId = RegistrationId::from_bytes([1; 16]);
+
+    #[test]
+    fn a_rate_is_a_burst_and_so_many_per_second() {
+        assert_eq!("60/1".parse(), Ok(Rate { burst: 60, per_second: 1.0 }));
+        assert_eq!("5 / 0.5".parse(), Ok(Rate { burst: 5, per_second: 0.5 }));
+        for wrong in ["", "60", "/", "0/1", "60/0", "60/-1", "60/NaN", "60/inf", "x/1", "-1/1", "1/1/1"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_burst_passes_and_what_comes_after_it_too_fast_does_not() {
+        let mut meter = Meter::new("60/1".parse().unwrap());
+        for _ in 0..60 {
+            assert_eq!(meter.count(ID, at(0)), None);
+        }
+        assert_eq!(meter.count(ID, at(0)), Some(at(5000)), "the least wait");
+        assert_eq!(meter.count(ID, at(10)), None, "they were asked before");
+        assert_eq!(meter.count(RegistrationId::from_bytes([2; 16]), at(0)), None, "each for itself");
+    }
+
+    #[test]
+    fn one_push_a_second_goes_on_for_ever_and_the_burst_comes_back() {
+        let mut meter = Meter::new("60/1".parse().unwrap());
+        assert!((0..1000).all(|second| meter.count(ID, at(1000 * second)).is_none()));
+        let later = 1_000_000 + 60_000;
+        assert!((0..60).all(|_| meter.count(ID, at(later)).is_none()));
+        assert!(meter.count(ID, at(later)).is_some());
+    }
+
+    #[test]
+    fn a_flood_has_to_wait_until_there_is_room() {
+        let mut meter = Meter::new("10/2".parse().unwrap());
+        let asked: Vec<_> = (0..1000).filter_map(|_| meter.count(ID, at(0))).collect();
+        assert_eq!(asked, [at(5000)]);
+        // What was accepted meanwhile counts: 990 pushes too many take 495 s.
+        assert_eq!(meter.count(ID, at(6000)), Some(at(495_500)));
+    }
+}

@@ -332,3 +332,6 @@ impl<Id: Copy + Eq + Hash> Lately<Id> {
         self.ids.contains(&id)
     }
 }
+
+#[cfg(test)]
+mod tests;

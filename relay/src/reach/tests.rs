@@ -1,0 +1,140 @@
+//! What is known of recipients: each rule on its own.
+
+use push::Urgency;
+
+use super::*;
+
+fn jid(number: usize) -> FullJid {
+    format!("user{number}@example.com/phone").parse().unwrap()
+}
+
+fn id(number: u8) -> MessageId {
+    MessageId::new(Urgency::Normal, chrono::DateTime::UNIX_EPOCH, [number; MessageId::CHANCE_BYTES])
+}
+
+/// Reads a mailbox that is empty from here on.
+fn read_to_the_end(reach: &mut Reach, request: &ReadRequest) -> Option<Knowledge> {
+    assert!(reach.page_read(&request.recipient, request.reading, None, false));
+    reach.finish_reading(&request.recipient)
+}
+
+#[test]
+fn what_was_read_to_its_end_is_known_to_be_empty() {
+    let mut reach = Reach::new();
+    assert_eq!(reach.known(&jid(1)), None);
+    assert!(reach.cue(&jid(1), Cue::Guess));
+    let first = reach.begin().unwrap();
+    assert_eq!((&first.recipient, first.cue, first.after), (&jid(1), Cue::Guess, None));
+    assert!(reach.page_read(&jid(1), first.reading, Some(id(7)), false));
+    let second = reach.read_on(&jid(1)).unwrap();
+    assert_eq!(second.after, Some(id(7)));
+    assert_eq!(reach.read_on(&jid(1)), None, "one page at a time");
+    assert_eq!(read_to_the_end(&mut reach, &second), Some(Knowledge::Nothing));
+    assert_eq!(reach.known(&jid(1)), Some(Knowledge::Nothing));
+    assert!(!reach.has_answered(&jid(1)), "there is nothing to read");
+}
+
+#[test]
+fn a_page_of_a_reading_that_was_given_up_counts_for_no_other() {
+    let mut reach = Reach::new();
+    reach.cue(&jid(1), Cue::Guess);
+    let given_up = reach.begin().unwrap();
+    reach.is_away(&jid(1), Instant::now());
+    reach.cue(&jid(1), Cue::There);
+    let current = reach.begin().unwrap();
+    assert!(!reach.page_read(&jid(1), given_up.reading, Some(id(9)), false));
+    assert_eq!(current.after, None);
+    assert!(reach.page_read(&jid(1), current.reading, Some(id(1)), false));
+}
+
+#[test]
+fn what_is_kept_while_it_is_read_has_it_read_once_more() {
+    let mut reach = Reach::new();
+    reach.cue(&jid(1), Cue::Guess);
+    let first = reach.begin().unwrap();
+    reach.cue(&jid(1), Cue::There);
+    assert_eq!(read_to_the_end(&mut reach, &first), None);
+    assert!(reach.is_reading(&jid(1)));
+    let again = reach.begin().unwrap();
+    assert_eq!(again.cue, Cue::There, "the stronger of both");
+    assert_eq!(read_to_the_end(&mut reach, &again), Some(Knowledge::Nothing));
+}
+
+#[test]
+fn what_is_left_out_leaves_its_recipient_away() {
+    let mut reach = Reach::new();
+    reach.cue(&jid(1), Cue::Guess);
+    let request = reach.begin().unwrap();
+    assert!(reach.page_read(&jid(1), request.reading, Some(id(1)), true));
+    assert_eq!(reach.finish_reading(&jid(1)), Some(Knowledge::Away));
+    reach.something_waits(&jid(1));
+    assert_eq!(reach.known(&jid(1)), Some(Knowledge::Away));
+    assert!(reach.has_answered(&jid(1)));
+}
+
+#[test]
+fn only_so_many_mailboxes_are_read_at_a_time_and_cued() {
+    let mut reach = Reach::new();
+    for number in 0..CUED_MAX {
+        assert!(reach.cue(&jid(number), Cue::Guess));
+    }
+    assert!(!reach.cue(&jid(CUED_MAX), Cue::There), "a sweep finds it");
+    assert!(reach.cue(&jid(0), Cue::There), "it is cued already");
+    let begun: Vec<ReadRequest> = std::iter::from_fn(|| reach.begin()).collect();
+    assert_eq!(begun.len(), READING_MAX);
+    read_to_the_end(&mut reach, &begun[0]);
+    assert!(reach.begin().is_some() && reach.begin().is_none());
+}
+
+#[test]
+fn who_is_away_is_tried_ever_later_and_then_left_to_the_sweeps() {
+    let (mut reach, mut now) = (Reach::new(), Instant::now());
+    reach.is_away(&jid(1), now);
+    let mut delays = Vec::new();
+    let mut waited = 0;
+    while !reach.retries.is_empty() {
+        now += Duration::from_secs(1);
+        waited += 1;
+        if reach.due(now) == [jid(1)] {
+            delays.push(waited);
+            waited = 0;
+            assert!(!reach.is_put_off(&jid(1), now));
+            reach.is_away(&jid(1), now);
+            assert!(reach.retries.is_empty() || reach.is_put_off(&jid(1), now));
+        }
+    }
+    assert_eq!(delays, [2, 4, 8, 16, 32, 64, 128]);
+}
+
+#[test]
+fn what_it_refuses_is_put_off_while_it_answers_others() {
+    let (mut reach, now) = (Reach::new(), Instant::now());
+    reach.refuses(&jid(1), &[id(1), id(2)], now);
+    reach.has_answered(&jid(1));
+    assert!(reach.is_refused(&jid(1), id(1)) && !reach.is_refused(&jid(1), id(3)));
+    assert_eq!(reach.due(now + RETRY_DELAY_MIN), [jid(1)]);
+    assert!(!reach.is_refused(&jid(1), id(1)), "its time has come");
+
+    reach.refuses(&jid(1), &[id(1)], now);
+    reach.is_back(&jid(1));
+    assert!(!reach.is_refused(&jid(1), id(1)), "another session, another answer");
+}
+
+#[test]
+fn what_is_known_is_bounded_and_the_older_half_is_forgotten_first() {
+    let mut reach = Reach::new();
+    for number in 0..2 * KNOWN_MAX {
+        reach.learn(&jid(number), Knowledge::Nothing);
+    }
+    reach.learn(&jid(usize::MAX), Knowledge::Nothing);
+    assert_eq!(reach.known(&jid(0)), None);
+    assert_eq!(reach.known(&jid(2 * KNOWN_MAX - 1)), Some(Knowledge::Nothing));
+    assert!(reach.known.iter().map(HashMap::len).sum::<usize>() <= 2 * KNOWN_MAX);
+}
+
+#[test]
+fn ids_of_late_are_bounded() {
+    let mut lately = Lately::new(2);
+    [1, 1, 2, 3].into_iter().for_each(|id| lately.note(id));
+    assert!(!lately.contains(1) && lately.contains(2) && lately.contains(3));
+}

@@ -142,9 +142,12 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
     pub(crate) async fn settle_all(self, mut fates: mpsc::Receiver<Fate<Q::Receipt>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while fates.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            let steps = join_all(by_registration(batch.drain(..)).map(|fates| self.decide_each(fates))).await;
+            let (kept, others) = by_registration(batch.drain(..));
+            let kept = join_all(kept.into_iter().map(|fates| self.keep_each(fates))).await;
+            // After them: an answer that came late may be to one of those.
+            let others = join_all(others.into_iter().map(|fate| self.decide(fate))).await;
             let (mut settlements, mut removals) = (Vec::new(), Vec::new());
-            for step in steps.into_iter().flatten() {
+            for step in kept.into_iter().flatten().chain(others) {
                 match step {
                     Step::Settle(settlement) => settlements.push(settlement),
                     Step::Remove(account, message) => removals.push((account, message)),
@@ -176,9 +179,9 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
         }
     }
 
-    /// Decides fates of one registration. Each push that is kept replaces and counts those before it; some stores see
-    /// of those that are kept at the same moment only what comes after.
-    async fn decide_each(&self, mut fates: Vec<Fate<Q::Receipt>>) -> Vec<Step<Q::Receipt>> {
+    /// Keeps pushes of one registration. Each replaces and counts those before it, and a store need not see what is
+    /// kept at the same moment.
+    async fn keep_each(&self, mut fates: Vec<Fate<Q::Receipt>>) -> Vec<Step<Q::Receipt>> {
         let mut steps = Vec::with_capacity(fates.len());
         if !fates.iter().any(Fate::may_replace) {
             let last = fates.pop();
@@ -308,18 +311,18 @@ impl<Receipt> Fate<Receipt> {
     }
 }
 
-/// Puts the pushes together that one registration keeps.
+/// Parts the pushes that are kept, those of one registration together, from the other fates.
 fn by_registration<Receipt>(
     fates: impl Iterator<Item = Fate<Receipt>>,
-) -> impl Iterator<Item = Vec<Fate<Receipt>>> {
-    let (mut others, mut kept) = (Vec::new(), HashMap::<_, Vec<_>>::new());
+) -> (Vec<Vec<Fate<Receipt>>>, Vec<Fate<Receipt>>) {
+    let (mut kept, mut others) = (HashMap::<_, Vec<_>>::new(), Vec::new());
     for fate in fates {
         match &fate {
             Fate::Keep { push, .. } => kept.entry(push.message.registration).or_default().push(fate),
-            _ => others.push(vec![fate]),
+            _ => others.push(fate),
         }
     }
-    others.into_iter().chain(kept.into_values())
+    (kept.into_values().collect(), others)
 }
 
 /// Where a push stands after its fate was made durable.

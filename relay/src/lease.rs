@@ -90,7 +90,9 @@ impl<L: Lease> Candidate<L> {
             match self.lease.look().await {
                 Err(error) => report(&error, Duration::ZERO),
                 Ok(tenure) => {
-                    let held = tenure.filter(|tenure| tenure.holder.is_some());
+                    // What an earlier term of ours has left is free: that term is over.
+                    let held =
+                        tenure.filter(|tenure| tenure.holder.is_some_and(|holder| holder != self.holder));
                     let lapsed = held.is_some_and(|held| {
                         seen.is_some_and(|(before, since)| before == held && since.elapsed() >= LEASE)
                     });

@@ -91,9 +91,9 @@ impl<Receipt> Pending<Receipt> {
         self.recipients.get(jid).map_or(0, |recipient| recipient.in_flight.len())
     }
 
-    /// How many pushes from the mailbox are in line for this JID.
-    pub(crate) fn in_line_from_mailbox(&self, jid: &FullJid) -> usize {
-        self.recipients.get(jid).map_or(0, Recipient::mailbox_len)
+    /// How many pushes in line for this JID its gate lets pass, counted up to `max`.
+    pub(crate) fn in_line_that_pass(&self, jid: &FullJid, max: usize) -> usize {
+        self.recipients.get(jid).map_or(0, |recipient| recipient.count_passing(max))
     }
 
     /// Whether this push was sent and is unanswered.

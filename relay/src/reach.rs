@@ -275,12 +275,16 @@ impl Reach {
     /// The recipients whose time to be tried again has come.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<FullJid> {
         let due = self.retries.iter_mut().filter(|(_, retry)| retry.at.is_some_and(|at| at <= now));
-        let due = due.map(|(jid, retry)| {
-            retry.at = None;
-            retry.refused.clear();
-            jid.clone()
-        });
-        due.collect()
+        let due: Vec<FullJid> = due
+            .map(|(jid, retry)| {
+                retry.at = None;
+                retry.refused.clear();
+                jid.clone()
+            })
+            .collect();
+        // What it refused was passed over by whoever read its mailbox meanwhile.
+        due.iter().for_each(|jid| self.something_waits(jid));
+        due
     }
 
     fn retry_later(&mut self, jid: &FullJid, now: Instant) {

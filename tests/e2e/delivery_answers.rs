@@ -176,7 +176,7 @@ async fn any_other_error_keeps_the_push_and_the_endpoint(server: &XmppServer) {
     let mut again: Vec<_> = all[count..].iter().map(|push| push.id.clone()).collect();
     again.sort_unstable();
     assert_eq!(again, first);
-    upwire.queue_empties().await;
+    upwire.mailbox_holds(0).await;
     assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, count as f64);
     assert_eq!(upwire.metric("upwire_registrations_revoked_total").await, 0.0);
 }

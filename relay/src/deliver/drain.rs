@@ -58,7 +58,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     /// The recipient may be there.
     pub(super) fn guess(&mut self, jid: &FullJid) {
         // What is in flight tells, sooner or later.
-        if self.pending.in_flight_to(jid) == 0 && !self.reach.is_reading(jid) {
+        if self.reach.is_reading(jid) || self.pending.in_flight_to(jid) == 0 {
             self.cue(jid, Cue::Guess);
         }
     }
@@ -141,7 +141,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     /// Reads the next page of a mailbox when most of the last one has gone out.
     pub(super) fn read_on(&mut self, jid: &FullJid) {
-        if self.pending.in_line_from_mailbox(jid) <= PAGE_LOW
+        if self.pending.in_line_that_pass(jid, PAGE_LOW + 1) <= PAGE_LOW
             && let Some(request) = self.reach.read_on(jid)
         {
             let _ = self.channels.reads.try_send(request);
@@ -173,6 +173,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                 self.line_up(push);
             }
         }
+        self.read_on(&recipient);
         if kept.replaced.contains(&message) || kept.dropped.contains(&message) {
             return;
         }
@@ -249,6 +250,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             Outcome::Delivered => {
                 if let Some(push) = self.pending.take_from_line(&jid, id) {
                     self.delivered(push);
+                    self.read_on(&jid);
                 } else if waits {
                     self.settled.note(id);
                     self.settle_if_room(Fate::Late(jid.to_bare(), id));

@@ -8,7 +8,7 @@ use std::{
 use push::{MessageId, PushMessage};
 use tokio::time::Instant;
 
-use super::{Held, Origin};
+use super::Held;
 
 /// What a JID starts with; each answer doubles it up to the maximum, a push without one halves it.
 const IN_FLIGHT_PER_JID_INITIAL: usize = 4;
@@ -53,8 +53,6 @@ fn place(message: &PushMessage) -> Place {
 #[derive(Debug)]
 pub(super) struct Recipient<Receipt> {
     line: BTreeMap<Place, Held<Receipt>>,
-    /// How many of the line are from the mailbox.
-    from_mailbox: usize,
     pub(super) gate: Gate,
     pub(super) doubt: Option<Doubt>,
     /// In the order in which they were sent.
@@ -73,7 +71,6 @@ impl<Receipt> Recipient<Receipt> {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             line: BTreeMap::new(),
-            from_mailbox: 0,
             gate: Gate::Open,
             doubt: None,
             in_flight: VecDeque::new(),
@@ -89,8 +86,8 @@ impl<Receipt> Recipient<Receipt> {
         self.line.len()
     }
 
-    pub(super) fn mailbox_len(&self) -> usize {
-        self.from_mailbox
+    pub(super) fn count_passing(&self, max: usize) -> usize {
+        self.line.keys().take_while(|place| self.passes(**place)).take(max).count()
     }
 
     pub(super) fn in_line(&self, id: MessageId) -> Option<&Held<Receipt>> {
@@ -98,19 +95,15 @@ impl<Receipt> Recipient<Receipt> {
     }
 
     pub(super) fn line_up(&mut self, push: Held<Receipt>) {
-        self.from_mailbox += usize::from(push.origin_is_mailbox());
         self.line.insert(place(&push.message), push);
     }
 
     pub(super) fn take_line(&mut self) -> Vec<Held<Receipt>> {
-        self.from_mailbox = 0;
         std::mem::take(&mut self.line).into_values().collect()
     }
 
     pub(super) fn take_from_line(&mut self, id: MessageId) -> Option<Held<Receipt>> {
-        let taken = self.line.remove(&(true, id)).or_else(|| self.line.remove(&(false, id)))?;
-        self.from_mailbox -= usize::from(taken.origin_is_mailbox());
-        Some(taken)
+        self.line.remove(&(true, id)).or_else(|| self.line.remove(&(false, id)))
     }
 
     pub(super) fn may_send(&self) -> bool {
@@ -132,9 +125,7 @@ impl<Receipt> Recipient<Receipt> {
         if !self.may_send() {
             return None;
         }
-        let (_, push) = self.line.pop_first()?;
-        self.from_mailbox -= usize::from(push.origin_is_mailbox());
-        Some(push)
+        self.line.pop_first().map(|(_, push)| push)
     }
 
     /// Notes a result, or that the application of a push is gone: either way somebody is there.
@@ -164,11 +155,5 @@ impl<Receipt> Recipient<Receipt> {
 
     pub(super) fn is_idle(&self) -> bool {
         self.line.is_empty() && self.in_flight.is_empty() && self.gate == Gate::Open && self.doubt.is_none()
-    }
-}
-
-impl<Receipt> Held<Receipt> {
-    fn origin_is_mailbox(&self) -> bool {
-        matches!(self.origin, Origin::Mailbox)
     }
 }

@@ -187,6 +187,7 @@ fn what_is_more_urgent_or_older_goes_first_and_what_is_not_read_yet_before_all()
     admit_all(&mut pending, HOT, 0..3, now);
     assert_eq!(send_all(&mut pending, now), Vec::<u32>::new());
     pending.set_gate(&hot, Gate::UpTo(push(HOT, 1).message.id), now);
+    assert_eq!(pending.in_line_that_pass(&hot, 9), 2);
     assert_eq!(send_all(&mut pending, now), [0, 1]);
     let mut at_once = push(HOT, 9);
     at_once.message.expires_at = at_once.message.accepted_at;

@@ -114,6 +114,7 @@ fn what_it_refuses_is_put_off_while_it_answers_others() {
     assert!(reach.is_refused(&jid(1), id(1)) && !reach.is_refused(&jid(1), id(3)));
     assert_eq!(reach.due(now + RETRY_DELAY_MIN), [jid(1)]);
     assert!(!reach.is_refused(&jid(1), id(1)), "its time has come");
+    assert_eq!(reach.known(&jid(1)), Some(Knowledge::Something), "and it is read");
 
     reach.refuses(&jid(1), &[id(1)], now);
     reach.is_back(&jid(1));

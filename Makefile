@@ -6,8 +6,8 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e bench bench-cloud lint fmt-check clippy doc deny arrows scripts template binary test-needs \
-	sam-build deploy
+.PHONY: help demo demo-stop local local-stop test e2e chaos bench bench-mailbox bench-cloud bench-build lint fmt-check clippy doc deny arrows \
+	scripts template binary test-needs sam-build deploy
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
@@ -24,13 +24,15 @@ CARGO_DENY := cargo-deny@0.20.2
 
 help:
 	@echo 'make demo        one push from a POST to an XMPP client, on this machine; KEEP=1 leaves it running'
-	@echo 'make local       the same by way of an emulated AWS: the function, the queue, the table, the relay; KEEP=1 too'
+	@echo 'make local       the same by way of an emulated AWS: the function, the queue, the tables, the relay; KEEP=1 too'
 	@echo 'make demo-stop, make local-stop   stop what KEEP=1 left running'
 	@echo 'make test        every test'
 	@echo 'make e2e         the end-to-end tests alone; ONLY=words runs those whose names contain them'
+	@echo 'make chaos       everything fails for a minute, and nothing is lost; SEED=, BACKEND=embedded|cloud, SERVER=, SECONDS='
 	@echo 'make lint        formatting, clippy, documentation, dependencies and licences, scripts, template'
 	@echo 'make deploy      builds the cloud side and shows what would change on AWS before it does; PARAMETERS="Front=HttpApi"'
-	@echo 'make bench       pushes per second and latencies, beside mod_unified_push; ARGS=--quick is shorter'
+	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox; ARGS=--quick is shorter'
+	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
 	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay'
 
 demo:
@@ -85,14 +87,24 @@ test: test-needs binary
 e2e: test-needs binary
 	UPWIRE_TEST_EMULATOR=$(EMULATOR) cargo test --locked --package e2e -- $(ONLY)
 
-bench: test-needs
-	cargo build --locked --release --package cli --package e2e --bins --benches
-	cargo bench --locked --package cli --package e2e --bench bench -- $(ARGS)
+# The same seed is the same plan of what is sent and what fails; PLAN=1 prints it and runs nothing.
+chaos: test-needs binary
+	cargo test --locked --package e2e --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(BACKEND),--backend $(BACKEND)) \
+		$(if $(SERVER),--server $(SERVER)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PLAN),--plan)
 
-bench-cloud: test-needs sam-build
+bench: bench-build
+	cargo bench --locked --package cli --package e2e --bench bench -- $(ARGS)
+	cargo bench --locked --package cli --package e2e --bench bench-mailbox -- $(ARGS)
+
+bench-mailbox: bench-build
+	cargo bench --locked --package cli --package e2e --bench bench-mailbox -- $(ARGS)
+
+bench-build: test-needs
+	cargo build --locked --release --package cli --package e2e --bins --benches
+
+bench-cloud: sam-build bench-build
 	@infra/local/emulator.sh install fauxqs
 	@infra/local/emulator.sh install dynalite
-	cargo build --locked --release --package cli --package e2e --bins --benches
 	cargo bench --locked --package cli --package e2e --bench bench-cloud
 
 # Gates.

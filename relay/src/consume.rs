@@ -55,8 +55,8 @@ pub(crate) enum Fate<Receipt> {
     },
     /// An answer came after the push was given up, here or by another process: if it waits, it is removed.
     Late(BareJid, MessageId),
-    /// The same, and its application is gone.
-    LateRevoke(BareJid, MessageId),
+    /// The same, and its application is gone. The last is dropped when that is decided.
+    LateRevoke(BareJid, MessageId, Arc<()>),
     /// The senders of a registration are over their rate until that moment.
     Throttle(RegistrationId, Epoch, DateTime<Utc>),
 }
@@ -212,7 +212,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
                 counter!(DELIVERED).increment(waited.into());
                 Step::Nothing
             }
-            Fate::LateRevoke(account, message) => {
+            Fate::LateRevoke(account, message, _undecided) => {
                 let revoked = async {
                     let waiting = self.postbox.mailbox.find(&account, message).await?;
                     match waiting {

@@ -9,7 +9,7 @@ use std::{
 use chrono::TimeDelta;
 use metrics::{counter, gauge, histogram};
 use push::{
-    MessageId, RegistrationId,
+    MessageId, PushMessage, RegistrationId,
     ports::{Delivery, Renewal},
 };
 use tokio::{
@@ -103,12 +103,19 @@ pub(crate) struct Dispatcher<Receipt> {
     channels: Channels<Receipt>,
     pending: Pending<Receipt>,
     reach: Reach,
-    /// Answered, expired or refused for good; perhaps not durably yet.
-    settled: Lately<MessageId>,
+    /// Answered or expired, of which account; perhaps not durably yet.
+    settled: Lately<(BareJid, MessageId)>,
     /// The stream that pushes can go out on now.
     session: Option<Session>,
     /// The registrations that are being revoked: each fate holds its end until it is decided.
     revoking: HashMap<RegistrationId, Weak<()>>,
+    /// Shared with the late answers by which some registration may be revoked.
+    late_revocations: Arc<()>,
+}
+
+/// By which an answer names a push: nobody settles one of another account.
+fn name(message: &PushMessage) -> (BareJid, MessageId) {
+    (message.recipient.to_bare(), message.id)
 }
 
 impl<Receipt: Clone> Dispatcher<Receipt> {
@@ -121,6 +128,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             settled: Lately::new(SETTLED_MAX),
             session: None,
             revoking: HashMap::new(),
+            late_revocations: Arc::new(()),
         }
     }
 
@@ -192,7 +200,9 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     /// that is written outlives it.
     fn may_be_revoked(&self, registration: RegistrationId) -> bool {
         let undecided = |fate: &Weak<()>| fate.strong_count() > 0;
-        self.revoking.get(&registration).is_some_and(undecided) || self.pending.asks(registration)
+        self.revoking.get(&registration).is_some_and(undecided)
+            || self.pending.asks(registration)
+            || Arc::strong_count(&self.late_revocations) > 1
     }
 
     fn revoking(&mut self, registration: RegistrationId) -> Arc<()> {
@@ -301,7 +311,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     }
 
     fn done(&mut self, push: Held<Receipt>) {
-        self.settled.note(push.message.id);
+        self.settled.note(name(&push.message));
         self.settle(Fate::Done(push));
     }
 

@@ -19,6 +19,7 @@ mod stanza;
 use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
+use metrics::gauge;
 use push::{
     Secrets,
     ports::{Mailbox, QueueReader, Registrations},
@@ -176,6 +177,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Relay<R, Q, M> {
                 () = streaming.lost() => {}
             }
             connected.send_replace(false);
+            gauge!(measures::STREAM_UP).set(0.0);
         });
         loop {
             tokio::select! {

@@ -101,6 +101,15 @@ impl<Receipt> Pending<Receipt> {
         self.in_flight.contains_key(&id)
     }
 
+    /// Notes that a push in flight waits in the mailbox, too. If it came from the queue, its copy there is returned,
+    /// and needed no more.
+    pub(crate) fn is_in_mailbox(&mut self, id: MessageId) -> Option<Held<Receipt>> {
+        let push = &mut self.in_flight.get_mut(&id)?.push;
+        let origin = std::mem::replace(&mut push.origin, Origin::Mailbox);
+        let message = push.message.clone();
+        matches!(origin, Origin::Queue { .. }).then_some(Held { origin, message })
+    }
+
     /// Whether this push is held, and the mailbox has it.
     pub(crate) fn holds_from_mailbox(&self, jid: &FullJid, id: MessageId) -> bool {
         let in_flight = self.in_flight.get(&id).map(|sent| &sent.push);

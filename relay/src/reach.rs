@@ -316,13 +316,13 @@ pub(crate) struct Lately<Id> {
     max: usize,
 }
 
-impl<Id: Copy + Eq + Hash> Lately<Id> {
+impl<Id: Clone + Eq + Hash> Lately<Id> {
     pub(crate) fn new(max: usize) -> Self {
         Self { ids: HashSet::new(), order: VecDeque::new(), max }
     }
 
     pub(crate) fn note(&mut self, id: Id) {
-        if self.ids.insert(id) {
+        if self.ids.insert(id.clone()) {
             self.order.push_back(id);
             if self.order.len() > self.max
                 && let Some(oldest) = self.order.pop_front()
@@ -332,8 +332,8 @@ impl<Id: Copy + Eq + Hash> Lately<Id> {
         }
     }
 
-    pub(crate) fn contains(&self, id: Id) -> bool {
-        self.ids.contains(&id)
+    pub(crate) fn contains(&self, id: &Id) -> bool {
+        self.ids.contains(id)
     }
 }
 

@@ -7,15 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use e2e::bench::{BODY_BYTES, Journal, TAG_BYTES, stanza};
 use e2e::{Component, UNIFIED_PUSH, XmppServer, hashed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_xmpp::jid::FullJid;
 use tokio_xmpp::parsers::component::Handshake;
-
-use crate::journal::{BODY_BYTES, Journal, TAG_BYTES};
-use crate::stanza;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 /// A server that answers nothing for so long has lost a push.
@@ -85,18 +83,19 @@ impl BareComponent {
         Ok(())
     }
 
-    /// Sends as fast as it can, with no more than `bound` unanswered, until it is stopped and everything
-    /// is answered.
+    /// Sends as fast as it can, with no more than `bound` unanswered, until nothing is left to send and
+    /// everything is answered.
     pub(crate) async fn run(
         &mut self,
         bound: usize,
         journal: &Journal,
-        stop: Rc<Cell<bool>>,
+        left: Rc<Cell<usize>>,
     ) -> anyhow::Result<()> {
         let (mut unanswered, mut next) = (0, 0);
         let mut batch = Vec::new();
         loop {
-            while unanswered < bound && !stop.get() {
+            while unanswered < bound && left.get() > 0 {
+                left.set(left.get() - 1);
                 let place = next % self.pushes.len();
                 let (number, tag) = journal.posted(None);
                 batch.extend_from_slice(self.pushes[place].tagged(&tag));

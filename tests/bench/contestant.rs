@@ -4,15 +4,13 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use e2e::bench::{Journal, LightPhone, Request};
 use e2e::{Kind, Settings, Upwire, XmppServer};
 use tokio::time::{Instant, sleep};
 use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::component::BareComponent;
-use crate::journal::Journal;
-use crate::phone::Phone;
 use crate::plan::{Load, Plan};
-use crate::sender::Request;
 use e2e::machine::Process;
 
 /// Accounts with a phone each, one registration to each; the same for every contestant.
@@ -160,10 +158,10 @@ async fn register_phones(
 ) -> anyhow::Result<(Vec<FullJid>, Vec<Request>)> {
     let (mut jids, mut requests) = (Vec::new(), Vec::new());
     for _ in 0..PHONES {
-        let mut phone = Phone::connect(server).await;
+        let mut phone = LightPhone::connect(server, &server.user().await).await;
         requests.push(Request::new(&phone.register(push_server).await?)?);
         jids.push(phone.jid().clone());
-        phone.answer_all(Rc::clone(journal));
+        drop(phone.answer_all(Rc::clone(journal)));
     }
     Ok((jids, requests))
 }

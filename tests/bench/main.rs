@@ -5,26 +5,22 @@ mod aims;
 mod component;
 mod contestant;
 mod figures;
-mod journal;
-mod phone;
 mod plan;
 mod report;
 mod results;
 mod run;
-mod sender;
-mod stanza;
 
 use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use e2e::bench::Journal;
 use e2e::profile_folder;
 use tokio::task::LocalSet;
 
 use contestant::{Contestant, Who};
 use figures::{Figures, Measure};
-use journal::Journal;
 use plan::{Load, Plan};
 use results::Results;
 

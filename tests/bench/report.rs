@@ -2,15 +2,15 @@
 
 use std::fmt::{self, Write};
 
+use e2e::bench::BODY_BYTES;
+use e2e::machine;
 use serde_json::{Value, json};
 
 use crate::aims::Aim;
 use crate::contestant::{PHONES, Who};
 use crate::figures::{Figures, Measure, combine};
-use crate::journal::BODY_BYTES;
 use crate::plan::{Load, Plan};
 use crate::results::{Case, Results};
-use e2e::machine;
 
 /// What processes that are none of ours may take of the machine without spoiling a run. The kernel's own
 /// work for us is among it.

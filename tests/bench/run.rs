@@ -4,15 +4,14 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant as StdInstant};
 
+use e2e::bench::{Journal, Sender};
+use e2e::machine::{self, Process};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::contestant::{Contestant, Source};
 use crate::figures::{self, Figures, Measure};
-use crate::journal::Journal;
 use crate::plan::{Load, Plan};
-use crate::sender::Sender;
-use e2e::machine::{self, Process};
 
 /// How long pushes may stay away after the load has ended, before they are lost.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(120);
@@ -35,23 +34,23 @@ pub(crate) async fn run(
     journal: &Rc<Journal>,
 ) -> anyhow::Result<Figures> {
     journal.begin();
-    let stop = Rc::new(Cell::new(false));
+    let left = Rc::new(Cell::new(usize::MAX));
     let (push_server, xmpp_server) = (contestant.push_server.clone(), contestant.xmpp_server.clone());
     let window = async {
         sleep(plan.warm_up).await;
         let before = Spent::now(push_server.as_ref(), &xmpp_server);
         sleep(plan.window).await;
         let after = Spent::now(push_server.as_ref(), &xmpp_server);
-        stop.set(true);
+        left.set(0);
         anyhow::Ok((before?, after?))
     };
     let (before, after) = match (&mut contestant.source, load) {
         (Source::PushServer(requests), Load::Answered(count) | Load::Arrived(count)) => {
             let mut senders = JoinSet::new();
-            for first in 0..count {
-                let (requests, journal, stop) = (requests.clone(), Rc::clone(journal), Rc::clone(&stop));
+            for _ in 0..count {
+                let (requests, journal, left) = (requests.clone(), Rc::clone(journal), Rc::clone(&left));
                 let waits_for_arrival = matches!(load, Load::Arrived(_));
-                senders.spawn_local(Sender { requests, first, waits_for_arrival, journal, stop }.run());
+                senders.spawn_local(Sender { requests, waits_for_arrival, journal, left }.run());
             }
             let spent = window.await?;
             while let Some(ended) = senders.join_next().await {
@@ -60,7 +59,7 @@ pub(crate) async fn run(
             spent
         }
         (Source::Bare(component), Load::Bare(bound)) => {
-            tokio::try_join!(window, component.run(bound, journal, Rc::clone(&stop)))?.0
+            tokio::try_join!(window, component.run(bound, journal, Rc::clone(&left)))?.0
         }
         (_, load) => anyhow::bail!("{} cannot run {load:?}", contestant.who),
     };

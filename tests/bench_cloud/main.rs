@@ -4,6 +4,7 @@
 //! share is said.
 
 mod ingress;
+mod mailbox;
 mod prices;
 mod relay;
 mod report;
@@ -45,6 +46,13 @@ impl Cloud {
         variables.insert("UPWIRE_MAILBOX_TABLE", self.mailbox.clone());
         variables
     }
+
+    /// The calls to DynamoDB since then, but for the lease's, which the month is billed for.
+    fn calls_to_table_since(&self, before: &Calls) -> Calls {
+        let mut calls = self.ways.calls_since(before);
+        calls.retain(|call, _| !prices::is_sqs(call) && call != "UpdateItem");
+        calls
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -63,7 +71,9 @@ fn main() -> anyhow::Result<()> {
         let warm = ingress::warm(&function, &cloud).await?;
         eprintln!("the relay under load …");
         let relay = relay::under_load(&server, &cloud).await?;
-        anyhow::Ok(report::Report { function: function.clone(), cold, warm, relay })
+        eprintln!("the mailbox …");
+        let stored = mailbox::stored(&server, &cloud).await?;
+        anyhow::Ok(report::Report { function: function.clone(), cold, warm, relay, stored })
     })?;
     println!("{report}");
     report.check()

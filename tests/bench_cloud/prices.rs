@@ -1,6 +1,7 @@
 //! What a push costs: the calls that were counted, times list prices.
 
 use crate::Calls;
+use crate::mailbox::{DRAINED, SINGLES, Stored};
 
 /// US dollars per million, us-east-1, list prices without free tiers (aws.amazon.com/…/pricing, 2026).
 const INVOCATION: f64 = 0.20;
@@ -12,7 +13,12 @@ const HTTP_API: f64 = 1.00;
 const SQS_CALL: f64 = 0.40;
 /// A read unit is a strongly consistent read of up to 4 KiB; an eventually consistent one is half of it.
 const READ_UNIT: f64 = 0.125;
+const READ_BYTES: usize = 4096;
+/// A write of up to 1 KiB.
 const WRITE_UNIT: f64 = 0.625;
+const WRITE_BYTES: usize = 1024;
+/// Most pushes that the relay reads at once from a mailbox.
+const PAGE: usize = 16;
 
 /// What Lambda bills for a push on a function of 128 MB: the two calls take some milliseconds on AWS.
 const BILLED_SECONDS: f64 = 0.003;
@@ -44,6 +50,38 @@ pub(crate) fn per_million(ingress: &Calls, accepted: usize, relay: &Calls, deliv
     ]
 }
 
+/// What a million pushes cost beside that which wait in the mailbox, and are delivered from it.
+pub(crate) struct Waiting {
+    /// The size of an item.
+    pub(crate) bytes: usize,
+    pub(crate) kept: f64,
+    pub(crate) drained: f64,
+    /// Each time that a phone which stays away is tried, with a page waiting.
+    pub(crate) tried: f64,
+}
+
+/// With bodies of this size.
+pub(crate) fn waiting(stored: &Stored, body_bytes: usize) -> Waiting {
+    let bytes = stored.overhead_bytes + body_bytes.div_ceil(3) * 4;
+    let calls = |calls: &Calls, call| calls.get(call).copied().unwrap_or_default() as f64;
+    // To write an item or to delete it: itself, and its entry in the index.
+    let write = (bytes.div_ceil(WRITE_BYTES) + stored.entry_bytes.div_ceil(WRITE_BYTES)) as f64;
+    let read = |bytes: usize| bytes.div_ceil(READ_BYTES) as f64;
+    let entries = read(SINGLES * stored.entry_bytes);
+    let kept = calls(&stored.kept, "PutItem") * write * WRITE_UNIT
+        + (calls(&stored.kept, "GetItem") + calls(&stored.kept, "Query") * entries) * READ_UNIT;
+    let pages = (DRAINED / PAGE) as f64 * read(PAGE * bytes) + read(DRAINED % PAGE * bytes);
+    let drained =
+        DRAINED as f64 * write * WRITE_UNIT + (calls(&stored.drained, "GetItem") + pages) * READ_UNIT;
+    let tried = calls(&stored.tried, "GetItem") + calls(&stored.tried, "Query") * read(PAGE * bytes);
+    Waiting {
+        bytes,
+        kept: kept / SINGLES as f64,
+        drained: drained / DRAINED as f64,
+        tried: tried * READ_UNIT / stored.tries as f64,
+    }
+}
+
 /// What else there may be.
 pub(crate) fn others() -> Vec<Item> {
     // In millions.
@@ -53,12 +91,6 @@ pub(crate) fn others() -> Vec<Item> {
         Item {
             what: "renewals that are written (a read and a write), per million",
             dollars: READ_UNIT + WRITE_UNIT,
-        },
-        // Two write units in the table and one in its index, both when it comes and when it goes; a read unit for its
-        // registration, one to see what else waits, and half of one to hand it out.
-        Item {
-            what: "pushes of 1 KB that wait in the mailbox, per million",
-            dollars: 6.0 * WRITE_UNIT + 2.5 * READ_UNIT,
         },
         Item { what: "idle: the relay's polls, per month", dollars: per_month(POLL_SECONDS) * SQS_CALL },
         Item { what: "idle: the lease, per month", dollars: per_month(LEASE_RENEWAL_SECONDS) * WRITE_UNIT },

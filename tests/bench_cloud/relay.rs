@@ -16,7 +16,7 @@ use crate::{Calls, Cloud};
 
 pub(crate) const PUSHES: usize = 5000;
 const PHONES: usize = 8;
-const BODY_BYTES: usize = 1024;
+pub(crate) const BODY_BYTES: usize = 1024;
 const SENDS_AT_ONCE: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(300);
 
@@ -78,14 +78,17 @@ async fn fill(cloud: &Cloud, phones: &[Phone]) -> anyhow::Result<()> {
         };
         rows.push(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?);
     }
-    let messages = (0..PUSHES).map(|number| {
-        let chance = (number as u64).to_be_bytes();
-        let wishes = Wishes { ttl: Ttl::from_seconds(86_400), urgency: Urgency::Normal, topic: None };
-        let body = Body::from_bytes(&[0; BODY_BYTES]);
-        PushMessage::new(chance, &rows[number % PHONES], wishes, body, Utc::now())
-    });
+    let messages = (0..PUSHES).map(|number| message(number, &rows[number % PHONES]));
     stream::iter(messages.map(Ok))
         .try_for_each_concurrent(SENDS_AT_ONCE, |message| queue.send(message))
         .await
         .map_err(anyhow::Error::from)
+}
+
+/// A push as the function queues it.
+#[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
+pub(crate) fn message(number: usize, row: &Registration) -> PushMessage {
+    let chance = (number as u64).to_be_bytes();
+    let wishes = Wishes { ttl: Ttl::from_seconds(86_400), urgency: Urgency::Normal, topic: None };
+    PushMessage::new(chance, row, wishes, Body::from_bytes(&[0; BODY_BYTES]), Utc::now())
 }

@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use crate::Calls;
 use crate::ingress::{Cold, REQUESTS, Warm};
-use crate::prices::{self, Item};
+use crate::mailbox::{DRAINED, SINGLES, Stored, TRIES_SECONDS};
+use crate::prices::{self, Item, Waiting};
 use crate::relay::{PUSHES, Relay};
+
+/// Bodies that wait, as README.md has them.
+const WAITING_BODIES_BYTES: [usize; 3] = [400, 1024, 4096];
 
 pub(crate) struct Report {
     pub(crate) function: PathBuf,
     pub(crate) cold: Cold,
     pub(crate) warm: Warm,
     pub(crate) relay: Relay,
+    pub(crate) stored: Stored,
 }
 
 struct Aim {
@@ -25,13 +30,15 @@ struct Aim {
 }
 
 impl Report {
-    fn aims(&self) -> [Aim; 6] {
+    fn aims(&self) -> [Aim; 8] {
         let calls = |kind: usize| per(&self.warm.kinds[kind].calls, REQUESTS);
         let aim = |what, measured, at_most, counted| Aim { what, measured, at_most, counted };
         [
             aim("calls per accepted push, function", calls(0), 2.0, true),
             aim("calls per forgery, function", calls(2), 0.0, true),
             aim("calls per delivered push, relay under load", per(&self.relay.calls, PUSHES), 0.25, true),
+            aim("calls per kept push, relay", per(&self.stored.kept, SINGLES), 3.0, true),
+            aim("calls per push drained of 100, relay", per(&self.stored.drained, DRAINED), 0.25, true),
             aim("size, MB", self.cold.size_mb, 5.0, true),
             aim("cold start, exec to first poll, median, ms", millis(self.cold.median), 3.0, false),
             aim("memory, peak, MiB", self.warm.memory_peak_mib, 10.0, false),
@@ -85,6 +92,25 @@ impl fmt::Display for Report {
         writeln!(f, "Calls: {}. Memory: {:.0} MiB.", list(&self.relay.calls), self.relay.memory_peak_mib)?;
         let shares = self.relay.cpu.iter().map(|(who, cpu)| format!("{who} {:.0} %", cpu / seconds * 100.0));
         writeln!(f, "CPU of one core: {}.", shares.collect::<Vec<_>>().join(", "))?;
+        self.write_stored(f)?;
+        self.write_costs(f)
+    }
+}
+
+impl Report {
+    fn write_stored(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stored { kept, drained, tries, tried, .. } = &self.stored;
+        writeln!(
+            f,
+            "\n## A push that waits\n\n| for a phone that is away | calls each | |\n| --- | --- | --- |"
+        )?;
+        writeln!(f, "| kept, one by one | {:.2} | {} |", per(kept, SINGLES), list(kept))?;
+        writeln!(f, "| drained, {DRAINED} at a time | {:.2} | {} |", per(drained, DRAINED), list(drained))?;
+        let what = format!("the phone is tried, {tries} times in {TRIES_SECONDS} s and a moment");
+        writeln!(f, "| {what} | {:.2} | {} |", per(tried, *tries), list(tried))
+    }
+
+    fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let accepted = &self.warm.kinds[0].calls;
         let items = prices::per_million(accepted, REQUESTS, &self.relay.calls, PUSHES);
         let total = items.iter().map(|item| item.dollars).sum();
@@ -95,6 +121,19 @@ impl fmt::Display for Report {
         let total = Item { what: "**in all, behind a Function URL**", dollars: total };
         for Item { what, dollars } in items.iter().chain([&total]) {
             writeln!(f, "| {what} | {dollars:.4} |")?;
+        }
+        writeln!(
+            f,
+            "\n| per million that wait, in addition | item, bytes | kept | drained | in all | tried once, a page waiting |\n\
+             | --- | --- | --- | --- | --- | --- |"
+        )?;
+        for body_bytes in WAITING_BODIES_BYTES {
+            let Waiting { bytes, kept, drained, tried } = prices::waiting(&self.stored, body_bytes);
+            let all = kept + drained;
+            writeln!(
+                f,
+                "| bodies of {body_bytes} bytes | {bytes} | {kept:.4} | {drained:.4} | **{all:.4}** | {tried:.4} |"
+            )?;
         }
         writeln!(f, "\n| beside that | USD |\n| --- | --- |")?;
         for Item { what, dollars } in prices::others() {

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws::{RegistrationsTable, RelayLease};
 use e2e::{
-    Answer, ENDPOINT_SECRET, Emulator, Function, Kind, Load, Phone, Proxy, Queues, Upwire, UpwireBuilder,
-    Ways, XmppServer, eventually, http,
+    Answer, Component, ENDPOINT_SECRET, Emulator, Function, Kind, Load, Phone, Proxy, Queues, Upwire,
+    UpwireBuilder, Ways, XmppServer, eventually, http,
 };
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ const VISIBILITY: Duration = Duration::from_secs(5);
 const RECEIVES_MAX: u32 = 1000;
 
 /// Tests under load that run at a time: the emulator and the function have two cores between them.
-static UNDER_LOAD: Semaphore = Semaphore::const_new(2);
+pub(crate) static UNDER_LOAD: Semaphore = Semaphore::const_new(2);
 
 /// What runs on AWS, the way there, and what runs beside the XMPP server.
 pub(crate) struct Cloud {
@@ -40,8 +41,7 @@ impl Cloud {
         let emulator = Emulator::shared_stage().await;
         let (queues, table) = (emulator.queue(VISIBILITY, RECEIVES_MAX).await, emulator.table().await);
         let mailbox = emulator.mailbox_table().await;
-        let ways = async || Ways::to(&emulator.endpoint, &emulator.endpoint).await;
-        let (ingress_ways, relay_ways) = (ways().await, ways().await);
+        let (ingress_ways, relay_ways) = (ways(emulator).await, ways(emulator).await);
         let mut variables = ingress_ways.variables();
         variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
         variables.insert("UPWIRE_QUEUE_URL", queues.url.clone());
@@ -52,22 +52,44 @@ impl Cloud {
     }
 
     pub(crate) fn relay_on(&self, server: &XmppServer) -> UpwireBuilder {
-        Upwire::relay_on(server)
+        self.relay_by(&self.relay_ways, server, server.component())
+    }
+
+    /// A relay as a given component, by ways of its own.
+    pub(crate) fn relay_by(&self, ways: &Ways, server: &XmppServer, component: Component) -> UpwireBuilder {
+        Upwire::relay_as(server, component)
             .set("UPWIRE_PUBLIC_URL", &self.function.url)
             .set("UPWIRE_QUEUE_URL", &self.queues.url)
             .set("UPWIRE_REGISTRATIONS_TABLE", &self.table)
             .set("UPWIRE_MAILBOX_TABLE", &self.mailbox)
             .set("UPWIRE_ACK_TIMEOUT", 5)
-            .set_all(self.relay_ways.variables())
+            .set_all(ways.variables())
     }
 
-    async fn queue_empties(&self) {
+    /// The lease of its relays.
+    pub(crate) fn lease(&self) -> RelayLease {
+        RegistrationsTable::new(&self.emulator.config(), &self.table).lease()
+    }
+
+    pub(crate) async fn mailbox_empties(&self) {
+        let count = json!({"TableName": self.mailbox, "Select": "COUNT"});
+        let waiting =
+            async || self.emulator.call("DynamoDB_20120810.Scan", count.clone()).await["Count"].clone();
+        eventually(SOON, "the mailbox is empty", async || waiting().await == 0).await;
+    }
+
+    pub(crate) async fn queue_empties(&self) {
         eventually(SOON, "the queue is empty", async || self.emulator.depth(&self.queues.url).await == 0)
             .await;
     }
 }
 
-async fn phones(server: &XmppServer, relay: &Upwire) -> (Vec<Phone>, Vec<String>) {
+/// Ways of one more process to AWS.
+pub(crate) async fn ways(emulator: &Emulator) -> Ways {
+    Ways::to(&emulator.endpoint, &emulator.endpoint).await
+}
+
+pub(crate) async fn phones(server: &XmppServer, relay: &Upwire) -> (Vec<Phone>, Vec<String>) {
     let phones =
         join_all((0..3).map(async |_| Phone::connect(server, &server.user().await, "phone").await)).await;
     let endpoints = join_all(phones.iter().map(|phone| phone.endpoint(&relay.component.jid, "app"))).await;

@@ -2,6 +2,7 @@
 //! of that what turns HTTP into the events of a Function URL.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ const ENVIRONMENTS: &str = "4";
 pub struct Function {
     /// Where senders reach it: `http://127.0.0.1:…`.
     pub url: String,
+    command: Command,
+    log: PathBuf,
     process: Tether,
 }
 
@@ -30,16 +33,33 @@ impl Function {
         command.arg("--binary").arg(binary);
         command.args(["--port", &port.to_string(), "--environments", ENVIRONMENTS]);
         command.envs(variables);
-        let mut process = Tether::start(&command, &folder("function").join("log"));
-        let url = format!("http://127.0.0.1:{port}");
+        let log = folder("function").join("log");
+        let process = Tether::start(&command, &log);
+        let mut function = Self { url: format!("http://127.0.0.1:{port}"), command, log, process };
+        function.answers().await;
+        function
+    }
+
+    async fn answers(&mut self) {
+        let (process, url) = (&mut self.process, &self.url);
         let (what, client) = (format!("{process:?} answers"), http::client());
         eventually(START_DEADLINE, &what, async || {
             process.assert_running();
-            let response = http::try_send(&client, "GET", &url, &[], "").await;
+            let response = http::try_send(&client, "GET", url, &[], "").await;
             response.is_ok_and(|response| response.status == 404)
         })
         .await;
-        Self { url, process }
+    }
+
+    /// SIGKILL, whatever it was about to answer; returns when it is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it after `kill`, on the same port.
+    pub async fn start_again(&mut self) {
+        self.process = Tether::start(&self.command, &self.log);
+        self.answers().await;
     }
 
     /// What it has logged so far.

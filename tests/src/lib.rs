@@ -14,9 +14,12 @@
 //! # }
 //! ```
 
+pub mod bench;
 mod certificate;
+pub mod chaos;
 mod ejabberd;
 mod emulator;
+mod fault_proxy;
 mod function;
 pub mod http;
 mod line;
@@ -36,6 +39,7 @@ mod xmpp_server;
 
 pub use certificate::{Authority, Certificate};
 pub use emulator::{Emulator, EmulatorKind, Queues};
+pub use fault_proxy::FaultProxy;
 pub use function::Function;
 pub use load::{Ledger, Load};
 pub use phone::{Answer, Phone, Push, Registered, UNIFIED_PUSH, hashed};

@@ -1,5 +1,6 @@
 //! A distributor as the tests hold it: registers, collects pushes, answers them as it is told.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -87,16 +88,27 @@ pub struct Phone {
 impl Phone {
     /// Logs in; returns once the session is bound.
     pub async fn connect(server: &XmppServer, user: &User, resource: &str) -> Self {
+        Self::connect_to_answer(server, user, resource, Answer::Result).await
+    }
+
+    /// The same, and from the first moment it answers pushes so.
+    pub async fn connect_to_answer(server: &XmppServer, user: &User, resource: &str, answer: Answer) -> Self {
+        let phone = Self::start(server.c2s_port, user, resource);
+        phone.set_answer(answer);
+        phone.wait_for(ANSWER_DEADLINE, "the session is bound", |inbox| inbox.bound > 0).await;
+        phone
+    }
+
+    /// Begins to log in by way of this port, and goes on until it can: the server may be down.
+    pub fn start(port: u16, user: &User, resource: &str) -> Self {
         let jid = user.jid.with_resource_str(resource).expect("a resource");
-        let line = Line::to_port(server.c2s_port);
+        let line = Line::to_port(port);
         let inbox = watch::Sender::new(Inbox::default());
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let (password, later) = (user.password.clone(), commands.downgrade());
         let session = Session::new(jid.clone(), password, line.clone(), inbox.clone(), later);
         let session = tokio::spawn(session.run(received));
-        let phone = Self { jid, line, inbox, commands, session, read: AtomicUsize::new(0) };
-        phone.wait_for(ANSWER_DEADLINE, "the session is bound", |inbox| inbox.bound > 0).await;
-        phone
+        Self { jid, line, inbox, commands, session, read: AtomicUsize::new(0) }
     }
 
     /// The full JID that it asked for and got.
@@ -122,14 +134,36 @@ impl Phone {
         application: &str,
         instance: &str,
     ) -> Result<Registered, StanzaError> {
-        let register = Element::builder("register", UNIFIED_PUSH)
-            .attr("application".try_into().expect("a name"), application)
-            .attr("instance".try_into().expect("a name"), instance)
-            .build();
-        match self.request(component, IqRequest::Set(register)).await {
-            IqResponse::Error(error) => Err(error),
-            IqResponse::Result(payload) => Ok(Registered::parse(&payload.expect("a payload"))),
-        }
+        Registered::read(self.request(component, register(application, instance)).await)
+    }
+
+    /// The same where the server may be down, or the push server: `None` where no answer comes.
+    pub fn try_register(
+        &self,
+        component: &BareJid,
+        application: &str,
+        instance: &str,
+        deadline: Duration,
+    ) -> impl Future<Output = Option<Result<Registered, StanzaError>>> + use<> {
+        let answer = self.try_request(component, register(application, instance), deadline);
+        async move { answer.await.map(Registered::read) }
+    }
+
+    /// Sends an IQ with any payload: `None` where no answer comes.
+    pub fn try_request(
+        &self,
+        to: &BareJid,
+        request: IqRequest,
+        deadline: Duration,
+    ) -> impl Future<Output = Option<IqResponse>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Request(Jid::from(to.clone()), request, reply);
+        let commands = self.commands.clone();
+        let asked = async move {
+            commands.send(command).await.ok()?;
+            answer.await.ok()
+        };
+        async move { timeout(deadline, asked).await.ok().flatten() }
     }
 
     /// Registers an application of this name, which must succeed, and returns its endpoint.
@@ -158,7 +192,12 @@ impl Phone {
 
     /// From now on, answers pushes so.
     pub fn set_answer(&self, answer: Answer) {
-        self.inbox.send_modify(|inbox| inbox.answer = answer);
+        self.answer_by(move |_| answer.clone());
+    }
+
+    /// From now on, is asked what to say to each push, once it is among `pushes`.
+    pub fn answer_by(&self, decide: impl Fn(&Push) -> Answer + Send + Sync + 'static) {
+        self.inbox.send_modify(|inbox| inbox.answer = Arc::new(decide));
     }
 
     /// Answers one push that got none: late, or again, or in another's place.
@@ -193,6 +232,13 @@ impl Phone {
         self.inbox.borrow().bound
     }
 
+    /// Waits until more sessions were bound than so many, and returns how many.
+    pub async fn bound_after(&self, count: usize) -> usize {
+        let mut inbox = self.inbox.subscribe();
+        let bound = inbox.wait_for(|inbox| inbox.bound > count).await;
+        bound.expect("the phone holds the sender").bound
+    }
+
     /// How many times a session was resumed.
     pub fn sessions_resumed(&self) -> usize {
         self.inbox.borrow().resumed
@@ -207,17 +253,31 @@ impl Phone {
     pub async fn reconnect(&self) {
         let sessions = |inbox: &Inbox| inbox.bound + inbox.resumed;
         let before = sessions(&self.inbox.borrow());
-        self.line.mend();
+        self.mend();
         self.wait_for(ANSWER_DEADLINE, "it is online again", |inbox| sessions(inbox) > before).await;
     }
 
+    /// The same, and does not wait.
+    pub fn mend(&self) {
+        self.line.mend();
+    }
+
     /// Closes the stream cleanly; returns when that is done.
-    pub async fn disconnect(mut self) {
-        self.command(Command::End).await;
-        match timeout(ANSWER_DEADLINE, &mut self.session).await {
-            Ok(ended) => ended.expect("the session's task ends well"),
-            Err(_) => panic!("not within {ANSWER_DEADLINE:?}: {} disconnects", self.jid),
-        }
+    pub async fn disconnect(self) {
+        let jid = self.jid.clone();
+        let ended = self.leave(ANSWER_DEADLINE).await;
+        assert!(ended, "not within {ANSWER_DEADLINE:?}: {jid} disconnects");
+    }
+
+    /// The same where the server may be down; past the deadline, drops the connection and says `false`.
+    pub async fn leave(mut self, deadline: Duration) -> bool {
+        let (commands, session) = (&self.commands, &mut self.session);
+        let leaving = timeout(deadline, async {
+            // An error says that the session ended already.
+            drop(commands.send(Command::End).await);
+            session.await
+        });
+        leaving.await.map(|ended| ended.expect("the session's task ends well")).is_ok()
     }
 
     async fn command(&self, command: Command) {
@@ -237,7 +297,22 @@ impl Drop for Phone {
     }
 }
 
+fn register(application: &str, instance: &str) -> IqRequest {
+    let register = Element::builder("register", UNIFIED_PUSH)
+        .attr("application".try_into().expect("a name"), application)
+        .attr("instance".try_into().expect("a name"), instance)
+        .build();
+    IqRequest::Set(register)
+}
+
 impl Registered {
+    fn read(response: IqResponse) -> Result<Self, StanzaError> {
+        match response {
+            IqResponse::Error(error) => Err(error),
+            IqResponse::Result(payload) => Ok(Self::parse(&payload.expect("a payload"))),
+        }
+    }
+
     fn parse(payload: &Element) -> Self {
         assert!(payload.is("registered", UNIFIED_PUSH), "not a registration: {payload:?}");
         let attribute = |name| payload.attr(name).expect("endpoint and expiration");

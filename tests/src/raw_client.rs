@@ -24,8 +24,15 @@ pub struct RawClient {
 }
 
 impl RawClient {
-    /// Logs in with SASL PLAIN and binds the resource.
+    /// Logs in and binds the resource.
     pub async fn connect(server: &XmppServer, user: &User, resource: &str) -> Self {
+        let mut client = Self::log_in(server, user, resource).await;
+        client.bind().await;
+        client
+    }
+
+    /// Logs in with SASL PLAIN. Until `bind`, nobody can reach it.
+    pub async fn log_in(server: &XmppServer, user: &User, resource: &str) -> Self {
         let jid = user.jid.with_resource_str(resource).expect("a resource");
         let stream = TcpStream::connect(("127.0.0.1", server.c2s_port)).await.expect("the server");
         let mut client = Self { jid, stream, unread: Vec::new() };
@@ -34,12 +41,17 @@ impl RawClient {
         let auth = format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>");
         client.say(&auth, "<success").await;
         client.say(OPEN, "</stream:features>").await;
+        client
+    }
+
+    /// Binds the resource.
+    pub async fn bind(&mut self) {
         let bind = format!(
             "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
-             <resource>{resource}</resource></bind></iq>"
+             <resource>{}</resource></bind></iq>",
+            self.jid.resource()
         );
-        client.say(&bind, "</iq>").await;
-        client
+        self.say(&bind, "</iq>").await;
     }
 
     /// The full JID.
@@ -92,11 +104,9 @@ impl RawClient {
         timeout(deadline, read).await.is_ok()
     }
 
-    /// The connection after the login, for a client that reads in a way of its own. Nothing may have
-    /// come since the last `read_until`.
-    pub fn into_stream(self) -> TcpStream {
-        assert!(self.unread.is_empty(), "unread: {}", String::from_utf8_lossy(&self.unread));
-        self.stream
+    /// The connection, for a client that reads in a way of its own, and what was read and not taken.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.unread)
     }
 
     async fn say(&mut self, xml: &str, answer: &str) {

@@ -1,6 +1,7 @@
 //! Runs the real `upwire serve`, or `upwire relay`, beside an XMPP server.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -56,7 +57,12 @@ impl Upwire {
     /// An `upwire relay` as a fresh component of this server. It lacks what leads to AWS, and the table and queue
     /// there: see `set_all`.
     pub fn relay_on(server: &XmppServer) -> UpwireBuilder {
-        UpwireBuilder::new("relay", server, server.component())
+        Self::relay_as(server, server.component())
+    }
+
+    /// The same, as a given component.
+    pub fn relay_as(server: &XmppServer, component: Component) -> UpwireBuilder {
+        UpwireBuilder::new("relay", server, component)
             .set("UPWIRE_PUBLIC_URL", "https://push.example.com")
             .set("UPWIRE_SECRET", ENDPOINT_SECRET)
             // The machine of the test may have a role of its own.
@@ -65,13 +71,28 @@ impl Upwire {
 
     /// Waits until `/readyz` says 200: the component is connected.
     pub async fn ready(&mut self) {
+        self.takes_over(READY_DEADLINE).await;
+    }
+
+    /// Waits until a relay stands by: it is ready, and another one is active.
+    pub async fn stands_by(&mut self) {
+        self.readiness(EVENT_DEADLINE, "ready to take over").await;
+    }
+
+    /// Waits until a relay that stood by is connected.
+    pub async fn takes_over(&mut self, deadline: Duration) {
+        self.readiness(deadline, "ready\n").await;
+    }
+
+    /// Waits until `/readyz` says 200 in words that begin so.
+    async fn readiness(&mut self, deadline: Duration, words: &str) {
         let url = format!("{}/readyz", self.admin_url);
-        let what = format!("{:?} is ready", self.process);
+        let what = format!("{:?} is {}", self.process, words.trim_end());
         let (client, process) = (http::client(), &mut self.process);
-        eventually(READY_DEADLINE, &what, async || {
+        eventually(deadline, &what, async || {
             process.assert_running();
             let response = http::try_send(&client, "GET", &url, &[], "").await;
-            response.is_ok_and(|response| response.status == 200)
+            response.is_ok_and(|response| response.status == 200 && response.text().starts_with(words))
         })
         .await;
     }
@@ -124,6 +145,11 @@ impl Upwire {
         .await
     }
 
+    /// Panics with the end of its log if it has ended.
+    pub fn assert_running(&mut self) {
+        self.process.assert_running();
+    }
+
     /// The log so far, of all runs.
     pub fn log(&self) -> String {
         self.process.log()
@@ -154,6 +180,16 @@ impl Upwire {
         self.process.interrupt();
     }
 
+    /// Stops its clock: its connections stay up, and it does nothing.
+    pub fn pause(&mut self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on after `pause`.
+    pub fn unpause(&mut self) {
+        self.process.unpause();
+    }
+
     /// Waits for it to end by itself.
     pub async fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         self.process.wait(deadline).await
@@ -163,6 +199,12 @@ impl Upwire {
     pub fn start_again(&mut self) {
         assert!(self.process.exited().is_some(), "{:?} runs still", self.process);
         self.process = Tether::start(&self.command, &self.folder.join("log"));
+    }
+}
+
+impl fmt::Debug for Upwire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.process.fmt(f)
     }
 }
 

@@ -30,11 +30,16 @@ pub(super) struct Cloud {
 }
 
 impl Cloud {
-    /// The queue, opened anew for each relay: the one before has closed it.
+    /// The queue, opened anew for each relay, however long it takes: the one before has closed it.
     pub(super) async fn queue(&mut self) -> anyhow::Result<Queue> {
-        match self.queue.take() {
-            Some(queue) => Ok(queue),
-            None => open_queue(&self.config, &self.queue_url).await,
+        if let Some(queue) = self.queue.take() {
+            return Ok(queue);
+        }
+        loop {
+            match patiently(|| Queue::open(&self.config, &self.queue_url)).await {
+                Err(error) if error.cause == Cause::Unavailable => {}
+                opened => return opened.map_err(|error| refusal(error, QUEUE_URL)),
+            }
         }
     }
 }

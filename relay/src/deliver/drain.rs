@@ -1,12 +1,14 @@
 //! What waits: pushes given to the mailbox, and mailboxes read when their recipients may be there.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use metrics::counter;
 use push::MessageId;
 use tokio::time::Instant;
 use tokio_xmpp::jid::FullJid;
 
-use super::{Dispatcher, Outcome};
+use super::{Dispatcher, Outcome, name};
 use crate::{
     clock,
     component::Outgoing,
@@ -26,7 +28,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     pub(super) fn admit(&mut self, push: Held<Receipt>) {
         let (recipient, id) = (push.message.recipient.clone(), push.message.id);
         // A copy of what is settled already, or of what the mailbox has.
-        if self.settled.contains(id) || self.pending.holds_from_mailbox(&recipient, id) {
+        if self.settled.contains(&name(&push.message)) || self.pending.holds_from_mailbox(&recipient, id) {
             return self.settle(Fate::Done(push));
         }
         if push.message.is_immediate() || self.reach.is_reading(&recipient) {
@@ -92,14 +94,14 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
         for message in pushes {
             let id = message.id;
             let push = Held { origin: Origin::Mailbox, message };
-            if self.settled.contains(id) {
+            if self.settled.contains(&name(&push.message)) {
                 // Settled while it was in the queue, and put into the mailbox by an earlier process.
                 self.settle(Fate::Done(push));
                 continue;
             }
-            if let Some(copy) = self.pending.take_from_line(&recipient, id)
-                && matches!(copy.origin, Origin::Queue { .. })
-            {
+            let in_line = self.pending.take_from_line(&recipient, id);
+            let copy = in_line.filter(|held| matches!(held.origin, Origin::Queue { .. }));
+            if let Some(copy) = copy.or_else(|| self.pending.is_in_mailbox(id)) {
                 // An earlier process put it into the mailbox, and did not come to delete it from the queue.
                 self.settle(Fate::Done(copy));
             }
@@ -252,14 +254,18 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                     self.delivered(push);
                     self.read_on(&jid);
                 } else if waits {
-                    self.settled.note(id);
+                    self.settled.note((jid.to_bare(), id));
                     self.settle_if_room(Fate::Late(jid.to_bare(), id));
                 }
                 self.has_answered(&jid);
             }
             Outcome::Revoke => {
                 if waits {
-                    self.settle_if_room(Fate::LateRevoke(jid.to_bare(), id));
+                    self.settle_if_room(Fate::LateRevoke(
+                        jid.to_bare(),
+                        id,
+                        Arc::clone(&self.late_revocations),
+                    ));
                 }
             }
         }

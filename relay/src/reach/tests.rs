@@ -137,5 +137,5 @@ fn what_is_known_is_bounded_and_the_older_half_is_forgotten_first() {
 fn ids_of_late_are_bounded() {
     let mut lately = Lately::new(2);
     [1, 1, 2, 3].into_iter().for_each(|id| lately.note(id));
-    assert!(!lately.contains(1) && lately.contains(2) && lately.contains(3));
+    assert!(!lately.contains(&1) && lately.contains(&2) && lately.contains(&3));
 }

@@ -2,6 +2,7 @@
 //! told.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -33,14 +34,14 @@ pub(super) enum Command {
 /// What has happened to a phone, and how it answers.
 pub(super) struct Inbox {
     pub(super) pushes: Vec<Push>,
-    pub(super) answer: Answer,
+    pub(super) answer: Arc<dyn Fn(&Push) -> Answer + Send + Sync>,
     pub(super) bound: usize,
     pub(super) resumed: usize,
 }
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { pushes: Vec::new(), answer: Answer::Result, bound: 0, resumed: 0 }
+        Self { pushes: Vec::new(), answer: Arc::new(|_| Answer::Result), bound: 0, resumed: 0 }
     }
 }
 
@@ -91,12 +92,17 @@ impl Session {
         match command {
             Command::Send(stanza) => self.send(*stanza).await,
             Command::Request(to, request, reply) => {
-                let answer = self.client.send_iq(Some(to), request).await;
-                tokio::spawn(async move {
-                    if let Ok(answer) = answer.await {
-                        drop(reply.send(answer));
+                tokio::select! {
+                    answer = self.client.send_iq(Some(to), request) => {
+                        tokio::spawn(async move {
+                            if let Ok(answer) = answer.await {
+                                drop(reply.send(answer));
+                            }
+                        });
                     }
-                });
+                    // A client that cannot come back takes only so many.
+                    () = self.line.lost() => self.client = client(&self.jid, &self.password, &self.line),
+                }
             }
             Command::Greet(component) => {
                 self.send(greeting(&component)).await;
@@ -147,9 +153,9 @@ impl Session {
             instance: attribute("instance"),
             body: STANDARD.decode(payload.text()).expect("the body of a push is base64"),
         };
-        self.inbox.send_modify(|inbox| inbox.pushes.push(push));
-        let answer = self.inbox.borrow().answer.clone();
-        match answer {
+        self.inbox.send_modify(|inbox| inbox.pushes.push(push.clone()));
+        let decide = Arc::clone(&self.inbox.borrow().answer);
+        match decide(&push) {
             Answer::DelayedBy(delay) => self.reply_later(delay, from, id),
             answer => {
                 if let Some(reply) = reply(from, id, answer) {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::journal::{BODY_BYTES, Journal, TAG_BYTES};
+use super::journal::{BODY_BYTES, Journal, TAG_BYTES};
 
 /// A sender that was refused waits so long before it goes on.
 const REFUSED_DELAY: Duration = Duration::from_millis(10);
@@ -20,14 +20,17 @@ const CREATED: u16 = 201;
 
 /// A request, complete but for the first bytes of its body.
 #[derive(Clone)]
-pub(crate) struct Request {
+pub struct Request {
     authority: String,
     bytes: Vec<u8>,
 }
 
 impl Request {
     /// To this endpoint.
-    pub(crate) fn new(endpoint: &str) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// That is no URL of plain HTTP.
+    pub fn new(endpoint: &str) -> anyhow::Result<Self> {
         let rest = endpoint.strip_prefix("http://").with_context(|| format!("not http: {endpoint}"))?;
         let (authority, path) = rest.split_once('/').with_context(|| format!("no path: {endpoint}"))?;
         let head = format!(
@@ -49,29 +52,31 @@ impl Request {
 }
 
 /// One sender of many.
-pub(crate) struct Sender {
-    /// Served in turn; all of one server.
-    pub(crate) requests: Vec<Request>,
-    /// Which of them comes first.
-    pub(crate) first: usize,
+pub struct Sender {
+    /// Served in turn, by all senders together; all of one server.
+    pub requests: Vec<Request>,
     /// Set: the next push waits for the arrival of the last.
-    pub(crate) waits_for_arrival: bool,
-    pub(crate) journal: Rc<Journal>,
-    pub(crate) stop: Rc<Cell<bool>>,
+    pub waits_for_arrival: bool,
+    /// Where each push is noted.
+    pub journal: Rc<Journal>,
+    /// Pushes that all senders together may still post.
+    pub left: Rc<Cell<usize>>,
 }
 
 impl Sender {
-    /// Posts one push after the other until it is stopped.
-    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+    /// Posts one push after the other until none is left.
+    ///
+    /// # Errors
+    /// The push server does not take connections.
+    pub async fn run(mut self) -> anyhow::Result<()> {
         let authority = self.requests[0].authority.clone();
         let arrival = self.waits_for_arrival.then(|| Rc::new(Notify::new()));
         let mut connection = Connection::open(&authority).await?;
-        let mut next = self.first;
-        while !self.stop.get() {
-            let place = next % self.requests.len();
-            let request = &mut self.requests[place];
-            next += 1;
+        while let Some(left) = self.left.get().checked_sub(1) {
+            self.left.set(left);
             let (number, tag) = self.journal.posted(arrival.clone());
+            let place = number % self.requests.len();
+            let request = &mut self.requests[place];
             request.tag().copy_from_slice(&tag);
             match connection.exchange(&request.bytes).await {
                 Ok(CREATED) => {

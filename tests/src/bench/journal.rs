@@ -9,15 +9,15 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::sync::Notify;
 
 /// A push's size, in bytes: the usual one.
-pub(crate) const BODY_BYTES: usize = 1024;
+pub const BODY_BYTES: usize = 1024;
 /// The first bytes of a body name its run and its place in it; a multiple of three, so that they are
 /// base64 of their own.
-pub(crate) const TAG_BYTES: usize = 12;
+pub const TAG_BYTES: usize = 12;
 const TAG_BASE64_BYTES: usize = TAG_BYTES / 3 * 4;
 const RUN_BYTES: usize = 4;
 
 /// The first bytes of a body.
-pub(crate) type Tag = [u8; TAG_BYTES];
+pub type Tag = [u8; TAG_BYTES];
 
 struct Entry {
     posted: Instant,
@@ -29,7 +29,7 @@ struct Entry {
 
 /// One run at a time; everything happens in one thread.
 #[derive(Default)]
-pub(crate) struct Journal {
+pub struct Journal {
     run: Cell<u32>,
     entries: RefCell<Vec<Entry>>,
     errors: Cell<u64>,
@@ -39,28 +39,28 @@ pub(crate) struct Journal {
 }
 
 /// What a run came to.
-pub(crate) struct Account {
+pub struct Account {
     /// Arrivals within the window.
-    pub(crate) delivered: usize,
+    pub delivered: usize,
     /// Answers 201 within the window.
-    pub(crate) accepted: usize,
+    pub accepted: usize,
     /// Accepted and not yet arrived when the window ended.
-    pub(crate) backlog: usize,
+    pub backlog: usize,
     /// Accepted and never arrived.
-    pub(crate) lost: usize,
+    pub lost: usize,
     /// Requests with another answer than 201, or none.
-    pub(crate) errors: u64,
+    pub errors: u64,
     /// Arrivals of what had arrived before.
-    pub(crate) duplicates: u64,
+    pub duplicates: u64,
     /// From POST to the phone, of what was posted within the window; sorted.
-    pub(crate) to_client: Vec<Duration>,
+    pub to_client: Vec<Duration>,
     /// From POST to 201, of what was posted within the window; sorted.
-    pub(crate) to_answer: Vec<Duration>,
+    pub to_answer: Vec<Duration>,
 }
 
 impl Journal {
     /// Forgets the last run.
-    pub(crate) fn begin(&self) {
+    pub fn begin(&self) {
         self.run.set(self.run.get() + 1);
         self.entries.borrow_mut().clear();
         self.errors.set(0);
@@ -69,7 +69,7 @@ impl Journal {
     }
 
     /// Notes that a push goes out now, and names it.
-    pub(crate) fn posted(&self, sender: Option<Rc<Notify>>) -> (usize, Tag) {
+    pub fn posted(&self, sender: Option<Rc<Notify>>) -> (usize, Tag) {
         let mut entries = self.entries.borrow_mut();
         let number = entries.len();
         entries.push(Entry { posted: Instant::now(), answered: None, arrived: None, sender });
@@ -80,20 +80,20 @@ impl Journal {
     }
 
     /// Notes a 201.
-    pub(crate) fn accepted(&self, number: usize) {
+    pub fn accepted(&self, number: usize) {
         if let Some(entry) = self.entries.borrow_mut().get_mut(number) {
             entry.answered = Some(Instant::now());
         }
     }
 
     /// Notes any other outcome.
-    pub(crate) fn refused(&self, what: &str) {
+    pub fn refused(&self, what: &str) {
         self.errors.set(self.errors.get() + 1);
         self.complaint.borrow_mut().get_or_insert_with(|| what.to_owned());
     }
 
     /// Notes that a phone got the body that begins with this base64.
-    pub(crate) fn arrived(&self, base64: &[u8], now: Instant) {
+    pub fn arrived(&self, base64: &[u8], now: Instant) {
         let mut tag = [0; TAG_BYTES];
         let tag_base64 = base64.get(..TAG_BASE64_BYTES).unwrap_or_default();
         let decoded = STANDARD.decode_slice(tag_base64, &mut tag).is_ok();
@@ -114,18 +114,18 @@ impl Journal {
     }
 
     /// Accepted and not yet arrived.
-    pub(crate) fn under_way(&self) -> usize {
+    pub fn under_way(&self) -> usize {
         let waits = |entry: &&Entry| entry.answered.is_some() && entry.arrived.is_none();
         self.entries.borrow().iter().filter(waits).count()
     }
 
     /// The first refusal of the run.
-    pub(crate) fn complaint(&self) -> Option<String> {
+    pub fn complaint(&self) -> Option<String> {
         self.complaint.borrow().clone()
     }
 
     /// What the run came to within `begin..end`.
-    pub(crate) fn account(&self, begin: Instant, end: Instant) -> Account {
+    pub fn account(&self, begin: Instant, end: Instant) -> Account {
         let entries = self.entries.borrow();
         let within = |moment: Option<Instant>| moment.is_some_and(|at| (begin..end).contains(&at));
         let count = |test: &dyn Fn(&Entry) -> bool| entries.iter().filter(|entry| test(entry)).count();

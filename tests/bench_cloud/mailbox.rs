@@ -1,0 +1,150 @@
+//! The mailbox: with how many calls a push for a phone that is away is kept, tried and handed out.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use aws::{QueueSender, RegistrationsTable};
+use chrono::{TimeDelta, Utc};
+use e2e::{Phone, Upwire, XmppServer, eventually, hashed};
+use push::ports::{QueueWriter, Registrations, Renewal};
+use push::{Registration, Target};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::relay::{BODY_BYTES, message};
+use crate::{Calls, Cloud};
+
+/// Pushes that are kept one by one.
+pub(crate) const SINGLES: usize = 20;
+/// What waits when the phone comes back.
+pub(crate) const DRAINED: usize = 100;
+/// For so long after the last push, tries are counted: whoever has failed is tried again after 2, 4 and 8 s.
+pub(crate) const TRIES_SECONDS: u64 = 15;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What was counted.
+pub(crate) struct Stored {
+    /// For all [`SINGLES`], without tries.
+    pub(crate) kept: Calls,
+    /// For all [`DRAINED`].
+    pub(crate) drained: Calls,
+    /// How often the phone was tried meanwhile, and with how many calls in all.
+    pub(crate) tries: usize,
+    pub(crate) tried: Calls,
+    /// What is in an item beside the body, in bytes.
+    pub(crate) overhead_bytes: usize,
+    /// The size of an entry of the index.
+    pub(crate) entry_bytes: usize,
+}
+
+/// Keeps pushes for a phone that has left, then has it come back.
+pub(crate) async fn stored(server: &XmppServer, cloud: &Cloud) -> anyhow::Result<Stored> {
+    let relay =
+        Upwire::relay_on(server).set_all(cloud.variables()).set("UPWIRE_LOG", "warn").start_ready().await;
+    let component = &relay.component.jid;
+    let user = server.user().await;
+    let phone = Phone::connect(server, &user, "phone").await;
+    phone.greet(component).await;
+    phone.endpoint(component, "app").await;
+    let row = row(cloud, &phone).await?;
+    phone.disconnect().await;
+
+    let before = cloud.ways.calls();
+    send(cloud, &row, 0..SINGLES, Some(&relay)).await?;
+    sleep(Duration::from_secs(TRIES_SECONDS)).await;
+    let (kept, tried) = parted(&cloud.calls_to_table_since(&before))?;
+    let tries = tried.get("GetItem").copied().unwrap_or_default();
+    ensure!(tries > 0, "the phone is never tried");
+    let item = item(cloud).await?;
+
+    send(cloud, &row, SINGLES..DRAINED, None).await?;
+    relay.metric_reaches("upwire_mailbox_kept_total", DRAINED as f64).await;
+    let phone = Phone::connect(server, &user, "phone").await;
+    let before = cloud.ways.calls();
+    phone.greet(component).await;
+    phone.wait_for_pushes(DRAINED, DEADLINE).await;
+    eventually(DEADLINE, "the mailbox is empty", async || waiting(cloud).await == 0).await;
+    let drained = cloud.calls_to_table_since(&before);
+    ensure!(phone.pushes().len() == DRAINED, "{} pushes came instead of {DRAINED}", phone.pushes().len());
+    Ok(Stored {
+        kept,
+        drained,
+        tries,
+        tried,
+        overhead_bytes: bytes(&item, &[]) - BODY_BYTES.div_ceil(3) * 4,
+        entry_bytes: bytes(&item, &["entry", "asked_at", "purge_at"]),
+    })
+}
+
+/// The calls that kept pushes, and those that tried their phone: a read of its registration and a look into its
+/// mailbox each, where a push that is kept takes these beside its write.
+fn parted(calls: &Calls) -> anyhow::Result<(Calls, Calls)> {
+    let kept = Calls::from(["GetItem", "PutItem", "Query"].map(|call| (call.to_owned(), SINGLES)));
+    let mut tried = calls.clone();
+    for (call, count) in &kept {
+        let rest = tried.get(call).and_then(|all| all.checked_sub(*count));
+        let rest = rest.with_context(|| format!("{SINGLES} pushes were kept with {calls:?}"))?;
+        tried.insert(call.clone(), rest);
+    }
+    tried.retain(|_, count| *count > 0);
+    ensure!(!tried.contains_key("PutItem"), "{SINGLES} pushes were written more than once: {calls:?}");
+    Ok((kept, tried))
+}
+
+/// Sends pushes to the queue, each only when the one before is kept if there is a relay to ask.
+async fn send(
+    cloud: &Cloud,
+    row: &Registration,
+    numbers: std::ops::Range<usize>,
+    relay: Option<&Upwire>,
+) -> anyhow::Result<()> {
+    let queue = QueueSender::new(&cloud.sqs.config(), &cloud.queue_url);
+    for number in numbers {
+        queue.send(message(number, row)).await?;
+        if let Some(relay) = relay {
+            relay.metric_reaches("upwire_mailbox_kept_total", (number + 1) as f64).await;
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
+async fn row(cloud: &Cloud, phone: &Phone) -> anyhow::Result<Registration> {
+    let table = RegistrationsTable::new(&cloud.dynamodb.config(), &cloud.table);
+    let target = Target {
+        recipient: phone.jid().clone(),
+        application: hashed("app").parse()?,
+        instance: hashed("1").parse()?,
+    };
+    Ok(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::WhereNeeded).await?)
+}
+
+async fn waiting(cloud: &Cloud) -> u64 {
+    let asked = json!({"TableName": cloud.mailbox, "Select": "COUNT"});
+    cloud.dynamodb.call("DynamoDB_20120810.Scan", asked).await["Count"].as_u64().unwrap_or_default()
+}
+
+/// One item of the mailbox, as the table has it.
+async fn item(cloud: &Cloud) -> anyhow::Result<Value> {
+    let asked = json!({"TableName": cloud.mailbox, "Limit": 1});
+    let found = cloud.dynamodb.call("DynamoDB_20120810.Scan", asked).await;
+    found["Items"].get(0).cloned().context("something waits")
+}
+
+/// The size of an item without these attributes, as DynamoDB counts it (developer guide, "Item sizes and formats").
+fn bytes(item: &Value, without: &[&str]) -> usize {
+    let attributes = item.as_object().into_iter().flatten();
+    let counted = attributes.filter(|(name, _)| !without.contains(&name.as_str()));
+    counted.map(|(name, value)| name.len() + value_bytes(value)).sum()
+}
+
+fn value_bytes(value: &Value) -> usize {
+    let text = |kind: &str| value[kind].as_str();
+    if let Some(number) = text("N") {
+        number.len().div_ceil(2) + 1
+    } else if let Some(base64) = text("B") {
+        base64.trim_end_matches('=').len() * 3 / 4
+    } else {
+        text("S").map_or(0, str::len)
+    }
+}

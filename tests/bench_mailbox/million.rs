@@ -1,0 +1,172 @@
+//! A mailbox that holds a million pushes for phones that stay away: what memory that takes, and what those who are
+//! there notice of it.
+
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use chrono::{DateTime, TimeDelta, Utc};
+use e2e::bench::{BODY_BYTES, Journal, LightPhone, Request};
+use e2e::machine::Process;
+use e2e::{Kind, Upwire, XmppServer};
+use embedded::Database;
+use futures::{StreamExt, TryStreamExt, stream};
+use push::message::Wishes;
+use push::ports::{Mailbox, Registrations, Renewal, Waiting};
+use push::{Application, Body, Instance, PushMessage, Registration, Target, Ttl, Urgency};
+use tokio::time::sleep;
+
+use crate::plan::{Case, Plan};
+use crate::stage::{self, SENDERS, median};
+
+/// What it is called where some is left out.
+pub(crate) const TITLE: &str = "waiting";
+/// More than share a commit.
+const WRITES_AT_ONCE: usize = 1024;
+/// As many as may wait of one registration by default.
+const MAILBOX_MAX: usize = 100;
+/// What is sent at once to a phone that has not answered anything yet, and comes back.
+const BOUNCED_EACH: usize = 4;
+const SWEEP_DEADLINE: Duration = Duration::from_secs(300);
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const BYTES_PER_MIB: f64 = 1_048_576.0;
+
+/// What was measured with so many waiting.
+pub(crate) struct Million {
+    pub(crate) kind: Kind,
+    pub(crate) waiting: usize,
+    /// The size of the database.
+    pub(crate) file_bytes: u64,
+    /// From its start until it is connected.
+    pub(crate) start: Duration,
+    /// Deliveries that failed meanwhile, to phones that are away.
+    pub(crate) failed: f64,
+    /// The most memory that it held, in bytes.
+    pub(crate) memory: f64,
+    /// From POST to the phone that is there, one push at a time.
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    /// Pushes per second to that phone.
+    pub(crate) per_second: f64,
+}
+
+/// With an empty mailbox and with a full one, through each server.
+pub(crate) async fn measure(
+    kinds: &[Kind],
+    plan: &Plan,
+    journal: &Rc<Journal>,
+) -> anyhow::Result<Vec<Million>> {
+    let folder = e2e::folder("mailbox");
+    let (empty, full) = (folder.join("empty.db"), folder.join("full.db"));
+    let crowd = plan.crowd;
+    let begin = Instant::now();
+    fill(&full, crowd).await?;
+    eprintln!("{} pushes wait, put there in {:.0} s", crowd.pushes(), begin.elapsed().as_secs_f64());
+    let mut found = Vec::new();
+    for &kind in kinds {
+        let server = XmppServer::start(kind).await;
+        for (file, waiting) in [(&empty, 0), (&full, crowd.pushes())] {
+            eprintln!("{kind:?}, {waiting} waiting …");
+            found.push(serve(&server, file, waiting, plan, journal).await?);
+        }
+    }
+    // Gigabytes.
+    fs::remove_dir_all(folder)?;
+    Ok(found)
+}
+
+async fn serve(
+    server: &XmppServer,
+    file: &Path,
+    waiting: usize,
+    plan: &Plan,
+    journal: &Rc<Journal>,
+) -> anyhow::Result<Million> {
+    let begin = Instant::now();
+    let upwire = Upwire::on(server)
+        .set("UPWIRE_DATABASE", file.display())
+        .set("UPWIRE_MAILBOX_MAX", MAILBOX_MAX)
+        .set("UPWIRE_LOG", "info");
+    let mut upwire = upwire.start_ready().await;
+    let start = begin.elapsed();
+    let mut phone = LightPhone::connect(server, &server.user().await).await;
+    let request = [Request::new(&phone.register(&upwire.component.jid).await?)?];
+    let phone = phone.answer_all(Rc::clone(journal));
+    if waiting > 0 {
+        sweeps(&upwire, plan.tried).await?;
+    }
+    let (mut p50, mut p99, mut per_second) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        journal.begin();
+        let begin = Instant::now();
+        stage::post(&request, plan.fresh, 1, true, journal).await?;
+        let times = journal.account(begin, Instant::now()).to_client;
+        p50.push(times[times.len() / 2].as_secs_f64());
+        p99.push(times[times.len() * 99 / 100].as_secs_f64());
+        journal.begin();
+        let begin = Instant::now();
+        stage::post(&request, plan.fresh, SENDERS, false, journal).await?;
+        stage::arrive(&upwire, waiting as f64, journal).await?;
+        per_second.push(plan.fresh as f64 / begin.elapsed().as_secs_f64());
+    }
+    let failed = upwire.metric("upwire_pushes_retried_total").await;
+    let process = Process { title: "upwire serve".to_owned(), pid: upwire.pid() };
+    let memory = process.memory_peak_mib()? * BYTES_PER_MIB;
+    phone.leave().await?;
+    upwire.terminate();
+    let stopped = upwire.wait_exit(STOP_DEADLINE).await;
+    ensure!(stopped.success(), "{stopped}: {}", upwire.log());
+    let [p50, p99] = [p50, p99].map(|times| Duration::from_secs_f64(median(times.into_iter())));
+    let per_second = median(per_second.into_iter());
+    let file_bytes = fs::metadata(file)?.len();
+    Ok(Million { kind: server.kind, waiting, file_bytes, start, failed, memory, p50, p99, per_second })
+}
+
+/// Waits until so many of those that are away were tried.
+async fn sweeps(upwire: &Upwire, tried: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SWEEP_DEADLINE;
+    while upwire.metric("upwire_pushes_retried_total").await < (tried * BOUNCED_EACH) as f64 {
+        ensure!(Instant::now() < deadline, "the sweep does not come to {tried} phones");
+        sleep(POLL_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// Makes a database in which so much waits, in the order in which it would have come.
+#[expect(clippy::disallowed_methods, reason = "the push server compares with its own clock")]
+async fn fill(file: &Path, crowd: Case) -> anyhow::Result<()> {
+    let (database, now) = (Database::open(file)?, Utc::now());
+    stream::iter(0..crowd.phones)
+        .map(|phone| database.register(target(phone), now, TimeDelta::days(7), Renewal::Always))
+        .buffer_unordered(WRITES_AT_ONCE)
+        .try_for_each(async |_| Ok(()))
+        .await?;
+    stream::iter(0..crowd.pushes())
+        .map(|number| database.keep(push(number, crowd, now), MAILBOX_MAX))
+        .buffer_unordered(WRITES_AT_ONCE)
+        .try_for_each(async |_| Ok(()))
+        .await?;
+    Ok(())
+}
+
+/// Nobody has this account.
+fn target(phone: usize) -> Target {
+    let recipient = format!("away{phone}@localhost/Conversations.{phone:04x}");
+    Target {
+        recipient: recipient.parse().expect("a full JID"),
+        application: Application::from_bytes([1; 32]),
+        instance: Instance::from_bytes([2; 32]),
+    }
+}
+
+fn push(number: usize, crowd: Case, now: DateTime<Utc>) -> Waiting {
+    let registration = Registration::renew(None, target(number % crowd.phones), now, TimeDelta::days(7));
+    let wishes = Wishes { ttl: Ttl::from_seconds(7 * 86_400), urgency: Urgency::Normal, topic: None };
+    let body = Body::from_bytes(&[number.to_le_bytes()[0]; BODY_BYTES]);
+    let accepted_at = now + TimeDelta::microseconds(number as i64);
+    let chance = (number as u64).to_be_bytes();
+    Waiting { message: PushMessage::new(chance, &registration, wishes, body, accepted_at), asked_at: None }
+}

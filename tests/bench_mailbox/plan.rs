@@ -1,0 +1,94 @@
+//! What is measured, and how much of it.
+
+use std::fmt;
+
+use anyhow::{Context, bail, ensure};
+use e2e::Kind;
+
+/// Phones that come back at once, and what waits for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) phones: usize,
+    pub(crate) pushes_each: usize,
+}
+
+impl Case {
+    pub(crate) const fn pushes(self) -> usize {
+        self.phones * self.pushes_each
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.phones {
+            1 => write!(f, "1 phone, {} pushes", self.pushes_each),
+            phones => write!(f, "{phones} phones, {} pushes each", self.pushes_each),
+        }
+    }
+}
+
+/// The size of everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) cases: &'static [Case],
+    /// How often each is measured; what is reported is the median.
+    pub(crate) rounds: usize,
+    /// Registrations that have something waiting while others are served, and how much each.
+    pub(crate) crowd: Case,
+    /// How many of them are tried before anything else is measured.
+    pub(crate) tried: usize,
+    /// Pushes to a phone that is there meanwhile.
+    pub(crate) fresh: usize,
+    /// Whether this only shows that everything works.
+    pub(crate) quick: bool,
+    /// Leave out what has a title without this.
+    only: Option<String>,
+}
+
+const FULL: Plan = Plan {
+    cases: &[Case { phones: 1, pushes_each: 1000 }, Case { phones: 1000, pushes_each: 10 }],
+    rounds: 3,
+    crowd: Case { phones: 100_000, pushes_each: 10 },
+    tried: 3000,
+    fresh: 1000,
+    quick: false,
+    only: None,
+};
+
+const QUICK: Plan = Plan {
+    cases: &[Case { phones: 1, pushes_each: 100 }, Case { phones: 50, pushes_each: 10 }],
+    rounds: 1,
+    crowd: Case { phones: 1000, pushes_each: 10 },
+    tried: 100,
+    fresh: 100,
+    quick: true,
+    only: None,
+};
+
+const USAGE: &str = "cargo bench -p e2e --bench bench-mailbox -- [--quick] [--rounds NUMBER] [--only TEXT]";
+
+impl Plan {
+    /// Reads the command line; `cargo bench` adds `--bench` to it.
+    pub(crate) fn read(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
+        let mut plan = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--quick" => {}
+                "--only" => plan.only = Some(arguments.next().context(USAGE)?),
+                "--rounds" => {
+                    plan.rounds = arguments.next().context(USAGE)?.parse().context(USAGE)?;
+                    ensure!(plan.rounds > 0, USAGE);
+                }
+                _ => bail!("{argument}? {USAGE}"),
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Whether what has this title is measured through this server.
+    pub(crate) fn includes(&self, kind: Kind, title: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| format!("{kind:?}, {title}").contains(only))
+    }
+}

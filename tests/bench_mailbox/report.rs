@@ -1,0 +1,210 @@
+//! What a person reads, and which aims are met.
+
+use std::fmt;
+
+use anyhow::ensure;
+use e2e::bench::BODY_BYTES;
+
+use crate::drain::{Drained, Round};
+use crate::million::Million;
+use crate::plan::Plan;
+use crate::stage::{Run, SENDERS, median, server_name};
+
+/// Of what the same phones get directly, at least.
+const OF_DIRECT_MIN: f64 = 0.8;
+/// Megabytes, whatever waits.
+const MEMORY_MB_MAX: f64 = 200.0;
+/// Times the median latency with nothing waiting, at most.
+const OF_EMPTY_P50_MAX: f64 = 1.5;
+/// What processes that are none of ours may take of the machine without spoiling a run.
+const OTHERS_SHARE_MAX: f64 = 0.12;
+const MICROS: f64 = 1e6;
+
+pub(crate) struct Report {
+    pub(crate) plan: Plan,
+    pub(crate) drains: Vec<Drained>,
+    /// Through each server, with nothing waiting and with much.
+    pub(crate) millions: Vec<Million>,
+}
+
+struct Aim {
+    what: String,
+    /// `true`: to be at least so much; `false`: at most.
+    at_least: bool,
+    aim: f64,
+    measured: f64,
+}
+
+impl Aim {
+    fn is_met(&self) -> bool {
+        if self.at_least { self.measured >= self.aim } else { self.measured <= self.aim }
+    }
+}
+
+impl Drained {
+    /// The middle one of what the rounds say.
+    fn of_rounds(&self, value: impl Fn(&Round) -> f64) -> f64 {
+        median(self.rounds.iter().map(value))
+    }
+
+    fn ratio(&self) -> f64 {
+        self.of_rounds(|round| round.drained.per_second() / round.direct.per_second())
+    }
+
+    /// CPU of Upwire for each push in microseconds, over all rounds: the clock of Linux is too coarse for one.
+    fn micros(&self, run: impl Fn(&Round) -> &Run) -> f64 {
+        let pushes: usize = self.rounds.iter().map(|round| run(round).pushes).sum();
+        self.rounds.iter().map(|round| run(round).upwire).sum::<f64>() * MICROS / pushes as f64
+    }
+
+    fn server_micros(&self, run: impl Fn(&Round) -> &Run) -> f64 {
+        let pushes: usize = self.rounds.iter().map(|round| run(round).pushes).sum();
+        self.rounds.iter().map(|round| run(round).xmpp_server).sum::<f64>() * MICROS / pushes as f64
+    }
+}
+
+impl Report {
+    fn aims(&self) -> Vec<Aim> {
+        let of_direct = self.drains.iter().map(|drained| Aim {
+            what: format!("pushes/s, {}: drained / directly, {}", drained.case, server_name(drained.kind)),
+            at_least: true,
+            aim: OF_DIRECT_MIN,
+            measured: drained.ratio(),
+        });
+        let mut aims: Vec<Aim> = of_direct.collect();
+        for pair in self.millions.chunks(2) {
+            let [empty, full] = pair else { continue };
+            let (waiting, server) = (full.waiting, server_name(full.kind));
+            aims.push(Aim {
+                what: format!("memory with {waiting} waiting, MB, {server}"),
+                at_least: false,
+                aim: MEMORY_MB_MAX,
+                measured: full.memory / 1e6,
+            });
+            aims.push(Aim {
+                what: format!("POST-to-client p50: {waiting} waiting / none, {server}"),
+                at_least: false,
+                aim: OF_EMPTY_P50_MAX,
+                measured: full.p50.as_secs_f64() / empty.p50.as_secs_f64(),
+            });
+        }
+        aims
+    }
+
+    /// Missed ratios are for people to judge; what was lost has ended the bench before. Memory is the same on
+    /// every machine.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        for million in &self.millions {
+            let megabytes = million.memory / 1e6;
+            ensure!(megabytes <= MEMORY_MB_MAX, "{megabytes:.0} MB with {} waiting", million.waiting);
+        }
+        Ok(())
+    }
+
+    fn write_doubts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rounds = || self.drains.iter().flat_map(|drained| &drained.rounds);
+        let disturbed =
+            |round: &&Round| [&round.direct, &round.drained].iter().any(|run| run.others > OTHERS_SHARE_MAX);
+        let (count, all) = (rounds().filter(disturbed).count(), rounds().count());
+        if count > 0 {
+            writeln!(
+                f,
+                "\n**Other processes took more than {:.0} % of the machine in {count} of {all} rounds: speeds, and the \
+                 ratios made of them, are not to be trusted.** CPU time per push is.",
+                OTHERS_SHARE_MAX * 100.0
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_drains(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n## Drained\n\nPushes per second: drained, from the moment at which all phones greet at once until all is \
+             acknowledged and the mailbox is empty; directly, from the first POST of {SENDERS} senders until all is \
+             acknowledged and the queue is empty; kept, from the first POST until all is in the mailbox. Medians of \
+             {} rounds.\n\n\
+             | through | phones | drained/s | directly/s | ratio | kept/s | upwire µs: drained | directly | kept \
+             | XMPP server µs: drained | directly | twice |\n\
+             | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            self.plan.rounds
+        )?;
+        for drained in &self.drains {
+            let rates = [
+                drained.of_rounds(|round| round.drained.per_second()),
+                drained.of_rounds(|round| round.direct.per_second()),
+                drained.of_rounds(|round| round.kept.per_second()),
+            ]
+            .map(|rate| format!("{rate:.0}"));
+            let micros = [
+                drained.micros(|round| &round.drained),
+                drained.micros(|round| &round.direct),
+                drained.micros(|round| &round.kept),
+                drained.server_micros(|round| &round.drained),
+                drained.server_micros(|round| &round.direct),
+            ]
+            .map(|micros| format!("{micros:.0}"));
+            writeln!(
+                f,
+                "| {} | {} | {} | {} | {:.2} | {} | {} | {} |",
+                server_name(drained.kind),
+                drained.case,
+                rates[0],
+                rates[1],
+                drained.ratio(),
+                rates[2],
+                micros.join(" | "),
+                drained.rounds.iter().map(|round| round.twice).sum::<u64>(),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_millions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n## Much waits\n\n{} of each of {} phones that stay away, which a sweep tries meanwhile. To a phone that is \
+             there: {} pushes one at a time, then as many by {SENDERS} senders.\n\n\
+             | through | waiting | memory, MB | file, MB | start, s | deliveries failed | to client p50 ms | p99 | pushes/s |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            self.plan.crowd.pushes_each, self.plan.crowd.phones, self.plan.fresh
+        )?;
+        for million in &self.millions {
+            writeln!(
+                f,
+                "| {} | {} | {:.0} | {:.0} | {:.1} | {:.0} | {:.2} | {:.2} | {:.0} |",
+                server_name(million.kind),
+                million.waiting,
+                million.memory / 1e6,
+                million.file_bytes as f64 / 1e6,
+                million.start.as_secs_f64(),
+                million.failed,
+                million.p50.as_secs_f64() * 1e3,
+                million.p99.as_secs_f64() * 1e3,
+                million.per_second,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "# Upwire's mailbox\n")?;
+        writeln!(f, "{}. Pushes of {BODY_BYTES} bytes.\n", e2e::machine::describe())?;
+        writeln!(f, "## Aims\n\n| | aim | measured | |\n| --- | ---: | ---: | --- |")?;
+        for aim in self.aims() {
+            let sign = if aim.at_least { '≥' } else { '≤' };
+            let verdict = if aim.is_met() { "met" } else { "**missed**" };
+            writeln!(f, "| {} | {sign} {:.2} | {:.2} | {verdict} |", aim.what, aim.aim, aim.measured)?;
+        }
+        self.write_doubts(f)?;
+        if !self.drains.is_empty() {
+            self.write_drains(f)?;
+        }
+        if !self.millions.is_empty() {
+            self.write_millions(f)?;
+        }
+        Ok(())
+    }
+}

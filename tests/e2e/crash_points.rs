@@ -1,0 +1,283 @@
+//! What the next process finds and does, wherever between two durable steps the last one died.
+//!
+//! Each test makes in the file what a crash at that point leaves there, by the ports that would have written it, and
+//! starts an upwire on it.
+
+use std::fs::File;
+
+use aws::MailboxTable;
+use chrono::TimeDelta;
+use e2e::{Answer, Emulator, Phone, Upwire, User, XmppServer, eventually_some, hashed, http};
+use embedded::Database;
+use push::message::Wishes;
+use push::ports::{Consistency::Strong, Mailbox, QueueWriter, Registrations, Renewal::WhereNeeded, Waiting};
+use push::{Body, MessageId, PushMessage, Registration, Secrets, Target, Topic, Ttl, Urgency};
+use serde_json::{Value, json};
+use tokio_xmpp::parsers::stanza_error::DefinedCondition;
+
+use crate::mailbox::{
+    NEVER_SECONDS, SOON, bodies, everything_is_read, nothing_is_left, post, post_some, restart,
+};
+
+const MAILBOX_MAX: usize = 100;
+
+/// An upwire, a phone that is there and sends no presence, and the endpoint of its one registration.
+async fn scene(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
+    let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
+    let phone = Phone::connect(server, user, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    (upwire, phone, endpoint)
+}
+
+/// Kills the upwire, does to its file what it would have done next, and starts another on that.
+async fn dies_after(upwire: &mut Upwire, steps: impl AsyncFnOnce(&Database)) {
+    upwire.kill();
+    let path = upwire.database();
+    let database = Database::open(&path).unwrap();
+    steps(&database).await;
+    drop(database);
+    // The writer thread gives up the file when it has seen that nobody is left.
+    let lock = File::open(format!("{}.lock", path.display())).unwrap();
+    eventually_some(SOON, "the file is free", async || lock.try_lock().ok()).await;
+    drop(lock);
+    upwire.start_again();
+    upwire.ready().await;
+}
+
+/// What a phone has registered.
+fn target(phone: &Phone, application: &str) -> Target {
+    let [application, instance] = [application, "1"].map(hashed);
+    let recipient = phone.jid().clone();
+    Target { recipient, application: application.parse().unwrap(), instance: instance.parse().unwrap() }
+}
+
+async fn row(database: &Database, target: &Target) -> Registration {
+    Registrations::find(database, target.registration_id(), Strong).await.unwrap().unwrap()
+}
+
+/// A push with one letter as its body, accepted in the moment of its registration.
+async fn push(database: &Database, phone: &Phone, letter: u8) -> PushMessage {
+    let row = row(database, &target(phone, "app")).await;
+    let wishes = Wishes { ttl: Ttl::from_seconds(3600), urgency: Urgency::Normal, topic: None };
+    let chance = [letter; MessageId::CHANCE_BYTES];
+    PushMessage::new(chance, &row, wishes, Body::from_bytes(&[letter]), row.renewed_at)
+}
+
+async fn keep(database: &Database, message: &PushMessage) {
+    let waiting = Waiting { message: message.clone(), asked_at: None };
+    database.keep(waiting, MAILBOX_MAX).await.unwrap();
+}
+
+async fn what_was_accepted_and_no_more_is_delivered(server: &XmppServer) {
+    let (mut upwire, phone, _) = scene(server, &server.user().await).await;
+    dies_after(&mut upwire, async |database| {
+        for letter in [b'a', b'b'] {
+            database.send(push(database, &phone, letter).await).await.unwrap();
+        }
+    })
+    .await;
+    nothing_is_left(&upwire).await;
+    assert_eq!(bodies(&phone.pushes()), ["a", "b"]);
+}
+
+async fn what_was_sent_and_not_answered_comes_again_under_its_id(server: &XmppServer) {
+    let (mut upwire, phone, endpoint) = scene(server, &server.user().await).await;
+    phone.set_answer(Answer::Silent);
+    post(&endpoint, &[], "sent").await;
+    let first = phone.next_push(SOON).await;
+    phone.set_answer(Answer::Result);
+    restart(&mut upwire).await;
+    nothing_is_left(&upwire).await;
+    assert_eq!(phone.pushes(), [first.clone(), first]);
+}
+
+async fn what_was_answered_and_not_deleted_from_the_queue_comes_again_under_its_id(server: &XmppServer) {
+    let (mut upwire, phone, _) = scene(server, &server.user().await).await;
+    for _ in 0..2 {
+        dies_after(&mut upwire, async |database| {
+            database.send(push(database, &phone, b'a').await).await.unwrap();
+        })
+        .await;
+        nothing_is_left(&upwire).await;
+    }
+    let pushes = phone.pushes();
+    assert_eq!((bodies(&pushes), &pushes[0]), (vec!["a".to_owned(); 2], &pushes[1]));
+}
+
+async fn what_was_kept_and_not_deleted_from_the_queue_comes_once(server: &XmppServer) {
+    let (mut upwire, phone, _) = scene(server, &server.user().await).await;
+    // Kept because nobody was there, or because nobody had answered.
+    for (letter, unanswered) in [(b'a', false), (b'b', true)] {
+        dies_after(&mut upwire, async |database| {
+            let message = push(database, &phone, letter).await;
+            let asked_at = unanswered.then_some(message.accepted_at);
+            database.keep(Waiting { message: message.clone(), asked_at }, MAILBOX_MAX).await.unwrap();
+            database.send(message).await.unwrap();
+        })
+        .await;
+        nothing_is_left(&upwire).await;
+    }
+    everything_is_read(&phone, &upwire.component.jid).await;
+    assert_eq!(bodies(&phone.pushes()), ["a", "b"]);
+}
+
+async fn what_was_answered_and_not_removed_from_the_mailbox_comes_again_under_its_id(server: &XmppServer) {
+    let (mut upwire, phone, _) = scene(server, &server.user().await).await;
+    for _ in 0..2 {
+        dies_after(&mut upwire, async |database| keep(database, &push(database, &phone, b'a').await).await)
+            .await;
+        nothing_is_left(&upwire).await;
+    }
+    let pushes = phone.pushes();
+    assert_eq!((bodies(&pushes), &pushes[0]), (vec!["a".to_owned(); 2], &pushes[1]));
+}
+
+async fn what_waits_for_a_revoked_registration_goes_and_its_refused_push_is_refused_again(
+    server: &XmppServer,
+) {
+    let (mut upwire, phone, endpoint) = scene(server, &server.user().await).await;
+    phone.set_answer(Answer::Error(DefinedCondition::ItemNotFound));
+    dies_after(&mut upwire, async |database| {
+        let refused = push(database, &phone, b'a').await;
+        for letter in [b'b', b'c'] {
+            keep(database, &push(database, &phone, letter).await).await;
+        }
+        database.revoke(refused.registration, refused.epoch, refused.accepted_at).await.unwrap();
+        database.send(refused).await.unwrap();
+    })
+    .await;
+    nothing_is_left(&upwire).await;
+    everything_is_read(&phone, &upwire.component.jid).await;
+    assert!(phone.pushes().len() <= 1 && bodies(&phone.pushes()).iter().all(|body| body == "a"));
+    assert_eq!(http::post(&endpoint, "anyone?").await.status, 410);
+
+    let before = phone.pushes().len();
+    phone.set_answer(Answer::Result);
+    let anew = phone.endpoint(&upwire.component.jid, "app").await;
+    assert_ne!(anew, endpoint);
+    let new = post_some(&anew, "new", 1).await;
+    nothing_is_left(&upwire).await;
+    assert_eq!(bodies(&phone.pushes()[before..]), new);
+}
+
+async fn a_registration_that_was_stored_and_not_answered_is_answered_by_the_same_endpoint(
+    server: &XmppServer,
+) {
+    let (mut upwire, phone, _) = scene(server, &server.user().await).await;
+    let mut token = String::new();
+    dies_after(&mut upwire, async |database| {
+        let target = target(&phone, "another app");
+        let now = row(database, &self::target(&phone, "app")).await.renewed_at;
+        let row = database.register(target, now, TimeDelta::days(7), WhereNeeded).await.unwrap();
+        let secrets = Secrets::parse(&database.setting("secret").unwrap().unwrap()).unwrap();
+        token = secrets.sign(row.target.registration_id(), row.epoch).as_str().to_owned();
+    })
+    .await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "another app").await;
+    assert_eq!(endpoint, format!("{}/push/{token}", upwire.public_url));
+    let posted = post_some(&endpoint, "push", 1).await;
+    nothing_is_left(&upwire).await;
+    assert_eq!(bodies(&phone.pushes()), posted);
+}
+
+async fn a_registration_that_moved_and_what_waits_was_not_sent_takes_it_along(server: &XmppServer) {
+    let user = server.user().await;
+    let (mut upwire, phone, _) = scene(server, &user).await;
+    let moved = Phone::connect(server, &user, "another").await;
+    phone.cut();
+    dies_after(&mut upwire, async |database| {
+        keep(database, &push(database, &phone, b'a').await).await;
+        let now = row(database, &target(&phone, "app")).await.renewed_at;
+        database.register(target(&moved, "app"), now, TimeDelta::days(7), WhereNeeded).await.unwrap();
+    })
+    .await;
+    nothing_is_left(&upwire).await;
+    assert_eq!(bodies(&moved.pushes()), ["a"]);
+}
+
+async fn what_came_over_the_rate_and_was_not_delivered_is_delivered_and_its_senders_wait(
+    server: &XmppServer,
+) {
+    let (mut upwire, phone, endpoint) = scene(server, &server.user().await).await;
+    dies_after(&mut upwire, async |database| {
+        let message = push(database, &phone, b'a').await;
+        let until = message.accepted_at + TimeDelta::hours(1);
+        database.throttle(message.registration, message.epoch, until).await.unwrap();
+        database.send(message).await.unwrap();
+    })
+    .await;
+    nothing_is_left(&upwire).await;
+    assert_eq!(bodies(&phone.pushes()), ["a"]);
+    assert_eq!(http::post(&endpoint, "one more").await.status, 429);
+}
+
+async fn what_expired_while_nobody_ran_goes_from_wherever_it_is(server: &XmppServer) {
+    let (mut upwire, phone, endpoint) = scene(server, &server.user().await).await;
+    dies_after(&mut upwire, async |database| {
+        let mut messages = [push(database, &phone, b'a').await, push(database, &phone, b'b').await];
+        for message in &mut messages {
+            message.accepted_at -= TimeDelta::days(2);
+            message.expires_at = message.accepted_at + TimeDelta::days(1);
+        }
+        let [kept, queued] = messages;
+        keep(database, &kept).await;
+        database.send(queued).await.unwrap();
+    })
+    .await;
+    nothing_is_left(&upwire).await;
+    let posted = post_some(&endpoint, "in time", 1).await;
+    nothing_is_left(&upwire).await;
+    assert_eq!(bodies(&phone.pushes()), posted);
+}
+
+on_each_server!(
+    what_was_accepted_and_no_more_is_delivered,
+    what_was_sent_and_not_answered_comes_again_under_its_id,
+    what_was_answered_and_not_deleted_from_the_queue_comes_again_under_its_id,
+    what_was_kept_and_not_deleted_from_the_queue_comes_once,
+    what_was_answered_and_not_removed_from_the_mailbox_comes_again_under_its_id,
+    what_waits_for_a_revoked_registration_goes_and_its_refused_push_is_refused_again,
+    a_registration_that_was_stored_and_not_answered_is_answered_by_the_same_endpoint,
+    a_registration_that_moved_and_what_waits_was_not_sent_takes_it_along,
+    what_came_over_the_rate_and_was_not_delivered_is_delivered_and_its_senders_wait,
+    what_expired_while_nobody_ran_goes_from_wherever_it_is,
+);
+
+/// Only on AWS: in a file, both happen in one commit.
+#[tokio::test]
+async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_when_it_is_kept_again() {
+    let emulator = Emulator::shared().await;
+    let table = emulator.mailbox_table().await;
+    let mailbox = MailboxTable::new(&emulator.config(), &table);
+    let items = async || -> Vec<Value> {
+        let scan = emulator.call("DynamoDB_20120810.Scan", json!({"TableName": table})).await;
+        scan["Items"].as_array().unwrap().clone()
+    };
+    let target = Target {
+        recipient: "juliet@example.com/phone".parse().unwrap(),
+        application: hashed("app").parse().unwrap(),
+        instance: hashed("1").parse().unwrap(),
+    };
+    let registered_at = chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let registration = Registration::renew(None, target, registered_at, TimeDelta::days(7));
+    let of_topic = |second: u8| {
+        let topic = Topic::parse("news");
+        let wishes = Wishes { ttl: Ttl::from_seconds(3600), urgency: Urgency::Normal, topic };
+        let now = registered_at + TimeDelta::seconds(second.into());
+        let message = PushMessage::new([second; 8], &registration, wishes, Body::from_bytes(&[second]), now);
+        Waiting { message, asked_at: None }
+    };
+    let (old, new) = (of_topic(1), of_topic(2));
+    mailbox.keep(old.clone(), MAILBOX_MAX).await.unwrap();
+    let stored = items().await;
+    mailbox.keep(new.clone(), MAILBOX_MAX).await.unwrap();
+    let not_removed = json!({"TableName": table, "Item": stored[0]});
+    emulator.call("DynamoDB_20120810.PutItem", not_removed).await;
+    let account = new.message.recipient.to_bare();
+    assert_eq!(mailbox.waiting(&account, None, 10).await.unwrap(), [old.clone(), new.clone()], "the crash");
+
+    // It is in the queue still.
+    let kept = mailbox.keep(new.clone(), MAILBOX_MAX).await.unwrap();
+    assert_eq!((kept.replaced, kept.dropped), (vec![old.message.id], Vec::new()));
+    assert_eq!(mailbox.waiting(&account, None, 10).await.unwrap(), [new]);
+}

@@ -1,0 +1,181 @@
+//! Does to everything but the phones what the plan says, one actor for each thing that fails.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use reqwest::Client;
+use tokio::sync::watch;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::ledger::Ledger;
+use super::plan::{AwsFault, FunctionKill, LinkFault, ServerFault, Timed, UpwireFault};
+use super::stage::Cloud;
+use crate::fault_proxy::FaultProxy;
+use crate::function::Function;
+use crate::http;
+use crate::proxy::Proxy;
+use crate::upwire::Upwire;
+use crate::xmpp_server::XmppServer;
+
+/// Upwire promises ten seconds; two cores may need some more.
+const STOP_DEADLINE: Duration = Duration::from_secs(40);
+/// By then, what was started handles signals.
+const YOUNG: Duration = Duration::from_secs(5);
+const READY_INTERVAL: Duration = Duration::from_millis(100);
+/// One that hangs does not answer.
+const READY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Each ends with everything up, though perhaps not ready.
+pub(super) async fn of_upwire(upwire: &mut Upwire, plan: &[Timed<UpwireFault>], ledger: &Ledger) {
+    let mut started = ledger.now();
+    for fault in plan {
+        sleep_until(ledger.instant(fault.at)).await;
+        upwire.assert_running();
+        let begins = |what| ledger.is_disturbed(None, what);
+        let (away, disturbance) = match fault.what {
+            UpwireFault::Kill(away) => {
+                let disturbance = begins("upwire killed");
+                upwire.kill();
+                (away, disturbance)
+            }
+            UpwireFault::Stop(away) => {
+                let disturbance = begins("upwire stopped");
+                upwire.terminate();
+                let status = upwire.wait_exit(STOP_DEADLINE).await;
+                // The signal ends what has not come as far as to handle it.
+                let young = ledger.now() - started < YOUNG;
+                if !(status.success() || young && status.signal().is_some()) {
+                    ledger.violation(format!("upwire was told to stop, and ended with {status}"));
+                }
+                (away, disturbance)
+            }
+            UpwireFault::Hang(lasting) => {
+                let disturbance = begins("upwire hung");
+                upwire.pause();
+                sleep(lasting).await;
+                upwire.unpause();
+                ledger.is_over(disturbance);
+                continue;
+            }
+        };
+        sleep(away).await;
+        upwire.start_again();
+        started = ledger.now();
+        ledger.is_over(disturbance);
+    }
+}
+
+pub(super) async fn of_server(server: &mut XmppServer, plan: &[Timed<ServerFault>], ledger: &Ledger) {
+    for fault in plan {
+        sleep_until(ledger.instant(fault.at)).await;
+        let begins = |what| ledger.is_disturbed(None, what);
+        let disturbance = match fault.what {
+            ServerFault::Kill(away) => {
+                let disturbance = begins("XMPP server killed");
+                server.kill();
+                sleep(away).await;
+                server.start_again().await;
+                disturbance
+            }
+            ServerFault::Stop(away) => {
+                let disturbance = begins("XMPP server stopped");
+                server.stop().await;
+                sleep(away).await;
+                server.start_again().await;
+                disturbance
+            }
+            ServerFault::Hang(lasting) => {
+                let disturbance = begins("XMPP server hung");
+                server.pause();
+                sleep(lasting).await;
+                server.unpause();
+                disturbance
+            }
+        };
+        ledger.is_over(disturbance);
+    }
+}
+
+pub(super) async fn of_link(link: &FaultProxy, plan: &[Timed<LinkFault>], ledger: &Ledger) {
+    for fault in plan {
+        sleep_until(ledger.instant(fault.at)).await;
+        let begins = |what| ledger.is_disturbed(None, what);
+        let disturbance = match fault.what {
+            LinkFault::Cut(lasting) => {
+                let disturbance = begins("component cut off");
+                link.cut();
+                sleep(lasting).await;
+                disturbance
+            }
+            LinkFault::Reset => {
+                let disturbance = begins("component's connection reset");
+                link.reset();
+                disturbance
+            }
+            LinkFault::Stall(lasting) => {
+                let disturbance = begins("component's connection stalled");
+                link.stall();
+                sleep(lasting).await;
+                disturbance
+            }
+        };
+        link.mend();
+        ledger.is_over(disturbance);
+    }
+}
+
+pub(super) async fn of_aws(cloud: &Cloud, plan: &[Timed<AwsFault>], ledger: &Ledger) {
+    for fault in plan {
+        sleep_until(ledger.instant(fault.at)).await;
+        let disturbance = ledger.is_disturbed(None, "ways to AWS cut");
+        let ways: Vec<&Proxy> = fault.what.ways.iter().map(|way| cloud.way(*way)).collect();
+        ways.iter().for_each(|way| way.cut());
+        sleep(fault.what.lasting).await;
+        ways.iter().for_each(|way| way.mend());
+        ledger.is_over(disturbance);
+    }
+}
+
+pub(super) async fn of_function(function: &mut Function, plan: &[Timed<FunctionKill>], ledger: &Ledger) {
+    for fault in plan {
+        sleep_until(ledger.instant(fault.at)).await;
+        let disturbance = ledger.is_disturbed(None, "function killed");
+        function.kill();
+        function.start_again().await;
+        ledger.is_over(disturbance);
+    }
+}
+
+/// Whether one of them is connected to the XMPP server: those that stand by are not.
+pub(super) async fn is_one_ready(client: &Client, admin_urls: &[String]) -> bool {
+    for url in admin_urls {
+        let url = format!("{url}/readyz");
+        let answer = timeout(READY_TIMEOUT, http::try_send(client, "GET", &url, &[], "")).await;
+        if let Ok(Ok(answer)) = answer
+            && answer.status == 200
+            && answer.text().starts_with("ready\n")
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Notes when none of them is connected, for whatever reason, until it is told that all is over.
+pub(super) async fn watch_readiness(admin_urls: &[String], ledger: &Ledger, mut over: watch::Receiver<bool>) {
+    let (client, mut unready) = (http::client(), None);
+    while !*over.borrow_and_update() {
+        match (is_one_ready(&client, admin_urls).await, unready) {
+            (true, Some(disturbance)) => {
+                ledger.is_over(disturbance);
+                unready = None;
+            }
+            (false, None) => unready = Some(ledger.is_disturbed(None, "upwire not ready")),
+            _ => {}
+        }
+        tokio::select! {
+            () = sleep(READY_INTERVAL) => {}
+            _ = over.changed() => {}
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Judges the order of arrival: for each registration and urgency, what was accepted first has to come first, where
+//! both waited for the phone and nothing else was in the way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::ledger::{AWAY, Moment, PushRecord, Records};
+
+/// What was seen of the order.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    /// Pushes that were overtaken by one sent after their 201, whatever the reason.
+    pub(super) overtaken: usize,
+    /// Pushes that waited in the calm, with others before or behind them.
+    pub(super) waited: usize,
+    /// Those of them that were overtaken all the same.
+    pub(super) overtaken_waiting: Vec<(usize, usize)>,
+}
+
+/// A push that has a place in the order of its registration and urgency.
+struct Placed {
+    push: usize,
+    begin: Moment,
+    accepted: Moment,
+    arrived: Moment,
+}
+
+impl Records {
+    /// `settling`: how long before its phone comes back a push must have been accepted, to be certainly in the mailbox.
+    pub(super) fn order(&self, settling: Duration) -> Order {
+        let mut lines: BTreeMap<(usize, &str), Vec<Placed>> = BTreeMap::new();
+        for (push, record) in self.pushes.iter().enumerate() {
+            if let (Some(life), Some(placed)) = (record.life, place(push, record)) {
+                lines.entry((life, record.plan.urgency.unwrap_or("normal"))).or_default().push(placed);
+            }
+        }
+        let mut order = Order::default();
+        for line in lines.values() {
+            self.judge_line(line, settling, &mut order);
+        }
+        order
+    }
+
+    fn judge_line(&self, line: &[Placed], settling: Duration, order: &mut Order) {
+        for first in line {
+            let behind = line.iter().filter(|other| other.begin > first.accepted);
+            order.overtaken += usize::from(behind.clone().any(|other| other.arrived < first.arrived));
+            let mut waited =
+                behind.filter(|other| self.waited_in_the_calm(first, other, settling)).peekable();
+            order.waited += usize::from(waited.peek().is_some());
+            let overtaking = waited.find(|other| other.arrived < first.arrived);
+            order.overtaken_waiting.extend(overtaking.map(|other| (first.push, other.push)));
+        }
+    }
+
+    fn waited_in_the_calm(&self, first: &Placed, other: &Placed, settling: Duration) -> bool {
+        let phone = self.pushes[first.push].plan.phone;
+        let arrived = first.arrived.max(other.arrived);
+        let away = self.disturbances.iter().find(|it| {
+            let back = |end: Moment| end >= other.accepted + settling;
+            it.what == AWAY && it.phone == Some(phone) && it.begin <= first.begin && it.end.is_some_and(back)
+        });
+        let Some(away) = away else { return false };
+        !self
+            .disturbances
+            .iter()
+            .any(|it| !std::ptr::eq(it, away) && it.concerns(phone) && it.overlaps(first.begin, arrived))
+    }
+}
+
+/// Its place, if it has a certain one: with a topic it may be replaced, and what was sent again may be two.
+fn place(push: usize, record: &PushRecord) -> Option<Placed> {
+    let (begin, accepted, _) = record.accepted()?;
+    let certain = record.plan.topic.is_none() && record.unsure() == 0;
+    let arrived = record.arrivals.first().filter(|_| certain)?.at;
+    Some(Placed { push, begin, accepted, arrived })
+}

@@ -1,0 +1,179 @@
+//! A TCP proxy between two that speak XMPP, which does to their connections what networks do.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::future::try_join;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// A proxy on a port of its own; closed when dropped.
+pub struct FaultProxy {
+    /// Where it listens, on loopback.
+    pub port: u16,
+    orders: watch::Sender<Orders>,
+    from_clients: Arc<AtomicU64>,
+    _connections: JoinSet<()>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Orders {
+    flow: Flow,
+    /// How many orders to end all connections there were.
+    ends: usize,
+    /// How the last of them was meant.
+    end: End,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Flow {
+    #[default]
+    Open,
+    Stalled,
+    Closed,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum End {
+    #[default]
+    Close,
+    Reset,
+    Abandon,
+}
+
+impl FaultProxy {
+    /// A proxy to this port on loopback.
+    pub async fn to(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("it listens").port();
+        let (orders, from_clients) = (watch::Sender::new(Orders::default()), Arc::<AtomicU64>::default());
+        let mut connections = JoinSet::new();
+        connections.spawn(accept(listener, target, orders.subscribe(), Arc::clone(&from_clients)));
+        Self { port, orders, from_clients, _connections: connections }
+    }
+
+    /// `host:port` where it listens.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// How many bytes clients have sent on all connections, as far as it has read them.
+    pub fn bytes_from_clients(&self) -> u64 {
+        self.from_clients.load(Ordering::Relaxed)
+    }
+
+    /// Closes every connection in both directions, and each new one at once, until `mend`.
+    pub fn cut(&self) {
+        self.orders.send_modify(|orders| orders.flow = Flow::Closed);
+        self.end(End::Close);
+    }
+
+    /// Carries nothing any more in either direction, not even the end of a connection, until `mend`: who
+    /// waits cannot tell it from a peer that is silent.
+    pub fn stall(&self) {
+        self.orders.send_modify(|orders| orders.flow = Flow::Stalled);
+    }
+
+    /// Ends `cut` or `stall`; what was stalled goes on.
+    pub fn mend(&self) {
+        self.orders.send_modify(|orders| orders.flow = Flow::Open);
+    }
+
+    /// Resets every connection (RST) to both ends; new ones are welcome.
+    pub fn reset(&self) {
+        self.end(End::Reset);
+    }
+
+    /// Ends every connection to the client and tells the server nothing, for which it stays open for ever:
+    /// a phone that was given another address. New ones are welcome.
+    pub fn abandon(&self) {
+        self.end(End::Abandon);
+    }
+
+    fn end(&self, end: End) {
+        self.orders.send_modify(|orders| {
+            orders.ends += 1;
+            orders.end = end;
+        });
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    target: u16,
+    orders: watch::Receiver<Orders>,
+    from_clients: Arc<AtomicU64>,
+) {
+    let mut connections = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        let (orders, from_clients) = (orders.clone(), Arc::clone(&from_clients));
+        if orders.borrow().flow != Flow::Closed {
+            connections.spawn(async move {
+                // A target that is down shows as a connection that ends at once.
+                if let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await {
+                    carry(client, server, orders, &from_clients).await;
+                }
+            });
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn carry(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    mut orders: watch::Receiver<Orders>,
+    from_clients: &AtomicU64,
+) {
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let ends = orders.borrow().ends;
+    let flow = orders.clone();
+    let end = {
+        let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+        let uncounted = AtomicU64::new(0);
+        let there = pump(from_client, to_server, flow.clone(), from_clients);
+        let back = pump(from_server, to_client, flow, &uncounted);
+        tokio::select! {
+            _ = try_join(there, back) => End::Close,
+            ordered = orders.wait_for(|orders| orders.ends > ends) => match ordered {
+                Ok(orders) => orders.end,
+                Err(_) => End::Close,
+            },
+        }
+    };
+    match end {
+        End::Close => {}
+        End::Reset => {
+            let _ = (client.set_zero_linger(), server.set_zero_linger());
+        }
+        End::Abandon => {
+            drop(client);
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut orders: watch::Receiver<Orders>,
+    bytes: &AtomicU64,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        bytes.fetch_add(count as u64, Ordering::Relaxed);
+        let flows = orders.wait_for(|orders| orders.flow != Flow::Stalled).await;
+        flows.map_err(|_| io::ErrorKind::ConnectionAborted)?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..count]).await?;
+    }
+}

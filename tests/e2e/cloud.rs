@@ -16,6 +16,8 @@ use tokio::time::sleep;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 const SOON: Duration = Duration::from_secs(60);
+/// Longer than the longest delay before a phone that sends no presence is tried again.
+const RETRIED: Duration = Duration::from_secs(180);
 /// Entries of a relay that was killed show again after this long.
 const VISIBILITY: Duration = Duration::from_secs(5);
 const RECEIVES_MAX: u32 = 1000;
@@ -75,7 +77,7 @@ impl Cloud {
         let count = json!({"TableName": self.mailbox, "Select": "COUNT"});
         let waiting =
             async || self.emulator.call("DynamoDB_20120810.Scan", count.clone()).await["Count"].clone();
-        eventually(SOON, "the mailbox is empty", async || waiting().await == 0).await;
+        eventually(RETRIED, "the mailbox is empty", async || waiting().await == 0).await;
     }
 
     pub(crate) async fn queue_empties(&self) {

@@ -48,9 +48,6 @@ async fn what_was_accepted_survives_the_servers_restart(kind: Kind) {
         "what was unanswered is resent under the same id"
     );
     assert_eq!(upwire.metric("upwire_xmpp_reconnects_total").await, 2.0);
-    let accepted = upwire.metric("upwire_pushes_accepted_total").await;
-    let delivered = upwire.metric("upwire_pushes_delivered_total").await;
-    assert!(delivered <= accepted, "none is counted twice: {delivered} of {accepted}");
 }
 
 #[tokio::test]

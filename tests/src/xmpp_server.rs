@@ -17,7 +17,7 @@ use crate::{ejabberd, eventually, folder, free_port, prosody};
 /// ejabberd was seen to take more than a minute on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
-pub(crate) const COMPONENTS_MAX: usize = 200;
+pub(crate) const COMPONENTS_MAX: usize = 400;
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

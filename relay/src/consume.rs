@@ -61,7 +61,7 @@ pub(crate) enum Fate<Receipt> {
     Throttle(RegistrationId, Epoch, DateTime<Utc>),
 }
 
-/// What the dispatcher is told of a push that it gave to the mailbox.
+/// What the dispatcher is told of a push that waits in the mailbox.
 #[derive(Debug)]
 pub(crate) struct Stored {
     /// Whom its registration names now.
@@ -202,8 +202,12 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
                 let kept = self.keep(&push.message, asked_at, untried).await;
                 self.after(push, kept)
             }
-            Fate::Revoke { push, asked_at, undecided: _undecided } => {
+            Fate::Revoke { push, asked_at, undecided } => {
                 let revoked = self.revoke(&push.message, asked_at).await;
+                drop(undecided);
+                if matches!((&push.origin, &revoked), (Origin::Mailbox, Ok(Fated::GoesOn) | Err(_))) {
+                    self.tell_of(&push.message, push.message.recipient.clone(), true, Kept::default()).await;
+                }
                 self.after(push, revoked)
             }
             Fate::Late(account, message) => {
@@ -280,12 +284,16 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
                 "more pushes wait for one registration than may; the oldest were dropped"
             );
         }
-        // The dispatcher is gone when the relay stops.
         let recipient = row.target.recipient;
         let untried = untried || recipient != message.recipient;
-        let stored = Stored { recipient, message: message.id, untried, kept };
-        let _ = self.stored.send(stored).await;
+        self.tell_of(message, recipient, untried, kept).await;
         Ok(Fated::Waits)
+    }
+
+    /// Tells the dispatcher of a push that waits.
+    async fn tell_of(&self, message: &PushMessage, recipient: FullJid, untried: bool, kept: Kept) {
+        // The dispatcher is gone when the relay stops.
+        let _ = self.stored.send(Stored { recipient, message: message.id, untried, kept }).await;
     }
 
     /// Ends the registration of a push and all that waits for it.

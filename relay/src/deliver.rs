@@ -199,10 +199,14 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     /// Whether the answer to something sent before may still revoke a registration: only a renewal
     /// that is written outlives it.
     fn may_be_revoked(&self, registration: RegistrationId) -> bool {
-        let undecided = |fate: &Weak<()>| fate.strong_count() > 0;
-        self.revoking.get(&registration).is_some_and(undecided)
+        self.is_being_revoked(registration)
             || self.pending.asks(registration)
             || Arc::strong_count(&self.late_revocations) > 1
+    }
+
+    /// Whether an answer has said that its application is gone, and that is not durable yet.
+    fn is_being_revoked(&self, registration: RegistrationId) -> bool {
+        self.revoking.get(&registration).is_some_and(|fate| fate.strong_count() > 0)
     }
 
     fn revoking(&mut self, registration: RegistrationId) -> Arc<()> {
@@ -241,8 +245,9 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     }
 
     fn send_ready(&mut self) {
-        let Some(session) = self.session else { return };
-        while let Some(push) = self.pending.next() {
+        while let Some(session) = self.session
+            && let Some(push) = self.pending.next()
+        {
             let now = clock::now();
             if push.message.is_expired(now) {
                 self.pending.dropped(&push.message);

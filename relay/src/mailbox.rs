@@ -25,7 +25,7 @@ use crate::{
     clock,
     consume::{backoff, report},
     measures::EXPIRED,
-    reach::{Cue, ReadRequest},
+    reach::{Cue, Knowledge, Progress, ReadRequest},
 };
 
 /// Most pushes that are read at once for one recipient.
@@ -50,10 +50,7 @@ pub(crate) struct Page {
     pub(crate) reading: u64,
     /// They name this recipient.
     pub(crate) pushes: Vec<PushMessage>,
-    /// How far it was read.
-    pub(crate) upto: Option<MessageId>,
-    /// Something for this recipient was left out: the XMPP server may still deliver it.
-    pub(crate) left_out: bool,
+    pub(crate) progress: Progress,
     /// Nothing more waits behind it.
     pub(crate) end: bool,
 }
@@ -91,18 +88,11 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
     async fn read(&self, request: &ReadRequest) -> Result<Page, Unavailable> {
         let account = request.recipient.to_bare();
         let mut rows = HashMap::new();
-        let mut page = Page {
-            recipient: request.recipient.clone(),
-            reading: request.reading,
-            pushes: Vec::new(),
-            upto: request.after,
-            left_out: false,
-            end: false,
-        };
-        while !page.end && page.pushes.is_empty() {
-            let waiting = self.mailbox.waiting(&account, page.upto, PAGE_MAX).await?;
-            page.end = waiting.len() < PAGE_MAX;
-            page.upto = waiting.last().map_or(page.upto, |last| Some(last.message.id));
+        let (mut pushes, mut progress, mut end) = (Vec::new(), request.progress.clone(), false);
+        while !end && pushes.is_empty() {
+            let waiting = self.mailbox.waiting(&account, progress.upto, PAGE_MAX).await?;
+            end = waiting.len() < PAGE_MAX;
+            progress.upto = waiting.last().map_or(progress.upto, |last| Some(last.message.id));
             let now = clock::now();
             let mut over = Vec::new();
             for Waiting { mut message, asked_at } in waiting {
@@ -112,18 +102,22 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
                     continue;
                 };
                 if row.target.recipient != request.recipient {
+                    progress.passed_over.insert(message.registration);
+                }
+                if progress.passed_over.contains(&message.registration) {
                     continue;
                 }
+                // The XMPP server may still deliver it.
                 if request.cue == Cue::Guess && asked_at.is_some_and(|asked| now - asked < RESUMPTION_MAX) {
-                    page.left_out = true;
+                    progress.left_out = Knowledge::Away;
                     continue;
                 }
                 message.recipient = row.target.recipient.clone();
-                page.pushes.push(message);
+                pushes.push(message);
             }
             self.remove(over).await?;
         }
-        Ok(page)
+        Ok(Page { recipient: request.recipient.clone(), reading: request.reading, pushes, progress, end })
     }
 
     /// The row of a registration, read once for each page. A renewal that brought us here shows.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use push::MessageId;
+use push::{MessageId, RegistrationId};
 use tokio::time::Instant;
 use tokio_xmpp::jid::FullJid;
 
@@ -29,8 +29,9 @@ const RETRY_DELAY_MIN: Duration = Duration::from_secs(2);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(128);
 
 /// What a mailbox is known to hold for a recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Knowledge {
+    #[default]
     Nothing,
     Something,
     /// Something, and the recipient was not there when it was tried last.
@@ -53,8 +54,19 @@ pub(crate) struct ReadRequest {
     /// Of which reading this is a part.
     pub(crate) reading: u64,
     pub(crate) cue: Cue,
+    pub(crate) progress: Progress,
+}
+
+/// How far a mailbox was read for a recipient.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
     /// The last push that was read; `None`: from the beginning.
-    pub(crate) after: Option<MessageId>,
+    pub(crate) upto: Option<MessageId>,
+    /// What was left out of what waits.
+    pub(crate) left_out: Knowledge,
+    /// Registrations that named somebody else. One that moves meanwhile has all of its pushes read in order, by a
+    /// reading of its own.
+    pub(crate) passed_over: HashSet<RegistrationId>,
 }
 
 /// One reading of a mailbox from its beginning to its end, a page at a time.
@@ -62,14 +74,10 @@ pub(crate) struct ReadRequest {
 struct Reading {
     number: u64,
     cue: Cue,
-    /// What was read so far.
-    upto: Option<MessageId>,
-    /// A page is asked for.
-    asked: bool,
-    /// Something was kept, or a cue came, since it began: it begins once more.
+    /// `None` while a page is asked for.
+    progress: Option<Progress>,
+    /// Something was kept, or a guess came, since it began: it begins once more.
     again: bool,
-    /// Something that waits was left out.
-    left_out: bool,
 }
 
 /// Someone who did not answer, or not all.
@@ -89,6 +97,8 @@ pub(crate) struct Reach {
     /// Two generations: when the younger is full, the older is forgotten.
     known: [HashMap<u64, Knowledge>; 2],
     readings: HashMap<FullJid, Reading>,
+    /// Pages that are asked for and not wanted any more. Each takes the place of a reading.
+    stale: usize,
     /// How many readings began so far.
     begun: u64,
     cued: VecDeque<FullJid>,
@@ -102,6 +112,7 @@ impl Reach {
             hasher: RandomState::new(),
             known: Default::default(),
             readings: HashMap::new(),
+            stale: 0,
             begun: 0,
             cued: VecDeque::new(),
             cues: HashMap::new(),
@@ -131,16 +142,26 @@ impl Reach {
 
     /// Asks for a mailbox to be read. Whether it will be: not if too many are asked for already.
     pub(crate) fn cue(&mut self, jid: &FullJid, cue: Cue) -> bool {
-        if let Some(reading) = self.readings.get_mut(jid) {
-            reading.again = true;
-            reading.cue = reading.cue.max(cue);
-            return true;
+        match self.readings.get_mut(jid) {
+            Some(reading) if cue == Cue::Guess => {
+                reading.again = true;
+                return true;
+            }
+            // What it left out, or passed over, is to go out before what it would read next.
+            Some(_) => self.abandon_reading(jid),
+            None if self.cues.len() >= CUED_MAX && !self.cues.contains_key(jid) => {
+                self.something_waits(jid);
+                return false;
+            }
+            None => {}
         }
-        let room = self.cues.len() < CUED_MAX || self.cues.contains_key(jid);
-        if room {
-            self.line_up(jid, cue);
-        }
-        room
+        self.line_up(jid, cue);
+        true
+    }
+
+    fn abandon_reading(&mut self, jid: &FullJid) {
+        let abandoned = self.readings.remove(jid);
+        self.stale += usize::from(abandoned.is_some_and(|reading| reading.progress.is_none()));
     }
 
     fn line_up(&mut self, jid: &FullJid, cue: Cue) {
@@ -158,40 +179,35 @@ impl Reach {
 
     /// Begins to read the next mailbox that is asked for, if there is room.
     pub(crate) fn begin(&mut self) -> Option<ReadRequest> {
-        while self.readings.len() < READING_MAX {
+        while self.readings.len() + self.stale < READING_MAX {
             let recipient = self.cued.pop_front()?;
             let Some(cue) = self.cues.remove(&recipient) else { continue };
             self.begun += 1;
             let number = self.begun;
-            let reading = Reading { number, cue, upto: None, asked: true, again: false, left_out: false };
+            let reading = Reading { number, cue, progress: None, again: false };
             self.readings.insert(recipient.clone(), reading);
-            return Some(ReadRequest { recipient, reading: number, cue, after: None });
+            return Some(ReadRequest { recipient, reading: number, cue, progress: Progress::default() });
         }
         None
     }
 
     /// Notes a page. Whether it is wanted still; if not, nothing of it is.
-    pub(crate) fn page_read(
-        &mut self,
-        jid: &FullJid,
-        number: u64,
-        upto: Option<MessageId>,
-        left_out: bool,
-    ) -> bool {
+    pub(crate) fn page_read(&mut self, jid: &FullJid, number: u64, progress: Progress) -> bool {
         let reading = self.readings.get_mut(jid).filter(|reading| reading.number == number);
-        let Some(reading) = reading else { return false };
-        reading.asked = false;
-        reading.upto = upto.or(reading.upto);
-        reading.left_out |= left_out;
+        let Some(reading) = reading else {
+            self.stale -= 1;
+            return false;
+        };
+        reading.progress = Some(progress);
         true
     }
 
     /// Asks for the page after the one that was read last.
     pub(crate) fn read_on(&mut self, jid: &FullJid) -> Option<ReadRequest> {
-        let reading = self.readings.get_mut(jid).filter(|reading| !reading.asked)?;
-        reading.asked = true;
-        let Reading { number, cue, upto, .. } = *reading;
-        Some(ReadRequest { recipient: jid.clone(), reading: number, cue, after: upto })
+        let reading = self.readings.get_mut(jid)?;
+        let progress = reading.progress.take()?;
+        let Reading { number, cue, .. } = *reading;
+        Some(ReadRequest { recipient: jid.clone(), reading: number, cue, progress })
     }
 
     /// Ends a reading that has come to the end of the mailbox: what is known now; or nothing, if it has to begin
@@ -203,7 +219,7 @@ impl Reach {
             self.learn(jid, Knowledge::Something);
             return None;
         }
-        let knowledge = if reading.left_out { Knowledge::Away } else { Knowledge::Nothing };
+        let knowledge = reading.progress.unwrap_or_default().left_out;
         self.learn(jid, knowledge);
         if self.retries.get(jid).is_some_and(|retry| retry.refused.is_empty() && retry.at.is_none()) {
             self.retries.remove(jid);
@@ -213,7 +229,7 @@ impl Reach {
 
     /// Stops reading for a recipient whose line is given up.
     pub(crate) fn stop_reading(&mut self, jid: &FullJid) {
-        self.readings.remove(jid);
+        self.abandon_reading(jid);
         self.cues.remove(jid);
         self.learn(jid, Knowledge::Something);
     }
@@ -225,18 +241,12 @@ impl Reach {
         }
     }
 
-    /// Notes that nothing which was sent to it was answered. It is tried again after a while, and then ever later.
+    /// Notes that nothing which was sent to it was answered, or that its session has ended. It is tried again after a
+    /// while, and then ever later: it may have had another session by then, or have one that says nothing of itself.
     pub(crate) fn is_away(&mut self, jid: &FullJid, now: Instant) {
         self.stop_reading(jid);
         self.learn(jid, Knowledge::Away);
         self.retry_later(jid, now);
-    }
-
-    /// Notes that its session has ended. It will say when it has another.
-    pub(crate) fn has_left(&mut self, jid: &FullJid) {
-        self.stop_reading(jid);
-        self.learn(jid, Knowledge::Away);
-        self.retries.remove(jid);
     }
 
     /// Notes that it refuses a push while it answers others.

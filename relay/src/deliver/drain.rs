@@ -67,7 +67,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     /// Has a mailbox read; until then, nothing overtakes what may wait in it.
     fn cue(&mut self, jid: &FullJid, cue: Cue) -> bool {
-        let begins = !self.reach.is_reading(jid);
+        let begins = cue == Cue::There || !self.reach.is_reading(jid);
         let cued = self.reach.cue(jid, cue);
         if begins && cued {
             self.pending.set_gate(jid, Gate::Shut, Instant::now());
@@ -87,8 +87,14 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     /// Lines up what was read.
     pub(super) fn take_page(&mut self, page: Page) {
-        let Page { recipient, reading, pushes, upto, left_out, end } = page;
-        if !self.reach.page_read(&recipient, reading, upto, left_out) {
+        let Page { recipient, reading, pushes, mut progress, end } = page;
+        let upto = progress.upto;
+        let (revoked, pushes): (Vec<_>, Vec<_>) =
+            pushes.into_iter().partition(|message| self.is_being_revoked(message.registration));
+        if !revoked.is_empty() {
+            progress.left_out = progress.left_out.max(Knowledge::Something);
+        }
+        if !self.reach.page_read(&recipient, reading, progress) {
             return;
         }
         for message in pushes {
@@ -235,8 +241,10 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             counter!(RETRIED).increment(1);
             self.keep(sent.push, None, false);
         }
-        self.reach.has_left(jid);
         self.give_up_line(jid);
+        if self.reach.is_reading(jid) || self.reach.known(jid) > Some(Knowledge::Nothing) {
+            self.reach.is_away(jid, Instant::now());
+        }
     }
 
     /// An answer to what is not in flight: it came after its time, or after a restart, or it is none of ours.
@@ -253,7 +261,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                 if let Some(push) = self.pending.take_from_line(&jid, id) {
                     self.delivered(push);
                     self.read_on(&jid);
-                } else if waits {
+                } else if waits && !self.settled.contains(&(jid.to_bare(), id)) {
                     self.settled.note((jid.to_bare(), id));
                     self.settle_if_room(Fate::Late(jid.to_bare(), id));
                 }

@@ -12,9 +12,15 @@ fn id(number: u8) -> MessageId {
     MessageId::new(Urgency::Normal, chrono::DateTime::UNIX_EPOCH, [number; MessageId::CHANCE_BYTES])
 }
 
+/// The page that is asked for has come, and ends with this push.
+fn read(reach: &mut Reach, request: &ReadRequest, upto: Option<MessageId>) -> bool {
+    let progress = Progress { upto, ..request.progress.clone() };
+    reach.page_read(&request.recipient, request.reading, progress)
+}
+
 /// Reads a mailbox that is empty from here on.
 fn read_to_the_end(reach: &mut Reach, request: &ReadRequest) -> Option<Knowledge> {
-    assert!(reach.page_read(&request.recipient, request.reading, None, false));
+    assert!(read(reach, request, None));
     reach.finish_reading(&request.recipient)
 }
 
@@ -24,10 +30,10 @@ fn what_was_read_to_its_end_is_known_to_be_empty() {
     assert_eq!(reach.known(&jid(1)), None);
     assert!(reach.cue(&jid(1), Cue::Guess));
     let first = reach.begin().unwrap();
-    assert_eq!((&first.recipient, first.cue, first.after), (&jid(1), Cue::Guess, None));
-    assert!(reach.page_read(&jid(1), first.reading, Some(id(7)), false));
+    assert_eq!((&first.recipient, first.cue, first.progress.upto), (&jid(1), Cue::Guess, None));
+    assert!(read(&mut reach, &first, Some(id(7))));
     let second = reach.read_on(&jid(1)).unwrap();
-    assert_eq!(second.after, Some(id(7)));
+    assert_eq!(second.progress.upto, Some(id(7)));
     assert_eq!(reach.read_on(&jid(1)), None, "one page at a time");
     assert_eq!(read_to_the_end(&mut reach, &second), Some(Knowledge::Nothing));
     assert_eq!(reach.known(&jid(1)), Some(Knowledge::Nothing));
@@ -42,9 +48,9 @@ fn a_page_of_a_reading_that_was_given_up_counts_for_no_other() {
     reach.is_away(&jid(1), Instant::now());
     reach.cue(&jid(1), Cue::There);
     let current = reach.begin().unwrap();
-    assert!(!reach.page_read(&jid(1), given_up.reading, Some(id(9)), false));
-    assert_eq!(current.after, None);
-    assert!(reach.page_read(&jid(1), current.reading, Some(id(1)), false));
+    assert!(!read(&mut reach, &given_up, Some(id(9))));
+    assert_eq!(current.progress.upto, None);
+    assert!(read(&mut reach, &current, Some(id(1))));
 }
 
 #[test]
@@ -52,12 +58,43 @@ fn what_is_kept_while_it_is_read_has_it_read_once_more() {
     let mut reach = Reach::new();
     reach.cue(&jid(1), Cue::Guess);
     let first = reach.begin().unwrap();
-    reach.cue(&jid(1), Cue::There);
+    reach.cue(&jid(1), Cue::Guess);
+    assert_eq!(reach.begin(), None, "first to its end");
     assert_eq!(read_to_the_end(&mut reach, &first), None);
     assert!(reach.is_reading(&jid(1)));
     let again = reach.begin().unwrap();
-    assert_eq!(again.cue, Cue::There, "the stronger of both");
     assert_eq!(read_to_the_end(&mut reach, &again), Some(Knowledge::Nothing));
+}
+
+#[test]
+fn who_says_that_it_is_there_has_its_mailbox_read_from_the_beginning_at_once() {
+    let mut reach = Reach::new();
+    reach.cue(&jid(1), Cue::Guess);
+    let guessed = reach.begin().unwrap();
+    assert!(read(&mut reach, &guessed, Some(id(7))));
+    let guessed = reach.read_on(&jid(1)).unwrap();
+    reach.cue(&jid(1), Cue::There);
+    let anew = reach.begin().unwrap();
+    assert_eq!((anew.cue, &anew.progress), (Cue::There, &Progress::default()));
+    assert!(!read(&mut reach, &guessed, Some(id(8))), "what it passed over comes first");
+    assert_eq!(read_to_the_end(&mut reach, &anew), Some(Knowledge::Nothing));
+}
+
+#[test]
+fn pages_that_are_wanted_no_more_take_the_place_of_readings_until_they_come() {
+    let mut reach = Reach::new();
+    let abandoned: Vec<ReadRequest> = (0..READING_MAX)
+        .map(|number| {
+            reach.cue(&jid(number), Cue::Guess);
+            let request = reach.begin().unwrap();
+            reach.stop_reading(&jid(number));
+            request
+        })
+        .collect();
+    reach.cue(&jid(0), Cue::There);
+    assert_eq!(reach.begin(), None);
+    assert!(!read(&mut reach, &abandoned[0], None));
+    assert!(reach.begin().is_some());
 }
 
 #[test]
@@ -65,7 +102,8 @@ fn what_is_left_out_leaves_its_recipient_away() {
     let mut reach = Reach::new();
     reach.cue(&jid(1), Cue::Guess);
     let request = reach.begin().unwrap();
-    assert!(reach.page_read(&jid(1), request.reading, Some(id(1)), true));
+    let progress = Progress { left_out: Knowledge::Away, ..Progress::default() };
+    assert!(reach.page_read(&jid(1), request.reading, progress));
     assert_eq!(reach.finish_reading(&jid(1)), Some(Knowledge::Away));
     reach.something_waits(&jid(1));
     assert_eq!(reach.known(&jid(1)), Some(Knowledge::Away));

@@ -87,6 +87,7 @@ async fn serve_term(
         let queue = tokio::select! {
             queue = cloud.queue() => queue?,
             () = fence.lost() => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
         };
         let (registrations, mailbox) = (cloud.registrations.clone(), cloud.mailbox.clone());
         let relay = settings.relay.clone().relay(registrations, queue, mailbox, settings.secrets.clone());

@@ -24,6 +24,8 @@ c2s_ports = { tonumber(ENV_UPWIRE_PROSODY_C2S_PORT or 5222) }
 s2s_ports = {}
 component_interfaces = { "127.0.0.1" }
 component_ports = { tonumber(ENV_UPWIRE_PROSODY_COMPONENT_PORT or 5347) }
+-- Whose connection ends when a component connects a second time: "kick_new" (Prosody's default) or "kick_old".
+component_conflict_resolve = ENV_UPWIRE_PROSODY_CONFLICT or "kick_new"
 
 -- mod_limits is not here: its 10 kB/s hold back the answers of a client, to some 200 pushes a second.
 modules_enabled = { "disco", "ping", "presence", "roster", "saslauth", "smacks" }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use e2e::{Answer, FaultProxy, Kind, Load, Phone, Upwire, Ways, XmppServer, eventually, http};
+use e2e::{Answer, FaultProxy, Kind, Load, Phone, Settings, Upwire, Ways, XmppServer, eventually, http};
 use push::ports::{Holder, Lease};
 use tokio::time::{Instant, sleep};
 
@@ -198,6 +198,35 @@ async fn a_relay_that_cannot_renew_its_lease_gives_way(server: &XmppServer) {
     eventually(SOON, "a push arrives by the first relay", arrived).await;
 }
 
+/// A machine vanishes with all that runs on it: nobody ends its connection to the XMPP server.
+async fn a_second_relay_takes_over_from_a_machine_that_vanished(server: &XmppServer) {
+    let _turn = UNDER_LOAD.acquire().await;
+    let way = FaultProxy::to(server.component_port).await;
+    let mut pair = Pair::by(server, way.address()).await;
+    let (phones, endpoints) = phones(server, &pair.active).await;
+    let phones: Vec<&Phone> = phones.iter().collect();
+    let load = Load::start(&endpoints, 20);
+    load.accepted(10).await;
+    pair.standby_is_not_connected();
+    way.stall();
+    pair.active.kill();
+    pair.taken_over(TAKEOVER_AFTER_CRASH, "the loss of a machine").await;
+    load.finish().await.arrives(&phones).await;
+}
+
+#[tokio::test]
+async fn a_relay_of_ejabberd_takes_over_from_a_machine_that_vanished() {
+    a_second_relay_takes_over_from_a_machine_that_vanished(XmppServer::shared(Kind::Ejabberd).await).await;
+}
+
+/// Left to itself, Prosody would refuse the second relay until it finds out that the first is gone.
+#[tokio::test]
+async fn a_relay_of_prosody_takes_over_from_a_machine_that_vanished_where_the_old_connection_goes() {
+    let settings = Settings { kick_old: true, ..Settings::default() };
+    let server = XmppServer::start_with(Kind::Prosody, settings).await;
+    a_second_relay_takes_over_from_a_machine_that_vanished(&server).await;
+}
+
 on_each_server!(
     a_second_relay_takes_over_from_one_that_crashed,
     a_second_relay_takes_over_from_one_that_stopped,
@@ -228,10 +257,8 @@ async fn a_relay_alone_that_cannot_renew_its_lease_stops_sending_and_goes_on_whe
     assert!(!relay.log().contains("another relay is active"), "there is none");
 }
 
-/// The queue stays out of reach for longer than a start would wait for it.
-#[tokio::test]
-async fn a_relay_that_has_its_lease_again_waits_for_the_queue_for_as_long_as_it_takes() {
-    let server = XmppServer::shared(Kind::Prosody).await;
+/// A relay that lost its lease in an outage and has it again, while the queue stays out of reach.
+async fn without_a_queue(server: &XmppServer) -> (Cloud, Upwire, Phone, String) {
     let cloud = Cloud::new().await;
     let mut relay = cloud.relay_on(server).start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
@@ -240,11 +267,28 @@ async fn a_relay_that_has_its_lease_again_waits_for_the_queue_for_as_long_as_it_
     cloud.relay_ways.queue.cut();
     relay.log_line(&["the lease of the active relay is lost"]).await;
     cloud.relay_ways.table.mend();
+    relay.log_line(&["AWS is out of reach"]).await;
+    (cloud, relay, phone, endpoint)
+}
+
+#[tokio::test]
+async fn a_relay_that_has_its_lease_again_waits_for_the_queue_for_as_long_as_it_takes() {
+    let (cloud, mut relay, phone, endpoint) = without_a_queue(XmppServer::shared(Kind::Prosody).await).await;
     assert_eq!(http::post(&endpoint, "meanwhile").await.status, 201);
+    // For longer than a start would wait for it.
     sleep(Duration::from_secs(45)).await;
     relay.assert_running();
     cloud.relay_ways.queue.mend();
     relay.takes_over(TAKEOVER_AFTER_CONFLICT).await;
     assert_eq!(phone.next_push(SOON).await.body, b"meanwhile");
     cloud.queue_empties().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_stops_while_it_waits_for_the_queue_gives_its_lease_back() {
+    let (cloud, mut relay, ..) = without_a_queue(XmppServer::shared(Kind::Prosody).await).await;
+    relay.terminate();
+    assert_eq!(relay.wait_exit(SOON).await.code(), Some(0));
+    let tenure = cloud.lease().look().await.unwrap();
+    assert_eq!(tenure.unwrap().holder, None);
 }

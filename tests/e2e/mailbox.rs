@@ -248,6 +248,22 @@ async fn no_more_than_sixteen_of_what_waits_are_unanswered(server: &XmppServer) 
     assert_eq!(bodies(&phone.pushes()), posted);
 }
 
+/// ejabberd may tell of the end of the old session after the beginning of the new one.
+async fn what_waits_comes_in_every_session_that_takes_the_place_of_one_that_sleeps(server: &XmppServer) {
+    let user = server.user().await;
+    let (upwire, _, posted) = left(server, &user, 3).await;
+    for _ in 0..30 {
+        let phone = Phone::connect_to_answer(server, &user, "phone", Answer::Silent).await;
+        phone.greet(&upwire.component.jid).await;
+        assert_eq!(bodies(&phone.wait_for_pushes(3, SOON).await), posted);
+        phone.cut();
+    }
+    let phone = Phone::connect(server, &user, "phone").await;
+    phone.greet(&upwire.component.jid).await;
+    phone.wait_for_pushes(3, SOON).await;
+    nothing_is_left(&upwire).await;
+}
+
 on_each_server!(
     what_waits_comes_when_the_phone_greets,
     what_waits_comes_at_a_renewal_without_presence,
@@ -258,4 +274,5 @@ on_each_server!(
     what_waits_for_one_phone_does_not_hold_up_another_of_the_account,
     what_waits_follows_its_registration_to_another_resource,
     no_more_than_sixteen_of_what_waits_are_unanswered,
+    what_waits_comes_in_every_session_that_takes_the_place_of_one_that_sleeps,
 );

@@ -20,6 +20,7 @@ macro_rules! on_each_server {
     };
 }
 
+mod chaos;
 mod cloud;
 mod cloud_stack;
 mod cloud_start;
@@ -34,6 +35,7 @@ mod delivery;
 mod delivery_answers;
 mod delivery_limits;
 mod delivery_log;
+mod half_open;
 mod harness;
 mod hostile;
 mod hostile_stanzas;
@@ -44,6 +46,7 @@ mod mailbox;
 mod mailbox_autopush;
 mod mailbox_late;
 mod mailbox_on_dynamodb;
+mod overload;
 mod push_message_resource;
 mod push_resource;
 mod queue_on_sqs;

@@ -18,6 +18,9 @@ pub(crate) fn command(site: &Site) -> Command {
         .env("UPWIRE_PROSODY_COMPONENTS", COMPONENTS_MAX.to_string())
         .env("UPWIRE_COMPONENT_SECRET", &site.secret)
         .env("UPWIRE_PROSODY_HIBERNATION_SECONDS", site.settings.hibernation.as_secs().to_string());
+    if site.settings.kick_old {
+        command.env("UPWIRE_PROSODY_CONFLICT", "kick_old");
+    }
     if let Some(backend) = site.settings.unified_push {
         command.env("UPWIRE_PROSODY_UNIFIED_PUSH", backend);
     }

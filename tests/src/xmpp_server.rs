@@ -35,13 +35,20 @@ pub struct Settings {
     pub hibernation: Duration,
     /// Prosody only: run `mod_unified_push` as `unified-push.localhost`, on this backend.
     pub unified_push: Option<&'static str>,
+    /// Prosody only: a second connection of a component ends the first, instead of being refused.
+    pub kick_old: bool,
     /// ejabberd only: TLS on the port for components, with this certificate.
     pub component_tls: Option<Certificate>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { hibernation: Duration::from_secs(10), unified_push: None, component_tls: None }
+        Self {
+            hibernation: Duration::from_secs(10),
+            unified_push: None,
+            kick_old: false,
+            component_tls: None,
+        }
     }
 }
 

@@ -22,8 +22,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(40);
 /// By then, what was started handles signals.
 const YOUNG: Duration = Duration::from_secs(5);
 const READY_INTERVAL: Duration = Duration::from_millis(100);
-/// One that hangs does not answer.
-const READY_TIMEOUT: Duration = Duration::from_millis(500);
+/// One that hangs does not answer; one that is busy does, later.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Each ends with everything up, though perhaps not ready.
 pub(super) async fn of_upwire(upwire: &mut Upwire, plan: &[Timed<UpwireFault>], ledger: &Ledger) {

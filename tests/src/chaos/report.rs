@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
+use tokio_xmpp::jid::BareJid;
+
 use super::ledger::{Ledger, Moment, PostAnswer, Records};
 use super::order::Order;
 use super::plan::Plan;
@@ -34,8 +36,15 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) async fn new(chaos: Chaos, plan: &Plan, stage: &Stage, ledger: &Ledger, end: End) -> Self {
-        let left = stage.left().await;
+    pub(super) async fn new(
+        chaos: Chaos,
+        plan: &Plan,
+        stage: &mut Stage,
+        accounts: &[BareJid],
+        ledger: &Ledger,
+        end: End,
+    ) -> Self {
+        let left = if end.depths.mailbox > 0 { stage.left(accounts).await } else { Vec::new() };
         let now = ledger.now();
         let records = ledger.records();
         let verdict = records.judge(now);

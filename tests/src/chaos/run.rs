@@ -9,6 +9,7 @@ use futures::future::join_all;
 use tokio::join;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_xmpp::jid::BareJid;
 
 use super::ledger::Ledger;
 use super::phones::Actor;
@@ -35,7 +36,7 @@ pub(super) async fn run(chaos: Chaos) -> Report {
     let mut stage = Stage::build(&chaos).await;
     let pushes = plan.pushes.iter().chain(&plan.roll_call);
     let ledger = Arc::new(Ledger::new(pushes.map(|push| push.what.clone())));
-    let mut phones = phones(&plan, &stage, &ledger).await;
+    let (accounts, mut phones) = phones(&plan, &stage, &ledger).await;
     let storm = send_all(numbered(&plan.pushes, 0), &phones, &ledger);
     let roll_call = send_all(numbered(&plan.roll_call, plan.pushes.len()), &phones, &ledger);
     let (admin_urls, count) = (stage.admin_urls(), phones.len());
@@ -64,7 +65,7 @@ pub(super) async fn run(chaos: Chaos) -> Report {
     let watching = faults::watch_readiness(&admin_urls, &ledger, over.subscribe());
     let (end, (), _) = join!(directing, watching, playing);
     stage.assert_running();
-    Report::new(chaos, &plan, &stage, &ledger, end).await
+    Report::new(chaos, &plan, &mut stage, &accounts, &ledger, end).await
 }
 
 async fn all(count: usize, counted: &watch::Sender<usize>, what: &str) {
@@ -73,8 +74,8 @@ async fn all(count: usize, counted: &watch::Sender<usize>, what: &str) {
     assert!(waited, "not within {BACK_DEADLINE:?}: every phone {what}");
 }
 
-/// All phones, online and registered.
-async fn phones<'a>(plan: &'a Plan, stage: &Stage, ledger: &Arc<Ledger>) -> Vec<Actor<'a>> {
+/// All accounts, and all phones, online and registered.
+async fn phones<'a>(plan: &'a Plan, stage: &Stage, ledger: &Arc<Ledger>) -> (Vec<BareJid>, Vec<Actor<'a>>) {
     let mut users = Vec::new();
     for _ in 0..plan.accounts() {
         users.push(stage.server.user().await);
@@ -87,7 +88,8 @@ async fn phones<'a>(plan: &'a Plan, stage: &Stage, ledger: &Arc<Ledger>) -> Vec<
         assert!(registered.is_ok(), "not within {START_DEADLINE:?}: phone {number} is registered");
         phone
     });
-    join_all(started).await
+    let phones = join_all(started).await;
+    (users.into_iter().map(|user| user.jid).collect(), phones)
 }
 
 fn numbered(pushes: &[Timed<PushPlan>], first: usize) -> impl Iterator<Item = Numbered<'_>> {

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use aws::MailboxTable;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use embedded::Database;
+use push::ports::Mailbox;
+use serde_json::json;
 use tokio_xmpp::jid::BareJid;
 
 use super::draw::{HIBERNATION, RELAYS};
@@ -22,6 +25,8 @@ use crate::{eventually, http};
 const ACK_TIMEOUT_SECONDS: u32 = 4;
 /// Entries of a relay that was killed show again after this long.
 const VISIBILITY: Duration = Duration::from_secs(5);
+/// More than one account ever has.
+const MAILBOX_MAX: usize = 10_000;
 const RECEIVES_MAX: u32 = 1000;
 /// Longer than the longest delay between two connections, and than a lease.
 const READY_DEADLINE: Duration = Duration::from_secs(120);
@@ -87,11 +92,17 @@ impl Stage {
         self.upwires[0].component.jid.clone()
     }
 
-    /// Which pushes are left in the mailbox, where that can be seen.
-    pub(super) async fn left(&self) -> Vec<usize> {
+    /// Ends every `upwire`, and reads which pushes are left in the mailbox of these accounts, by their bodies.
+    pub(super) async fn left(&mut self, accounts: &[BareJid]) -> Vec<usize> {
+        for upwire in &mut self.upwires {
+            upwire.kill();
+        }
         match &self.cloud {
-            Some(cloud) => cloud.left().await,
-            None => Vec::new(),
+            Some(cloud) => left(&MailboxTable::new(&cloud.emulator.config(), &cloud.mailbox), accounts).await,
+            None => {
+                let database = Database::open(&self.upwires[0].database()).expect("nobody else has it");
+                left(&database, accounts).await
+            }
         }
     }
 
@@ -116,16 +127,14 @@ impl Stage {
     }
 }
 
-impl Cloud {
-    /// The pushes that are in the mailbox, by their bodies.
-    async fn left(&self) -> Vec<usize> {
-        let scanned = self.emulator.call("DynamoDB_20120810.Scan", json!({"TableName": self.mailbox})).await;
-        let items = scanned["Items"].as_array().cloned().unwrap_or_default();
-        let entries = items.iter().filter_map(|item| item["entry"]["S"].as_str());
-        let entries = entries.filter_map(|entry| serde_json::from_str::<Value>(entry).ok());
-        let bodies = entries.filter_map(|entry| STANDARD.decode(entry["body"].as_str()?).ok());
-        bodies.filter_map(|body| senders::number(&body)).collect()
+async fn left(mailbox: &impl Mailbox, accounts: &[BareJid]) -> Vec<usize> {
+    let mut left = Vec::new();
+    for account in accounts {
+        let waiting = mailbox.waiting(account, None, MAILBOX_MAX).await.expect("a mailbox can be read");
+        let bodies = waiting.iter().map(|waiting| STANDARD.decode(waiting.message.body.as_base64()));
+        left.extend(bodies.flatten().filter_map(|body| senders::number(&body)));
     }
+    left
 }
 
 /// How many pushes are where.

@@ -1,0 +1,155 @@
+//! Overload: a registration over its rate, and a queue that is full. Senders are told to wait, and what was accepted
+//! arrives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::slice::from_ref;
+use std::time::Duration;
+
+use e2e::{FaultProxy, Kind, Load, Phone, Upwire, Ways, XmppServer, http};
+use tokio::time::sleep;
+
+use crate::cloud::Cloud;
+
+const SOON: Duration = Duration::from_secs(60);
+const RATE: &str = "5/1";
+const BURST: usize = 5;
+/// The relay sees what it delivers: so many pushes after the burst, each delivered before the next, are noticed.
+const NOTICED_MAX: usize = 100;
+const QUEUE_MAX: usize = 10;
+
+/// What a sender was told by a 429.
+struct Told {
+    accepted: BTreeSet<Vec<u8>>,
+    wait: Duration,
+}
+
+/// Sends one push after the other, each when the one before it has arrived, until told to wait. `ways` are the
+/// function's to AWS, and count what an answer costs.
+async fn send_until_told(phone: &Phone, endpoint: &str, ways: Option<&Ways>) -> Told {
+    let mut accepted = BTreeSet::new();
+    let before = phone.pushes().len();
+    while accepted.len() < NOTICED_MAX {
+        let body = format!("push {} to {endpoint}", accepted.len());
+        let calls_before = ways.map(Ways::calls);
+        let response = http::post(endpoint, body.clone()).await;
+        if let Some((ways, before)) = ways.zip(calls_before) {
+            let sends = (response.status == 201).then_some(("SendMessage".to_owned(), 1));
+            let cost: BTreeMap<_, _> = sends.into_iter().chain([("GetItem".to_owned(), 1)]).collect();
+            assert_eq!(ways.calls_since(&before), cost, "{}", response.status);
+        }
+        if response.status == 429 {
+            let wait = response.header("retry-after").and_then(|wait| wait.parse().ok());
+            let wait = Duration::from_secs(wait.expect("Retry-After, in whole seconds"));
+            assert!(wait > Duration::ZERO, "{}", response.text());
+            assert_eq!(response.json()["status"], 429);
+            return Told { accepted, wait };
+        }
+        assert_eq!(response.status, 201, "{}", response.text());
+        accepted.insert(body.into_bytes());
+        phone.wait_for_pushes(before + accepted.len(), SOON).await;
+    }
+    panic!("{NOTICED_MAX} pushes were accepted at a rate of {RATE}")
+}
+
+fn bodies(phone: &Phone) -> BTreeSet<Vec<u8>> {
+    phone.pushes().into_iter().map(|push| push.body).collect()
+}
+
+#[tokio::test]
+async fn senders_over_the_rate_are_told_for_how_long_to_wait() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let upwire = Upwire::on(server).set("UPWIRE_RATE", RATE).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "chatty").await;
+    let other = phone.endpoint(&upwire.component.jid, "quiet").await;
+    let told = send_until_told(&phone, &endpoint, None).await;
+    assert!(told.accepted.len() >= BURST, "a burst passes");
+    println!("{} accepted, then {:?}", told.accepted.len(), told.wait);
+    for number in 0..BURST {
+        assert_eq!(http::post(&other, format!("quiet {number}")).await.status, 201, "each for itself");
+    }
+    let refused =
+        async || upwire.metric_where("upwire_pushes_refused_total", &[("reason", "throttled")]).await;
+    assert_eq!(refused().await, 1.0);
+
+    sleep(told.wait).await;
+    assert_eq!(http::post(&endpoint, "after the wait").await.status, 201, "who waits as told is let in");
+    let count = told.accepted.len() + BURST + 1;
+    phone.wait_for_pushes(count, SOON).await;
+    upwire.queue_empties().await;
+    let arrived = bodies(&phone);
+    assert!(arrived.is_superset(&told.accepted) && arrived.len() == count && phone.pushes().len() == count);
+    assert_eq!(refused().await, 1.0);
+    assert!(upwire.metric("upwire_registrations_throttled_total").await >= 1.0);
+}
+
+/// The relay marks the registration's row, and the function reads that anyway.
+#[tokio::test]
+async fn the_function_tells_senders_to_wait_at_the_cost_of_one_read() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let cloud = Cloud::new().await;
+    let relay = cloud.relay_on(server).set("UPWIRE_RATE", RATE).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
+    let told = send_until_told(&phone, &endpoint, Some(&cloud.ingress_ways)).await;
+    assert!(told.accepted.len() >= BURST, "a burst passes");
+    println!("{} accepted, then {:?}", told.accepted.len(), told.wait);
+    assert!(relay.metric("upwire_registrations_throttled_total").await >= 1.0);
+    sleep(told.wait).await;
+    assert_eq!(http::post(&endpoint, "after the wait").await.status, 201, "who waits as told is let in");
+    phone.wait_for_pushes(told.accepted.len() + 1, SOON).await;
+    assert!(bodies(&phone).is_superset(&told.accepted));
+    cloud.queue_empties().await;
+}
+
+#[tokio::test]
+async fn no_rate_is_no_limit() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let upwire = Upwire::on(server).set("UPWIRE_RATE", "off").start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    // More than the default lets through; each waits for the one before it to be settled, and marked.
+    for number in 0..80 {
+        assert_eq!(http::post(&endpoint, format!("push {number}")).await.status, 201);
+        phone.wait_for_pushes(number + 1, SOON).await;
+    }
+}
+
+/// Nothing leaves the queue while there is no XMPP server.
+#[tokio::test]
+async fn a_full_queue_is_told_to_senders_and_grows_no_further() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let way = FaultProxy::to(server.component_port).await;
+    let mut upwire = Upwire::on(server)
+        .set("UPWIRE_XMPP_SERVER", way.address())
+        .set("UPWIRE_QUEUE_MAX", QUEUE_MAX)
+        .start_ready()
+        .await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    way.cut();
+    upwire.unready().await;
+    let mut accepted = BTreeSet::new();
+    for number in 0..3 * QUEUE_MAX {
+        let body = format!("push {number}");
+        let response = http::post(&endpoint, body.clone()).await;
+        if number < QUEUE_MAX {
+            assert_eq!(response.status, 201, "{}", response.text());
+            accepted.insert(body.into_bytes());
+        } else {
+            assert_eq!(response.status, 503);
+            let after = response.header("retry-after").and_then(|after| after.parse::<u32>().ok());
+            assert!(after.is_some_and(|after| after > 0), "Retry-After, in whole seconds");
+        }
+    }
+    assert_eq!(upwire.metric("upwire_queue_depth").await, QUEUE_MAX as f64);
+    // What is refused now goes on trying, as senders do.
+    let load = Load::start(from_ref(&endpoint), 50);
+    way.mend();
+    upwire.ready().await;
+    let ledger = load.finish().await;
+    ledger.arrives(&[&phone]).await;
+    upwire.queue_empties().await;
+    assert!(bodies(&phone).is_superset(&accepted));
+    assert_eq!(bodies(&phone).len(), QUEUE_MAX + 50, "and nothing that was refused");
+}

@@ -143,7 +143,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while fates.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let (kept, others) = by_registration(batch.drain(..));
-            let kept = join_all(kept.into_iter().map(|fates| self.keep_each(fates))).await;
+            let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await;
             // After them: an answer that came late may be to one of those.
             let others = join_all(others.into_iter().map(|fate| self.decide(fate))).await;
             let (mut settlements, mut removals) = (Vec::new(), Vec::new());
@@ -179,15 +179,17 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
         }
     }
 
-    /// Keeps pushes of one registration. Each replaces and counts those before it, and a store need not see what is
-    /// kept at the same moment.
-    async fn keep_each(&self, mut fates: Vec<Fate<Q::Receipt>>) -> Vec<Step<Q::Receipt>> {
+    /// Keeps pushes of one registration. Each replaces those of its topic before it, and the last counts all: a store
+    /// need not see what is kept at the same moment.
+    async fn keep_all(&self, mut fates: Vec<Fate<Q::Receipt>>) -> Vec<Step<Q::Receipt>> {
+        let last = fates.pop();
+        let kept = join_all(by_topic(fates).into_iter().map(|fates| self.decide_each(fates))).await;
+        let last = self.decide_each(last.into_iter().collect()).await;
+        kept.into_iter().flatten().chain(last).collect()
+    }
+
+    async fn decide_each(&self, fates: Vec<Fate<Q::Receipt>>) -> Vec<Step<Q::Receipt>> {
         let mut steps = Vec::with_capacity(fates.len());
-        if !fates.iter().any(Fate::may_replace) {
-            let last = fates.pop();
-            steps = join_all(fates.drain(..).map(|fate| self.decide(fate))).await;
-            fates.extend(last);
-        }
         for fate in fates {
             steps.push(self.decide(fate).await);
         }
@@ -313,12 +315,6 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
     }
 }
 
-impl<Receipt> Fate<Receipt> {
-    fn may_replace(&self) -> bool {
-        matches!(self, Self::Keep { push, .. } if push.message.topic.is_some())
-    }
-}
-
 /// Parts the pushes that are kept, those of one registration together, from the other fates.
 fn by_registration<Receipt>(
     fates: impl Iterator<Item = Fate<Receipt>>,
@@ -331,6 +327,23 @@ fn by_registration<Receipt>(
         }
     }
     (kept.into_values().collect(), others)
+}
+
+/// Puts the pushes of each topic together, in their order; one without has nothing to replace.
+fn by_topic<Receipt>(fates: Vec<Fate<Receipt>>) -> Vec<Vec<Fate<Receipt>>> {
+    let (mut chains, mut of_topics) = (Vec::new(), HashMap::<_, Vec<_>>::new());
+    for fate in fates {
+        let topic = match &fate {
+            Fate::Keep { push, .. } => push.message.topic.clone(),
+            _ => None,
+        };
+        match topic {
+            Some(topic) => of_topics.entry(topic).or_default().push(fate),
+            None => chains.push(vec![fate]),
+        }
+    }
+    chains.extend(of_topics.into_values());
+    chains
 }
 
 /// Where a push stands after its fate was made durable.

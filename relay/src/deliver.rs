@@ -105,6 +105,8 @@ pub(crate) struct Dispatcher<Receipt> {
     reach: Reach,
     /// Answered or expired, of which account; perhaps not durably yet.
     settled: Lately<(BareJid, MessageId)>,
+    /// Those of them whose removal from the mailbox is under way.
+    leaving: Lately<(BareJid, MessageId)>,
     /// The stream that pushes can go out on now.
     session: Option<Session>,
     /// The registrations that are being revoked: each fate holds its end until it is decided.
@@ -126,6 +128,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             pending: Pending::new(),
             reach: Reach::new(),
             settled: Lately::new(SETTLED_MAX),
+            leaving: Lately::new(SETTLED_MAX),
             session: None,
             revoking: HashMap::new(),
             late_revocations: Arc::new(()),
@@ -317,6 +320,9 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     fn done(&mut self, push: Held<Receipt>) {
         self.settled.note(name(&push.message));
+        if matches!(push.origin, Origin::Mailbox) {
+            self.leaving.note(name(&push.message));
+        }
         self.settle(Fate::Done(push));
     }
 

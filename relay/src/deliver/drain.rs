@@ -101,8 +101,11 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             let id = message.id;
             let push = Held { origin: Origin::Mailbox, message };
             if self.settled.contains(&name(&push.message)) {
-                // Settled while it was in the queue, and put into the mailbox by an earlier process.
-                self.settle(Fate::Done(push));
+                // If it is not on its way out, it was settled while it was in the queue, and put into the mailbox by an
+                // earlier process.
+                if !self.leaving.contains(&name(&push.message)) {
+                    self.done(push);
+                }
                 continue;
             }
             let in_line = self.pending.take_from_line(&recipient, id);

@@ -35,7 +35,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let secrets = secrets(settings.relay.secret.as_ref(), &database).await?;
     let public = parts::listen(settings.listen, "UPWIRE_LISTEN").await?;
     let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
-    let public_url = settings.relay.public_url.clone();
+    let (public_url, component) =
+        (settings.relay.public_url.clone(), settings.relay.account.component.clone());
     tracing::info!(address = %public.local_addr()?, %public_url, "the ingress listens");
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
@@ -52,6 +53,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         mailbox: database,
         secrets,
         public_url: Some(public_url),
+        component: Some(component),
         default_ttl: settings.default_ttl,
         max_ttl: settings.max_ttl,
     });

@@ -3,6 +3,7 @@
 
 mod cors;
 mod message_resource;
+mod page;
 mod parameters;
 mod push_resource;
 mod rejection;
@@ -13,8 +14,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router, middleware,
-    routing::{delete, post},
+    routing::{delete, get, post},
 };
+use jid::BareJid;
 use metrics::{counter, describe_counter};
 use push::{
     Secrets, Ttl,
@@ -62,6 +64,8 @@ pub struct Ingress<R, Q, M> {
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
     pub public_url: Option<Url>,
+    /// What people enter on their phones; the page at the root names it.
+    pub component: Option<BareJid>,
     /// How long a push without `TTL` is kept.
     pub default_ttl: Ttl,
     /// The longest that any push is kept.
@@ -84,11 +88,17 @@ pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, 
     let message_resource = delete(message_resource::withdraw::<R, Q, M>)
         .options(async || cors::preflight(message_resource::METHODS))
         .fallback(async || Rejection::MethodNotAllowed(message_resource::METHODS));
+    let page = page::Page::new(ingress.component.as_ref());
+    let page = get(async move || page.answer()).fallback(async || Rejection::MethodNotAllowed(page::METHODS));
     let routes = Router::new()
         .route(&format!("/{PUSH_PATH}/{{token}}"), push_resource)
         .route(&format!("/{MESSAGE_PATH}/{{token}}"), message_resource)
-        .with_state(Arc::new(ingress));
-    let routes = if prefix.is_empty() { routes } else { routes.clone().nest(&prefix, routes) };
+        .with_state(Arc::new(ingress))
+        .route("/", page.clone());
+    let routes = match prefix.as_str() {
+        "" => routes,
+        prefix => routes.clone().nest(prefix, routes).route(&format!("{prefix}/"), page),
+    };
     routes
         .fallback(rejection::not_found)
         .layer(CatchPanicLayer::custom(rejection::after_a_panic))

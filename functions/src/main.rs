@@ -6,6 +6,7 @@ use std::{env::VarError, process::ExitCode};
 
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use functions::Ingress;
+use jid::BareJid;
 use push::{Secrets, Ttl};
 use tracing_subscriber::{
     filter::Targets,
@@ -59,6 +60,7 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
     let default_ttl = seconds("UPWIRE_DEFAULT_TTL", 86_400)?;
     let max_ttl = seconds("UPWIRE_MAX_TTL", 604_800)?;
     let public_url = variable("UPWIRE_PUBLIC_URL")?.map(|text| Url::parse(&text)).transpose();
+    let component = variable("UPWIRE_COMPONENT")?.map(|text| BareJid::new(&text)).transpose();
     Ok(Ingress {
         registrations: RegistrationsTable::new(&aws, &required("UPWIRE_REGISTRATIONS_TABLE")?),
         queue: QueueSender::new(&aws, &required("UPWIRE_QUEUE_URL")?),
@@ -66,6 +68,7 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         secrets: Secrets::parse(&required("UPWIRE_SECRET")?)
             .map_err(|error| format!("UPWIRE_SECRET: {error}"))?,
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
+        component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
         default_ttl: Ttl::from_seconds(default_ttl),
         max_ttl: Ttl::from_seconds(max_ttl),
     })

@@ -182,6 +182,7 @@ impl Store {
             mailbox: self.clone(),
             secrets: secrets(),
             public_url: None,
+            component: None,
             default_ttl: Ttl::from_seconds(60),
             max_ttl: Ttl::from_seconds(u32::MAX),
         })

@@ -1,6 +1,7 @@
 //! The ingress: takes pushes from application servers, checks their tokens, and queues them; withdraws those that
 //! still wait.
 
+mod aesgcm;
 mod cors;
 mod message_resource;
 mod page;

@@ -1,9 +1,9 @@
 //! What a sender says about a push in its headers (RFC 8030 §5), as senders really write it.
 
 use axum::{extract::FromRequestParts, http::HeaderMap, http::request::Parts};
-use push::{Topic, Ttl, Urgency};
+use push::{Body, Topic, Ttl, Urgency};
 
-use crate::Rejection;
+use crate::{Rejection, aesgcm::KeyMaterial};
 
 /// The headers of a push, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(crate) struct Parameters {
     pub(crate) ttl: Option<Ttl>,
     pub(crate) urgency: Urgency,
     pub(crate) topic: Option<Topic>,
+    /// Of a push in `aesgcm`.
+    keys: Option<KeyMaterial>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Parameters {
@@ -36,13 +38,21 @@ impl Parameters {
             Some(Ok(value)) => Urgency::parse(&value.to_ascii_lowercase()),
             Some(Err(_)) | None => Urgency::Normal,
         };
-        Ok(Self { ttl, urgency, topic })
+        Ok(Self { ttl, urgency, topic, keys: KeyMaterial::read(headers)? })
+    }
+
+    /// What the application is to get of a push with this body.
+    pub(crate) fn body(&self, sent: &[u8]) -> Body {
+        match &self.keys {
+            Some(keys) => Body::from_bytes(&keys.before(sent)),
+            None => Body::from_bytes(sent),
+        }
     }
 }
 
 /// The first value of a header that may come twice, or joined by commas (protocol.md §2). A
 /// header without a value counts as absent.
-fn first<'a>(headers: &'a HeaderMap, name: &str) -> Option<Result<&'a str, Rejection>> {
+pub(crate) fn first<'a>(headers: &'a HeaderMap, name: &str) -> Option<Result<&'a str, Rejection>> {
     let value = headers.get(name)?.to_str().map(|value| value.split(',').next().unwrap_or_default().trim());
     match value {
         Ok("") => None,
@@ -71,7 +81,10 @@ mod tests {
 
     #[test]
     fn no_header_is_needed() {
-        assert_eq!(parse(&[]), Ok(Parameters { ttl: None, urgency: Urgency::Normal, topic: None }));
+        assert_eq!(
+            parse(&[]),
+            Ok(Parameters { ttl: None, urgency: Urgency::Normal, topic: None, keys: None })
+        );
         assert_eq!(parse(&[("ttl", ""), ("topic", " ")]), parse(&[]));
     }
 

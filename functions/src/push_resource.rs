@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    body::Body as HttpBody,
+    body::{Body as HttpBody, Bytes},
     extract::{Extension, FromRequest, FromRequestParts, Path, Request, State},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -48,7 +48,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<
 }
 
 /// A body of 1 to [`BODY_BYTES_MAX`] bytes, read no further than that.
-pub(crate) struct PushBody(Body);
+pub(crate) struct PushBody(Bytes);
 
 impl<S: Sync> FromRequest<S> for PushBody {
     type Rejection = Rejection;
@@ -63,9 +63,9 @@ impl<S: Sync> FromRequest<S> for PushBody {
         }
         let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
         match timeout(BODY_TIMEOUT, body).await {
-            Ok(Ok(bytes)) => match &*bytes.to_bytes() {
-                [] => Err(Rejection::EmptyBody),
-                bytes => Ok(Self(Body::from_bytes(bytes))),
+            Ok(Ok(bytes)) => match bytes.to_bytes() {
+                bytes if bytes.is_empty() => Err(Rejection::EmptyBody),
+                bytes => Ok(Self(bytes)),
             },
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Rejection::BodyTooLarge),
             Ok(Err(_)) | Err(_) => Err(Rejection::BodyInterrupted),
@@ -79,8 +79,9 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     endpoint: Endpoint,
     parameters: Parameters,
     reached_at: Option<Extension<PublicUrl>>,
-    PushBody(body): PushBody,
+    PushBody(sent): PushBody,
 ) -> Result<Response, Rejection> {
+    let body = parameters.body(&sent);
     let accepted = timeout(ANSWER_TIMEOUT, ingress.accept(&endpoint, parameters, body)).await;
     let message = accepted.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
     metrics::counter!(ACCEPTED).increment(1);

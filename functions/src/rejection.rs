@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::TimeDelta;
-use push::message::BODY_BYTES_MAX;
+use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX};
 use serde::Serialize;
 
 use crate::REFUSED;
@@ -42,6 +42,10 @@ pub enum Rejection {
     BadTopic,
     /// A header holds bytes that are no text.
     UnreadableHeader,
+    /// The push is in `aesgcm` and lacks this header, or that is empty.
+    NoKeyMaterial(&'static str),
+    /// The headers that go with `aesgcm` are over their limit.
+    KeyMaterialTooLarge,
     /// The store or the queue cannot do it now.
     Unavailable,
     /// The resource has no such method; it has these.
@@ -86,6 +90,8 @@ impl Rejection {
             Self::BadTtl => "bad_ttl",
             Self::BadTopic => "bad_topic",
             Self::UnreadableHeader => "unreadable_header",
+            Self::NoKeyMaterial(_) => "no_key_material",
+            Self::KeyMaterialTooLarge => "key_material_too_large",
             Self::Unavailable => "unavailable",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::Panicked => "panicked",
@@ -99,9 +105,12 @@ impl Rejection {
             }
             Self::Gone => StatusCode::GONE,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::EmptyBody | Self::BadTtl | Self::BadTopic | Self::UnreadableHeader => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::EmptyBody
+            | Self::BadTtl
+            | Self::BadTopic
+            | Self::UnreadableHeader
+            | Self::NoKeyMaterial(_)
+            | Self::KeyMaterialTooLarge => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyInterrupted => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -124,6 +133,8 @@ impl Rejection {
             Self::BadTtl => "Bad TTL header",
             Self::BadTopic => "Bad Topic header",
             Self::UnreadableHeader => "Unreadable header",
+            Self::NoKeyMaterial(_) => "Key material missing",
+            Self::KeyMaterialTooLarge => "Key material too large",
             Self::Unavailable => "Try again shortly",
             Self::MethodNotAllowed(_) => "Method not allowed",
             Self::Panicked => "A defect of the server",
@@ -149,7 +160,13 @@ impl Rejection {
             Self::BodyInterrupted => "The body did not arrive completely.".into(),
             Self::BadTtl => "TTL is a number of seconds, zero or more, in decimal digits.".into(),
             Self::BadTopic => "Topic has 1 to 32 characters of the base64url alphabet.".into(),
-            Self::UnreadableHeader => "TTL and Topic are plain ASCII.".into(),
+            Self::UnreadableHeader => "TTL, Topic, Encryption and Crypto-Key are plain ASCII.".into(),
+            Self::NoKeyMaterial(header) => format!(
+                "A push with Content-Encoding: aesgcm needs the header {header}: without it nobody can decrypt it."
+            ),
+            Self::KeyMaterialTooLarge => {
+                format!("Encryption and Crypto-Key have at most {KEY_HEADERS_BYTES_MAX} bytes together.")
+            }
             Self::Unavailable => "The push was not accepted, or not withdrawn, because the server's store \
                                   does not answer. Nothing is wrong with this URL."
                 .into(),

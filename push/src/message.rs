@@ -12,8 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{Application, Epoch, Instance, Registration, RegistrationId};
 
-/// The largest body of a push, in bytes (protocol.md §2; RFC 8030 §7.2).
+/// The largest body of a push, in bytes, as its sender sends it (protocol.md §2; RFC 8030 §7.2).
 pub const BODY_BYTES_MAX: usize = 4096;
+
+/// Most bytes of the two headers that go in front of a body in `aesgcm` (protocol.md §2). With them, in base64, the
+/// push is within the 10000 bytes that every XMPP server takes for a stanza (RFC 6120 §13.12).
+pub const KEY_HEADERS_BYTES_MAX: usize = 2048;
 
 /// How long `TTL: 0` ("now or not at all") leaves a push on its way through the queue, before
 /// "now" is over.
@@ -104,20 +108,20 @@ impl<'de> Deserialize<'de> for MessageId {
     }
 }
 
-/// The bytes that the application server sent, in the form that the queue and XMPP carry:
-/// standard base64.
+/// What the application is to get, in the form that the queue and XMPP carry, standard base64: the bytes that the
+/// application server sent, behind the two headers that go with them where they are in `aesgcm`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Body(String);
 
 impl Body {
-    /// Encodes the raw body.
+    /// Encodes the raw bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(STANDARD.encode(bytes))
     }
 
-    /// Standard base64 of the raw body.
+    /// Standard base64 of the raw bytes.
     #[must_use]
     pub fn as_base64(&self) -> &str {
         &self.0
@@ -286,7 +290,7 @@ pub struct PushMessage {
     /// Its topic, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<Topic>,
-    /// The sender's body.
+    /// What the application is to get.
     pub body: Body,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
-use push::message::{BODY_BYTES_MAX, Wishes};
+use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX, Wishes};
 use push::ports::{Kept, Mailbox, Recipient, Waiting};
 use push::{
     Application, Body, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Target, Topic,
@@ -98,7 +98,7 @@ async fn a_push_waits_as_it_was_kept_for_whatever_account<B: Backend>() {
     {
         let registration = registration(recipient, 1);
         let mut kept = push(&registration, Urgency::Low, 1, Some("-_topic_-"));
-        kept.message.body = Body::from_bytes(&[0xff; BODY_BYTES_MAX]);
+        kept.message.body = Body::from_bytes(&[0xff; BODY_BYTES_MAX + KEY_HEADERS_BYTES_MAX + 64]);
         kept.asked_at = Some(at(2) + TimeDelta::milliseconds(345));
         let account = account(&registration);
         assert_eq!(backend.mailbox().find(&account, kept.message.id).await.unwrap(), None);

@@ -173,6 +173,29 @@ async fn what_a_body_claims_to_be_is_never_looked_at() {
 }
 
 #[tokio::test]
+async fn the_key_material_of_aesgcm_goes_in_front_of_the_body() {
+    let Registered { upwire: _upwire, endpoint, phone } = registered().await;
+    let (encryption, crypto_key) = (format!("salt={}", "s".repeat(40)), format!("dh={}", "d".repeat(2000)));
+    let headers =
+        [("Content-Encoding", "aesgcm"), ("Encryption", &*encryption), ("Crypto-Key", &*crypto_key)];
+    assert_eq!(http::post_with(&endpoint, &headers, vec![0xff; 4097]).await.status, 413);
+    assert_eq!(http::post_with(&endpoint, &headers, vec![0xff; 4096]).await.status, 201);
+    let expected = format!("aesgcm\nEncryption: {encryption}\nCrypto-Key: {crypto_key}\n");
+    assert_eq!(phone.next_push(SOON).await.body, [expected.as_bytes(), &[0xff; 4096]].concat());
+
+    let longer = format!("{crypto_key}dd");
+    let refused: [&[(&str, &str)]; 4] = [
+        &headers[..1],
+        &headers[..2],
+        &[headers[0], headers[2]],
+        &[headers[0], headers[1], ("Crypto-Key", &longer)],
+    ];
+    for headers in refused {
+        assert_eq!(http::post_with(&endpoint, headers, "x").await.status, 400, "{headers:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_public_url_with_a_path_works_with_and_without_it() {
     let server = XmppServer::shared(Kind::Prosody).await;
     let upwire = Upwire::on(server).set("UPWIRE_PUBLIC_URL", "https://example.com/up/").start_ready().await;

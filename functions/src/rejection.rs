@@ -59,9 +59,13 @@ const RETRY_AFTER_SECONDS: &str = "5";
 /// A dead endpoint stays dead; the sender may remember it for a day.
 const GONE_CACHE_CONTROL: &str = "max-age=86400";
 
-/// An answer by RFC 9457.
+/// The README, whose sections say more than a problem can (RFC 9457 §3.1.1).
+const README: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "#");
+
+/// An answer by RFC 9457. It shows nothing of the request: no token, and nothing of whose it is.
 #[derive(Serialize)]
 struct Problem {
+    r#type: String,
     title: &'static str,
     status: u16,
     detail: String,
@@ -116,6 +120,26 @@ impl Rejection {
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The anchor of the README's section that says why, and what to do.
+    const fn section(self) -> &'static str {
+        match self {
+            Self::EmptyBody
+            | Self::BadTtl
+            | Self::BadTopic
+            | Self::UnreadableHeader
+            | Self::NoKeyMaterial(_)
+            | Self::KeyMaterialTooLarge => "why-did-my-push-get-a-400",
+            Self::NotFound | Self::UnknownEndpoint => "why-did-my-push-get-a-404",
+            Self::MethodNotAllowed(_) => "why-did-my-push-get-a-405",
+            Self::BodyInterrupted => "why-did-my-push-get-a-408",
+            Self::Gone => "why-did-my-push-get-a-410",
+            Self::BodyTooLarge => "why-did-my-push-get-a-413",
+            Self::Throttled(_) => "why-did-my-push-get-a-429",
+            Self::Unavailable | Self::Panicked => "why-did-my-push-get-a-500-or-503",
+            Self::UnknownMessage | Self::NotWaiting => "why-was-my-push-not-withdrawn",
         }
     }
 
@@ -196,7 +220,8 @@ impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         metrics::counter!(REFUSED, "reason" => self.reason()).increment(1);
         let status = self.status();
-        let problem = Problem { title: self.title(), status: status.as_u16(), detail: self.detail() };
+        let r#type = format!("{README}{}", self.section());
+        let problem = Problem { r#type, title: self.title(), status: status.as_u16(), detail: self.detail() };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -219,6 +244,55 @@ pub(crate) async fn not_found() -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every rejection once: the match does not compile without a new one, which then joins the line.
+    fn all() -> impl Iterator<Item = Rejection> {
+        std::iter::successors(Some(Rejection::NotFound), |rejection| match rejection {
+            Rejection::NotFound => Some(Rejection::UnknownEndpoint),
+            Rejection::UnknownEndpoint => Some(Rejection::Gone),
+            Rejection::Gone => Some(Rejection::Throttled(1)),
+            Rejection::Throttled(_) => Some(Rejection::UnknownMessage),
+            Rejection::UnknownMessage => Some(Rejection::NotWaiting),
+            Rejection::NotWaiting => Some(Rejection::EmptyBody),
+            Rejection::EmptyBody => Some(Rejection::BodyTooLarge),
+            Rejection::BodyTooLarge => Some(Rejection::BodyInterrupted),
+            Rejection::BodyInterrupted => Some(Rejection::BadTtl),
+            Rejection::BadTtl => Some(Rejection::BadTopic),
+            Rejection::BadTopic => Some(Rejection::UnreadableHeader),
+            Rejection::UnreadableHeader => Some(Rejection::NoKeyMaterial("Encryption")),
+            Rejection::NoKeyMaterial(_) => Some(Rejection::KeyMaterialTooLarge),
+            Rejection::KeyMaterialTooLarge => Some(Rejection::Unavailable),
+            Rejection::Unavailable => Some(Rejection::MethodNotAllowed("POST")),
+            Rejection::MethodNotAllowed(_) => Some(Rejection::Panicked),
+            Rejection::Panicked => None,
+        })
+    }
+
+    /// The anchor that a forge makes of a heading.
+    fn anchor(heading: &str) -> String {
+        let kept = heading.trim().to_lowercase().replace(' ', "-");
+        kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
+    }
+
+    #[test]
+    fn the_readme_has_the_section_that_a_problem_links_to_and_every_reason() {
+        let readme = include_str!("../../README.md");
+        let anchors: Vec<String> = readme
+            .split("```")
+            .step_by(2) // Outside of code.
+            .flat_map(str::lines)
+            .filter(|line| line.starts_with('#'))
+            .map(|line| anchor(line.trim_start_matches('#')))
+            .collect();
+        for rejection in all() {
+            let section = rejection.section();
+            assert!(anchors.iter().any(|anchor| anchor == section), "{rejection:?}: #{section}");
+            let code = rejection.status().as_u16().to_string();
+            assert!(section.contains(&code) || code == "404", "{rejection:?} is answered {code}: {section}");
+            let reason = format!("`{}`", rejection.reason());
+            assert!(readme.contains(&reason), "{rejection:?}: the table of metrics lacks {reason}");
+        }
+    }
 
     #[test]
     fn the_wait_is_told_in_whole_seconds_and_never_too_short() {

@@ -72,6 +72,8 @@ async fn a_push_that_cannot_be_one_is_refused_with_a_problem() {
         let problem = refused.json();
         assert_eq!(problem["status"], status);
         assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+        let explained = problem["type"].as_str().unwrap();
+        assert!(explained.starts_with("https://") && explained.ends_with("#why-did-my-push-get-a-400"));
     }
     assert_eq!(upwire.metric("upwire_pushes_accepted_total").await, 0.0);
     assert_eq!(upwire.metric_where("upwire_pushes_refused_total", &[("reason", "bad_ttl")]).await, 3.0);

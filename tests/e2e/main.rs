@@ -56,3 +56,4 @@ mod stop;
 mod stream;
 mod stream_refused;
 mod stream_tls;
+mod web_push;

@@ -35,6 +35,7 @@ mod stunnel;
 mod tether;
 mod upwire;
 mod wait;
+mod web_push;
 mod xmpp_server;
 
 pub use certificate::{Authority, Certificate};
@@ -51,4 +52,5 @@ pub use stunnel::Stunnel;
 pub use tether::Tether;
 pub use upwire::{ENDPOINT_SECRET, Upwire, UpwireBuilder};
 pub use wait::{eventually, eventually_some};
+pub use web_push::{KeyPair, Library, Message, Subscription};
 pub use xmpp_server::{Component, Kind, Settings, User, XmppServer};

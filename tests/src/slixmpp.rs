@@ -84,16 +84,16 @@ fn text(event: &Value, field: &str) -> String {
     event[field].as_str().unwrap_or_else(|| panic!("no {field} in {event}")).to_owned()
 }
 
-/// The Python that has slixmpp.
-fn python() -> PathBuf {
+/// The Python that has slixmpp, and pywebpush.
+pub(crate) fn python() -> PathBuf {
     let python = match std::env::var_os("UPWIRE_TEST_PYTHON") {
         Some(python) => PathBuf::from(python),
         None => profile_folder().join("../venv/bin/python"),
     };
     assert!(
         python.exists(),
-        "no {}: `python3 -m venv target/venv && target/venv/bin/pip install slixmpp`, \
-         or name a Python that has slixmpp in UPWIRE_TEST_PYTHON",
+        "no {}: `make test-needs` installs it; or name a Python that has slixmpp, pywebpush and http-ece in \
+         UPWIRE_TEST_PYTHON",
         python.display()
     );
     python

@@ -1,0 +1,147 @@
+//! Web Push from end to end: the libraries that application servers send by, and the application that decrypts.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use crate::http::Response;
+use crate::slixmpp::python;
+use crate::tether::Tether;
+use crate::{folder, target_folder};
+
+const SENDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/senders");
+/// Generous: two cores run servers, clients and other tests at once.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A library that application servers send by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// npm's `web-push`.
+    WebPush,
+    /// Python's `pywebpush`.
+    Pywebpush,
+}
+
+/// A P-256 key pair in base64url: of an application's subscription, or an application server's own (VAPID).
+#[derive(Clone, Debug)]
+pub struct KeyPair {
+    /// The uncompressed point, 65 bytes.
+    pub public: String,
+    /// The number, 32 bytes.
+    pub private: String,
+}
+
+/// What an application gives to its server beside the endpoint, and what it keeps.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Its keys.
+    pub keys: KeyPair,
+    /// The secret that both know, 16 bytes in base64url.
+    pub auth: String,
+}
+
+/// What a library is to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// In the clear.
+    pub payload: &'a str,
+    /// `aes128gcm` or `aesgcm`.
+    pub encoding: &'a str,
+    /// Seconds.
+    pub ttl: u32,
+    /// As the header has it.
+    pub urgency: &'a str,
+    /// None: no header.
+    pub topic: Option<&'a str>,
+    /// None: not signed.
+    pub vapid: Option<&'a KeyPair>,
+}
+
+impl Library {
+    /// Has it send a push to an endpoint, whose certificate's authority it is told to trust.
+    pub async fn send(
+        self,
+        endpoint: &str,
+        trusted: &Path,
+        subscription: &Subscription,
+        message: &Message<'_>,
+    ) -> Response {
+        let vapid = message.vapid.map(|keys| json!({"public": keys.public, "private": keys.private}));
+        let request = json!({
+            "endpoint": endpoint,
+            "p256dh": subscription.keys.public,
+            "auth": subscription.auth,
+            "payload": message.payload,
+            "encoding": message.encoding,
+            "ttl": message.ttl,
+            "urgency": message.urgency,
+            "topic": message.topic,
+            "vapid": vapid,
+        });
+        let mut command = match self {
+            Self::WebPush => script("node".as_ref(), "web_push_sender.cjs"),
+            Self::Pywebpush => script(python().as_ref(), "pywebpush_sender.py"),
+        };
+        command.arg(request.to_string());
+        command.env("NODE_PATH", target_folder().join("web-push/node_modules"));
+        command.env("NODE_EXTRA_CA_CERTS", trusted).env("REQUESTS_CA_BUNDLE", trusted);
+        // Nothing of this goes by way of a proxy.
+        for proxy in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+            command.env_remove(proxy);
+        }
+        answer(&run(&command).await)
+    }
+}
+
+impl Subscription {
+    /// A fresh one.
+    pub async fn new() -> Self {
+        let keys = run(script(python().as_ref(), "application.py").arg("keys")).await;
+        let text = |name: &str| keys[name].as_str().expect("a key").to_owned();
+        Self { keys: KeyPair { public: text("public"), private: text("private") }, auth: text("auth") }
+    }
+
+    /// The payloads of the bodies that the phone got; panics where one does not decrypt.
+    pub async fn decrypt(&self, bodies: impl IntoIterator<Item = Vec<u8>>) -> Vec<String> {
+        let mut command = script(python().as_ref(), "application.py");
+        command.args(["decrypt", &self.keys.private, &self.auth]);
+        command.args(bodies.into_iter().map(|body| STANDARD.encode(body)));
+        serde_json::from_value(run(&command).await).expect("a list of texts")
+    }
+}
+
+fn script(interpreter: &OsStr, name: &str) -> Command {
+    let mut command = Command::new(interpreter);
+    command.arg(format!("{SENDERS}/{name}"));
+    command
+}
+
+/// Runs a program to its end; its last line is JSON.
+async fn run(command: &Command) -> Value {
+    let mut process = Tether::start(command, &folder("sender").join("log"));
+    let status = process.wait(DEADLINE).await;
+    let log = process.log();
+    assert!(status.success(), "{process:?}: {status}: {log}");
+    let last = log.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    last.unwrap_or_else(|| panic!("{process:?} prints no JSON: {log}"))
+}
+
+fn answer(printed: &Value) -> Response {
+    let headers = printed["headers"].as_object().expect("headers").iter();
+    let headers = headers.filter_map(|(name, value)| {
+        let value = HeaderValue::from_str(value.as_str()?).ok()?;
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
+    });
+    let status = printed["status"].as_u64().and_then(|status| status.try_into().ok());
+    Response {
+        status: status.expect("a status"),
+        headers: headers.collect(),
+        body: printed["body"].as_str().unwrap_or_default().into(),
+    }
+}

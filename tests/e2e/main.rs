@@ -50,6 +50,7 @@ mod overload;
 mod push_message_resource;
 mod push_resource;
 mod queue_on_sqs;
+mod recorded;
 mod registration;
 mod relay_start;
 mod stop;

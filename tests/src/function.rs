@@ -46,7 +46,7 @@ impl Function {
         eventually(START_DEADLINE, &what, async || {
             process.assert_running();
             let response = http::try_send(&client, "GET", url, &[], "").await;
-            response.is_ok_and(|response| response.status == 404)
+            response.is_ok_and(|response| response.status == 200)
         })
         .await;
     }

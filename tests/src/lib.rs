@@ -15,6 +15,7 @@
 //! ```
 
 pub mod bench;
+mod browser;
 mod certificate;
 pub mod chaos;
 mod ejabberd;
@@ -38,6 +39,7 @@ mod wait;
 mod web_push;
 mod xmpp_server;
 
+pub use browser::browse;
 pub use certificate::{Authority, Certificate};
 pub use emulator::{Emulator, EmulatorKind, Queues};
 pub use fault_proxy::FaultProxy;

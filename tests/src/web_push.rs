@@ -116,14 +116,14 @@ impl Subscription {
     }
 }
 
-fn script(interpreter: &OsStr, name: &str) -> Command {
+pub(crate) fn script(interpreter: &OsStr, name: &str) -> Command {
     let mut command = Command::new(interpreter);
     command.arg(format!("{SENDERS}/{name}"));
     command
 }
 
 /// Runs a program to its end; its last line is JSON.
-async fn run(command: &Command) -> Value {
+pub(crate) async fn run(command: &Command) -> Value {
     let mut process = Tether::start(command, &folder("sender").join("log"));
     let status = process.wait(DEADLINE).await;
     let log = process.log();

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::{Client, types::AttributeValue};
 use aws_types::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
-    Application, Epoch, Instance, Registration, RegistrationId, Target,
+    Application, Epoch, Instance, Registration, RegistrationId, Target, VapidKey,
     ports::{Consistency, Registrations, Renewal, Revocation, Unavailable},
 };
 
@@ -203,7 +203,13 @@ fn item(registration: &Registration) -> Item {
         ("purge_at", number(registration.purge_at().timestamp())),
     ];
     let throttled = registration.throttled_until.map(|until| ("throttled_until", millis(until)));
-    attributes.into_iter().chain(throttled).map(|(name, value)| (name.to_owned(), value)).collect()
+    let vapid = target.vapid.map(|key| ("vapid", binary(*key.as_bytes())));
+    attributes
+        .into_iter()
+        .chain(throttled)
+        .chain(vapid)
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// `None`: no row of ours.
@@ -213,6 +219,11 @@ fn registration(item: &Item) -> Option<Registration> {
             recipient: read_text(item, "recipient")?.parse().ok()?,
             application: Application::from_bytes(read_bytes(item, "application")?),
             instance: Instance::from_bytes(read_bytes(item, "instance")?),
+            // A key that cannot be read must not open the endpoint to everyone.
+            vapid: match item.get("vapid") {
+                None => None,
+                Some(point) => Some(VapidKey::from_bytes(point.as_b().ok()?.as_ref()).ok()?),
+            },
         },
         epoch: read_epoch(item)?,
         renewed_at: read_moment(item, "renewed_at")?,

@@ -246,6 +246,7 @@ pub(crate) mod tests {
             recipient: "juliet@example.com/phone".parse().unwrap(),
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
+            vapid: None,
         }
     }
 

@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
-    Application, Epoch, Instance, Registration, RegistrationId, Target,
+    Application, Epoch, Instance, Registration, RegistrationId, Target, VapidKey,
     ports::{Consistency, Registrations, Renewal, Revocation, Unavailable},
+    vapid::VapidKeyError,
 };
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
 
@@ -85,15 +86,15 @@ impl Registrations for Database {
 
 fn find(connection: &Connection, id: RegistrationId) -> rusqlite::Result<Option<Registration>> {
     const FIND: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,
-        throttled_until FROM registration WHERE id = ?1";
+        throttled_until, vapid FROM registration WHERE id = ?1";
     connection.prepare_cached(FIND)?.query_row([id.as_bytes()], registration).optional()
 }
 
 fn store(connection: &Connection, registration: &Registration) -> rusqlite::Result<()> {
     const STORE: &str = "INSERT OR REPLACE INTO registration
-        (id, recipient, application, instance, epoch, renewed_at, expires_at, revoked, throttled_until)
+        (id, recipient, application, instance, epoch, renewed_at, expires_at, revoked, throttled_until, vapid)
         VALUES (:id, :recipient, :application, :instance, :epoch, :renewed_at, :expires_at, :revoked,
-            :throttled_until)";
+            :throttled_until, :vapid)";
     let target = &registration.target;
     connection.prepare_cached(STORE)?.execute(named_params! {
         ":id": target.registration_id().as_bytes(),
@@ -105,6 +106,7 @@ fn store(connection: &Connection, registration: &Registration) -> rusqlite::Resu
         ":expires_at": registration.expires_at.timestamp_millis(),
         ":revoked": registration.revoked,
         ":throttled_until": registration.throttled_until.map(|until| until.timestamp_millis()),
+        ":vapid": target.vapid.as_ref().map(VapidKey::as_bytes),
     })?;
     Ok(())
 }
@@ -126,11 +128,16 @@ fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
         rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::<jid::Error>::new(cause))
     })?;
     let throttled_until: Option<i64> = row.get("throttled_until")?;
+    let vapid: Option<[u8; VapidKey::BYTES]> = row.get("vapid")?;
+    let vapid = vapid.map(|point| VapidKey::from_bytes(&point)).transpose().map_err(|cause| {
+        rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, Box::<VapidKeyError>::new(cause))
+    })?;
     Ok(Registration {
         target: Target {
             recipient,
             application: Application::from_bytes(row.get("application")?),
             instance: Instance::from_bytes(row.get("instance")?),
+            vapid,
         },
         epoch: Epoch::from_seconds(row.get("epoch")?),
         renewed_at: moment(row.get("renewed_at")?)?,

@@ -161,6 +161,7 @@ fn store() -> Store {
         recipient: "juliet@example.com/phone".parse().unwrap(),
         application: Application::from_bytes([1; 32]),
         instance: Instance::from_bytes([2; 32]),
+        vapid: None,
     };
     let row = Registration::renew(None, target, now(), LIFETIME);
     Store { row, copies: Copies::AllAgree, post: Post::Waits, calls: Arc::default() }

@@ -7,7 +7,9 @@ pub mod message;
 pub mod ports;
 pub mod registration;
 pub mod token;
+pub mod vapid;
 
 pub use message::{Body, MessageId, PushMessage, Topic, Ttl, Urgency};
 pub use registration::{Application, Epoch, Instance, Registration, RegistrationId, Target};
 pub use token::{EndpointToken, MessageToken, Secrets};
+pub use vapid::VapidKey;

@@ -8,6 +8,8 @@ use jid::{BareJid, FullJid};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
+use crate::VapidKey;
+
 /// Bytes in the hashes that name an application and an instance.
 const HASH_BYTES: usize = 32;
 
@@ -121,13 +123,15 @@ pub struct Target {
     pub application: Application,
     /// The instance of the application.
     pub instance: Instance,
+    /// The application server that alone may push to it; `None`: whoever knows the endpoint.
+    pub vapid: Option<VapidKey>,
 }
 
 impl Target {
     /// The id of the registration of this target.
     ///
     /// The resource is left out: a client that comes back under another one renews the same
-    /// endpoint.
+    /// endpoint. So is the key: another one makes another life of the same registration.
     #[must_use]
     pub fn registration_id(&self) -> RegistrationId {
         let account: BareJid = self.recipient.to_bare();
@@ -240,11 +244,14 @@ impl Registration {
     ///
     /// A registration that lives keeps its epoch, and with it its URL; one that lapsed, was
     /// revoked or never was starts a new one (protocol.md, "How Conversations treats an endpoint").
+    /// So does one whose key changes: to the senders of the former key the URL is refused from then on.
     #[must_use]
     pub fn renew(current: Option<&Self>, target: Target, now: DateTime<Utc>, lifetime: TimeDelta) -> Self {
         let beginning = Epoch::from_seconds(u64::try_from(now.timestamp()).unwrap_or(0));
         let (epoch, throttled_until) = match current {
-            Some(row) if row.lives(now + LAPSE_MARGIN) => (row.epoch, row.throttled_until),
+            Some(row) if row.lives(now + LAPSE_MARGIN) && row.target.vapid == target.vapid => {
+                (row.epoch, row.throttled_until)
+            }
             // Two lives within one second, or a clock that went back: still a new URL.
             Some(row) => (beginning.max(Epoch::from_seconds(row.epoch.0 + 1)), None),
             None => (beginning, None),
@@ -253,7 +260,7 @@ impl Registration {
     }
 
     /// Whether registering `target` at `now` changes more than a few days of the row's life: one that
-    /// lives, for the same full JID and with more than half of its life left, does as it is.
+    /// lives, for the same full JID and key and with more than half of its life left, does as it is.
     #[must_use]
     pub fn needs_renewal(&self, target: &Target, now: DateTime<Utc>, lifetime: TimeDelta) -> bool {
         // A row from before the lifetime was shortened would promise more than is given now.
@@ -302,7 +309,14 @@ mod tests {
             recipient: FullJid::new(recipient).unwrap(),
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
+            vapid: None,
         }
+    }
+
+    fn key(number: u8) -> Option<VapidKey> {
+        let mut point = [number; VapidKey::BYTES];
+        point[0] = 4;
+        VapidKey::from_bytes(&point).ok()
     }
 
     fn first() -> Registration {
@@ -352,6 +366,26 @@ mod tests {
         for now in [at(0), at(-1000)] {
             let next = Registration::renew(Some(&revoked), revoked.target.clone(), now, WEEK);
             assert!(next.epoch > revoked.epoch, "within the same second, and with a clock that went back");
+        }
+    }
+
+    #[test]
+    fn another_key_starts_a_new_epoch_and_the_same_does_not() {
+        for (before, after) in [(None, key(1)), (key(1), key(2)), (key(1), None)] {
+            let bound = |vapid| Target { vapid, ..target("juliet@example.com/a") };
+            let row = Registration::renew(None, bound(before), at(0), WEEK);
+            assert!(!row.needs_renewal(&bound(before), at(1), WEEK));
+            assert_eq!(Registration::renew(Some(&row), bound(before), at(1), WEEK).epoch, row.epoch);
+
+            assert!(row.needs_renewal(&bound(after), at(1), WEEK));
+            for now in [at(0), at(1), at(-1000)] {
+                let throttled = Registration { throttled_until: Some(at(99)), ..row.clone() };
+                let next = Registration::renew(Some(&throttled), bound(after), now, WEEK);
+                assert!(next.epoch > row.epoch && next.target.vapid == after);
+                assert_eq!(next.throttled_until, None, "other senders");
+            }
+            let id = bound(before).registration_id();
+            assert_eq!(id, bound(after).registration_id());
         }
     }
 

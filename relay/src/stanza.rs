@@ -1,6 +1,6 @@
 //! The stanzas of protocol.md §1, read leniently and written exactly.
 
-use push::{MessageId, PushMessage, Target, registration::HashError};
+use push::{MessageId, PushMessage, Target, registration::HashError, vapid::VapidKeyError};
 use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
     minidom::{Element, element::escape, rxml::xml_ncname},
@@ -60,6 +60,8 @@ pub(crate) enum BadRegister {
     Application(HashError),
     #[error("instance: {0}")]
     Instance(HashError),
+    #[error("vapid: {0}")]
+    Vapid(VapidKeyError),
     #[error("a registration comes from a full JID")]
     NoResource,
 }
@@ -149,6 +151,7 @@ fn read_register(from: &Jid, register: &Element) -> Result<Target, BadRegister> 
     Ok(Target {
         application: attribute("application").parse().map_err(BadRegister::Application)?,
         instance: attribute("instance").parse().map_err(BadRegister::Instance)?,
+        vapid: register.attr::<str>("vapid").map(str::parse).transpose().map_err(BadRegister::Vapid)?,
         recipient: from.clone().try_into_full().map_err(|_| BadRegister::NoResource)?,
     })
 }
@@ -256,6 +259,7 @@ mod tests {
             recipient: FullJid::new("juliet@example.com/a 'b' \"c\" <d> & e").unwrap(),
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
+            vapid: None,
         };
         let registration =
             Registration::renew(None, target.clone(), DateTime::UNIX_EPOCH, TimeDelta::days(7));

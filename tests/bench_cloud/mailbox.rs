@@ -115,6 +115,7 @@ async fn row(cloud: &Cloud, phone: &Phone) -> anyhow::Result<Registration> {
         recipient: phone.jid().clone(),
         application: hashed("app").parse()?,
         instance: hashed("1").parse()?,
+        vapid: None,
     };
     Ok(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::WhereNeeded).await?)
 }

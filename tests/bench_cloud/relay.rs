@@ -75,6 +75,7 @@ async fn fill(cloud: &Cloud, phones: &[Phone]) -> anyhow::Result<()> {
             recipient: phone.jid().clone(),
             application: hashed("app").parse()?,
             instance: hashed("1").parse()?,
+            vapid: None,
         };
         rows.push(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?);
     }

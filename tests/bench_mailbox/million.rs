@@ -159,6 +159,7 @@ fn target(phone: usize) -> Target {
         recipient: recipient.parse().expect("a full JID"),
         application: Application::from_bytes([1; 32]),
         instance: Instance::from_bytes([2; 32]),
+        vapid: None,
     }
 }
 

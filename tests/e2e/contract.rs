@@ -157,6 +157,7 @@ pub(crate) fn target(user: &str, resource: &str) -> Target {
         recipient: format!("{user}@example.com/{resource}").parse().unwrap(),
         application: Application::from_bytes([1; 32]),
         instance: Instance::from_bytes([2; 32]),
+        vapid: None,
     }
 }
 

@@ -48,7 +48,8 @@ async fn dies_after(upwire: &mut Upwire, steps: impl AsyncFnOnce(&Database)) {
 fn target(phone: &Phone, application: &str) -> Target {
     let [application, instance] = [application, "1"].map(hashed);
     let recipient = phone.jid().clone();
-    Target { recipient, application: application.parse().unwrap(), instance: instance.parse().unwrap() }
+    let (application, instance) = (application.parse().unwrap(), instance.parse().unwrap());
+    Target { recipient, application, instance, vapid: None }
 }
 
 async fn row(database: &Database, target: &Target) -> Registration {
@@ -257,6 +258,7 @@ async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_whe
         recipient: "juliet@example.com/phone".parse().unwrap(),
         application: hashed("app").parse().unwrap(),
         instance: hashed("1").parse().unwrap(),
+        vapid: None,
     };
     let registered_at = chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let registration = Registration::renew(None, target, registered_at, TimeDelta::days(7));

@@ -30,6 +30,7 @@ mod contract;
 mod contract_mailbox;
 mod contract_sqlite;
 mod contract_throttle;
+mod contract_vapid;
 mod crash;
 mod crash_points;
 mod delivery;

@@ -125,6 +125,7 @@ mod tests {
             recipient: "juliet@example.com/phone".parse().unwrap(),
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
+            vapid: None,
         };
         let now = DateTime::from_timestamp_millis(1_800_000_000_999).unwrap();
         let registration = Registration::renew(None, target, now, TimeDelta::days(7));

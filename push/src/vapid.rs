@@ -1,0 +1,129 @@
+//! The key of the one application server that may push to an endpoint (RFC 8292 §4).
+
+use std::{fmt, str::FromStr};
+
+use base64::{
+    Engine, alphabet, display,
+    engine::{
+        DecodePaddingMode,
+        general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD},
+    },
+};
+
+/// Base64url; senders pad it or not.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The first byte of a point that is not compressed (SEC 1, §2.3.3).
+const UNCOMPRESSED: u8 = 4;
+
+/// Why a text is no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VapidKeyError {
+    /// It is not base64, of either alphabet.
+    #[error("not valid base64url")]
+    NotBase64,
+    /// It does not decode to a point of P-256 in uncompressed form.
+    #[error("decodes to {0} bytes, expected 65")]
+    WrongLength(usize),
+    /// It is of the right length, but not an uncompressed point.
+    #[error("not an uncompressed point of P-256, whose first byte is 4")]
+    NotUncompressed,
+}
+
+/// The public key of an application server: a point of P-256 in uncompressed form. Whether it is on the curve
+/// shows when a signature is verified by it: none is, if it is not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VapidKey([u8; VapidKey::BYTES]);
+
+impl VapidKey {
+    /// Length in bytes.
+    pub const BYTES: usize = 65;
+
+    /// The point's bytes, as stored.
+    ///
+    /// # Errors
+    /// [`VapidKeyError`], if they are none of an uncompressed point.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, VapidKeyError> {
+        let point: [u8; Self::BYTES] =
+            bytes.try_into().map_err(|_| VapidKeyError::WrongLength(bytes.len()))?;
+        if point[0] == UNCOMPRESSED { Ok(Self(point)) } else { Err(VapidKeyError::NotUncompressed) }
+    }
+
+    /// The bytes of the point.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+}
+
+impl FromStr for VapidKey {
+    type Err = VapidKeyError;
+
+    /// Parses what a distributor registers or a sender presents: either alphabet of base64, padded or not
+    /// (protocol.md §2, "VAPID").
+    fn from_str(text: &str) -> Result<Self, VapidKeyError> {
+        let text = text.replace('+', "-").replace('/', "_");
+        let bytes = LENIENT.decode(text).map_err(|_| VapidKeyError::NotBase64)?;
+        Self::from_bytes(&bytes)
+    }
+}
+
+/// Base64url, 87 characters.
+impl fmt::Display for VapidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        display::Base64Display::new(&self.0, &URL_SAFE_NO_PAD).fmt(f)
+    }
+}
+
+impl fmt::Debug for VapidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VapidKey({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 8292 §4.1.
+    const KEY: &str =
+        "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
+
+    #[test]
+    fn a_key_is_the_same_in_either_alphabet_padded_or_not() {
+        let key: VapidKey = KEY.parse().unwrap();
+        assert_eq!((key.to_string().as_str(), KEY.len()), (KEY, 87));
+        let standard = KEY.replace('-', "+").replace('_', "/");
+        for text in [format!("{KEY}="), format!("{standard}="), standard] {
+            assert_eq!(text.parse(), Ok(key), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_uncompressed_point_says_why() {
+        assert_eq!("".parse::<VapidKey>(), Err(VapidKeyError::WrongLength(0)));
+        assert_eq!(KEY[..84].parse::<VapidKey>(), Err(VapidKeyError::WrongLength(63)));
+        assert_eq!(KEY.replacen('B', "A", 1).parse::<VapidKey>(), Err(VapidKeyError::NotUncompressed));
+        for text in ["%", &KEY[..86], &format!(" {KEY}"), &format!("{KEY}\n"), &format!("{KEY}==")] {
+            assert_eq!(text.parse::<VapidKey>(), Err(VapidKeyError::NotBase64), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_key_or_refused(text: String) {
+            let _ = text.parse::<VapidKey>();
+        }
+
+        #[test]
+        fn what_is_written_is_read(rest in prop::collection::vec(any::<u8>(), VapidKey::BYTES - 1)) {
+            let key = VapidKey::from_bytes(&[&[UNCOMPRESSED], &rest[..]].concat()).unwrap();
+            prop_assert_eq!(key.to_string().parse(), Ok(key));
+        }
+    }
+}

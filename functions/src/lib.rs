@@ -3,6 +3,7 @@
 
 mod aesgcm;
 mod cors;
+mod jose;
 mod message_resource;
 mod page;
 mod parameters;
@@ -10,6 +11,7 @@ mod push_resource;
 mod rejection;
 #[cfg(test)]
 mod tests;
+mod vapid;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +29,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
 pub use rejection::Rejection;
+pub use vapid::VapidFault;
 
 /// The path under the public URL that endpoints live at.
 pub const PUSH_PATH: &str = "push";

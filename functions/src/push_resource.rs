@@ -19,7 +19,10 @@ use push::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{ACCEPTED, ANSWER_TIMEOUT, Ingress, MESSAGE_PATH, PublicUrl, Rejection, parameters::Parameters};
+use crate::{
+    ACCEPTED, ANSWER_TIMEOUT, Ingress, MESSAGE_PATH, PublicUrl, Rejection, parameters::Parameters,
+    vapid::Sender,
+};
 
 /// What it answers.
 pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
@@ -78,11 +81,12 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     endpoint: Endpoint,
     parameters: Parameters,
+    sender: Sender,
     reached_at: Option<Extension<PublicUrl>>,
     PushBody(sent): PushBody,
 ) -> Result<Response, Rejection> {
     let body = parameters.body(&sent);
-    let accepted = timeout(ANSWER_TIMEOUT, ingress.accept(&endpoint, parameters, body)).await;
+    let accepted = timeout(ANSWER_TIMEOUT, ingress.accept(&endpoint, parameters, &sender, body)).await;
     let message = accepted.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
     metrics::counter!(ACCEPTED).increment(1);
     let kept = (message.expires_at - message.accepted_at).num_seconds();
@@ -99,6 +103,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         &self,
         endpoint: &Endpoint,
         parameters: Parameters,
+        sender: &Sender,
         body: Body,
     ) -> Result<PushMessage, Rejection> {
         let now = now();
@@ -107,6 +112,9 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
             // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
             None => self.find(endpoint, Consistency::Strong, now).await?.ok_or(Rejection::Gone)?,
         };
+        if let Some(key) = &registration.target.vapid {
+            sender.prove(key, now)?;
+        }
         if let Some(wait) = registration.throttled_for(now) {
             return Err(Rejection::throttled(wait));
         }

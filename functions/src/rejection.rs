@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX};
 use serde::Serialize;
 
-use crate::REFUSED;
+use crate::{REFUSED, VapidFault};
 
 /// Why a request was refused (protocol.md §2).
 ///
@@ -24,6 +24,10 @@ pub enum Rejection {
     UnknownEndpoint,
     /// The registration expired, was revoked, or lives on under another URL.
     Gone,
+    /// The endpoint is bound to a key, and the sender presents none.
+    VapidMissing,
+    /// The endpoint is bound to a key, and what the sender presents does not prove that it has it.
+    VapidWrong(VapidFault),
     /// The registration's senders are over their rate, for so many seconds more.
     Throttled(u64),
     /// The token of a push message resource is malformed, or none of our secrets made it.
@@ -85,6 +89,8 @@ impl Rejection {
             Self::NotFound => "not_found",
             Self::UnknownEndpoint => "unknown_endpoint",
             Self::Gone => "gone",
+            Self::VapidMissing => "vapid_missing",
+            Self::VapidWrong(_) => "vapid_wrong",
             Self::Throttled(_) => "throttled",
             Self::UnknownMessage => "unknown_message",
             Self::NotWaiting => "not_waiting",
@@ -108,6 +114,9 @@ impl Rejection {
                 StatusCode::NOT_FOUND
             }
             Self::Gone => StatusCode::GONE,
+            // Without `WWW-Authenticate`: RFC 8292 §3 forbids a challenge of this scheme.
+            Self::VapidMissing => StatusCode::UNAUTHORIZED,
+            Self::VapidWrong(_) => StatusCode::FORBIDDEN,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::EmptyBody
             | Self::BadTtl
@@ -148,6 +157,8 @@ impl Rejection {
             Self::NotFound => "Nothing here",
             Self::UnknownEndpoint => "Unknown endpoint",
             Self::Gone => "The subscription has ended",
+            Self::VapidMissing => "Not signed",
+            Self::VapidWrong(_) => "Not signed as it should be",
             Self::Throttled(_) => "Too many pushes",
             Self::UnknownMessage => "Unknown push",
             Self::NotWaiting => "The push does not wait",
@@ -172,6 +183,12 @@ impl Rejection {
             Self::Gone => "The application was removed, or its registration was not renewed in time. \
                            Forget this endpoint; the application will send a new one."
                 .into(),
+            Self::VapidMissing => {
+                "This endpoint takes the pushes of one application server alone, which signs \
+                                   them (RFC 8292): Authorization: vapid t=…, k=…"
+                    .into()
+            }
+            Self::VapidWrong(fault) => fault.detail().into(),
             Self::Throttled(seconds) => {
                 format!("Pushes come faster than this endpoint takes them. Try again in {seconds} s.")
             }

@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
     Application, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Secrets, Target, Ttl,
+    VapidKey,
     ports::{
         Consistency, Kept, Mailbox, QueueWriter, Recipient, Registrations, Renewal, Revocation, Unavailable,
         Waiting,
@@ -283,6 +284,24 @@ async fn senders_over_their_rate_are_told_for_how_long_by_the_one_read() {
 
     store.row.throttled_until = Some(now());
     assert_eq!(store.push_now().await.status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn who_does_not_sign_for_a_key_is_refused_by_the_one_read_whatever_the_rate() {
+    let mut store = store();
+    store.row.target.vapid = Some(VapidKey::from_bytes(&[4; VapidKey::BYTES]).unwrap());
+    store.row.throttled_until = Some(now() + TimeDelta::seconds(3600));
+    let unsigned = store.push_now().await;
+    assert_eq!((unsigned.status(), store.calls()), (StatusCode::UNAUTHORIZED, [1, 0, 0, 0]));
+    assert_eq!(header(&unsigned, "www-authenticate"), None);
+
+    let mut request = Request::post(store.endpoint(store.row.epoch)).header("authorization", "vapid t=x");
+    request = request.extension(PublicUrl("https://push.example.com".parse().unwrap()));
+    let badly_signed = store.answer(request.body(Body::from("hello")).unwrap()).await;
+    assert_eq!((badly_signed.status(), store.calls()), (StatusCode::FORBIDDEN, [2, 0, 0, 0]));
+
+    store.row.revoked = true;
+    assert_eq!(store.push_now().await.status(), StatusCode::GONE, "before anyone is asked who it is");
 }
 
 #[tokio::test]

@@ -1,0 +1,197 @@
+//! Who pushes (RFC 8292): the one application server whose key an endpoint is bound to, or anyone else.
+
+use std::{convert::Infallible, iter, sync::Arc};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, header, request::Parts},
+};
+use chrono::{DateTime, Utc};
+use jsonwebtoken::{Algorithm, DecodingKey, errors::ErrorKind};
+use push::{VapidKey, vapid::VapidKeyError};
+use serde::Deserialize;
+use serde_json::Value;
+use url::{Origin, Url};
+
+use crate::{Ingress, PublicUrl, Rejection, jose};
+
+/// How far ahead a token may expire (RFC 8292 §2).
+const AHEAD_SECONDS_MAX: f64 = 86_400.0;
+/// Clocks disagree, and Mastodon signs for exactly a day (protocol.md §2, "VAPID"). It goes for both ends: a
+/// clock of ours that is wrong by less costs nobody a subscription.
+const LEEWAY_SECONDS: f64 = 300.0;
+
+const CRYPTO_KEY: HeaderName = HeaderName::from_static("crypto-key");
+
+/// A sender as it presents itself, unverified: who pushes to an endpoint without a key may present anything.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    credentials: Option<Credentials>,
+    /// Where this ingress may have been reached. Two while it moves: the sender signs for the one that its
+    /// endpoint was made with.
+    origins: Vec<Origin>,
+}
+
+/// What the headers say, in either style.
+#[derive(Debug, PartialEq)]
+struct Credentials {
+    token: String,
+    /// `None`: left out. Then the signature alone shows whose the token is.
+    key: Option<Result<VapidKey, VapidKeyError>>,
+}
+
+/// What is wrong with the credentials that were presented (RFC 8292 §4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VapidFault {
+    /// The public key is not the one that the endpoint is bound to.
+    Key,
+    /// The token is no JWT, or of another algorithm.
+    Token,
+    /// The key has not signed this token.
+    Signature,
+    /// The token is for another push service.
+    Audience,
+    /// The token does not say when it expires.
+    NoExpiry,
+    /// The token has expired.
+    Expired,
+    /// The token expires too far ahead.
+    TooFarAhead,
+}
+
+impl VapidFault {
+    /// What a person who runs the application server has to mend.
+    pub(crate) const fn detail(self) -> &'static str {
+        match self {
+            Self::Key => "The public key (k) is not the one that this endpoint is bound to.",
+            Self::Token => "The token (t) is not a JWT that is signed with ES256.",
+            Self::Signature => {
+                "The token (t) is not signed by the key that this endpoint is bound to, or it was changed."
+            }
+            Self::Audience => {
+                "The token's audience (aud) is not the origin of this endpoint: its scheme, host and port."
+            }
+            Self::NoExpiry => "The token has no expiry (exp), a number of seconds since 1970.",
+            Self::Expired => "The token has expired (exp).",
+            Self::TooFarAhead => "The token expires (exp) more than 24 hours from now.",
+        }
+    }
+}
+
+/// The claims that decide. Of any type here: what is wrong with them is told apart later.
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    aud: Value,
+    #[serde(default)]
+    exp: Value,
+}
+
+impl<R: Sync + Send, Q: Sync + Send, M: Sync + Send> FromRequestParts<Arc<Ingress<R, Q, M>>> for Sender {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        ingress: &Arc<Ingress<R, Q, M>>,
+    ) -> Result<Self, Infallible> {
+        let reached_at = parts.extensions.get::<PublicUrl>().map(|PublicUrl(url)| url);
+        let origins = ingress.public_url.iter().chain(reached_at).map(Url::origin).collect();
+        Ok(Self { credentials: Credentials::parse(&parts.headers), origins })
+    }
+}
+
+impl Sender {
+    /// Whether it is the one that may push to an endpoint bound to this key.
+    pub(crate) fn prove(&self, key: &VapidKey, now: DateTime<Utc>) -> Result<(), Rejection> {
+        let credentials = self.credentials.as_ref().ok_or(Rejection::VapidMissing)?;
+        if self.origins.is_empty() {
+            // Trouble of ours is no fault of the sender's.
+            tracing::error!("a push was not accepted: nobody says where this ingress is reached");
+            return Err(Rejection::Unavailable);
+        }
+        credentials.check(key, &self.origins, now).map_err(Rejection::VapidWrong)
+    }
+}
+
+impl Credentials {
+    /// Reads `Authorization: vapid t=TOKEN, k=KEY` (RFC 8292 §3), or what its drafts had: `WebPush TOKEN`, before
+    /// that `Bearer TOKEN`, with the key in `Crypto-Key: p256ecdsa=KEY`. The first of them counts.
+    fn parse(headers: &HeaderMap) -> Option<Self> {
+        let mut credentials = items(headers, &header::AUTHORIZATION);
+        let (scheme, rest) = credentials.find_map(begin)?;
+        let (token, key) = match scheme {
+            Scheme::Vapid => {
+                let parameters: Vec<_> = iter::once(rest).chain(credentials).collect();
+                (value(&parameters, "t").unwrap_or_default(), value(&parameters, "k"))
+            }
+            Scheme::OfDrafts => {
+                let parameters: Vec<_> = items(headers, &CRYPTO_KEY).collect();
+                (rest, value(&parameters, "p256ecdsa"))
+            }
+        };
+        Some(Self { token: token.to_owned(), key: key.map(str::parse) })
+    }
+
+    /// RFC 8292 §2 and §4.2; the claims beside `aud` and `exp` decide nothing.
+    fn check(&self, bound_to: &VapidKey, origins: &[Origin], now: DateTime<Utc>) -> Result<(), VapidFault> {
+        if self.key.is_some_and(|key| key != Ok(*bound_to)) {
+            return Err(VapidFault::Key);
+        }
+        let key = DecodingKey::from_ec_der(bound_to.as_bytes());
+        let claims: Claims = jose::verified(&self.token, &key, Algorithm::ES256).map_err(|error| {
+            if *error.kind() == ErrorKind::InvalidSignature {
+                VapidFault::Signature
+            } else {
+                VapidFault::Token
+            }
+        })?;
+        // Compared as origins are: the default port may be written out, and what follows is not looked at.
+        let is_ours = |audience: &str| Url::parse(audience).is_ok_and(|url| origins.contains(&url.origin()));
+        let for_us = match &claims.aud {
+            Value::String(audience) => is_ours(audience),
+            Value::Array(audiences) => audiences.iter().filter_map(Value::as_str).any(is_ours),
+            _ => false,
+        };
+        if !for_us {
+            return Err(VapidFault::Audience);
+        }
+        let expires_in = claims.exp.as_f64().ok_or(VapidFault::NoExpiry)? - now.timestamp() as f64;
+        match expires_in {
+            left if left < -LEEWAY_SECONDS => Err(VapidFault::Expired),
+            left if left > AHEAD_SECONDS_MAX + LEEWAY_SECONDS => Err(VapidFault::TooFarAhead),
+            _ => Ok(()),
+        }
+    }
+}
+
+enum Scheme {
+    Vapid,
+    OfDrafts,
+}
+
+/// The token's or parameters' beginning, if this begins credentials of ours.
+fn begin(item: &str) -> Option<(Scheme, &str)> {
+    let (scheme, rest) = item.split_once([' ', '\t'])?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "vapid" => Some((Scheme::Vapid, rest)),
+        "webpush" | "bearer" => Some((Scheme::OfDrafts, rest.trim_start())),
+        _ => None,
+    }
+}
+
+/// What a header lists. Headers that come twice may be joined by a comma (protocol.md §2), and the parameters of
+/// `Crypto-Key` are separated by semicolons. What is no text is skipped.
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split([',', ';'])).map(str::trim)
+}
+
+/// The value of the first parameter of this name.
+fn value<'a>(parameters: &[&'a str], name: &str) -> Option<&'a str> {
+    let mut parameters = parameters.iter().filter_map(|parameter| parameter.split_once('='));
+    let (_, value) = parameters.find(|(found, _)| found.trim().eq_ignore_ascii_case(name))?;
+    Some(value.trim().trim_matches('"'))
+}
+
+#[cfg(test)]
+mod tests;

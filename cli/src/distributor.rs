@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use push::VapidKey;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_xmpp::jid::Jid;
@@ -78,6 +79,11 @@ pub(crate) struct Options {
     /// The hashes' salt: another one makes another endpoint [default: the account's bare JID]
     #[arg(long, value_name = "TEXT")]
     salt: Option<String>,
+
+    /// The public key of the application server that alone may push (RFC 8292), 87 characters of base64url;
+    /// another key, or none, makes another endpoint
+    #[arg(long, value_name = "KEY")]
+    vapid: Option<VapidKey>,
 
     /// What a push is answered with
     #[arg(long, value_enum, default_value_t = Answer::Result)]

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
+use push::VapidKey;
 use sha2::{Digest, Sha256};
 use tokio_xmpp::minidom::Element;
 use tokio_xmpp::parsers::date::Xep0082;
@@ -33,9 +34,11 @@ impl Target {
         Self { application: hash(salt, application), instance: hash(salt, instance) }
     }
 
-    /// The payload that registers the target, or renews its registration.
-    pub(super) fn register(&self) -> Element {
-        Register { application: self.application.clone(), instance: self.instance.clone() }.into()
+    /// The payload that registers the target, or renews its registration, for whoever may push or for the one
+    /// application server that has this key.
+    pub(super) fn register(&self, vapid: Option<&VapidKey>) -> Element {
+        let Self { application, instance } = self.clone();
+        Register { application, instance, vapid: vapid.map(VapidKey::to_string) }.into()
     }
 }
 
@@ -51,6 +54,9 @@ struct Register {
     application: String,
     #[xml(attribute)]
     instance: String,
+    /// An extension of Upwire's; other push servers do not look at it.
+    #[xml(attribute(default))]
+    vapid: Option<String>,
 }
 
 #[derive(Debug, FromXml, AsXml)]
@@ -118,7 +124,7 @@ pub(super) fn refused(error: StanzaError, push_server: &str, before: bool) -> Fa
             "this account is not on the push server's access list (UPWIRE_ACL, unified_push_acl), \
              or the XMPP server cannot reach that host"
         }
-        BadRequest => "the push server did not accept the two hashes",
+        BadRequest => "the push server did not accept the two hashes, or the key of --vapid",
         RemoteServerNotFound => {
             "the XMPP server knows no such host: is --push-server right, is it connected?"
         }
@@ -163,6 +169,15 @@ mod tests {
         assert_eq!(renewal(now, at("2026-12-02T00:00:00Z")), at("2026-12-01T12:00:00Z"));
         assert_eq!(renewal(now, at("2026-12-01T00:00:10Z")), at("2026-12-01T00:00:05Z"));
         assert_eq!(renewal(now, at("2026-12-01T00:00:01Z")), at("2026-12-01T00:00:01Z"));
+    }
+
+    #[test]
+    fn a_key_is_sent_where_there_is_one() {
+        const KEY: &str =
+            "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
+        let target = Target::new("salt", "application", "instance");
+        assert_eq!(target.register(None).attr::<str>("vapid"), None);
+        assert_eq!(target.register(Some(&KEY.parse().unwrap())).attr("vapid"), Some(KEY));
     }
 
     fn confirmed(endpoint: &str, expiration: &str) -> Result<Registration, Failure> {

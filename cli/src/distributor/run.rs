@@ -6,6 +6,7 @@ use anyhow::bail;
 use backon::ExponentialBackoff;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
+use push::VapidKey;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_xmpp::jid::Jid;
@@ -46,6 +47,7 @@ enum Waiting {
 pub(super) struct Distributor {
     application: String,
     instance: String,
+    vapid: Option<VapidKey>,
     responder: Responder,
     stream: StanzaStream,
     attempts: mpsc::Receiver<Attempt>,
@@ -74,6 +76,7 @@ impl Distributor {
         Self {
             application: options.application.clone(),
             instance: options.instance.clone(),
+            vapid: options.vapid,
             responder,
             stream,
             attempts,
@@ -192,7 +195,7 @@ impl Distributor {
 
     async fn register(&mut self) -> anyhow::Result<()> {
         let id = format!("register-{:016x}", getrandom::u64()?);
-        let payload = self.responder.target.register();
+        let payload = self.responder.target.register(self.vapid.as_ref());
         let iq = Iq::Set { from: None, to: Some(self.push_server().clone()), id: id.clone(), payload };
         self.waiting = Waiting::Answer { id, until: Instant::now() + ANSWER_TIMEOUT };
         self.send(iq.into()).await;

@@ -141,6 +141,7 @@ impl Rejection {
             | Self::UnreadableHeader
             | Self::NoKeyMaterial(_)
             | Self::KeyMaterialTooLarge => "why-did-my-push-get-a-400",
+            Self::VapidMissing | Self::VapidWrong(_) => "why-did-my-push-get-a-401-or-403",
             Self::NotFound | Self::UnknownEndpoint => "why-did-my-push-get-a-404",
             Self::MethodNotAllowed(_) => "why-did-my-push-get-a-405",
             Self::BodyInterrupted => "why-did-my-push-get-a-408",
@@ -267,7 +268,9 @@ mod tests {
         std::iter::successors(Some(Rejection::NotFound), |rejection| match rejection {
             Rejection::NotFound => Some(Rejection::UnknownEndpoint),
             Rejection::UnknownEndpoint => Some(Rejection::Gone),
-            Rejection::Gone => Some(Rejection::Throttled(1)),
+            Rejection::Gone => Some(Rejection::VapidMissing),
+            Rejection::VapidMissing => Some(Rejection::VapidWrong(VapidFault::Key)),
+            Rejection::VapidWrong(_) => Some(Rejection::Throttled(1)),
             Rejection::Throttled(_) => Some(Rejection::UnknownMessage),
             Rejection::UnknownMessage => Some(Rejection::NotWaiting),
             Rejection::NotWaiting => Some(Rejection::EmptyBody),

@@ -59,4 +59,5 @@ mod stop;
 mod stream;
 mod stream_refused;
 mod stream_tls;
+mod vapid;
 mod web_push;

@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod application_server;
 pub mod bench;
 mod browser;
 mod certificate;
@@ -39,6 +40,7 @@ mod wait;
 mod web_push;
 mod xmpp_server;
 
+pub use application_server::ApplicationServer;
 pub use browser::browse;
 pub use certificate::{Authority, Certificate};
 pub use emulator::{Emulator, EmulatorKind, Queues};

@@ -134,7 +134,18 @@ impl Phone {
         application: &str,
         instance: &str,
     ) -> Result<Registered, StanzaError> {
-        Registered::read(self.request(component, register(application, instance)).await)
+        Registered::read(self.request(component, register(application, instance, None)).await)
+    }
+
+    /// The same, for pushes of the one application server that has this key.
+    pub async fn register_bound(
+        &self,
+        component: &BareJid,
+        application: &str,
+        instance: &str,
+        vapid: &str,
+    ) -> Result<Registered, StanzaError> {
+        Registered::read(self.request(component, register(application, instance, Some(vapid))).await)
     }
 
     /// The same where the server may be down, or the push server: `None` where no answer comes.
@@ -145,7 +156,7 @@ impl Phone {
         instance: &str,
         deadline: Duration,
     ) -> impl Future<Output = Option<Result<Registered, StanzaError>>> + use<> {
-        let answer = self.try_request(component, register(application, instance), deadline);
+        let answer = self.try_request(component, register(application, instance, None), deadline);
         async move { answer.await.map(Registered::read) }
     }
 
@@ -297,10 +308,11 @@ impl Drop for Phone {
     }
 }
 
-fn register(application: &str, instance: &str) -> IqRequest {
+fn register(application: &str, instance: &str, vapid: Option<&str>) -> IqRequest {
     let register = Element::builder("register", UNIFIED_PUSH)
         .attr("application".try_into().expect("a name"), application)
         .attr("instance".try_into().expect("a name"), instance)
+        .attr("vapid".try_into().expect("a name"), vapid)
         .build();
     IqRequest::Set(register)
 }

@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use aws_sdk_dynamodb::{
     Client,
     operation::query::builders::QueryFluentBuilder,
-    types::{DeleteRequest, WriteRequest},
+    types::{DeleteRequest, ReturnValue, WriteRequest},
 };
 use aws_types::SdkConfig;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use jid::BareJid;
 use push::{
@@ -17,10 +18,12 @@ use push::{
 };
 use tokio::time::sleep;
 
-use self::waiting::{Entry, account_of, behind, entry, item, key, read_waiting, recipient, superfluous};
+use self::waiting::{
+    Entry, account_of, behind, entry, item, key, lives_at, read_waiting, recipient, superfluous,
+};
 use crate::{
     error::{CannotStart, Failure, TableMend, made, unavailable},
-    item::{Item, binary},
+    item::{Item, binary, millis},
 };
 
 mod waiting;
@@ -70,6 +73,10 @@ impl MailboxTable {
         let put = self.client.put_item().table_name(&*self.name).set_item(Some(key.clone()));
         let put = put.condition_expression("attribute_exists(id)").send();
         MEND.verdict("dynamodb:PutItem", put.await.map(drop).map_err(Failure::from))?;
+        let update = self.client.update_item().table_name(&*self.name).set_key(Some(key.clone()));
+        let update =
+            update.condition_expression("attribute_exists(id)").update_expression("REMOVE asked_at").send();
+        MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))?;
         let delete = self.delete_call(vec![delete_request(key)]).await;
         MEND.verdict("dynamodb:BatchWriteItem", delete.map(drop))?;
         let query = self.query_registration(&nobody, RegistrationId::from_bytes([0; RegistrationId::BYTES]));
@@ -100,6 +107,22 @@ impl MailboxTable {
         let items: Vec<Item> =
             items.collect::<Result<_, _>>().await.map_err(unavailable("dynamodb:Query"))?;
         Ok(items.iter().filter_map(entry).collect())
+    }
+
+    /// What waits of one registration and had not expired at this moment. The index does not know that, and it costs
+    /// the reading of each item.
+    async fn entries_living_at(
+        &self,
+        account: &BareJid,
+        registration: RegistrationId,
+        moment: DateTime<Utc>,
+    ) -> Result<Vec<Entry>, Unavailable> {
+        let query = self.query_registration(account, registration);
+        let query = query.projection_expression("id, epoch, topic, purge_at");
+        let items = query.into_paginator().items().send();
+        let items: Vec<Item> =
+            items.collect::<Result<_, _>>().await.map_err(unavailable("dynamodb:Query"))?;
+        Ok(items.iter().filter(|item| lives_at(item, moment)).filter_map(entry).collect())
     }
 
     /// Deletes pushes; each must be named but once.
@@ -145,8 +168,12 @@ impl Mailbox for MailboxTable {
         let put = self.client.put_item().table_name(&*self.name).set_item(Some(item(&account, &waiting)));
         put.send().await.map_err(unavailable("dynamodb:PutItem"))?;
         // Only now: a crash in between leaves one too many, and of two that are kept at once, one sees both.
-        let entries = self.entries(&account, waiting.message.registration).await?;
-        let kept = superfluous(entries, max);
+        let registration = waiting.message.registration;
+        let mut kept = superfluous(self.entries(&account, registration).await?, max);
+        if !kept.dropped.is_empty() {
+            let living = self.entries_living_at(&account, registration, waiting.message.accepted_at).await?;
+            kept = superfluous(living, max);
+        }
         self.delete(kept.replaced.iter().chain(&kept.dropped).map(|id| key(&account, *id))).await?;
         Ok(kept)
     }
@@ -186,10 +213,31 @@ impl Mailbox for MailboxTable {
         self.delete(messages.iter().map(|(account, id)| key(account, *id))).await
     }
 
-    async fn withdraw(&self, account: &BareJid, message: MessageId) -> Result<bool, Unavailable> {
+    async fn note_asked(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        asked_at: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
+        let update = self.client.update_item().table_name(&*self.name).set_key(Some(key(account, message)));
+        let update = update
+            .condition_expression("attribute_exists(id)")
+            .update_expression("SET asked_at = :asked_at")
+            .expression_attribute_values(":asked_at", millis(asked_at));
+        made("dynamodb:UpdateItem", update.send().await).map(drop)
+    }
+
+    async fn withdraw(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Unavailable> {
         let delete = self.client.delete_item().table_name(&*self.name).set_key(Some(key(account, message)));
-        let delete = delete.condition_expression("attribute_exists(id)").send();
-        made("dynamodb:DeleteItem", delete.await)
+        let delete = delete.return_values(ReturnValue::AllOld).send();
+        let deleted = delete.await.map_err(unavailable("dynamodb:DeleteItem"))?;
+        let waiting = deleted.attributes.as_ref().and_then(read_waiting);
+        Ok(waiting.is_some_and(|waiting| !waiting.message.is_expired(now)))
     }
 
     async fn clear(

@@ -28,8 +28,11 @@ const PURGE: &str = "DELETE FROM mailbox WHERE rowid IN
     (SELECT rowid FROM mailbox WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
 const IS_THERE: &str = "SELECT EXISTS (SELECT 1 FROM mailbox WHERE account = ?1 AND id = ?2)";
 const OF_TOPIC: &str = "SELECT id FROM mailbox WHERE account = ?1 AND registration = ?2 AND topic = ?3";
-const BEYOND_THE_BOUND: &str = "SELECT id FROM mailbox WHERE account = ?1 AND registration = ?2
+const BEYOND_THE_BOUND: &str =
+    "SELECT id FROM mailbox WHERE account = ?1 AND registration = ?2 AND expires_at > ?4
     ORDER BY age DESC LIMIT -1 OFFSET ?3";
+const NOTE_ASKED: &str = "UPDATE mailbox SET asked_at = ?3 WHERE account = ?1 AND id = ?2";
+const WITHDRAW: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2 RETURNING expires_at";
 const REMOVE: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2";
 const CLEAR: &str = "DELETE FROM mailbox WHERE account = ?1 AND registration = ?2 AND epoch <= ?3";
 const WAITING: &str = "SELECT asked_at, entry FROM mailbox WHERE account = ?1 AND id > ?2 ORDER BY id";
@@ -78,10 +81,37 @@ impl Mailbox for Database {
         Ok(())
     }
 
-    async fn withdraw(&self, account: &BareJid, message: MessageId) -> Result<bool, Unavailable> {
+    async fn note_asked(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        asked_at: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
         let account = account.clone();
-        let gone = self.take_out(Haste::Now, move |connection| remove(connection, &account, message)).await?;
-        Ok(gone > 0)
+        let note = move |connection: &Connection| {
+            let values = params![account.as_str(), message.as_bytes(), asked_at.timestamp_millis()];
+            connection.prepare_cached(NOTE_ASKED)?.execute(values)
+        };
+        self.write_then(Haste::Soon, note, |_| ()).await.map(drop)
+    }
+
+    async fn withdraw(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Unavailable> {
+        let (account, shared) = (account.clone(), self.shared().clone());
+        let statements = move |connection: &Connection| {
+            let mut withdraw = connection.prepare_cached(WITHDRAW)?;
+            let key = params![account.as_str(), message.as_bytes()];
+            withdraw.query_row(key, |row| row.get(0)).optional()
+        };
+        let committed = move |expires_at: &Option<i64>| {
+            shared.waiting.fetch_sub(expires_at.is_some().into(), Ordering::Relaxed);
+        };
+        let expires_at = self.write_then(Haste::Now, statements, committed).await?;
+        Ok(expires_at.is_some_and(|expires_at| expires_at > now.timestamp_millis()))
     }
 
     async fn clear(
@@ -140,7 +170,7 @@ fn keep(connection: &Connection, waiting: &Waiting, max: usize) -> rusqlite::Res
 
     let replaced = all_but_the_newest_of_its_topic(connection, &account, message)?;
     gone += remove_all(connection, &account, &replaced)?;
-    let dropped = beyond_the_bound(connection, &account, message.registration, max)?;
+    let dropped = beyond_the_bound(connection, &account, message, max)?;
     gone += remove_all(connection, &account, &dropped)?;
     Ok((Kept { replaced, dropped }, gone))
 }
@@ -184,16 +214,18 @@ fn all_but_the_newest_of_its_topic(
     Ok(ids)
 }
 
-/// What has to go because a registration may have no more than `max` pushes waiting, the oldest first.
+/// What has to go because a registration may have no more than `max` pushes waiting, the oldest first. What had expired
+/// when this one was accepted is no longer counted.
 fn beyond_the_bound(
     connection: &Connection,
     account: &BareJid,
-    registration: RegistrationId,
+    message: &PushMessage,
     max: usize,
 ) -> rusqlite::Result<Vec<MessageId>> {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(BEYOND_THE_BOUND)?;
-    let key = params![account.as_str(), registration.as_bytes(), max];
+    let accepted_at = message.accepted_at.timestamp_millis();
+    let key = params![account.as_str(), message.registration.as_bytes(), max, accepted_at];
     let mut ids = statement.query_map(key, id)?.collect::<rusqlite::Result<Vec<_>>>()?;
     ids.reverse();
     Ok(ids)

@@ -164,6 +164,6 @@ fn chance() -> Result<[u8; MessageId::CHANCE_BYTES], Rejection> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the edge of the ingress: a request comes now")]
-fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()
 }

@@ -98,7 +98,16 @@ impl QueueWriter for Store {
 }
 
 impl Mailbox for Store {
-    async fn withdraw(&self, account: &BareJid, message: MessageId) -> Result<bool, Unavailable> {
+    async fn note_asked(&self, _: &BareJid, _: MessageId, _: DateTime<Utc>) -> Result<(), Unavailable> {
+        Err(not_of_the_ingress())
+    }
+
+    async fn withdraw(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        _: DateTime<Utc>,
+    ) -> Result<bool, Unavailable> {
         self.calls[3].fetch_add(1, Relaxed);
         assert_eq!((account.as_str(), message), ("juliet@example.com", named()));
         match self.post {

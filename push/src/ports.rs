@@ -179,7 +179,7 @@ pub type Recipient = (BareJid, RegistrationId);
 pub trait Mailbox: Clone + Send + Sync + 'static {
     /// Puts a push into the mailbox of its account; returns once it is durable. One that waits already is
     /// overwritten. Of one registration, the newest of each topic stays, and no more than the newest `max` in all,
-    /// whatever their urgency.
+    /// whatever their urgency; what had expired when this one was accepted makes room first.
     fn keep(&self, waiting: Waiting, max: usize) -> impl Future<Output = Result<Kept, Unavailable>> + Send;
 
     /// What waits for an account behind the place of `after` or from the beginning, in order, at most `max` of
@@ -204,11 +204,20 @@ pub trait Mailbox: Clone + Send + Sync + 'static {
         messages: Vec<(BareJid, MessageId)>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
-    /// Removes one push; whether it was there.
+    /// Notes when a push that waits last went out. Nothing happens if it waits no longer.
+    fn note_asked(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        asked_at: DateTime<Utc>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// Removes one push; whether it was there, and had not expired by `now`.
     fn withdraw(
         &self,
         account: &BareJid,
         message: MessageId,
+        now: DateTime<Utc>,
     ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
 
     /// Removes all that waits for lives of a registration up to this one; returns how many pushes that were.

@@ -1,6 +1,13 @@
 //! The relay's side of the queue: receives what there is room for, and makes durable what is decided.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, Utc};
@@ -35,7 +42,7 @@ const BATCH_MAX: usize = 256;
 pub(crate) enum Fate<Receipt> {
     /// Delivered or expired: it is removed from where it is.
     Done(Held<Receipt>),
-    /// It could not be delivered: it waits in the mailbox, and leaves the queue.
+    /// It could not be delivered: it leaves the queue, and waits in the mailbox.
     Keep {
         push: Held<Receipt>,
         /// When it went out without an answer.
@@ -43,6 +50,8 @@ pub(crate) enum Fate<Receipt> {
         /// It came behind others, and was not sent yet.
         untried: bool,
     },
+    /// It waits, and went out again without an answer.
+    Asked { message: PushMessage, asked_at: DateTime<Utc> },
     /// It stays in the queue until its turn, at this moment.
     Postponed(Receipt, DateTime<Utc>),
     /// Its application is gone, as the answer to the push sent at `asked_at` said: the
@@ -128,6 +137,8 @@ pub(crate) struct Settler<R, Q, M> {
     pub(crate) mailbox_max: usize,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) stored: mpsc::Sender<Stored>,
+    /// Counts the registrations that were stored.
+    pub(crate) registered: Arc<AtomicU64>,
 }
 
 /// What is left to do for a push when its fate is decided.
@@ -204,6 +215,13 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
                 let kept = self.keep(&push.message, asked_at, untried).await;
                 self.after(push, kept)
             }
+            Fate::Asked { message, asked_at } => {
+                let account = message.recipient.to_bare();
+                let note = || self.postbox.mailbox.note_asked(&account, message.id, asked_at);
+                let noted = note.retry(backoff()).notify(report).await;
+                debug_assert!(noted.is_ok(), "retried without end");
+                Step::Nothing
+            }
             Fate::Revoke { push, asked_at, undecided } => {
                 let revoked = self.revoke(&push.message, asked_at).await;
                 drop(undecided);
@@ -213,7 +231,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
                 self.after(push, revoked)
             }
             Fate::Late(account, message) => {
-                let withdraw = || self.postbox.mailbox.withdraw(&account, message);
+                let withdraw = || self.postbox.mailbox.withdraw(&account, message, clock::now());
                 let waited = withdraw.retry(backoff()).notify(report).await.unwrap_or_default();
                 counter!(DELIVERED).increment(waited.into());
                 Step::Nothing
@@ -268,8 +286,9 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
         asked_at: Option<DateTime<Utc>>,
         untried: bool,
     ) -> Result<Fated, Unavailable> {
-        let row = self.postbox.registrations.find(message.registration, Consistency::Strong).await?;
-        let Some(row) = row.filter(|row| waits_for(row, message, clock::now())) else {
+        let registered = self.registered.load(Ordering::Acquire);
+        let find = || self.postbox.registrations.find(message.registration, Consistency::Strong);
+        let Some(row) = find().await?.filter(|row| waits_for(row, message, clock::now())) else {
             counter!(EXPIRED).increment(1);
             return Ok(Fated::Over);
         };
@@ -286,7 +305,13 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
                 "more pushes wait for one registration than may; the oldest were dropped"
             );
         }
-        let recipient = row.target.recipient;
+        let mut recipient = row.target.recipient;
+        // It may have moved to a JID whose mailbox was read before this was in it.
+        if self.registered.load(Ordering::Acquire) != registered
+            && let Ok(Some(row)) = find().await
+        {
+            recipient = row.target.recipient;
+        }
         let untried = untried || recipient != message.recipient;
         self.tell_of(message, recipient, untried, kept).await;
         Ok(Fated::Waits)

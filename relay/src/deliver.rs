@@ -107,6 +107,8 @@ pub(crate) struct Dispatcher<Receipt> {
     settled: Lately<(BareJid, MessageId)>,
     /// Those of them whose removal from the mailbox is under way.
     leaving: Lately<(BareJid, MessageId)>,
+    /// Counted for the rate of their registration, whose queue entries may come again.
+    metered: Lately<MessageId>,
     /// The stream that pushes can go out on now.
     session: Option<Session>,
     /// The registrations that are being revoked: each fate holds its end until it is decided.
@@ -129,6 +131,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             reach: Reach::new(),
             settled: Lately::new(SETTLED_MAX),
             leaving: Lately::new(SETTLED_MAX),
+            metered: Lately::new(SETTLED_MAX),
             session: None,
             revoking: HashMap::new(),
             late_revocations: Arc::new(()),
@@ -223,8 +226,8 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     fn take_delivery(&mut self, delivery: Delivery<Receipt>) {
         let Delivery { receipt, attempts, message } = delivery;
-        if attempts == 0
-            && let Some(meter) = &mut self.terms.meter
+        if let Some(meter) = &mut self.terms.meter
+            && self.metered.note(message.id)
             && let Some(until) = meter.count(message.registration, message.accepted_at)
         {
             counter!(THROTTLED).increment(1);

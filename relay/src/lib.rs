@@ -16,7 +16,10 @@ mod register;
 mod scanner;
 mod stanza;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use metrics::gauge;
@@ -114,6 +117,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Relay<R, Q, M> {
         let (reads, reads_in) = mpsc::channel(reach::READING_MAX);
         let (pages, pages_in) = mpsc::channel(reach::READING_MAX);
         let (guesses, guesses_in) = mpsc::channel(NOTES_WAITING_MAX);
+        let count = Arc::new(AtomicU64::new(0));
         let (online, online_in) = watch::channel(0);
 
         let postbox = Postbox { registrations: self.registrations.clone(), mailbox: self.mailbox };
@@ -130,6 +134,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Relay<R, Q, M> {
             endpoints: self.endpoints,
             lifetime: self.lifetime,
             registered,
+            count: Arc::clone(&count),
         };
         let channels = Channels {
             deliveries: deliveries_in,
@@ -150,6 +155,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Relay<R, Q, M> {
             mailbox_max: self.mailbox_max,
             room: Arc::clone(&room),
             stored,
+            registered: count,
         };
         let stream = Component {
             account: self.account,

@@ -22,11 +22,14 @@ const KNOWN_MAX: usize = 524_288;
 /// Most recipients that are tried again by themselves. A sweep finds those beyond.
 const RETRIED_MAX: usize = 4096;
 /// Pushes of one recipient that are put off by themselves, because it answers others.
-const REFUSED_MAX: usize = 64;
+const REFUSED_MAX: usize = 256;
 /// The first delay before a recipient is tried again; each further one is twice as long.
 const RETRY_DELAY_MIN: Duration = Duration::from_secs(2);
-/// Whoever fails once more after such a delay is left to the sweeps.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(128);
+/// Between further ones, as between sweeps.
+const RETRY_DELAY_LAST: Duration = Duration::from_secs(600);
+/// Failures are counted together if no more than this is between them.
+const FAILURES_APART_MAX: Duration = Duration::from_secs(2 * RETRY_DELAY_LAST.as_secs());
 
 /// What a mailbox is known to hold for a recipient.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +89,9 @@ struct Retry {
     failures: u32,
     failed_at: Instant,
     at: Option<Instant>,
-    /// What it refuses while it answers others: put off until then.
+    /// It answers, but not all: its answers say nothing of the rest.
+    refuses: bool,
+    /// What it refuses: put off until then.
     refused: Vec<MessageId>,
 }
 
@@ -221,9 +226,6 @@ impl Reach {
         }
         let knowledge = reading.progress.unwrap_or_default().left_out;
         self.learn(jid, knowledge);
-        if self.retries.get(jid).is_some_and(|retry| retry.refused.is_empty() && retry.at.is_none()) {
-            self.retries.remove(jid);
-        }
         Some(knowledge)
     }
 
@@ -253,6 +255,7 @@ impl Reach {
     pub(crate) fn refuses(&mut self, jid: &FullJid, pushes: &[MessageId], now: Instant) {
         self.retry_later(jid, now);
         if let Some(retry) = self.retries.get_mut(jid) {
+            retry.refuses = true;
             retry.refused.extend(pushes);
             retry.refused.truncate(REFUSED_MAX);
         }
@@ -270,8 +273,8 @@ impl Reach {
 
     /// Notes an answer. Whether that is a reason to read its mailbox.
     pub(crate) fn has_answered(&mut self, jid: &FullJid) -> bool {
-        // What it refuses is put off until its time.
-        if self.retries.get(jid).is_some_and(|retry| retry.refused.is_empty()) {
+        // What it refuses is put off until its time, and then for longer.
+        if self.retries.get(jid).is_some_and(|retry| !retry.refuses) {
             self.retries.remove(jid);
         }
         self.known(jid) != Some(Knowledge::Nothing) && !self.is_reading(jid)
@@ -282,8 +285,19 @@ impl Reach {
         self.retries.remove(jid);
     }
 
+    /// Something new came for it while it is put off: it is tried as soon as it is not.
+    pub(crate) fn retry_soon(&mut self, jid: &FullJid) {
+        if let Some(retry) = self.retries.get_mut(jid) {
+            let soon = retry.failed_at + RETRY_DELAY_MIN;
+            retry.at = Some(retry.at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+
     /// The recipients whose time to be tried again has come.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<FullJid> {
+        self.retries.retain(|_, retry| {
+            retry.at.is_some() || now.duration_since(retry.failed_at) < FAILURES_APART_MAX
+        });
         let due = self.retries.iter_mut().filter(|(_, retry)| retry.at.is_some_and(|at| at <= now));
         let due: Vec<FullJid> = due
             .map(|(jid, retry)| {
@@ -305,14 +319,12 @@ impl Reach {
             failures: 0,
             failed_at: now,
             at: None,
+            refuses: false,
             refused: Vec::new(),
         });
         retry.failed_at = now;
         let delay = RETRY_DELAY_MIN * 2u32.pow(retry.failures.min(16));
-        if delay > RETRY_DELAY_MAX {
-            self.retries.remove(jid);
-            return;
-        }
+        let delay = if delay > RETRY_DELAY_MAX { RETRY_DELAY_LAST } else { delay };
         retry.failures += 1;
         retry.at = Some(now + delay);
     }
@@ -331,8 +343,10 @@ impl<Id: Clone + Eq + Hash> Lately<Id> {
         Self { ids: HashSet::new(), order: VecDeque::new(), max }
     }
 
-    pub(crate) fn note(&mut self, id: Id) {
-        if self.ids.insert(id.clone()) {
+    /// Whether it is new.
+    pub(crate) fn note(&mut self, id: Id) -> bool {
+        let new = self.ids.insert(id.clone());
+        if new {
             self.order.push_back(id);
             if self.order.len() > self.max
                 && let Some(oldest) = self.order.pop_front()
@@ -340,6 +354,7 @@ impl<Id: Clone + Eq + Hash> Lately<Id> {
                 self.ids.remove(&oldest);
             }
         }
+        new
     }
 
     pub(crate) fn contains(&self, id: &Id) -> bool {

@@ -1,6 +1,12 @@
 //! Answers what users ask of the component: registrations, discovery, pings.
 
-use std::{str::FromStr, sync::Arc};
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures::{StreamExt, stream};
@@ -82,6 +88,8 @@ pub(crate) struct Registrar<R> {
     pub(crate) lifetime: TimeDelta,
     /// Who has registered: what waits for them may be delivered.
     pub(crate) registered: mpsc::Sender<FullJid>,
+    /// Counts the registrations that were stored.
+    pub(crate) count: Arc<AtomicU64>,
 }
 
 impl<R: Registrations> Registrar<R> {
@@ -100,6 +108,7 @@ impl<R: Registrations> Registrar<R> {
                 async move {
                     let answer = registrar.answer(&request, renewal, clock::now()).await;
                     let registered = answer.is_ok().then(|| request.registers()).flatten();
+                    registrar.count.fetch_add(registered.is_some().into(), Ordering::Release);
                     // They are gone only when the relay stops.
                     let _ = replies.send(stanza::answer(&request, answer)).await;
                     if let Some(recipient) = registered {

@@ -247,6 +247,37 @@ async fn the_bound_drops_the_oldest_of_the_registration_whatever_its_urgency<B: 
     assert_eq!(all(&backend, &romeo(1)).await, ids([&others[1]]));
 }
 
+async fn what_has_expired_makes_room_first<B: Backend>() {
+    let backend = B::fresh().await;
+    let registration = juliet(1);
+    let lasting = Waiting {
+        message: PushMessage { expires_at: at(100_000), ..plain(&registration, 1).message },
+        asked_at: None,
+    };
+    let [expired, also_expired] = [2, 3].map(|second| plain(&registration, second));
+    keep_all(&backend, &[lasting.clone(), expired, also_expired]).await;
+    let [later, last] = [4000, 4001].map(|second| plain(&registration, second));
+    for waiting in [&later, &last] {
+        let kept = backend.mailbox().keep(waiting.clone(), 3).await.unwrap();
+        assert_eq!(kept, Kept::default(), "two of five have expired");
+    }
+    let found = all(&backend, &registration).await;
+    assert!(ids([&lasting, &later, &last]).iter().all(|id| found.contains(id)));
+}
+
+async fn when_it_went_out_is_noted_of_what_waits_and_brings_nothing_back<B: Backend>() {
+    let backend = B::fresh().await;
+    let registration = juliet(1);
+    let [waiting, withdrawn] = [1, 2].map(|second| plain(&registration, second));
+    keep_all(&backend, &[waiting.clone(), withdrawn.clone()]).await;
+    backend.mailbox().remove(vec![(account(&registration), withdrawn.message.id)]).await.unwrap();
+    for push in [&waiting, &withdrawn] {
+        backend.mailbox().note_asked(&account(&registration), push.message.id, at(60)).await.unwrap();
+    }
+    let found = backend.mailbox().waiting(&account(&registration), None, MANY).await.unwrap();
+    assert_eq!(found, [Waiting { asked_at: Some(at(60)), ..waiting }]);
+}
+
 async fn what_a_topic_replaced_does_not_count_for_the_bound<B: Backend>() {
     let backend = B::fresh().await;
     let registration = juliet(1);
@@ -290,11 +321,15 @@ async fn a_removal_takes_exactly_what_it_names<B: Backend>() {
 async fn a_withdrawal_says_whether_the_push_was_there<B: Backend>() {
     let backend = B::fresh().await;
     let registration = juliet(1);
-    let [first, second] = [plain(&registration, 1), plain(&registration, 2)];
-    keep_all(&backend, &[first.clone(), second.clone()]).await;
-    let withdraw = async |registration: &Registration, waiting: &Waiting| {
-        backend.mailbox().withdraw(&account(registration), waiting.message.id).await.unwrap()
+    let [first, second, expired] = [1, 2, 3].map(|second| plain(&registration, second));
+    keep_all(&backend, &[first.clone(), second.clone(), expired.clone()]).await;
+    let withdraw_at = async |registration: &Registration, waiting: &Waiting, now| {
+        backend.mailbox().withdraw(&account(registration), waiting.message.id, now).await.unwrap()
     };
+    let withdraw = async |registration: &Registration, waiting: &Waiting| {
+        withdraw_at(registration, waiting, waiting.message.accepted_at).await
+    };
+    assert!(!withdraw_at(&registration, &expired, expired.message.expires_at).await);
     assert!(!withdraw(&romeo(1), &first).await);
     assert!(withdraw(&registration, &first).await);
     assert!(!withdraw(&registration, &first).await);
@@ -394,6 +429,8 @@ on_each_backend!(
     the_bound_drops_the_oldest_of_the_registration_whatever_its_urgency,
     what_a_topic_replaced_does_not_count_for_the_bound,
     a_removal_takes_exactly_what_it_names,
+    what_has_expired_makes_room_first,
+    when_it_went_out_is_noted_of_what_waits_and_brings_nothing_back,
     a_withdrawal_says_whether_the_push_was_there,
     clearing_ends_what_waits_for_lives_up_to_that_one,
     a_sweep_finds_every_registration_that_has_something_waiting_once,

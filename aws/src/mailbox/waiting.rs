@@ -3,14 +3,16 @@
 use std::{cmp::Reverse, collections::HashSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MessageId, PushMessage, RegistrationId,
     ports::{Kept, Recipient, Waiting},
 };
 
-use crate::item::{Item, binary, epoch, millis, number, read_bytes, read_epoch, read_moment, read_text};
+use crate::item::{
+    Item, binary, epoch, millis, number, read_bytes, read_epoch, read_moment, read_number, read_text,
+};
 
 /// Bytes of [`MessageId::age`].
 const AGE_BYTES: usize = MessageId::BYTES - 1;
@@ -43,8 +45,7 @@ fn place(registration: RegistrationId, age: &[u8]) -> AttributeValue {
 pub(super) fn item(account: &BareJid, waiting: &Waiting) -> Item {
     let message = &waiting.message;
     let mut item = key(account, message.id);
-    // Never sooner than it expires.
-    let purge_at = (message.expires_at + PURGE_AFTER).timestamp() + 1;
+    let purge_at = purge_at(message.expires_at);
     let topic = message.topic.as_ref().map(|topic| AttributeValue::S(topic.as_str().to_owned()));
     let attributes = [
         ("place", Some(place(message.registration, message.id.age()))),
@@ -56,6 +57,16 @@ pub(super) fn item(account: &BareJid, waiting: &Waiting) -> Item {
     ];
     item.extend(attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     item
+}
+
+/// Never sooner than it expires.
+fn purge_at(expires_at: DateTime<Utc>) -> i64 {
+    (expires_at + PURGE_AFTER).timestamp() + 1
+}
+
+/// Whether a push had not expired at this moment, to a second.
+pub(super) fn lives_at(item: &Item, moment: DateTime<Utc>) -> bool {
+    read_number(item, "purge_at").is_none_or(|purge: i64| purge > purge_at(moment))
 }
 
 /// `None`: it cannot be read. That is logged, and is no reason to keep others waiting.
@@ -115,7 +126,6 @@ pub(super) fn superfluous(mut entries: Vec<Entry>, max: usize) -> Kept {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
     use push::{Application, Body, Instance, Registration, Target, Topic, Ttl, Urgency, message::Wishes};
 
     use super::*;

@@ -108,7 +108,7 @@ async fn an_entry_that_cannot_be_read_blocks_nothing_and_stays() {
     assert_eq!(Mailbox::find(&database, &account, third.id).await.unwrap(), None);
     assert_eq!(database.recipients(None, 10).await.unwrap().0, [(account.clone(), first.registration)]);
     assert_eq!(database.mailbox_depth(), 4);
-    assert!(database.withdraw(&account, third.id).await.unwrap());
+    assert!(database.withdraw(&account, third.id, third.accepted_at).await.unwrap());
     assert_eq!(database.clear(&account, first.registration, first.epoch).await.unwrap(), 3);
 }
 

@@ -45,10 +45,13 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     /// The cue by which whoever was away says that it is back (protocol.md, "Coming online").
     pub(super) fn session_began(&mut self, jid: &FullJid) {
-        let waits = self.reach.known(jid) != Some(Knowledge::Nothing);
-        if waits && self.terms.access.admits(&jid.clone().into()) {
+        if self.may_have_waiting(jid) {
             self.is_there(jid);
         }
+    }
+
+    fn may_have_waiting(&self, jid: &FullJid) -> bool {
+        self.reach.known(jid) != Some(Knowledge::Nothing) && self.terms.access.admits(&jid.clone().into())
     }
 
     /// A new session, or a registration: whatever waits may be delivered.
@@ -140,13 +143,15 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
         }
     }
 
-    /// Whoever answers a probe has got all that was sent to its session before, or will never.
+    /// Whoever answers a probe has got all that was sent to its session before, or will never. It may go on without an
+    /// answer to pushes: the delays until it is tried again go on growing.
     pub(super) fn take_probes_answer(&mut self, answer: &Answer) {
         if answer.id == PROBE_ID
             && answer.error.is_none()
             && let Ok(jid) = answer.from.clone().try_into_full()
+            && self.may_have_waiting(&jid)
         {
-            self.session_began(&jid);
+            self.cue(&jid, Cue::There);
         }
     }
 
@@ -167,9 +172,13 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             return self.expire(push);
         }
         self.reach.something_waits(&push.message.recipient);
-        // What waits already is written again only to say when it went out.
-        if matches!(push.origin, Origin::Queue { .. }) || asked_at.is_some() {
-            self.settle(Fate::Keep { push, asked_at, untried });
+        match (&push.origin, asked_at) {
+            (Origin::Queue { .. }, _) => self.settle(Fate::Keep { push, asked_at, untried }),
+            // Not written again: its sender may have withdrawn it meanwhile.
+            (Origin::Mailbox, Some(asked_at)) => {
+                self.settle(Fate::Asked { message: push.message, asked_at });
+            }
+            (Origin::Mailbox, None) => {}
         }
     }
 
@@ -193,9 +202,11 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             self.reach.cue(&recipient, Cue::Guess);
             return;
         }
-        // Who is away is tried for what is new, if it did not fail just now.
+        // Who is away is tried for what is new, but not if it failed just now.
         let away = self.reach.known(&recipient) == Some(Knowledge::Away);
-        if !away || (untried && !self.reach.is_put_off(&recipient, Instant::now())) {
+        if away && untried && self.reach.is_put_off(&recipient, Instant::now()) {
+            self.reach.retry_soon(&recipient);
+        } else if !away || untried {
             self.guess(&recipient);
         }
     }

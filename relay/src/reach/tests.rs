@@ -125,23 +125,31 @@ fn only_so_many_mailboxes_are_read_at_a_time_and_cued() {
 }
 
 #[test]
-fn who_is_away_is_tried_ever_later_and_then_left_to_the_sweeps() {
+fn who_is_away_is_tried_ever_later() {
     let (mut reach, mut now) = (Reach::new(), Instant::now());
     reach.is_away(&jid(1), now);
     let mut delays = Vec::new();
     let mut waited = 0;
-    while !reach.retries.is_empty() {
+    while delays.len() < 9 {
         now += Duration::from_secs(1);
         waited += 1;
         if reach.due(now) == [jid(1)] {
             delays.push(waited);
             waited = 0;
             assert!(!reach.is_put_off(&jid(1), now));
+            // All that waits is read and sent before it fails again.
+            reach.cue(&jid(1), Cue::Guess);
+            let request = reach.begin().unwrap();
+            read_to_the_end(&mut reach, &request);
             reach.is_away(&jid(1), now);
-            assert!(reach.retries.is_empty() || reach.is_put_off(&jid(1), now));
+            assert!(reach.is_put_off(&jid(1), now));
         }
     }
-    assert_eq!(delays, [2, 4, 8, 16, 32, 64, 128]);
+    assert_eq!(delays, [2, 4, 8, 16, 32, 64, 128, 600, 600]);
+    reach.retry_soon(&jid(1));
+    assert_eq!(reach.due(now + RETRY_DELAY_MIN), [jid(1)], "for something new");
+    assert!(reach.due(now + FAILURES_APART_MAX).is_empty());
+    assert!(reach.retries.is_empty(), "forgotten");
 }
 
 #[test]
@@ -153,6 +161,9 @@ fn what_it_refuses_is_put_off_while_it_answers_others() {
     assert_eq!(reach.due(now + RETRY_DELAY_MIN), [jid(1)]);
     assert!(!reach.is_refused(&jid(1), id(1)), "its time has come");
     assert_eq!(reach.known(&jid(1)), Some(Knowledge::Something), "and it is read");
+    reach.has_answered(&jid(1));
+    reach.refuses(&jid(1), &[id(1)], now + RETRY_DELAY_MIN);
+    assert!(reach.due(now + 2 * RETRY_DELAY_MIN).is_empty(), "then for longer");
 
     reach.refuses(&jid(1), &[id(1)], now);
     reach.is_back(&jid(1));
@@ -174,6 +185,6 @@ fn what_is_known_is_bounded_and_the_older_half_is_forgotten_first() {
 #[test]
 fn ids_of_late_are_bounded() {
     let mut lately = Lately::new(2);
-    [1, 1, 2, 3].into_iter().for_each(|id| lately.note(id));
+    assert_eq!([1, 1, 2, 3].map(|id| lately.note(id)), [true, false, true, true]);
     assert!(!lately.contains(&1) && lately.contains(&2) && lately.contains(&3));
 }

@@ -1,8 +1,11 @@
 //! The registrations' store on DynamoDB: an item for each registration, each write conditional.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use aws_sdk_dynamodb::{Client, types::AttributeValue};
+use aws_sdk_dynamodb::{
+    Client,
+    types::{AttributeValue, KeysAndAttributes},
+};
 use aws_types::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
@@ -20,6 +23,9 @@ use crate::{
 /// How often a registration is decided anew because another relay was faster. Only the first of a life
 /// can be overtaken; a renewal of a life that goes on never is.
 const ATTEMPTS_MAX: usize = 8;
+
+/// Most rows in one read, by DynamoDB's own rule.
+const BATCH_MAX: usize = 100;
 
 const MEND: TableMend = TableMend {
     kind: "of registrations",
@@ -86,6 +92,28 @@ impl RegistrationsTable {
         row.map(Some).ok_or_else(|| Unavailable::new(format!("the row of registration {id} is malformed")))
     }
 
+    /// Reads up to [`BATCH_MAX`] rows.
+    async fn read_batch(
+        &self,
+        ids: &[RegistrationId],
+        consistency: Consistency,
+    ) -> Result<Vec<Registration>, Unavailable> {
+        let keys = ids.iter().map(|id| [("id".to_owned(), AttributeValue::S(id.to_string()))].into());
+        let keys = KeysAndAttributes::builder()
+            .set_keys(Some(keys.collect()))
+            .consistent_read(consistency == Consistency::Strong);
+        let keys = keys.build().expect("it has keys");
+        let call = self.client.batch_get_item().request_items(&*self.name, keys).send();
+        let answer = call.await.map_err(unavailable("dynamodb:BatchGetItem"))?;
+        // Tried again by whoever asked: DynamoDB wants to be left alone for a while.
+        if answer.unprocessed_keys.is_some_and(|left| !left.is_empty()) {
+            return Err(Unavailable::new("dynamodb:BatchGetItem: the table does not take so many reads"));
+        }
+        let items = answer.responses.unwrap_or_default().into_values().flatten();
+        let rows: Option<_> = items.map(|item| registration(&item)).collect();
+        rows.ok_or_else(|| Unavailable::new("the row of a registration is malformed"))
+    }
+
     /// Stores a row, on condition that the table still holds what it was made of; false: it does not.
     async fn replace(
         &self,
@@ -119,6 +147,18 @@ impl Registrations for RegistrationsTable {
         consistency: Consistency,
     ) -> Result<Option<Registration>, Unavailable> {
         self.read(id, consistency).await
+    }
+
+    async fn find_all(
+        &self,
+        ids: BTreeSet<RegistrationId>,
+        consistency: Consistency,
+    ) -> Result<Vec<Registration>, Unavailable> {
+        let (ids, mut rows) = (Vec::from_iter(ids), Vec::new());
+        for batch in ids.chunks(BATCH_MAX) {
+            rows.extend(self.read_batch(batch, consistency).await?);
+        }
+        Ok(rows)
     }
 
     async fn register(

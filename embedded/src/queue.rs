@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     Database,
-    database::{Haste, unpoisoned},
+    database::{Haste, Shared, unpoisoned},
 };
 
 /// The longest that [`QueueReader::receive`] waits for a push.
@@ -77,32 +77,27 @@ impl Backlog {
 
 impl QueueWriter for Database {
     async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
+        self.send_all(vec![message]).await
+    }
+
+    async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), Unavailable> {
         let max = self.queue_max();
         if self.queue_depth() >= max {
             let full = format!("the queue holds as many pushes as it may: {max} (UPWIRE_QUEUE_MAX)");
             return Err(Unavailable::new(full));
         }
-        let entry = message.to_entry().into_bytes();
-        let due_at = message.accepted_at.timestamp_millis();
-        let shared = self.shared().clone();
+        let entries: Vec<_> = messages.into_iter().map(|push| (push.to_entry().into_bytes(), push)).collect();
+        let (shared, count) = (self.shared().clone(), entries.len() as u64);
         let on_commit = shared.clone();
         let insert = move |connection: &Connection| {
-            const SEND: &str = "INSERT INTO queue (seq, due_at, attempts, entry) VALUES (?1, ?2, 0, ?3)";
-            // Never one of a row that was rolled back: whoever holds that push may yet settle it.
-            let seq = shared.next_seq.fetch_add(1, Ordering::Relaxed);
-            connection.prepare_cached(SEND)?.execute(params![seq, due_at, entry])?;
-            let delivery = Delivery { receipt: seq, attempts: 0, message };
-            let commits = shared.commits.load(Ordering::Relaxed);
-            let offered = commits && unpoisoned(&shared.backlog).offer(delivery, now());
-            if offered {
-                shared.arrivals.notify_one();
-            }
-            Ok(offered)
+            let insert = || entries.into_iter().map(|entry| insert(connection, &shared, entry)).collect();
+            // One statement is that by itself.
+            if count == 1 { insert() } else { all_or_none(connection, insert) }
         };
-        let committed = move |offered: &bool| {
-            on_commit.depth.fetch_add(1, Ordering::Relaxed);
-            if !offered {
-                unpoisoned(&on_commit.backlog).waits(due_at);
+        let committed = move |waiting: &Vec<Option<i64>>| {
+            on_commit.depth.fetch_add(count, Ordering::Relaxed);
+            if let Some(due_at) = waiting.iter().flatten().min() {
+                unpoisoned(&on_commit.backlog).waits(*due_at);
                 on_commit.arrivals.notify_one();
             }
         };
@@ -176,6 +171,41 @@ impl Database {
         }
         Ok((deliveries, backlog.next_due_at))
     }
+}
+
+/// Writes the row of a push, and hands it on from memory if it may be; otherwise returns when it is due.
+fn insert(
+    connection: &Connection,
+    shared: &Shared,
+    (entry, message): (Vec<u8>, PushMessage),
+) -> rusqlite::Result<Option<i64>> {
+    const SEND: &str = "INSERT INTO queue (seq, due_at, attempts, entry) VALUES (?1, ?2, 0, ?3)";
+    let due_at = message.accepted_at.timestamp_millis();
+    // Never one of a row that was rolled back: whoever holds that push may yet settle it.
+    let seq = shared.next_seq.fetch_add(1, Ordering::Relaxed);
+    connection.prepare_cached(SEND)?.execute(params![seq, due_at, entry])?;
+    let delivery = Delivery { receipt: seq, attempts: 0, message };
+    let commits = shared.commits.load(Ordering::Relaxed);
+    let offered = commits && unpoisoned(&shared.backlog).offer(delivery, now());
+    if offered {
+        shared.arrivals.notify_one();
+    }
+    Ok((!offered).then_some(due_at))
+}
+
+/// Undoes all of the statements where one of them fails.
+fn all_or_none<T>(
+    connection: &Connection,
+    statements: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.execute_batch("SAVEPOINT together")?;
+    let result = statements();
+    // A full disk ends the whole transaction, and the savepoint with it.
+    if !connection.is_autocommit() {
+        let undo = if result.is_ok() { "" } else { "ROLLBACK TO together;" };
+        connection.execute_batch(&format!("{undo} RELEASE together"))?;
+    }
+    result
 }
 
 /// Adds rows that are due, oldest first, and finds out when the next one is.
@@ -280,6 +310,20 @@ pub(crate) mod tests {
         database.send(message(200)).await.unwrap();
         let received = database.receive(1000).await.unwrap();
         assert_eq!(received.len() as u64, taken + 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_takes_all_that_is_sent_together_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("upwire.db")).unwrap();
+        database.write(|c| c.pragma_update(None, "max_page_count", 100)).await.unwrap();
+        let mut taken = 0;
+        while database.send_all((0..7).map(|number| message(taken + number)).collect()).await.is_ok() {
+            taken += 7;
+        }
+        assert_eq!(database.read(crate::database::count_queue).unwrap(), u64::from(taken));
+        assert_eq!(database.queue_depth(), u64::from(taken));
+        assert!(taken > 0);
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! The registrations' store on SQLite.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
     Application, Epoch, Instance, Registration, RegistrationId, Target, VapidKey,
@@ -20,6 +22,14 @@ const SWEPT_PER_REGISTRATION_MAX: i64 = 16;
 impl Registrations for Database {
     async fn find(&self, id: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
         self.read(|connection| find(connection, id))
+    }
+
+    async fn find_all(
+        &self,
+        ids: BTreeSet<RegistrationId>,
+        _: Consistency,
+    ) -> Result<Vec<Registration>, Unavailable> {
+        self.read(|connection| ids.into_iter().filter_map(|id| find(connection, id).transpose()).collect())
     }
 
     async fn register(

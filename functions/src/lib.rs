@@ -1,9 +1,10 @@
-//! The ingress: takes pushes from application servers, checks their tokens, and queues them; withdraws those that
-//! still wait.
+//! The ingress: takes pushes from application servers and from Matrix homeservers, checks their tokens, and queues
+//! them; withdraws those that still wait.
 
 mod aesgcm;
 mod cors;
 mod jose;
+mod matrix;
 mod message_resource;
 mod page;
 mod parameters;
@@ -47,9 +48,9 @@ const REFUSED: &str = "upwire_pushes_refused_total";
 
 /// Describes the metrics of the ingress to the recorder.
 pub fn describe_metrics() {
-    describe_counter!(ACCEPTED, "Pushes answered with 201");
+    describe_counter!(ACCEPTED, "Pushes answered with 201, or taken from a Matrix homeserver");
     describe_counter!(WITHDRAWN, "Pushes that their senders withdrew while they waited");
-    describe_counter!(REFUSED, "Requests refused, by reason");
+    describe_counter!(REFUSED, "Requests refused, and pushkeys rejected, by reason");
     counter!(ACCEPTED).increment(0);
     counter!(WITHDRAWN).increment(0);
 }
@@ -92,11 +93,16 @@ pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, 
     let message_resource = delete(message_resource::withdraw::<R, Q, M>)
         .options(async || cors::preflight(message_resource::METHODS))
         .fallback(async || Rejection::MethodNotAllowed(message_resource::METHODS));
+    let matrix = post(matrix::notify::<R, Q, M>)
+        .get(matrix::discover)
+        .options(async || cors::preflight(matrix::METHODS))
+        .fallback(matrix::other_method);
     let page = page::Page::new(ingress.component.as_ref());
     let page = get(async move || page.answer()).fallback(async || Rejection::MethodNotAllowed(page::METHODS));
     let routes = Router::new()
         .route(&format!("/{PUSH_PATH}/{{token}}"), push_resource)
         .route(&format!("/{MESSAGE_PATH}/{{token}}"), message_resource)
+        .route(matrix::PATH, matrix)
         .with_state(Arc::new(ingress))
         .route("/", page.clone());
     let routes = match prefix.as_str() {

@@ -12,7 +12,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use push::{
-    Body, Epoch, MessageId, PushMessage, Registration, RegistrationId,
+    Body, Epoch, MessageId, PushMessage, Registration, RegistrationId, Secrets,
     message::{BODY_BYTES_MAX, Wishes},
     ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
 };
@@ -30,9 +30,10 @@ pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An endpoint that one of our secrets signed; any other request ends here, without I/O.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Endpoint {
-    id: RegistrationId,
-    epoch: Epoch,
+    pub(crate) id: RegistrationId,
+    pub(crate) epoch: Epoch,
 }
 
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<R, Q, M>>> for Endpoint {
@@ -45,8 +46,15 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<
         let token = Path::<String>::from_request_parts(parts, ingress)
             .await
             .map_err(|_| Rejection::UnknownEndpoint)?;
-        let (id, epoch) = ingress.secrets.verify(&token).map_err(|_| Rejection::UnknownEndpoint)?;
-        Ok(Self { id, epoch })
+        Self::verified(&token, &ingress.secrets).ok_or(Rejection::UnknownEndpoint)
+    }
+}
+
+impl Endpoint {
+    /// What a token of ours stands for.
+    pub(crate) fn verified(token: &str, secrets: &Secrets) -> Option<Self> {
+        let (id, epoch) = secrets.verify(token).ok()?;
+        Some(Self { id, epoch })
     }
 }
 
@@ -57,22 +65,24 @@ impl<S: Sync> FromRequest<S> for PushBody {
     type Rejection = Rejection;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Rejection> {
-        let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        if announced
-            .and_then(|length| length.parse().ok())
-            .is_some_and(|length: u64| length > BODY_BYTES_MAX as u64)
-        {
-            return Err(Rejection::BodyTooLarge);
+        match read(request, BODY_BYTES_MAX).await? {
+            bytes if bytes.is_empty() => Err(Rejection::EmptyBody),
+            bytes => Ok(Self(bytes)),
         }
-        let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
-        match timeout(BODY_TIMEOUT, body).await {
-            Ok(Ok(bytes)) => match bytes.to_bytes() {
-                bytes if bytes.is_empty() => Err(Rejection::EmptyBody),
-                bytes => Ok(Self(bytes)),
-            },
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Rejection::BodyTooLarge),
-            Ok(Err(_)) | Err(_) => Err(Rejection::BodyInterrupted),
-        }
+    }
+}
+
+/// The body of a request, read no further than so many bytes.
+pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Rejection> {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let announced = announced.and_then(|length| length.parse().ok());
+    if announced.is_some_and(|length: u64| length > bytes_max as u64) {
+        return Err(Rejection::BodyTooLarge);
+    }
+    match timeout(BODY_TIMEOUT, Limited::new(request.into_body(), bytes_max).collect()).await {
+        Ok(Ok(bytes)) => Ok(bytes.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Rejection::BodyTooLarge),
+        Ok(Err(_)) | Err(_) => Err(Rejection::BodyInterrupted),
     }
 }
 
@@ -141,7 +151,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     }
 }
 
-fn unavailable(error: &Unavailable) -> Rejection {
+pub(crate) fn unavailable(error: &Unavailable) -> Rejection {
     tracing::error!(%error, "a push was not accepted: the store does not answer");
     Rejection::Unavailable
 }
@@ -154,7 +164,7 @@ pub(crate) async fn discover<R: Registrations, Q: QueueWriter, M: Mailbox>(
     Json(json!({ "unifiedpush": { "version": 1 } }))
 }
 
-fn chance() -> Result<[u8; MessageId::CHANCE_BYTES], Rejection> {
+pub(crate) fn chance() -> Result<[u8; MessageId::CHANCE_BYTES], Rejection> {
     let mut bytes = [0; MessageId::CHANCE_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| {
         tracing::error!(%error, "the system has no random bytes");

@@ -59,7 +59,7 @@ pub enum Rejection {
 }
 
 /// What the queue or the store is given to recover before a sender tries again.
-const RETRY_AFTER_SECONDS: &str = "5";
+pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
 /// A dead endpoint stays dead; the sender may remember it for a day.
 const GONE_CACHE_CONTROL: &str = "max-age=86400";
 

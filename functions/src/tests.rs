@@ -1,8 +1,11 @@
 //! The ingress over stores that no emulator can be: one whose copies lag, one that panics, one that does not answer.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use axum::{
@@ -21,6 +24,7 @@ use push::{
     },
 };
 use tower::ServiceExt;
+use url::Url;
 
 use crate::{Ingress, PublicUrl, router};
 
@@ -29,7 +33,7 @@ const LIFETIME: TimeDelta = TimeDelta::days(7);
 
 /// What an eventually consistent read finds.
 #[derive(Clone, Copy, PartialEq)]
-enum Copies {
+pub(crate) enum Copies {
     AllAgree,
     /// The registration is too young to be seen.
     Lag,
@@ -38,7 +42,7 @@ enum Copies {
 
 /// What the mailbox has of the push that a sender withdraws.
 #[derive(Clone, Copy, PartialEq)]
-enum Post {
+pub(crate) enum Post {
     Waits,
     Nothing,
     OutOfReach,
@@ -47,15 +51,28 @@ enum Post {
 }
 
 /// What it cost: reads that may lag, reads that may not, sends, withdrawals.
-type Calls = [usize; 4];
-const NO_CALL: Calls = [0; 4];
+pub(crate) type Calls = [usize; 4];
+pub(crate) const NO_CALL: Calls = [0; 4];
+
+/// What the queue does with a push.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Line {
+    Takes,
+    OutOfReach,
+    /// It never answers.
+    Hangs,
+}
 
 #[derive(Clone)]
-struct Store {
-    row: Registration,
-    copies: Copies,
-    post: Post,
-    calls: Arc<[AtomicUsize; 4]>,
+pub(crate) struct Store {
+    pub(crate) row: Registration,
+    /// Registrations beside that one.
+    pub(crate) others: Vec<Registration>,
+    pub(crate) copies: Copies,
+    pub(crate) post: Post,
+    pub(crate) line: Line,
+    pub(crate) sent: Arc<Mutex<Vec<PushMessage>>>,
+    pub(crate) calls: Arc<[AtomicUsize; 4]>,
 }
 
 impl Registrations for Store {
@@ -69,6 +86,18 @@ impl Registrations for Store {
         assert!(self.copies != Copies::Panic, "a defect");
         let lags = self.copies == Copies::Lag && !strong;
         Ok(Some(self.row.clone()).filter(|row| row.target.registration_id() == id && !lags))
+    }
+
+    async fn find_all(
+        &self,
+        ids: BTreeSet<RegistrationId>,
+        consistency: Consistency,
+    ) -> Result<Vec<Registration>, Unavailable> {
+        let strong = consistency == Consistency::Strong;
+        self.calls[usize::from(strong)].fetch_add(1, Relaxed);
+        let lags = self.copies == Copies::Lag && !strong;
+        let rows = self.others.iter().chain([&self.row]).filter(|_| !lags);
+        Ok(rows.filter(|row| ids.contains(&row.target.registration_id())).cloned().collect())
     }
 
     async fn register(
@@ -91,8 +120,17 @@ impl Registrations for Store {
 }
 
 impl QueueWriter for Store {
-    async fn send(&self, _: PushMessage) -> Result<(), Unavailable> {
+    async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
+        self.send_all(vec![message]).await
+    }
+
+    async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), Unavailable> {
         self.calls[2].fetch_add(1, Relaxed);
+        match self.line {
+            Line::Takes => self.sent.lock().unwrap().extend(messages),
+            Line::OutOfReach => return Err(Unavailable::new("out of reach")),
+            Line::Hangs => std::future::pending().await,
+        }
         Ok(())
     }
 }
@@ -162,19 +200,30 @@ fn named() -> MessageId {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the ingress reads the clock itself")]
-fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-fn store() -> Store {
+pub(crate) fn registration(application: u8) -> Registration {
     let target = Target {
         recipient: "juliet@example.com/phone".parse().unwrap(),
-        application: Application::from_bytes([1; 32]),
+        application: Application::from_bytes([application; 32]),
         instance: Instance::from_bytes([2; 32]),
         vapid: None,
     };
-    let row = Registration::renew(None, target, now(), LIFETIME);
-    Store { row, copies: Copies::AllAgree, post: Post::Waits, calls: Arc::default() }
+    Registration::renew(None, target, now(), LIFETIME)
+}
+
+pub(crate) fn store() -> Store {
+    Store {
+        row: registration(1),
+        others: Vec::new(),
+        copies: Copies::AllAgree,
+        post: Post::Waits,
+        line: Line::Takes,
+        sent: Arc::default(),
+        calls: Arc::default(),
+    }
 }
 
 impl Store {
@@ -182,24 +231,28 @@ impl Store {
         self.row.target.registration_id()
     }
 
-    fn calls(&self) -> Calls {
+    pub(crate) fn calls(&self) -> Calls {
         [0, 1, 2, 3].map(|call| self.calls[call].load(Relaxed))
     }
 
     fn ingress(&self) -> Router {
+        self.ingress_at(None)
+    }
+
+    pub(crate) fn ingress_at(&self, public_url: Option<Url>) -> Router {
         router(Ingress {
             registrations: self.clone(),
             queue: self.clone(),
             mailbox: self.clone(),
             secrets: secrets(),
-            public_url: None,
+            public_url,
             component: None,
             default_ttl: Ttl::from_seconds(60),
             max_ttl: Ttl::from_seconds(u32::MAX),
         })
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response<Body> {
         self.ingress().oneshot(request).await.unwrap()
     }
 
@@ -229,11 +282,11 @@ impl Store {
     }
 }
 
-fn secrets() -> Secrets {
+pub(crate) fn secrets() -> Secrets {
     Secrets::parse(SECRET).unwrap()
 }
 
-fn header(response: &Response<Body>, name: &str) -> Option<String> {
+pub(crate) fn header(response: &Response<Body>, name: &str) -> Option<String> {
     response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 

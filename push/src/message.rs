@@ -9,6 +9,7 @@ use base64::{
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::FullJid;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
 
 use crate::{Application, Epoch, Instance, Registration, RegistrationId};
 
@@ -218,6 +219,13 @@ impl Topic {
             .then(|| Self(topic.to_owned()))
     }
 
+    /// A topic that pushes about this thing share with each other, and with no others.
+    #[must_use]
+    pub fn of(thing: &str) -> Self {
+        let digest = Sha256::new().chain_update(b"upwire topic\0").chain_update(thing).finalize();
+        Self(URL_SAFE_NO_PAD.encode(&digest[..Self::CHARACTERS_MAX / 4 * 3]))
+    }
+
     /// The text, without padding.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -397,6 +405,9 @@ mod tests {
         for wrong in ["", "==", "a+b", "a b", "a=b", &"a".repeat(33)] {
             assert_eq!(Topic::parse(wrong), None, "{wrong}");
         }
+        let (one, other) = (Topic::of("$event"), Topic::of(""));
+        assert_eq!((Topic::parse(one.as_str()).as_ref(), one.as_str().len()), (Some(&one), 32));
+        assert_ne!(one, other);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What Upwire needs of a store and of a queue; SQLite and AWS each have an adapter.
 
-use std::{error::Error, fmt, future::Future};
+use std::{collections::BTreeSet, error::Error, fmt, future::Future};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
@@ -53,6 +53,13 @@ pub trait Registrations: Clone + Send + Sync + 'static {
         consistency: Consistency,
     ) -> impl Future<Output = Result<Option<Registration>, Unavailable>> + Send;
 
+    /// The rows of several registrations, living or not, in any order, in as few reads as the store allows.
+    fn find_all(
+        &self,
+        ids: BTreeSet<RegistrationId>,
+        consistency: Consistency,
+    ) -> impl Future<Output = Result<Vec<Registration>, Unavailable>> + Send;
+
     /// Stores what [`Registration::renew`] makes of the present row, atomically, and returns it
     /// once it is durable; or returns the present row, where `renewal` lets it stand.
     fn register(
@@ -99,6 +106,10 @@ pub enum Revocation {
 pub trait QueueWriter: Clone + Send + Sync + 'static {
     /// Queues a push; returns once it is durable.
     fn send(&self, message: PushMessage) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// Queues pushes together, in as few steps as the queue allows; returns once all are durable. After an error
+    /// some of them may be in the queue.
+    fn send_all(&self, messages: Vec<PushMessage>) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
 /// A push that was received and not yet settled. Until then the queue gives it to nobody else;

@@ -35,7 +35,7 @@ pub(crate) struct Cloud {
     pub(crate) ingress_ways: Ways,
     /// From the relay to AWS.
     pub(crate) relay_ways: Ways,
-    function: Function,
+    pub(crate) function: Function,
 }
 
 impl Cloud {
@@ -98,7 +98,7 @@ pub(crate) async fn phones(server: &XmppServer, relay: &Upwire) -> (Vec<Phone>, 
     (phones, endpoints)
 }
 
-fn calls<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<String, usize> {
+pub(crate) fn calls<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<String, usize> {
     expected.map(|(call, count)| (call.to_owned(), count)).into()
 }
 

@@ -8,8 +8,10 @@ use e2e::{
     Answer, ENDPOINT_SECRET, Emulator, EmulatorKind, Kind, Phone, Upwire, Ways, XmppServer, eventually, http,
     profile_folder, target_folder,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
+
+use crate::matrix::{notification, rejected};
 
 const SOON: Duration = Duration::from_secs(60);
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -109,13 +111,16 @@ async fn each_half_may_do_what_it_does_and_nothing_else() {
     let mut relay = cloud.relay_on(server).start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let endpoint = phone.endpoint(&relay.component.jid, "app").await;
-    // Every way that a push can take: delivered (and withdrawn too late), refused, put off, poison.
+    // Every way that a push can take: delivered (and withdrawn too late), from a homeserver, refused, put off, poison.
     let answer = http::post(&endpoint, "delivered").await;
     assert_eq!(answer.status, 201);
     phone.next_push(SOON).await;
     // It takes itself to be behind TLS.
     let delivered = answer.header("location").unwrap().replacen("https:", "http:", 1);
     assert_eq!(http::send("DELETE", &delivered, &[], "").await.status, 404, "it waits no longer");
+    let (from_homeserver, _) = notification("$1", &[&endpoint]);
+    assert_eq!(rejected(&cloud.function.url, from_homeserver).await, json!([]));
+    phone.next_push(SOON).await;
     cloud.emulator.send(&cloud.queues.url, "poison").await;
     let buried = async || cloud.emulator.depth(&cloud.queues.dead_letters).await == 1;
     eventually(SOON, "the poison is put away", buried).await;

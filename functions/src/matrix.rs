@@ -1,0 +1,211 @@
+//! The Matrix push gateway (Matrix Push Gateway API; protocol.md, "Matrix push gateway"): pushes as homeservers send
+//! them, for endpoints of this server. It asks nobody anything: what it takes goes into the queue.
+
+mod notification;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use axum::{
+    Json,
+    extract::{Extension, Request, State},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use push::{
+    PushMessage, Registration, Secrets,
+    message::Wishes,
+    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use url::Url;
+
+use self::{notification::Notification, refusal::Refusal};
+use crate::{
+    ACCEPTED, ANSWER_TIMEOUT, Ingress, PUSH_PATH, PublicUrl, REFUSED, Rejection,
+    push_resource::{Endpoint, chance, now, read, unavailable},
+};
+
+/// Where homeservers look for it; none of them takes another path.
+pub(crate) const PATH: &str = "/_matrix/push/v1/notify";
+/// What it answers.
+pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
+
+/// The largest request: an event has 64 KiB at most, and JSON may take three bytes for one where it has all but
+/// ASCII escaped.
+const REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Most devices in one request. The homeservers that are known name one.
+const DEVICES_MAX: usize = 100;
+
+/// `GET` and `HEAD`: how an application finds out that there is a gateway (UnifiedPush, "Push gateway").
+pub(crate) async fn discover() -> Json<Value> {
+    Json(json!({ "unifiedpush": { "gateway": "matrix" } }))
+}
+
+/// Any method but those.
+pub(crate) async fn other_method() -> Refusal {
+    Refusal::OtherMethod
+}
+
+/// `POST`: queues a notification for each of its devices, and answers which of them are none, or none any more:
+/// the homeserver forgets those.
+pub(crate) async fn notify<R: Registrations, Q: QueueWriter, M: Mailbox>(
+    State(ingress): State<Arc<Ingress<R, Q, M>>>,
+    reached_at: Option<Extension<PublicUrl>>,
+    request: Request,
+) -> Result<Json<Value>, Refusal> {
+    let request = read(request, REQUEST_BYTES_MAX).await?;
+    let notification = Notification::parse(&request)?;
+    let home = ingress.public_url.as_ref().or(reached_at.as_ref().map(|Extension(PublicUrl(url))| url));
+    let notified = timeout(ANSWER_TIMEOUT, ingress.notify(notification, home)).await;
+    let rejected = notified.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
+    Ok(Json(json!({ "rejected": rejected })))
+}
+
+/// What becomes of a push for one endpoint.
+enum Fate {
+    /// Its pushkey is rejected: it will never take one again.
+    Gone,
+    /// It takes none for so long.
+    Throttled(TimeDelta),
+    /// It takes it.
+    Accepted(Registration),
+}
+
+/// By the row of a registration that lives. A homeserver signs nothing: whatever binds a registration to the key of
+/// its sender makes its pushkey one that no homeserver can use.
+fn fate(living: Option<Registration>, now: DateTime<Utc>) -> Fate {
+    let Some(registration) = living.filter(|living| living.target.vapid.is_none()) else { return Fate::Gone };
+    match registration.throttled_for(now) {
+        Some(wait) => Fate::Throttled(wait),
+        None => Fate::Accepted(registration),
+    }
+}
+
+impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+    /// Returns the pushkeys that are rejected.
+    ///
+    /// The fate of every device is known before anything is queued, so that a request that is to come again has
+    /// queued nothing: nobody gets a push twice because another device is over its rate, and nobody gets none. What
+    /// that costs is that a device waits for another in the same request; homeservers send each a request of its own.
+    async fn notify(
+        &self,
+        notification: Notification<'_>,
+        home: Option<&Url>,
+    ) -> Result<Vec<String>, Refusal> {
+        let now = now();
+        let mut addressed = BTreeMap::<Endpoint, Vec<&str>>::new();
+        let mut rejected = HashSet::new();
+        for pushkey in &notification.pushkeys {
+            match endpoint(pushkey, home, &self.secrets) {
+                Some(endpoint) => addressed.entry(endpoint).or_default().push(pushkey),
+                None => {
+                    rejected.insert(&**pushkey);
+                }
+            }
+        }
+        refused("unknown_endpoint", rejected.len());
+
+        let living = self.living(addressed.keys().copied().collect(), now).await;
+        let mut living = living.map_err(|error| unavailable(&error))?;
+        let (mut accepted, mut throttled) = (Vec::new(), None);
+        for (endpoint, pushkeys) in &addressed {
+            match fate(living.remove(endpoint), now) {
+                Fate::Gone => {
+                    refused("gone", 1);
+                    rejected.extend(pushkeys);
+                }
+                Fate::Throttled(wait) => throttled = throttled.max(Some(wait)),
+                Fate::Accepted(registration) => accepted.push(registration),
+            }
+        }
+        if let Some(wait) = throttled {
+            return Err(Rejection::throttled(wait).into());
+        }
+        let rejected = in_order(&notification, &rejected);
+        self.queue_for(&accepted, notification, now).await?;
+        Ok(rejected)
+    }
+
+    /// The registrations of those of the endpoints that live.
+    async fn living(
+        &self,
+        mut endpoints: BTreeSet<Endpoint>,
+        now: DateTime<Utc>,
+    ) -> Result<BTreeMap<Endpoint, Registration>, Unavailable> {
+        let mut living = BTreeMap::new();
+        // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
+        for consistency in [Consistency::Eventual, Consistency::Strong] {
+            if endpoints.is_empty() {
+                break;
+            }
+            let ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
+            for row in self.registrations.find_all(ids, consistency).await? {
+                let endpoint = Endpoint { id: row.target.registration_id(), epoch: row.epoch };
+                if row.lives(now) && endpoints.remove(&endpoint) {
+                    living.insert(endpoint, row);
+                }
+            }
+        }
+        Ok(living)
+    }
+
+    async fn queue_for(
+        &self,
+        registrations: &[Registration],
+        notification: Notification<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), Refusal> {
+        let ttl = self.default_ttl.min(self.max_ttl);
+        let (urgency, topic) = (notification.urgency, Some(notification.topic.clone()));
+        let Some(body) = notification.into_body() else {
+            // Answered like one that was taken: it would be as long the next time, and the pushkey is sound.
+            tracing::warn!(
+                "a Matrix notification was dropped: no push can carry as much as the name of its event"
+            );
+            refused("notification_too_large", registrations.len());
+            return Ok(());
+        };
+        let push = |registration| {
+            let wishes = Wishes { ttl, urgency, topic: topic.clone() };
+            Ok(PushMessage::new(chance()?, registration, wishes, body.clone(), now))
+        };
+        let pushes: Vec<_> = registrations.iter().map(push).collect::<Result<_, Rejection>>()?;
+        if !pushes.is_empty() {
+            self.queue.send_all(pushes).await.map_err(|error| unavailable(&error))?;
+        }
+        metrics::counter!(ACCEPTED).increment(registrations.len() as u64);
+        Ok(())
+    }
+}
+
+/// The endpoint that a pushkey is, if it is one of ours: at home, and signed by us.
+///
+/// `http` and `https` are one here: who ends TLS in front of this server is not ours to know.
+fn endpoint(pushkey: &str, home: Option<&Url>, secrets: &Secrets) -> Option<Endpoint> {
+    let url = Url::parse(pushkey).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    if home.is_some_and(|home| (home.host(), home.port()) != (url.host(), url.port())) {
+        return None;
+    }
+    let prefix = home.map_or("", Url::path).trim_end_matches('/');
+    let token =
+        url.path().strip_prefix(prefix)?.strip_prefix('/')?.strip_prefix(PUSH_PATH)?.strip_prefix('/')?;
+    Endpoint::verified(token, secrets)
+}
+
+/// Those pushkeys of a request, each once.
+fn in_order(notification: &Notification<'_>, chosen: &HashSet<&str>) -> Vec<String> {
+    let mut left = chosen.clone();
+    notification.pushkeys.iter().filter(|key| left.remove(&***key)).map(|key| key.to_string()).collect()
+}
+
+fn refused(reason: &'static str, count: usize) {
+    if count > 0 {
+        metrics::counter!(REFUSED, "reason" => reason).increment(count as u64);
+    }
+}

@@ -1,0 +1,201 @@
+//! The gateway over stores that no emulator can be, and against whatever bytes come.
+
+use axum::{
+    body::{Body, to_bytes},
+    http::{Request, Response, StatusCode},
+};
+use chrono::TimeDelta;
+use proptest::prelude::*;
+use push::Registration;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use url::Url;
+
+use super::{DEVICES_MAX, PATH, REQUEST_BYTES_MAX, endpoint};
+use crate::{
+    PublicUrl,
+    tests::{Copies, Line, NO_CALL, Store, header, now, registration, secrets, store},
+};
+
+const HOME: &str = "https://push.example.com";
+
+fn pushkey(registration: &Registration) -> String {
+    let token = secrets().sign(registration.target.registration_id(), registration.epoch);
+    format!("{HOME}/push/{}", token.as_str())
+}
+
+fn notification(pushkeys: &[String]) -> Body {
+    let devices: Vec<Value> = pushkeys.iter().map(|key| json!({"app_id": "app", "pushkey": key})).collect();
+    Body::from(json!({"notification": {"event_id": "$1", "devices": devices}}).to_string())
+}
+
+impl Store {
+    async fn notify(&self, pushkeys: &[String]) -> Response<Body> {
+        let request = Request::post(PATH).body(notification(pushkeys)).unwrap();
+        self.ingress_at(Some(HOME.parse().unwrap())).oneshot(request).await.unwrap()
+    }
+}
+
+async fn read_json(response: Response<Body>) -> Value {
+    serde_json::from_slice(&to_bytes(response.into_body(), usize::MAX).await.unwrap()).unwrap()
+}
+
+async fn rejected(response: Response<Body>) -> Value {
+    assert_eq!(response.status(), StatusCode::OK);
+    read_json(response).await["rejected"].take()
+}
+
+async fn assert_refused(response: Response<Body>, status: StatusCode, code: &str) {
+    assert_eq!(response.status(), status);
+    let error = read_json(response).await;
+    assert_eq!(error["errcode"], code);
+    assert!(error["error"].is_string());
+}
+
+#[tokio::test]
+async fn all_devices_together_cost_one_eventual_read_and_one_send() {
+    let store = Store { others: (2..=9).map(registration).collect(), ..store() };
+    let one = pushkey(&store.row);
+    assert_eq!(rejected(store.notify(&[one.clone(), one.clone()]).await).await, json!([]));
+    assert_eq!(store.calls(), [1, 0, 1, 0], "a pushkey that is given twice is one");
+
+    let all: Vec<String> = store.others.iter().map(pushkey).chain([one]).collect();
+    assert_eq!(rejected(store.notify(&all).await).await, json!([]));
+    assert_eq!(store.calls(), [2, 0, 2, 0]);
+    let mut sent: Vec<_> = store.sent.lock().unwrap().iter().map(|push| push.registration).collect();
+    sent.sort();
+    sent.dedup();
+    assert_eq!((sent.len(), store.sent.lock().unwrap().len()), (9, 10));
+}
+
+#[tokio::test]
+async fn what_is_dead_is_rejected_after_a_strong_read_and_what_is_not_ours_without_any() {
+    let mut store = Store { others: vec![registration(2)], ..store() };
+    let (here, dead) = (pushkey(&store.row), pushkey(&store.others[0]));
+    store.others[0].revoked = true;
+    let foreign = ["https://elsewhere.example.com/push/x", "", "no URL"].map(str::to_owned);
+    assert_eq!(rejected(store.notify(&foreign).await).await, json!(foreign));
+    assert_eq!(store.calls(), NO_CALL);
+
+    let unknown = pushkey(&registration(3));
+    let asked = [&dead, &foreign[0], &here, &unknown, &dead].map(Clone::clone);
+    assert_eq!(rejected(store.notify(&asked).await).await, json!([dead, foreign[0], unknown]));
+    assert_eq!(store.calls(), [1, 1, 1, 0]);
+    assert_eq!(store.sent.lock().unwrap().len(), 1);
+
+    let young = Store { copies: Copies::Lag, ..self::store() };
+    assert_eq!(rejected(young.notify(&[pushkey(&young.row)]).await).await, json!([]));
+    assert_eq!(young.calls(), [1, 1, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_device_over_its_rate_delays_the_request_and_nobody_gets_it_twice() {
+    let mut store = Store { others: vec![registration(2), registration(3)], ..store() };
+    store.others[0].throttled_until = Some(now() + TimeDelta::seconds(1000));
+    store.others[1].throttled_until = Some(now() + TimeDelta::seconds(3600));
+    let all = [&store.row, &store.others[0], &store.others[1]].map(pushkey);
+    let refused = store.notify(&all).await;
+    let seconds = header(&refused, "retry-after").unwrap().parse().unwrap();
+    assert!((3500..=3600).contains(&seconds), "{seconds}");
+    assert_refused(refused, StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED").await;
+    assert_eq!(store.calls(), [1, 0, 0, 0], "nothing was queued for the others either");
+
+    store.others.iter_mut().for_each(|row| row.throttled_until = Some(now()));
+    assert_eq!(rejected(store.notify(&all).await).await, json!([]));
+    assert_eq!(store.sent.lock().unwrap().len(), 3, "one for each");
+}
+
+#[tokio::test]
+async fn a_queue_that_does_not_answer_is_503_and_in_time() {
+    for line in [Line::OutOfReach, Line::Hangs] {
+        let store = Store { line, ..store() };
+        let dead = pushkey(&registration(2));
+        let refused = store.notify(&[pushkey(&store.row), dead]).await;
+        assert_eq!(header(&refused, "retry-after").as_deref(), Some("5"));
+        assert_refused(refused, StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN").await;
+    }
+}
+
+#[tokio::test]
+async fn a_pushkey_is_at_home_where_the_homeserver_reached_the_ingress() {
+    let store = store();
+    for (reached_at, is_home) in
+        [("https://push.example.com/", true), ("https://push.example.com/stage", false)]
+    {
+        let mut request = Request::post(PATH).body(notification(&[pushkey(&store.row)])).unwrap();
+        request.extensions_mut().insert(PublicUrl(reached_at.parse().unwrap()));
+        let rejected = rejected(store.answer(request).await).await;
+        assert_eq!(rejected.as_array().unwrap().is_empty(), is_home, "{reached_at}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
+    let row = registration(1);
+    let token = secrets().sign(row.target.registration_id(), row.epoch);
+    let token = token.as_str();
+    let is_ours = |pushkey: String, home: Option<&str>| {
+        let home = home.map(|home| Url::parse(home).unwrap());
+        endpoint(&pushkey, home.as_ref(), &secrets()).is_some()
+    };
+    let here = "https://push.example.com";
+    for (pushkey, home, ours) in [
+        (format!("{here}/push/{token}"), Some(here), true),
+        (format!("https://PUSH.example.com:443/push/{token}?a=b#c"), Some(here), true),
+        (format!("http://push.example.com/push/{token}"), Some(here), true),
+        (format!("https://elsewhere.org/push/{token}"), None, true),
+        (format!("{here}/up/push/{token}"), Some("https://push.example.com/up/"), true),
+        (format!("{here}/push/{token}"), Some("https://push.example.com/up/"), false),
+        (format!("{here}/up/push/{token}"), Some(here), false),
+        (format!("https://elsewhere.org/push/{token}"), Some(here), false),
+        (format!("{here}:8443/push/{token}"), Some(here), false),
+        (format!("{here}.evil.org/push/{token}"), Some(here), false),
+        (format!("{here}/message/{token}"), Some(here), false),
+        (format!("{here}/push/{token}/"), Some(here), false),
+        (format!("{here}/push/x{}", &token[1..]), Some(here), false),
+        (format!("gopher://push.example.com/push/{token}"), Some(here), false),
+        (format!("/push/{token}"), Some(here), false),
+        (token.to_owned(), Some(here), false),
+    ] {
+        assert_eq!(is_ours(pushkey.clone(), home), ours, "{pushkey} at {home:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_have_their_bounds() {
+    let store = store();
+    let keys = vec![pushkey(&store.row); DEVICES_MAX + 1];
+    assert_eq!(rejected(store.notify(&keys[1..]).await).await, json!([]));
+    assert_refused(store.notify(&keys).await, StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE").await;
+    let huge = Request::post(PATH).body(Body::from(vec![b' '; REQUEST_BYTES_MAX + 1])).unwrap();
+    assert_refused(store.answer(huge).await, StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE").await;
+}
+
+#[tokio::test]
+async fn a_notification_that_no_push_can_carry_comes_no_more_and_costs_no_pusher() {
+    let store = store();
+    let devices = json!([{"app_id": "app", "pushkey": pushkey(&store.row)}]);
+    let request = json!({"notification": {"event_id": "$".repeat(5000), "devices": devices}});
+    let request = Request::post(PATH).body(Body::from(request.to_string())).unwrap();
+    assert_eq!(rejected(store.answer(request).await).await, json!([]));
+    assert_eq!(store.calls(), [1, 0, 0, 0]);
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_is_answered(bytes in prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..300),
+        "(notification|devices|pushkey|[\\[\\]{}:,\" a-z0-9\\\\]){0,60}".prop_map(String::into_bytes),
+    ]) {
+        let answer = async {
+            let request = Request::post(PATH).body(Body::from(bytes)).unwrap();
+            let response = store().answer(request).await;
+            (response.status().as_u16(), read_json(response).await)
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (status, body) = runtime.block_on(answer);
+        prop_assert!(matches!(status, 200 | 400), "{} {}", status, body);
+        let is_matrix = if status == 200 { body["rejected"].is_array() } else { body["errcode"].is_string() };
+        prop_assert!(is_matrix, "{}", body);
+    }
+}

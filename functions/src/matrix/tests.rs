@@ -88,6 +88,17 @@ async fn what_is_dead_is_rejected_after_a_strong_read_and_what_is_not_ours_witho
     assert_eq!(young.calls(), [1, 1, 1, 0]);
 }
 
+/// A homeserver cannot sign (RFC 8292).
+#[tokio::test]
+async fn an_endpoint_that_is_bound_to_a_key_is_rejected() {
+    let mut store = store();
+    let key = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
+    store.row.target.vapid = Some(key.parse().unwrap());
+    let bound = pushkey(&store.row);
+    assert_eq!(rejected(store.notify(std::slice::from_ref(&bound)).await).await, json!([bound]));
+    assert!(store.sent.lock().unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn a_device_over_its_rate_delays_the_request_and_nobody_gets_it_twice() {
     let mut store = Store { others: vec![registration(2), registration(3)], ..store() };

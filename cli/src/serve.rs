@@ -50,7 +50,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let ingress = functions::router(Ingress {
         registrations: database.clone(),
         queue: database.clone(),
-        mailbox: database,
+        mailbox: database.clone(),
         secrets,
         public_url: Some(public_url),
         component: Some(component),
@@ -64,7 +64,11 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });
-    parts::wait(parts, &stop).await
+    let outcome = parts::wait(parts, &stop).await;
+    if let Err(error) = database.fold_log() {
+        tracing::warn!(%error, "the database's log (-wal) could not be brought into its file: copy both");
+    }
+    outcome
 }
 
 /// The secrets given, and behind them the one that an earlier start without any has made: setting

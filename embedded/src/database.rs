@@ -216,6 +216,15 @@ impl Database {
         self.shared.waiting.load(Ordering::Relaxed)
     }
 
+    /// Brings what is in the write-ahead log into the file, which is whole by itself then: whoever copies it after a
+    /// stop need not know of the log.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn fold_log(&self) -> Result<(), Unavailable> {
+        self.read(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    }
+
     pub(crate) fn queue_max(&self) -> u64 {
         self.queue_max
     }

@@ -250,10 +250,8 @@ async fn the_bound_drops_the_oldest_of_the_registration_whatever_its_urgency<B: 
 async fn what_has_expired_makes_room_first<B: Backend>() {
     let backend = B::fresh().await;
     let registration = juliet(1);
-    let lasting = Waiting {
-        message: PushMessage { expires_at: at(100_000), ..plain(&registration, 1).message },
-        asked_at: None,
-    };
+    let mut lasting = plain(&registration, 1);
+    lasting.message.expires_at = at(100_000);
     let [expired, also_expired] = [2, 3].map(|second| plain(&registration, second));
     keep_all(&backend, &[lasting.clone(), expired, also_expired]).await;
     let [later, last] = [4000, 4001].map(|second| plain(&registration, second));

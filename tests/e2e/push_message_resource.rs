@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Kind, Phone, Upwire, XmppServer, eventually, http};
+use e2e::{Answer, Kind, Phone, Upwire, XmppServer, eventually, http};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -73,7 +73,34 @@ async fn a_push_that_was_delivered_cannot_be_withdrawn(server: &XmppServer) {
     assert_eq!(upwire.metric_where("upwire_pushes_refused_total", &[("reason", "not_waiting")]).await, 1.0);
 }
 
+/// While it is in flight, it may still arrive; but it does not wait again.
+async fn a_withdrawn_push_that_was_in_flight_does_not_come_back(server: &XmppServer) {
+    let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", 2).start_ready().await;
+    let user = server.user().await;
+    let phone = Phone::connect(server, &user, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    phone.disconnect().await;
+    let withdrawn = accepted(&endpoint, "withdrawn").await;
+    upwire.mailbox_holds(1).await;
+    let silent = Phone::connect_to_answer(server, &user, "phone", Answer::Silent).await;
+    silent.greet(&upwire.component.jid).await;
+    silent.next_push(SOON).await;
+    let failed = upwire.metric("upwire_pushes_retried_total").await;
+    withdraw(&withdrawn).await;
+    upwire.metric_reaches("upwire_pushes_retried_total", failed + 1.0).await;
+    silent.disconnect().await;
+
+    accepted(&endpoint, "later").await;
+    upwire.mailbox_holds(1).await;
+    let phone = Phone::connect(server, &user, "phone").await;
+    phone.greet(&upwire.component.jid).await;
+    assert_eq!(phone.next_push(SOON).await.body, b"later");
+    upwire.mailbox_holds(0).await;
+    assert_eq!(phone.pushes().len(), 1);
+}
+
 on_each_server!(
+    a_withdrawn_push_that_was_in_flight_does_not_come_back,
     a_push_that_waits_is_withdrawn_and_another_is_delivered,
     a_push_that_was_delivered_cannot_be_withdrawn,
 );

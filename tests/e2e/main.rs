@@ -38,6 +38,7 @@ mod delivery;
 mod delivery_answers;
 mod delivery_limits;
 mod delivery_log;
+mod description;
 mod half_open;
 mod harness;
 mod hostile;

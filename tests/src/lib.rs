@@ -52,7 +52,7 @@ pub use phone::{Answer, Phone, Push, Registered, UNIFIED_PUSH, hashed};
 pub use proxy::{Proxy, Ways};
 pub use raw_client::RawClient;
 pub use run::{folder, free_port, profile_folder, target_folder};
-pub use slixmpp::Slixmpp;
+pub use slixmpp::{Slixmpp, python};
 pub use stunnel::Stunnel;
 pub use synapse::{MatrixUser, Synapse};
 pub use tether::Tether;

@@ -84,16 +84,15 @@ fn text(event: &Value, field: &str) -> String {
     event[field].as_str().unwrap_or_else(|| panic!("no {field} in {event}")).to_owned()
 }
 
-/// The Python that has slixmpp, and pywebpush.
-pub(crate) fn python() -> PathBuf {
+/// The Python that has slixmpp, pywebpush and schemathesis.
+pub fn python() -> PathBuf {
     let python = match std::env::var_os("UPWIRE_TEST_PYTHON") {
         Some(python) => PathBuf::from(python),
         None => profile_folder().join("../venv/bin/python"),
     };
     assert!(
         python.exists(),
-        "no {}: `make test-needs` installs it; or name a Python that has slixmpp, pywebpush and http-ece in \
-         UPWIRE_TEST_PYTHON",
+        "no {}: `make test-needs` installs it; or name a Python that has the same packages in UPWIRE_TEST_PYTHON",
         python.display()
     );
     python

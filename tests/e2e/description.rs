@@ -1,0 +1,58 @@
+//! `functions/openapi.yaml` against `upwire serve`: schemathesis makes requests of it, good and bad, and holds the
+//! answers against it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::{Kind, Phone, Tether, Upwire, XmppServer, folder, http, python};
+
+const SOON: Duration = Duration::from_secs(60);
+/// It makes some hundred requests, which takes a tenth of this.
+const DEADLINE: Duration = Duration::from_secs(300);
+const DESCRIPTION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../functions/openapi.yaml");
+const EXAMPLES_MAX: &str = "30";
+/// Headers are read leniently: not all that is described as wrong is refused.
+const CHECKS_LEFT_OUT: &str = "negative_data_rejection";
+
+/// Runs schemathesis with this configuration; panics with what it found.
+async fn conforms(upwire: &Upwire, phases: &str, configuration: &str) {
+    let folder = folder("schemathesis");
+    std::fs::write(folder.join("schemathesis.toml"), configuration).unwrap();
+    let mut command = Command::new(python().with_file_name("schemathesis"));
+    command.args(["run", DESCRIPTION, "--url", &upwire.public_url, "--no-color"]);
+    command.args(["--generation-deterministic", "--phases", phases]);
+    command.args(["--max-examples", EXAMPLES_MAX, "--exclude-checks", CHECKS_LEFT_OUT]);
+    command.current_dir(&folder);
+    let mut process = Tether::start(&command, &folder.join("log"));
+    let status = process.wait(DEADLINE).await;
+    assert!(status.success(), "{}", process.log());
+}
+
+#[tokio::test]
+async fn the_ingress_answers_as_it_is_described() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let upwire = Upwire::on(server).start_ready().await;
+    let user = server.user().await;
+    let phone = Phone::connect(server, &user, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    // What is sent waits, and can be withdrawn.
+    phone.disconnect().await;
+    let accepted = http::post(&endpoint, "x").await;
+    let last = |url: &str| url.rsplit('/').next().unwrap().to_owned();
+    let (push, message) = (last(&endpoint), last(accepted.header("location").unwrap()));
+    let configuration = format!(
+        "[[operations]]\ninclude-path = '/push/{{token}}'\nparameters = {{ 'path.token' = '{push}' }}\n\
+         [[operations]]\ninclude-path = '/message/{{token}}'\nparameters = {{ 'path.token' = '{message}' }}\n"
+    );
+    conforms(&upwire, "examples,coverage,fuzzing,stateful", &configuration).await;
+    let accepted = upwire.metric("upwire_pushes_accepted_total").await;
+    assert!(accepted > 50.0, "of {accepted} pushes there was little to see");
+    // And of any token.
+    conforms(&upwire, "fuzzing", "").await;
+
+    let panicked = [("reason", "panicked")];
+    assert_eq!(upwire.metric_where("upwire_pushes_refused_total", &panicked).await, 0.0);
+    let phone = Phone::connect(server, &user, "phone").await;
+    phone.greet(&upwire.component.jid).await;
+    phone.next_push(SOON).await;
+}

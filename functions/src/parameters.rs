@@ -110,9 +110,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_header_is_parsed_or_refused(ttl: Vec<u8>, topic: Vec<u8>, urgency: Vec<u8>) {
+        fn any_header_is_parsed_or_refused(ttl: Vec<u8>, topic: Vec<u8>, urgency: Vec<u8>, keys: [Vec<u8>; 2]) {
             let mut headers = HeaderMap::new();
-            for (name, value) in [("ttl", ttl), ("topic", topic), ("urgency", urgency)] {
+            headers.insert("content-encoding", HeaderValue::from_static("aesgcm"));
+            let [encryption, crypto_key] = keys;
+            for (name, value) in [
+                ("ttl", ttl), ("topic", topic), ("urgency", urgency), ("encryption", encryption), ("crypto-key", crypto_key)
+            ] {
                 if let Ok(value) = HeaderValue::from_bytes(&value) {
                     headers.insert(name, value);
                 }

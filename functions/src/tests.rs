@@ -1,5 +1,7 @@
 //! The ingress over stores that no emulator can be: one whose copies lag, one that panics, one that does not answer.
 
+mod any_request;
+
 use std::{
     collections::BTreeSet,
     sync::{

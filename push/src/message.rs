@@ -388,6 +388,8 @@ mod tests {
 
     use super::*;
 
+    const ENTRY: &str = r#"{"v":1,"id":"AAAAAAAAAAAAAAAAAAAAAA","registration":"00000000000000000000000000000007","epoch":5,"recipient":"juliet@example.com/phone","application":"bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=","instance":"EtD/1XPLmoIph7W73CZ/uyv6FAnhEAXY1GySHX17vAw=","accepted_at":1800000000123,"expires_at":1800086400123,"urgency":"very-low","topic":"upd","body":"aGVsbG8="}"#;
+
     #[test]
     fn a_ttl_is_digits_alone_and_saturates() {
         assert_eq!(Ttl::parse("0"), Some(Ttl(0)));
@@ -453,13 +455,12 @@ mod tests {
 
     #[test]
     fn an_entry_reads_back_and_one_of_another_version_does_not() {
-        let entry = r#"{"v":1,"id":"AAAAAAAAAAAAAAAAAAAAAA","registration":"00000000000000000000000000000007","epoch":5,"recipient":"juliet@example.com/phone","application":"bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=","instance":"EtD/1XPLmoIph7W73CZ/uyv6FAnhEAXY1GySHX17vAw=","accepted_at":1800000000123,"expires_at":1800086400123,"urgency":"very-low","topic":"upd","body":"aGVsbG8="}"#;
-        let push = PushMessage::from_entry(entry.as_bytes()).unwrap();
-        assert_eq!(push.to_entry(), entry);
-        let newer = entry.replacen('1', "2", 1);
+        let push = PushMessage::from_entry(ENTRY.as_bytes()).unwrap();
+        assert_eq!(push.to_entry(), ENTRY);
+        let newer = ENTRY.replacen('1', "2", 1);
         assert_eq!(PushMessage::from_entry(newer.as_bytes()), Err(BadEntry::UnknownVersion(2)));
         assert_eq!(PushMessage::from_entry(br#"{"v":300,"x":1}"#), Err(BadEntry::UnknownVersion(300)));
-        for malformed in ["", "{", "null", "{\"v\":1}", &entry.replace("juliet@", "@")] {
+        for malformed in ["", "{", "null", "{\"v\":1}", &ENTRY.replace("juliet@", "@")] {
             let error = PushMessage::from_entry(malformed.as_bytes()).unwrap_err();
             assert!(matches!(error, BadEntry::Malformed { .. }), "{malformed}");
         }
@@ -475,6 +476,14 @@ mod tests {
         #[test]
         fn any_bytes_are_an_entry_or_are_refused(bytes: Vec<u8>) {
             let _ = PushMessage::from_entry(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_entry_is_refused_or_still_one(at in 0..ENTRY.len(), length in 0usize..40, other: String) {
+            let end = (at + length).min(ENTRY.len());
+            if let Ok(push) = PushMessage::from_entry([&ENTRY[..at], &other, &ENTRY[end..]].concat().as_bytes()) {
+                prop_assert_eq!(PushMessage::from_entry(push.to_entry().as_bytes()), Ok(push));
+            }
         }
 
         #[test]

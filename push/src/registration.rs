@@ -296,6 +296,8 @@ impl Registration {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const WEEK: TimeDelta = TimeDelta::days(7);
@@ -409,5 +411,16 @@ mod tests {
         assert!(row.lives(row.expires_at - TimeDelta::milliseconds(1)));
         assert!(!row.lives(row.expires_at));
         assert!(!Registration { revoked: true, ..row }.lives(at(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_hash_or_is_refused(text: String, bytes in prop::collection::vec(any::<u8>(), 30..35)) {
+            for text in [&text, &STANDARD.encode(bytes)] {
+                if let Ok(hash) = text.parse::<Application>() {
+                    prop_assert_eq!(&hash.to_string(), text);
+                }
+            }
+        }
     }
 }

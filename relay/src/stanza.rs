@@ -249,9 +249,90 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use chrono::{DateTime, TimeDelta};
+    use proptest::prelude::*;
     use push::{Application, Body, Instance, Registration, Ttl, Urgency, message::Wishes};
 
     use super::*;
+    use crate::framing::{FrameReader, serialize};
+
+    /// Most often this value of an attribute, at times any other.
+    fn mostly(usual: &'static [&'static str]) -> impl Strategy<Value = String> {
+        let usual = prop::sample::select(usual).prop_map(str::to_owned);
+        prop_oneof![12 => usual, 1 => "[^'<&]{0,12}", 1 => any::<String>()]
+    }
+
+    /// What an IQ may hold: most often something that means something, or nearly.
+    fn payload() -> impl Strategy<Value = String> {
+        const HASH: &[&str] = &["bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM="];
+        let known = prop::sample::select(vec![
+            format!("register xmlns='{UNIFIED_PUSH}' application='A' instance='B'"),
+            format!("register xmlns='{UNIFIED_PUSH}' instance='A'"),
+            format!("query xmlns='{}'", ns::DISCO_INFO),
+            format!("query xmlns='{}' node='A'", ns::DISCO_INFO),
+            format!("query xmlns='{}'", ns::DISCO_ITEMS),
+            format!("ping xmlns='{}' more='A'", ns::PING),
+            "error type='A'".to_owned(),
+            format!("item-not-found xmlns='{}'", ns::XMPP_STANZAS),
+            "no:prefix".to_owned(),
+        ]);
+        let open = (known, mostly(HASH), mostly(HASH)).prop_map(|(known, first, second)| {
+            known.replace("='A'", &format!("='{first}'")).replace("='B'", &format!("='{second}'"))
+        });
+        let element = |open: String, content: String| {
+            let name = open.split(' ').next().unwrap_or_default();
+            format!("<{open}>{content}</{name}>")
+        };
+        let open = open.boxed();
+        let inner = (open.clone(), mostly(&[""])).prop_map(move |(open, content)| element(open, content));
+        let content = prop_oneof![3 => mostly(&["", "text"]).boxed(), 1 => inner.boxed()];
+        (open, content).prop_map(move |(open, content)| element(open, content))
+    }
+
+    fn stanza() -> impl Strategy<Value = String> {
+        let name = prop::sample::select(vec!["iq", "iq", "iq", "presence", "message"]);
+        let kind = mostly(&["get", "set", "result", "error", "unavailable"]);
+        let (id, to) = (mostly(&["AAAAAAAAAAAAAAAAAAAAAA"]), mostly(&["notify.example.com"]));
+        let from = mostly(&["juliet@example.com/phone", "juliet@example.com"]);
+        let several = prop::collection::vec(payload(), 0..3).prop_map(|payloads| payloads.concat());
+        let payloads = prop_oneof![4 => payload().boxed(), 1 => several.boxed()];
+        (name, kind, id, to, from, payloads).prop_map(|(name, kind, id, to, from, payloads)| {
+            format!("<{name} type='{kind}' id='{id}' to='{to}' from='{from}'>{payloads}</{name}>")
+        })
+    }
+
+    /// What all of it means, and what it is answered, as the relay finds out.
+    async fn read_all(stream: &str) {
+        let mut reader = FrameReader::new(stream.as_bytes());
+        while let Ok(frame) = reader.next().await {
+            if matches!(frame, Frame::Closed) {
+                return;
+            }
+            match Incoming::read(frame) {
+                Some(Incoming::Request(request)) => {
+                    let info = match &request.query {
+                        Query::DiscoInfo(query) => disco_info(query).map(Some),
+                        _ => Err(error(ErrorType::Modify, DefinedCondition::BadRequest, "no")),
+                    };
+                    assert!(serialize(&answer(&request, info)).starts_with("<iq"));
+                }
+                Some(Incoming::Answer(answer)) => {
+                    let _ = answer.message_id();
+                }
+                Some(Incoming::Available(_) | Incoming::Unavailable(_)) | None => {}
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn any_stanza_means_something_or_nothing(stanzas in prop::collection::vec(stanza(), 1..4)) {
+            let stream = format!("<s:stream xmlns:s='{}' xmlns='{}'>", ns::STREAM, ns::COMPONENT_ACCEPT);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(read_all(&(stream + &stanzas.concat())));
+        }
+    }
 
     #[test]
     fn a_push_is_the_stanza_of_the_protocol() {

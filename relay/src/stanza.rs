@@ -264,9 +264,12 @@ mod tests {
     /// What an IQ may hold: most often something that means something, or nearly.
     fn payload() -> impl Strategy<Value = String> {
         const HASH: &[&str] = &["bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM="];
+        const KEY: &[&str] =
+            &["BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"];
         let known = prop::sample::select(vec![
             format!("register xmlns='{UNIFIED_PUSH}' application='A' instance='B'"),
             format!("register xmlns='{UNIFIED_PUSH}' instance='A'"),
+            format!("register xmlns='{UNIFIED_PUSH}' application='A' instance='B' vapid='C'"),
             format!("query xmlns='{}'", ns::DISCO_INFO),
             format!("query xmlns='{}' node='A'", ns::DISCO_INFO),
             format!("query xmlns='{}'", ns::DISCO_ITEMS),
@@ -275,8 +278,10 @@ mod tests {
             format!("item-not-found xmlns='{}'", ns::XMPP_STANZAS),
             "no:prefix".to_owned(),
         ]);
-        let open = (known, mostly(HASH), mostly(HASH)).prop_map(|(known, first, second)| {
-            known.replace("='A'", &format!("='{first}'")).replace("='B'", &format!("='{second}'"))
+        let values = [mostly(HASH), mostly(HASH), mostly(KEY)];
+        let open = (known, values).prop_map(|(known, values)| {
+            let filled = ["='A'", "='B'", "='C'"].iter().zip(values);
+            filled.fold(known, |open, (place, value)| open.replace(place, &format!("='{value}'")))
         });
         let element = |open: String, content: String| {
             let name = open.split(' ').next().unwrap_or_default();

@@ -82,8 +82,10 @@ proptest! {
         path in path(),
         headers in headers(),
         length in prop_oneof![0usize..3, 4090usize..5000],
+        bound: bool,
     ) {
-        let store = store();
+        let mut store = store();
+        store.row.target.vapid = bound.then(|| VapidKey::from_bytes(&[4; VapidKey::BYTES]).unwrap());
         let endpoint = store.endpoint(store.row.epoch);
         let token = endpoint.strip_prefix("/push/").unwrap();
         let path = path.replace("{push}", token).replace("{message}", &store.message());
@@ -93,7 +95,8 @@ proptest! {
                 request = request.header(HeaderName::from_static(name), value);
             }
         }
-        if let Ok(request) = request.body(Body::from(vec![b'x'; length])) {
+        if let Ok(mut request) = request.body(Body::from(vec![b'x'; length])) {
+            request.extensions_mut().insert(PublicUrl("https://push.example.com/".parse().unwrap()));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(check(request, token, &store));
         }

@@ -340,6 +340,7 @@ mod tests {
                 .unwrap(),
             application: Application::from_bytes([0xff; 32]),
             instance: Instance::from_bytes([0xff; 32]),
+            vapid: None,
         };
         let (now, week) = (DateTime::UNIX_EPOCH + TimeDelta::days(20_000), TimeDelta::days(7));
         let registration = Registration::renew(None, target, now, week);

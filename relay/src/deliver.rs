@@ -161,7 +161,10 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                 Some(stored) = self.channels.stored.recv() => self.take_stored(stored),
                 Some(jid) = self.channels.registered.recv() => self.is_there(&jid),
                 Some(jid) = self.channels.guesses.recv() => self.guess(&jid),
-                _ = overdue.tick() => self.give_up_overdue(),
+                // Without the lease, another relay may have delivered them: they are not for the mailbox.
+                _ = overdue.tick() => if fence.holds() {
+                    self.give_up_overdue();
+                },
             }
             self.begin_reading();
             if fence.holds() {

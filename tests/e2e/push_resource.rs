@@ -91,9 +91,12 @@ async fn a_token_that_is_not_ours_is_not_found() {
             assert_eq!(http::send(method, url, &[], "x").await.status, 404, "{method} {url}");
         }
     }
-    for path in ["", "/", "/push", "/push/", "/push/a/b", "/message", "/message/a/b", "/metrics", "/healthz"]
-    {
+    for path in ["/push", "/push/", "/push/a/b", "/message", "/message/a/b", "/metrics", "/healthz"] {
         assert_eq!(http::post(&format!("{}{path}", upwire.public_url), "x").await.status, 404, "{path}");
+    }
+    for root in ["", "/"] {
+        let page = http::post(&format!("{}{root}", upwire.public_url), "x").await;
+        assert_eq!((page.status, page.header("allow")), (405, Some("GET, HEAD")));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::phone::Phone;
 use crate::wait::eventually;
 
 /// Generous: servers are killed and started meanwhile, and the delays of retries add up.
-const LOAD_DEADLINE: Duration = Duration::from_secs(120);
+const LOAD_DEADLINE: Duration = Duration::from_secs(300);
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 const SENDERS_PER_ENDPOINT: usize = 4;
 

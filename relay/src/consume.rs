@@ -27,8 +27,8 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 use crate::{
     clock,
     deliver::RETRY_DELAY_MIN,
-    mailbox::{Postbox, waits_for},
-    measures::{DELIVERED, DROPPED, EXPIRED, KEPT, REGISTRATIONS_REVOKED, REPLACED},
+    mailbox::{Postbox, count_over, waits_for},
+    measures::{DELIVERED, DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
     pending::{Held, Origin},
 };
 
@@ -225,6 +225,9 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
             Fate::Revoke { push, asked_at, undecided } => {
                 let revoked = self.revoke(&push.message, asked_at).await;
                 drop(undecided);
+                if matches!((&push.origin, &revoked), (Origin::Queue { .. }, Ok(Fated::Over))) {
+                    counter!(REVOKED).increment(1);
+                }
                 if matches!((&push.origin, &revoked), (Origin::Mailbox, Ok(Fated::GoesOn) | Err(_))) {
                     self.tell_of(&push.message, push.message.recipient.clone(), true, Kept::default()).await;
                 }
@@ -288,8 +291,9 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
     ) -> Result<Fated, Unavailable> {
         let registered = self.registered.load(Ordering::Acquire);
         let find = || self.postbox.registrations.find(message.registration, Consistency::Strong);
-        let Some(row) = find().await?.filter(|row| waits_for(row, message, clock::now())) else {
-            counter!(EXPIRED).increment(1);
+        let (row, now) = (find().await?, clock::now());
+        let Some(row) = row.filter(|row| waits_for(row, message, now)) else {
+            count_over(message, now);
             return Ok(Fated::Over);
         };
         let waiting = Waiting { message: message.clone(), asked_at };
@@ -335,7 +339,8 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
             }
         }
         let account = message.recipient.to_bare();
-        self.postbox.mailbox.clear(&account, registration, epoch).await?;
+        let waited = self.postbox.mailbox.clear(&account, registration, epoch).await?;
+        counter!(REVOKED).increment(waited as u64);
         Ok(Fated::Over)
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     consume::{Fate, Stored},
     lease::Fence,
     mailbox::Page,
-    measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, REVOKED, THROTTLED},
+    measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, THROTTLED},
     pending::{Held, InFlight, Origin, Pending, Refused},
     rate::Meter,
     reach::{Lately, Reach, ReadRequest},
@@ -288,7 +288,6 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             Outcome::Failed => self.failed(answered, None),
             Outcome::Delivered => self.delivered(answered.push),
             Outcome::Revoke => {
-                counter!(REVOKED).increment(1);
                 let undecided = self.revoking(answered.push.message.registration);
                 let InFlight { push, asked_at, .. } = answered;
                 self.settle(Fate::Revoke { push, asked_at, undecided });

@@ -24,7 +24,7 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 use crate::{
     clock,
     consume::{backoff, report},
-    measures::EXPIRED,
+    measures::{EXPIRED, REVOKED},
     reach::{Cue, Knowledge, Progress, ReadRequest},
 };
 
@@ -98,6 +98,7 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
             for Waiting { mut message, asked_at } in waiting {
                 let row = self.row(&mut rows, message.registration).await?;
                 let Some(row) = row.filter(|row| waits_for(row, &message, now)) else {
+                    count_over(&message, now);
                     over.push((account.clone(), message.id));
                     continue;
                 };
@@ -138,7 +139,6 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
         if over.is_empty() {
             return Ok(());
         }
-        counter!(EXPIRED).increment(over.len() as u64);
         self.mailbox.remove(over).await
     }
 
@@ -207,16 +207,21 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
         let Some(row) = row else {
             // Its row is kept for longer than anything may wait.
             let removed = self.mailbox.clear(account, registration, push::Epoch::MAX).await?;
-            counter!(EXPIRED).increment(removed as u64);
+            counter!(REVOKED).increment(removed as u64);
             return Ok(None);
         };
         if row.lives(clock::now()) {
             return Ok(Some(row));
         }
         let removed = self.mailbox.clear(account, registration, row.epoch).await?;
-        counter!(EXPIRED).increment(removed as u64);
+        counter!(REVOKED).increment(removed as u64);
         Ok(None)
     }
+}
+
+/// Counts a push that ends undelivered: by its own time, or with the life of its registration.
+pub(crate) fn count_over(message: &PushMessage, now: DateTime<Utc>) {
+    counter!(if message.is_expired(now) { EXPIRED } else { REVOKED }).increment(1);
 }
 
 /// Whether a push may still be delivered under this row.

@@ -24,7 +24,7 @@ pub fn describe_metrics() {
     let counters = [
         (DELIVERED, "Pushes that the distributor acknowledged"),
         (EXPIRED, "Pushes whose time ran out before they were acknowledged"),
-        (REVOKED, "Pushes refused by the distributor because the application is gone"),
+        (REVOKED, "Pushes whose registration ended first: refused, or waiting then"),
         (RETRIED, "Deliveries that failed for a while; the pushes wait in the mailbox"),
         (KEPT, "Pushes put into the mailbox"),
         (REPLACED, "Pushes in the mailbox that a later one of the same topic replaced"),

@@ -152,6 +152,7 @@ async fn a_late_item_not_found_revokes_and_clears(server: &XmppServer) {
     phone.set_answer(GONE);
     phone.reconnect().await;
     upwire.metric_reaches("upwire_registrations_revoked_total", 1.0).await;
+    upwire.metric_reaches("upwire_pushes_revoked_total", 2.0).await;
     nothing_is_left(&upwire).await;
     assert_eq!(http::post(&endpoint, "anyone?").await.status, 410);
     let anew = phone.endpoint(&upwire.component.jid, "app").await;

@@ -16,6 +16,8 @@ SLIXMPP := slixmpp==1.17.0
 # Senders that others wrote, and what decrypts on the phone.
 PYWEBPUSH := pywebpush==2.5.0
 HTTP_ECE := http-ece==1.2.1
+# Makes the tokens that the push server `up` made.
+PYSETO := pyseto==1.10.0
 # What drives Chromium.
 SELENIUM := selenium==4.51.0
 # A Matrix homeserver, whose some fifty libraries do not have to agree with those of the tools.
@@ -70,7 +72,7 @@ binary:
 	cargo build --locked --package cli --package functions
 
 # In CI the adapters are tested on LocalStack, and nothing else will do.
-test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE) $(SCHEMATHESIS) $(SELENIUM)) \
+test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE) $(PYSETO) $(SCHEMATHESIS) $(SELENIUM)) \
 		$(TARGET)/synapse/$(SYNAPSE) $(TARGET)/web-push/complete
 	@infra/packages.sh prosody prosody-modules ejabberd stunnel4 chromium chromium-driver
 	@infra/local/emulator.sh install ministack
@@ -78,7 +80,7 @@ test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_EC
 	@infra/local/emulator.sh install localstack || { [ -z "$${CI:-}" ] && touch $(TARGET)/no-localstack; }
 
 # A file named as pip names the requirement says that it is met.
-$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(SCHEMATHESIS) $(SELENIUM) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)) \
+$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(PYSETO) $(SCHEMATHESIS) $(SELENIUM) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)) \
 		$(TARGET)/synapse/$(SYNAPSE):
 	@infra/packages.sh python3-venv
 	@echo '==> installing $(@F) into $(@D)'

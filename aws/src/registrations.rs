@@ -244,10 +244,12 @@ fn item(registration: &Registration) -> Item {
     ];
     let throttled = registration.throttled_until.map(|until| ("throttled_until", millis(until)));
     let vapid = target.vapid.map(|key| ("vapid", binary(*key.as_bytes())));
+    let legacy = target.legacy.map(|expiry| ("legacy", millis(expiry)));
     attributes
         .into_iter()
         .chain(throttled)
         .chain(vapid)
+        .chain(legacy)
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
 }
@@ -264,6 +266,7 @@ fn registration(item: &Item) -> Option<Registration> {
                 None => None,
                 Some(point) => Some(VapidKey::from_bytes(point.as_b().ok()?.as_ref()).ok()?),
             },
+            legacy: read_moment(item, "legacy"),
         },
         epoch: read_epoch(item)?,
         renewed_at: read_moment(item, "renewed_at")?,

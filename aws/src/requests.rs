@@ -341,6 +341,7 @@ mod tests {
             application: Application::from_bytes([0xff; 32]),
             instance: Instance::from_bytes([0xff; 32]),
             vapid: None,
+            legacy: None,
         };
         let (now, week) = (DateTime::UNIX_EPOCH + TimeDelta::days(20_000), TimeDelta::days(7));
         let registration = Registration::renew(None, target, now, week);

@@ -52,6 +52,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         queue: database.clone(),
         mailbox: database.clone(),
         secrets,
+        legacy: settings.legacy,
         public_url: Some(public_url),
         component: Some(component),
         default_ttl: settings.default_ttl,

@@ -8,7 +8,7 @@ use crate::OpenError;
 
 /// What makes each layout of the one before it; the first one, of an empty file. A step that was released
 /// never changes: files that took it are out there.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE registration (
@@ -52,6 +52,9 @@ const STEPS: [&str; 3] = [
     ",
     "
     ALTER TABLE registration ADD COLUMN vapid BLOB;
+    ",
+    "
+    ALTER TABLE registration ADD COLUMN legacy INTEGER;
     ",
 ];
 /// The layout that this code writes, in `PRAGMA user_version`: so many steps were taken.
@@ -153,6 +156,6 @@ mod tests {
         let path = folder.path().join("upwire.db");
         Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
         let refused = Database::open(&path).err().unwrap().to_string();
-        assert!(refused.ends_with("was written by a newer upwire (layout 4, this one knows 3)"), "{refused}");
+        assert!(refused.ends_with("was written by a newer upwire (layout 5, this one knows 4)"), "{refused}");
     }
 }

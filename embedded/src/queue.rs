@@ -277,6 +277,7 @@ pub(crate) mod tests {
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
             vapid: None,
+            legacy: None,
         }
     }
 

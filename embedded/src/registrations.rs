@@ -96,15 +96,16 @@ impl Registrations for Database {
 
 fn find(connection: &Connection, id: RegistrationId) -> rusqlite::Result<Option<Registration>> {
     const FIND: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,
-        throttled_until, vapid FROM registration WHERE id = ?1";
+        throttled_until, vapid, legacy FROM registration WHERE id = ?1";
     connection.prepare_cached(FIND)?.query_row([id.as_bytes()], registration).optional()
 }
 
 fn store(connection: &Connection, registration: &Registration) -> rusqlite::Result<()> {
     const STORE: &str = "INSERT OR REPLACE INTO registration
-        (id, recipient, application, instance, epoch, renewed_at, expires_at, revoked, throttled_until, vapid)
+        (id, recipient, application, instance, epoch, renewed_at, expires_at, revoked, throttled_until, vapid,
+            legacy)
         VALUES (:id, :recipient, :application, :instance, :epoch, :renewed_at, :expires_at, :revoked,
-            :throttled_until, :vapid)";
+            :throttled_until, :vapid, :legacy)";
     let target = &registration.target;
     connection.prepare_cached(STORE)?.execute(named_params! {
         ":id": target.registration_id().as_bytes(),
@@ -117,6 +118,7 @@ fn store(connection: &Connection, registration: &Registration) -> rusqlite::Resu
         ":revoked": registration.revoked,
         ":throttled_until": registration.throttled_until.map(|until| until.timestamp_millis()),
         ":vapid": target.vapid.as_ref().map(VapidKey::as_bytes),
+        ":legacy": target.legacy.map(|expiry| expiry.timestamp_millis()),
     })?;
     Ok(())
 }
@@ -138,6 +140,7 @@ fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
         rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::<jid::Error>::new(cause))
     })?;
     let throttled_until: Option<i64> = row.get("throttled_until")?;
+    let legacy: Option<i64> = row.get("legacy")?;
     let vapid: Option<[u8; VapidKey::BYTES]> = row.get("vapid")?;
     let vapid = vapid.map(|point| VapidKey::from_bytes(&point)).transpose().map_err(|cause| {
         rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, Box::<VapidKeyError>::new(cause))
@@ -148,6 +151,7 @@ fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
             application: Application::from_bytes(row.get("application")?),
             instance: Instance::from_bytes(row.get("instance")?),
             vapid,
+            legacy: legacy.map(moment).transpose()?,
         },
         epoch: Epoch::from_seconds(row.get("epoch")?),
         renewed_at: moment(row.get("renewed_at")?)?,

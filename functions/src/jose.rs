@@ -7,7 +7,10 @@ use jsonwebtoken::{
     errors::{ErrorKind, Result},
     signature::{Error, Verifier},
 };
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use ring::{
+    hmac,
+    signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey},
+};
 use serde::de::DeserializeOwned;
 
 /// What we verify. We sign nothing, and take no key in a form that has to be parsed.
@@ -43,6 +46,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
             let point = key.try_get_as_bytes()?.to_vec();
             Ok(Box::new(Es256(UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point))))
         }
+        Algorithm::HS256 => Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.try_get_as_bytes()?)))),
         _ => Err(ErrorKind::UnsupportedAlgorithm.into()),
     }
 }
@@ -59,5 +63,20 @@ impl Verifier<Vec<u8>> for Es256 {
 impl JwtVerifier for Es256 {
     fn algorithm(&self) -> Algorithm {
         Algorithm::ES256
+    }
+}
+
+/// HMAC with SHA-256 (RFC 7518 §3.2).
+struct Hs256(hmac::Key);
+
+impl Verifier<Vec<u8>> for Hs256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
+        hmac::verify(&self.0, message, signature).map_err(|_| Error::new())
+    }
+}
+
+impl JwtVerifier for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
     }
 }

@@ -4,6 +4,7 @@
 mod aesgcm;
 mod cors;
 mod jose;
+mod legacy;
 mod matrix;
 mod message_resource;
 mod page;
@@ -29,6 +30,7 @@ use push::{
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
+pub use legacy::{BadPasetoKey, LegacyKeys};
 pub use rejection::Rejection;
 pub use vapid::VapidFault;
 
@@ -66,6 +68,8 @@ pub struct Ingress<R, Q, M> {
     pub mailbox: M,
     /// The secrets that endpoints and push message resources were signed with.
     pub secrets: Secrets,
+    /// The keys that endpoints of a predecessor were made with; their tokens are taken at the same path.
+    pub legacy: LegacyKeys,
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
     pub public_url: Option<Url>,

@@ -5,7 +5,7 @@ mod lambda;
 use std::{env::VarError, process::ExitCode};
 
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
-use functions::Ingress;
+use functions::{Ingress, LegacyKeys};
 use jid::BareJid;
 use push::{Secrets, Ttl};
 use tracing_subscriber::{
@@ -67,11 +67,23 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         mailbox: MailboxTable::new(&aws, &required("UPWIRE_MAILBOX_TABLE")?),
         secrets: Secrets::parse(&required("UPWIRE_SECRET")?)
             .map_err(|error| format!("UPWIRE_SECRET: {error}"))?,
+        legacy: legacy_keys()?,
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
         default_ttl: Ttl::from_seconds(default_ttl),
         max_ttl: Ttl::from_seconds(max_ttl),
     })
+}
+
+fn legacy_keys() -> Result<LegacyKeys, String> {
+    let mut keys = LegacyKeys::default();
+    if let Some(secret) = variable("UPWIRE_LEGACY_SECRET")? {
+        keys = keys.with_jwt(&secret);
+    }
+    if let Some(key) = variable("UPWIRE_LEGACY_PASETO_KEY")? {
+        keys = keys.with_paseto(&key).map_err(|error| format!("UPWIRE_LEGACY_PASETO_KEY: {error}"))?;
+    }
+    Ok(keys)
 }
 
 fn required(name: &str) -> Result<String, String> {

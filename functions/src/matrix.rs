@@ -7,7 +7,7 @@ mod refusal;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
@@ -17,7 +17,7 @@ use axum::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
-    PushMessage, Registration, Secrets,
+    PushMessage, Registration,
     message::Wishes,
     ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
 };
@@ -28,7 +28,7 @@ use url::Url;
 use self::{notification::Notification, refusal::Refusal};
 use crate::{
     ACCEPTED, ANSWER_TIMEOUT, Ingress, PUSH_PATH, PublicUrl, REFUSED, Rejection,
-    push_resource::{Endpoint, chance, now, read, unavailable},
+    push_resource::{Endpoint, EndpointKey, chance, now, read, unavailable},
 };
 
 /// Where homeservers look for it; none of them takes another path.
@@ -99,11 +99,14 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         home: Option<&Url>,
     ) -> Result<Vec<String>, Refusal> {
         let now = now();
-        let mut addressed = BTreeMap::<Endpoint, Vec<&str>>::new();
+        let mut addressed = BTreeMap::<_, (Endpoint, Vec<&str>)>::new();
         let mut rejected = HashSet::new();
         for pushkey in &notification.pushkeys {
-            match endpoint(pushkey, home, &self.secrets) {
-                Some(endpoint) => addressed.entry(endpoint).or_default().push(pushkey),
+            match token(pushkey, home).and_then(|token| self.endpoint(&token)) {
+                Some(endpoint) => {
+                    let (_, pushkeys) = addressed.entry(endpoint.key()).or_insert((endpoint, Vec::new()));
+                    pushkeys.push(pushkey);
+                }
                 None => {
                     rejected.insert(&**pushkey);
                 }
@@ -111,11 +114,11 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         }
         refused("unknown_endpoint", rejected.len());
 
-        let living = self.living(addressed.keys().copied().collect(), now).await;
+        let living = self.living(addressed.values().map(|(endpoint, _)| endpoint).collect(), now).await;
         let mut living = living.map_err(|error| unavailable(&error))?;
         let (mut accepted, mut throttled) = (Vec::new(), None);
-        for (endpoint, pushkeys) in &addressed {
-            match fate(living.remove(endpoint), now) {
+        for (key, (_, pushkeys)) in &addressed {
+            match fate(living.remove(key), now) {
                 Fate::Gone => {
                     refused("gone", 1);
                     rejected.extend(pushkeys);
@@ -135,21 +138,28 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     /// The registrations of those of the endpoints that live.
     async fn living(
         &self,
-        mut endpoints: BTreeSet<Endpoint>,
+        mut endpoints: Vec<&Endpoint>,
         now: DateTime<Utc>,
-    ) -> Result<BTreeMap<Endpoint, Registration>, Unavailable> {
+    ) -> Result<BTreeMap<EndpointKey, Registration>, Unavailable> {
         let mut living = BTreeMap::new();
         // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
         for consistency in [Consistency::Eventual, Consistency::Strong] {
             if endpoints.is_empty() {
                 break;
             }
-            let ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
-            for row in self.registrations.find_all(ids, consistency).await? {
-                let endpoint = Endpoint { id: row.target.registration_id(), epoch: row.epoch };
-                if row.lives(now) && endpoints.remove(&endpoint) {
-                    living.insert(endpoint, row);
-                }
+            let ids = endpoints.iter().map(|endpoint| endpoint.key().0).collect();
+            let rows = self.registrations.find_all(ids, consistency).await?;
+            let rows: BTreeMap<_, _> = rows.iter().map(|row| (row.target.registration_id(), row)).collect();
+            endpoints.retain(|endpoint| {
+                let row = rows.get(&endpoint.key().0).filter(|row| endpoint.lives(row, now));
+                living.extend(row.map(|row| (endpoint.key(), (*row).clone())));
+                row.is_none()
+            });
+        }
+        for endpoint in endpoints {
+            if let Endpoint::Legacy(target) = endpoint {
+                let row = self.adopt(target.clone(), now).await?;
+                living.extend(row.map(|row| (endpoint.key(), row)));
             }
         }
         Ok(living)
@@ -184,10 +194,10 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     }
 }
 
-/// The endpoint that a pushkey is, if it is one of ours: at home, and signed by us.
+/// The token of the endpoint that a pushkey is, if it is at home here.
 ///
 /// `http` and `https` are one here: who ends TLS in front of this server is not ours to know.
-fn endpoint(pushkey: &str, home: Option<&Url>, secrets: &Secrets) -> Option<Endpoint> {
+fn token(pushkey: &str, home: Option<&Url>) -> Option<String> {
     let url = Url::parse(pushkey).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
     if home.is_some_and(|home| (home.host(), home.port()) != (url.host(), url.port())) {
         return None;
@@ -195,7 +205,7 @@ fn endpoint(pushkey: &str, home: Option<&Url>, secrets: &Secrets) -> Option<Endp
     let prefix = home.map_or("", Url::path).trim_end_matches('/');
     let token =
         url.path().strip_prefix(prefix)?.strip_prefix('/')?.strip_prefix(PUSH_PATH)?.strip_prefix('/')?;
-    Endpoint::verified(token, secrets)
+    Some(token.to_owned())
 }
 
 /// Those pushkeys of a request, each once.

@@ -9,12 +9,12 @@ use axum::{
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use push::{
-    Body, Epoch, MessageId, PushMessage, Registration, RegistrationId, Secrets,
+    Body, Epoch, MessageId, PushMessage, Registration, RegistrationId, Target,
     message::{BODY_BYTES_MAX, Wishes},
-    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
+    ports::{Consistency, Mailbox, QueueWriter, Registrations, Renewal, Unavailable},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -29,11 +29,15 @@ pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
 /// The longest that a sender may take over its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An endpoint that one of our secrets signed; any other request ends here, without I/O.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Endpoint {
-    pub(crate) id: RegistrationId,
-    pub(crate) epoch: Epoch,
+/// What tells endpoints apart: the registration, and which life of it. Those of a predecessor have but one.
+pub(crate) type EndpointKey = (RegistrationId, Option<Epoch>);
+
+/// An endpoint that was made with one of our secrets; any other request ends here, without I/O.
+pub(crate) enum Endpoint {
+    /// Of one life of a registration.
+    Ours(RegistrationId, Epoch),
+    /// Of a predecessor. It has a row from its first push on, so that what becomes of it is known.
+    Legacy(Target),
 }
 
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<R, Q, M>>> for Endpoint {
@@ -46,15 +50,22 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<
         let token = Path::<String>::from_request_parts(parts, ingress)
             .await
             .map_err(|_| Rejection::UnknownEndpoint)?;
-        Self::verified(&token, &ingress.secrets).ok_or(Rejection::UnknownEndpoint)
+        ingress.endpoint(&token).ok_or(Rejection::UnknownEndpoint)
     }
 }
 
 impl Endpoint {
-    /// What a token of ours stands for.
-    pub(crate) fn verified(token: &str, secrets: &Secrets) -> Option<Self> {
-        let (id, epoch) = secrets.verify(token).ok()?;
-        Some(Self { id, epoch })
+    pub(crate) fn key(&self) -> EndpointKey {
+        match self {
+            Self::Ours(id, epoch) => (*id, Some(*epoch)),
+            Self::Legacy(target) => (target.registration_id(), None),
+        }
+    }
+
+    /// Whether pushes to it are accepted, by the row of its registration.
+    pub(crate) fn lives(&self, row: &Registration, now: DateTime<Utc>) -> bool {
+        let (_, epoch) = self.key();
+        epoch.is_none_or(|epoch| epoch == row.epoch) && row.lives(now)
     }
 }
 
@@ -109,6 +120,27 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
 }
 
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+    /// What a token stands for that was made with one of our secrets.
+    pub(crate) fn endpoint(&self, token: &str) -> Option<Endpoint> {
+        let ours = self.secrets.verify(token).map(|(id, epoch)| Endpoint::Ours(id, epoch));
+        ours.ok().or_else(|| self.legacy.target(token).map(Endpoint::Legacy))
+    }
+
+    /// The row of a predecessor's endpoint, if it lives: the one it has, whatever a copy that lags may have shown,
+    /// or the first.
+    pub(crate) async fn adopt(
+        &self,
+        target: Target,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Registration>, Unavailable> {
+        let left = target.legacy.map_or(TimeDelta::zero(), |expiry| expiry - now);
+        if left <= TimeDelta::zero() {
+            return Ok(None);
+        }
+        let row = self.registrations.register(target, now, left, Renewal::WhereNeeded).await?;
+        Ok(Some(row).filter(|row| row.lives(now)))
+    }
+
     async fn accept(
         &self,
         endpoint: &Endpoint,
@@ -117,11 +149,16 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         body: Body,
     ) -> Result<PushMessage, Rejection> {
         let now = now();
-        let registration = match self.find(endpoint, Consistency::Eventual, now).await? {
-            Some(registration) => registration,
+        let found = self.find(endpoint, Consistency::Eventual, now).await?;
+        let found = match (found, endpoint) {
+            (Some(registration), _) => Some(registration),
             // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
-            None => self.find(endpoint, Consistency::Strong, now).await?.ok_or(Rejection::Gone)?,
+            (None, Endpoint::Ours(..)) => self.find(endpoint, Consistency::Strong, now).await?,
+            (None, Endpoint::Legacy(target)) => {
+                self.adopt(target.clone(), now).await.map_err(|error| unavailable(&error))?
+            }
         };
+        let registration = found.ok_or(Rejection::Gone)?;
         if let Some(key) = &registration.target.vapid {
             sender.prove(key, now)?;
         }
@@ -145,9 +182,9 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         consistency: Consistency,
         now: DateTime<Utc>,
     ) -> Result<Option<Registration>, Rejection> {
-        let row = self.registrations.find(endpoint.id, consistency).await;
-        let lives = |row: &Registration| row.epoch == endpoint.epoch && row.lives(now);
-        Ok(row.map_err(|error| unavailable(&error))?.filter(lives))
+        let (id, _) = endpoint.key();
+        let row = self.registrations.find(id, consistency).await;
+        Ok(row.map_err(|error| unavailable(&error))?.filter(|row| endpoint.lives(row, now)))
     }
 }
 

@@ -15,6 +15,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, Response, StatusCode},
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
@@ -25,12 +26,13 @@ use push::{
         Waiting,
     },
 };
+use ring::hmac;
 use tower::ServiceExt;
 use url::Url;
 
-use crate::{Ingress, PublicUrl, router};
+use crate::{Ingress, LegacyKeys, PublicUrl, router};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const LIFETIME: TimeDelta = TimeDelta::days(7);
 
 /// What an eventually consistent read finds.
@@ -73,6 +75,7 @@ pub(crate) struct Store {
     pub(crate) copies: Copies,
     pub(crate) post: Post,
     pub(crate) line: Line,
+    pub(crate) legacy: LegacyKeys,
     pub(crate) sent: Arc<Mutex<Vec<PushMessage>>>,
     pub(crate) calls: Arc<[AtomicUsize; 4]>,
 }
@@ -104,12 +107,17 @@ impl Registrations for Store {
 
     async fn register(
         &self,
-        _: Target,
-        _: DateTime<Utc>,
-        _: TimeDelta,
-        _: Renewal,
+        target: Target,
+        now: DateTime<Utc>,
+        lifetime: TimeDelta,
+        renewal: Renewal,
     ) -> Result<Registration, Unavailable> {
-        Err(Unavailable::new("the ingress registers nobody"))
+        assert!(
+            target.legacy.is_some() && renewal == Renewal::WhereNeeded,
+            "the ingress registers nobody else"
+        );
+        let present = Registrations::find(self, target.registration_id(), Consistency::Strong).await?;
+        Ok(present.unwrap_or_else(|| Registration::renew(None, target, now, lifetime)))
     }
 
     async fn revoke(&self, _: RegistrationId, _: Epoch, _: DateTime<Utc>) -> Result<Revocation, Unavailable> {
@@ -212,6 +220,7 @@ pub(crate) fn registration(application: u8) -> Registration {
         application: Application::from_bytes([application; 32]),
         instance: Instance::from_bytes([2; 32]),
         vapid: None,
+        legacy: None,
     };
     Registration::renew(None, target, now(), LIFETIME)
 }
@@ -223,6 +232,7 @@ pub(crate) fn store() -> Store {
         copies: Copies::AllAgree,
         post: Post::Waits,
         line: Line::Takes,
+        legacy: LegacyKeys::default(),
         sent: Arc::default(),
         calls: Arc::default(),
     }
@@ -247,6 +257,7 @@ impl Store {
             queue: self.clone(),
             mailbox: self.clone(),
             secrets: secrets(),
+            legacy: self.legacy.clone(),
             public_url,
             component: None,
             default_ttl: Ttl::from_seconds(60),
@@ -327,6 +338,43 @@ async fn a_forgery_costs_nothing() {
         assert_eq!(store.withdraw(token).await.status(), StatusCode::NOT_FOUND, "{token}");
     }
     assert_eq!(store.calls(), NO_CALL);
+}
+
+/// The path of an endpoint that Prosody's module issued, for the target of this row.
+pub(crate) fn legacy_endpoint(row: &Registration) -> String {
+    let Target { recipient, application, instance, legacy, .. } = &row.target;
+    let claims = serde_json::json!({
+        "sub": recipient, "application": application, "instance": instance,
+        "exp": legacy.unwrap().timestamp(),
+    });
+    let signed =
+        [r#"{"alg":"HS256"}"#, &claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), signed.as_bytes());
+    format!("/push/{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[tokio::test]
+async fn an_endpoint_of_a_predecessor_gets_its_row_with_its_first_push_and_has_one_life() {
+    let mut store = Store { legacy: LegacyKeys::default().with_jwt(SECRET), ..store() };
+    let mut row = store.row.clone();
+    let expiry = |seconds| DateTime::from_timestamp(now().timestamp() + seconds, 0);
+    row.target.legacy = expiry(3600);
+    let endpoint = legacy_endpoint(&row);
+    let first = store.push(&endpoint).await;
+    assert_eq!((first.status(), store.calls()), (StatusCode::CREATED, [1, 1, 1, 0]));
+    let ttl: u32 = header(&first, "ttl").unwrap().parse().unwrap();
+    assert_eq!(ttl, 60);
+
+    store.row = row;
+    assert_eq!((store.push(&endpoint).await.status(), store.calls()), (StatusCode::CREATED, [2, 1, 2, 0]));
+    store.row.revoked = true;
+    assert_eq!((store.push(&endpoint).await.status(), store.calls()), (StatusCode::GONE, [3, 2, 2, 0]));
+
+    store.row.target.legacy = expiry(-1);
+    let expired = legacy_endpoint(&store.row);
+    assert_eq!((store.push(&expired).await.status(), store.calls()), (StatusCode::GONE, [4, 2, 2, 0]));
+    store.legacy = LegacyKeys::default();
+    assert_eq!((store.push(&endpoint).await.status(), store.calls()), (StatusCode::NOT_FOUND, [4, 2, 2, 0]));
 }
 
 #[tokio::test]

@@ -425,6 +425,7 @@ mod tests {
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
             vapid: None,
+            legacy: None,
         };
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let registration = Registration::renew(None, target, now, TimeDelta::days(7));

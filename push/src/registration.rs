@@ -125,13 +125,16 @@ pub struct Target {
     pub instance: Instance,
     /// The application server that alone may push to it; `None`: whoever knows the endpoint.
     pub vapid: Option<VapidKey>,
+    /// The endpoint is one that a predecessor has issued, and expires then, in milliseconds; `None`: it is ours.
+    pub legacy: Option<DateTime<Utc>>,
 }
 
 impl Target {
     /// The id of the registration of this target.
     ///
     /// The resource is left out: a client that comes back under another one renews the same
-    /// endpoint. So is the key: another one makes another life of the same registration.
+    /// endpoint. So is the key: another one makes another life of the same registration. An endpoint of a
+    /// predecessor has a registration of its own, beside the one that takes its place.
     #[must_use]
     pub fn registration_id(&self) -> RegistrationId {
         let account: BareJid = self.recipient.to_bare();
@@ -140,8 +143,12 @@ impl Target {
             .chain_update(account.as_str().as_bytes())
             .chain_update(b"\0")
             .chain_update(self.application.as_bytes())
-            .chain_update(self.instance.as_bytes())
-            .finalize();
+            .chain_update(self.instance.as_bytes());
+        let digest = match self.legacy {
+            None => digest,
+            Some(expiry) => digest.chain_update(expiry.timestamp_millis().to_be_bytes()),
+        };
+        let digest = digest.finalize();
         let mut id = [0; RegistrationId::BYTES];
         id.copy_from_slice(&digest[..RegistrationId::BYTES]);
         RegistrationId(id)
@@ -260,9 +267,13 @@ impl Registration {
     }
 
     /// Whether registering `target` at `now` changes more than a few days of the row's life: one that
-    /// lives, for the same full JID and key and with more than half of its life left, does as it is.
+    /// lives, for the same full JID and key and with more than half of its life left, does as it is. That of a
+    /// predecessor's endpoint is never changed: it has but one life, and no distributor renews it.
     #[must_use]
     pub fn needs_renewal(&self, target: &Target, now: DateTime<Utc>, lifetime: TimeDelta) -> bool {
+        if target.legacy.is_some() {
+            return false;
+        }
         // A row from before the lifetime was shortened would promise more than is given now.
         let left = self.expires_at - now;
         !self.lives(now + LAPSE_MARGIN) || self.target != *target || left <= lifetime / 2 || left > lifetime
@@ -312,6 +323,7 @@ mod tests {
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
             vapid: None,
+            legacy: None,
         }
     }
 
@@ -403,6 +415,19 @@ mod tests {
         assert!(row.needs_renewal(same, at(0), WEEK / 2), "or shorter");
         assert!(row.needs_renewal(&target("juliet@example.com/b"), at(0), WEEK));
         assert!(Registration { revoked: true, ..first() }.needs_renewal(same, at(0), WEEK));
+    }
+
+    #[test]
+    fn an_endpoint_of_a_predecessor_is_a_registration_beside_ours_and_has_one_life() {
+        let legacy = |seconds| Target { legacy: Some(at(seconds)), ..target("juliet@example.com/a") };
+        let ids = [&target("juliet@example.com/a"), &legacy(10), &legacy(11)].map(Target::registration_id);
+        assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[2] != ids[0]);
+
+        let row = Registration::renew(None, legacy(10), at(0), TimeDelta::seconds(10));
+        assert!(row.lives(at(9)) && !row.lives(at(10)));
+        for row in [row.clone(), Registration { revoked: true, ..row }] {
+            assert!([0, 6, 9, 20].iter().all(|now| !row.needs_renewal(&legacy(10), at(*now), WEEK)));
+        }
     }
 
     #[test]

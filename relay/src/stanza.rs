@@ -153,6 +153,7 @@ fn read_register(from: &Jid, register: &Element) -> Result<Target, BadRegister> 
         instance: attribute("instance").parse().map_err(BadRegister::Instance)?,
         vapid: register.attr::<str>("vapid").map(str::parse).transpose().map_err(BadRegister::Vapid)?,
         recipient: from.clone().try_into_full().map_err(|_| BadRegister::NoResource)?,
+        legacy: None,
     })
 }
 
@@ -346,6 +347,7 @@ mod tests {
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
             vapid: None,
+            legacy: None,
         };
         let registration =
             Registration::renew(None, target.clone(), DateTime::UNIX_EPOCH, TimeDelta::days(7));

@@ -111,6 +111,7 @@ async fn endpoints(cloud: &Cloud) -> anyhow::Result<(String, String)> {
             application: Application::from_bytes([1; 32]),
             instance: Instance::from_bytes([2; 32]),
             vapid: None,
+            legacy: None,
         };
         let row = table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?;
         anyhow::Ok((row.target.registration_id(), row.epoch))

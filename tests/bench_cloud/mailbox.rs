@@ -116,6 +116,7 @@ async fn row(cloud: &Cloud, phone: &Phone) -> anyhow::Result<Registration> {
         application: hashed("app").parse()?,
         instance: hashed("1").parse()?,
         vapid: None,
+        legacy: None,
     };
     Ok(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::WhereNeeded).await?)
 }

@@ -76,6 +76,7 @@ async fn fill(cloud: &Cloud, phones: &[Phone]) -> anyhow::Result<()> {
             application: hashed("app").parse()?,
             instance: hashed("1").parse()?,
             vapid: None,
+            legacy: None,
         };
         rows.push(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?);
     }

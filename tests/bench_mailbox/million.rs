@@ -160,6 +160,7 @@ fn target(phone: usize) -> Target {
         application: Application::from_bytes([1; 32]),
         instance: Instance::from_bytes([2; 32]),
         vapid: None,
+        legacy: None,
     }
 }
 

@@ -41,6 +41,11 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     pub(crate) async fn new() -> Self {
+        Self::with([]).await
+    }
+
+    /// With more variables for the function.
+    pub(crate) async fn with<const N: usize>(more: [(&'static str, String); N]) -> Self {
         let emulator = Emulator::shared_stage().await;
         let (queues, table) = (emulator.queue(VISIBILITY, RECEIVES_MAX).await, emulator.table().await);
         let mailbox = emulator.mailbox_table().await;
@@ -50,6 +55,7 @@ impl Cloud {
         variables.insert("UPWIRE_QUEUE_URL", queues.url.clone());
         variables.insert("UPWIRE_REGISTRATIONS_TABLE", table.clone());
         variables.insert("UPWIRE_MAILBOX_TABLE", mailbox.clone());
+        variables.extend(more);
         let function = Function::start(&variables).await;
         Self { emulator, queues, table, mailbox, ingress_ways, relay_ways, function }
     }

@@ -158,6 +158,7 @@ pub(crate) fn target(user: &str, resource: &str) -> Target {
         application: Application::from_bytes([1; 32]),
         instance: Instance::from_bytes([2; 32]),
         vapid: None,
+        legacy: None,
     }
 }
 

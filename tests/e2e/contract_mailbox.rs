@@ -20,7 +20,13 @@ const MANY: usize = 100;
 fn registration(recipient: &str, number: u8) -> Registration {
     let instance = Instance::from_bytes([number; 32]);
     let recipient = recipient.parse().unwrap();
-    let target = Target { recipient, application: Application::from_bytes([1; 32]), instance, vapid: None };
+    let target = Target {
+        recipient,
+        application: Application::from_bytes([1; 32]),
+        instance,
+        vapid: None,
+        legacy: None,
+    };
     Registration::renew(None, target, at(0), WEEK)
 }
 

@@ -49,7 +49,7 @@ fn target(phone: &Phone, application: &str) -> Target {
     let [application, instance] = [application, "1"].map(hashed);
     let recipient = phone.jid().clone();
     let (application, instance) = (application.parse().unwrap(), instance.parse().unwrap());
-    Target { recipient, application, instance, vapid: None }
+    Target { recipient, application, instance, vapid: None, legacy: None }
 }
 
 async fn row(database: &Database, target: &Target) -> Registration {
@@ -259,6 +259,7 @@ async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_whe
         application: hashed("app").parse().unwrap(),
         instance: hashed("1").parse().unwrap(),
         vapid: None,
+        legacy: None,
     };
     let registered_at = chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let registration = Registration::renew(None, target, registered_at, TimeDelta::days(7));

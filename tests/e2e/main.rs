@@ -46,6 +46,7 @@ mod hostile_stanzas;
 mod hostile_xml;
 mod lease;
 mod lease_on_dynamodb;
+mod legacy;
 mod mailbox;
 mod mailbox_autopush;
 mod mailbox_late;

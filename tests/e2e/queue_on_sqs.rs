@@ -62,6 +62,7 @@ fn message(number: u8) -> PushMessage {
         application: Application::from_bytes([1; 32]),
         instance: Instance::from_bytes([2; 32]),
         vapid: None,
+        legacy: None,
     };
     let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
     let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };

@@ -3,13 +3,17 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use functions::LegacyKeys;
 use push::Ttl;
+use secrecy::SecretString;
 
-use crate::configuration::ConfigurationError;
-use crate::relay_options::{RelayOptions, RelaySettings};
+use crate::configuration::{ConfigurationError, secret};
+use crate::relay_options::{RelayOptions, RelaySettings, reveal};
 use crate::usage;
 
 const MAX_TTL: &str = "UPWIRE_MAX_TTL";
+const LEGACY_SECRET: &str = "UPWIRE_LEGACY_SECRET";
+const LEGACY_PASETO_KEY: &str = "UPWIRE_LEGACY_PASETO_KEY";
 const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separated: the first signs, all verify \
     [default: one is made, and kept in the database]";
 
@@ -48,6 +52,23 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PUSHES", env = "UPWIRE_QUEUE_MAX", default_value_t = embedded::QUEUE_MAX,
         value_parser = clap::value_parser!(u64).range(1..))]
     queue_max: u64,
+
+    /// The unified_push_secret of the Prosody that this server follows: the endpoints that its mod_unified_push has
+    /// issued as JWT go on working until they expire
+    #[arg(long, value_name = "SECRET", env = LEGACY_SECRET, hide_env_values = true)]
+    legacy_secret: Option<SecretString>,
+
+    /// A file that holds that secret
+    #[arg(long, value_name = "FILE", env = "UPWIRE_LEGACY_SECRET_FILE")]
+    legacy_secret_file: Option<PathBuf>,
+
+    /// The same for endpoints of up: its registration.sharedSecret, in base64
+    #[arg(long, value_name = "KEY", env = LEGACY_PASETO_KEY, hide_env_values = true)]
+    legacy_paseto_key: Option<SecretString>,
+
+    /// A file that holds that key
+    #[arg(long, value_name = "FILE", env = "UPWIRE_LEGACY_PASETO_KEY_FILE")]
+    legacy_paseto_key_file: Option<PathBuf>,
 }
 
 fn after_help() -> String {
@@ -68,6 +89,7 @@ pub(crate) struct Settings {
     pub(crate) default_ttl: Ttl,
     pub(crate) max_ttl: Ttl,
     pub(crate) queue_max: u64,
+    pub(crate) legacy: LegacyKeys,
 }
 
 impl Options {
@@ -78,6 +100,17 @@ impl Options {
             let problem = format!("{} is less than UPWIRE_DEFAULT_TTL, {}", self.max_ttl, self.default_ttl);
             return Err(ConfigurationError::new(MAX_TTL, problem, "raise the one or lower the other"));
         }
+        let mut legacy = LegacyKeys::default();
+        if let Some(secret) = secret(LEGACY_SECRET, self.legacy_secret, self.legacy_secret_file.as_deref())? {
+            legacy = legacy.with_jwt(reveal(&secret));
+        }
+        let key = secret(LEGACY_PASETO_KEY, self.legacy_paseto_key, self.legacy_paseto_key_file.as_deref())?;
+        if let Some(key) = key {
+            legacy = legacy.with_paseto(reveal(&key)).map_err(|error| {
+                let mend = "copy registration.sharedSecret from the config.json of up";
+                ConfigurationError::new(LEGACY_PASETO_KEY, error.to_string(), mend)
+            })?;
+        }
         Ok(Settings {
             relay,
             database: self.database,
@@ -85,6 +118,7 @@ impl Options {
             default_ttl: Ttl::from_seconds(self.default_ttl),
             max_ttl: Ttl::from_seconds(self.max_ttl),
             queue_max: self.queue_max,
+            legacy,
         })
     }
 }

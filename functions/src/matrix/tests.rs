@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use url::Url;
 
-use super::{DEVICES_MAX, PATH, REQUEST_BYTES_MAX, endpoint};
+use super::{DEVICES_MAX, PATH, REQUEST_BYTES_MAX};
 use crate::{
-    PublicUrl,
-    tests::{Copies, Line, NO_CALL, Store, header, now, registration, secrets, store},
+    LegacyKeys, PublicUrl,
+    tests::{
+        Copies, Line, NO_CALL, SECRET, Store, header, legacy_endpoint, now, registration, secrets, store,
+    },
 };
 
 const HOME: &str = "https://push.example.com";
@@ -88,6 +90,20 @@ async fn what_is_dead_is_rejected_after_a_strong_read_and_what_is_not_ours_witho
     assert_eq!(young.calls(), [1, 1, 1, 0]);
 }
 
+#[tokio::test]
+async fn endpoints_of_a_predecessor_are_pushkeys_until_they_expire() {
+    let store = Store { legacy: LegacyKeys::default().with_jwt(SECRET), ..store() };
+    let pushkey_until = |seconds: i64| {
+        let mut row = store.row.clone();
+        row.target.legacy = Some(now() + TimeDelta::seconds(seconds));
+        format!("{HOME}{}", legacy_endpoint(&row))
+    };
+    let (lives, expired) = (pushkey_until(3600), pushkey_until(-5));
+    let all = [pushkey(&store.row), lives, expired.clone()];
+    assert_eq!(rejected(store.notify(&all).await).await, json!([expired]));
+    assert_eq!((store.calls()[2], store.sent.lock().unwrap().len()), (1, 2));
+}
+
 /// A homeserver cannot sign (RFC 8292).
 #[tokio::test]
 async fn an_endpoint_that_is_bound_to_a_key_is_rejected() {
@@ -143,11 +159,11 @@ async fn a_pushkey_is_at_home_where_the_homeserver_reached_the_ingress() {
 #[test]
 fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
     let row = registration(1);
-    let token = secrets().sign(row.target.registration_id(), row.epoch);
-    let token = token.as_str();
+    let signed = secrets().sign(row.target.registration_id(), row.epoch);
+    let token = signed.as_str();
     let is_ours = |pushkey: String, home: Option<&str>| {
         let home = home.map(|home| Url::parse(home).unwrap());
-        endpoint(&pushkey, home.as_ref(), &secrets()).is_some()
+        super::token(&pushkey, home.as_ref()).is_some_and(|token| secrets().verify(&token).is_ok())
     };
     let here = "https://push.example.com";
     for (pushkey, home, ours) in [

@@ -12,6 +12,7 @@ fn push(jid: &str, number: u32) -> Held<u32> {
         application: Application::from_bytes([1; 32]),
         instance: Instance::from_bytes([2; 32]),
         vapid: None,
+        legacy: None,
     };
     let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
     let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };

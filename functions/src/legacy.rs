@@ -1,0 +1,110 @@
+//! Endpoints that a predecessor of this server has issued: each goes on working until it expires by itself, so that
+//! moving here costs nobody a push. What such an endpoint stands for is in its token.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::{DateTime, Utc};
+use jid::FullJid;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use pasetors::{
+    keys::SymmetricKey,
+    token::{Local, UntrustedToken},
+    version2::{LocalToken, V2},
+};
+use push::{Application, Instance, Target};
+use serde::Deserialize;
+
+use crate::jose;
+
+/// Each of these tokens has some, and none of ours has any.
+const DOT: char = '.';
+
+/// The keys of the predecessors.
+#[derive(Clone, Default)]
+pub struct LegacyKeys {
+    /// Of Prosody's mod_unified_push.
+    jwt: Option<DecodingKey>,
+    /// Of up.
+    paseto: Option<SymmetricKey<V2>>,
+}
+
+impl fmt::Debug for LegacyKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LegacyKeys({} of them)", u8::from(self.jwt.is_some()) + u8::from(self.paseto.is_some()))
+    }
+}
+
+/// The key for PASETO tokens was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not the base64 of 32 bytes, as `sharedSecret` in the configuration of up is")]
+pub struct BadPasetoKey;
+
+/// What a token of either kind says. They differ in how they tell the time.
+#[derive(Deserialize)]
+struct Claims<Expiry> {
+    /// Who registered.
+    sub: FullJid,
+    application: Application,
+    instance: Instance,
+    exp: Expiry,
+}
+
+/// `up` writes milliseconds, and would read what PASETO prescribes, too.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PasetoExpiry {
+    Milliseconds(i64),
+    Text(DateTime<Utc>),
+}
+
+impl LegacyKeys {
+    /// With the secret of Prosody's `mod_unified_push`, as it stands there, of any length.
+    #[must_use]
+    pub fn with_jwt(self, secret: &str) -> Self {
+        Self { jwt: Some(DecodingKey::from_secret(secret.as_bytes())), ..self }
+    }
+
+    /// With the shared secret of *up*, in base64 as it stands there.
+    ///
+    /// # Errors
+    /// [`BadPasetoKey`], if it is of another form or length.
+    pub fn with_paseto(self, key: &str) -> Result<Self, BadPasetoKey> {
+        let bytes = STANDARD.decode(key).map_err(|_| BadPasetoKey)?;
+        let key = SymmetricKey::from(&bytes).map_err(|_| BadPasetoKey)?;
+        Ok(Self { paseto: Some(key), ..self })
+    }
+
+    /// What a token stands for that one of the predecessors has made, whether or not it has expired.
+    pub(crate) fn target(&self, token: &str) -> Option<Target> {
+        if !token.contains(DOT) {
+            return None;
+        }
+        if token.starts_with(LocalToken::HEADER) {
+            let token = UntrustedToken::<Local, V2>::try_from(token).ok()?;
+            let token = LocalToken::decrypt(self.paseto.as_ref()?, &token, None).ok()?;
+            let claims: Claims<PasetoExpiry> = serde_json::from_str(token.payload()).ok()?;
+            return claims.target(|expiry| match expiry {
+                PasetoExpiry::Milliseconds(milliseconds) => DateTime::from_timestamp_millis(*milliseconds),
+                PasetoExpiry::Text(moment) => Some(*moment),
+            });
+        }
+        let claims: Claims<f64> = jose::verified(token, self.jwt.as_ref()?, Algorithm::HS256).ok()?;
+        claims.target(|seconds| DateTime::from_timestamp_millis((seconds * 1000.0) as i64))
+    }
+}
+
+impl<Expiry> Claims<Expiry> {
+    fn target(self, moment: impl FnOnce(&Expiry) -> Option<DateTime<Utc>>) -> Option<Target> {
+        Some(Target {
+            legacy: Some(moment(&self.exp)?),
+            recipient: self.sub,
+            application: self.application,
+            instance: self.instance,
+            vapid: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

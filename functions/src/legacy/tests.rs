@@ -1,0 +1,123 @@
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::TimeDelta;
+use proptest::prelude::*;
+use ring::hmac;
+use serde_json::{Value, json};
+
+use super::*;
+
+const SECRET: &str = "no secret at all";
+const KEY: [u8; 32] = [7; 32];
+const EXPIRY: i64 = 1_800_000_000;
+
+fn keys() -> LegacyKeys {
+    LegacyKeys::default().with_jwt(SECRET).with_paseto(&STANDARD.encode(KEY)).unwrap()
+}
+
+fn claims(expiry: impl Into<Value>) -> Value {
+    json!({
+        "sub": "juliet@example.com/Conversations.r4nD",
+        "application": STANDARD.encode([1; 32]),
+        "instance": STANDARD.encode([2; 32]),
+        "exp": expiry.into(),
+    })
+}
+
+fn jwt_headed(header: &str, claims: &Value) -> String {
+    let signed = [header, &claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+fn jwt(claims: &Value) -> String {
+    jwt_headed(r#"{"alg":"HS256","typ":"JWT"}"#, claims)
+}
+
+fn paseto(claims: &Value) -> String {
+    let key = SymmetricKey::from(&KEY).unwrap();
+    LocalToken::encrypt(&key, claims.to_string().as_bytes(), None).unwrap()
+}
+
+fn target(milliseconds: i64) -> Target {
+    Target {
+        recipient: "juliet@example.com/Conversations.r4nD".parse().unwrap(),
+        application: Application::from_bytes([1; 32]),
+        instance: Instance::from_bytes([2; 32]),
+        vapid: None,
+        legacy: Some(DateTime::UNIX_EPOCH + TimeDelta::milliseconds(milliseconds)),
+    }
+}
+
+#[test]
+fn a_token_says_what_it_stands_for_and_until_when() {
+    for (token, expiry) in [
+        (jwt(&claims(EXPIRY)), EXPIRY * 1000),
+        (jwt(&claims(EXPIRY as f64 + 0.5)), EXPIRY * 1000 + 500),
+        (jwt(&claims(1)), 1000),
+        (paseto(&claims(EXPIRY * 1000 + 123)), EXPIRY * 1000 + 123),
+        (paseto(&claims("2027-01-15T08:00:00+00:00")), EXPIRY * 1000),
+    ] {
+        assert_eq!(keys().target(&token), Some(target(expiry)), "{token}");
+    }
+}
+
+#[test]
+fn what_nobody_made_with_the_key_stands_for_nothing() {
+    let (jwt, paseto) = (jwt(&claims(EXPIRY)), paseto(&claims(EXPIRY * 1000)));
+    let (jwt_alone, paseto_alone) = (
+        LegacyKeys::default().with_jwt(SECRET),
+        LegacyKeys::default().with_paseto(&STANDARD.encode(KEY)).unwrap(),
+    );
+    let others = LegacyKeys::default().with_jwt("another").with_paseto(&STANDARD.encode([8; 32])).unwrap();
+    for token in [&jwt, &paseto] {
+        assert!(keys().target(token).is_some());
+        assert_eq!(LegacyKeys::default().target(token), None);
+        assert_eq!(others.target(token), None);
+        for changed in
+            [&token[1..], &token[..token.len() - 2], &format!("{token}."), &format!("{token}.AAAA")]
+        {
+            assert_eq!(keys().target(changed), None, "{changed}");
+        }
+    }
+    assert!(jwt_alone.target(&paseto).is_none() && paseto_alone.target(&jwt).is_none());
+    for algorithm in ["none", "HS384", "ES256", "RS256"] {
+        let token = jwt_headed(&json!({ "alg": algorithm }).to_string(), &claims(EXPIRY));
+        assert_eq!(keys().target(&token), None, "{algorithm}");
+    }
+    assert_eq!(keys().target(&paseto.replacen("local", "public", 1)), None);
+}
+
+#[test]
+fn a_token_that_lacks_something_stands_for_nothing() {
+    for (name, value) in [
+        ("sub", json!("juliet@example.com")),
+        ("sub", json!(1)),
+        ("application", json!("")),
+        ("instance", json!(STANDARD.encode([2; 31]))),
+        ("exp", json!("soon")),
+        ("exp", json!(1e300)),
+        ("exp", json!([])),
+        ("exp", Value::Null),
+    ] {
+        let mut claims = claims(EXPIRY);
+        claims[name] = value;
+        assert_eq!((keys().target(&jwt(&claims)), keys().target(&paseto(&claims))), (None, None), "{claims}");
+        claims.as_object_mut().unwrap().remove(name);
+        assert_eq!((keys().target(&jwt(&claims)), keys().target(&paseto(&claims))), (None, None), "{claims}");
+    }
+}
+
+#[test]
+fn a_key_is_base64_of_32_bytes_and_none_is_shown() {
+    for key in ["", "x", &STANDARD.encode([7; 31]), &URL_SAFE_NO_PAD.encode([0xff; 32])] {
+        assert_eq!(LegacyKeys::default().with_paseto(key).unwrap_err(), BadPasetoKey, "{key}");
+    }
+    assert_eq!(format!("{:?}", keys()), "LegacyKeys(2 of them)");
+}
+
+proptest! {
+    #[test]
+    fn any_text_at_all_is_answered(text in "(v2\\.local\\.|v2\\.public\\.|)[A-Za-z0-9_.=-]{0,80}|.*") {
+        prop_assert_eq!(keys().target(&text), None);
+    }
+}

@@ -148,7 +148,8 @@ async fn an_error_after_a_result_changes_nothing(server: &XmppServer) {
 async fn a_late_item_not_found_revokes_and_clears(server: &XmppServer) {
     let server = patient(server.kind).await;
     let (upwire, phone, endpoint) = asleep(server, &server.user().await).await;
-    // It waits behind the first, and was never sent.
+    post(&endpoint, &[], "behind it").await;
+    upwire.mailbox_holds(2).await;
     phone.set_answer(GONE);
     phone.reconnect().await;
     upwire.metric_reaches("upwire_registrations_revoked_total", 1.0).await;

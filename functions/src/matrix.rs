@@ -74,7 +74,7 @@ enum Fate {
     /// It takes none for so long.
     Throttled(TimeDelta),
     /// It takes it.
-    Accepted(Registration),
+    Accepted(Box<Registration>),
 }
 
 /// By the row of a registration that lives. A homeserver signs nothing: whatever binds a registration to the key of
@@ -83,7 +83,7 @@ fn fate(living: Option<Registration>, now: DateTime<Utc>) -> Fate {
     let Some(registration) = living.filter(|living| living.target.vapid.is_none()) else { return Fate::Gone };
     match registration.throttled_for(now) {
         Some(wait) => Fate::Throttled(wait),
-        None => Fate::Accepted(registration),
+        None => Fate::Accepted(Box::new(registration)),
     }
 }
 
@@ -124,7 +124,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
                     rejected.extend(pushkeys);
                 }
                 Fate::Throttled(wait) => throttled = throttled.max(Some(wait)),
-                Fate::Accepted(registration) => accepted.push(registration),
+                Fate::Accepted(registration) => accepted.push(*registration),
             }
         }
         if let Some(wait) = throttled {

@@ -23,8 +23,8 @@ const RETRIED: Duration = Duration::from_secs(180);
 const VISIBILITY: Duration = Duration::from_secs(5);
 const RECEIVES_MAX: u32 = 1000;
 
-/// Tests under load that run at a time: the emulator and the function have two cores between them.
-pub(crate) static UNDER_LOAD: Semaphore = Semaphore::const_new(2);
+/// Tests under load run one at a time: the emulator and the function have two cores between them.
+pub(crate) static UNDER_LOAD: Semaphore = Semaphore::const_new(1);
 
 /// What runs on AWS, the way there, and what runs beside the XMPP server.
 pub(crate) struct Cloud {

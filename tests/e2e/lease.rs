@@ -181,7 +181,7 @@ async fn a_relay_that_cannot_renew_its_lease_gives_way(server: &XmppServer) {
     pair.taken_over(TAKEOVER_AFTER_CRASH, "the loss of DynamoDB").await;
     pair.active.log_line(&["the lease of the active relay is lost"]).await;
     pair.active.unready().await;
-    assert_eq!(pair.active.metric("upwire_relay_active").await, 0.0);
+    pair.active.metric_reaches("upwire_relay_active", 0.0).await;
     assert_eq!(pair.active.metric("upwire_xmpp_stream_up").await, 0.0);
     let ledger = load.finish().await;
     let twice = ledger.arrives(&phones).await;

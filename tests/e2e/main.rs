@@ -21,7 +21,6 @@ macro_rules! on_each_server {
 }
 
 mod browser;
-mod chaos;
 mod cloud;
 mod cloud_stack;
 mod cloud_start;

@@ -12,7 +12,7 @@ use pasetors::{
     token::{Local, UntrustedToken},
     version2::{LocalToken, V2},
 };
-use push::{Application, Instance, Target};
+use push::{Application, Instance, Target, token::SECRET_BYTES_MIN};
 use serde::Deserialize;
 
 use crate::jose;
@@ -59,9 +59,18 @@ enum PasetoExpiry {
 }
 
 impl LegacyKeys {
-    /// With the secret of Prosody's `mod_unified_push`, as it stands there, of any length.
+    /// With the secret of Prosody's `mod_unified_push`, as it stands there, of any length; the log warns of one that
+    /// could be found by trying.
     #[must_use]
     pub fn with_jwt(self, secret: &str) -> Self {
+        if secret.len() < SECRET_BYTES_MIN {
+            tracing::warn!(
+                bytes = secret.len(),
+                enough = SECRET_BYTES_MIN,
+                "UPWIRE_LEGACY_SECRET is short: who has an old endpoint may find it by trying, and push to anyone; remove \
+                 it as soon as the old endpoints have expired"
+            );
+        }
         Self { jwt: Some(DecodingKey::from_secret(secret.as_bytes())), ..self }
     }
 
@@ -107,4 +116,4 @@ impl<Expiry> Claims<Expiry> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -85,6 +85,14 @@ pub struct Ingress<R, Q, M> {
 #[derive(Debug, Clone)]
 pub struct PublicUrl(pub Url);
 
+impl<R, Q, M> Ingress<R, Q, M> {
+    /// Where senders reach it: first where they do from now on, then where this one did. Two while it moves; none if
+    /// nobody says.
+    fn homes<'a>(&'a self, reached_at: Option<&'a PublicUrl>) -> impl Iterator<Item = &'a Url> + Clone {
+        self.public_url.iter().chain(reached_at.map(|PublicUrl(url)| url))
+    }
+}
+
 /// The routes of the ingress, at the root and, where the public URL has a path, below that too:
 /// whether a reverse proxy strips the path is its own affair.
 pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, Q, M>) -> Router {

@@ -61,8 +61,8 @@ pub(crate) async fn notify<R: Registrations, Q: QueueWriter, M: Mailbox>(
 ) -> Result<Json<Value>, Refusal> {
     let request = read(request, REQUEST_BYTES_MAX).await?;
     let notification = Notification::parse(&request)?;
-    let home = ingress.public_url.as_ref().or(reached_at.as_ref().map(|Extension(PublicUrl(url))| url));
-    let notified = timeout(ANSWER_TIMEOUT, ingress.notify(notification, home)).await;
+    let notified = ingress.notify(notification, reached_at.as_deref());
+    let notified = timeout(ANSWER_TIMEOUT, notified).await;
     let rejected = notified.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
     Ok(Json(json!({ "rejected": rejected })))
 }
@@ -96,13 +96,13 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     async fn notify(
         &self,
         notification: Notification<'_>,
-        home: Option<&Url>,
+        reached_at: Option<&PublicUrl>,
     ) -> Result<Vec<String>, Refusal> {
         let now = now();
         let mut addressed = BTreeMap::<_, (Endpoint, Vec<&str>)>::new();
         let mut rejected = HashSet::new();
         for pushkey in &notification.pushkeys {
-            match token(pushkey, home).and_then(|token| self.endpoint(&token)) {
+            match token(pushkey, self.homes(reached_at)).and_then(|token| self.endpoint(&token)) {
                 Some(endpoint) => {
                     let (_, pushkeys) = addressed.entry(endpoint.key()).or_insert((endpoint, Vec::new()));
                     pushkeys.push(pushkey);
@@ -194,18 +194,21 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     }
 }
 
-/// The token of the endpoint that a pushkey is, if it is at home here.
+/// The token of the endpoint that a pushkey is, if it is at one of these homes; if there is none, wherever it is.
 ///
 /// `http` and `https` are one here: who ends TLS in front of this server is not ours to know.
-fn token(pushkey: &str, home: Option<&Url>) -> Option<String> {
+fn token<'a>(pushkey: &str, homes: impl Iterator<Item = &'a Url>) -> Option<String> {
     let url = Url::parse(pushkey).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
-    if home.is_some_and(|home| (home.host(), home.port()) != (url.host(), url.port())) {
-        return None;
+    let below = |path: &str| {
+        let rest = url.path().strip_prefix(path.trim_end_matches('/'))?.strip_prefix('/')?;
+        rest.strip_prefix(PUSH_PATH)?.strip_prefix('/').map(str::to_owned)
+    };
+    let mut homes = homes.peekable();
+    if homes.peek().is_none() {
+        return below("");
     }
-    let prefix = home.map_or("", Url::path).trim_end_matches('/');
-    let token =
-        url.path().strip_prefix(prefix)?.strip_prefix('/')?.strip_prefix(PUSH_PATH)?.strip_prefix('/')?;
-    Some(token.to_owned())
+    let here = |home: &&Url| (home.host(), home.port()) == (url.host(), url.port());
+    homes.filter(here).find_map(|home| below(home.path()))
 }
 
 /// Those pushkeys of a request, each once.

@@ -26,13 +26,16 @@ use crate::{
 
 /// What it answers.
 pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
+/// The longest that a predecessor's endpoint may live, as our own: it bounds what whoever has the predecessor's
+/// secret can have the store keep.
+const LEGACY_LIFE_MAX: TimeDelta = TimeDelta::days(365);
 /// The longest that a sender may take over its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What tells endpoints apart: the registration, and which life of it. Those of a predecessor have but one.
 pub(crate) type EndpointKey = (RegistrationId, Option<Epoch>);
 
-/// An endpoint that was made with one of our secrets; any other request ends here, without I/O.
+/// An endpoint that was made with one of our secrets, or a predecessor's; any other request ends here, without I/O.
 pub(crate) enum Endpoint {
     /// Of one life of a registration.
     Ours(RegistrationId, Epoch),
@@ -111,8 +114,8 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     let message = accepted.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
     metrics::counter!(ACCEPTED).increment(1);
     let kept = (message.expires_at - message.accepted_at).num_seconds();
-    let base = ingress.public_url.as_ref().or(reached_at.as_ref().map(|Extension(PublicUrl(url))| url));
-    let base = base.map_or("", |url| url.as_str().trim_end_matches('/'));
+    let home = ingress.homes(reached_at.as_deref()).next();
+    let base = home.map_or("", |url| url.as_str().trim_end_matches('/'));
     let token = ingress.secrets.sign_message(message.registration, message.id);
     let location = format!("{base}/{MESSAGE_PATH}/{}", token.as_str());
     let headers = [("location", location), ("ttl", kept.to_string())];
@@ -120,21 +123,21 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
 }
 
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
-    /// What a token stands for that was made with one of our secrets.
+    /// What a token stands for that was made with one of our secrets, or a predecessor's.
     pub(crate) fn endpoint(&self, token: &str) -> Option<Endpoint> {
         let ours = self.secrets.verify(token).map(|(id, epoch)| Endpoint::Ours(id, epoch));
         ours.ok().or_else(|| self.legacy.target(token).map(Endpoint::Legacy))
     }
 
     /// The row of a predecessor's endpoint, if it lives: the one it has, whatever a copy that lags may have shown,
-    /// or the first.
+    /// or the first. One that would live for longer than any predecessor lets them gets none.
     pub(crate) async fn adopt(
         &self,
         target: Target,
         now: DateTime<Utc>,
     ) -> Result<Option<Registration>, Unavailable> {
         let left = target.legacy.map_or(TimeDelta::zero(), |expiry| expiry - now);
-        if left <= TimeDelta::zero() {
+        if left <= TimeDelta::zero() || left > LEGACY_LIFE_MAX {
             return Ok(None);
         }
         let row = self.registrations.register(target, now, left, Renewal::WhereNeeded).await?;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::{Origin, Url};
 
-use crate::{Ingress, PublicUrl, Rejection, jose};
+use crate::{Ingress, Rejection, jose};
 
 /// How far ahead a token may expire (RFC 8292 §2).
 const AHEAD_SECONDS_MAX: f64 = 86_400.0;
@@ -27,8 +27,7 @@ const CRYPTO_KEY: HeaderName = HeaderName::from_static("crypto-key");
 #[derive(Debug)]
 pub(crate) struct Sender {
     credentials: Option<Credentials>,
-    /// Where this ingress may have been reached. Two while it moves: the sender signs for the one that its
-    /// endpoint was made with.
+    /// Of the homes of this ingress: the sender signs for the one that its endpoint was made with.
     origins: Vec<Origin>,
 }
 
@@ -94,8 +93,7 @@ impl<R: Sync + Send, Q: Sync + Send, M: Sync + Send> FromRequestParts<Arc<Ingres
         parts: &mut Parts,
         ingress: &Arc<Ingress<R, Q, M>>,
     ) -> Result<Self, Infallible> {
-        let reached_at = parts.extensions.get::<PublicUrl>().map(|PublicUrl(url)| url);
-        let origins = ingress.public_url.iter().chain(reached_at).map(Url::origin).collect();
+        let origins = ingress.homes(parts.extensions.get()).map(Url::origin).collect();
         Ok(Self { credentials: Credentials::parse(&parts.headers), origins })
     }
 }

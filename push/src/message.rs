@@ -315,7 +315,7 @@ pub struct Wishes {
 
 impl PushMessage {
     /// A push accepted at `now` for a registration that lives; it is kept for as long as the sender wishes, but not
-    /// beyond the registration's expiry and one more renewal.
+    /// beyond the registration's expiry and one more renewal, which a predecessor's endpoint does not get.
     #[must_use]
     pub fn new(
         chance: [u8; MessageId::CHANCE_BYTES],
@@ -325,8 +325,9 @@ impl PushMessage {
         now: DateTime<Utc>,
     ) -> Self {
         let target = &registration.target;
+        let renewal = if target.legacy.is_some() { TimeDelta::zero() } else { registration.lifetime() };
         // Of an old row with a long life, or of one made by a clock that runs ahead, not before `now`.
-        let renewed_once_more = (registration.expires_at + registration.lifetime()).max(now);
+        let renewed_once_more = (registration.expires_at + renewal).max(now);
         let expires_at = now + TimeDelta::seconds(i64::from(wishes.ttl.as_seconds()));
         Self {
             version: EntryVersion,

@@ -49,7 +49,9 @@ fn main() -> anyhow::Result<()> {
         other => anyhow::bail!("{other:?}? {USAGE}"),
     };
     if cfg!(debug_assertions) {
-        eprintln!("This is a debug build: its figures say nothing. `make bench-senders` takes a release build.");
+        eprintln!(
+            "This is a debug build: its figures say nothing. `make bench-senders` takes a release build."
+        );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(bench(if quick { (100, 1) } else { (2000, 5) }))?;
@@ -65,8 +67,7 @@ fn main() -> anyhow::Result<()> {
 /// So many pushes of each case in each of so many rounds.
 async fn bench((pushes, rounds): (usize, usize)) -> anyhow::Result<Report> {
     let server = XmppServer::start(Kind::Ejabberd).await;
-    let upwire =
-        Upwire::on(&server).set("UPWIRE_LOG", "info").set("UPWIRE_RATE", "off").start_ready().await;
+    let upwire = Upwire::on(&server).set("UPWIRE_LOG", "info").set("UPWIRE_RATE", "off").start_ready().await;
     let phone = Phone::connect(&server, &server.user().await, "phone").await;
     let cases = cases(&upwire, &phone).await?;
     let mut report = Report { pushes, rows: cases.iter().map(|case| (case.title, Vec::new())).collect() };

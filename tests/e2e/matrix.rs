@@ -169,7 +169,7 @@ async fn what_is_no_notification_is_refused_in_matrix_own_words() {
     let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
     let url = &upwire.public_url;
     for request in ["", "nonsense", "{\"notification\":"] {
-        refused(url, request, 400, "M_NOT_JSON").await;
+        refused(url, request, 400, "M_BAD_JSON").await;
     }
     let no_devices = json!({"notification": {"devices": []}}).to_string();
     for request in ["[]", "{}", r#"{"notification":{"devices":[{}]}}"#, &no_devices] {

@@ -45,7 +45,7 @@ async fn a_notification_goes_the_whole_way_and_costs_what_it_should(server: &Xmp
     assert_eq!(cloud.ingress_ways.calls_since(&before), calls([("BatchGetItem", 2)]));
 
     let before = cloud.ingress_ways.calls();
-    refused(url, "{", 400, "M_NOT_JSON").await;
+    refused(url, "{", 400, "M_BAD_JSON").await;
     refused(url, "{}", 400, "M_BAD_JSON").await;
     assert_eq!(http::send("PUT", &gateway(url), &[], "x").await.status, 405);
     assert_eq!(cloud.ingress_ways.calls_since(&before), calls([]));

@@ -1,12 +1,17 @@
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use proptest::prelude::*;
+use push::Registration;
 use ring::hmac;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::tests::{SECRET, Store, header, now, store};
 
-const SECRET: &str = "no secret at all";
 const KEY: [u8; 32] = [7; 32];
 const EXPIRY: i64 = 1_800_000_000;
 
@@ -31,6 +36,14 @@ fn jwt_headed(header: &str, claims: &Value) -> String {
 
 fn jwt(claims: &Value) -> String {
     jwt_headed(r#"{"alg":"HS256","typ":"JWT"}"#, claims)
+}
+
+/// The path of the endpoint that Prosody's module issued for the target of this row.
+pub(crate) fn endpoint(row: &Registration) -> String {
+    let Target { recipient, application, instance, legacy, .. } = &row.target;
+    let seconds = legacy.unwrap().timestamp();
+    let claims = json!({"sub": recipient, "application": application, "instance": instance, "exp": seconds});
+    format!("/push/{}", jwt(&claims))
 }
 
 fn paseto(claims: &Value) -> String {
@@ -113,6 +126,54 @@ fn a_key_is_base64_of_32_bytes_and_none_is_shown() {
         assert_eq!(LegacyKeys::default().with_paseto(key).unwrap_err(), BadPasetoKey, "{key}");
     }
     assert_eq!(format!("{:?}", keys()), "LegacyKeys(2 of them)");
+}
+
+/// An ingress that has seen no push to such an endpoint, and the path of one that lives for so long.
+fn ingress(left: TimeDelta) -> (Store, String) {
+    let store = Store { legacy: LegacyKeys::default().with_jwt(SECRET), ..store() };
+    let mut row = store.row.clone();
+    row.target.legacy = DateTime::from_timestamp((now() + left).timestamp(), 0);
+    let path = endpoint(&row);
+    (store, path)
+}
+
+#[tokio::test]
+async fn an_endpoint_gets_its_row_with_its_first_push_and_has_one_life() {
+    let (mut store, path) = ingress(TimeDelta::hours(1));
+    let calls = async |store: &Store| (store.push(&path).await.status(), store.calls());
+    assert_eq!(calls(&store).await, (StatusCode::CREATED, [1, 1, 1, 0]));
+
+    let keys = store.legacy.clone();
+    store.row.target = keys.target(path.strip_prefix("/push/").unwrap()).unwrap();
+    assert_eq!(calls(&store).await, (StatusCode::CREATED, [2, 1, 2, 0]));
+    store.row.revoked = true;
+    assert_eq!(calls(&store).await, (StatusCode::GONE, [3, 2, 2, 0]));
+    store.legacy = LegacyKeys::default();
+    assert_eq!(calls(&store).await, (StatusCode::NOT_FOUND, [3, 2, 2, 0]));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_has_expired_or_would_never_is_gone() {
+    let year = TimeDelta::days(365);
+    for (left, status) in [
+        (TimeDelta::seconds(-1), StatusCode::GONE),
+        (TimeDelta::seconds(5), StatusCode::CREATED),
+        (year, StatusCode::CREATED),
+        (year + TimeDelta::seconds(5), StatusCode::GONE),
+        (year * 100_000, StatusCode::GONE),
+        (DateTime::<Utc>::MAX_UTC - now() - TimeDelta::seconds(1), StatusCode::GONE),
+    ] {
+        let (store, path) = ingress(left);
+        assert_eq!(store.push(&path).await.status(), status, "{left}");
+    }
+}
+
+#[tokio::test]
+async fn no_push_is_kept_for_longer_than_the_endpoint_lives() {
+    let (store, path) = ingress(TimeDelta::hours(1));
+    let request = Request::post(path).header("ttl", 86_400).body(Body::from("hello")).unwrap();
+    let kept = header(&store.answer(request).await, "ttl").unwrap().parse().unwrap();
+    assert!((3500..=3600).contains(&kept), "{kept}");
 }
 
 proptest! {

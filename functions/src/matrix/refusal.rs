@@ -68,8 +68,7 @@ impl Refusal {
     /// "Unsupported endpoints").
     const fn codes(self) -> (StatusCode, &'static str) {
         match self {
-            Self::NotJson => (StatusCode::BAD_REQUEST, "M_NOT_JSON"),
-            Self::BadJson | Self::NoDevices => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
+            Self::NotJson | Self::BadJson | Self::NoDevices => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
             Self::TooManyDevices | Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
             Self::Interrupted => (StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN"),
             Self::Throttled(_) => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),

@@ -13,10 +13,8 @@ use url::Url;
 
 use super::{DEVICES_MAX, PATH, REQUEST_BYTES_MAX};
 use crate::{
-    LegacyKeys, PublicUrl,
-    tests::{
-        Copies, Line, NO_CALL, SECRET, Store, header, legacy_endpoint, now, registration, secrets, store,
-    },
+    LegacyKeys, PublicUrl, legacy,
+    tests::{Copies, Line, NO_CALL, SECRET, Store, header, now, registration, secrets, store},
 };
 
 const HOME: &str = "https://push.example.com";
@@ -96,7 +94,7 @@ async fn endpoints_of_a_predecessor_are_pushkeys_until_they_expire() {
     let pushkey_until = |seconds: i64| {
         let mut row = store.row.clone();
         row.target.legacy = Some(now() + TimeDelta::seconds(seconds));
-        format!("{HOME}{}", legacy_endpoint(&row))
+        format!("{HOME}{}", legacy::tests::endpoint(&row))
     };
     let (lives, expired) = (pushkey_until(3600), pushkey_until(-5));
     let all = [pushkey(&store.row), lives, expired.clone()];
@@ -156,6 +154,19 @@ async fn a_pushkey_is_at_home_where_the_homeserver_reached_the_ingress() {
     }
 }
 
+/// As where a stack has a Function URL and an HTTP API, or a server is being moved to another name.
+#[tokio::test]
+async fn a_pushkey_is_at_home_at_either_address_of_the_ingress() {
+    let store = store();
+    let here = pushkey(&store.row);
+    let [there, elsewhere] = ["there", "elsewhere"].map(|host| here.replace("push.", &format!("{host}.")));
+    let keys = [here, there, elsewhere.clone()];
+    let mut request = Request::post(PATH).body(notification(&keys)).unwrap();
+    request.extensions_mut().insert(PublicUrl("https://there.example.com/".parse().unwrap()));
+    let answer = store.ingress_at(Some(HOME.parse().unwrap())).oneshot(request).await.unwrap();
+    assert_eq!(rejected(answer).await, json!([elsewhere]));
+}
+
 #[test]
 fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
     let row = registration(1);
@@ -163,7 +174,7 @@ fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
     let token = signed.as_str();
     let is_ours = |pushkey: String, home: Option<&str>| {
         let home = home.map(|home| Url::parse(home).unwrap());
-        super::token(&pushkey, home.as_ref()).is_some_and(|token| secrets().verify(&token).is_ok())
+        super::token(&pushkey, home.iter()).is_some_and(|token| secrets().verify(&token).is_ok())
     };
     let here = "https://push.example.com";
     for (pushkey, home, ours) in [

@@ -1,0 +1,299 @@
+//! Stores that no emulator can be.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use jid::BareJid;
+use push::{
+    Application, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Secrets, Target, Ttl,
+    ports::{
+        Consistency, Kept, Mailbox, QueueWriter, Recipient, Registrations, Renewal, Revocation, Unavailable,
+        Waiting,
+    },
+};
+use tower::ServiceExt;
+use url::Url;
+
+use crate::{Ingress, LegacyKeys, router};
+
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
+
+/// What an eventually consistent read finds.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Copies {
+    AllAgree,
+    /// The registration is too young to be seen.
+    Lag,
+    Panic,
+}
+
+/// What the mailbox has of the push that a sender withdraws.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Post {
+    Waits,
+    Nothing,
+    OutOfReach,
+    /// It never answers.
+    Hangs,
+}
+
+/// What it cost: reads that may lag, reads that may not, sends, withdrawals.
+pub(crate) type Calls = [usize; 4];
+pub(crate) const NO_CALL: Calls = [0; 4];
+
+/// What the queue does with a push.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Line {
+    Takes,
+    OutOfReach,
+    /// It never answers.
+    Hangs,
+}
+
+#[derive(Clone)]
+pub(crate) struct Store {
+    pub(crate) row: Registration,
+    /// Registrations beside that one.
+    pub(crate) others: Vec<Registration>,
+    pub(crate) copies: Copies,
+    pub(crate) post: Post,
+    pub(crate) line: Line,
+    pub(crate) legacy: LegacyKeys,
+    pub(crate) sent: Arc<Mutex<Vec<PushMessage>>>,
+    pub(crate) calls: Arc<[AtomicUsize; 4]>,
+}
+
+impl Registrations for Store {
+    async fn find(
+        &self,
+        id: RegistrationId,
+        consistency: Consistency,
+    ) -> Result<Option<Registration>, Unavailable> {
+        let strong = consistency == Consistency::Strong;
+        self.calls[usize::from(strong)].fetch_add(1, Relaxed);
+        assert!(self.copies != Copies::Panic, "a defect");
+        let lags = self.copies == Copies::Lag && !strong;
+        Ok(Some(self.row.clone()).filter(|row| row.target.registration_id() == id && !lags))
+    }
+
+    async fn find_all(
+        &self,
+        ids: BTreeSet<RegistrationId>,
+        consistency: Consistency,
+    ) -> Result<Vec<Registration>, Unavailable> {
+        let strong = consistency == Consistency::Strong;
+        self.calls[usize::from(strong)].fetch_add(1, Relaxed);
+        let lags = self.copies == Copies::Lag && !strong;
+        let rows = self.others.iter().chain([&self.row]).filter(|_| !lags);
+        Ok(rows.filter(|row| ids.contains(&row.target.registration_id())).cloned().collect())
+    }
+
+    async fn register(
+        &self,
+        target: Target,
+        now: DateTime<Utc>,
+        lifetime: TimeDelta,
+        renewal: Renewal,
+    ) -> Result<Registration, Unavailable> {
+        assert!(
+            target.legacy.is_some() && renewal == Renewal::WhereNeeded,
+            "the ingress registers nobody else"
+        );
+        let present = Registrations::find(self, target.registration_id(), Consistency::Strong).await?;
+        Ok(present.unwrap_or_else(|| Registration::renew(None, target, now, lifetime)))
+    }
+
+    async fn revoke(&self, _: RegistrationId, _: Epoch, _: DateTime<Utc>) -> Result<Revocation, Unavailable> {
+        Err(Unavailable::new("the ingress revokes nothing"))
+    }
+
+    async fn throttle(&self, _: RegistrationId, _: Epoch, _: DateTime<Utc>) -> Result<(), Unavailable> {
+        Err(Unavailable::new("the ingress throttles nobody"))
+    }
+}
+
+impl QueueWriter for Store {
+    async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
+        self.send_all(vec![message]).await
+    }
+
+    async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), Unavailable> {
+        self.calls[2].fetch_add(1, Relaxed);
+        match self.line {
+            Line::Takes => self.sent.lock().unwrap().extend(messages),
+            Line::OutOfReach => return Err(Unavailable::new("out of reach")),
+            Line::Hangs => std::future::pending().await,
+        }
+        Ok(())
+    }
+}
+
+impl Mailbox for Store {
+    async fn note_asked(&self, _: &BareJid, _: MessageId, _: DateTime<Utc>) -> Result<(), Unavailable> {
+        Err(not_of_the_ingress())
+    }
+
+    async fn withdraw(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        _: DateTime<Utc>,
+    ) -> Result<bool, Unavailable> {
+        self.calls[3].fetch_add(1, Relaxed);
+        assert_eq!((account.as_str(), message), ("juliet@example.com", named()));
+        match self.post {
+            Post::Waits => Ok(true),
+            Post::Nothing => Ok(false),
+            Post::OutOfReach => Err(Unavailable::new("out of reach")),
+            Post::Hangs => std::future::pending().await,
+        }
+    }
+
+    async fn keep(&self, _: Waiting, _: usize) -> Result<Kept, Unavailable> {
+        Err(not_of_the_ingress())
+    }
+
+    async fn waiting(
+        &self,
+        _: &BareJid,
+        _: Option<MessageId>,
+        _: usize,
+    ) -> Result<Vec<Waiting>, Unavailable> {
+        Err(not_of_the_ingress())
+    }
+
+    async fn find(&self, _: &BareJid, _: MessageId) -> Result<Option<Waiting>, Unavailable> {
+        Err(not_of_the_ingress())
+    }
+
+    async fn remove(&self, _: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
+        Err(not_of_the_ingress())
+    }
+
+    async fn clear(&self, _: &BareJid, _: RegistrationId, _: Epoch) -> Result<usize, Unavailable> {
+        Err(not_of_the_ingress())
+    }
+
+    async fn recipients(
+        &self,
+        _: Option<Recipient>,
+        _: usize,
+    ) -> Result<(Vec<Recipient>, Option<Recipient>), Unavailable> {
+        Err(not_of_the_ingress())
+    }
+}
+
+fn not_of_the_ingress() -> Unavailable {
+    Unavailable::new("all that the ingress does to a mailbox is to withdraw from it")
+}
+
+/// The push that is withdrawn.
+pub(crate) fn named() -> MessageId {
+    MessageId::from_bytes([9; MessageId::BYTES])
+}
+
+#[expect(clippy::disallowed_methods, reason = "the ingress reads the clock itself")]
+pub(crate) fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+pub(crate) fn registration(application: u8) -> Registration {
+    let target = Target {
+        recipient: "juliet@example.com/phone".parse().unwrap(),
+        application: Application::from_bytes([application; 32]),
+        instance: Instance::from_bytes([2; 32]),
+        vapid: None,
+        legacy: None,
+    };
+    Registration::renew(None, target, now(), LIFETIME)
+}
+
+pub(crate) fn store() -> Store {
+    Store {
+        row: registration(1),
+        others: Vec::new(),
+        copies: Copies::AllAgree,
+        post: Post::Waits,
+        line: Line::Takes,
+        legacy: LegacyKeys::default(),
+        sent: Arc::default(),
+        calls: Arc::default(),
+    }
+}
+
+impl Store {
+    pub(crate) fn id(&self) -> RegistrationId {
+        self.row.target.registration_id()
+    }
+
+    pub(crate) fn calls(&self) -> Calls {
+        [0, 1, 2, 3].map(|call| self.calls[call].load(Relaxed))
+    }
+
+    fn ingress(&self) -> Router {
+        self.ingress_at(None)
+    }
+
+    pub(crate) fn ingress_at(&self, public_url: Option<Url>) -> Router {
+        router(Ingress {
+            registrations: self.clone(),
+            queue: self.clone(),
+            mailbox: self.clone(),
+            secrets: secrets(),
+            legacy: self.legacy.clone(),
+            public_url,
+            component: None,
+            default_ttl: Ttl::from_seconds(60),
+            max_ttl: Ttl::from_seconds(u32::MAX),
+        })
+    }
+
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        self.ingress().oneshot(request).await.unwrap()
+    }
+
+    /// The path of its endpoint in this life.
+    pub(crate) fn endpoint(&self, epoch: Epoch) -> String {
+        format!("/push/{}", secrets().sign(self.id(), epoch).as_str())
+    }
+
+    /// The answer to a push to this path.
+    pub(crate) async fn push(&self, path: &str) -> Response<Body> {
+        self.answer(Request::post(path).body(Body::from("hello")).unwrap()).await
+    }
+
+    /// The answer to a push of the present life.
+    pub(crate) async fn push_now(&self) -> Response<Body> {
+        self.push(&self.endpoint(self.row.epoch)).await
+    }
+
+    /// The answer to a withdrawal by this token.
+    pub(crate) async fn withdraw(&self, token: &str) -> Response<Body> {
+        self.answer(Request::delete(format!("/message/{token}")).body(Body::empty()).unwrap()).await
+    }
+
+    /// The token of the push that is withdrawn.
+    pub(crate) fn message(&self) -> String {
+        secrets().sign_message(self.id(), named()).as_str().to_owned()
+    }
+}
+
+pub(crate) fn secrets() -> Secrets {
+    Secrets::parse(SECRET).unwrap()
+}
+
+pub(crate) fn header(response: &Response<Body>, name: &str) -> Option<String> {
+    response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+}

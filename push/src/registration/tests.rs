@@ -1,0 +1,139 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const WEEK: TimeDelta = TimeDelta::days(7);
+
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+}
+
+fn target(recipient: &str) -> Target {
+    Target {
+        recipient: FullJid::new(recipient).unwrap(),
+        application: Application::from_bytes([1; 32]),
+        instance: Instance::from_bytes([2; 32]),
+        vapid: None,
+        legacy: None,
+    }
+}
+
+fn key(number: u8) -> Option<VapidKey> {
+    let mut point = [number; VapidKey::BYTES];
+    point[0] = 4;
+    VapidKey::from_bytes(&point).ok()
+}
+
+fn first() -> Registration {
+    Registration::renew(None, target("juliet@example.com/Conversations.r4nD"), at(0), WEEK)
+}
+
+#[test]
+fn hashes_are_standard_base64_of_32_bytes() {
+    let text = "bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=";
+    assert_eq!(text.parse::<Application>().unwrap().to_string(), text);
+    assert_eq!("".parse::<Instance>(), Err(HashError::Missing));
+    assert_eq!("bK3s".parse::<Instance>(), Err(HashError::WrongLength(3)));
+    for wrong in
+        ["%", "bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM", "bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSR-="]
+    {
+        assert_eq!(wrong.parse::<Instance>(), Err(HashError::NotBase64), "{wrong}");
+    }
+}
+
+#[test]
+fn the_resource_does_not_change_the_id() {
+    let id = target("juliet@example.com/a").registration_id();
+    assert_eq!(id, target("juliet@example.com/b").registration_id());
+    assert_ne!(id, target("romeo@example.com/a").registration_id());
+}
+
+#[test]
+fn a_renewal_keeps_the_epoch_and_moves_the_recipient() {
+    let first = first();
+    let renewed = Registration::renew(Some(&first), target("juliet@example.com/b"), at(100), WEEK);
+    assert_eq!(renewed.epoch, first.epoch);
+    assert_eq!(renewed.target.recipient.resource().as_str(), "b");
+    assert_eq!(renewed.expires_at, at(100) + WEEK);
+}
+
+#[test]
+fn a_lapse_or_a_revocation_starts_a_new_epoch() {
+    let lapsed = first();
+    let late = lapsed.expires_at;
+    assert!(Registration::renew(Some(&lapsed), lapsed.target.clone(), late, WEEK).epoch > lapsed.epoch);
+    let almost = late - TimeDelta::seconds(1);
+    assert!(Registration::renew(Some(&lapsed), lapsed.target.clone(), almost, WEEK).epoch > lapsed.epoch);
+
+    let revoked = Registration { revoked: true, ..first() };
+    for now in [at(0), at(-1000)] {
+        let next = Registration::renew(Some(&revoked), revoked.target.clone(), now, WEEK);
+        assert!(next.epoch > revoked.epoch, "within the same second, and with a clock that went back");
+    }
+}
+
+#[test]
+fn another_key_starts_a_new_epoch_and_the_same_does_not() {
+    for (before, after) in [(None, key(1)), (key(1), key(2)), (key(1), None)] {
+        let bound = |vapid| Target { vapid, ..target("juliet@example.com/a") };
+        let row = Registration::renew(None, bound(before), at(0), WEEK);
+        assert!(!row.needs_renewal(&bound(before), at(1), WEEK));
+        assert_eq!(Registration::renew(Some(&row), bound(before), at(1), WEEK).epoch, row.epoch);
+
+        assert!(row.needs_renewal(&bound(after), at(1), WEEK));
+        for now in [at(0), at(1), at(-1000)] {
+            let throttled = Registration { throttled_until: Some(at(99)), ..row.clone() };
+            let next = Registration::renew(Some(&throttled), bound(after), now, WEEK);
+            assert!(next.epoch > row.epoch && next.target.vapid == after);
+            assert_eq!(next.throttled_until, None, "other senders");
+        }
+        let id = bound(before).registration_id();
+        assert_eq!(id, bound(after).registration_id());
+    }
+}
+
+#[test]
+fn a_renewal_is_needed_for_another_jid_or_in_the_second_half_of_a_life() {
+    let row = first();
+    let same = &row.target;
+    assert!(!row.needs_renewal(same, at(0), WEEK));
+    assert!(!row.needs_renewal(same, at(0) + WEEK / 2 - TimeDelta::seconds(1), WEEK));
+    assert!(row.needs_renewal(same, at(0) + WEEK / 2, WEEK));
+    assert!(row.needs_renewal(same, at(0) + WEEK * 2, WEEK));
+    assert!(row.needs_renewal(same, at(0), WEEK * 3), "lives have become longer");
+    assert!(row.needs_renewal(same, at(0), WEEK / 2), "or shorter");
+    assert!(row.needs_renewal(&target("juliet@example.com/b"), at(0), WEEK));
+    assert!(Registration { revoked: true, ..first() }.needs_renewal(same, at(0), WEEK));
+}
+
+#[test]
+fn an_endpoint_of_a_predecessor_is_a_registration_beside_ours_and_has_one_life() {
+    let legacy = |seconds| Target { legacy: Some(at(seconds)), ..target("juliet@example.com/a") };
+    let ids = [&target("juliet@example.com/a"), &legacy(10), &legacy(11)].map(Target::registration_id);
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[2] != ids[0]);
+
+    let row = Registration::renew(None, legacy(10), at(0), TimeDelta::seconds(10));
+    assert!(row.lives(at(9)) && !row.lives(at(10)));
+    for row in [row.clone(), Registration { revoked: true, ..row }] {
+        assert!([0, 6, 9, 20].iter().all(|now| !row.needs_renewal(&legacy(10), at(*now), WEEK)));
+    }
+}
+
+#[test]
+fn a_registration_lives_until_its_expiry() {
+    let row = first();
+    assert!(row.lives(row.expires_at - TimeDelta::milliseconds(1)));
+    assert!(!row.lives(row.expires_at));
+    assert!(!Registration { revoked: true, ..row }.lives(at(0)));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_hash_or_is_refused(text: String, bytes in prop::collection::vec(any::<u8>(), 30..35)) {
+        for text in [&text, &STANDARD.encode(bytes)] {
+            if let Ok(hash) = text.parse::<Application>() {
+                prop_assert_eq!(&hash.to_string(), text);
+            }
+        }
+    }
+}

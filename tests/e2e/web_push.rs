@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use e2e::{Authority, Kind, Library, Message, Phone, Stunnel, Subscription, Upwire, XmppServer, free_port};
+use e2e::{
+    Authority, Kind, Library, Message, Phone, Stunnel, Subscription, Upwire, XmppServer, free_port, hashed,
+};
 
 use crate::mailbox::{NEVER_SECONDS, nothing_is_left};
 
@@ -66,6 +68,30 @@ async fn what_they_encrypt_arrives_and_decrypts() {
     let arrived = phone.wait_for_pushes(sent.len(), SOON).await;
     let bodies = arrived.into_iter().map(|push| push.body);
     assert_eq!(subscription.decrypt(bodies).await, sent);
+}
+
+/// In `aesgcm` they sign as a draft of VAPID had it.
+#[tokio::test]
+async fn what_they_sign_opens_an_endpoint_that_is_bound_to_their_key() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let Secured { upwire, authority, tunnel: _tunnel } = secured(server).await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let subscription = Subscription::new().await;
+    let (own, another) = (Subscription::new().await.keys, Subscription::new().await.keys);
+    let (application, instance) = (hashed("app"), hashed("1"));
+    let bound = phone.register_bound(&upwire.component.jid, &application, &instance, &own.public).await;
+    let endpoint = bound.unwrap().endpoint;
+    for library in LIBRARIES {
+        for (encoding, _) in ENCODINGS {
+            for (vapid, status) in [(Some(&own), 201), (Some(&another), 403), (None, 401)] {
+                let message = Message { vapid, ..message("signed", encoding) };
+                let answer = library.send(&endpoint, &authority.trusted, &subscription, &message).await;
+                assert_eq!(answer.status, status, "{library:?} {encoding}: {}", answer.text());
+            }
+        }
+    }
+    let bodies = phone.wait_for_pushes(4, SOON).await.into_iter().map(|push| push.body);
+    assert_eq!(subscription.decrypt(bodies).await, ["signed"; 4]);
 }
 
 #[tokio::test]

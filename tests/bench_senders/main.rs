@@ -19,6 +19,10 @@ use report::Report;
 const DEVICES: usize = 100;
 /// As large as an encrypted notification is.
 const BODY_BYTES: usize = 1024;
+/// Where the number of the request goes: of one event, the last push replaces those that wait.
+const EVENT: &str = "$event";
+/// No more than the relay has in line for one phone.
+const UNDER_WAY_MAX: usize = 400;
 const USAGE: &str = "cargo bench -p e2e --bench bench-senders -- [--quick]";
 const SOON: Duration = Duration::from_secs(120);
 
@@ -27,7 +31,7 @@ struct Case {
     title: &'static str,
     url: String,
     headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
+    body: String,
     status: u16,
     /// What each request is for.
     pushes: usize,
@@ -54,7 +58,7 @@ fn main() -> anyhow::Result<()> {
         );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(bench(if quick { (100, 1) } else { (2000, 5) }))?;
+    let report = runtime.block_on(bench(if quick { (400, 1) } else { (4000, 5) }))?;
     println!("{report}");
     let folder = profile_folder().join("../bench");
     fs::create_dir_all(&folder)?;
@@ -95,7 +99,7 @@ async fn cases(upwire: &Upwire, phone: &Phone) -> anyhow::Result<Vec<Case>> {
         title,
         url: url.to_owned(),
         headers,
-        body: vec![b'x'; BODY_BYTES],
+        body: "x".repeat(BODY_BYTES),
         status: 201,
         pushes: 1,
     };
@@ -103,7 +107,7 @@ async fn cases(upwire: &Upwire, phone: &Phone) -> anyhow::Result<Vec<Case>> {
         title,
         url: gateway.clone(),
         headers: vec![("content-type", "application/json".to_owned())],
-        body: notification(pushkeys).to_string().into_bytes(),
+        body: notification(pushkeys).to_string(),
         status: 200,
         pushes: pushkeys.len(),
     };
@@ -124,7 +128,7 @@ fn in_an_hour() -> i64 {
 fn notification(pushkeys: &[String]) -> Value {
     let devices: Vec<_> = pushkeys.iter().map(|key| json!({"app_id": "app", "pushkey": key})).collect();
     let text = "x".repeat(BODY_BYTES - 150);
-    json!({"notification": {"event_id": "$1", "room_id": "!1:example.com", "prio": "high",
+    json!({"notification": {"event_id": EVENT, "room_id": "!1:example.com", "prio": "high",
         "content": {"body": text}, "counts": {"unread": 1}, "devices": devices}})
 }
 
@@ -134,19 +138,20 @@ impl Case {
         let process = Process { title: "upwire serve".to_owned(), pid: upwire.pid() };
         let headers: Vec<_> = self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let client = Client::new();
-        let (mut took, before) = (Vec::new(), process.cpu_seconds()?);
-        let delivered = upwire.metric("upwire_pushes_delivered_total").await;
-        for _ in 0..pushes.div_ceil(self.pushes) {
+        let delivered = async || upwire.metric("upwire_pushes_delivered_total").await;
+        let (mut took, begun, before) = (Vec::new(), delivered().await, process.cpu_seconds()?);
+        for number in 1..=pushes / self.pushes {
+            let body = self.body.replace(EVENT, &number.to_string());
             let asked = Instant::now();
-            let answer = http::try_send(&client, "POST", &self.url, &headers, self.body.clone()).await?;
+            let answer = http::try_send(&client, "POST", &self.url, &headers, body).await?;
             took.push(asked.elapsed());
             ensure!(answer.status == self.status, "{}: {}", answer.status, answer.text());
+            let posted = number * self.pushes;
+            if posted % UNDER_WAY_MAX == 0 {
+                let all = begun + posted as f64;
+                eventually(SOON, "everything is delivered", async || delivered().await >= all).await;
+            }
         }
-        let all = delivered + (took.len() * self.pushes) as f64;
-        eventually(SOON, "everything is delivered", async || {
-            upwire.metric("upwire_pushes_delivered_total").await >= all
-        })
-        .await;
         took.sort_unstable();
         Ok(Run { p50: took[took.len() / 2], cpu: process.cpu_seconds()? - before })
     }

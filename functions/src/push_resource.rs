@@ -67,8 +67,11 @@ impl Endpoint {
 
     /// Whether pushes to it are accepted, by the row of its registration.
     pub(crate) fn lives(&self, row: &Registration, now: DateTime<Utc>) -> bool {
-        let (_, epoch) = self.key();
-        epoch.is_none_or(|epoch| epoch == row.epoch) && row.lives(now)
+        let of_this_life = match self {
+            Self::Ours(_, epoch) => *epoch == row.epoch,
+            Self::Legacy(_) => true,
+        };
+        of_this_life && row.lives(now)
     }
 }
 

@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos bench bench-mailbox bench-cloud bench-build lint fmt-check clippy doc deny arrows \
+.PHONY: help demo demo-stop local local-stop test e2e chaos bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny arrows \
 	scripts template binary test-needs sam-build deploy
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -42,8 +42,9 @@ help:
 	@echo 'make chaos       everything fails for a minute, and nothing is lost; SEED=, BACKEND=embedded|cloud, SERVER=, SECONDS='
 	@echo 'make lint        formatting, clippy, documentation, dependencies and licences, scripts, template'
 	@echo 'make deploy      builds the cloud side and shows what would change on AWS before it does; PARAMETERS="Front=HttpApi"'
-	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox; ARGS=--quick is shorter'
+	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; ARGS=--quick is shorter'
 	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
+	@echo 'make bench-senders   what signed pushes and those of Matrix homeservers cost, beside plain ones'
 	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay'
 
 demo:
@@ -117,9 +118,13 @@ chaos: test-needs binary
 bench: bench-build
 	cargo bench --locked --package cli --package e2e --bench bench -- $(ARGS)
 	cargo bench --locked --package cli --package e2e --bench bench-mailbox -- $(ARGS)
+	cargo bench --locked --package cli --package e2e --bench bench-senders -- $(ARGS)
 
 bench-mailbox: bench-build
 	cargo bench --locked --package cli --package e2e --bench bench-mailbox -- $(ARGS)
+
+bench-senders: bench-build
+	cargo bench --locked --package cli --package e2e --bench bench-senders -- $(ARGS)
 
 bench-build: test-needs
 	cargo build --locked --release --package cli --package e2e --bins --benches

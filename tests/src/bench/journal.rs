@@ -34,6 +34,7 @@ pub struct Journal {
     entries: RefCell<Vec<Entry>>,
     errors: Cell<u64>,
     duplicates: Cell<u64>,
+    arrivals: Cell<usize>,
     /// The first refusal, in words.
     complaint: RefCell<Option<String>>,
 }
@@ -65,6 +66,7 @@ impl Journal {
         self.entries.borrow_mut().clear();
         self.errors.set(0);
         self.duplicates.set(0);
+        self.arrivals.set(0);
         self.complaint.take();
     }
 
@@ -94,6 +96,7 @@ impl Journal {
 
     /// Notes that a phone got the body that begins with this base64.
     pub fn arrived(&self, base64: &[u8], now: Instant) {
+        self.arrivals.set(self.arrivals.get() + 1);
         let mut tag = [0; TAG_BYTES];
         let tag_base64 = base64.get(..TAG_BASE64_BYTES).unwrap_or_default();
         let decoded = STANDARD.decode_slice(tag_base64, &mut tag).is_ok();
@@ -111,6 +114,11 @@ impl Journal {
             // Come twice, or in a later run.
             _ => self.duplicates.set(self.duplicates.get() + 1),
         }
+    }
+
+    /// How often a phone got anything.
+    pub fn arrivals(&self) -> usize {
+        self.arrivals.get()
     }
 
     /// Accepted and not yet arrived.

@@ -56,11 +56,28 @@ impl LightPhone {
     /// # Errors
     /// It is refused, or the stream has ended.
     pub async fn register(&mut self, push_server: &BareJid) -> anyhow::Result<String> {
-        let (application, instance) = (hashed("bench"), hashed("instance"));
         self.greet(push_server).await?;
+        self.registered(push_server, "bench", "").await
+    }
+
+    /// Registers one more application, for pushes of the one application server that has this key.
+    ///
+    /// # Errors
+    /// It is refused, or the stream has ended.
+    pub async fn register_bound(&mut self, push_server: &BareJid, key: &str) -> anyhow::Result<String> {
+        self.registered(push_server, "bound", &format!(" vapid='{key}'")).await
+    }
+
+    async fn registered(
+        &mut self,
+        push_server: &BareJid,
+        application: &str,
+        more: &str,
+    ) -> anyhow::Result<String> {
+        let (application, instance) = (hashed(application), hashed("instance"));
         let register = format!(
-            "<iq type='set' id='r' to='{push_server}'>\
-             <register xmlns='{UNIFIED_PUSH}' application='{application}' instance='{instance}'/></iq>"
+            "<iq type='set' id='r' to='{push_server}'><register xmlns='{UNIFIED_PUSH}' \
+             application='{application}' instance='{instance}'{more}/></iq>"
         );
         self.0.send(register).await?;
         let answer = self.0.read_until("</iq>", ANSWER_DEADLINE).await?;

@@ -20,6 +20,8 @@ pub(crate) const SINGLES: usize = 20;
 pub(crate) const DRAINED: usize = 100;
 /// For so long after the last push, tries are counted: whoever has failed is tried again after 2, 4 and 8 s.
 pub(crate) const TRIES_SECONDS: u64 = 15;
+/// As template.yaml has it.
+const VISIBILITY: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What was counted.
@@ -39,8 +41,14 @@ pub(crate) struct Stored {
 
 /// Keeps pushes for a phone that has left, then has it come back.
 pub(crate) async fn stored(server: &XmppServer, cloud: &Cloud) -> anyhow::Result<Stored> {
-    let relay =
-        Upwire::relay_on(server).set_all(cloud.variables()).set("UPWIRE_LOG", "warn").start_ready().await;
+    // Of its own: where the last relay still asked when it ended, the emulator hands out a push to nobody.
+    let queue = cloud.sqs.queue(VISIBILITY, 1000).await.url;
+    let relay = Upwire::relay_on(server)
+        .set_all(cloud.variables())
+        .set("UPWIRE_QUEUE_URL", &queue)
+        .set("UPWIRE_LOG", "warn")
+        .start_ready()
+        .await;
     let component = &relay.component.jid;
     let user = server.user().await;
     let phone = Phone::connect(server, &user, "phone").await;
@@ -50,14 +58,14 @@ pub(crate) async fn stored(server: &XmppServer, cloud: &Cloud) -> anyhow::Result
     phone.disconnect().await;
 
     let before = cloud.ways.calls();
-    send(cloud, &row, 0..SINGLES, Some(&relay)).await?;
+    send(cloud, &queue, &row, 0..SINGLES, Some(&relay)).await?;
     sleep(Duration::from_secs(TRIES_SECONDS)).await;
     let (kept, tried) = parted(&cloud.calls_to_table_since(&before))?;
     let tries = tried.get("GetItem").copied().unwrap_or_default();
     ensure!(tries > 0, "the phone is never tried");
     let item = item(cloud).await?;
 
-    send(cloud, &row, SINGLES..DRAINED, None).await?;
+    send(cloud, &queue, &row, SINGLES..DRAINED, None).await?;
     relay.metric_reaches("upwire_mailbox_kept_total", DRAINED as f64).await;
     let phone = Phone::connect(server, &user, "phone").await;
     let before = cloud.ways.calls();
@@ -94,11 +102,12 @@ fn parted(calls: &Calls) -> anyhow::Result<(Calls, Calls)> {
 /// Sends pushes to the queue, each only when the one before is kept if there is a relay to ask.
 async fn send(
     cloud: &Cloud,
+    queue: &str,
     row: &Registration,
     numbers: std::ops::Range<usize>,
     relay: Option<&Upwire>,
 ) -> anyhow::Result<()> {
-    let queue = QueueSender::new(&cloud.sqs.config(), &cloud.queue_url);
+    let queue = QueueSender::new(&cloud.sqs.config(), queue);
     for number in numbers {
         queue.send(message(number, row)).await?;
         if let Some(relay) = relay {

@@ -169,7 +169,7 @@ impl Stage {
             took.push(asked.elapsed());
             ensure!(answer.status == case.status, "{}: {}", answer.status, answer.text());
             let posted = number * case.pushes;
-            if posted % DEVICES == 0 {
+            if posted.is_multiple_of(DEVICES) {
                 eventually(SOON, "phones get it", async || self.journal.arrivals() >= posted).await;
             }
         }

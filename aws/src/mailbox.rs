@@ -77,6 +77,8 @@ impl MailboxTable {
         let update =
             update.condition_expression("attribute_exists(id)").update_expression("REMOVE asked_at").send();
         MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))?;
+        let delete = self.client.delete_item().table_name(&*self.name).set_key(Some(key.clone())).send();
+        MEND.verdict("dynamodb:DeleteItem", delete.await.map(drop).map_err(Failure::from))?;
         let delete = self.delete_call(vec![delete_request(key)]).await;
         MEND.verdict("dynamodb:BatchWriteItem", delete.map(drop))?;
         let query = self.query_registration(&nobody, RegistrationId::from_bytes([0; RegistrationId::BYTES]));

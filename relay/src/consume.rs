@@ -27,6 +27,7 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 use crate::{
     clock,
     deliver::RETRY_DELAY_MIN,
+    lease::Fence,
     mailbox::{Postbox, count_over, waits_for},
     measures::{DELIVERED, DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
     pending::{Held, Origin},
@@ -139,6 +140,7 @@ pub(crate) struct Settler<R, Q, M> {
     pub(crate) stored: mpsc::Sender<Stored>,
     /// Counts the registrations that were stored.
     pub(crate) registered: Arc<AtomicU64>,
+    pub(crate) fence: Fence,
 }
 
 /// What is left to do for a push when its fate is decided.
@@ -181,13 +183,22 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
         }
     }
 
-    /// Retried likewise: what stays in a mailbox is delivered again.
+    /// What stays in a mailbox is delivered again.
     async fn remove(&self, removals: Vec<(BareJid, MessageId)>) {
         if !removals.is_empty() {
-            let remove = || self.postbox.mailbox.remove(removals.clone());
-            let removed = remove.retry(backoff()).notify(report).await;
-            debug_assert!(removed.is_ok(), "retried without end");
+            self.insist(|| self.postbox.mailbox.remove(removals.clone())).await;
         }
+    }
+
+    /// Retries a change of a mailbox until it succeeds; without the lease, another relay must not wait for what is
+    /// behind it. `None`: it has failed.
+    async fn insist<T, F: Future<Output = Result<T, Unavailable>>>(
+        &self,
+        change: impl FnMut() -> F,
+    ) -> Option<T> {
+        let changed = change.retry(backoff()).when(|_| !self.fence.is_lost()).notify(report).await;
+        debug_assert!(changed.is_ok() || self.fence.is_lost(), "retried without end");
+        changed.ok()
     }
 
     /// Keeps pushes of one registration. Each replaces those of its topic before it, and the last counts all: a store
@@ -217,9 +228,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
             }
             Fate::Asked { message, asked_at } => {
                 let account = message.recipient.to_bare();
-                let note = || self.postbox.mailbox.note_asked(&account, message.id, asked_at);
-                let noted = note.retry(backoff()).notify(report).await;
-                debug_assert!(noted.is_ok(), "retried without end");
+                self.insist(|| self.postbox.mailbox.note_asked(&account, message.id, asked_at)).await;
                 Step::Nothing
             }
             Fate::Revoke { push, asked_at, undecided } => {
@@ -235,7 +244,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
             }
             Fate::Late(account, message) => {
                 let withdraw = || self.postbox.mailbox.withdraw(&account, message, clock::now());
-                let waited = withdraw.retry(backoff()).notify(report).await.unwrap_or_default();
+                let waited = self.insist(withdraw).await.unwrap_or_default();
                 counter!(DELIVERED).increment(waited.into());
                 Step::Nothing
             }
@@ -255,7 +264,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
             }
             Fate::Throttle(registration, epoch, until) => {
                 let throttled = self.postbox.registrations.throttle(registration, epoch, until).await;
-                // Should it fail, the next push over the rate says so again.
+                // Should it fail, senders go on as before until the moment that it names.
                 let _ = throttled.inspect_err(|error| report(error, Duration::ZERO));
                 Step::Nothing
             }

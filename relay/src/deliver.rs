@@ -1,7 +1,7 @@
 //! Delivery: takes pushes from the queue and the mailboxes to the stream, and decides by their answers.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -68,7 +68,8 @@ const REVOKING_MAX: usize = 1024;
 const BATCH_MAX: usize = 128;
 /// Pushes that were answered lately: what is read of them meanwhile is not sent again.
 const SETTLED_MAX: usize = 16_384;
-/// Places that are left for the fates of pushes that the relay holds.
+/// Most fates that are not durable yet while more is read from mailboxes; the other places are for the fates of
+/// pushes that the relay holds.
 pub(crate) const LATE_MAX: usize = 1024;
 
 /// Ends of the channels that delivery works between.
@@ -109,6 +110,8 @@ pub(crate) struct Dispatcher<Receipt> {
     leaving: Lately<(BareJid, MessageId)>,
     /// Counted for the rate of their registration, whose queue entries may come again.
     metered: Lately<MessageId>,
+    /// Whose next page is read when settling keeps up again.
+    held_up: HashSet<FullJid>,
     /// The stream that pushes can go out on now.
     session: Option<Session>,
     /// The registrations that are being revoked: each fate holds its end until it is decided.
@@ -132,6 +135,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             settled: Lately::new(SETTLED_MAX),
             leaving: Lately::new(SETTLED_MAX),
             metered: Lately::new(SETTLED_MAX),
+            held_up: HashSet::new(),
             session: None,
             revoking: HashMap::new(),
             late_revocations: Arc::new(()),
@@ -337,7 +341,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
     }
 
     fn settle(&self, fate: Fate<Receipt>) {
-        // There is room for all that the relay holds.
+        // There is room for all that the relay holds: mailboxes are read only while settling keeps up.
         if self.channels.fates.try_send(fate).is_err() {
             tracing::error!("a push could not be settled: its settling has ended");
         }
@@ -345,9 +349,14 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     /// For what no push that the relay holds depends on: its answer or its occasion comes again.
     fn settle_if_room(&self, fate: Fate<Receipt>) {
-        if self.channels.fates.capacity() > self.channels.fates.max_capacity() - LATE_MAX {
+        if self.settling_keeps_up() {
             self.settle(fate);
         }
+    }
+
+    /// Whether, beside the fates that are not durable yet, there is room for those of all that the relay may hold.
+    fn settling_keeps_up(&self) -> bool {
+        self.channels.fates.capacity() > self.channels.fates.max_capacity() - LATE_MAX
     }
 
     /// Takes answers until nothing is in flight or the time is up, and gives the rest back.

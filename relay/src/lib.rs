@@ -156,6 +156,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Relay<R, Q, M> {
             room: Arc::clone(&room),
             stored,
             registered: count,
+            fence: fence.clone(),
         };
         let stream = Component {
             account: self.account,

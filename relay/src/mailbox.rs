@@ -176,9 +176,11 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
         let mut after: Option<Recipient> = None;
         let mut told: (Option<BareJid>, Vec<FullJid>) = (None, Vec::new());
         loop {
-            let (found, next) = self.mailbox.recipients(after.take(), SWEEP_PAGE_MAX).await?;
+            let page = || self.mailbox.recipients(after.clone(), SWEEP_PAGE_MAX);
+            let (found, next) = page.retry(backoff()).notify(report).await?;
             for (account, registration) in found {
-                let Some(row) = self.living(&account, registration).await? else { continue };
+                let living = || self.living(&account, registration);
+                let Some(row) = living.retry(backoff()).notify(report).await? else { continue };
                 // Those of one account come together; each of its full JIDs is tried once.
                 if told.0.as_ref() != Some(&account) {
                     told = (Some(account), Vec::new());

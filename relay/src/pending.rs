@@ -96,9 +96,9 @@ impl<Receipt> Pending<Receipt> {
         self.recipients.get(jid).map_or(0, |recipient| recipient.count_passing(max))
     }
 
-    /// Whether this push was sent and is unanswered.
-    pub(crate) fn is_in_flight(&self, id: MessageId) -> bool {
-        self.in_flight.contains_key(&id)
+    /// To whom this push was sent, if it is unanswered.
+    pub(crate) fn in_flight_towards(&self, id: MessageId) -> Option<&FullJid> {
+        self.in_flight.get(&id).map(|sent| &sent.push.message.recipient)
     }
 
     /// Notes that a push in flight waits in the mailbox, too. If it came from the queue, its copy there is returned,

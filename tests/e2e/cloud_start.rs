@@ -1,5 +1,6 @@
 //! How `upwire relay` starts where something of AWS is missing: not at all, in one line that names the mend.
 
+use std::future::ready;
 use std::time::Duration;
 
 use axum::Router;
@@ -64,10 +65,18 @@ async fn a_queue_without_a_dead_letter_queue_is_refused() {
 async fn without_permission(endpoint: String, denied: &'static str) -> (String, JoinHandle<()>) {
     const DENIED: &str = r#"{"__type":"com.amazon.coral.service#AccessDeniedException",
         "Message":"User: arn:aws:iam::123456789012:user/relay is not authorized to perform this"}"#;
+    in_between(endpoint, move |target| ready(target.ends_with(denied).then(|| DENIED.to_owned()))).await
+}
+
+/// Refuses calls with what `refuse` says to their target, and passes all others on when it has returned.
+pub(crate) async fn in_between<F: Future<Output = Option<String>> + Send>(
+    endpoint: String,
+    refuse: impl Fn(String) -> F + Clone + Send + Sync + 'static,
+) -> (String, JoinHandle<()>) {
     let answer = async move |headers: HeaderMap, body: String| {
         let target = headers["x-amz-target"].to_str().unwrap().to_owned();
-        if target.ends_with(denied) {
-            return (StatusCode::BAD_REQUEST, DENIED.to_owned());
+        if let Some(refusal) = refuse(target.clone()).await {
+            return (StatusCode::BAD_REQUEST, refusal);
         }
         let authorization = headers["authorization"].to_str().unwrap();
         let passed_on = [
@@ -95,6 +104,7 @@ async fn each_permission_that_is_missing_is_named_with_the_mend() {
         ".PutItem",
         ".UpdateItem",
         ".BatchWriteItem",
+        ".DeleteItem",
         ".Query",
         ".Scan",
         ".GetQueueAttributes",

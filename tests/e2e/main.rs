@@ -59,6 +59,7 @@ mod queue_on_sqs;
 mod queue_on_sqs_together;
 mod recorded;
 mod registration;
+mod registrations_on_dynamodb;
 mod relay_start;
 mod stop;
 mod stream;

@@ -1,10 +1,10 @@
 //! What waits: pushes given to the mailbox, and mailboxes read when their recipients may be there.
 
-use std::sync::Arc;
+use std::{mem::take, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use metrics::counter;
-use push::MessageId;
+use push::{MessageId, PushMessage};
 use tokio::time::Instant;
 use tokio_xmpp::jid::FullJid;
 
@@ -78,11 +78,15 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
         cued
     }
 
-    /// Begins to read as many mailboxes as may be read at a time.
+    /// Begins to read as many mailboxes as may be read at a time, while settling keeps up.
     pub(super) fn begin_reading(&mut self) {
-        while self.session.is_some()
-            && let Some(request) = self.reach.begin()
-        {
+        if self.session.is_none() || !self.settling_keeps_up() {
+            return;
+        }
+        for jid in take(&mut self.held_up) {
+            self.read_on(&jid);
+        }
+        while let Some(request) = self.reach.begin() {
             // There is a place for each mailbox that is being read.
             let _ = self.channels.reads.try_send(request);
         }
@@ -94,7 +98,11 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
         let upto = progress.upto;
         let (revoked, pushes): (Vec<_>, Vec<_>) =
             pushes.into_iter().partition(|message| self.is_being_revoked(message.registration));
-        if !revoked.is_empty() {
+        // Should it fail where its registration was before, it waits.
+        let is_elsewhere = |message: &PushMessage| {
+            self.pending.in_flight_towards(message.id).is_some_and(|jid| *jid != recipient)
+        };
+        if !revoked.is_empty() || pushes.iter().any(is_elsewhere) {
             progress.left_out = progress.left_out.max(Knowledge::Something);
         }
         if !self.reach.page_read(&recipient, reading, progress) {
@@ -117,7 +125,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
                 // An earlier process put it into the mailbox, and did not come to delete it from the queue.
                 self.settle(Fate::Done(copy));
             }
-            if !self.pending.is_in_flight(id) && !self.reach.is_refused(&recipient, id) {
+            if self.pending.in_flight_towards(id).is_none() && !self.reach.is_refused(&recipient, id) {
                 self.line_up(push);
             }
         }
@@ -157,9 +165,12 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     /// Reads the next page of a mailbox when most of the last one has gone out.
     pub(super) fn read_on(&mut self, jid: &FullJid) {
-        if self.pending.in_line_that_pass(jid, PAGE_LOW + 1) <= PAGE_LOW
-            && let Some(request) = self.reach.read_on(jid)
-        {
+        if self.pending.in_line_that_pass(jid, PAGE_LOW + 1) > PAGE_LOW || !self.reach.is_reading(jid) {
+            return;
+        }
+        if !self.settling_keeps_up() {
+            self.held_up.insert(jid.clone());
+        } else if let Some(request) = self.reach.read_on(jid) {
             let _ = self.channels.reads.try_send(request);
         }
     }

@@ -132,9 +132,12 @@ impl RelayOptions {
         if let Some(Err(error)) = secret.as_ref().map(|list| Secrets::parse(reveal(list))) {
             return Err(ConfigurationError::new(SECRET, error.to_string(), "make one with `upwire keygen`"));
         }
+        let problem = match self.acl {
+            None => format!("is missing, and {component} has no parent domain"),
+            Some(_) => "names nobody".to_owned(),
+        };
         let access = self.acl.unwrap_or_else(|| AccessList::parent_domain(&component));
         if access == AccessList::Only(Vec::new()) {
-            let problem = format!("is missing, and {component} has no parent domain");
             return Err(ConfigurationError::new(
                 ACL,
                 problem,

@@ -68,6 +68,6 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
 }
 
 fn unavailable(error: &Unavailable) -> Rejection {
-    tracing::error!(%error, "a push was not withdrawn: the store does not answer");
+    tracing::error!(%error, "a push was not withdrawn: the store does not do it now");
     Rejection::Unavailable
 }

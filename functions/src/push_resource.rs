@@ -195,7 +195,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
 }
 
 pub(crate) fn unavailable(error: &Unavailable) -> Rejection {
-    tracing::error!(%error, "a push was not accepted: the store does not answer");
+    tracing::error!(%error, "a push was not accepted: the store does not take it now");
     Rejection::Unavailable
 }
 

@@ -210,7 +210,7 @@ impl Rejection {
                 format!("Encryption and Crypto-Key have at most {KEY_HEADERS_BYTES_MAX} bytes together.")
             }
             Self::Unavailable => "The push was not accepted, or not withdrawn, because the server's store \
-                                  does not answer. Nothing is wrong with this URL."
+                                  does not do it now. Nothing is wrong with this URL."
                 .into(),
             Self::MethodNotAllowed(methods) => format!("This URL answers {methods}."),
             Self::Panicked => "The push was perhaps not accepted, or not withdrawn. Nothing is wrong with \

@@ -187,6 +187,7 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
             Event::Offline => {
                 self.session = None;
                 self.pending.stream_ended();
+                self.read_again();
             }
             Event::Stanza(frame) => match Incoming::read(frame) {
                 Some(Incoming::Answer(answer)) => self.take_answer(&answer),

@@ -318,6 +318,16 @@ impl<Receipt> Pending<Receipt> {
         }
     }
 
+    /// Takes what came from mailboxes out of the lines; whose lines those are.
+    pub(crate) fn forget_what_waits(&mut self) -> Vec<FullJid> {
+        let of_mailboxes = self.recipients.iter_mut().filter_map(|(jid, recipient)| {
+            let all = recipient.line_len();
+            recipient.leave_what_waits();
+            (recipient.line_len() < all).then(|| jid.clone())
+        });
+        of_mailboxes.collect()
+    }
+
     /// Takes whatever is in line.
     pub(crate) fn lines(&mut self) -> Vec<Held<Receipt>> {
         self.ready.clear();

@@ -145,6 +145,11 @@ impl Reach {
         self.readings.contains_key(jid) || self.cues.contains_key(jid)
     }
 
+    /// Whose mailboxes are being read.
+    pub(crate) fn being_read(&self) -> HashSet<FullJid> {
+        self.readings.keys().cloned().collect()
+    }
+
     /// Asks for a mailbox to be read. Whether it will be: not if too many are asked for already.
     pub(crate) fn cue(&mut self, jid: &FullJid, cue: Cue) -> bool {
         match self.readings.get_mut(jid) {

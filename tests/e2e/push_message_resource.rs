@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use e2e::{Answer, Kind, Phone, Upwire, XmppServer, eventually, http};
+use e2e::{Answer, FaultProxy, Kind, Phone, Upwire, XmppServer, eventually, http};
 
 const SOON: Duration = Duration::from_secs(30);
 
+/// What is in flight at once to a phone that has not answered anything yet.
+const SENT_AT_ONCE: usize = 4;
 const METHODS: Option<&str> = Some("DELETE, OPTIONS");
 
 /// A phone that is online, and its endpoint.
@@ -18,8 +20,8 @@ async fn registered() -> (Upwire, Phone, String) {
 }
 
 /// Posts a push, and returns its `Location`.
-async fn accepted(endpoint: &str, body: &'static str) -> String {
-    let accepted = http::post(endpoint, body).await;
+async fn accepted(endpoint: &str, body: &str) -> String {
+    let accepted = http::post(endpoint, body.to_owned()).await;
     assert_eq!(accepted.status, 201);
     accepted.header("location").unwrap().to_owned()
 }
@@ -59,6 +61,36 @@ async fn a_push_that_waits_is_withdrawn_and_another_is_delivered(server: &XmppSe
     assert_eq!(phone.next_push(SOON).await.body, b"later");
     upwire.queue_empties().await;
     assert_eq!(phone.pushes().len(), 2);
+}
+
+/// It was in line already when the stream broke.
+async fn a_push_that_is_withdrawn_while_the_xmpp_server_is_away_is_not_delivered(server: &XmppServer) {
+    let way = FaultProxy::to(server.component_port).await;
+    let upwire = Upwire::on(server).set("UPWIRE_XMPP_SERVER", way.address()).start_ready().await;
+    let user = server.user().await;
+    let phone = Phone::connect(server, &user, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    phone.disconnect().await;
+    let mut locations = Vec::new();
+    for number in 0..=SENT_AT_ONCE {
+        locations.push(accepted(&endpoint, &format!("push {number}")).await);
+    }
+    upwire.mailbox_holds(locations.len()).await;
+    let phone = Phone::connect_to_answer(server, &user, "phone", Answer::Silent).await;
+    phone.greet(&upwire.component.jid).await;
+    phone.wait_for_pushes(SENT_AT_ONCE, SOON).await;
+
+    way.cut();
+    upwire.unready().await;
+    assert_eq!(delete(locations.last().unwrap()).await.status, 204);
+    phone.set_answer(Answer::Result);
+    way.mend();
+    upwire.mailbox_holds(0).await;
+    accepted(&endpoint, "later").await;
+    let arrived = async || phone.pushes().iter().any(|push| push.body == b"later");
+    eventually(SOON, "a later push arrives", arrived).await;
+    let withdrawn = format!("push {SENT_AT_ONCE}").into_bytes();
+    assert!(phone.pushes().iter().all(|push| push.body != withdrawn));
 }
 
 async fn a_push_that_was_delivered_cannot_be_withdrawn(server: &XmppServer) {
@@ -102,6 +134,7 @@ async fn a_withdrawn_push_that_was_in_flight_does_not_come_back(server: &XmppSer
 on_each_server!(
     a_withdrawn_push_that_was_in_flight_does_not_come_back,
     a_push_that_waits_is_withdrawn_and_another_is_delivered,
+    a_push_that_is_withdrawn_while_the_xmpp_server_is_away_is_not_delivered,
     a_push_that_was_delivered_cannot_be_withdrawn,
 );
 

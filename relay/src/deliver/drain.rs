@@ -92,6 +92,19 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
         }
     }
 
+    /// What was read and not answered when the stream ended is read once more on the next: while it waits, its
+    /// senders may withdraw or replace it.
+    pub(super) fn read_again(&mut self) {
+        let mut read = self.reach.being_read();
+        read.extend(self.pending.forget_what_waits());
+        for jid in read {
+            self.reach.stop_reading(&jid);
+            if !self.cue(&jid, Cue::Guess) {
+                self.give_up_line(&jid);
+            }
+        }
+    }
+
     /// Lines up what was read.
     pub(super) fn take_page(&mut self, page: Page) {
         let Page { recipient, reading, pushes, mut progress, end } = page;

@@ -8,7 +8,7 @@ use std::{
 use push::{MessageId, PushMessage};
 use tokio::time::Instant;
 
-use super::Held;
+use super::{Held, Origin};
 
 /// What a JID starts with; each answer doubles it up to the maximum, a push without one halves it.
 const IN_FLIGHT_PER_JID_INITIAL: usize = 4;
@@ -100,6 +100,11 @@ impl<Receipt> Recipient<Receipt> {
 
     pub(super) fn take_line(&mut self) -> Vec<Held<Receipt>> {
         std::mem::take(&mut self.line).into_values().collect()
+    }
+
+    /// Keeps in line what came from the queue alone.
+    pub(super) fn leave_what_waits(&mut self) {
+        self.line.retain(|_, push| !matches!(push.origin, Origin::Mailbox));
     }
 
     pub(super) fn take_from_line(&mut self, id: MessageId) -> Option<Held<Receipt>> {

@@ -14,11 +14,11 @@ import argparse
 import base64
 import ctypes
 import http.client
+import itertools
 import json
 import os
 import platform
 import queue
-import random
 import signal
 import socket
 import subprocess
@@ -181,15 +181,21 @@ def end_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+# Below the range from which Linux takes the ports of outgoing connections, and that of the tests. Processes that start at
+# the same time begin apart: until it is used, nobody holds a port.
+PORTS = itertools.cycle(range(10000, 20000))
+for _ in range(os.getpid() * 16 % 10000):
+    next(PORTS)
+
+
 def free_port():
-    """Below the range from which Linux takes the ports of outgoing connections."""
-    while True:
+    for port in PORTS:
         with socket.socket() as listener:
             try:
-                listener.bind(("127.0.0.1", random.randrange(20000, 32000)))
+                listener.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return listener.getsockname()[1]
+            return port
 
 
 def main():

@@ -18,7 +18,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Listens on an address that `variable` names.
 pub(crate) async fn listen(address: SocketAddr, variable: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: stop what does, or set {variable} to a free port of this machine")
+        format!(
+            "cannot listen on {address}: stop what does, or set {variable} to a free port of this machine"
+        )
     })
 }
 

@@ -92,9 +92,11 @@ impl Refusal {
             Self::Throttled(seconds) => {
                 format!("Pushes come faster than one of the devices takes them. Try again in {seconds} s.")
             }
-            Self::Unavailable => "The server's store or queue does not take it now. Nothing is wrong with the \
+            Self::Unavailable => {
+                "The server's store or queue does not take it now. Nothing is wrong with the \
                                   pushkeys."
-                .into(),
+                    .into()
+            }
             Self::OtherMethod => format!("This URL answers {METHODS}."),
         }
     }

@@ -171,7 +171,7 @@ impl Registrations for RegistrationsTable {
         let id = target.registration_id();
         for attempt in 0..ATTEMPTS_MAX {
             let current = self.read(id, Consistency::Strong).await?;
-            // A call that took long comes after the next one.
+            // Another renewal came in between: the later of the two holds.
             if let Some(row) = &current
                 && attempt > 0
                 && row.lives(now)

@@ -56,7 +56,7 @@ const REQUESTS_WAITING_MAX: usize = 1024;
 const REPLIES_WAITING_MAX: usize = 256;
 /// Notes to delivery: of what was stored, of who has registered, of whom a sweep has found.
 const NOTES_WAITING_MAX: usize = 256;
-/// Most pushes from mailboxes that the relay holds, with those of streams that ended.
+/// Most pushes from mailboxes that the relay holds.
 const DRAINING_MAX: usize = reach::READING_MAX * 2 * mailbox::PAGE_MAX + pending::IN_FLIGHT_MAX;
 
 /// What the relay works with.

@@ -39,6 +39,8 @@ const RESUMPTION_MAX: TimeDelta = TimeDelta::minutes(15);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 /// Recipients tried by a sweep: one each 10 ms.
 const SWEEP_PACE: Duration = Duration::from_millis(10);
+/// How often a sweep tries once more to read a row.
+const ROW_RETRIES_MAX: usize = 3;
 /// Recipients that a sweep looks up at once.
 const SWEEP_PAGE_MAX: usize = 256;
 
@@ -153,13 +155,10 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
             loop {
                 let stream = *online.borrow_and_update();
                 if stream > 0 {
-                    let swept = tokio::select! {
-                        swept = self.sweep(&guesses) => swept,
+                    tokio::select! {
+                        () = self.sweep(&guesses) => {}
                         // The next stream begins anew.
                         _ = online.changed() => continue,
-                    };
-                    if let Err(error) = swept {
-                        report(&error, Duration::ZERO);
                     }
                 }
                 if let Ok(Err(_)) = timeout(SWEEP_INTERVAL, online.changed()).await {
@@ -170,17 +169,19 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
         stop.run_until_cancelled(sweeping).await;
     }
 
-    async fn sweep(&self, guesses: &mpsc::Sender<FullJid>) -> Result<(), Unavailable> {
+    async fn sweep(&self, guesses: &mpsc::Sender<FullJid>) {
         let mut pace = interval(SWEEP_PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut after: Option<Recipient> = None;
         let mut told: (Option<BareJid>, Vec<FullJid>) = (None, Vec::new());
         loop {
             let page = || self.mailbox.recipients(after.clone(), SWEEP_PAGE_MAX);
-            let (found, next) = page.retry(backoff()).notify(report).await?;
+            let Ok((found, next)) = page.retry(backoff()).notify(report).await else { return };
             for (account, registration) in found {
                 let living = || self.living(&account, registration);
-                let Some(row) = living.retry(backoff()).notify(report).await? else { continue };
+                let living = living.retry(backoff().with_max_times(ROW_RETRIES_MAX)).notify(report).await;
+                // A row that cannot be read holds up no other.
+                let Ok(Some(row)) = living else { continue };
                 // Those of one account come together; each of its full JIDs is tried once.
                 if told.0.as_ref() != Some(&account) {
                     told = (Some(account), Vec::new());
@@ -190,11 +191,11 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
                     told.1.push(recipient.clone());
                     pace.tick().await;
                     if guesses.send(recipient).await.is_err() {
-                        return Ok(());
+                        return;
                     }
                 }
             }
-            let Some(next) = next else { return Ok(()) };
+            let Some(next) = next else { return };
             after = Some(next);
         }
     }

@@ -93,9 +93,7 @@ impl Refusal {
                 format!("Pushes come faster than one of the devices takes them. Try again in {seconds} s.")
             }
             Self::Unavailable => {
-                "The server's store or queue does not take it now. Nothing is wrong with the \
-                                  pushkeys."
-                    .into()
+                "The server's store or queue does not take it now. Nothing is wrong with the pushkeys.".into()
             }
             Self::OtherMethod => format!("This URL answers {METHODS}."),
         }

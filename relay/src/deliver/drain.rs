@@ -178,13 +178,15 @@ impl<Receipt: Clone> Dispatcher<Receipt> {
 
     /// Reads the next page of a mailbox when most of the last one has gone out.
     pub(super) fn read_on(&mut self, jid: &FullJid) {
-        if self.pending.in_line_that_pass(jid, PAGE_LOW + 1) > PAGE_LOW || !self.reach.is_reading(jid) {
+        if self.pending.in_line_that_pass(jid, PAGE_LOW + 1) > PAGE_LOW {
             return;
         }
-        if !self.settling_keeps_up() {
+        if self.settling_keeps_up() {
+            if let Some(request) = self.reach.read_on(jid) {
+                let _ = self.channels.reads.try_send(request);
+            }
+        } else if self.reach.is_reading(jid) {
             self.held_up.insert(jid.clone());
-        } else if let Some(request) = self.reach.read_on(jid) {
-            let _ = self.channels.reads.try_send(request);
         }
     }
 

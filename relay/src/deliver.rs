@@ -21,7 +21,6 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::{
     clock,
-    component::{Event, Outgoing, Session},
     consume::{Fate, Stored},
     lease::Fence,
     mailbox::Page,
@@ -30,7 +29,10 @@ use crate::{
     rate::Meter,
     reach::{Lately, Reach, ReadRequest},
     register::AccessList,
-    stanza::{self, Answer, Condition, Incoming, Query, Request},
+    stream::{
+        component::{Event, Outgoing, Session},
+        stanza::{self, Answer, Condition, Incoming, Query, Request},
+    },
 };
 
 mod drain;

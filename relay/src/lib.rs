@@ -1,11 +1,8 @@
 //! The relay: holds the XMPP component, drains the queue, and keeps the registrations.
 
 mod clock;
-mod component;
-mod connect;
 mod consume;
 mod deliver;
-mod framing;
 mod lease;
 mod mailbox;
 mod measures;
@@ -13,8 +10,7 @@ mod pending;
 mod rate;
 mod reach;
 mod register;
-mod scanner;
-mod stanza;
+mod stream;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -34,19 +30,21 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub use component::ComponentAccount;
-pub use connect::{BadServerAddress, Security, ServerAddress};
 pub use lease::{Candidate, Fence, Term};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 pub use rate::{BadRate, Rate};
 pub use register::{AccessList, BadAccessList};
+pub use stream::{
+    component::ComponentAccount,
+    connect::{BadServerAddress, Security, ServerAddress},
+};
 
-use component::Component;
 use consume::Settler;
 use deliver::{Channels, Dispatcher, Terms};
 use mailbox::Postbox;
 use rate::Meter;
 use register::Registrar;
+use stream::component::Component;
 
 /// Stanzas that were read and wait for the relay; the stream is not read further than that.
 const EVENTS_WAITING_MAX: usize = 1024;

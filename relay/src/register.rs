@@ -25,7 +25,7 @@ use url::Url;
 use crate::{
     clock,
     measures::REGISTERED,
-    stanza::{self, Query, Request},
+    stream::stanza::{self, Query, Request},
 };
 
 /// Most requests that are answered at once.

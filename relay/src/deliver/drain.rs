@@ -11,13 +11,15 @@ use tokio_xmpp::jid::FullJid;
 use super::{Dispatcher, Outcome, name};
 use crate::{
     clock,
-    component::Outgoing,
     consume::{Fate, Stored},
     mailbox::{PAGE_MAX, Page},
     measures::RETRIED,
     pending::{Gate, Held, InFlight, Origin},
     reach::{Cue, Knowledge},
-    stanza::{self, Answer, PROBE_ID},
+    stream::{
+        component::Outgoing,
+        stanza::{self, Answer, PROBE_ID},
+    },
 };
 
 /// With so few of a page left in line, the next one is read.

@@ -13,7 +13,7 @@ use tokio_xmpp::{
     },
 };
 
-use crate::framing::Frame;
+use super::framing::Frame;
 
 /// The namespace of registration and push.
 pub(crate) const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
@@ -254,7 +254,7 @@ mod tests {
     use push::{Application, Body, Instance, Registration, Ttl, Urgency, message::Wishes};
 
     use super::*;
-    use crate::framing::{FrameReader, serialize};
+    use crate::stream::framing::{FrameReader, serialize};
 
     /// Most often this value of an attribute, at times any other.
     fn mostly(usual: &'static [&'static str]) -> impl Strategy<Value = String> {

@@ -14,7 +14,7 @@ use tokio_xmpp::{
     parsers::ns,
 };
 
-use crate::scanner::{Part, Scanner};
+use super::scanner::{Part, Scanner};
 
 /// The largest stanza that is looked at: twice what Prosody sends.
 const STANZA_BYTES_MAX: usize = 1 << 20;

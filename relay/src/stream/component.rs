@@ -16,12 +16,14 @@ use tokio_xmpp::{
     parsers::{component::Handshake, ns},
 };
 
-use crate::{
+use super::{
     connect::{self, ConnectError, ServerAddress},
     framing::{Frame, FrameReader, STREAM_FOOTER, serialize, stream_header},
+    stanza,
+};
+use crate::{
     lease::Fence,
     measures::{RECONNECTS, STREAM_UP},
-    stanza,
 };
 
 /// From the first packet to the end of the handshake.

@@ -1,0 +1,8 @@
+//! The stream to the XMPP server (XEP-0114): bytes to stanzas, and stanzas to bytes.
+
+pub(crate) mod component;
+pub(crate) mod connect;
+mod framing;
+mod scanner;
+pub(crate) mod stanza;
+

@@ -26,6 +26,7 @@ use crate::{
     item::{Item, binary, millis},
 };
 
+mod reading;
 mod waiting;
 
 /// The local secondary index: of each account, registration by registration, oldest first.
@@ -34,6 +35,8 @@ const BY_REGISTRATION: &str = "by_registration";
 const BATCH_MAX: usize = 25;
 /// Most calls at a time for one removal.
 const CALLS_MAX: usize = 8;
+/// Most registrations whose pushes are looked for one by one, rather than among all of the account.
+const APART_MAX: usize = 16;
 /// How often DynamoDB is asked again for what it left undone of a batch, and how soon.
 const BATCH_RETRIES_MAX: usize = 8;
 const BATCH_DELAY_MIN: Duration = Duration::from_millis(50);
@@ -79,8 +82,10 @@ impl MailboxTable {
         MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))?;
         let delete = self.client.delete_item().table_name(&*self.name).set_key(Some(key.clone())).send();
         MEND.verdict("dynamodb:DeleteItem", delete.await.map(drop).map_err(Failure::from))?;
-        let delete = self.delete_call(vec![delete_request(key)]).await;
+        let delete = self.delete_call(vec![delete_request(key.clone())]).await;
         MEND.verdict("dynamodb:BatchWriteItem", delete.map(drop))?;
+        let read = self.read_call(vec![key]).await;
+        MEND.verdict("dynamodb:BatchGetItem", read.map(drop))?;
         let query = self.query_registration(&nobody, RegistrationId::from_bytes([0; RegistrationId::BYTES]));
         MEND.verdict("dynamodb:Query", query.send().await.map(drop).map_err(Failure::from))?;
         let scan = self.client.scan().table_name(&*self.name).index_name(BY_REGISTRATION).limit(1).send();
@@ -183,24 +188,14 @@ impl Mailbox for MailboxTable {
     async fn waiting(
         &self,
         account: &BareJid,
+        of: Option<&BTreeSet<RegistrationId>>,
         after: Option<MessageId>,
         max: usize,
     ) -> Result<Vec<Waiting>, Unavailable> {
-        let query = self.query(account).limit(i32::try_from(max).unwrap_or(i32::MAX));
-        let query = match after {
-            None => query.key_condition_expression("account = :account"),
-            Some(after) => query
-                .key_condition_expression("account = :account AND id > :after")
-                .expression_attribute_values(":after", binary(*after.as_bytes())),
-        };
-        let mut items = query.into_paginator().items().send();
-        let mut found = Vec::new();
-        while found.len() < max
-            && let Some(item) = items.try_next().await.map_err(unavailable("dynamodb:Query"))?
-        {
-            found.extend(read_waiting(&item));
+        match of {
+            Some(of) if of.len() <= APART_MAX => self.waiting_of(account, of, after, max).await,
+            of => self.all_waiting(account, of, after, max).await,
         }
-        Ok(found)
     }
 
     async fn find(&self, account: &BareJid, message: MessageId) -> Result<Option<Waiting>, Unavailable> {

@@ -8,17 +8,25 @@ use aws_sdk_dynamodb::{
 };
 use aws_types::SdkConfig;
 use chrono::{DateTime, TimeDelta, Utc};
+use jid::{BareJid, FullJid};
 use push::{
-    Application, Epoch, Instance, Registration, RegistrationId, Target, VapidKey,
+    Epoch, Registration, RegistrationId, Target,
     ports::{Consistency, Registrations, Renewal, Revocation, Unavailable},
 };
 
+use self::row::{item, registration};
 use crate::{
     config,
     error::{CannotStart, Failure, TableMend, made, unavailable},
-    item::{Item, binary, epoch, millis, number, read_bytes, read_epoch, read_moment, read_text},
+    item::{epoch, millis},
     lease::RelayLease,
 };
+
+mod accounts;
+mod row;
+
+/// The global secondary index: the registrations of an account. It may be a second old.
+const BY_ACCOUNT: &str = "by_account";
 
 /// How often a registration is decided anew because another relay was faster. Only the first of a life
 /// can be overtaken; a renewal of a life that goes on never is.
@@ -32,7 +40,9 @@ const MEND: TableMend = TableMend {
     mend: "set UPWIRE_REGISTRATIONS_TABLE to the stack's output RegistrationsTable, and AWS_REGION to its region",
 };
 
-/// The table of registrations: partition key `id`, a text; `purge_at` is its TTL attribute.
+/// The table of registrations: partition key `id`, a text; the global secondary index `by_account` with partition key
+/// `account`, a text, that projects all. `purge_at` is its TTL attribute. An item beside them is the lease, and one for
+/// each account what belongs to that.
 #[derive(Debug, Clone)]
 pub struct RegistrationsTable {
     client: Client,
@@ -69,7 +79,10 @@ impl RegistrationsTable {
         let update = self.client.update_item().table_name(&*self.name).key("id", key);
         let update = update.update_expression("SET revoked = :t").condition_expression(EXISTS);
         let update = update.expression_attribute_values(":t", AttributeValue::Bool(true)).send();
-        MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))
+        MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))?;
+        let nobody = BareJid::new("nobody.invalid").expect("a domain is a JID");
+        let query = self.query_account(&nobody).limit(1).send();
+        MEND.verdict("dynamodb:Query", query.await.map(drop).map_err(Failure::from))
     }
 
     async fn read(
@@ -198,6 +211,7 @@ impl Registrations for RegistrationsTable {
         &self,
         id: RegistrationId,
         life: Epoch,
+        recipient: &FullJid,
         asked_at: DateTime<Utc>,
     ) -> Result<Revocation, Unavailable> {
         let update = self
@@ -206,8 +220,11 @@ impl Registrations for RegistrationsTable {
             .table_name(&*self.name)
             .key("id", AttributeValue::S(id.to_string()))
             .update_expression("SET revoked = :true")
-            .condition_expression("epoch = :epoch AND renewed_at <= :asked_at AND revoked = :false")
+            .condition_expression(
+                "epoch = :epoch AND renewed_at <= :asked_at AND recipient = :recipient AND revoked = :false",
+            )
             .expression_attribute_values(":epoch", epoch(life))
+            .expression_attribute_values(":recipient", AttributeValue::S(recipient.to_string()))
             .expression_attribute_values(":asked_at", millis(asked_at))
             .expression_attribute_values(":true", AttributeValue::Bool(true))
             .expression_attribute_values(":false", AttributeValue::Bool(false));
@@ -216,7 +233,32 @@ impl Registrations for RegistrationsTable {
         }
         let row = self.read(id, Consistency::Strong).await?;
         let goes_on = row.is_some_and(|row| row.epoch == life && !row.revoked);
-        Ok(if goes_on { Revocation::Renewed } else { Revocation::OverBefore })
+        Ok(if goes_on { Revocation::GoesOn } else { Revocation::OverBefore })
+    }
+
+    async fn follow(
+        &self,
+        id: RegistrationId,
+        life: Epoch,
+        from: &FullJid,
+        to: &FullJid,
+    ) -> Result<bool, Unavailable> {
+        if from.to_bare() != to.to_bare() {
+            return Ok(false);
+        }
+        // A renewal that read the row before is written all the same, and holds: its condition names no recipient.
+        let update = self
+            .client
+            .update_item()
+            .table_name(&*self.name)
+            .key("id", AttributeValue::S(id.to_string()))
+            .update_expression("SET recipient = :to")
+            .condition_expression("epoch = :epoch AND recipient = :from AND revoked = :false")
+            .expression_attribute_values(":epoch", epoch(life))
+            .expression_attribute_values(":from", AttributeValue::S(from.to_string()))
+            .expression_attribute_values(":to", AttributeValue::S(to.to_string()))
+            .expression_attribute_values(":false", AttributeValue::Bool(false));
+        made("dynamodb:UpdateItem", update.send().await)
     }
 
     async fn throttle(
@@ -236,52 +278,4 @@ impl Registrations for RegistrationsTable {
             .expression_attribute_values(":epoch", epoch(life));
         made("dynamodb:UpdateItem", update.send().await).map(drop)
     }
-}
-
-fn item(registration: &Registration) -> Item {
-    let target = &registration.target;
-    let attributes = [
-        ("id", AttributeValue::S(target.registration_id().to_string())),
-        ("recipient", AttributeValue::S(target.recipient.to_string())),
-        ("application", binary(*target.application.as_bytes())),
-        ("instance", binary(*target.instance.as_bytes())),
-        ("epoch", epoch(registration.epoch)),
-        ("renewed_at", millis(registration.renewed_at)),
-        ("expires_at", millis(registration.expires_at)),
-        ("revoked", AttributeValue::Bool(registration.revoked)),
-        ("purge_at", number(registration.purge_at().timestamp())),
-    ];
-    let throttled = registration.throttled_until.map(|until| ("throttled_until", millis(until)));
-    let vapid = target.vapid.map(|key| ("vapid", binary(*key.as_bytes())));
-    let legacy = target.legacy.map(|expiry| ("legacy", millis(expiry)));
-    attributes
-        .into_iter()
-        .chain(throttled)
-        .chain(vapid)
-        .chain(legacy)
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
-}
-
-/// `None`: no row of ours.
-fn registration(item: &Item) -> Option<Registration> {
-    Some(Registration {
-        target: Target {
-            recipient: read_text(item, "recipient")?.parse().ok()?,
-            application: Application::from_bytes(read_bytes(item, "application")?),
-            instance: Instance::from_bytes(read_bytes(item, "instance")?),
-            // A key that cannot be read must not open the endpoint to everyone.
-            vapid: match item.get("vapid") {
-                None => None,
-                Some(point) => Some(VapidKey::from_bytes(point.as_b().ok()?.as_ref()).ok()?),
-            },
-            legacy: read_moment(item, "legacy"),
-        },
-        epoch: read_epoch(item)?,
-        renewed_at: read_moment(item, "renewed_at")?,
-        expires_at: read_moment(item, "expires_at")?,
-        revoked: *item.get("revoked")?.as_bool().ok()?,
-        // Rows of the version before have none.
-        throttled_until: read_moment(item, "throttled_until"),
-    })
 }

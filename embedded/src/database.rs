@@ -1,4 +1,4 @@
-//! The file: one writer thread that groups commits, one connection to read from.
+//! The file: one writer thread that groups commits, one connection for point queries, and some for longer reads.
 //!
 //! A write is durable when its future resolves: SQLite's write-ahead log is synced at each commit,
 //! and whatever arrived while the last commit was under way shares the next one. A write that
@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     layout::{VERSION, lay_out},
     queue::Backlog,
+    readers::Readers,
 };
 
 /// Writes that wait for the writer thread; a further one waits for room.
@@ -40,7 +41,7 @@ const LINGER: Duration = Duration::from_millis(20);
 /// changed meanwhile and is copied once for all that.
 const CHECKPOINT_PAGES: u32 = 4000;
 /// Statements that a connection keeps compiled: more than there are.
-const STATEMENTS_MAX: usize = 32;
+const STATEMENTS_MAX: usize = 64;
 /// Most pushes in the queue, unless [`Database::with_queue_max`] says otherwise.
 pub const QUEUE_MAX: u64 = 100_000;
 
@@ -89,6 +90,7 @@ pub struct Database {
 pub(crate) struct Shared {
     path: PathBuf,
     reader: Mutex<Connection>,
+    readers: Readers,
     pub(crate) backlog: Mutex<Backlog>,
     /// Rows in the queue.
     pub(crate) depth: AtomicU64,
@@ -152,6 +154,7 @@ impl Database {
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             reader: Mutex::new(reader),
+            readers: Readers::open(path).map_err(sqlite)?,
             backlog: Mutex::default(),
             depth: AtomicU64::new(depth),
             waiting: AtomicU64::new(waiting),
@@ -241,6 +244,14 @@ impl Database {
         query(&unpoisoned(&self.shared.reader)).map_err(Unavailable::new)
     }
 
+    /// Reads on another thread than the caller's.
+    pub(crate) async fn read_apart<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        self.shared.readers.read(query).await
+    }
+
     /// Writes in the writer thread; resolves once the commit is on disk.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
@@ -312,7 +323,7 @@ fn private() -> OpenOptions {
     options
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     // In WAL mode only FULL syncs at each commit.

@@ -8,7 +8,7 @@ use crate::OpenError;
 
 /// What makes each layout of the one before it; the first one, of an empty file. A step that was released
 /// never changes: files that took it are out there.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE registration (
@@ -55,6 +55,20 @@ const STEPS: [&str; 4] = [
     ",
     "
     ALTER TABLE registration ADD COLUMN legacy INTEGER;
+    ",
+    // The first slash of a full JID ends its bare JID.
+    "
+    ALTER TABLE registration ADD COLUMN account TEXT AS (substr(recipient, 1, instr(recipient, '/') - 1)) VIRTUAL;
+    CREATE INDEX registration_account ON registration (account);
+    CREATE TABLE seen (
+        account TEXT NOT NULL,
+        place INTEGER NOT NULL,  -- 0: seen last
+        jid TEXT NOT NULL,
+        seen_at INTEGER NOT NULL,
+        ended INTEGER NOT NULL,
+        PRIMARY KEY (account, place)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX mailbox_of_registration ON mailbox (account, registration, id);
     ",
 ];
 /// The layout that this code writes, in `PRAGMA user_version`: so many steps were taken.
@@ -156,6 +170,6 @@ mod tests {
         let path = folder.path().join("upwire.db");
         Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
         let refused = Database::open(&path).err().unwrap().to_string();
-        assert!(refused.ends_with("was written by a newer upwire (layout 5, this one knows 4)"), "{refused}");
+        assert!(refused.ends_with("was written by a newer upwire (layout 6, this one knows 5)"), "{refused}");
     }
 }

@@ -1,20 +1,18 @@
 //! The mailbox on SQLite: a row for each push that waits, found by its account and its id.
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MessageId, PushMessage, RegistrationId, Topic,
-    message::BadEntry,
     ports::{Kept, Mailbox, Recipient, Unavailable, Waiting},
 };
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use crate::{
-    Database,
-    database::{Haste, moment},
-};
+use crate::{Database, database::Haste};
+
+mod reading;
 
 /// How long after its expiry a push stays for whoever removes it by name, and counts it.
 const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
@@ -27,7 +25,8 @@ const STORE: &str = "INSERT OR REPLACE INTO mailbox
 const PURGE: &str = "DELETE FROM mailbox WHERE rowid IN
     (SELECT rowid FROM mailbox WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
 const IS_THERE: &str = "SELECT EXISTS (SELECT 1 FROM mailbox WHERE account = ?1 AND id = ?2)";
-const OF_TOPIC: &str = "SELECT id FROM mailbox WHERE account = ?1 AND registration = ?2 AND topic = ?3";
+const OF_TOPIC: &str = "SELECT id FROM mailbox INDEXED BY mailbox_topic
+    WHERE account = ?1 AND registration = ?2 AND topic = ?3";
 const BEYOND_THE_BOUND: &str =
     "SELECT id FROM mailbox WHERE account = ?1 AND registration = ?2 AND expires_at > ?4
     ORDER BY age DESC LIMIT -1 OFFSET ?3";
@@ -35,10 +34,6 @@ const NOTE_ASKED: &str = "UPDATE mailbox SET asked_at = ?3 WHERE account = ?1 AN
 const WITHDRAW: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2 RETURNING expires_at";
 const REMOVE: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2";
 const CLEAR: &str = "DELETE FROM mailbox WHERE account = ?1 AND registration = ?2 AND epoch <= ?3";
-const WAITING: &str = "SELECT asked_at, entry FROM mailbox WHERE account = ?1 AND id > ?2 ORDER BY id";
-const FIND: &str = "SELECT asked_at, entry FROM mailbox WHERE account = ?1 AND id = ?2";
-const NEXT_RECIPIENT: &str = "SELECT account, registration FROM mailbox
-    WHERE (account, registration) > (?1, ?2) ORDER BY account, registration LIMIT 1";
 
 impl Mailbox for Database {
     async fn keep(&self, waiting: Waiting, max: usize) -> Result<Kept, Unavailable> {
@@ -55,22 +50,20 @@ impl Mailbox for Database {
     async fn waiting(
         &self,
         account: &BareJid,
+        of: Option<&BTreeSet<RegistrationId>>,
         after: Option<MessageId>,
         max: usize,
     ) -> Result<Vec<Waiting>, Unavailable> {
-        self.read(|connection| waiting(connection, account, after, max))
+        let (account, of) = (account.clone(), of.cloned());
+        self.read_apart(move |connection| match of {
+            None => reading::all_waiting(connection, &account, after, max),
+            Some(of) => reading::waiting_of(connection, &account, &of, after, max),
+        })
+        .await
     }
 
     async fn find(&self, account: &BareJid, message: MessageId) -> Result<Option<Waiting>, Unavailable> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(FIND)?;
-            let found =
-                statement.query_row(params![account.as_str(), message.as_bytes()], entry).optional()?;
-            let mut passed_over = PassedOver::default();
-            let found = found.and_then(|found| passed_over.unless_readable(found));
-            passed_over.log();
-            Ok(found)
-        })
+        self.read(|connection| reading::find_one(connection, account, message))
     }
 
     async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
@@ -133,7 +126,8 @@ impl Mailbox for Database {
         after: Option<Recipient>,
         max: usize,
     ) -> Result<(Vec<Recipient>, Option<Recipient>), Unavailable> {
-        let recipients = self.read(|connection| recipients(connection, after, max))?;
+        let recipients =
+            self.read_apart(move |connection| reading::recipients(connection, after, max)).await?;
         // A full page may be the last one; an empty one follows then.
         let further = if recipients.len() < max { None } else { recipients.last().cloned() };
         Ok((recipients, further))
@@ -239,89 +233,8 @@ fn remove_all(connection: &Connection, account: &BareJid, messages: &[MessageId]
     messages.iter().map(|id| remove(connection, account, *id)).sum()
 }
 
-fn waiting(
-    connection: &Connection,
-    account: &BareJid,
-    after: Option<MessageId>,
-    max: usize,
-) -> rusqlite::Result<Vec<Waiting>> {
-    // Nothing is before the empty one.
-    let after: &[u8] = after.as_ref().map_or(&[], |id| id.as_bytes());
-    let mut statement = connection.prepare_cached(WAITING)?;
-    let mut rows = statement.query(params![account.as_str(), after])?;
-    let mut passed_over = PassedOver::default();
-    let mut found = Vec::new();
-    while found.len() < max
-        && let Some(row) = rows.next()?
-    {
-        found.extend(passed_over.unless_readable(entry(row)?));
-    }
-    passed_over.log();
-    Ok(found)
-}
-
-fn recipients(
-    connection: &Connection,
-    after: Option<Recipient>,
-    max: usize,
-) -> rusqlite::Result<Vec<Recipient>> {
-    let mut statement = connection.prepare_cached(NEXT_RECIPIENT)?;
-    let (mut account, mut registration) = match after {
-        Some((account, registration)) => (account.as_str().to_owned(), *registration.as_bytes()),
-        // No account has an empty name.
-        None => (String::new(), [0; RegistrationId::BYTES]),
-    };
-    let mut found = Vec::new();
-    while found.len() < max {
-        // One step through the index for each recipient, however many of its pushes wait.
-        let next = statement
-            .query_row(params![account, registration], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let Some(next) = next else { break };
-        (account, registration) = next;
-        let id = RegistrationId::from_bytes(registration);
-        match BareJid::new(&account) {
-            Ok(account) => found.push((account, id)),
-            Err(_) => tracing::error!(registration = %id, "the account of a mailbox cannot be read"),
-        }
-    }
-    Ok(found)
-}
-
 fn id(row: &Row<'_>) -> rusqlite::Result<MessageId> {
     row.get(0).map(MessageId::from_bytes)
-}
-
-fn entry(row: &Row<'_>) -> rusqlite::Result<Result<Waiting, BadEntry>> {
-    let asked_at: Option<i64> = row.get("asked_at")?;
-    let asked_at = asked_at.map(moment).transpose()?;
-    let entry = row.get_ref("entry")?.as_blob()?;
-    Ok(PushMessage::from_entry(entry).map(|message| Waiting { message, asked_at }))
-}
-
-/// Entries that cannot be read. They stay in the file, for the version that wrote them, and block nothing.
-#[derive(Default)]
-struct PassedOver {
-    count: usize,
-    last: Option<BadEntry>,
-}
-
-impl PassedOver {
-    fn unless_readable(&mut self, entry: Result<Waiting, BadEntry>) -> Option<Waiting> {
-        entry
-            .inspect_err(|error| {
-                self.count += 1;
-                self.last = Some(*error);
-            })
-            .ok()
-    }
-
-    /// One line, however many there are: they come up whenever the phone does.
-    fn log(self) {
-        if let Some(error) = self.last {
-            tracing::error!(entries = self.count, %error, "mailbox entries cannot be read, and are passed over");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use jid::FullJid;
 use push::{
     Application, Epoch, Instance, Registration, RegistrationId, Target, VapidKey,
     ports::{Consistency, Registrations, Renewal, Revocation, Unavailable},
@@ -12,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::
 
 use crate::{
     Database,
+    accounts::forget_if_gone,
     database::{Haste, moment},
 };
 
@@ -59,23 +61,46 @@ impl Registrations for Database {
         &self,
         id: RegistrationId,
         epoch: Epoch,
+        recipient: &FullJid,
         asked_at: DateTime<Utc>,
     ) -> Result<Revocation, Unavailable> {
         const REVOKE: &str = "UPDATE registration SET revoked = TRUE
-            WHERE id = ?1 AND epoch = ?2 AND renewed_at <= ?3 AND NOT revoked";
+            WHERE id = ?1 AND epoch = ?2 AND renewed_at <= ?3 AND recipient = ?4 AND NOT revoked";
+        let recipient = recipient.clone();
         self.write(move |connection| {
             let rows = connection.prepare_cached(REVOKE)?.execute(params![
                 id.as_bytes(),
                 epoch.as_seconds(),
-                asked_at.timestamp_millis()
+                asked_at.timestamp_millis(),
+                recipient.as_str(),
             ])?;
             if rows > 0 {
                 return Ok(Revocation::Revoked);
             }
             let goes_on = find(connection, id)?.is_some_and(|row| row.epoch == epoch && !row.revoked);
-            Ok(if goes_on { Revocation::Renewed } else { Revocation::OverBefore })
+            Ok(if goes_on { Revocation::GoesOn } else { Revocation::OverBefore })
         })
         .await
+    }
+
+    async fn follow(
+        &self,
+        id: RegistrationId,
+        epoch: Epoch,
+        from: &FullJid,
+        to: &FullJid,
+    ) -> Result<bool, Unavailable> {
+        const FOLLOW: &str = "UPDATE registration SET recipient = ?4
+            WHERE id = ?1 AND epoch = ?2 AND recipient = ?3 AND NOT revoked";
+        if from.to_bare() != to.to_bare() {
+            return Ok(false);
+        }
+        let (from, to) = (from.clone(), to.clone());
+        let follow = move |connection: &Connection| {
+            let life = params![id.as_bytes(), epoch.as_seconds(), from.as_str(), to.as_str()];
+            connection.prepare_cached(FOLLOW)?.execute(life)
+        };
+        Ok(self.write_then(Haste::Soon, follow, |_| ()).await? > 0)
     }
 
     async fn throttle(
@@ -126,19 +151,25 @@ fn store(connection: &Connection, registration: &Registration) -> rusqlite::Resu
 /// Removes rows that serve nothing any more, the longest dead first.
 fn sweep(connection: &Connection, stored: &Registration) -> rusqlite::Result<()> {
     const SWEEP: &str = "DELETE FROM registration WHERE id IN
-        (SELECT id FROM registration WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+        (SELECT id FROM registration WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2) RETURNING account";
     // A row stays for as long after its expiry as that of the stored one would, which was renewed now.
     let kept_for = stored.purge_at() - stored.expires_at;
     let dead_since = (stored.renewed_at - kept_for).timestamp_millis();
-    connection.prepare_cached(SWEEP)?.execute(params![dead_since, SWEPT_PER_REGISTRATION_MAX])?;
-    Ok(())
+    let mut statement = connection.prepare_cached(SWEEP)?;
+    let swept = statement.query_map(params![dead_since, SWEPT_PER_REGISTRATION_MAX], |row| row.get(0))?;
+    let accounts: BTreeSet<String> = swept.collect::<rusqlite::Result<_>>()?;
+    accounts.iter().try_for_each(|account| forget_if_gone(connection, account))
 }
 
-fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
-    let recipient: String = row.get("recipient")?;
-    let recipient = recipient.parse().map_err(|cause| {
+/// Reads a full JID of the file.
+pub(crate) fn full_jid(text: &str) -> rusqlite::Result<FullJid> {
+    text.parse().map_err(|cause| {
         rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::<jid::Error>::new(cause))
-    })?;
+    })
+}
+
+pub(crate) fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
+    let recipient = full_jid(&row.get::<_, String>("recipient")?)?;
     let throttled_until: Option<i64> = row.get("throttled_until")?;
     let legacy: Option<i64> = row.get("legacy")?;
     let vapid: Option<[u8; VapidKey::BYTES]> = row.get("vapid")?;

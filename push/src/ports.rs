@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, error::Error, fmt, future::Future};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use jid::BareJid;
+use jid::{BareJid, FullJid};
 
 use crate::{Epoch, MessageId, PushMessage, Registration, RegistrationId, Target};
 
@@ -70,16 +70,30 @@ pub trait Registrations: Clone + Send + Sync + 'static {
         renewal: Renewal,
     ) -> impl Future<Output = Result<Registration, Unavailable>> + Send;
 
-    /// Ends a life because its application is gone, as the answer to a push sent at `asked_at` said.
+    /// Ends a life because its application is gone, as `recipient` answered to a push sent at `asked_at`.
     ///
     /// Nothing happens to a later life, nor to one renewed after `asked_at`: the distributor has
-    /// changed its mind since.
+    /// changed its mind since. Nor to one that names another full JID: that one may hold the application.
     fn revoke(
         &self,
         id: RegistrationId,
         epoch: Epoch,
+        recipient: &FullJid,
         asked_at: DateTime<Utc>,
     ) -> impl Future<Output = Result<Revocation, Unavailable>> + Send;
+
+    /// Moves a life from one full JID to another of the same account, because its phone has come back under that
+    /// one; whether it was moved. Its renewal and its expiry stay as they are.
+    ///
+    /// Nothing happens to another life, to one that has been revoked, nor to one that names another full JID than
+    /// `from`.
+    fn follow(
+        &self,
+        id: RegistrationId,
+        epoch: Epoch,
+        from: &FullJid,
+        to: &FullJid,
+    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
 
     /// Notes that the senders of this life are over their rate until that moment
     /// ([`Registration::throttled_until`]). Nothing happens to another life.
@@ -98,8 +112,50 @@ pub enum Revocation {
     Revoked,
     /// It was over before.
     OverBefore,
-    /// It goes on: it was renewed since.
-    Renewed,
+    /// It goes on: it was renewed since, or it names another full JID.
+    GoesOn,
+}
+
+/// Most full JIDs that are remembered of an account.
+pub const SEEN_MAX: usize = 4;
+
+/// A full JID of an account that was seen lately.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The full JID.
+    pub jid: FullJid,
+    /// Its last sign of life, in milliseconds.
+    pub seen_at: DateTime<Utc>,
+    /// Its session has ended since.
+    pub ended: bool,
+}
+
+/// What the store knows of an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Its registrations that live, in any order.
+    pub registrations: Vec<Registration>,
+    /// Its full JIDs that were seen lately, in the order of [`Accounts::note_seen`].
+    pub seen: Vec<Seen>,
+}
+
+/// What belongs to an account (bare JID) rather than to one of its registrations; the registrations' store has it.
+pub trait Accounts: Clone + Send + Sync + 'static {
+    /// The account as it is at `now`. Its registrations may be a second old.
+    fn account(
+        &self,
+        account: &BareJid,
+        now: DateTime<Utc>,
+    ) -> impl Future<Output = Result<Account, Unavailable>> + Send;
+
+    /// Replaces the list of full JIDs seen lately, the latest first; those beyond [`SEEN_MAX`] are left out. Nothing
+    /// is written for an account of which no registration lives at `now`.
+    fn note_seen(
+        &self,
+        account: &BareJid,
+        seen: Vec<Seen>,
+        now: DateTime<Utc>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
 /// The ingress's side of the queue.
@@ -186,7 +242,7 @@ pub type Recipient = (BareJid, RegistrationId);
 /// The pushes that wait for phones that are away: one mailbox for each account, from which pushes are handed out in
 /// the order of their ids. What has expired may still be found in it.
 ///
-/// A removal settles exactly the pushes that it names; that one is not there is no error anywhere.
+/// A removal settles exactly the pushes that it names. Removing an absent push succeeds.
 pub trait Mailbox: Clone + Send + Sync + 'static {
     /// Puts a push into the mailbox of its account; returns once it is durable. One that waits already is
     /// overwritten. Of one registration, the newest of each topic stays, and no more than the newest `max` in all,
@@ -194,10 +250,12 @@ pub trait Mailbox: Clone + Send + Sync + 'static {
     fn keep(&self, waiting: Waiting, max: usize) -> impl Future<Output = Result<Kept, Unavailable>> + Send;
 
     /// What waits for an account behind the place of `after` or from the beginning, in order, at most `max` of
-    /// them. Fewer than `max` mean that no more are there. It shows every write that was durable before.
+    /// them; of these registrations alone, or of all. Fewer than `max` mean that no more are there. It shows every
+    /// write that was durable before.
     fn waiting(
         &self,
         account: &BareJid,
+        of: Option<&BTreeSet<RegistrationId>>,
         after: Option<MessageId>,
         max: usize,
     ) -> impl Future<Output = Result<Vec<Waiting>, Unavailable>> + Send;

@@ -338,9 +338,9 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
 
     /// Ends the registration of a push and all that waits for it.
     async fn revoke(&self, message: &PushMessage, asked_at: DateTime<Utc>) -> Result<Fated, Unavailable> {
-        let PushMessage { registration, epoch, .. } = *message;
-        match self.postbox.registrations.revoke(registration, epoch, asked_at).await? {
-            Revocation::Renewed => return Ok(Fated::GoesOn),
+        let PushMessage { registration, epoch, ref recipient, .. } = *message;
+        match self.postbox.registrations.revoke(registration, epoch, recipient, asked_at).await? {
+            Revocation::GoesOn => return Ok(Fated::GoesOn),
             Revocation::OverBefore => {}
             Revocation::Revoked => {
                 counter!(REGISTRATIONS_REVOKED).increment(1);

@@ -92,7 +92,7 @@ impl<R: Registrations, M: Mailbox> Postbox<R, M> {
         let mut rows = HashMap::new();
         let (mut pushes, mut progress, mut end) = (Vec::new(), request.progress.clone(), false);
         while !end && pushes.is_empty() {
-            let waiting = self.mailbox.waiting(&account, progress.upto, PAGE_MAX).await?;
+            let waiting = self.mailbox.waiting(&account, None, progress.upto, PAGE_MAX).await?;
             end = waiting.len() < PAGE_MAX;
             progress.upto = waiting.last().map_or(progress.upto, |last| Some(last.message.id));
             let now = clock::now();

@@ -5,4 +5,3 @@ pub(crate) mod connect;
 mod framing;
 mod scanner;
 pub(crate) mod stanza;
-

@@ -9,7 +9,7 @@ use chrono::{TimeDelta, Utc};
 use e2e::machine::Process;
 use e2e::{ENDPOINT_SECRET, Emulator};
 use push::ports::{Registrations, Renewal};
-use push::{Application, Instance, Secrets, Target};
+use push::{Application, Instance, Registration, Secrets, Target};
 use serde_json::{Value, json};
 
 use crate::runtime_api::Environment;
@@ -114,11 +114,11 @@ async fn endpoints(cloud: &Cloud) -> anyhow::Result<(String, String)> {
             legacy: None,
         };
         let row = table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?;
-        anyhow::Ok((row.target.registration_id(), row.epoch))
+        anyhow::Ok(row)
     };
     let (living, dead) = (register("living").await?, register("dead").await?);
-    table.revoke(dead.0, dead.1, Utc::now()).await?;
-    let token = |(id, epoch)| secrets.sign(id, epoch).as_str().to_owned();
+    table.revoke(dead.target.registration_id(), dead.epoch, &dead.target.recipient, Utc::now()).await?;
+    let token = |row: Registration| secrets.sign(row.target.registration_id(), row.epoch).as_str().to_owned();
     Ok((token(living), token(dead)))
 }
 

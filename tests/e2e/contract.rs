@@ -10,6 +10,7 @@ use embedded::Database;
 use futures::future::join_all;
 use push::message::Wishes;
 use push::ports::{
+    Accounts,
     Consistency::Strong,
     Delivery, Mailbox, QueueReader, QueueWriter, Registrations,
     Renewal::{Always, WhereNeeded},
@@ -20,16 +21,17 @@ use push::{
     Urgency,
 };
 use tokio::time::timeout;
+use tokio_xmpp::jid::FullJid;
 
 pub(crate) const WEEK: TimeDelta = TimeDelta::days(7);
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How long the queue on AWS hides what was received, and how often it gives it out before it is worn.
 const VISIBILITY: Duration = Duration::from_secs(4);
 const RECEIVES_MAX: u32 = 1000;
 
 /// A backend, and a way to leave it as a crash would and come back.
 pub(crate) trait Backend: Sized {
-    type Store: Registrations;
+    type Store: Registrations + Accounts;
     type Writer: QueueWriter;
     type Reader: QueueReader;
     type Mailbox: Mailbox;
@@ -162,6 +164,11 @@ pub(crate) fn target(user: &str, resource: &str) -> Target {
     }
 }
 
+/// The full JID of one of her phones.
+fn juliet(resource: &str) -> FullJid {
+    target("juliet", resource).recipient
+}
+
 pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
 }
@@ -217,13 +224,25 @@ async fn a_revocation_ends_this_life_and_no_other<B: Backend>() {
     let first = backend.store().register(target("juliet", "a"), at(0), WEEK, Always).await.unwrap();
     let id = first.target.registration_id();
     let other_epoch = Epoch::from_seconds(first.epoch.as_seconds() + 1);
-    assert_eq!(backend.store().revoke(id, other_epoch, at(1)).await.unwrap(), Revocation::OverBefore);
+    assert_eq!(
+        backend.store().revoke(id, other_epoch, &juliet("a"), at(1)).await.unwrap(),
+        Revocation::OverBefore
+    );
     let unknown = RegistrationId::from_bytes([0; 16]);
-    assert_eq!(backend.store().revoke(unknown, first.epoch, at(1)).await.unwrap(), Revocation::OverBefore);
+    assert_eq!(
+        backend.store().revoke(unknown, first.epoch, &juliet("a"), at(1)).await.unwrap(),
+        Revocation::OverBefore
+    );
     assert!(!backend.store().find(id, Strong).await.unwrap().unwrap().revoked);
 
-    assert_eq!(backend.store().revoke(id, first.epoch, at(1)).await.unwrap(), Revocation::Revoked);
-    assert_eq!(backend.store().revoke(id, first.epoch, at(1)).await.unwrap(), Revocation::OverBefore);
+    assert_eq!(
+        backend.store().revoke(id, first.epoch, &juliet("a"), at(1)).await.unwrap(),
+        Revocation::Revoked
+    );
+    assert_eq!(
+        backend.store().revoke(id, first.epoch, &juliet("a"), at(1)).await.unwrap(),
+        Revocation::OverBefore
+    );
     assert!(backend.store().find(id, Strong).await.unwrap().unwrap().revoked);
     let second = backend.store().register(target("juliet", "a"), at(1), WEEK, Always).await.unwrap();
     assert!(second.epoch > first.epoch && !second.revoked);
@@ -234,8 +253,14 @@ async fn a_renewal_after_the_question_outlives_the_answer<B: Backend>() {
     let first = backend.store().register(target("juliet", "a"), at(0), WEEK, Always).await.unwrap();
     let id = first.target.registration_id();
     backend.store().register(target("juliet", "a"), at(10), WEEK, Always).await.unwrap();
-    assert_eq!(backend.store().revoke(id, first.epoch, at(9)).await.unwrap(), Revocation::Renewed);
-    assert_eq!(backend.store().revoke(id, first.epoch, at(10)).await.unwrap(), Revocation::Revoked);
+    assert_eq!(
+        backend.store().revoke(id, first.epoch, &juliet("a"), at(9)).await.unwrap(),
+        Revocation::GoesOn
+    );
+    assert_eq!(
+        backend.store().revoke(id, first.epoch, &juliet("a"), at(10)).await.unwrap(),
+        Revocation::Revoked
+    );
 }
 
 async fn registrations_at_once_agree<B: Backend>() {
@@ -282,7 +307,7 @@ async fn a_revocation_and_a_renewal_at_once_agree<B: Backend>() {
     for round in 1..=20 {
         let (before, now) = (row.epoch, at(round * 10));
         let (revocation, renewed) = tokio::join!(
-            store.revoke(id, before, now - TimeDelta::seconds(1)),
+            store.revoke(id, before, &row.target.recipient, now - TimeDelta::seconds(1)),
             store.register(target("juliet", "a"), now, WEEK, Always)
         );
         row = renewed.unwrap();
@@ -290,7 +315,7 @@ async fn a_revocation_and_a_renewal_at_once_agree<B: Backend>() {
             Revocation::Revoked => {
                 assert!(row.epoch > before, "who registers after the end gets another URL")
             }
-            Revocation::Renewed => assert_eq!(row.epoch, before),
+            Revocation::GoesOn => assert_eq!(row.epoch, before),
             Revocation::OverBefore => panic!("nobody else ends lives here"),
         }
         assert_eq!(

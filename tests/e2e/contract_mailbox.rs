@@ -14,10 +14,10 @@ use tokio_xmpp::jid::BareJid;
 use crate::contract::{Backend, WEEK, at, on_each_backend};
 
 /// More than any of these tests keeps of one registration.
-const MANY: usize = 100;
+pub(crate) const MANY: usize = 100;
 
 /// A registration of an account: one for each number.
-fn registration(recipient: &str, number: u8) -> Registration {
+pub(crate) fn registration(recipient: &str, number: u8) -> Registration {
     let instance = Instance::from_bytes([number; 32]);
     let recipient = recipient.parse().unwrap();
     let target = Target {
@@ -30,21 +30,26 @@ fn registration(recipient: &str, number: u8) -> Registration {
     Registration::renew(None, target, at(0), WEEK)
 }
 
-fn juliet(number: u8) -> Registration {
+pub(crate) fn juliet(number: u8) -> Registration {
     registration("juliet@example.com/phone", number)
 }
 
-fn romeo(number: u8) -> Registration {
+pub(crate) fn romeo(number: u8) -> Registration {
     registration("romeo@example.com/phone", number)
 }
 
-fn next_life(registration: &Registration) -> Registration {
+pub(crate) fn next_life(registration: &Registration) -> Registration {
     let epoch = Epoch::from_seconds(registration.epoch.as_seconds() + 1);
     Registration { epoch, ..registration.clone() }
 }
 
 /// A push for a registration, accepted in that second.
-fn push(registration: &Registration, urgency: Urgency, second: i64, topic: Option<&str>) -> Waiting {
+pub(crate) fn push(
+    registration: &Registration,
+    urgency: Urgency,
+    second: i64,
+    topic: Option<&str>,
+) -> Waiting {
     let wishes = Wishes { ttl: Ttl::from_seconds(3600), urgency, topic: topic.and_then(Topic::parse) };
     let mut chance = [0; MessageId::CHANCE_BYTES];
     chance.copy_from_slice(&registration.target.registration_id().as_bytes()[..MessageId::CHANCE_BYTES]);
@@ -52,19 +57,19 @@ fn push(registration: &Registration, urgency: Urgency, second: i64, topic: Optio
     Waiting { message: PushMessage::new(chance, registration, wishes, body, at(second)), asked_at: None }
 }
 
-fn plain(registration: &Registration, second: i64) -> Waiting {
+pub(crate) fn plain(registration: &Registration, second: i64) -> Waiting {
     push(registration, Urgency::Normal, second, None)
 }
 
-fn account(registration: &Registration) -> BareJid {
+pub(crate) fn account(registration: &Registration) -> BareJid {
     registration.target.recipient.to_bare()
 }
 
-fn id(registration: &Registration) -> RegistrationId {
+pub(crate) fn id(registration: &Registration) -> RegistrationId {
     registration.target.registration_id()
 }
 
-fn ids<'a>(waiting: impl IntoIterator<Item = &'a Waiting>) -> Vec<MessageId> {
+pub(crate) fn ids<'a>(waiting: impl IntoIterator<Item = &'a Waiting>) -> Vec<MessageId> {
     waiting.into_iter().map(|waiting| waiting.message.id).collect()
 }
 
@@ -72,14 +77,14 @@ async fn keep<B: Backend>(backend: &B, waiting: &Waiting) -> Kept {
     backend.mailbox().keep(waiting.clone(), MANY).await.unwrap()
 }
 
-async fn keep_all<B: Backend>(backend: &B, all: &[Waiting]) {
+pub(crate) async fn keep_all<B: Backend>(backend: &B, all: &[Waiting]) {
     for waiting in all {
         assert_eq!(keep(backend, waiting).await, Kept::default());
     }
 }
 
 async fn all<B: Backend>(backend: &B, registration: &Registration) -> Vec<MessageId> {
-    ids(&backend.mailbox().waiting(&account(registration), None, MANY).await.unwrap())
+    ids(&backend.mailbox().waiting(&account(registration), None, None, MANY).await.unwrap())
 }
 
 /// The recipients of all pages.
@@ -110,7 +115,7 @@ async fn a_push_waits_as_it_was_kept_for_whatever_account<B: Backend>() {
         assert_eq!(backend.mailbox().find(&account, kept.message.id).await.unwrap(), None);
         assert_eq!(keep(&backend, &kept).await, Kept::default());
         backend = backend.after_a_restart().await;
-        assert_eq!(backend.mailbox().waiting(&account, None, MANY).await.unwrap(), [kept.clone()]);
+        assert_eq!(backend.mailbox().waiting(&account, None, None, MANY).await.unwrap(), [kept.clone()]);
         assert_eq!(backend.mailbox().find(&account, kept.message.id).await.unwrap(), Some(kept));
     }
     assert_eq!(sweep(&backend, MANY).await.len(), 4);
@@ -132,7 +137,7 @@ async fn the_most_urgent_is_handed_out_first_and_then_the_oldest<B: Backend>() {
         keep(&backend, &in_order[index]).await;
     }
     let account = account(&one);
-    let page = async |after, max| backend.mailbox().waiting(&account, after, max).await.unwrap();
+    let page = async |after, max| backend.mailbox().waiting(&account, None, after, max).await.unwrap();
     assert_eq!(page(None, MANY).await, in_order);
     assert_eq!(page(None, 7).await, in_order);
     let (mut paged, mut after) = (Vec::new(), None);
@@ -160,7 +165,7 @@ async fn what_is_kept_again_is_overwritten<B: Backend>() {
         waiting.asked_at = asked_at;
         let kept = backend.mailbox().keep(waiting.clone(), 2).await.unwrap();
         assert_eq!(kept, Kept::default(), "neither its own topic nor the bound is against it");
-        let found = backend.mailbox().waiting(&account(&registration), None, MANY).await.unwrap();
+        let found = backend.mailbox().waiting(&account(&registration), None, None, MANY).await.unwrap();
         assert_eq!(found, [waiting.clone(), other.clone()]);
     }
 }
@@ -278,7 +283,7 @@ async fn when_it_went_out_is_noted_of_what_waits_and_brings_nothing_back<B: Back
     for push in [&waiting, &withdrawn] {
         backend.mailbox().note_asked(&account(&registration), push.message.id, at(60)).await.unwrap();
     }
-    let found = backend.mailbox().waiting(&account(&registration), None, MANY).await.unwrap();
+    let found = backend.mailbox().waiting(&account(&registration), None, None, MANY).await.unwrap();
     assert_eq!(found, [Waiting { asked_at: Some(at(60)), ..waiting }]);
 }
 
@@ -417,10 +422,10 @@ async fn a_drain_goes_on_behind_what_is_gone<B: Backend>() {
     let waiting: Vec<_> = (0..5).map(|second| plain(&registration, second)).collect();
     keep_all(&backend, &waiting).await;
     let account = account(&registration);
-    let first = backend.mailbox().waiting(&account, None, 2).await.unwrap();
+    let first = backend.mailbox().waiting(&account, None, None, 2).await.unwrap();
     backend.mailbox().remove(first.iter().map(|w| (account.clone(), w.message.id)).collect()).await.unwrap();
     let after = first.last().map(|last| last.message.id);
-    assert_eq!(backend.mailbox().waiting(&account, after, MANY).await.unwrap(), waiting[2..]);
+    assert_eq!(backend.mailbox().waiting(&account, None, after, MANY).await.unwrap(), waiting[2..]);
 }
 
 on_each_backend!(

@@ -70,7 +70,7 @@ async fn of_pushes_with_one_topic_that_are_kept_at_once_the_newest_stays() {
     });
     let kept = join_all(keeping).await.into_iter().map(Result::unwrap);
     assert_eq!(kept.map(|kept| kept.replaced.len() + kept.dropped.len()).sum::<usize>(), 199);
-    let waiting = database.waiting(&account, None, 100).await.unwrap();
+    let waiting = database.waiting(&account, None, None, 100).await.unwrap();
     assert_eq!(waiting, [Waiting { message: newest, asked_at: None }]);
     assert_eq!(database.mailbox_depth(), 1);
     assert_eq!(database.after_a_restart().await.mailbox_depth(), 1);

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use push::RegistrationId;
 use push::ports::{
     Consistency::{Eventual, Strong},
     QueueReader, QueueWriter, Registrations,
     Renewal::Always,
     Settlement,
 };
+use push::{Registration, RegistrationId};
 
 use crate::contract::{Backend, WEEK, at, message, on_each_backend, receive, target};
 
@@ -50,7 +50,8 @@ async fn registrations_are_found_together<B: Backend>() {
         let target = target(&format!("user{number}"), "phone");
         stored.push(backend.store().register(target, at(0), WEEK, Always).await.unwrap());
     }
-    backend.store().revoke(stored[1].target.registration_id(), stored[1].epoch, at(1)).await.unwrap();
+    let Registration { target, epoch, .. } = &stored[1];
+    backend.store().revoke(target.registration_id(), *epoch, &target.recipient, at(1)).await.unwrap();
     stored[1].revoked = true;
     let unknown = (0..100).map(|number| RegistrationId::from_bytes([number; 16]));
     let ids: BTreeSet<_> = stored.iter().map(|row| row.target.registration_id()).chain(unknown).collect();

@@ -38,7 +38,10 @@ async fn a_key_is_kept_for_as_long_as_it_is_the_same<B: Backend>() {
     assert_eq!(backend.store().find(id, Strong).await.unwrap(), Some(renewed.clone()));
     assert_eq!(backend.store().find(id, Eventual).await.unwrap(), Some(renewed.clone()));
     backend.store().throttle(id, first.epoch, at(99)).await.unwrap();
-    assert_eq!(backend.store().revoke(id, first.epoch, at(11)).await.unwrap(), Revocation::Revoked);
+    assert_eq!(
+        backend.store().revoke(id, first.epoch, &renewed.target.recipient, at(11)).await.unwrap(),
+        Revocation::Revoked
+    );
     assert_eq!(backend.store().find(id, Strong).await.unwrap().unwrap().target.vapid, key(1));
     let next = backend.store().register(bound("b", key(1)), at(12), WEEK, WhereNeeded).await.unwrap();
     assert!(next.epoch > first.epoch && next.target.vapid == key(1));
@@ -57,7 +60,7 @@ async fn a_key_that_changes_begins_another_life<B: Backend>() {
         assert_eq!((next.target.vapid, next.throttled_until), (vapid, None));
         assert_eq!(store.find(id, Strong).await.unwrap(), Some(next.clone()));
         assert_eq!(
-            store.revoke(id, row.epoch, at(1)).await.unwrap(),
+            store.revoke(id, row.epoch, &row.target.recipient, at(1)).await.unwrap(),
             Revocation::OverBefore,
             "its former life"
         );

@@ -143,7 +143,8 @@ async fn what_waits_for_a_revoked_registration_goes_and_its_refused_push_is_refu
         for letter in [b'b', b'c'] {
             keep(database, &push(database, &phone, letter).await).await;
         }
-        database.revoke(refused.registration, refused.epoch, refused.accepted_at).await.unwrap();
+        let PushMessage { registration, epoch, recipient, accepted_at, .. } = &refused;
+        database.revoke(*registration, *epoch, recipient, *accepted_at).await.unwrap();
         database.send(refused).await.unwrap();
     })
     .await;
@@ -277,10 +278,14 @@ async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_whe
     let not_removed = json!({"TableName": table, "Item": stored[0]});
     emulator.call("DynamoDB_20120810.PutItem", not_removed).await;
     let account = new.message.recipient.to_bare();
-    assert_eq!(mailbox.waiting(&account, None, 10).await.unwrap(), [old.clone(), new.clone()], "the crash");
+    assert_eq!(
+        mailbox.waiting(&account, None, None, 10).await.unwrap(),
+        [old.clone(), new.clone()],
+        "the crash"
+    );
 
     // It is in the queue still.
     let kept = mailbox.keep(new.clone(), MAILBOX_MAX).await.unwrap();
     assert_eq!((kept.replaced, kept.dropped), (vec![old.message.id], Vec::new()));
-    assert_eq!(mailbox.waiting(&account, None, 10).await.unwrap(), [new]);
+    assert_eq!(mailbox.waiting(&account, None, None, 10).await.unwrap(), [new]);
 }

@@ -55,10 +55,10 @@ async fn what_is_no_push_keeps_no_other_waiting() {
         let item = json!({"account": {"S": juliet().to_string()}, "id": {"B": id}, "entry": entry});
         emulator.call("DynamoDB_20120810.PutItem", json!({"TableName": table, "Item": item})).await;
     }
-    assert_eq!(mailbox.waiting(&juliet(), None, 10).await.unwrap(), pushes);
-    assert_eq!(mailbox.waiting(&juliet(), None, 3).await.unwrap(), pushes, "as many as there are");
-    assert_eq!(mailbox.waiting(&juliet(), None, 2).await.unwrap(), pushes[..2]);
-    assert_eq!(mailbox.waiting(&juliet(), Some(pushes[1].message.id), 2).await.unwrap(), pushes[2..]);
+    assert_eq!(mailbox.waiting(&juliet(), None, None, 10).await.unwrap(), pushes);
+    assert_eq!(mailbox.waiting(&juliet(), None, None, 3).await.unwrap(), pushes, "as many as there are");
+    assert_eq!(mailbox.waiting(&juliet(), None, None, 2).await.unwrap(), pushes[..2]);
+    assert_eq!(mailbox.waiting(&juliet(), None, Some(pushes[1].message.id), 2).await.unwrap(), pushes[2..]);
     assert_eq!(mailbox.recipients(None, 10).await.unwrap().0.len(), 1);
 }
 

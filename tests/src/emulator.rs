@@ -120,14 +120,22 @@ impl Emulator {
         Queues { url, dead_letters }
     }
 
-    /// A fresh table of registrations.
+    /// A fresh table of registrations, as template.yaml has it.
     pub async fn table(&self) -> String {
         let name = fresh_name("registrations");
         self.create_table(json!({
             "TableName": name,
             "BillingMode": "PAY_PER_REQUEST",
-            "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+            "AttributeDefinitions": [
+                {"AttributeName": "id", "AttributeType": "S"},
+                {"AttributeName": "account", "AttributeType": "S"},
+            ],
             "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+            "GlobalSecondaryIndexes": [{
+                "IndexName": "by_account",
+                "KeySchema": [{"AttributeName": "account", "KeyType": "HASH"}],
+                "Projection": {"ProjectionType": "ALL"},
+            }],
         }))
         .await;
         name

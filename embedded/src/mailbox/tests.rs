@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    reading::{FIND, NEXT_OF, NEXT_RECIPIENT, WAITING},
+    *,
+};
 use crate::{database::count_mailbox, queue::tests::message};
 
 fn database(folder: &tempfile::TempDir) -> Database {
@@ -31,10 +34,11 @@ async fn no_statement_searches_without_an_index() {
         (OF_TOPIC, "mailbox_topic"),
         (BEYOND_THE_BOUND, "mailbox_registration"),
         (REMOVE, "mailbox_order"),
-        (CLEAR, "mailbox_registration"),
+        (CLEAR, "mailbox_of_registration"),
         (WAITING, "mailbox_order"),
         (FIND, "mailbox_order"),
-        (NEXT_RECIPIENT, "COVERING INDEX mailbox_registration"),
+        (NEXT_OF, "COVERING INDEX mailbox_of_registration"),
+        (NEXT_RECIPIENT, "COVERING INDEX mailbox_of_registration"),
     ] {
         let plan = plan(statement).unwrap();
         let indexed = plan.contains(index);
@@ -102,7 +106,7 @@ async fn an_entry_that_cannot_be_read_blocks_nothing_and_stays() {
         let id = unreadable.id;
         database.write(move |c| c.execute(SPOIL, params![entry, id.as_bytes()])).await.unwrap();
     }
-    let page = async |after, max| database.waiting(&account, after, max).await.unwrap();
+    let page = async |after, max| database.waiting(&account, None, after, max).await.unwrap();
     assert_eq!(page(None, 2).await, [waiting(second), waiting(last)], "a full page, if more are there");
     assert_eq!(page(Some(second.id), 1).await, [waiting(last)]);
     assert_eq!(Mailbox::find(&database, &account, third.id).await.unwrap(), None);

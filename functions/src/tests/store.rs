@@ -14,7 +14,7 @@ use axum::{
     http::{Request, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use jid::BareJid;
+use jid::{BareJid, FullJid};
 use push::{
     Application, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Secrets, Target, Ttl,
     ports::{
@@ -115,8 +115,24 @@ impl Registrations for Store {
         Ok(present.unwrap_or_else(|| Registration::renew(None, target, now, lifetime)))
     }
 
-    async fn revoke(&self, _: RegistrationId, _: Epoch, _: DateTime<Utc>) -> Result<Revocation, Unavailable> {
+    async fn revoke(
+        &self,
+        _: RegistrationId,
+        _: Epoch,
+        _: &FullJid,
+        _: DateTime<Utc>,
+    ) -> Result<Revocation, Unavailable> {
         Err(Unavailable::new("the ingress revokes nothing"))
+    }
+
+    async fn follow(
+        &self,
+        _: RegistrationId,
+        _: Epoch,
+        _: &FullJid,
+        _: &FullJid,
+    ) -> Result<bool, Unavailable> {
+        Err(Unavailable::new("the ingress moves nothing"))
     }
 
     async fn throttle(&self, _: RegistrationId, _: Epoch, _: DateTime<Utc>) -> Result<(), Unavailable> {
@@ -168,6 +184,7 @@ impl Mailbox for Store {
     async fn waiting(
         &self,
         _: &BareJid,
+        _: Option<&BTreeSet<RegistrationId>>,
         _: Option<MessageId>,
         _: usize,
     ) -> Result<Vec<Waiting>, Unavailable> {

@@ -130,7 +130,7 @@ impl Stage {
 async fn left(mailbox: &impl Mailbox, accounts: &[BareJid]) -> Vec<usize> {
     let mut left = Vec::new();
     for account in accounts {
-        let waiting = mailbox.waiting(account, None, MAILBOX_MAX).await.expect("a mailbox can be read");
+        let waiting = mailbox.waiting(account, None, None, MAILBOX_MAX).await.expect("a mailbox can be read");
         let bodies = waiting.iter().map(|waiting| STANDARD.decode(waiting.message.body.as_base64()));
         left.extend(bodies.flatten().filter_map(|body| senders::number(&body)));
     }

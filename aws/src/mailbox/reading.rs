@@ -1,0 +1,98 @@
+//! Reading what waits: of a whole account in the order of the table, or of some registrations by the index.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_dynamodb::types::KeysAndAttributes;
+use futures::{StreamExt, TryStreamExt, stream};
+use jid::BareJid;
+use push::{
+    MessageId, RegistrationId,
+    ports::{Unavailable, Waiting},
+};
+
+use super::{
+    CALLS_MAX, MailboxTable,
+    waiting::{key, read_waiting},
+};
+use crate::{
+    error::{Failure, unavailable},
+    item::{Item, binary},
+};
+
+/// Most items in one read: of the largest pushes, they are less than DynamoDB returns at once.
+const BATCH_MAX: usize = 50;
+
+impl MailboxTable {
+    pub(super) async fn all_waiting(
+        &self,
+        account: &BareJid,
+        of: Option<&BTreeSet<RegistrationId>>,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<Waiting>, Unavailable> {
+        let query = self.query(account).limit(i32::try_from(max).unwrap_or(i32::MAX));
+        let query = match after {
+            None => query.key_condition_expression("account = :account"),
+            Some(after) => query
+                .key_condition_expression("account = :account AND id > :after")
+                .expression_attribute_values(":after", binary(*after.as_bytes())),
+        };
+        let asked_for = |waiting: &Waiting| of.is_none_or(|of| of.contains(&waiting.message.registration));
+        let mut items = query.into_paginator().items().send();
+        let mut found = Vec::new();
+        while found.len() < max
+            && let Some(item) = items.try_next().await.map_err(unavailable("dynamodb:Query"))?
+        {
+            found.extend(read_waiting(&item).filter(asked_for));
+        }
+        Ok(found)
+    }
+
+    /// Finds the ids in the index, which holds no bodies, and reads those pushes alone that it returns.
+    pub(super) async fn waiting_of(
+        &self,
+        account: &BareJid,
+        of: &BTreeSet<RegistrationId>,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<Waiting>, Unavailable> {
+        let entries = stream::iter(of.clone()).map(|registration| self.entries(account, registration));
+        let entries: Vec<_> = entries.buffer_unordered(CALLS_MAX).try_collect().await?;
+        let ids = entries.into_iter().flatten().map(|entry| entry.id);
+        let mut ids: BTreeSet<_> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
+        let mut found = Vec::new();
+        while found.len() < max && !ids.is_empty() {
+            let count = (max - found.len()).min(BATCH_MAX);
+            let next = (0..count).map_while(|_| ids.pop_first()).map(|id| key(account, id)).collect();
+            found.extend(self.read(next).await?);
+        }
+        Ok(found)
+    }
+
+    /// Pushes by their keys, in order; those that are gone or cannot be read are left out.
+    async fn read(&self, mut keys: Vec<Item>) -> Result<Vec<Waiting>, Unavailable> {
+        let mut found = Vec::new();
+        while !keys.is_empty() {
+            let failed = |failure| Unavailable::new(format!("dynamodb:BatchGetItem: {failure}"));
+            let asked = keys.len();
+            let (items, left) = self.read_call(keys).await.map_err(failed)?;
+            if left.len() == asked {
+                return Err(Unavailable::new("dynamodb:BatchGetItem: the table does not take so many reads"));
+            }
+            found.extend(items.iter().filter_map(read_waiting));
+            keys = left;
+        }
+        found.sort_unstable_by_key(|waiting| waiting.message.id);
+        Ok(found)
+    }
+
+    /// Also returns what DynamoDB left undone.
+    pub(super) async fn read_call(&self, keys: Vec<Item>) -> Result<(Vec<Item>, Vec<Item>), Failure> {
+        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
+        let keys = keys.build().expect("it has keys");
+        let answer = self.client.batch_get_item().request_items(&*self.name, keys).send().await?;
+        let items = answer.responses.unwrap_or_default().into_values().flatten().collect();
+        let left = answer.unprocessed_keys.unwrap_or_default().into_values();
+        Ok((items, left.flat_map(|left| left.keys).collect()))
+    }
+}

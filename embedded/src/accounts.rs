@@ -1,0 +1,93 @@
+//! What belongs to an account, on SQLite: its registrations by an index, its full JIDs in a table.
+
+use chrono::{DateTime, Utc};
+use jid::BareJid;
+use push::{
+    Registration,
+    ports::{Account, Accounts, SEEN_MAX, Seen, Unavailable},
+};
+use rusqlite::{Connection, Row, params};
+
+use crate::{
+    Database,
+    database::{Haste, moment},
+    registrations::{full_jid, registration},
+};
+
+const LIVING: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,
+    throttled_until, vapid, legacy FROM registration WHERE account = ?1 AND expires_at > ?2 AND NOT revoked";
+const ANY_LIVES: &str = "SELECT EXISTS
+    (SELECT 1 FROM registration WHERE account = ?1 AND expires_at > ?2 AND NOT revoked)";
+const SEEN: &str = "SELECT jid, seen_at, ended FROM seen WHERE account = ?1 ORDER BY place";
+const FORGET: &str = "DELETE FROM seen WHERE account = ?1";
+const NOTE: &str = "INSERT INTO seen (account, place, jid, seen_at, ended) VALUES (?1, ?2, ?3, ?4, ?5)";
+const FORGET_IF_GONE: &str = "DELETE FROM seen WHERE account = ?1
+    AND NOT EXISTS (SELECT 1 FROM registration WHERE account = ?1)";
+
+impl Accounts for Database {
+    async fn account(&self, account: &BareJid, now: DateTime<Utc>) -> Result<Account, Unavailable> {
+        let account = account.clone();
+        self.read_apart(move |connection| {
+            Ok(Account {
+                registrations: living(connection, &account, now)?,
+                seen: seen(connection, &account)?,
+            })
+        })
+        .await
+    }
+
+    async fn note_seen(
+        &self,
+        account: &BareJid,
+        seen: Vec<Seen>,
+        now: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
+        let account = account.clone();
+        let note = move |connection: &Connection| note(connection, &account, &seen, now);
+        self.write_then(Haste::Soon, note, |()| ()).await
+    }
+}
+
+fn living(
+    connection: &Connection,
+    account: &BareJid,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<Vec<Registration>> {
+    let mut statement = connection.prepare_cached(LIVING)?;
+    statement.query_map(params![account.as_str(), now.timestamp_millis()], registration)?.collect()
+}
+
+fn seen(connection: &Connection, account: &BareJid) -> rusqlite::Result<Vec<Seen>> {
+    let seen = |row: &Row<'_>| {
+        Ok(Seen {
+            jid: full_jid(&row.get::<_, String>("jid")?)?,
+            seen_at: moment(row.get("seen_at")?)?,
+            ended: row.get("ended")?,
+        })
+    };
+    connection.prepare_cached(SEEN)?.query_map([account.as_str()], seen)?.collect()
+}
+
+fn note(
+    connection: &Connection,
+    account: &BareJid,
+    seen: &[Seen],
+    now: DateTime<Utc>,
+) -> rusqlite::Result<()> {
+    let key = params![account.as_str(), now.timestamp_millis()];
+    let lives: bool = connection.prepare_cached(ANY_LIVES)?.query_row(key, |row| row.get(0))?;
+    if !lives {
+        return Ok(());
+    }
+    connection.prepare_cached(FORGET)?.execute([account.as_str()])?;
+    let mut insert = connection.prepare_cached(NOTE)?;
+    for (place, Seen { jid, seen_at, ended }) in seen.iter().take(SEEN_MAX).enumerate() {
+        insert.execute(params![account.as_str(), place, jid.as_str(), seen_at.timestamp_millis(), ended])?;
+    }
+    Ok(())
+}
+
+/// Forgets the full JIDs of an account that has no registration left.
+pub(crate) fn forget_if_gone(connection: &Connection, account: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(FORGET_IF_GONE)?.execute([account]).map(drop)
+}

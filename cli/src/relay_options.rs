@@ -181,11 +181,12 @@ impl RelaySettings {
             secrets,
             endpoints: self.endpoints(),
             account: self.account,
-            access: self.access,
+            access: tokio::sync::watch::channel(self.access).1,
             lifetime: self.registration_ttl,
             ack_timeout: self.ack_timeout,
             mailbox_max: self.mailbox_max,
             rate: self.rate,
+            clock: relay::Clock::system(),
         }
     }
 

@@ -117,13 +117,10 @@ impl Incoming {
     }
 }
 
+#[cfg(test)]
 impl Request {
-    /// Who registers by it.
-    pub(crate) fn registers(&self) -> Option<FullJid> {
-        match &self.query {
-            Query::Register(Ok(target)) => Some(target.recipient.clone()),
-            _ => None,
-        }
+    pub(crate) fn new(from: Jid, id: String, query: Query) -> Self {
+        Self { from, to: BareJid::new("notify.example.com").unwrap().into(), id, query }
     }
 }
 
@@ -212,9 +209,9 @@ pub(crate) fn answer(request: &Request, answer: Result<Option<Element>, StanzaEr
 ///
 /// Written as text: there is one for every push, and nothing but the recipient's resource can hold
 /// a character that needs escaping.
-pub(crate) fn push(component: &BareJid, message: &PushMessage) -> String {
+pub(crate) fn push(component: &BareJid, message: &PushMessage, to: &FullJid) -> String {
     let PushMessage { id, application, instance, body, .. } = message;
-    let to = escape(message.recipient.as_str().as_bytes());
+    let to = escape(to.as_str().as_bytes());
     let to = String::from_utf8_lossy(&to);
     let body = body.as_base64();
     format!(
@@ -354,7 +351,7 @@ mod tests {
         let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
         let body = Body::from_bytes(b"hello");
         let message = PushMessage::new([3; 8], &registration, wishes, body, DateTime::UNIX_EPOCH);
-        let xml = push(&BareJid::new("notify.example.com").unwrap(), &message);
+        let xml = push(&BareJid::new("notify.example.com").unwrap(), &message, &message.recipient);
 
         let in_stream = xml.replacen("<iq", &format!("<iq xmlns='{}'", ns::JABBER_CLIENT), 1);
         let iq = Iq::try_from(in_stream.parse::<Element>().unwrap()).unwrap();

@@ -86,7 +86,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
 
     /// Relays until a stop, or the loss of the lease, has been carried out.
     pub(crate) async fn run(mut self, stop: CancellationToken, fence: Fence) -> Result<(), TaskDied> {
-        let (mut stopping, mut lost) = (false, false);
+        let (mut stopping, mut lost, mut streams) = (false, false, true);
         while !self.finished {
             let ready = tokio::select! {
                 biased;
@@ -94,7 +94,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
                 () = stop.cancelled(), if !stopping => Ready::Stop,
                 Ok(()) = self.access.changed() => Ready::Access,
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => Ready::Done(done),
-                event = self.stream.events.recv() => Ready::Event(event),
+                event = self.stream.events.recv(), if streams => Ready::Event(event),
                 Ok(_) = self.stream.replies.reserve(), if !self.replies.is_empty() => Ready::Room,
                 () = sleep_until(self.next_tick) => Ready::Time,
             };
@@ -113,6 +113,11 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
                 }
                 Ready::Done(done) => self.take_done(done)?,
                 Ready::Event(Some(event)) => self.take_event(event),
+                // The loss of the lease ends it.
+                Ready::Event(None) if fence.is_lost() => {
+                    streams = false;
+                    self.take(Input::Offline);
+                }
                 Ready::Event(None) => return Err(TaskDied("the stream has ended".into())),
                 Ready::Room => self.reply_on(),
                 Ready::Time => {}

@@ -74,8 +74,6 @@ pub(crate) struct Account {
     pub(crate) blocked: VecDeque<FullJid>,
     pub(crate) in_flight: usize,
     cues: Cues,
-    /// Full JIDs whose cues exceeded the bucket.
-    pub(crate) deferred: BTreeSet<FullJid>,
     stored_seen: Vec<FullJid>,
     seen_noted_at: Option<Instant>,
 }
@@ -245,7 +243,6 @@ impl Account {
         self.look != Look::Asked
             && !self.page_asked
             && self.blocked.is_empty()
-            && self.deferred.is_empty()
             && self.in_flight == 0
             && self.phones.values().all(Phone::is_idle)
     }

@@ -188,6 +188,7 @@ pub(crate) struct Core {
     /// Each push that is held, once.
     pushes: BTreeMap<MessageId, Push>,
     in_flight: usize,
+    in_flight_told: usize,
     proven: Turns,
     unproven: Turns,
     /// The turn before went to the unproven.
@@ -248,6 +249,7 @@ impl Core {
             accounts: BTreeMap::new(),
             pushes: BTreeMap::new(),
             in_flight: 0,
+            in_flight_told: 0,
             proven: Turns::default(),
             unproven: Turns::default(),
             unproven_last: false,
@@ -302,6 +304,10 @@ impl Core {
             Input::LeaseLost => self.give_everything_back(now),
         }
         self.go_on(now, actions);
+        if self.in_flight != self.in_flight_told {
+            self.in_flight_told = self.in_flight;
+            actions.push(Action::Count(Measure::InFlight(self.in_flight)));
+        }
     }
 
     /// Does whatever has become possible.

@@ -36,12 +36,12 @@ impl Requests {
         self.turns.is_empty()
     }
 
-    /// Lines a request up; given back where there is no room for it.
-    pub(crate) fn offer(&mut self, request: Request) -> Result<(), Request> {
+    /// Lines a request up; returns it where there is no room for it.
+    pub(crate) fn offer(&mut self, request: Request) -> Option<Request> {
         let (account, size) = (request.from.to_bare(), size(&request));
         let of_account = self.waiting.get(&account).map_or(0, |waiting| waiting.bytes);
         if self.bytes + size > BYTES_MAX || of_account + size > BYTES_PER_ACCOUNT_MAX {
-            return Err(request);
+            return Some(request);
         }
         self.bytes += size;
         let waiting = self.waiting.entry(account.clone()).or_default();
@@ -50,7 +50,7 @@ impl Requests {
         }
         waiting.bytes += size;
         waiting.requests.push_back(request);
-        Ok(())
+        None
     }
 
     /// The next request in turn.
@@ -82,9 +82,9 @@ mod tests {
     #[test]
     fn a_flood_of_one_account_leaves_the_others_their_turns() {
         let mut requests = Requests::default();
-        let taken = (0..10_000).filter(|id| requests.offer(request("mallory@x/1", *id)).is_ok()).count();
+        let taken = (0..10_000).filter(|id| requests.offer(request("mallory@x/1", *id)).is_none()).count();
         assert!((100..1000).contains(&taken), "{taken}");
-        requests.offer(request("juliet@x/1", 0)).unwrap();
+        assert!(requests.offer(request("juliet@x/1", 0)).is_none());
         let first: Vec<_> = (0..3).map(|_| requests.next().unwrap().from.to_string()).collect();
         assert_eq!(first, ["mallory@x/1", "juliet@x/1", "mallory@x/1"]);
         assert_eq!(std::iter::from_fn(|| requests.next()).count(), taken - 2);
@@ -95,7 +95,7 @@ mod tests {
     fn all_requests_together_are_bounded() {
         let mut requests = Requests::default();
         let taken =
-            (0..40_000).filter(|id| requests.offer(request(&format!("u{id}@x/1"), *id)).is_ok()).count();
+            (0..40_000).filter(|id| requests.offer(request(&format!("u{id}@x/1"), *id)).is_none()).count();
         assert!(taken < 40_000 && requests.bytes <= BYTES_MAX);
     }
 }

@@ -48,6 +48,13 @@ const WRITE_BATCH_MAX: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session(u64);
 
+#[cfg(test)]
+impl Session {
+    pub(crate) fn number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// A push, meant for one stream.
 #[derive(Debug)]
 pub(crate) struct Outgoing {

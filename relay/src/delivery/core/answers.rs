@@ -35,13 +35,13 @@ impl Core {
             self.note_answer(&jid);
         }
         self.conclude(&jid, now, actions);
-        actions.push(Action::Count(Measure::InFlight(self.in_flight)));
     }
 
     fn take_result(&mut self, id: MessageId, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let Some(push) = self.take_push(id) else { return };
         self.follow(&push.held.message, jid, now);
         self.deliver(push.held, now, actions);
+        self.conclude_all(&push.asks, now, actions);
     }
 
     /// Whoever takes a push is where its registration is now (protocol.md §1, "Resources change").
@@ -69,9 +69,10 @@ impl Core {
         let Some(push) = self.pushes.get(&id) else { return };
         let registration = push.held.message.registration;
         if self.named(&push.held.message) == ask.jid {
-            if let Some(Push { held: push, .. }) = self.take_push(id) {
+            if let Some(Push { held: push, asks, .. }) = self.take_push(id) {
                 let (recipient, asked_at) = (ask.jid.clone(), ask.asked_at);
                 self.decide(Fate::Revoke { push, recipient, asked_at });
+                self.conclude_all(&asks, now, actions);
             }
             return;
         }
@@ -126,6 +127,7 @@ impl Core {
                 if self.pushes.get(&id).is_some_and(|push| push.lines.contains(jid)) {
                     if let Some(push) = self.take_push(id) {
                         self.deliver(push.held, now, actions);
+                        self.conclude_all(&push.asks, now, actions);
                     }
                     self.read_on(jid, actions);
                 } else if self.may_have_waiting(jid) && !self.settled.contains(&name) {

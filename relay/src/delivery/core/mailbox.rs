@@ -20,8 +20,6 @@ const READINGS_PER_ACCOUNT_MAX: usize = 8;
 const LOOKS_MAX: usize = 64;
 /// Most full JIDs whose mailbox is still to be read. A sweep finds those beyond.
 const CUED_MAX: usize = 65_536;
-/// Most full JIDs that wait because their account has too many cues; a sweep finds those beyond.
-const DEFERRED_PER_ACCOUNT_MAX: usize = 64;
 /// With so few of a page left in line, the next one is read.
 const PAGE_LOW: usize = PAGE_MAX / 4;
 /// Between sweeps: those who send no presence are found by them alone.
@@ -49,32 +47,32 @@ impl Core {
         }
     }
 
-    /// Has a mailbox read, unless cues of its account come too fast: then a little later.
+    /// Has a mailbox read, unless cues of its account come too fast: those merge into one, a little later.
     pub(super) fn cue_within_bounds(&mut self, jid: &FullJid, cue: Cue, now: Now) {
-        let account = self.account(jid);
-        if account.take_cue(now) {
+        if self.account(jid).take_cue(now) {
             self.cue(jid, cue);
         } else {
-            if account.deferred.len() < DEFERRED_PER_ACCOUNT_MAX {
-                account.deferred.insert(jid.clone());
-            }
             self.something_waits(jid);
             self.deferred.insert(jid.to_bare());
         }
     }
 
+    /// Has the mailboxes read of all who are there and for whom something may wait.
     pub(super) fn take_deferred_cues(&mut self, now: Now) {
         for bare in take(&mut self.deferred) {
-            while let Some(account) = self.accounts.get_mut(&bare)
-                && !account.deferred.is_empty()
-                && account.take_cue(now)
-            {
-                if let Some(jid) = account.deferred.pop_first() {
+            let Some(account) = self.accounts.get_mut(&bare) else { continue };
+            if !account.take_cue(now) {
+                self.deferred.insert(bare);
+                continue;
+            }
+            let account = &self.accounts[&bare];
+            let there = account.all_named().map(|(id, named)| account.route(id, named, now));
+            let there = there.filter(|jid| account.phones.get(*jid).is_some_and(Phone::is_present));
+            let there: BTreeSet<FullJid> = there.cloned().collect();
+            for jid in there {
+                if self.known.of(&jid) != Some(Knowledge::Nothing) {
                     self.cue(&jid, Cue::There);
                 }
-            }
-            if self.accounts.get(&bare).is_some_and(|account| !account.deferred.is_empty()) {
-                self.deferred.insert(bare);
             }
         }
     }
@@ -201,7 +199,7 @@ impl Core {
     /// Reads the next page of a mailbox when most of the last one has gone out.
     pub(super) fn read_on(&mut self, jid: &FullJid, actions: &mut Vec<Action>) {
         let Some(phone) = self.phone(jid) else { return };
-        if !phone.reading.as_ref().is_some_and(|reading| !reading.is_asked())
+        if phone.reading.as_ref().is_none_or(Reading::is_asked)
             || phone.line.count_passing(PAGE_LOW + 1) > PAGE_LOW
         {
             return;

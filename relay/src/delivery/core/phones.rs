@@ -50,7 +50,6 @@ impl Core {
         self.read_again(now, actions);
         let lines: BTreeSet<FullJid> = self.pushes.values().flat_map(|push| push.lines.clone()).collect();
         lines.iter().for_each(|jid| self.make_ready(jid));
-        actions.push(Action::Count(Measure::InFlight(self.in_flight)));
     }
 
     /// A directed presence: a new session (protocol.md §1, "Coming online").
@@ -130,7 +129,6 @@ impl Core {
         } else {
             self.give_up_line(jid, now, actions);
         }
-        actions.push(Action::Count(Measure::InFlight(self.in_flight)));
     }
 
     /// Nobody takes what is sent to a full JID. It is tried again after a while, and then ever later: it may have had
@@ -183,6 +181,11 @@ impl Core {
         }
         self.make_ready(jid);
         self.read_on(jid, actions);
+    }
+
+    /// The same for those that were asked for a push which is over.
+    pub(super) fn conclude_all(&mut self, asks: &[Ask], now: Now, actions: &mut Vec<Action>) {
+        asks.iter().for_each(|ask| self.conclude(&ask.jid, now, actions));
     }
 
     /// A push that waits in the mailbox, and is in no line and not in flight, is not held any more.
@@ -243,7 +246,7 @@ impl Core {
             .collect();
         for bare in &looked_at {
             let idle = self.accounts.get(bare).is_some_and(Account::is_idle);
-            if idle && !self.unseen.contains(bare) {
+            if idle && !self.unseen.contains(bare) && !self.deferred.contains(bare) {
                 self.accounts.remove(bare);
             }
         }

@@ -19,6 +19,9 @@ const IN_FLIGHT_PER_ACCOUNT_MAX: usize = IN_FLIGHT_MAX / 16;
 const CROWDED: usize = IN_FLIGHT_MAX / 8 * 7;
 /// When places run short, silent pushes are taken back down to this many in flight.
 const LOW_WATER: usize = IN_FLIGHT_MAX / 4 * 3;
+/// With more pushes held than this, a full JID that has not answered yet has one in line; the others wait in the
+/// mailbox, so that there is room for those that answer.
+const HELD_CROWDED: usize = HELD_MAX / 2;
 /// Most notes of what was sent when; beyond it, those of answered pushes are dropped.
 const SENT_MAX: usize = 4 * IN_FLIGHT_MAX;
 
@@ -124,9 +127,12 @@ impl Core {
     /// Puts a push in the line of a full JID.
     pub(super) fn line_up(&mut self, push: Held, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let is_new = !self.pushes.contains_key(&push.message.id);
+        let crowded = self.held > HELD_CROWDED;
         let phone = self.account(jid).phone(jid);
         if push.origin == Origin::Queue && is_new {
-            if phone.line.is_full() && phone.is_silent(now) {
+            let unproven = phone.standing() == Standing::Unproven;
+            let keeps_others_waiting = crowded && unproven && !phone.line.is_empty();
+            if keeps_others_waiting || phone.line.is_full() && phone.is_silent(now) {
                 return self.keep(push, Attempt::None, now, actions);
             }
             if phone.line.is_overlong() {
@@ -145,7 +151,6 @@ impl Core {
 
     /// Sends what may go, as long as there are places.
     pub(super) fn send_ready(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let before = self.in_flight;
         while let Some(session) = self.session
             && let Some(jid) = self.next_turn()
         {
@@ -154,17 +159,18 @@ impl Core {
                 continue;
             }
             let Some(id) = phone.line.first() else { continue };
-            let Some(push) = self.pushes.get(&id) else { continue };
+            let Some(push) = self.pushes.get(&id) else {
+                debug_assert!(false, "a push in line is held");
+                self.take_from_line(id, &jid);
+                continue;
+            };
             if push.held.message.is_expired(now.wall) {
-                self.expire(id, actions);
+                self.expire(id, now, actions);
                 self.read_on(&jid, actions);
             } else {
                 self.send(session, id, &jid, now, actions);
             }
             self.make_ready(&jid);
-        }
-        if self.in_flight != before {
-            actions.push(Action::Count(Measure::InFlight(self.in_flight)));
         }
     }
 
@@ -457,9 +463,10 @@ impl Core {
         self.decide(Fate::Done(held));
     }
 
-    pub(super) fn expire(&mut self, id: MessageId, actions: &mut Vec<Action>) {
+    fn expire(&mut self, id: MessageId, now: Now, actions: &mut Vec<Action>) {
         if let Some(push) = self.take_push(id) {
             self.settle_expired(push.held, actions);
+            self.conclude_all(&push.asks, now, actions);
         }
     }
 

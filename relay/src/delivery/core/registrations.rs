@@ -14,7 +14,7 @@ impl Core {
         match self.answer_at_once(&request) {
             Some(answer) => actions.push(Action::Reply(stanza::answer(&request, answer))),
             None => {
-                if let Err(request) = self.requests.offer(request) {
+                if let Some(request) = self.requests.offer(request) {
                     let text = "too many registrations wait for this push server; try again later";
                     let error = stanza::error(ErrorType::Wait, DefinedCondition::ResourceConstraint, text);
                     actions.push(Action::Reply(stanza::answer(&request, Err(error))));

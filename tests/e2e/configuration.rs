@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::{Kind, Phone, Upwire, XmppServer, folder, hashed, http, profile_folder};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const OLD: &str = "an-old-secret-of-more-than-32-bytes-0123456789";
 const NEW: &str = "a-new-secret-of-more-than-32-bytes-0123456789";
 
@@ -109,7 +109,8 @@ async fn a_secret_is_made_kept_and_rotated_without_losing_an_endpoint() {
     assert_eq!(http::post(&signed_by_old, "x").await.status, 404);
     assert_eq!(http::post(&signed_by_new, "x").await.status, 201);
     for text in [OLD, NEW] {
-        assert!(!new_alone.log().contains(text) && !rotated.log().contains(text));
+        new_alone.never_logged(&[text]);
+        rotated.never_logged(&[text]);
     }
 }
 

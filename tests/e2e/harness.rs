@@ -6,7 +6,7 @@ use e2e::{Kind, Phone, RawClient, Settings, Slixmpp, UNIFIED_PUSH, XmppServer, e
 use tokio_xmpp::jid::{BareJid, FullJid};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn peer() -> BareJid {
     BareJid::new("unified-push.localhost").unwrap()
@@ -64,6 +64,7 @@ async fn two_clients_meet(server: &XmppServer) {
 }
 
 async fn a_cut_phone_resumes_its_session(server: &XmppServer) {
+    let server = XmppServer::patient(server.kind).await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let mut raw = RawClient::connect(server, &server.user().await, "raw").await;
     phone.cut();

@@ -1,7 +1,7 @@
 //! A distributor as the tests hold it: registers, collects pushes, answers them as it is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use base64::Engine;
@@ -20,6 +20,7 @@ use tokio_xmpp::{IqRequest, IqResponse, Stanza};
 use crate::line::Line;
 use crate::xmpp_server::{User, XmppServer};
 
+mod received;
 mod session;
 
 use session::{Command, Inbox, Session};
@@ -29,7 +30,7 @@ pub const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
 
 const COMMANDS_MAX: usize = 64;
 /// Generous: two cores run servers, clients and other tests at once.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the phone says to a push.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,26 +217,6 @@ impl Phone {
         if let Some(reply) = session::reply(push.from.clone(), push.id.clone(), answer) {
             self.send(reply).await;
         }
-    }
-
-    /// The next push that this has not returned yet.
-    pub async fn next_push(&self, deadline: Duration) -> Push {
-        let read = self.read.fetch_add(1, Ordering::Relaxed);
-        let what = format!("push number {} arrives", read + 1);
-        self.wait_for(deadline, &what, |inbox| inbox.pushes.len() > read).await;
-        self.inbox.borrow().pushes[read].clone()
-    }
-
-    /// All pushes so far, in order, each as often as it came.
-    pub fn pushes(&self) -> Vec<Push> {
-        self.inbox.borrow().pushes.clone()
-    }
-
-    /// Waits until so many pushes have come, and returns all.
-    pub async fn wait_for_pushes(&self, count: usize, deadline: Duration) -> Vec<Push> {
-        let what = format!("{count} pushes have arrived");
-        self.wait_for(deadline, &what, |inbox| inbox.pushes.len() >= count).await;
-        self.pushes()
     }
 
     /// How many sessions were bound: one after `connect`.

@@ -16,7 +16,7 @@ use crate::{ejabberd, eventually, folder, free_port, prosody};
 
 /// ejabberd was seen to take more than a minute on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const COMPONENTS_MAX: usize = 400;
 
 /// Which server.
@@ -112,6 +112,18 @@ impl XmppServer {
             Kind::Ejabberd => &EJABBERD,
         };
         server.get_or_init(|| Self::start(kind)).await
+    }
+
+    /// The same, where a session may sleep for longer than any test takes.
+    pub async fn patient(kind: Kind) -> &'static Self {
+        static PROSODY: OnceCell<XmppServer> = OnceCell::const_new();
+        static EJABBERD: OnceCell<XmppServer> = OnceCell::const_new();
+        let server = match kind {
+            Kind::Prosody => &PROSODY,
+            Kind::Ejabberd => &EJABBERD,
+        };
+        let settings = Settings { hibernation: Duration::from_secs(600), ..Settings::default() };
+        server.get_or_init(|| Self::start_with(kind, settings)).await
     }
 
     /// A server of the test's own, for tests that stop it.

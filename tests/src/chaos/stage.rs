@@ -110,8 +110,8 @@ impl Stage {
     pub(super) async fn depths(&self) -> Depths {
         match &self.cloud {
             None => Depths {
-                queue: self.upwires[0].metric("upwire_queue_depth").await as u64,
-                mailbox: self.upwires[0].metric("upwire_mailbox_depth").await as u64,
+                queue: self.upwires[0].measure("upwire_queue_depth").await as u64,
+                mailbox: self.upwires[0].measure("upwire_mailbox_depth").await as u64,
                 dead_letters: 0,
             },
             Some(Cloud { emulator, queues, mailbox, .. }) => {

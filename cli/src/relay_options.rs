@@ -147,6 +147,13 @@ impl RelayOptions {
         if self.xmpp_server.security == Security::Tls {
             check_certificates()?;
         }
+        let registration_ttl = TimeDelta::seconds(self.registration_ttl.into());
+        if registration_ttl <= TimeDelta::days(1) {
+            tracing::warn!(
+                "UPWIRE_REGISTRATION_TTL is a day or less: Conversations renews each registration hourly, and \
+                 applications that ask for their endpoint meanwhile get none; raise it, or leave it unset for a week"
+            );
+        }
         Ok(RelaySettings {
             public_url,
             account: ComponentAccount {
@@ -157,7 +164,7 @@ impl RelayOptions {
             secret,
             access,
             admin_listen: self.admin_listen,
-            registration_ttl: TimeDelta::seconds(self.registration_ttl.into()),
+            registration_ttl,
             ack_timeout: Duration::from_secs(self.ack_timeout.into()),
             mailbox_max: self.mailbox_max as usize,
             rate: self.rate.0,

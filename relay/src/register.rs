@@ -159,7 +159,7 @@ impl<R: Registrations> Registrar<R> {
             Ok(registration) => {
                 metrics::counter!(REGISTERED).increment(1);
                 tracing::debug!(registration = %id, "registered");
-                Ok(self.registered(&registration))
+                Ok(self.registered(&registration, now))
             }
             Err(error) => {
                 tracing::error!(registration = %id, %error, "a registration was not stored");
@@ -169,9 +169,9 @@ impl<R: Registrations> Registrar<R> {
         }
     }
 
-    fn registered(&self, registration: &Registration) -> Element {
+    fn registered(&self, registration: &Registration, now: DateTime<Utc>) -> Element {
         let token = self.secrets.sign(registration.target.registration_id(), registration.epoch);
-        let expiration = registration.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let expiration = registration.advertised_expiry(now).to_rfc3339_opts(SecondsFormat::Secs, true);
         stanza::registered(&format!("{}{}", self.endpoints, token.as_str()), &expiration)
     }
 }

@@ -57,6 +57,15 @@ async fn refuses(builder: e2e::UpwireBuilder, variable: &str, text: &str) {
 }
 
 #[tokio::test]
+async fn a_short_life_of_registrations_is_warned_of() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    for (seconds, warned) in [(86_400, true), (86_401, false)] {
+        let upwire = Upwire::on(server).set("UPWIRE_REGISTRATION_TTL", seconds).start_ready().await;
+        assert_eq!(upwire.log().contains("UPWIRE_REGISTRATION_TTL is a day or less"), warned, "{seconds} s");
+    }
+}
+
+#[tokio::test]
 async fn a_taken_port_or_database_is_named() {
     let server = XmppServer::shared(Kind::Prosody).await;
     let first = Upwire::on(server).start_ready().await;

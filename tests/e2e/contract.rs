@@ -291,11 +291,11 @@ async fn a_renewal_that_changes_little_is_not_written<B: Backend>() {
     let renew = async |resource, after, renewal| {
         backend.store().register(target("juliet", resource), at(0) + after, WEEK, renewal).await.unwrap()
     };
-    assert_eq!(renew("a", TimeDelta::days(1), WhereNeeded).await, first);
+    assert_eq!(renew("a", TimeDelta::hours(19), WhereNeeded).await, first);
     assert_eq!(renew("a", TimeDelta::days(1), Always).await.expires_at, at(0) + TimeDelta::days(8));
     assert_eq!(renew("b", TimeDelta::days(2), WhereNeeded).await.expires_at, at(0) + TimeDelta::days(9));
-    let renewed = renew("b", TimeDelta::days(6), WhereNeeded).await;
-    assert_eq!(renewed.expires_at, at(0) + TimeDelta::days(13));
+    let renewed = renew("b", TimeDelta::hours(68), WhereNeeded).await;
+    assert_eq!(renewed.expires_at, at(0) + TimeDelta::hours(68) + WEEK, "20 hours after the last one");
     assert_eq!(renewed.epoch, first.epoch);
 }
 

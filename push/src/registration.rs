@@ -32,7 +32,7 @@ const RENEWAL_MIN: TimeDelta = TimeDelta::hours(20);
 
 /// How long the row of a life that is over is kept, so that clocks which disagree by less still agree on
 /// which epochs have been given out.
-const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
+pub const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
 
 /// Why an `application` or `instance` attribute was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

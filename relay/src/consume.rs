@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use metrics::counter;
 use push::{
-    Epoch, MessageId, PushMessage, RegistrationId,
+    Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId,
     ports::{
         Consistency, Delivery, Kept, Mailbox, QueueReader, Registrations, Revocation, Settlement,
         Unavailable, Waiting,
@@ -135,7 +135,7 @@ pub(crate) struct Settler<R, Q, M> {
     pub(crate) queue: Q,
     pub(crate) postbox: Postbox<R, M>,
     /// Most pushes that wait of one registration.
-    pub(crate) mailbox_max: usize,
+    pub(crate) mailbox_bounds: MailboxBounds,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) stored: mpsc::Sender<Stored>,
     /// Counts the registrations that were stored.
@@ -306,7 +306,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
             return Ok(Fated::Over);
         };
         let waiting = Waiting { message: message.clone(), asked_at };
-        let kept = self.postbox.mailbox.keep(waiting, self.mailbox_max).await?;
+        let kept = self.postbox.mailbox.keep(waiting, self.mailbox_bounds).await?;
         counter!(KEPT).increment(1);
         counter!(REPLACED).increment(kept.replaced.len() as u64);
         if !kept.dropped.is_empty() {
@@ -314,8 +314,9 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Settler<R, Q, M> {
             tracing::warn!(
                 registration = %message.registration,
                 dropped = kept.dropped.len(),
-                max = self.mailbox_max,
-                "more pushes wait for one registration than may; the oldest were dropped"
+                max = self.mailbox_bounds.of_registration,
+                of_account = self.mailbox_bounds.of_account,
+                "more pushes wait than may; the oldest were dropped"
             );
         }
         let mut recipient = row.target.recipient;

@@ -20,7 +20,7 @@ use std::{
 use chrono::TimeDelta;
 use metrics::gauge;
 use push::{
-    Secrets,
+    MailboxBounds, Secrets,
     ports::{Mailbox, QueueReader, Registrations},
 };
 use tokio::{
@@ -77,8 +77,10 @@ pub struct Relay<R, Q, M> {
     pub lifetime: TimeDelta,
     /// How long the answer to a push may take.
     pub ack_timeout: Duration,
-    /// Most pushes that wait of one registration.
-    pub mailbox_max: usize,
+    /// Most pushes that wait.
+    pub mailbox_bounds: MailboxBounds,
+    /// Most registrations of one account.
+    pub account_registrations_max: usize,
     /// How many pushes a registration may get before its senders are asked to wait; `None`: any number.
     pub rate: Option<Rate>,
 }
@@ -131,6 +133,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Relay<R, Q, M> {
             secrets: self.secrets,
             endpoints: self.endpoints,
             lifetime: self.lifetime,
+            account_max: self.account_registrations_max,
             registered,
             count: Arc::clone(&count),
         };
@@ -150,7 +153,7 @@ impl<R: Registrations, Q: QueueReader, M: Mailbox> Relay<R, Q, M> {
         let settler = Settler {
             queue: self.queue.clone(),
             postbox: postbox.clone(),
-            mailbox_max: self.mailbox_max,
+            mailbox_bounds: self.mailbox_bounds,
             room: Arc::clone(&room),
             stored,
             registered: count,

@@ -12,7 +12,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures::{StreamExt, stream};
 use push::{
     Registration, Secrets, Target,
-    ports::{Registrations, Renewal},
+    ports::{Registered, Registrations, Renewal},
 };
 use tokio::sync::mpsc;
 use tokio_xmpp::{
@@ -86,6 +86,8 @@ pub(crate) struct Registrar<R> {
     /// Endpoints are named below it; ends in a slash.
     pub(crate) endpoints: Url,
     pub(crate) lifetime: TimeDelta,
+    /// Most registrations of one account.
+    pub(crate) account_max: usize,
     /// Who has registered: what waits for them may be delivered.
     pub(crate) registered: mpsc::Sender<FullJid>,
     /// Counts the registrations that were stored.
@@ -155,11 +157,18 @@ impl<R: Registrations> Registrar<R> {
         renewal: Renewal,
     ) -> Result<Element, StanzaError> {
         let id = target.registration_id();
-        match self.registrations.register(target, now, self.lifetime, renewal).await {
-            Ok(registration) => {
+        let registering = self.registrations.register(target, now, self.lifetime, renewal, self.account_max);
+        match registering.await {
+            Ok(Registered::Stored(registration)) => {
                 metrics::counter!(REGISTERED).increment(1);
                 tracing::debug!(registration = %id, "registered");
                 Ok(self.registered(&registration, now))
+            }
+            Ok(Registered::AccountFull) => {
+                tracing::debug!(registration = %id, "refused: its account has as many registrations as it may");
+                let text =
+                    format!("your account has {} registrations, and may have no more", self.account_max);
+                Err(stanza::error(ErrorType::Wait, DefinedCondition::ResourceConstraint, &text))
             }
             Err(error) => {
                 tracing::error!(registration = %id, %error, "a registration was not stored");

@@ -32,6 +32,8 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
         ("UPWIRE_RATE", "0/1", "is no rate"),
         ("UPWIRE_QUEUE_MAX", "0", "1.."),
         ("UPWIRE_MAILBOX_MAX", "0", "1..=100000"),
+        ("UPWIRE_ACCOUNT_MAILBOX_MAX", "0", "1..=1000000"),
+        ("UPWIRE_ACCOUNT_REGISTRATIONS_MAX", "0", "1..=100000"),
         ("UPWIRE_LOG_FORMAT", "xml", "json"),
         ("UPWIRE_LOG", "loud", "level"),
         ("UPWIRE_SECRET_FILE", "/nowhere/secret", "cannot be read"),

@@ -13,14 +13,12 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use jid::BareJid;
 use push::{
-    Epoch, MessageId, RegistrationId,
+    Epoch, MailboxBounds, MessageId, RegistrationId,
     ports::{Kept, Mailbox, Recipient, Unavailable, Waiting},
 };
 use tokio::time::sleep;
 
-use self::waiting::{
-    Entry, account_of, behind, entry, item, key, lives_at, read_waiting, recipient, superfluous,
-};
+use self::waiting::{Entry, account_of, behind, entry, item, key, read_waiting, recipient, superfluous};
 use crate::{
     error::{CannotStart, Failure, TableMend, made, unavailable},
     item::{Item, binary, millis},
@@ -48,7 +46,7 @@ const MEND: TableMend = TableMend {
 };
 
 /// The table of mailboxes: partition key `account`, a text; sort key `id`, bytes; the local secondary index
-/// `by_registration` with sort key `place`, bytes, that projects `epoch` and `topic`. `purge_at` is its TTL attribute.
+/// `by_registration` with sort key `place`, bytes, that projects `epoch`, `topic` and `purge_at`, the TTL attribute.
 #[derive(Debug, Clone)]
 pub struct MailboxTable {
     client: Client,
@@ -110,26 +108,14 @@ impl MailboxTable {
         account: &BareJid,
         registration: RegistrationId,
     ) -> Result<Vec<Entry>, Unavailable> {
-        let items = self.query_registration(account, registration).into_paginator().items().send();
-        let items: Vec<Item> =
-            items.collect::<Result<_, _>>().await.map_err(unavailable("dynamodb:Query"))?;
-        Ok(items.iter().filter_map(entry).collect())
+        self.read_entries(self.query_registration(account, registration)).await
     }
 
-    /// What waits of one registration and had not expired at this moment. The index does not know that, and it costs
-    /// the reading of each item.
-    async fn entries_living_at(
-        &self,
-        account: &BareJid,
-        registration: RegistrationId,
-        moment: DateTime<Utc>,
-    ) -> Result<Vec<Entry>, Unavailable> {
-        let query = self.query_registration(account, registration);
-        let query = query.projection_expression("id, epoch, topic, purge_at");
+    async fn read_entries(&self, query: QueryFluentBuilder) -> Result<Vec<Entry>, Unavailable> {
         let items = query.into_paginator().items().send();
         let items: Vec<Item> =
             items.collect::<Result<_, _>>().await.map_err(unavailable("dynamodb:Query"))?;
-        Ok(items.iter().filter(|item| lives_at(item, moment)).filter_map(entry).collect())
+        Ok(items.iter().filter_map(entry).collect())
     }
 
     /// Deletes pushes; each must be named but once.
@@ -170,17 +156,15 @@ impl MailboxTable {
 }
 
 impl Mailbox for MailboxTable {
-    async fn keep(&self, waiting: Waiting, max: usize) -> Result<Kept, Unavailable> {
-        let account = waiting.message.recipient.to_bare();
+    async fn keep(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
+        let message = &waiting.message;
+        let account = message.recipient.to_bare();
         let put = self.client.put_item().table_name(&*self.name).set_item(Some(item(&account, &waiting)));
         put.send().await.map_err(unavailable("dynamodb:PutItem"))?;
         // Only now: a crash in between leaves one too many, and of two that are kept at once, one sees both.
-        let registration = waiting.message.registration;
-        let mut kept = superfluous(self.entries(&account, registration).await?, max);
-        if !kept.dropped.is_empty() {
-            let living = self.entries_living_at(&account, registration, waiting.message.accepted_at).await?;
-            kept = superfluous(living, max);
-        }
+        let query = self.query(&account).index_name(BY_REGISTRATION);
+        let entries = self.read_entries(query.key_condition_expression("account = :account")).await?;
+        let kept = superfluous(entries, message.registration, message.accepted_at, bounds);
         self.delete(kept.replaced.iter().chain(&kept.dropped).map(|id| key(&account, *id))).await?;
         Ok(kept)
     }

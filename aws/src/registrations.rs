@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 use push::{
     Epoch, Registration, RegistrationId, Target,
-    ports::{Consistency, Registrations, Renewal, Revocation, Unavailable},
+    ports::{Consistency, Registered, Registrations, Renewal, Revocation, Unavailable},
 };
 
 use self::row::{item, registration};
@@ -180,7 +180,8 @@ impl Registrations for RegistrationsTable {
         now: DateTime<Utc>,
         lifetime: TimeDelta,
         renewal: Renewal,
-    ) -> Result<Registration, Unavailable> {
+        account_max: usize,
+    ) -> Result<Registered, Unavailable> {
         let id = target.registration_id();
         for attempt in 0..ATTEMPTS_MAX {
             let current = self.read(id, Consistency::Strong).await?;
@@ -191,17 +192,22 @@ impl Registrations for RegistrationsTable {
                 && row.target.vapid == target.vapid
                 && (row.renewed_at > now || row.renewed_at == now && row.target == target)
             {
-                return Ok(row.clone());
+                return Ok(Registered::Stored(row.clone()));
             }
             if let Some(row) = &current
                 && renewal == Renewal::WhereNeeded
                 && !row.needs_renewal(&target, now, lifetime)
             {
-                return Ok(row.clone());
+                return Ok(Registered::Stored(row.clone()));
             }
             let next = Registration::renew(current.as_ref(), target.clone(), now, lifetime);
+            let is_new = target.legacy.is_none() && !current.as_ref().is_some_and(|row| row.lives(now));
+            // Should the row not be written after all, the count is too high by one until it is made anew.
+            if is_new && !self.take_place(&next, now, account_max).await? {
+                return Ok(Registered::AccountFull);
+            }
             if self.replace(current.as_ref(), &next).await? {
-                return Ok(next);
+                return Ok(Registered::Stored(next));
             }
         }
         Err(Unavailable::new("others keep changing this registration"))

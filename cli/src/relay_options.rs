@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use push::Secrets;
+use push::{MailboxBounds, Secrets};
 use relay::{AccessList, BadRate, ComponentAccount, Rate, Relay, Security, ServerAddress};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_xmpp::jid::BareJid;
@@ -79,6 +79,16 @@ pub(crate) struct RelayOptions {
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     mailbox_max: u32,
 
+    /// Most pushes that wait of one account; the oldest of its fullest registration are dropped, 1 to 1000000
+    #[arg(long, value_name = "PUSHES", env = "UPWIRE_ACCOUNT_MAILBOX_MAX", default_value = "1000",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    account_mailbox_max: u32,
+
+    /// Most registrations of one account; beyond it new ones are refused, 1 to 100000
+    #[arg(long, value_name = "REGISTRATIONS", env = "UPWIRE_ACCOUNT_REGISTRATIONS_MAX", default_value = "200",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    account_registrations_max: u32,
+
     /// How many pushes one registration may get before its senders are told to wait: so many at once, a slash, and
     /// so many per second after that; or off
     #[arg(long, value_name = "BURST/PER_SECOND", env = "UPWIRE_RATE", default_value = "60/1", value_parser = rate)]
@@ -104,7 +114,8 @@ pub(crate) struct RelaySettings {
     pub(crate) admin_listen: SocketAddr,
     pub(crate) registration_ttl: TimeDelta,
     pub(crate) ack_timeout: Duration,
-    pub(crate) mailbox_max: usize,
+    pub(crate) mailbox_bounds: MailboxBounds,
+    pub(crate) account_registrations_max: usize,
     pub(crate) rate: Option<Rate>,
 }
 
@@ -147,6 +158,13 @@ impl RelayOptions {
         if self.xmpp_server.security == Security::Tls {
             check_certificates()?;
         }
+        let registration_ttl = TimeDelta::seconds(self.registration_ttl.into());
+        if registration_ttl <= TimeDelta::days(1) {
+            tracing::warn!(
+                "UPWIRE_REGISTRATION_TTL is a day or less: Conversations renews each registration hourly, and \
+                 applications that ask for their endpoint meanwhile get none; raise it, or leave it unset for a week"
+            );
+        }
         Ok(RelaySettings {
             public_url,
             account: ComponentAccount {
@@ -157,9 +175,13 @@ impl RelayOptions {
             secret,
             access,
             admin_listen: self.admin_listen,
-            registration_ttl: TimeDelta::seconds(self.registration_ttl.into()),
+            registration_ttl,
             ack_timeout: Duration::from_secs(self.ack_timeout.into()),
-            mailbox_max: self.mailbox_max as usize,
+            mailbox_bounds: MailboxBounds {
+                of_registration: self.mailbox_max as usize,
+                of_account: self.account_mailbox_max as usize,
+            },
+            account_registrations_max: self.account_registrations_max as usize,
             rate: self.rate.0,
         })
     }
@@ -184,7 +206,8 @@ impl RelaySettings {
             access: tokio::sync::watch::channel(self.access).1,
             lifetime: self.registration_ttl,
             ack_timeout: self.ack_timeout,
-            mailbox_max: self.mailbox_max,
+            mailbox_bounds: self.mailbox_bounds,
+            account_registrations_max: self.account_registrations_max,
             rate: self.rate,
             clock: relay::Clock::system(),
         }

@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use jid::BareJid;
 use push::{
     Registration,
+    bounds::registrations_counted,
     ports::{Account, Accounts, SEEN_MAX, Seen, Unavailable},
+    registration::PURGE_AFTER,
 };
 use rusqlite::{Connection, Row, params};
 
@@ -18,6 +20,10 @@ const LIVING: &str = "SELECT recipient, application, instance, epoch, renewed_at
     throttled_until, vapid, legacy FROM registration WHERE account = ?1 AND expires_at > ?2 AND NOT revoked";
 const ANY_LIVES: &str = "SELECT EXISTS
     (SELECT 1 FROM registration WHERE account = ?1 AND expires_at > ?2 AND NOT revoked)";
+/// Those of a predecessor do not count.
+const COUNT: &str =
+    "SELECT count(*), count(CASE WHEN expires_at > ?2 AND NOT revoked THEN 1 END) FROM registration
+    WHERE account = ?1 AND expires_at > ?3 AND legacy IS NULL";
 const SEEN: &str = "SELECT jid, seen_at, ended FROM seen WHERE account = ?1 ORDER BY place";
 const FORGET: &str = "DELETE FROM seen WHERE account = ?1";
 const NOTE: &str = "INSERT INTO seen (account, place, jid, seen_at, ended) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -55,6 +61,19 @@ fn living(
 ) -> rusqlite::Result<Vec<Registration>> {
     let mut statement = connection.prepare_cached(LIVING)?;
     statement.query_map(params![account.as_str(), now.timestamp_millis()], registration)?.collect()
+}
+
+/// How many registrations of an account count against a bound of `max`.
+pub(crate) fn count(
+    connection: &Connection,
+    account: &BareJid,
+    now: DateTime<Utc>,
+    max: usize,
+) -> rusqlite::Result<usize> {
+    let kept_since = now - PURGE_AFTER;
+    let key = params![account.as_str(), now.timestamp_millis(), kept_since.timestamp_millis()];
+    let counts = connection.prepare_cached(COUNT)?.query_row(key, |row| Ok((row.get(0)?, row.get(1)?)));
+    counts.map(|(kept, living)| registrations_counted(living, kept, max))
 }
 
 fn seen(connection: &Connection, account: &BareJid) -> rusqlite::Result<Vec<Seen>> {

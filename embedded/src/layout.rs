@@ -68,7 +68,7 @@ const STEPS: [&str; 5] = [
         ended INTEGER NOT NULL,
         PRIMARY KEY (account, place)
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX mailbox_of_registration ON mailbox (account, registration, id);
+    CREATE INDEX mailbox_of_registration ON mailbox (account, registration, id, expires_at);
     ",
 ];
 /// The layout that this code writes, in `PRAGMA user_version`: so many steps were taken.
@@ -102,7 +102,7 @@ pub(crate) fn lay_out(connection: &Connection, path: &Path) -> Result<(), OpenEr
 mod tests {
     use chrono::{DateTime, TimeDelta};
     use push::{
-        Registration,
+        MailboxBounds, Registration,
         ports::{Consistency, Mailbox, QueueReader, Registrations, Waiting},
     };
     use rusqlite::params;
@@ -160,7 +160,8 @@ mod tests {
         let received = &database.receive(10).await.unwrap()[0];
         assert_eq!((received.receipt, received.attempts, &received.message), (7, 3, &queued));
         database.throttle(id, epoch, expires_at).await.unwrap();
-        database.keep(Waiting { message: queued, asked_at: None }, 1).await.unwrap();
+        let bounds = MailboxBounds { of_registration: 1, of_account: 1 };
+        database.keep(Waiting { message: queued, asked_at: None }, bounds).await.unwrap();
         assert_eq!(database.mailbox_depth(), 1);
     }
 

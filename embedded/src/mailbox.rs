@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::atomic::Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
-    Epoch, MessageId, PushMessage, RegistrationId, Topic,
+    Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId, Topic,
     ports::{Kept, Mailbox, Recipient, Unavailable, Waiting},
 };
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
@@ -30,15 +30,19 @@ const OF_TOPIC: &str = "SELECT id FROM mailbox INDEXED BY mailbox_topic
 const BEYOND_THE_BOUND: &str =
     "SELECT id FROM mailbox WHERE account = ?1 AND registration = ?2 AND expires_at > ?4
     ORDER BY age DESC LIMIT -1 OFFSET ?3";
+const COUNT_OF_ACCOUNT: &str = "SELECT count(*) FROM mailbox INDEXED BY mailbox_of_registration
+    WHERE account = ?1 AND expires_at > ?2";
+const OF_ACCOUNT: &str = "SELECT id, registration FROM mailbox INDEXED BY mailbox_of_registration
+    WHERE account = ?1 AND expires_at > ?2";
 const NOTE_ASKED: &str = "UPDATE mailbox SET asked_at = ?3 WHERE account = ?1 AND id = ?2";
 const WITHDRAW: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2 RETURNING expires_at";
 const REMOVE: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2";
 const CLEAR: &str = "DELETE FROM mailbox WHERE account = ?1 AND registration = ?2 AND epoch <= ?3";
 
 impl Mailbox for Database {
-    async fn keep(&self, waiting: Waiting, max: usize) -> Result<Kept, Unavailable> {
+    async fn keep(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
         let shared = self.shared().clone();
-        let statements = move |connection: &Connection| keep(connection, &waiting, max);
+        let statements = move |connection: &Connection| keep(connection, &waiting, bounds);
         let committed = move |(_, gone): &(Kept, usize)| {
             shared.waiting.fetch_add(1, Ordering::Relaxed);
             shared.waiting.fetch_sub(*gone as u64, Ordering::Relaxed);
@@ -152,7 +156,11 @@ impl Database {
 /// Adds a row, and also returns how many others are gone for it.
 ///
 /// It is there before any other goes: should the file fail in between, then that loses nothing.
-fn keep(connection: &Connection, waiting: &Waiting, max: usize) -> rusqlite::Result<(Kept, usize)> {
+fn keep(
+    connection: &Connection,
+    waiting: &Waiting,
+    bounds: MailboxBounds,
+) -> rusqlite::Result<(Kept, usize)> {
     let message = &waiting.message;
     let account = message.recipient.to_bare();
     // No clock is needed: now is no earlier than the moment that any push was accepted at.
@@ -164,8 +172,11 @@ fn keep(connection: &Connection, waiting: &Waiting, max: usize) -> rusqlite::Res
 
     let replaced = all_but_the_newest_of_its_topic(connection, &account, message)?;
     gone += remove_all(connection, &account, &replaced)?;
-    let dropped = beyond_the_bound(connection, &account, message, max)?;
+    let mut dropped = beyond_the_bound(connection, &account, message, bounds.of_registration)?;
     gone += remove_all(connection, &account, &dropped)?;
+    let of_account = beyond_the_bound_of_the_account(connection, &account, message, bounds)?;
+    gone += remove_all(connection, &account, &of_account)?;
+    dropped.extend(of_account);
     Ok((Kept { replaced, dropped }, gone))
 }
 
@@ -223,6 +234,26 @@ fn beyond_the_bound(
     let mut ids = statement.query_map(key, id)?.collect::<rusqlite::Result<Vec<_>>>()?;
     ids.reverse();
     Ok(ids)
+}
+
+/// What has to go because an account may have no more than so many pushes waiting. What had expired when this one was
+/// accepted is no longer counted.
+fn beyond_the_bound_of_the_account(
+    connection: &Connection,
+    account: &BareJid,
+    message: &PushMessage,
+    bounds: MailboxBounds,
+) -> rusqlite::Result<Vec<MessageId>> {
+    let key = params![account.as_str(), message.accepted_at.timestamp_millis()];
+    let count: usize = connection.prepare_cached(COUNT_OF_ACCOUNT)?.query_row(key, |row| row.get(0))?;
+    if count <= bounds.of_account {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare_cached(OF_ACCOUNT)?;
+    let waiting = statement.query_map(key, |row| {
+        Ok((RegistrationId::from_bytes(row.get(1)?), MessageId::from_bytes(row.get(0)?)))
+    })?;
+    Ok(bounds.beyond_account(waiting.collect::<rusqlite::Result<Vec<_>>>()?))
 }
 
 fn remove(connection: &Connection, account: &BareJid, message: MessageId) -> rusqlite::Result<usize> {

@@ -6,14 +6,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::FullJid;
 use push::{
     Application, Epoch, Instance, Registration, RegistrationId, Target, VapidKey,
-    ports::{Consistency, Registrations, Renewal, Revocation, Unavailable},
+    ports::{Consistency, Registered, Registrations, Renewal, Revocation, Unavailable},
+    registration::PURGE_AFTER,
     vapid::VapidKeyError,
 };
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
 
 use crate::{
     Database,
-    accounts::forget_if_gone,
+    accounts::{count, forget_if_gone},
     database::{Haste, moment},
 };
 
@@ -40,19 +41,24 @@ impl Registrations for Database {
         now: DateTime<Utc>,
         lifetime: TimeDelta,
         renewal: Renewal,
-    ) -> Result<Registration, Unavailable> {
+        account_max: usize,
+    ) -> Result<Registered, Unavailable> {
         self.write(move |connection| {
             let current = find(connection, target.registration_id())?;
             if let Some(row) = &current
                 && renewal == Renewal::WhereNeeded
                 && !row.needs_renewal(&target, now, lifetime)
             {
-                return Ok(row.clone());
+                return Ok(Registered::Stored(row.clone()));
+            }
+            let is_new = target.legacy.is_none() && !current.as_ref().is_some_and(|row| row.lives(now));
+            if is_new && count(connection, &target.recipient.to_bare(), now, account_max)? >= account_max {
+                return Ok(Registered::AccountFull);
             }
             let registration = Registration::renew(current.as_ref(), target, now, lifetime);
             store(connection, &registration)?;
             sweep(connection, &registration)?;
-            Ok(registration)
+            Ok(Registered::Stored(registration))
         })
         .await
     }
@@ -152,9 +158,7 @@ fn store(connection: &Connection, registration: &Registration) -> rusqlite::Resu
 fn sweep(connection: &Connection, stored: &Registration) -> rusqlite::Result<()> {
     const SWEEP: &str = "DELETE FROM registration WHERE id IN
         (SELECT id FROM registration WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2) RETURNING account";
-    // A row stays for as long after its expiry as that of the stored one would, which was renewed now.
-    let kept_for = stored.purge_at() - stored.expires_at;
-    let dead_since = (stored.renewed_at - kept_for).timestamp_millis();
+    let dead_since = (stored.renewed_at - PURGE_AFTER).timestamp_millis();
     let mut statement = connection.prepare_cached(SWEEP)?;
     let swept = statement.query_map(params![dead_since, SWEPT_PER_REGISTRATION_MAX], |row| row.get(0))?;
     let accounts: BTreeSet<String> = swept.collect::<rusqlite::Result<_>>()?;
@@ -205,7 +209,7 @@ mod tests {
         let database = Database::open(&folder.path().join("upwire.db")).unwrap();
         let register = async |number: u8, now| {
             let target = Target { instance: Instance::from_bytes([number; 32]), ..target() };
-            database.register(target, now, WEEK, Renewal::Always).await.unwrap()
+            database.register(target, now, WEEK, Renewal::Always, 100).await.unwrap().stored().unwrap()
         };
         let count = || {
             let count = "SELECT count(*) FROM registration";

@@ -143,8 +143,9 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         if left <= TimeDelta::zero() || left > LEGACY_LIFE_MAX {
             return Ok(None);
         }
-        let row = self.registrations.register(target, now, left, Renewal::WhereNeeded).await?;
-        Ok(Some(row).filter(|row| row.lives(now)))
+        // No bound of an account is for a predecessor's endpoints.
+        let registering = self.registrations.register(target, now, left, Renewal::WhereNeeded, usize::MAX);
+        Ok(registering.await?.stored().filter(|row| row.lives(now)))
     }
 
     async fn accept(

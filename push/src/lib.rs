@@ -3,12 +3,14 @@
 //! This crate decides and never does: no I/O, no clock, no chance. Time comes in as `now`,
 //! random bytes as arrays.
 
+pub mod bounds;
 pub mod message;
 pub mod ports;
 pub mod registration;
 pub mod token;
 pub mod vapid;
 
+pub use bounds::MailboxBounds;
 pub use message::{Body, MessageId, PushMessage, Topic, Ttl, Urgency};
 pub use registration::{Application, Epoch, Instance, Registration, RegistrationId, Target};
 pub use token::{EndpointToken, MessageToken, Secrets};

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, error::Error, fmt, future::Future};
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 
-use crate::{Epoch, MessageId, PushMessage, Registration, RegistrationId, Target};
+use crate::{Epoch, MailboxBounds, MessageId, PushMessage, Registration, RegistrationId, Target};
 
 /// The store or the queue could not do its part; nothing was promised to anyone.
 #[derive(Debug)]
@@ -62,13 +62,18 @@ pub trait Registrations: Clone + Send + Sync + 'static {
 
     /// Stores what [`Registration::renew`] makes of the present row, atomically, and returns it
     /// once it is durable; or returns the present row, where `renewal` lets it stand.
+    ///
+    /// A registration that does not live yet is refused where its account has `account_max`
+    /// ([`registrations_counted`](crate::bounds::registrations_counted)). Endpoints of a predecessor neither count
+    /// nor are they refused.
     fn register(
         &self,
         target: Target,
         now: DateTime<Utc>,
         lifetime: TimeDelta,
         renewal: Renewal,
-    ) -> impl Future<Output = Result<Registration, Unavailable>> + Send;
+        account_max: usize,
+    ) -> impl Future<Output = Result<Registered, Unavailable>> + Send;
 
     /// Ends a life because its application is gone, as `recipient` answered to a push sent at `asked_at`.
     ///
@@ -103,6 +108,27 @@ pub trait Registrations: Clone + Send + Sync + 'static {
         epoch: Epoch,
         until: DateTime<Utc>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+/// What came of [`Registrations::register`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
+pub enum Registered {
+    /// It lives, by this row.
+    Stored(Registration),
+    /// Its account has as many registrations as it may: nothing was stored.
+    AccountFull,
+}
+
+impl Registered {
+    /// The row; `None`: the account is full.
+    #[must_use]
+    pub fn stored(self) -> Option<Registration> {
+        match self {
+            Self::Stored(row) => Some(row),
+            Self::AccountFull => None,
+        }
+    }
 }
 
 /// What came of [`Registrations::revoke`].
@@ -232,7 +258,8 @@ pub struct Kept {
     /// What a later push of the same topic replaced (RFC 8030 §5.4). It may be the push itself, that came late: then
     /// it does not wait.
     pub replaced: Vec<MessageId>,
-    /// The oldest ones, dropped because the mailbox held too many of the registration. It may be the push itself.
+    /// The oldest ones, dropped because too many waited for the registration or the account: then of the account's
+    /// fullest registration. It may be the push itself.
     pub dropped: Vec<MessageId>,
 }
 
@@ -245,9 +272,14 @@ pub type Recipient = (BareJid, RegistrationId);
 /// A removal settles exactly the pushes that it names. Removing an absent push succeeds.
 pub trait Mailbox: Clone + Send + Sync + 'static {
     /// Puts a push into the mailbox of its account; returns once it is durable. One that waits already is
-    /// overwritten. Of one registration, the newest of each topic stays, and no more than the newest `max` in all,
-    /// whatever their urgency; what had expired when this one was accepted makes room first.
-    fn keep(&self, waiting: Waiting, max: usize) -> impl Future<Output = Result<Kept, Unavailable>> + Send;
+    /// overwritten. Of one registration, the newest of each topic stays, and no more than the newest in all,
+    /// whatever their urgency; of an account, no more than [`MailboxBounds::beyond_account`] leaves. What had expired
+    /// when this one was accepted does not count.
+    fn keep(
+        &self,
+        waiting: Waiting,
+        bounds: MailboxBounds,
+    ) -> impl Future<Output = Result<Kept, Unavailable>> + Send;
 
     /// What waits for an account behind the place of `after` or from the beginning, in order, at most `max` of
     /// them; of these registrations alone, or of all. Fewer than `max` mean that no more are there. It shows every

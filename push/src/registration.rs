@@ -20,9 +20,19 @@ const HASH_BYTES: usize = 32;
 /// an endpoint").
 const LAPSE_MARGIN: TimeDelta = TimeDelta::seconds(5);
 
+/// The longest that a distributor is told that its endpoint lives.
+///
+/// Distributors renew what expires within a day, and nothing before: so one that is there registers daily, and the
+/// row of one that is away for longer lives on.
+const ADVERTISED_MAX: TimeDelta = TimeDelta::hours(48);
+
+/// A renewal that comes so shortly after the last one changes nothing. Less than a day, so that those that come
+/// daily are written.
+const RENEWAL_MIN: TimeDelta = TimeDelta::hours(20);
+
 /// How long the row of a life that is over is kept, so that clocks which disagree by less still agree on
 /// which epochs have been given out.
-const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
+pub const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
 
 /// Why an `application` or `instance` attribute was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -267,9 +277,10 @@ impl Registration {
         Self { target, epoch, renewed_at: now, expires_at: now + lifetime, revoked: false, throttled_until }
     }
 
-    /// Whether registering `target` at `now` changes more than a few days of the row's life: one that
-    /// lives, for the same full JID and key and with more than half of its life left, does as it is. That of a
-    /// predecessor's endpoint is never changed: it has but one life, and no distributor renews it.
+    /// Whether registering `target` at `now` changes more than some hours of the row's life. One that lives, for the
+    /// same full JID and key, does as it is until [`RENEWAL_MIN`] of its life is over, if what is left is more than is
+    /// advertised. That of a predecessor's endpoint is never changed: it has but one life, and no distributor
+    /// renews it.
     #[must_use]
     pub fn needs_renewal(&self, target: &Target, now: DateTime<Utc>, lifetime: TimeDelta) -> bool {
         if target.legacy.is_some() {
@@ -277,7 +288,14 @@ impl Registration {
         }
         // A row from before the lifetime was shortened would promise more than is given now.
         let left = self.expires_at - now;
-        !self.lives(now + LAPSE_MARGIN) || self.target != *target || left <= lifetime / 2 || left > lifetime
+        let enough = (lifetime - RENEWAL_MIN).max(ADVERTISED_MAX);
+        !self.lives(now + LAPSE_MARGIN) || self.target != *target || left <= enough || left > lifetime
+    }
+
+    /// Until when a distributor is told at `now` that its endpoint lives.
+    #[must_use]
+    pub fn advertised_expiry(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.expires_at.min(now + ADVERTISED_MAX)
     }
 
     /// The second from which a row serves nothing any more and may be deleted: what is left of it then is

@@ -13,7 +13,7 @@ use backon::Retryable;
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::counter;
 use push::{
-    MessageId, PushMessage, Registration, Secrets,
+    MailboxBounds, MessageId, PushMessage, Registration, Secrets,
     ports::{Accounts, Delivery, Mailbox, QueueReader, Registrations},
 };
 use tokio_xmpp::jid::BareJid;
@@ -46,8 +46,8 @@ pub(crate) struct Jobs<R, Q: QueueReader, M> {
     /// Endpoints are named below it; ends in a slash.
     pub(crate) endpoints: Url,
     pub(crate) lifetime: TimeDelta,
-    /// Most pushes that wait of one registration.
-    pub(crate) mailbox_max: usize,
+    pub(crate) mailbox_bounds: MailboxBounds,
+    pub(crate) account_registrations_max: usize,
     pub(crate) clock: Clock,
     pub(crate) fence: Fence,
     pub(crate) receipts: Receipts<Q::Receipt>,

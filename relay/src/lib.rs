@@ -14,7 +14,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use metrics::gauge;
 use push::{
-    Secrets,
+    MailboxBounds, Secrets,
     ports::{Accounts, Mailbox, QueueReader, Registrations},
 };
 use tokio::{
@@ -67,8 +67,10 @@ pub struct Relay<R, Q, M> {
     pub lifetime: TimeDelta,
     /// How long the answer to a push may take.
     pub ack_timeout: Duration,
-    /// Most pushes that wait of one registration.
-    pub mailbox_max: usize,
+    /// Most pushes that wait.
+    pub mailbox_bounds: MailboxBounds,
+    /// Most registrations of one account.
+    pub account_registrations_max: usize,
     /// How many pushes a registration may get before its senders are asked to wait; `None`: any number.
     pub rate: Option<Rate>,
     /// The wall clock.
@@ -111,7 +113,8 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Relay<R, Q, M> {
             secrets: self.secrets,
             endpoints: self.endpoints,
             lifetime: self.lifetime,
-            mailbox_max: self.mailbox_max,
+            mailbox_bounds: self.mailbox_bounds,
+            account_registrations_max: self.account_registrations_max,
             clock: self.clock,
             fence: fence.clone(),
             receipts: Receipts::default(),

@@ -28,7 +28,7 @@ pub fn describe_metrics() {
         (RETRIED, "Deliveries that failed for a while; the pushes wait in the mailbox"),
         (KEPT, "Pushes put into the mailbox"),
         (REPLACED, "Pushes in the mailbox that a later one of the same topic replaced"),
-        (DROPPED, "Pushes in the mailbox that were dropped because too many waited for one registration"),
+        (DROPPED, "Pushes in the mailbox that were dropped because too many waited"),
         (THROTTLED, "Times that a registration was found over its rate"),
         (REGISTERED, "Registrations and renewals"),
         (REGISTRATIONS_REVOKED, "Registrations revoked because the application is gone"),

@@ -113,8 +113,8 @@ async fn endpoints(cloud: &Cloud) -> anyhow::Result<(String, String)> {
             vapid: None,
             legacy: None,
         };
-        let row = table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?;
-        anyhow::Ok(row)
+        let registered = table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always, 1).await?;
+        registered.stored().context("the account is full")
     };
     let (living, dead) = (register("living").await?, register("dead").await?);
     table.revoke(dead.target.registration_id(), dead.epoch, &dead.target.recipient, Utc::now()).await?;

@@ -127,7 +127,8 @@ async fn row(cloud: &Cloud, phone: &Phone) -> anyhow::Result<Registration> {
         vapid: None,
         legacy: None,
     };
-    Ok(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::WhereNeeded).await?)
+    let registered = table.register(target, Utc::now(), TimeDelta::days(7), Renewal::WhereNeeded, 1).await?;
+    registered.stored().context("the account is full")
 }
 
 async fn waiting(cloud: &Cloud) -> u64 {

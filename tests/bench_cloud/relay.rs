@@ -78,7 +78,8 @@ async fn fill(cloud: &Cloud, phones: &[Phone]) -> anyhow::Result<()> {
             vapid: None,
             legacy: None,
         };
-        rows.push(table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always).await?);
+        let registered = table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always, 1).await?;
+        rows.push(registered.stored().context("the account is full")?);
     }
     let messages = (0..PUSHES).map(|number| message(number, &rows[number % PHONES]));
     stream::iter(messages.map(Ok))

@@ -15,7 +15,7 @@ use embedded::Database;
 use futures::{StreamExt, TryStreamExt, stream};
 use push::message::Wishes;
 use push::ports::{Mailbox, Registrations, Renewal, Waiting};
-use push::{Application, Body, Instance, PushMessage, Registration, Target, Ttl, Urgency};
+use push::{Application, Body, Instance, MailboxBounds, PushMessage, Registration, Target, Ttl, Urgency};
 use tokio::time::sleep;
 
 use crate::plan::{Case, Plan};
@@ -25,8 +25,8 @@ use crate::stage::{self, SENDERS, median};
 pub(crate) const TITLE: &str = "waiting";
 /// More than share a commit.
 const WRITES_AT_ONCE: usize = 1024;
-/// As many as may wait of one registration by default.
-const MAILBOX_MAX: usize = 100;
+/// As many as may wait by default.
+const BOUNDS: MailboxBounds = MailboxBounds { of_registration: 100, of_account: 1000 };
 /// What is sent at once to a phone that has not answered anything yet, and comes back.
 const BOUNCED_EACH: usize = 4;
 const SWEEP_DEADLINE: Duration = Duration::from_secs(300);
@@ -88,7 +88,7 @@ async fn serve(
     let begin = Instant::now();
     let upwire = Upwire::on(server)
         .set("UPWIRE_DATABASE", file.display())
-        .set("UPWIRE_MAILBOX_MAX", MAILBOX_MAX)
+        .set("UPWIRE_MAILBOX_MAX", BOUNDS.of_registration)
         .set("UPWIRE_LOG", "info");
     let mut upwire = upwire.start_ready().await;
     let start = begin.elapsed();
@@ -140,12 +140,12 @@ async fn sweeps(upwire: &Upwire, tried: usize) -> anyhow::Result<()> {
 async fn fill(file: &Path, crowd: Case) -> anyhow::Result<()> {
     let (database, now) = (Database::open(file)?, Utc::now());
     stream::iter(0..crowd.phones)
-        .map(|phone| database.register(target(phone), now, TimeDelta::days(7), Renewal::Always))
+        .map(|phone| database.register(target(phone), now, TimeDelta::days(7), Renewal::Always, 1))
         .buffer_unordered(WRITES_AT_ONCE)
         .try_for_each(async |_| Ok(()))
         .await?;
     stream::iter(0..crowd.pushes())
-        .map(|number| database.keep(push(number, crowd, now), MAILBOX_MAX))
+        .map(|number| database.keep(push(number, crowd, now), BOUNDS))
         .buffer_unordered(WRITES_AT_ONCE)
         .try_for_each(async |_| Ok(()))
         .await?;

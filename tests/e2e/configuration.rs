@@ -32,6 +32,8 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
         ("UPWIRE_RATE", "0/1", "is no rate"),
         ("UPWIRE_QUEUE_MAX", "0", "1.."),
         ("UPWIRE_MAILBOX_MAX", "0", "1..=100000"),
+        ("UPWIRE_ACCOUNT_MAILBOX_MAX", "0", "1..=1000000"),
+        ("UPWIRE_ACCOUNT_REGISTRATIONS_MAX", "0", "1..=100000"),
         ("UPWIRE_LOG_FORMAT", "xml", "json"),
         ("UPWIRE_LOG", "loud", "level"),
         ("UPWIRE_SECRET_FILE", "/nowhere/secret", "cannot be read"),
@@ -54,6 +56,16 @@ async fn refuses(builder: e2e::UpwireBuilder, variable: &str, text: &str) {
     assert_eq!(log.trim_end().lines().count(), 1, "{log}");
     assert!(log.contains(variable) && log.contains(text), "{variable}, {text}: {log}");
     assert!(!upwire.database().exists(), "nothing was opened");
+}
+
+#[tokio::test]
+async fn a_short_life_of_registrations_is_warned_of() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    const WARNING: &str = "UPWIRE_REGISTRATION_TTL is a day or less";
+    let mut short = Upwire::on(server).set("UPWIRE_REGISTRATION_TTL", 86_400).start_ready().await;
+    short.log_line(&[WARNING]).await;
+    let longer = Upwire::on(server).set("UPWIRE_REGISTRATION_TTL", 86_401).start_ready().await;
+    longer.never_logged(&[WARNING]);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use push::ports::{
 use push::{Application, Epoch, Registration, RegistrationId, Target};
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use crate::contract::{Backend, SOON, WEEK, at, on_each_backend, target};
+use crate::contract::{Backend, Register, SOON, WEEK, at, on_each_backend, target};
 
 fn jid(user: &str, resource: &str) -> FullJid {
     target(user, resource).recipient
@@ -29,7 +29,7 @@ fn seen(resource: &str, second: i64, ended: bool) -> Seen {
 async fn register<B: Backend>(backend: &B, user: &str, application: u8, second: i64) -> Registration {
     let application = Application::from_bytes([application; 32]);
     let target = Target { application, ..target(user, "a") };
-    backend.store().register(target, at(second), WEEK, Always).await.unwrap()
+    backend.store().register_one(target, at(second), WEEK, Always).await.unwrap()
 }
 
 async fn find<B: Backend>(backend: &B, row: &Registration) -> Registration {
@@ -59,7 +59,7 @@ async fn nobody_ends_a_registration_but_the_jid_that_it_names<B: Backend>() {
     assert_eq!(revoke("juliet", "b").await, Revocation::GoesOn);
     assert_eq!(revoke("romeo", "a").await, Revocation::GoesOn);
     assert_eq!(find(&backend, &row).await, row);
-    backend.store().register(target("juliet", "b"), at(0), WEEK, Always).await.unwrap();
+    backend.store().register_one(target("juliet", "b"), at(0), WEEK, Always).await.unwrap();
     assert_eq!(revoke("juliet", "a").await, Revocation::GoesOn, "it was renewed from elsewhere");
     assert_eq!(revoke("juliet", "b").await, Revocation::Revoked);
     for resource in ["a", "b"] {
@@ -92,7 +92,8 @@ async fn a_registration_follows_its_phone_and_nothing_else_changes<B: Backend>()
     let backend = backend.after_a_restart().await;
     assert_eq!(find(&backend, &row).await, moved);
 
-    let renewed = backend.store().register(target("juliet", "c"), at(9), WEEK, WhereNeeded).await.unwrap();
+    let renewed =
+        backend.store().register_one(target("juliet", "c"), at(9), WEEK, WhereNeeded).await.unwrap();
     assert_eq!((renewed.epoch, renewed.target.recipient), (row.epoch, jid("juliet", "c")));
     backend.store().revoke(id, row.epoch, &jid("juliet", "c"), at(10)).await.unwrap();
     assert!(!backend.store().follow(id, row.epoch, &jid("juliet", "c"), &a).await.unwrap(), "revoked");
@@ -109,7 +110,7 @@ async fn a_registration_and_a_move_at_once_leave_what_registered<B: Backend>() {
             (jid("juliet", &format!("f{round}")), target("juliet", &format!("r{round}")));
         let (_, registered) = tokio::join!(
             store.follow(id, epoch, &named, &followed),
-            store.register(registering.clone(), at(round), WEEK, WhereNeeded)
+            store.register_one(registering.clone(), at(round), WEEK, WhereNeeded)
         );
         assert_eq!(registered.unwrap().epoch, epoch);
         let found = find(&backend, &row).await;

@@ -11,7 +11,7 @@ use push::{
 };
 use tokio_xmpp::jid::BareJid;
 
-use crate::contract::{Backend, WEEK, at, on_each_backend};
+use crate::contract::{Backend, WEEK, at, at_most, on_each_backend};
 
 /// More than any of these tests keeps of one registration.
 pub(crate) const MANY: usize = 100;
@@ -74,7 +74,7 @@ pub(crate) fn ids<'a>(waiting: impl IntoIterator<Item = &'a Waiting>) -> Vec<Mes
 }
 
 async fn keep<B: Backend>(backend: &B, waiting: &Waiting) -> Kept {
-    backend.mailbox().keep(waiting.clone(), MANY).await.unwrap()
+    backend.mailbox().keep(waiting.clone(), at_most(MANY)).await.unwrap()
 }
 
 pub(crate) async fn keep_all<B: Backend>(backend: &B, all: &[Waiting]) {
@@ -163,7 +163,7 @@ async fn what_is_kept_again_is_overwritten<B: Backend>() {
     keep_all(&backend, &[waiting.clone(), other.clone()]).await;
     for asked_at in [Some(at(5)), Some(at(9)), None] {
         waiting.asked_at = asked_at;
-        let kept = backend.mailbox().keep(waiting.clone(), 2).await.unwrap();
+        let kept = backend.mailbox().keep(waiting.clone(), at_most(2)).await.unwrap();
         assert_eq!(kept, Kept::default(), "neither its own topic nor the bound is against it");
         let found = backend.mailbox().waiting(&account(&registration), None, None, MANY).await.unwrap();
         assert_eq!(found, [waiting.clone(), other.clone()]);
@@ -225,7 +225,7 @@ async fn the_bound_drops_the_oldest_of_the_registration_whatever_its_urgency<B: 
     let others = [plain(&juliet(2), 1), plain(&romeo(1), 1)];
     keep_all(&backend, &others).await;
     let bounded = async |waiting: &Waiting| {
-        let kept = backend.mailbox().keep(waiting.clone(), 3).await.unwrap();
+        let kept = backend.mailbox().keep(waiting.clone(), at_most(3)).await.unwrap();
         assert_eq!(kept.replaced, []);
         kept.dropped
     };
@@ -248,7 +248,7 @@ async fn the_bound_drops_the_oldest_of_the_registration_whatever_its_urgency<B: 
     );
 
     let newest = plain(&registration, 6);
-    let kept = backend.mailbox().keep(newest.clone(), 1).await.unwrap();
+    let kept = backend.mailbox().keep(newest.clone(), at_most(1)).await.unwrap();
     assert_eq!(
         kept.dropped,
         ids([&second, &third, &of_next_life]),
@@ -267,7 +267,7 @@ async fn what_has_expired_makes_room_first<B: Backend>() {
     keep_all(&backend, &[lasting.clone(), expired, also_expired]).await;
     let [later, last] = [4000, 4001].map(|second| plain(&registration, second));
     for waiting in [&later, &last] {
-        let kept = backend.mailbox().keep(waiting.clone(), 3).await.unwrap();
+        let kept = backend.mailbox().keep(waiting.clone(), at_most(3)).await.unwrap();
         assert_eq!(kept, Kept::default(), "two of five have expired");
     }
     let found = all(&backend, &registration).await;
@@ -296,10 +296,10 @@ async fn what_a_topic_replaced_does_not_count_for_the_bound<B: Backend>() {
         push(&registration, Urgency::Normal, 3, Some("topic")),
     ];
     keep_all(&backend, &[plain.clone(), first.clone()]).await;
-    let kept = backend.mailbox().keep(second.clone(), 2).await.unwrap();
+    let kept = backend.mailbox().keep(second.clone(), at_most(2)).await.unwrap();
     assert_eq!(kept, Kept { replaced: ids([&first]), dropped: Vec::new() });
     let late = push(&registration, Urgency::Normal, 2, Some("topic"));
-    let kept = backend.mailbox().keep(late.clone(), 2).await.unwrap();
+    let kept = backend.mailbox().keep(late.clone(), at_most(2)).await.unwrap();
     assert_eq!(kept, Kept { replaced: ids([&late]), dropped: Vec::new() });
     assert_eq!(all(&backend, &registration).await, ids([&plain, &second]));
 }

@@ -5,7 +5,7 @@ use embedded::Database;
 use futures::future::join_all;
 use push::ports::{Mailbox, QueueReader, QueueWriter, Settlement, Waiting};
 
-use crate::contract::{Backend, at, message, receive};
+use crate::contract::{Backend, at, at_most, message, receive};
 
 #[tokio::test]
 async fn a_second_process_is_refused_the_file() {
@@ -66,7 +66,9 @@ async fn of_pushes_with_one_topic_that_are_kept_at_once_the_newest_stays() {
     messages.rotate_left(100);
     let keeping = messages.into_iter().map(|message| {
         let database = database.clone();
-        tokio::spawn(async move { database.keep(Waiting { message, asked_at: None }, 100).await.unwrap() })
+        tokio::spawn(async move {
+            database.keep(Waiting { message, asked_at: None }, at_most(100)).await.unwrap()
+        })
     });
     let kept = join_all(keeping).await.into_iter().map(Result::unwrap);
     assert_eq!(kept.map(|kept| kept.replaced.len() + kept.dropped.len()).sum::<usize>(), 199);

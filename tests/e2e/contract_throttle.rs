@@ -8,12 +8,12 @@ use push::ports::{
 };
 use push::{Epoch, RegistrationId};
 
-use crate::contract::{Backend, WEEK, at, on_each_backend, target};
+use crate::contract::{Backend, Register, WEEK, at, on_each_backend, target};
 
 async fn a_throttle_marks_this_life_and_no_other<B: Backend>() {
     let backend = B::fresh().await;
     let store = backend.store();
-    let first = store.register(target("juliet", "a"), at(0), WEEK, Always).await.unwrap();
+    let first = store.register_one(target("juliet", "a"), at(0), WEEK, Always).await.unwrap();
     let (registration, life) = (first.target.registration_id(), first.epoch);
     let next_life = Epoch::from_seconds(life.as_seconds() + 1);
     let mark = async || store.find(registration, Strong).await.unwrap().unwrap().throttled_until;
@@ -29,11 +29,11 @@ async fn a_throttle_marks_this_life_and_no_other<B: Backend>() {
         Some(TimeDelta::seconds(1))
     );
 
-    let renewed = store.register(target("juliet", "b"), at(30), WEEK, Always).await.unwrap();
+    let renewed = store.register_one(target("juliet", "b"), at(30), WEEK, Always).await.unwrap();
     assert_eq!((renewed.epoch, renewed.throttled_until), (life, Some(at(120))), "a renewal lifts no mark");
-    let same = store.register(target("juliet", "b"), at(31), WEEK, WhereNeeded).await.unwrap();
+    let same = store.register_one(target("juliet", "b"), at(31), WEEK, WhereNeeded).await.unwrap();
     assert_eq!(same, renewed);
-    let next = store.register(target("juliet", "b"), renewed.expires_at, WEEK, Always).await.unwrap();
+    let next = store.register_one(target("juliet", "b"), renewed.expires_at, WEEK, Always).await.unwrap();
     assert!(next.epoch > life && next.throttled_until.is_none(), "a new life has a new endpoint");
     store.throttle(registration, life, at(180)).await.unwrap();
     assert_eq!(mark().await, None);

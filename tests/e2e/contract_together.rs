@@ -10,7 +10,7 @@ use push::ports::{
 };
 use push::{Registration, RegistrationId};
 
-use crate::contract::{Backend, WEEK, at, message, on_each_backend, receive, target};
+use crate::contract::{Backend, Register, WEEK, at, message, on_each_backend, receive, target};
 
 const COUNT: u8 = 25;
 
@@ -48,7 +48,7 @@ async fn registrations_are_found_together<B: Backend>() {
     let mut stored = Vec::new();
     for number in 0..3 {
         let target = target(&format!("user{number}"), "phone");
-        stored.push(backend.store().register(target, at(0), WEEK, Always).await.unwrap());
+        stored.push(backend.store().register_one(target, at(0), WEEK, Always).await.unwrap());
     }
     let Registration { target, epoch, .. } = &stored[1];
     backend.store().revoke(target.registration_id(), *epoch, &target.recipient, at(1)).await.unwrap();

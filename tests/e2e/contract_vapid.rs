@@ -12,7 +12,7 @@ use push::ports::{
 };
 use push::{Target, VapidKey};
 
-use crate::contract::{Backend, WEEK, at, on_each_backend, target};
+use crate::contract::{Backend, Register, WEEK, at, on_each_backend, target};
 
 /// No point of the curve, but a store cannot tell.
 fn key(number: u8) -> Option<VapidKey> {
@@ -27,11 +27,11 @@ fn bound(resource: &str, vapid: Option<VapidKey>) -> Target {
 
 async fn a_key_is_kept_for_as_long_as_it_is_the_same<B: Backend>() {
     let backend = B::fresh().await;
-    let first = backend.store().register(bound("a", key(1)), at(0), WEEK, Always).await.unwrap();
+    let first = backend.store().register_one(bound("a", key(1)), at(0), WEEK, Always).await.unwrap();
     let id = first.target.registration_id();
-    let renewed = backend.store().register(bound("b", key(1)), at(9), WEEK, Always).await.unwrap();
+    let renewed = backend.store().register_one(bound("b", key(1)), at(9), WEEK, Always).await.unwrap();
     assert_eq!((renewed.epoch, renewed.target.vapid), (first.epoch, key(1)));
-    let stands = backend.store().register(bound("b", key(1)), at(10), WEEK, WhereNeeded).await.unwrap();
+    let stands = backend.store().register_one(bound("b", key(1)), at(10), WEEK, WhereNeeded).await.unwrap();
     assert_eq!(stands, renewed);
 
     let backend = backend.after_a_restart().await;
@@ -43,19 +43,19 @@ async fn a_key_is_kept_for_as_long_as_it_is_the_same<B: Backend>() {
         Revocation::Revoked
     );
     assert_eq!(backend.store().find(id, Strong).await.unwrap().unwrap().target.vapid, key(1));
-    let next = backend.store().register(bound("b", key(1)), at(12), WEEK, WhereNeeded).await.unwrap();
+    let next = backend.store().register_one(bound("b", key(1)), at(12), WEEK, WhereNeeded).await.unwrap();
     assert!(next.epoch > first.epoch && next.target.vapid == key(1));
 }
 
 async fn a_key_that_changes_begins_another_life<B: Backend>() {
     let backend = B::fresh().await;
     let store = backend.store();
-    let mut row = store.register(bound("a", None), at(0), WEEK, Always).await.unwrap();
+    let mut row = store.register_one(bound("a", None), at(0), WEEK, Always).await.unwrap();
     let id = row.target.registration_id();
     // All within one second: still another URL each time.
     for vapid in [key(1), key(2), None, key(2)] {
         store.throttle(id, row.epoch, at(99)).await.unwrap();
-        let next = store.register(bound("a", vapid), at(0), WEEK, WhereNeeded).await.unwrap();
+        let next = store.register_one(bound("a", vapid), at(0), WEEK, WhereNeeded).await.unwrap();
         assert!(next.epoch > row.epoch, "{vapid:?}");
         assert_eq!((next.target.vapid, next.throttled_until), (vapid, None));
         assert_eq!(store.find(id, Strong).await.unwrap(), Some(next.clone()));
@@ -71,7 +71,7 @@ async fn a_key_that_changes_begins_another_life<B: Backend>() {
 async fn different_keys_at_once_end_in_one_of_them<B: Backend>() {
     let backend = B::fresh().await;
     let registering =
-        (0..4).map(|number| backend.store().register(bound("a", key(number)), at(0), WEEK, Always));
+        (0..4).map(|number| backend.store().register_one(bound("a", key(number)), at(0), WEEK, Always));
     let rows: Vec<_> = join_all(registering).await.into_iter().map(Result::unwrap).collect();
     let lives: BTreeSet<_> = rows.iter().map(|row| row.epoch).collect();
     assert_eq!(lives.len(), rows.len(), "no URL is good for two keys");
@@ -79,7 +79,7 @@ async fn different_keys_at_once_end_in_one_of_them<B: Backend>() {
     let found = backend.store().find(last.target.registration_id(), Strong).await.unwrap();
     assert_eq!(found.as_ref(), Some(last));
     let renewed =
-        backend.store().register(last.target.clone(), at(0) + TimeDelta::days(6), WEEK, Always).await;
+        backend.store().register_one(last.target.clone(), at(0) + TimeDelta::days(6), WEEK, Always).await;
     assert_eq!(renewed.unwrap().epoch, last.epoch);
 }
 

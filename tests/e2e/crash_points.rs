@@ -11,7 +11,7 @@ use e2e::{Answer, Emulator, Phone, Upwire, User, XmppServer, eventually_some, ha
 use embedded::Database;
 use push::message::Wishes;
 use push::ports::{Consistency::Strong, Mailbox, QueueWriter, Registrations, Renewal::WhereNeeded, Waiting};
-use push::{Body, MessageId, PushMessage, Registration, Secrets, Target, Topic, Ttl, Urgency};
+use push::{Body, MailboxBounds, MessageId, PushMessage, Registration, Secrets, Target, Topic, Ttl, Urgency};
 use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
@@ -19,7 +19,9 @@ use crate::mailbox::{
     NEVER_SECONDS, SOON, bodies, everything_is_read, nothing_is_left, post, post_some, restart,
 };
 
-const MAILBOX_MAX: usize = 100;
+use crate::contract::Register;
+
+const BOUNDS: MailboxBounds = MailboxBounds { of_registration: 100, of_account: 100 };
 
 /// An upwire, a phone that is there and sends no presence, and the endpoint of its one registration.
 async fn scene(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
@@ -66,7 +68,7 @@ async fn push(database: &Database, phone: &Phone, letter: u8) -> PushMessage {
 
 async fn keep(database: &Database, message: &PushMessage) {
     let waiting = Waiting { message: message.clone(), asked_at: None };
-    database.keep(waiting, MAILBOX_MAX).await.unwrap();
+    database.keep(waiting, BOUNDS).await.unwrap();
 }
 
 async fn what_was_accepted_and_no_more_is_delivered(server: &XmppServer) {
@@ -112,7 +114,7 @@ async fn what_was_kept_and_not_deleted_from_the_queue_comes_once(server: &XmppSe
         dies_after(&mut upwire, async |database| {
             let message = push(database, &phone, letter).await;
             let asked_at = unanswered.then_some(message.accepted_at);
-            database.keep(Waiting { message: message.clone(), asked_at }, MAILBOX_MAX).await.unwrap();
+            database.keep(Waiting { message: message.clone(), asked_at }, BOUNDS).await.unwrap();
             database.send(message).await.unwrap();
         })
         .await;
@@ -170,7 +172,7 @@ async fn a_registration_that_was_stored_and_not_answered_is_answered_by_the_same
     dies_after(&mut upwire, async |database| {
         let target = target(&phone, "another app");
         let now = row(database, &self::target(&phone, "app")).await.renewed_at;
-        let row = database.register(target, now, TimeDelta::days(7), WhereNeeded).await.unwrap();
+        let row = database.register_one(target, now, TimeDelta::days(7), WhereNeeded).await.unwrap();
         let secrets = Secrets::parse(&database.setting("secret").unwrap().unwrap()).unwrap();
         token = secrets.sign(row.target.registration_id(), row.epoch).as_str().to_owned();
     })
@@ -190,7 +192,7 @@ async fn a_registration_that_moved_and_what_waits_was_not_sent_takes_it_along(se
     dies_after(&mut upwire, async |database| {
         keep(database, &push(database, &phone, b'a').await).await;
         let now = row(database, &target(&phone, "app")).await.renewed_at;
-        database.register(target(&moved, "app"), now, TimeDelta::days(7), WhereNeeded).await.unwrap();
+        database.register_one(target(&moved, "app"), now, TimeDelta::days(7), WhereNeeded).await.unwrap();
     })
     .await;
     nothing_is_left(&upwire).await;
@@ -272,9 +274,9 @@ async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_whe
         Waiting { message, asked_at: None }
     };
     let (old, new) = (of_topic(1), of_topic(2));
-    mailbox.keep(old.clone(), MAILBOX_MAX).await.unwrap();
+    mailbox.keep(old.clone(), BOUNDS).await.unwrap();
     let stored = items().await;
-    mailbox.keep(new.clone(), MAILBOX_MAX).await.unwrap();
+    mailbox.keep(new.clone(), BOUNDS).await.unwrap();
     let not_removed = json!({"TableName": table, "Item": stored[0]});
     emulator.call("DynamoDB_20120810.PutItem", not_removed).await;
     let account = new.message.recipient.to_bare();
@@ -285,7 +287,7 @@ async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_whe
     );
 
     // It is in the queue still.
-    let kept = mailbox.keep(new.clone(), MAILBOX_MAX).await.unwrap();
+    let kept = mailbox.keep(new.clone(), BOUNDS).await.unwrap();
     assert_eq!((kept.replaced, kept.dropped), (vec![old.message.id], Vec::new()));
     assert_eq!(mailbox.waiting(&account, None, None, 10).await.unwrap(), [new]);
 }

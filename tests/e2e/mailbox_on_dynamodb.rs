@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_xmpp::jid::BareJid;
 
+use crate::contract::at_most;
+
 fn juliet() -> BareJid {
     BareJid::new("juliet@example.com").unwrap()
 }
@@ -41,7 +43,7 @@ async fn what_is_no_push_keeps_no_other_waiting() {
     let mailbox = MailboxTable::new(&emulator.config(), &table);
     let pushes: Vec<_> = (1..=3).map(waiting).collect();
     for push in &pushes {
-        mailbox.keep(push.clone(), 10).await.unwrap();
+        mailbox.keep(push.clone(), at_most(10)).await.unwrap();
     }
     // Before, between and behind them: a key begins with the urgency, and ends with chance.
     let newer = pushes[0].message.to_entry().replacen("\"v\":1", "\"v\":2", 1);

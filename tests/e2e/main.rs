@@ -20,6 +20,7 @@ macro_rules! on_each_server {
     };
 }
 
+mod account_bounds;
 mod browser;
 mod cloud;
 mod cloud_stack;
@@ -27,8 +28,10 @@ mod cloud_start;
 mod configuration;
 mod contract;
 mod contract_accounts;
+mod contract_bounds;
 mod contract_mailbox;
 mod contract_pages;
+mod contract_revocation;
 mod contract_sqlite;
 mod contract_throttle;
 mod contract_together;

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::cloud_start::in_between;
-use crate::contract::{at, target};
+use crate::contract::{Register, at, target};
 
 const SOON: Duration = Duration::from_secs(60);
 const WEEK: TimeDelta = TimeDelta::weeks(1);
@@ -39,13 +39,14 @@ async fn a_renewal_that_comes_late_does_not_undo_the_next_one() {
     let slow = RegistrationsTable::new(&Emulator::config_at(&slow), &table);
     let fast = RegistrationsTable::new(&emulator.config(), &table);
 
-    let first = fast.register(target("juliet", "balcony"), at(0), WEEK, Renewal::WhereNeeded).await.unwrap();
+    let first =
+        fast.register_one(target("juliet", "balcony"), at(0), WEEK, Renewal::WhereNeeded).await.unwrap();
     let late = tokio::spawn(async move {
-        slow.register(target("juliet", "garden"), at(1), WEEK, Renewal::WhereNeeded).await
+        slow.register_one(target("juliet", "garden"), at(1), WEEK, Renewal::WhereNeeded).await
     });
     timeout(SOON, asked.notified()).await.expect("it writes");
     let moved = target("juliet", "chamber");
-    let last = fast.register(moved.clone(), at(2), WEEK, Renewal::WhereNeeded).await.unwrap();
+    let last = fast.register_one(moved.clone(), at(2), WEEK, Renewal::WhereNeeded).await.unwrap();
     passes.notify_one();
     let late = timeout(SOON, late).await.expect("it is answered").unwrap().unwrap();
     assert_eq!((late.epoch, last.epoch), (first.epoch, first.epoch), "the endpoint is the same");

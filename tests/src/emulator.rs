@@ -162,7 +162,7 @@ impl Emulator {
                     {"AttributeName": "account", "KeyType": "HASH"},
                     {"AttributeName": "place", "KeyType": "RANGE"},
                 ],
-                "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["epoch", "topic"]},
+                "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["epoch", "topic", "purge_at"]},
             }],
         }))
         .await;

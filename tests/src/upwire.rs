@@ -205,6 +205,8 @@ impl UpwireBuilder {
             // Tests push faster than senders may, and more than phones that are away are kept.
             ("UPWIRE_RATE", "off".to_owned()),
             ("UPWIRE_MAILBOX_MAX", "100000".to_owned()),
+            ("UPWIRE_ACCOUNT_MAILBOX_MAX", "1000000".to_owned()),
+            ("UPWIRE_ACCOUNT_REGISTRATIONS_MAX", "100000".to_owned()),
         ];
         Self {
             component,

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
-    Epoch, MessageId, PushMessage, RegistrationId,
+    Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId,
     ports::{Kept, Recipient, Waiting},
 };
 
@@ -64,11 +64,6 @@ fn purge_at(expires_at: DateTime<Utc>) -> i64 {
     (expires_at + PURGE_AFTER).timestamp() + 1
 }
 
-/// Whether a push had not expired at this moment, to a second.
-pub(super) fn lives_at(item: &Item, moment: DateTime<Utc>) -> bool {
-    read_number(item, "purge_at").is_none_or(|purge: i64| purge > purge_at(moment))
-}
-
 /// `None`: it cannot be read. That is logged, and is no reason to keep others waiting.
 pub(super) fn read_waiting(item: &Item) -> Option<Waiting> {
     let message = PushMessage::from_entry(read_text(item, "entry").unwrap_or_default().as_bytes());
@@ -86,7 +81,16 @@ fn log_unreadable(item: &Item, error: &dyn std::fmt::Display) {
 pub(super) struct Entry {
     pub(super) id: MessageId,
     pub(super) epoch: Epoch,
+    registration: RegistrationId,
     topic: Option<String>,
+    purge_at: i64,
+}
+
+impl Entry {
+    /// Whether it had not expired at this moment, to a second.
+    fn lives_at(&self, moment: DateTime<Utc>) -> bool {
+        self.purge_at > purge_at(moment)
+    }
 }
 
 /// `None`: no push of ours.
@@ -94,7 +98,9 @@ pub(super) fn entry(item: &Item) -> Option<Entry> {
     Some(Entry {
         id: MessageId::from_bytes(read_bytes(item, "id")?),
         epoch: read_epoch(item)?,
+        registration: recipient(item)?.1,
         topic: read_text(item, "topic").map(str::to_owned),
+        purge_at: read_number(item, "purge_at")?,
     })
 }
 
@@ -105,22 +111,39 @@ pub(super) fn recipient(item: &Item) -> Option<(&str, RegistrationId)> {
     Some((read_text(item, "account")?, RegistrationId::from_bytes(*registration)))
 }
 
-/// Of the pushes of one registration, those that do not stay where no more than `max` may; the oldest first.
-pub(super) fn superfluous(mut entries: Vec<Entry>, max: usize) -> Kept {
+/// Of all that waits for an account, what does not stay now that a push of this registration, accepted at this moment,
+/// does: the oldest first.
+pub(super) fn superfluous(
+    mut entries: Vec<Entry>,
+    registration: RegistrationId,
+    moment: DateTime<Utc>,
+    bounds: MailboxBounds,
+) -> Kept {
     entries.sort_by_key(|entry| Reverse(entry.id.age().to_vec()));
     let (mut topics, mut staying) = (HashSet::new(), 0);
     let mut kept = Kept::default();
-    for Entry { id, topic, .. } in entries {
-        if topic.is_some_and(|topic| !topics.insert(topic)) {
-            kept.replaced.push(id);
-        } else if staying == max {
-            kept.dropped.push(id);
-        } else {
-            staying += 1;
+    let mut of_account = Vec::new();
+    for entry in entries {
+        let lives = entry.lives_at(moment);
+        let Entry { id, topic, .. } = entry;
+        if entry.registration == registration {
+            if topic.is_some_and(|topic| !topics.insert(topic)) {
+                kept.replaced.push(id);
+                continue;
+            }
+            if lives && staying == bounds.of_registration {
+                kept.dropped.push(id);
+                continue;
+            }
+            staying += usize::from(lives);
+        }
+        if lives {
+            of_account.push((entry.registration, id));
         }
     }
     kept.replaced.reverse();
     kept.dropped.reverse();
+    kept.dropped.extend(bounds.beyond_account(of_account));
     kept
 }
 
@@ -177,10 +200,13 @@ mod tests {
 
     #[test]
     fn the_newest_of_each_topic_and_the_newest_of_all_stay() {
+        let id = |number| RegistrationId::from_bytes([number; RegistrationId::BYTES]);
         let entry = |urgency, second, topic: Option<&str>| Entry {
             id: MessageId::new(urgency, DateTime::from_timestamp(second, 0).unwrap(), [0; 8]),
             epoch: Epoch::from_seconds(1),
+            registration: id(1),
             topic: topic.map(str::to_owned),
+            purge_at: purge_at(DateTime::from_timestamp(60 + second, 0).unwrap()),
         };
         let entries = || {
             vec![
@@ -189,12 +215,25 @@ mod tests {
                 entry(Urgency::Low, 3, Some("a")),
                 entry(Urgency::Normal, 4, Some("b")),
                 entry(Urgency::Low, 5, Some("a")),
+                Entry { registration: id(2), ..entry(Urgency::Normal, 0, Some("a")) },
             ]
         };
         let ids = |which: &[usize]| which.iter().map(|at| entries()[*at].id).collect::<Vec<_>>();
-        for (max, dropped) in [(4, &[][..]), (3, &[]), (2, &[0]), (0, &[0, 3, 4])] {
-            let kept = superfluous(entries(), max);
-            assert_eq!((kept.replaced, kept.dropped), (ids(&[1, 2]), ids(dropped)), "at most {max}");
+        for (of_registration, of_account, second, dropped) in [
+            (4, 9, 5, &[][..]),
+            (3, 4, 5, &[]),
+            (2, 4, 5, &[0]),
+            (0, 4, 5, &[0, 3, 4]),
+            (3, 3, 5, &[0]),
+            (2, 2, 5, &[0, 3]),
+            (3, 1, 5, &[0, 3, 5]),
+            (2, 3, 60, &[0]),
+            (2, 3, 61, &[]),
+        ] {
+            let moment = DateTime::from_timestamp(second, 0).unwrap();
+            let kept = superfluous(entries(), id(1), moment, MailboxBounds { of_registration, of_account });
+            let at_most = (of_registration, of_account, second);
+            assert_eq!((kept.replaced, kept.dropped), (ids(&[1, 2]), ids(dropped)), "{at_most:?}");
         }
     }
 }

@@ -1,24 +1,34 @@
-//! What belongs to an account: its registrations by the index, and an item of its own with its full JIDs.
+//! What belongs to an account: its registrations by the index, and an item of its own with its full JIDs and their count.
+//!
+//! The count only ever grows: it is raised before a registration is written, and nothing lowers it when one ends. Where it
+//! stands at the bound, it is made anew from the index.
 
 use aws_sdk_dynamodb::{operation::query::builders::QueryFluentBuilder, types::AttributeValue};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::try_join;
 use jid::BareJid;
 use push::{
     Registration,
+    bounds::registrations_counted,
     ports::{Account, Accounts, SEEN_MAX, Seen, Unavailable},
 };
 
-use super::{BY_ACCOUNT, RegistrationsTable, row::registration};
+use super::{ATTEMPTS_MAX, BY_ACCOUNT, RegistrationsTable, row::registration};
 use crate::{
-    error::unavailable,
-    item::{Item, millis, number, read_moment, read_text},
+    error::{made, unavailable},
+    item::{Item, millis, number, read_moment, read_number, read_text},
 };
+
+/// How soon the registrations of an account that was full are counted again.
+const COUNT_INTERVAL: TimeDelta = TimeDelta::seconds(10);
 
 impl Accounts for RegistrationsTable {
     async fn account(&self, account: &BareJid, now: DateTime<Utc>) -> Result<Account, Unavailable> {
-        let (registrations, seen) = try_join(self.living(account, now), self.seen(account)).await?;
-        Ok(Account { registrations, seen })
+        let (mut registrations, item) = try_join(self.rows(account), self.account_item(account)).await?;
+        registrations.retain(|row| row.lives(now));
+        let list = item.as_ref().and_then(|item| item.get("seen")?.as_l().ok());
+        let seen = list.into_iter().flatten().filter_map(|seen| read_seen(seen.as_m().ok()?));
+        Ok(Account { registrations, seen: seen.collect() })
     }
 
     async fn note_seen(
@@ -27,8 +37,9 @@ impl Accounts for RegistrationsTable {
         seen: Vec<Seen>,
         now: DateTime<Utc>,
     ) -> Result<(), Unavailable> {
-        let living = self.living(account, now).await?;
-        let Some(purge_at) = living.iter().map(Registration::purge_at).max() else { return Ok(()) };
+        let rows = self.rows(account).await?;
+        let living = rows.iter().filter(|row| row.lives(now));
+        let Some(purge_at) = living.map(Registration::purge_at).max() else { return Ok(()) };
         let seen = seen.iter().take(SEEN_MAX).map(|seen| AttributeValue::M(item(seen))).collect();
         let update = self
             .client
@@ -52,33 +63,108 @@ impl RegistrationsTable {
             .expression_attribute_values(":account", AttributeValue::S(account.to_string()))
     }
 
-    /// The registrations of an account that live.
-    async fn living(&self, account: &BareJid, now: DateTime<Utc>) -> Result<Vec<Registration>, Unavailable> {
-        // What is over is read, but not sent.
-        let query = self
-            .query_account(account)
-            .filter_expression("revoked = :false AND expires_at > :now")
-            .expression_attribute_values(":false", AttributeValue::Bool(false))
-            .expression_attribute_values(":now", millis(now));
-        let mut items = query.into_paginator().items().send();
-        let mut living = Vec::new();
+    /// The registrations of an account, living or not.
+    async fn rows(&self, account: &BareJid) -> Result<Vec<Registration>, Unavailable> {
+        let mut items = self.query_account(account).into_paginator().items().send();
+        let mut rows = Vec::new();
         while let Some(item) = items.try_next().await.map_err(unavailable("dynamodb:Query"))? {
             match registration(&item) {
-                Some(row) => living.push(row),
+                Some(row) => rows.push(row),
                 None => {
                     tracing::error!(id = read_text(&item, "id"), "the row of a registration is malformed")
                 }
             }
         }
-        Ok(living)
+        Ok(rows)
     }
 
-    async fn seen(&self, account: &BareJid) -> Result<Vec<Seen>, Unavailable> {
+    /// It shows every write that was durable before: a relay that has just taken over finds what the last one noted.
+    async fn account_item(&self, account: &BareJid) -> Result<Option<Item>, Unavailable> {
         let get = self.client.get_item().table_name(&*self.name).key("id", key(account));
-        // A relay that has just taken over finds what the last one noted.
         let read = get.consistent_read(true).send().await.map_err(unavailable("dynamodb:GetItem"))?;
-        let list = read.item.as_ref().and_then(|item| item.get("seen")?.as_l().ok());
-        Ok(list.into_iter().flatten().filter_map(|seen| read_seen(seen.as_m().ok()?)).collect())
+        Ok(read.item)
+    }
+
+    /// Counts a registration that is about to begin; false: its account has as many as it may.
+    pub(super) async fn take_place(
+        &self,
+        next: &Registration,
+        now: DateTime<Utc>,
+        max: usize,
+    ) -> Result<bool, Unavailable> {
+        let account = next.target.recipient.to_bare();
+        for _ in 0..ATTEMPTS_MAX {
+            if self.raise_count(&account, next, max).await? {
+                return Ok(true);
+            }
+            let item = self.account_item(&account).await?.unwrap_or_default();
+            let full_at = read_moment(&item, "full_at");
+            if full_at.is_some_and(|full_at| (now - full_at).abs() < COUNT_INTERVAL) {
+                return Ok(false);
+            }
+            let mut rows = self.rows(&account).await?;
+            rows.retain(|row| row.target.legacy.is_none() && row.purge_at() > now);
+            let living = rows.iter().filter(|row| row.lives(now)).count();
+            let count = registrations_counted(living, rows.len(), max);
+            let (count, full_at) = if count < max { (count + 1, None) } else { (count, Some(now)) };
+            let seen = read_number(&item, "registrations");
+            if self.replace_count(&account, next, seen, count, full_at).await? {
+                return Ok(full_at.is_none());
+            }
+        }
+        Err(Unavailable::new("others keep changing this account"))
+    }
+
+    /// Raises the count by one, on condition that it is known and below the bound.
+    async fn raise_count(
+        &self,
+        account: &BareJid,
+        next: &Registration,
+        max: usize,
+    ) -> Result<bool, Unavailable> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&*self.name)
+            .key("id", key(account))
+            .update_expression("SET registrations = registrations + :one, purge_at = :purge_at")
+            .condition_expression("registrations < :max")
+            .expression_attribute_values(":one", number(1))
+            .expression_attribute_values(":max", number(max))
+            .expression_attribute_values(":purge_at", number(next.purge_at().timestamp()));
+        made("dynamodb:UpdateItem", update.send().await)
+    }
+
+    /// Stores a count that was made from the index, on condition that it still stands as it was seen.
+    async fn replace_count(
+        &self,
+        account: &BareJid,
+        next: &Registration,
+        seen: Option<usize>,
+        count: usize,
+        full_at: Option<DateTime<Utc>>,
+    ) -> Result<bool, Unavailable> {
+        const SET: &str = "SET registrations = :count, purge_at = :purge_at";
+        let update = self
+            .client
+            .update_item()
+            .table_name(&*self.name)
+            .key("id", key(account))
+            .expression_attribute_values(":count", number(count))
+            .expression_attribute_values(":purge_at", number(next.purge_at().timestamp()));
+        let update = match full_at {
+            None => update.update_expression(format!("{SET} REMOVE full_at")),
+            Some(full_at) => update
+                .update_expression(format!("{SET}, full_at = :full_at"))
+                .expression_attribute_values(":full_at", millis(full_at)),
+        };
+        let update = match seen {
+            None => update.condition_expression("attribute_not_exists(registrations)"),
+            Some(seen) => update
+                .condition_expression("registrations = :seen")
+                .expression_attribute_values(":seen", number(seen)),
+        };
+        made("dynamodb:UpdateItem", update.send().await)
     }
 }
 

@@ -16,10 +16,11 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 use push::{
-    Application, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Secrets, Target, Ttl,
+    Application, Epoch, Instance, MailboxBounds, MessageId, PushMessage, Registration, RegistrationId,
+    Secrets, Target, Ttl,
     ports::{
-        Consistency, Kept, Mailbox, QueueWriter, Recipient, Registrations, Renewal, Revocation, Unavailable,
-        Waiting,
+        Consistency, Kept, Mailbox, QueueWriter, Recipient, Registered, Registrations, Renewal, Revocation,
+        Unavailable, Waiting,
     },
 };
 use tower::ServiceExt;
@@ -106,13 +107,15 @@ impl Registrations for Store {
         now: DateTime<Utc>,
         lifetime: TimeDelta,
         renewal: Renewal,
-    ) -> Result<Registration, Unavailable> {
+        _: usize,
+    ) -> Result<Registered, Unavailable> {
         assert!(
             target.legacy.is_some() && renewal == Renewal::WhereNeeded,
             "the ingress registers nobody else"
         );
         let present = Registrations::find(self, target.registration_id(), Consistency::Strong).await?;
-        Ok(present.unwrap_or_else(|| Registration::renew(None, target, now, lifetime)))
+        let row = present.unwrap_or_else(|| Registration::renew(None, target, now, lifetime));
+        Ok(Registered::Stored(row))
     }
 
     async fn revoke(
@@ -177,7 +180,7 @@ impl Mailbox for Store {
         }
     }
 
-    async fn keep(&self, _: Waiting, _: usize) -> Result<Kept, Unavailable> {
+    async fn keep(&self, _: Waiting, _: MailboxBounds) -> Result<Kept, Unavailable> {
         Err(not_of_the_ingress())
     }
 

@@ -93,17 +93,54 @@ fn another_key_starts_a_new_epoch_and_the_same_does_not() {
 }
 
 #[test]
-fn a_renewal_is_needed_for_another_jid_or_in_the_second_half_of_a_life() {
+fn a_renewal_is_needed_for_another_jid_or_when_a_day_is_almost_over() {
     let row = first();
     let same = &row.target;
+    let hours = |hours: i64| at(hours * 3600);
     assert!(!row.needs_renewal(same, at(0), WEEK));
-    assert!(!row.needs_renewal(same, at(0) + WEEK / 2 - TimeDelta::seconds(1), WEEK));
-    assert!(row.needs_renewal(same, at(0) + WEEK / 2, WEEK));
+    assert!(!row.needs_renewal(same, hours(20) - TimeDelta::seconds(1), WEEK));
+    assert!(row.needs_renewal(same, hours(20), WEEK));
     assert!(row.needs_renewal(same, at(0) + WEEK * 2, WEEK));
     assert!(row.needs_renewal(same, at(0), WEEK * 3), "lives have become longer");
     assert!(row.needs_renewal(same, at(0), WEEK / 2), "or shorter");
     assert!(row.needs_renewal(&target("juliet@example.com/b"), at(0), WEEK));
     assert!(Registration { revoked: true, ..first() }.needs_renewal(same, at(0), WEEK));
+
+    let lives = |hours| Registration::renew(None, same.clone(), at(0), TimeDelta::hours(hours));
+    assert!(!lives(60).needs_renewal(same, hours(12) - TimeDelta::seconds(1), TimeDelta::hours(60)));
+    assert!(
+        lives(60).needs_renewal(same, hours(12), TimeDelta::hours(60)),
+        "as much as is advertised is left"
+    );
+    for lifetime in [1, 24, 47, 48] {
+        assert!(lives(lifetime).needs_renewal(same, at(0), TimeDelta::hours(lifetime)), "{lifetime} h");
+    }
+}
+
+#[test]
+fn two_days_are_advertised_or_what_is_left() {
+    let row = first();
+    for (hours, left) in [(0_i64, 48), (119, 48), (120, 48), (121, 47), (167, 1)] {
+        let now = at(hours * 3600);
+        assert_eq!(row.advertised_expiry(now), now + TimeDelta::hours(left), "after {hours} h");
+    }
+}
+
+#[test]
+fn a_phone_that_renews_what_expires_within_a_day_has_its_row_written_daily() {
+    let mut row = first();
+    let (mut advertised, mut written) = (row.advertised_expiry(at(0)), 0);
+    for now in (0..30 * 24).map(|hour| at(hour * 3600)) {
+        if advertised - now < TimeDelta::hours(24) {
+            if row.needs_renewal(&row.target, now, WEEK) {
+                row = Registration::renew(Some(&row), row.target.clone(), now, WEEK);
+                written += 1;
+            }
+            advertised = row.advertised_expiry(now);
+        }
+        assert!(row.expires_at - now > TimeDelta::days(5), "who leaves now keeps the endpoint for days");
+    }
+    assert!((27..=30).contains(&written), "{written} in 30 days");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use metrics::counter;
 use push::{
     Registration, Target,
-    ports::{Accounts, Mailbox, QueueReader, Registrations, Renewal},
+    ports::{self, Accounts, Mailbox, QueueReader, Registrations, Renewal},
 };
 use tokio_xmpp::{
     minidom::Element,
@@ -33,7 +33,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let now = self.clock.now();
         match self.register(target.clone(), now, renewal).await {
             Ok(registration) => Registered {
-                reply: stanza::answer(&request, Ok(Some(self.registered(&registration)))),
+                reply: stanza::answer(&request, Ok(Some(self.registered(&registration, now)))),
                 registration: Some(registration),
             },
             Err(error) => Registered { reply: stanza::answer(&request, Err(error)), registration: None },
@@ -47,8 +47,14 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         renewal: Renewal,
     ) -> Result<Registration, StanzaError> {
         let id = target.registration_id();
-        match self.registrations.register(target, now, self.lifetime, renewal).await {
-            Ok(registration) => {
+        let max = self.account_registrations_max;
+        match self.registrations.register(target, now, self.lifetime, renewal, max).await {
+            Ok(ports::Registered::AccountFull) => {
+                tracing::debug!(registration = %id, "refused: its account has as many registrations as it may");
+                let text = format!("your account has {max} registrations, and may have no more");
+                Err(stanza::error(ErrorType::Wait, DefinedCondition::ResourceConstraint, &text))
+            }
+            Ok(ports::Registered::Stored(registration)) => {
                 self.count_move();
                 counter!(REGISTERED).increment(1);
                 tracing::debug!(registration = %id, "registered");
@@ -62,9 +68,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
     }
 
-    fn registered(&self, registration: &Registration) -> Element {
+    fn registered(&self, registration: &Registration, now: DateTime<Utc>) -> Element {
         let token = self.secrets.sign(registration.target.registration_id(), registration.epoch);
-        let expiration = registration.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let expiration = registration.advertised_expiry(now).to_rfc3339_opts(SecondsFormat::Secs, true);
         stanza::registered(&format!("{}{}", self.endpoints, token.as_str()), &expiration)
     }
 }

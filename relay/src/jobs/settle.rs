@@ -215,7 +215,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             return Ok(None);
         };
         let waiting = Waiting { message: PushMessage::clone(message), asked_at };
-        let kept = self.mailbox.keep(waiting, self.mailbox_max).await?;
+        let kept = self.mailbox.keep(waiting, self.mailbox_bounds).await?;
         self.count_kept(message, &kept);
         let mut recipient = row.target.recipient;
         // It may have moved to a full JID whose mailbox was read before this was in it.
@@ -236,7 +236,8 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             tracing::warn!(
                 registration = %message.registration,
                 dropped = kept.dropped.len(),
-                max = self.mailbox_max,
+                max = self.mailbox_bounds.of_registration,
+                of_account = self.mailbox_bounds.of_account,
                 "a mailbox is full: the oldest pushes were dropped"
             );
         }

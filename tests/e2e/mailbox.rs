@@ -214,6 +214,7 @@ async fn what_waits_for_one_phone_does_not_hold_up_another_of_the_account(server
 async fn what_waits_follows_its_registration_to_another_resource(server: &XmppServer) {
     let user = server.user().await;
     let (upwire, endpoint, mut posted) = left(server, &user, 20).await;
+    // It holds nothing, and refuses what it is asked to take: that ends no registration.
     let phone = Phone::connect(server, &user, "another").await;
     phone.greet(&upwire.component.jid).await;
     everything_is_read(&phone, &upwire.component.jid).await;

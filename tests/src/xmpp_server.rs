@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use tokio_xmpp::jid::BareJid;
 
 use crate::certificate::Certificate;
+use crate::phone::device::Devices;
 use crate::tether::Tether;
 use crate::{ejabberd, eventually, folder, free_port, prosody};
 
@@ -68,6 +69,8 @@ pub struct User {
     pub jid: BareJid,
     /// The password.
     pub password: String,
+    /// What its devices remember.
+    pub(crate) devices: Devices,
 }
 
 impl User {
@@ -211,7 +214,8 @@ impl XmppServer {
             let mut users = self.users.lock().expect("no panic while held");
             let number = users.len() + 1;
             let jid = BareJid::new(&format!("user{number}@localhost")).expect("a user's JID");
-            users.push(User { jid, password: format!("password of user{number}") });
+            let password = format!("password of user{number}");
+            users.push(User { jid, password, devices: Devices::default() });
             users[number - 1].clone()
         };
         self.add(&user).await;

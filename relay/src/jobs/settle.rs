@@ -174,7 +174,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Fate::NoteSeen(account, seen) => {
                 let noted = self.registrations.note_seen(&account, seen, self.clock.now()).await;
                 // Should it fail, a restart forgets who was seen since.
-                let _ = noted.inspect_err(|error| report(error, ONCE));
+                if noted.inspect_err(|error| report(error, ONCE)).is_ok() {
+                    tracing::debug!("the resources of an account that were seen lately are stored");
+                }
                 Rest::default()
             }
         }

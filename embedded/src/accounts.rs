@@ -12,8 +12,8 @@ use rusqlite::{Connection, Row, params};
 
 use crate::{
     Database,
-    database::{Haste, moment},
-    registrations::{full_jid, registration},
+    row::{full_jid, moment, registration},
+    writer::Haste,
 };
 
 const LIVING: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,

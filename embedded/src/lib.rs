@@ -1,11 +1,16 @@
 //! The ports on SQLite: one file, one process, every promise on disk before it is given.
 
 mod accounts;
+mod backlog;
 mod database;
+mod file;
 mod layout;
 mod mailbox;
 mod queue;
 mod readers;
 mod registrations;
+mod row;
+mod writer;
 
-pub use database::{Database, OpenError, QUEUE_MAX};
+pub use database::{Database, QUEUE_MAX};
+pub use file::OpenError;

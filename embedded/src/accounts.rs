@@ -50,7 +50,7 @@ impl Accounts for Database {
     ) -> Result<(), Unavailable> {
         let account = account.clone();
         let note = move |connection: &Connection| note(connection, &account, &seen, now);
-        self.write_then(Haste::Soon, note, |()| ()).await
+        self.add(Haste::Soon, note, |()| ()).await
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::{
     backlog::Backlog,
+    disk::{Disk, DiskLow},
     file::{OpenError, connect, lock},
     layout::lay_out,
     readers::Readers,
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     path: PathBuf,
     reader: Mutex<Connection>,
     readers: Readers,
+    disk: Disk,
     pub(crate) backlog: Mutex<Backlog>,
     /// Rows in the queue.
     pub(crate) depth: AtomicU64,
@@ -78,6 +80,7 @@ impl Database {
             path: path.to_owned(),
             reader: Mutex::new(reader),
             readers: Readers::open(path).map_err(sqlite)?,
+            disk: Disk::of(path.to_owned()),
             backlog: Mutex::default(),
             depth: AtomicU64::new(depth),
             waiting: AtomicU64::new(waiting),
@@ -94,6 +97,21 @@ impl Database {
     #[must_use]
     pub fn with_queue_max(self, max: u64) -> Self {
         Self { queue_max: max, ..self }
+    }
+
+    /// The same one, which takes nothing new while fewer bytes than these are free on its disk. For all clones.
+    #[must_use]
+    pub fn with_disk_floor(self, bytes: u64) -> Self {
+        self.shared.disk.set_floor(bytes);
+        self
+    }
+
+    /// Whether the disk has room for anything new.
+    ///
+    /// # Errors
+    /// It has not; what was taken is settled still.
+    pub fn check_room(&self) -> Result<(), DiskLow> {
+        self.shared.disk.check()
     }
 
     /// The file.
@@ -189,6 +207,22 @@ impl Database {
         statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
         committed: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, Unavailable> {
+        let statements = |connection: &Connection| statements(connection).map_err(Unavailable::new);
+        self.writer.write(haste, statements, committed).await
+    }
+
+    /// The same for something new: it is refused where the disk has no room for that.
+    pub(crate) async fn add<T: Send + 'static>(
+        &self,
+        haste: Haste,
+        statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        committed: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let shared = Arc::clone(&self.shared);
+        let statements = move |connection: &Connection| {
+            shared.disk.check().map_err(Unavailable::new)?;
+            statements(connection).map_err(Unavailable::new)
+        };
         self.writer.write(haste, statements, committed).await
     }
 }

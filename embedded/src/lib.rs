@@ -3,6 +3,7 @@
 mod accounts;
 mod backlog;
 mod database;
+mod disk;
 mod file;
 mod layout;
 mod mailbox;
@@ -13,4 +14,5 @@ mod row;
 mod writer;
 
 pub use database::{Database, QUEUE_MAX};
+pub use disk::{DISK_FLOOR, DiskLow};
 pub use file::OpenError;

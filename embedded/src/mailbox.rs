@@ -48,7 +48,7 @@ impl Mailbox for Database {
             shared.waiting.fetch_add(1, Ordering::Relaxed);
             shared.waiting.fetch_sub(*gone as u64, Ordering::Relaxed);
         };
-        let (kept, _) = self.write_then(Haste::Soon, statements, committed).await?;
+        let (kept, _) = self.add(Haste::Soon, statements, committed).await?;
         Ok(kept)
     }
 

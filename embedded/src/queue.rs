@@ -52,7 +52,7 @@ impl QueueWriter for Database {
                 on_commit.arrivals.notify_one();
             }
         };
-        self.write_then(Haste::Now, insert, committed).await?;
+        self.add(Haste::Now, insert, committed).await?;
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ impl Registrations for Database {
         renewal: Renewal,
         account_max: usize,
     ) -> Result<Registered, Unavailable> {
-        self.write(move |connection| {
+        let register = move |connection: &Connection| {
             let current = find(connection, target.registration_id())?;
             if let Some(row) = &current
                 && renewal == Renewal::WhereNeeded
@@ -59,8 +59,8 @@ impl Registrations for Database {
             store(connection, &registration)?;
             sweep(connection, &registration)?;
             Ok(Registered::Stored(registration))
-        })
-        .await
+        };
+        self.add(Haste::Now, register, |_| ()).await
     }
 
     async fn revoke(

@@ -77,7 +77,7 @@ impl Writer {
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         haste: Haste,
-        statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        statements: impl FnOnce(&Connection) -> Result<T, Unavailable> + Send + 'static,
         committed: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (reply, outcome) = oneshot::channel();
@@ -89,7 +89,7 @@ impl Writer {
                         committed(&value);
                         Ok(value)
                     }
-                    (Err(cause), _) => Err(Unavailable::new(cause)),
+                    (Err(cause), _) => Err(cause),
                     (_, Err(cause)) => Err(Unavailable::new(cause.clone())),
                 };
                 // Whoever asked may have run out of time; the write stands all the same.

@@ -43,6 +43,7 @@ mod delivery_answers;
 mod delivery_limits;
 mod delivery_log;
 mod description;
+mod disk;
 mod half_open;
 mod harness;
 mod hostile;

@@ -37,24 +37,26 @@ pub(crate) fn install_metrics() -> anyhow::Result<PrometheusHandle> {
 }
 
 /// `/healthz`, `/readyz`, `/metrics`; `measure` takes what is measured only when somebody asks. A relay that stands by
-/// is as ready as it can be.
+/// is as ready as it can be; one in `trouble` is not ready, connected or not.
 pub(crate) fn router(
     connected: watch::Receiver<bool>,
     stands_by: watch::Receiver<bool>,
+    trouble: impl Fn() -> Option<String> + Clone + Send + Sync + 'static,
     metrics: PrometheusHandle,
     measure: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Router {
     let ready = move || {
         let (connected, stands_by) = (*connected.borrow(), *stands_by.borrow());
-        async move {
-            if connected {
-                (StatusCode::OK, "ready\n")
-            } else if stands_by {
-                (StatusCode::OK, "ready to take over: another relay is active\n")
-            } else {
-                (StatusCode::SERVICE_UNAVAILABLE, "the component is not connected to the XMPP server\n")
+        let (status, text) = match trouble() {
+            Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
+            None if connected => (StatusCode::OK, "ready\n".to_owned()),
+            None if stands_by => (StatusCode::OK, "ready to take over: another relay is active\n".to_owned()),
+            None => {
+                let text = "the component is not connected to the XMPP server\n";
+                (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
             }
-        }
+        };
+        async move { (status, text) }
     };
     let render = move || {
         measure();

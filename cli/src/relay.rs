@@ -31,7 +31,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let state = State { connected: watch::Sender::new(false), stands_by: watch::Sender::new(false) };
-    let admin = admin::router(state.connected.subscribe(), state.stands_by.subscribe(), metrics, || ());
+    let admin =
+        admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
     let mut parts = JoinSet::new();
     parts.spawn(parts::serve(private, admin, stop.clone()));
     parts.spawn(relay_when_elected(settings, cloud, state, stop.clone()));

@@ -31,7 +31,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
     let database = Database::open(&settings.database)
         .map_err(|error| anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}"))?
-        .with_queue_max(settings.queue_max);
+        .with_queue_max(settings.queue_max)
+        .with_disk_floor(settings.disk_floor);
     let secrets = secrets(settings.relay.secret.as_ref(), &database).await?;
     let public = parts::listen(settings.listen, "UPWIRE_LISTEN").await?;
     let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
@@ -42,8 +43,9 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
 
     let (connected, readiness) = watch::channel(false);
     let relay = settings.relay.relay(database.clone(), database.clone(), database.clone(), secrets.clone());
-    let depths = database.clone();
-    let admin = admin::router(readiness, watch::channel(false).1, metrics, move || {
+    let (depths, room) = (database.clone(), database.clone());
+    let trouble = move || room.check_room().err().map(|low| low.to_string());
+    let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {
         gauge!(QUEUE_DEPTH).set(depths.queue_depth() as f64);
         gauge!(MAILBOX_DEPTH).set(depths.mailbox_depth() as f64);
     });

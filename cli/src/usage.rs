@@ -29,7 +29,7 @@ Exit codes:
 pub(crate) const AFTER_SERVER_HELP: &str = "\
 At the administration address:
   /healthz  200 while the process runs
-  /readyz   200 while the component is connected to the XMPP server, else 503
+  /readyz   200 while the component is connected to the XMPP server and the disk has room, else 503
   /metrics  for Prometheus
 
 SIGTERM or Ctrl-C finishes what is in flight, for ten seconds at most; a second one stops at once.";

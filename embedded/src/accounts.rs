@@ -12,8 +12,8 @@ use rusqlite::{Connection, Row, params};
 
 use crate::{
     Database,
-    database::{Haste, moment},
-    registrations::{full_jid, registration},
+    row::{full_jid, moment, registration},
+    writer::Haste,
 };
 
 const LIVING: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,
@@ -50,7 +50,7 @@ impl Accounts for Database {
     ) -> Result<(), Unavailable> {
         let account = account.clone();
         let note = move |connection: &Connection| note(connection, &account, &seen, now);
-        self.write_then(Haste::Soon, note, |()| ()).await
+        self.add(Haste::Soon, note, |()| ()).await
     }
 }
 

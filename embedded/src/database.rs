@@ -1,87 +1,35 @@
-//! The file: one writer thread that groups commits, one connection for point queries, and some for longer reads.
-//!
-//! A write is durable when its future resolves: SQLite's write-ahead log is synced at each commit,
-//! and whatever arrived while the last commit was under way shares the next one. A write that
-//! nobody waits for lingers, to share the commit of one that somebody does.
+//! The database: one writer thread, one connection for point queries, and some for longer reads.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
-    thread,
-    time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use push::ports::Unavailable;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
-use tokio::{
-    runtime,
-    sync::{Notify, mpsc, oneshot},
-    time::timeout,
-};
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::Notify;
 
 use crate::{
-    layout::{VERSION, lay_out},
-    queue::Backlog,
+    backlog::Backlog,
+    disk::{Disk, DiskLow},
+    file::{OpenError, connect, lock},
+    layout::lay_out,
     readers::Readers,
+    writer::{Haste, Writer},
 };
 
-/// Writes that wait for the writer thread; a further one waits for room.
-const WRITES_WAITING_MAX: usize = 1024;
-/// Writes that share a commit.
-const WRITES_PER_COMMIT_MAX: usize = 512;
-/// How long a write that nobody waits for lingers.
-const LINGER: Duration = Duration::from_millis(20);
-/// Pages of the write-ahead log that are copied back at once: the later, the more often a page has
-/// changed meanwhile and is copied once for all that.
-const CHECKPOINT_PAGES: u32 = 4000;
-/// Statements that a connection keeps compiled: more than there are.
-const STATEMENTS_MAX: usize = 64;
 /// Most pushes in the queue, unless [`Database::with_queue_max`] says otherwise.
 pub const QUEUE_MAX: u64 = 100_000;
-
-/// Why the database could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it.
-    #[error("{} is in use by another upwire process", .0.display())]
-    InUse(PathBuf),
-    /// It was written by a newer Upwire.
-    #[error("{} was written by a newer upwire (layout {found}, this one knows {VERSION})", path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its layout.
-        found: i64,
-    },
-    /// The file system refused.
-    #[error("{}: {cause}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What it said.
-        cause: std::io::Error,
-    },
-    /// SQLite refused: not a database, a damaged one, a full disk.
-    #[error("{}: {cause}", path.display())]
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-        /// What it said.
-        cause: rusqlite::Error,
-    },
-}
 
 /// The embedded store and queue. Cheap to clone; the file is released when the last clone is gone
 /// and the writer thread has committed what it was given.
 #[derive(Clone)]
 pub struct Database {
-    writer: mpsc::Sender<Write>,
+    writer: Writer,
     shared: Arc<Shared>,
     queue_max: u64,
 }
@@ -91,13 +39,12 @@ pub(crate) struct Shared {
     path: PathBuf,
     reader: Mutex<Connection>,
     readers: Readers,
+    disk: Disk,
     pub(crate) backlog: Mutex<Backlog>,
     /// Rows in the queue.
     pub(crate) depth: AtomicU64,
     /// Rows in the mailbox.
     pub(crate) waiting: AtomicU64,
-    /// Whether the last commit stands. While none does, nothing is handed on before its own.
-    pub(crate) commits: AtomicBool,
     /// What the next row of the queue is called.
     pub(crate) next_seq: AtomicI64,
     /// Rung when something may have become due.
@@ -110,28 +57,6 @@ pub(crate) fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
 
 pub(crate) fn count_mailbox(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0))
-}
-
-/// Reads a time of the file.
-pub(crate) fn moment(millis: i64) -> rusqlite::Result<DateTime<Utc>> {
-    DateTime::from_timestamp_millis(millis).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, millis))
-}
-
-/// Whether somebody waits for a write to be durable.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Haste {
-    Now,
-    /// May linger for [`LINGER`].
-    Soon,
-}
-
-/// Runs within the transaction, and returns what to do once the commit is known.
-type Statements = Box<dyn FnOnce(&Connection) -> AfterCommit + Send>;
-type AfterCommit = Box<dyn FnOnce(&Result<(), String>) + Send>;
-
-struct Write {
-    haste: Haste,
-    statements: Statements,
 }
 
 impl Database {
@@ -155,22 +80,16 @@ impl Database {
             path: path.to_owned(),
             reader: Mutex::new(reader),
             readers: Readers::open(path).map_err(sqlite)?,
+            disk: Disk::of(path.to_owned()),
             backlog: Mutex::default(),
             depth: AtomicU64::new(depth),
             waiting: AtomicU64::new(waiting),
-            commits: AtomicBool::new(true),
             next_seq: AtomicI64::new(last_seq + 1),
             arrivals: Notify::new(),
         });
-        let shared_by_writer = Arc::clone(&shared);
-        let (sender, writes) = mpsc::channel(WRITES_WAITING_MAX);
         let file = |cause| OpenError::File { path: path.to_owned(), cause };
-        let clock = runtime::Builder::new_current_thread().enable_time().build().map_err(file)?;
-        thread::Builder::new()
-            .name("upwire-writer".into())
-            .spawn(move || clock.block_on(write_until_closed(writer, writes, &shared_by_writer, &lock)))
-            .map_err(file)?;
-        Ok(Self { writer: sender, shared, queue_max: QUEUE_MAX })
+        let writer = Writer::start(writer, lock).map_err(file)?;
+        Ok(Self { writer, shared, queue_max: QUEUE_MAX })
     }
 
     /// The same one, which refuses pushes while its queue holds `max` of them; those that come at once may
@@ -178,6 +97,21 @@ impl Database {
     #[must_use]
     pub fn with_queue_max(self, max: u64) -> Self {
         Self { queue_max: max, ..self }
+    }
+
+    /// The same one, which takes nothing new while fewer bytes than these are free on its disk. For all clones.
+    #[must_use]
+    pub fn with_disk_floor(self, bytes: u64) -> Self {
+        self.shared.disk.set_floor(bytes);
+        self
+    }
+
+    /// Whether the disk has room for anything new.
+    ///
+    /// # Errors
+    /// It has not; what was taken is settled still.
+    pub fn check_room(&self) -> Result<(), DiskLow> {
+        self.shared.disk.check()
     }
 
     /// The file.
@@ -228,6 +162,11 @@ impl Database {
         self.read(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
     }
 
+    /// Whether the last commit stands.
+    pub(crate) fn commits(&self) -> &Arc<AtomicBool> {
+        self.writer.commits()
+    }
+
     pub(crate) fn queue_max(&self) -> u64 {
         self.queue_max
     }
@@ -241,7 +180,7 @@ impl Database {
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Unavailable> {
-        query(&unpoisoned(&self.shared.reader)).map_err(Unavailable::new)
+        query(&self.shared.reader.lock()).map_err(Unavailable::new)
     }
 
     /// Reads on another thread than the caller's.
@@ -268,122 +207,26 @@ impl Database {
         statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
         committed: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let (reply, outcome) = oneshot::channel();
-        let statements: Statements = Box::new(move |connection| {
-            let result = statements(connection);
-            Box::new(move |commit| {
-                let outcome = match (result, commit) {
-                    (Ok(value), Ok(())) => {
-                        committed(&value);
-                        Ok(value)
-                    }
-                    (Err(cause), _) => Err(Unavailable::new(cause)),
-                    (_, Err(cause)) => Err(Unavailable::new(cause.clone())),
-                };
-                // Whoever asked may have run out of time; the write stands all the same.
-                let _ = reply.send(outcome);
-            })
-        });
-        let refused = |_| Unavailable::new("the database did not take the write");
-        self.writer.send(Write { haste, statements }).await.map_err(|_| refused(()))?;
-        outcome.await.map_err(|_| refused(()))?
+        let statements = |connection: &Connection| statements(connection).map_err(Unavailable::new);
+        self.writer.write(haste, statements, committed).await
+    }
+
+    /// The same for something new: it is refused where the disk has no room for that.
+    pub(crate) async fn add<T: Send + 'static>(
+        &self,
+        haste: Haste,
+        statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        committed: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let shared = Arc::clone(&self.shared);
+        let statements = move |connection: &Connection| {
+            shared.disk.check().map_err(Unavailable::new)?;
+            statements(connection).map_err(Unavailable::new)
+        };
+        self.writer.write(haste, statements, committed).await
     }
 }
 
 fn find_setting(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     connection.query_row("SELECT value FROM setting WHERE name = ?1", [name], |row| row.get(0)).optional()
-}
-
-/// A poisoned lock means that a panic was reported elsewhere; what it guards is consistent after
-/// every statement.
-pub(crate) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Holds `<path>.lock` for as long as the returned file is open.
-///
-/// SQLite would let a second process in, and both would deliver every push.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = |cause| OpenError::File { path: path.to_owned(), cause };
-    // Made here so that SQLite, which takes over the mode for its own files, finds it private.
-    private().open(path).map_err(file)?;
-    let lock = private().open(PathBuf::from(name)).map_err(file)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(cause)) => Err(file(cause)),
-    }
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options
-}
-
-pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    // In WAL mode only FULL syncs at each commit.
-    connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    connection.pragma_update(None, "temp_store", "memory")?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    Ok(connection)
-}
-
-/// The writer thread: ends when every [`Database`] is gone, and gives up the lock with that.
-async fn write_until_closed(
-    mut connection: Connection,
-    mut writes: mpsc::Receiver<Write>,
-    shared: &Shared,
-    _lock: &File,
-) {
-    let mut group = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
-    let mut after = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
-    while writes.recv_many(&mut group, WRITES_PER_COMMIT_MAX).await > 0 {
-        let _ = timeout(LINGER, gather_until_hasty(&mut writes, &mut group)).await;
-        let commit = commit(&mut connection, group.drain(..), &mut after).map_err(|error| error.to_string());
-        if let Err(error) = &commit {
-            tracing::error!(%error, "the database did not take a commit; is the disk full?");
-            // The log may be what fills the disk: copied back, its room serves the deletions that wait.
-            let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        }
-        shared.commits.store(commit.is_ok(), Ordering::Relaxed);
-        for after in after.drain(..) {
-            after(&commit);
-        }
-    }
-}
-
-/// Adds to the group until somebody waits for it, or it is full.
-async fn gather_until_hasty(writes: &mut mpsc::Receiver<Write>, group: &mut Vec<Write>) {
-    let mut seen = 0;
-    while group.len() < WRITES_PER_COMMIT_MAX && group[seen..].iter().all(|write| write.haste == Haste::Soon)
-    {
-        seen = group.len();
-        if writes.recv_many(group, WRITES_PER_COMMIT_MAX - seen).await == 0 {
-            return;
-        }
-    }
-}
-
-/// Runs the group in one transaction. A write that was not run is dropped, and so refused.
-fn commit(
-    connection: &mut Connection,
-    group: impl Iterator<Item = Write>,
-    after: &mut Vec<AfterCommit>,
-) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for write in group {
-        after.push((write.statements)(&transaction));
-        // A full disk rolls the transaction back at the statement: nothing of the group stands.
-        if transaction.is_autocommit() {
-            let aborted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);
-            return Err(rusqlite::Error::SqliteFailure(aborted, Some("it was rolled back".into())));
-        }
-    }
-    transaction.commit()
 }

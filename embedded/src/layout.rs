@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::OpenError;
+use crate::file::OpenError;
 
 /// What makes each layout of the one before it; the first one, of an empty file. A step that was released
 /// never changes: files that took it are out there.
@@ -72,14 +72,14 @@ const STEPS: [&str; 5] = [
     ",
 ];
 /// The layout that this code writes, in `PRAGMA user_version`: so many steps were taken.
-pub(crate) const VERSION: usize = STEPS.len();
+const VERSION: usize = STEPS.len();
 
 /// Takes the steps that the file has not taken yet, all or none.
 pub(crate) fn lay_out(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
     let Some(missing) = usize::try_from(found).ok().and_then(|taken| STEPS.get(taken..)) else {
-        return Err(OpenError::Newer { path: path.to_owned(), found });
+        return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
     };
     if missing.is_empty() {
         return Ok(());

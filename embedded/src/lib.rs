@@ -1,11 +1,18 @@
 //! The ports on SQLite: one file, one process, every promise on disk before it is given.
 
 mod accounts;
+mod backlog;
 mod database;
+mod disk;
+mod file;
 mod layout;
 mod mailbox;
 mod queue;
 mod readers;
 mod registrations;
+mod row;
+mod writer;
 
-pub use database::{Database, OpenError, QUEUE_MAX};
+pub use database::{Database, QUEUE_MAX};
+pub use disk::{DISK_FLOOR, DiskLow};
+pub use file::OpenError;

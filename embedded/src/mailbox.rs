@@ -8,9 +8,10 @@ use push::{
     Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId, Topic,
     ports::{Kept, Mailbox, Recipient, Unavailable, Waiting},
 };
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
-use crate::{Database, database::Haste};
+use self::reading::id;
+use crate::{Database, writer::Haste};
 
 mod reading;
 
@@ -47,7 +48,7 @@ impl Mailbox for Database {
             shared.waiting.fetch_add(1, Ordering::Relaxed);
             shared.waiting.fetch_sub(*gone as u64, Ordering::Relaxed);
         };
-        let (kept, _) = self.write_then(Haste::Soon, statements, committed).await?;
+        let (kept, _) = self.add(Haste::Soon, statements, committed).await?;
         Ok(kept)
     }
 
@@ -262,10 +263,6 @@ fn remove(connection: &Connection, account: &BareJid, message: MessageId) -> rus
 
 fn remove_all(connection: &Connection, account: &BareJid, messages: &[MessageId]) -> rusqlite::Result<usize> {
     messages.iter().map(|id| remove(connection, account, *id)).sum()
-}
-
-fn id(row: &Row<'_>) -> rusqlite::Result<MessageId> {
-    row.get(0).map(MessageId::from_bytes)
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@
 //! or a release.
 
 use std::{
-    collections::{HashSet, VecDeque},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -20,60 +19,10 @@ use push::{
 use rusqlite::{Connection, params};
 use tokio::time::{Instant, sleep_until};
 
-use crate::{
-    Database,
-    database::{Haste, Shared, unpoisoned},
-};
+use crate::{Database, backlog::Backlog, database::Shared, writer::Haste};
 
 /// The longest that [`QueueReader::receive`] waits for a push.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
-/// Most pushes that are handed on from memory; further ones are read from the file.
-const FRESH_MAX: usize = 512;
-
-/// What is known of the queue without reading it. To begin with nothing is: what an earlier process
-/// left may be due at once.
-#[derive(Default)]
-pub(crate) struct Backlog {
-    /// The rows that were handed on and are not settled, by `seq`; those in `fresh` too.
-    claimed: HashSet<i64>,
-    /// Pushes that came when no other was due, oldest first.
-    fresh: VecDeque<Delivery<i64>>,
-    /// No unclaimed row is due before this moment, in Unix milliseconds.
-    next_due_at: i64,
-}
-
-impl Backlog {
-    /// Takes a push whose row was written, unless an older one waits in the file.
-    fn offer(&mut self, delivery: Delivery<i64>, now: DateTime<Utc>) -> bool {
-        let first = self.next_due_at > now.timestamp_millis() && self.fresh.len() < FRESH_MAX;
-        if first {
-            self.claimed.insert(delivery.receipt);
-            self.fresh.push_back(delivery);
-        }
-        first
-    }
-
-    fn settled(&mut self, settlement: &Settlement<i64>) {
-        match settlement {
-            Settlement::Delete(seq) => {
-                self.claimed.remove(seq);
-            }
-            Settlement::Release(seq, due_at) | Settlement::Postpone(seq, due_at) => {
-                self.unclaim(*seq, due_at.timestamp_millis());
-            }
-        }
-    }
-
-    fn unclaim(&mut self, seq: i64, due_at: i64) {
-        self.claimed.remove(&seq);
-        self.waits(due_at);
-    }
-
-    /// Notes a row in the file that is due at this moment.
-    fn waits(&mut self, due_at: i64) {
-        self.next_due_at = self.next_due_at.min(due_at);
-    }
-}
 
 impl QueueWriter for Database {
     async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
@@ -88,20 +37,22 @@ impl QueueWriter for Database {
         }
         let entries: Vec<_> = messages.into_iter().map(|push| (push.to_entry().into_bytes(), push)).collect();
         let (shared, count) = (self.shared().clone(), entries.len() as u64);
+        let commits = self.commits().clone();
         let on_commit = shared.clone();
         let insert = move |connection: &Connection| {
-            let insert = || entries.into_iter().map(|entry| insert(connection, &shared, entry)).collect();
+            let insert =
+                || entries.into_iter().map(|entry| insert(connection, &shared, &commits, entry)).collect();
             // One statement is that by itself.
             if count == 1 { insert() } else { all_or_none(connection, insert) }
         };
         let committed = move |waiting: &Vec<Option<i64>>| {
             on_commit.depth.fetch_add(count, Ordering::Relaxed);
             if let Some(due_at) = waiting.iter().flatten().min() {
-                unpoisoned(&on_commit.backlog).waits(*due_at);
+                on_commit.backlog.lock().waits(*due_at);
                 on_commit.arrivals.notify_one();
             }
         };
-        self.write_then(Haste::Now, insert, committed).await?;
+        self.add(Haste::Now, insert, committed).await?;
         Ok(())
     }
 }
@@ -143,7 +94,7 @@ impl QueueReader for Database {
         };
         let committed = move |(deleted, settlements): &(u64, Vec<Settlement<i64>>)| {
             shared.depth.fetch_sub(*deleted, Ordering::Relaxed);
-            let mut backlog = unpoisoned(&shared.backlog);
+            let mut backlog = shared.backlog.lock();
             settlements.iter().for_each(|settlement| backlog.settled(settlement));
             drop(backlog);
             // Only now can a released push be claimed again, perhaps at once.
@@ -158,7 +109,7 @@ impl Database {
     /// Claims what is due; also returns when there may be more.
     fn claim(&self, max: usize, now: DateTime<Utc>) -> Result<(Vec<Delivery<i64>>, i64), Unavailable> {
         // Held while the file is read: what is settled meanwhile stays claimed until its commit is seen.
-        let mut backlog = unpoisoned(&self.shared().backlog);
+        let mut backlog = self.shared().backlog.lock();
         let fresh = backlog.fresh.len().min(max);
         let mut deliveries: Vec<_> = backlog.fresh.drain(..fresh).collect();
         if deliveries.len() < max && backlog.next_due_at <= now.timestamp_millis() {
@@ -177,6 +128,7 @@ impl Database {
 fn insert(
     connection: &Connection,
     shared: &Shared,
+    commits: &AtomicBool,
     (entry, message): (Vec<u8>, PushMessage),
 ) -> rusqlite::Result<Option<i64>> {
     const SEND: &str = "INSERT INTO queue (seq, due_at, attempts, entry) VALUES (?1, ?2, 0, ?3)";
@@ -185,8 +137,7 @@ fn insert(
     let seq = shared.next_seq.fetch_add(1, Ordering::Relaxed);
     connection.prepare_cached(SEND)?.execute(params![seq, due_at, entry])?;
     let delivery = Delivery { receipt: seq, attempts: 0, message };
-    let commits = shared.commits.load(Ordering::Relaxed);
-    let offered = commits && unpoisoned(&shared.backlog).offer(delivery, now());
+    let offered = commits.load(Ordering::Relaxed) && shared.backlog.lock().offer(delivery, now());
     if offered {
         shared.arrivals.notify_one();
     }

@@ -1,15 +1,13 @@
 //! Connections for reads that take longer than a point query: pages of mailboxes, sweeps, accounts.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, TryLockError},
-};
+use std::{path::Path, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use push::ports::Unavailable;
 use rusqlite::Connection;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use crate::database::{connect, unpoisoned};
+use crate::file::connect;
 
 /// Reads that are made at a time, each on a connection of its own.
 const READERS: usize = 2;
@@ -45,10 +43,5 @@ impl Readers {
 
 /// A connection that nobody holds: whoever has a permit finds one.
 fn idle(connections: &[Mutex<Connection>]) -> MutexGuard<'_, Connection> {
-    let free = connections.iter().find_map(|connection| match connection.try_lock() {
-        Ok(connection) => Some(connection),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    });
-    free.unwrap_or_else(|| unpoisoned(&connections[0]))
+    connections.iter().find_map(Mutex::try_lock).unwrap_or_else(|| connections[0].lock())
 }

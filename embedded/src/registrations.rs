@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::FullJid;
 use push::{
-    Application, Epoch, Instance, Registration, RegistrationId, Target, VapidKey,
+    Epoch, Registration, RegistrationId, Target, VapidKey,
     ports::{Consistency, Registered, Registrations, Renewal, Revocation, Unavailable},
     registration::PURGE_AFTER,
-    vapid::VapidKeyError,
 };
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use crate::{
     Database,
     accounts::{count, forget_if_gone},
-    database::{Haste, moment},
+    row::registration,
+    writer::Haste,
 };
 
 /// Most rows of dead registrations that go when one is stored: more than come, so that the file does not grow
@@ -43,7 +43,7 @@ impl Registrations for Database {
         renewal: Renewal,
         account_max: usize,
     ) -> Result<Registered, Unavailable> {
-        self.write(move |connection| {
+        let register = move |connection: &Connection| {
             let current = find(connection, target.registration_id())?;
             if let Some(row) = &current
                 && renewal == Renewal::WhereNeeded
@@ -59,8 +59,8 @@ impl Registrations for Database {
             store(connection, &registration)?;
             sweep(connection, &registration)?;
             Ok(Registered::Stored(registration))
-        })
-        .await
+        };
+        self.add(Haste::Now, register, |_| ()).await
     }
 
     async fn revoke(
@@ -165,39 +165,10 @@ fn sweep(connection: &Connection, stored: &Registration) -> rusqlite::Result<()>
     accounts.iter().try_for_each(|account| forget_if_gone(connection, account))
 }
 
-/// Reads a full JID of the file.
-pub(crate) fn full_jid(text: &str) -> rusqlite::Result<FullJid> {
-    text.parse().map_err(|cause| {
-        rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::<jid::Error>::new(cause))
-    })
-}
-
-pub(crate) fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
-    let recipient = full_jid(&row.get::<_, String>("recipient")?)?;
-    let throttled_until: Option<i64> = row.get("throttled_until")?;
-    let legacy: Option<i64> = row.get("legacy")?;
-    let vapid: Option<[u8; VapidKey::BYTES]> = row.get("vapid")?;
-    let vapid = vapid.map(|point| VapidKey::from_bytes(&point)).transpose().map_err(|cause| {
-        rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, Box::<VapidKeyError>::new(cause))
-    })?;
-    Ok(Registration {
-        target: Target {
-            recipient,
-            application: Application::from_bytes(row.get("application")?),
-            instance: Instance::from_bytes(row.get("instance")?),
-            vapid,
-            legacy: legacy.map(moment).transpose()?,
-        },
-        epoch: Epoch::from_seconds(row.get("epoch")?),
-        renewed_at: moment(row.get("renewed_at")?)?,
-        expires_at: moment(row.get("expires_at")?)?,
-        revoked: row.get("revoked")?,
-        throttled_until: throttled_until.map(moment).transpose()?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use push::Instance;
+
     use super::*;
     use crate::queue::tests::target;
 

@@ -34,6 +34,7 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
         ("UPWIRE_MAILBOX_MAX", "0", "1..=100000"),
         ("UPWIRE_ACCOUNT_MAILBOX_MAX", "0", "1..=1000000"),
         ("UPWIRE_ACCOUNT_REGISTRATIONS_MAX", "0", "1..=100000"),
+        ("UPWIRE_DISK_FLOOR", "1 GB", "invalid"),
         ("UPWIRE_LOG_FORMAT", "xml", "json"),
         ("UPWIRE_LOG", "loud", "level"),
         ("UPWIRE_SECRET_FILE", "/nowhere/secret", "cannot be read"),

@@ -44,6 +44,7 @@ mod delivery_limits;
 mod delivery_log;
 mod description;
 mod follow;
+mod disk;
 mod half_open;
 mod harness;
 mod hostile;

@@ -53,6 +53,11 @@ pub(crate) struct Options {
         value_parser = clap::value_parser!(u64).range(1..))]
     queue_max: u64,
 
+    /// Bytes that stay free on the database's disk: with fewer, nothing new is taken, and senders are told to try again
+    /// later; 0 for no such floor
+    #[arg(long, value_name = "BYTES", env = "UPWIRE_DISK_FLOOR", default_value_t = embedded::DISK_FLOOR)]
+    disk_floor: u64,
+
     /// The unified_push_secret of the Prosody that this server follows: the endpoints that its mod_unified_push has
     /// issued as JWT go on working until they expire
     #[arg(long, value_name = "SECRET", env = LEGACY_SECRET, hide_env_values = true)]
@@ -89,6 +94,7 @@ pub(crate) struct Settings {
     pub(crate) default_ttl: Ttl,
     pub(crate) max_ttl: Ttl,
     pub(crate) queue_max: u64,
+    pub(crate) disk_floor: u64,
     pub(crate) legacy: LegacyKeys,
 }
 
@@ -118,6 +124,7 @@ impl Options {
             default_ttl: Ttl::from_seconds(self.default_ttl),
             max_ttl: Ttl::from_seconds(self.max_ttl),
             queue_max: self.queue_max,
+            disk_floor: self.disk_floor,
             legacy,
         })
     }

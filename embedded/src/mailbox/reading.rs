@@ -13,8 +13,7 @@ use push::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::id;
-use crate::database::moment;
+use crate::row::moment;
 
 pub(super) const WAITING: &str =
     "SELECT asked_at, entry FROM mailbox WHERE account = ?1 AND id > ?2 ORDER BY id";
@@ -158,4 +157,8 @@ impl PassedOver {
             tracing::error!(entries = self.count, %error, "mailbox entries cannot be read, and are passed over");
         }
     }
+}
+
+pub(super) fn id(row: &Row<'_>) -> rusqlite::Result<MessageId> {
+    row.get(0).map(MessageId::from_bytes)
 }

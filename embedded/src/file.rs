@@ -1,0 +1,83 @@
+//! The file on disk: who may open it, and how a connection to it is made.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::Connection;
+
+/// Pages of the write-ahead log that are copied back at once: the later, the more often a page has
+/// changed meanwhile and is copied once for all that.
+const CHECKPOINT_PAGES: u32 = 4000;
+/// Statements that a connection keeps compiled: more than there are.
+const STATEMENTS_MAX: usize = 64;
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{} is in use by another upwire process", .0.display())]
+    InUse(PathBuf),
+    /// It was written by a newer Upwire.
+    #[error("{} was written by a newer upwire (layout {found}, this one knows {known})", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: i64,
+        /// The latest layout that this one knows.
+        known: usize,
+    },
+    /// The file system refused.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        cause: std::io::Error,
+    },
+    /// SQLite refused: not a database, a damaged one, a full disk.
+    #[error("{}: {cause}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        cause: rusqlite::Error,
+    },
+}
+
+/// Holds `<path>.lock` for as long as the returned file is open.
+///
+/// SQLite would let a second process in, and both would deliver every push.
+pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = |cause| OpenError::File { path: path.to_owned(), cause };
+    // Made here so that SQLite, which takes over the mode for its own files, finds it private.
+    private().open(path).map_err(file)?;
+    let lock = private().open(PathBuf::from(name)).map_err(file)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(file(cause)),
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+}
+
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // In WAL mode only FULL syncs at each commit.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}

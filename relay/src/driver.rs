@@ -147,10 +147,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         self.take(match event {
             Event::Online(session) => Input::Online(session),
             Event::Offline => Input::Offline,
-            Event::Stanza(frame) => match crate::stream::stanza::Incoming::read(frame) {
-                Some(stanza) => Input::Stanza(stanza),
-                None => return,
-            },
+            Event::Stanza(stanza) => Input::Stanza(*stanza),
         });
     }
 

@@ -8,7 +8,7 @@ use metrics::{counter, gauge};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_xmpp::{
     jid::BareJid,
@@ -17,9 +17,9 @@ use tokio_xmpp::{
 };
 
 use super::{
-    connect::{self, ConnectError, ServerAddress},
+    connect::{Connect, ConnectError, ServerAddress},
     framing::{Frame, FrameReader, STREAM_FOOTER, serialize, stream_header},
-    stanza,
+    stanza::{self, Incoming},
 };
 use crate::{
     lease::Fence,
@@ -61,19 +61,19 @@ pub(crate) enum Event {
     Online(Session),
     /// What went out unanswered on the stream may be lost.
     Offline,
-    /// A stanza, whole or damaged.
-    Stanza(Frame),
+    /// A stanza that means something.
+    Stanza(Box<Incoming>),
 }
 
 /// The component's account at the XMPP server.
 #[derive(Clone)]
-pub struct ComponentAccount {
+pub struct ComponentAccount<C = ServerAddress> {
     /// Its name, a domain.
     pub component: BareJid,
     /// The secret shared with the server.
     pub secret: String,
-    /// Where the server listens for components.
-    pub server: ServerAddress,
+    /// The way to the server's port for components.
+    pub server: C,
 }
 
 /// Why there is no stream.
@@ -131,8 +131,8 @@ impl StreamError {
 }
 
 /// The stream's side of the channels.
-pub(crate) struct Component {
-    pub(crate) account: ComponentAccount,
+pub(crate) struct Component<C> {
+    pub(crate) account: ComponentAccount<C>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) pushes: mpsc::Receiver<Outgoing>,
     pub(crate) replies: mpsc::Receiver<Element>,
@@ -155,7 +155,7 @@ enum End {
     Lost(StreamError),
 }
 
-impl Component {
+impl<C: Connect> Component<C> {
     /// Keeps a stream up until everyone who could send on it is gone.
     pub(crate) async fn run(mut self) {
         let delays = ExponentialBuilder::new()
@@ -168,6 +168,7 @@ impl Component {
         loop {
             let connecting = timeout(CONNECT_TIMEOUT, connect(&self.account));
             let connected = tokio::select! {
+                biased;
                 connected = connecting => connected.unwrap_or(Err(StreamError::Timeout)),
                 () = discard(&mut self.replies, &mut self.pushes) => return,
             };
@@ -189,6 +190,7 @@ impl Component {
             };
             tracing::error!(component = %self.account.component, server = %self.account.server, %error, mend = error.mend(), "no stream to the XMPP server");
             tokio::select! {
+                biased;
                 () = sleep(delay.next().unwrap_or(RECONNECT_DELAY_MAX)) => {}
                 () = discard(&mut self.replies, &mut self.pushes) => return,
             }
@@ -223,9 +225,12 @@ impl Component {
             let ping = stanza::ping(&self.account.component);
             let outgoing = (&mut self.replies, &mut self.pushes);
             let writing = write(&mut writer, outgoing, session, &ping, last_heard, &self.fence);
+            // Writing comes first: it waits for answers in the end, while a flood that is read could use up the turn
+            // of this task each time.
             tokio::select! {
-                error = reading => End::Lost(error),
+                biased;
                 end = writing => end,
+                error = reading => End::Lost(error),
             }
         };
         // Best effort: the other side may be gone.
@@ -245,16 +250,15 @@ impl Component {
 async fn discard(replies: &mut mpsc::Receiver<Element>, pushes: &mut mpsc::Receiver<Outgoing>) {
     loop {
         tokio::select! {
+            biased;
             reply = replies.recv() => if reply.is_none() { return },
             Some(_) = pushes.recv() => {}
         }
     }
 }
 
-async fn connect(
-    account: &ComponentAccount,
-) -> Result<Stream<impl AsyncRead + AsyncWrite + use<>>, StreamError> {
-    let (reader, mut writer) = tokio::io::split(connect::connect(&account.server).await?);
+async fn connect<C: Connect>(account: &ComponentAccount<C>) -> Result<Stream<C::Connection>, StreamError> {
+    let (reader, mut writer) = tokio::io::split(account.server.connect().await?);
     let mut reader = FrameReader::new(reader);
 
     let opening = async {
@@ -282,7 +286,7 @@ async fn write_all<S: AsyncWrite>(writer: &mut WriteHalf<S>, text: &str) -> io::
     writer.flush().await
 }
 
-/// Passes frames on until the stream ends.
+/// Passes stanzas on until the stream ends.
 async fn read<S: AsyncRead>(
     reader: &mut FrameReader<ReadHalf<S>>,
     events: &mpsc::Sender<Event>,
@@ -299,7 +303,8 @@ async fn read<S: AsyncRead>(
         if let Some(error) = stream_error(&frame) {
             return error;
         }
-        if events.send(Event::Stanza(frame)).await.is_err() {
+        let Some(stanza) = Incoming::read(frame) else { continue };
+        if events.send(Event::Stanza(Box::new(stanza))).await.is_err() {
             // The relay stops; the writing side ends the stream when it has written all.
             return pending().await;
         }
@@ -339,17 +344,8 @@ async fn write<S: AsyncWrite>(
         let quiet_until = heard + if pinged { SILENCE_MAX } else { PING_AFTER };
         let mut bytes = String::new();
         tokio::select! {
-            count = replies.recv_many(&mut reply_batch, WRITE_BATCH_MAX) => {
-                if count == 0 {
-                    return End::Stopped;
-                }
-                bytes.extend(reply_batch.drain(..).map(|reply| serialize(&reply)));
-            }
-            _ = pushes.recv_many(&mut push_batch, WRITE_BATCH_MAX), if !pushes.is_closed() => {
-                let current = push_batch.drain(..).filter(|push| push.session == session);
-                bytes.extend(current.map(|push| push.xml));
-            }
-            () = tokio::time::sleep_until(quiet_until) => {
+            biased;
+            () = sleep_until(quiet_until) => {
                 // Something may have come since.
                 if *last_heard.borrow() != heard {
                     continue;
@@ -360,7 +356,20 @@ async fn write<S: AsyncWrite>(
                 pinged_at = Some(Instant::now());
                 bytes = serialize(ping);
             }
+            count = replies.recv_many(&mut reply_batch, WRITE_BATCH_MAX) => if count == 0 {
+                return End::Stopped;
+            },
+            _ = pushes.recv_many(&mut push_batch, WRITE_BATCH_MAX), if !pushes.is_closed() => {}
         }
+        // Replies without end hold up no push.
+        while push_batch.len() < WRITE_BATCH_MAX
+            && let Ok(push) = pushes.try_recv()
+        {
+            push_batch.push(push);
+        }
+        bytes.extend(reply_batch.drain(..).map(|reply| serialize(&reply)));
+        let current = push_batch.drain(..).filter(|push| push.session == session);
+        bytes.extend(current.map(|push| push.xml));
         if !fence.holds() {
             // The relay is told, and ends this.
             return pending().await;

@@ -7,7 +7,10 @@ use std::{
     sync::Once,
 };
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_util::either::Either;
 use tokio_xmpp::{
     connect::{
@@ -81,19 +84,66 @@ impl fmt::Display for ServerAddress {
     }
 }
 
+/// Opens connections to the XMPP server's port for components; its text names that port in the log.
+pub trait Connect: fmt::Display + Send + Sync + 'static {
+    /// A connection on which nothing was said yet.
+    type Connection: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// Opens a connection.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
+}
+
+impl Connect for ServerAddress {
+    type Connection = Either<TcpStream, TlsStream<TcpStream>>;
+
+    async fn connect(&self) -> Result<Self::Connection, ConnectError> {
+        let Self { host, port, security } = self;
+        let route = match host.parse::<IpAddr>() {
+            Ok(ip) => DnsConfig::addr(&SocketAddr::new(ip, *port).to_string()),
+            Err(_) => DnsConfig::no_srv(host, *port),
+        };
+        let socket = route.resolve().await?;
+        // Fails only on a socket that is gone already, which the first write will say.
+        let _ = socket.set_nodelay(true);
+        match security {
+            Security::Plain => {
+                if let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr())
+                    && leaves_this_machine(local.ip(), peer.ip())
+                {
+                    warn_of_plain_text(self);
+                }
+                Ok(Either::Left(socket))
+            }
+            Security::Tls => {
+                // Other crates of the build may bring a second provider, and rustls then refuses to choose.
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                let (socket, _) =
+                    establish_tls_connection(socket, host).await.map_err(ConnectError::handshake)?;
+                Ok(Either::Right(socket))
+            }
+        }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
+pub enum ConnectError {
+    /// The name resolves to no address.
     #[error("the server's name does not resolve")]
     Name,
+    /// The connection is refused.
     #[error("nothing listens there")]
     Nothing,
+    /// The server's certificate does not vouch for it.
     #[error("{}", certificate_problem(.0))]
     Certificate(CertificateError),
+    /// The port speaks plain text.
     #[error("what answers there does not speak TLS")]
     NotTls,
+    /// The TLS handshake failed for another reason.
     #[error("no TLS comes about: {0}")]
     Tls(io::Error),
+    /// Anything else, in words.
     #[error("{0}")]
     Other(String),
 }
@@ -182,37 +232,6 @@ fn certificate_mend(problem: &CertificateError) -> &'static str {
         _ => {
             "give the XMPP server a certificate of version 3 that is no authority's own (with openssl: \
              -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:its-host)"
-        }
-    }
-}
-
-/// A connection on which nothing was said yet.
-pub(crate) async fn connect(
-    address: &ServerAddress,
-) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
-    let ServerAddress { host, port, security } = address;
-    let route = match host.parse::<IpAddr>() {
-        Ok(ip) => DnsConfig::addr(&SocketAddr::new(ip, *port).to_string()),
-        Err(_) => DnsConfig::no_srv(host, *port),
-    };
-    let socket = route.resolve().await?;
-    // Fails only on a socket that is gone already, which the first write will say.
-    let _ = socket.set_nodelay(true);
-    match security {
-        Security::Plain => {
-            if let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr())
-                && leaves_this_machine(local.ip(), peer.ip())
-            {
-                warn_of_plain_text(address);
-            }
-            Ok(Either::Left(socket))
-        }
-        Security::Tls => {
-            // Other crates of the build may bring a second provider, and rustls then refuses to choose.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            let (socket, _) =
-                establish_tls_connection(socket, host).await.map_err(ConnectError::handshake)?;
-            Ok(Either::Right(socket))
         }
     }
 }

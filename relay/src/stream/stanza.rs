@@ -44,8 +44,8 @@ pub(crate) struct Request {
 /// What an IQ asks for.
 #[derive(Debug)]
 pub(crate) enum Query {
-    Register(Result<Target, BadRegister>),
-    DiscoInfo(DiscoInfoQuery),
+    Register(Result<Box<Target>, BadRegister>),
+    DiscoInfo(Box<DiscoInfoQuery>),
     DiscoItems,
     Ping,
     /// No payload, several of them, or one that does not parse.
@@ -130,10 +130,9 @@ impl Query {
         let (Some(payload), None) = (payloads.next(), payloads.next()) else { return Self::Malformed };
         let set = iq.attr("type") == Some("set");
         match (payload.name(), &*payload.ns(), set) {
-            ("register", UNIFIED_PUSH, true) => Self::Register(read_register(from, payload)),
-            ("query", ns::DISCO_INFO, false) => {
-                DiscoInfoQuery::try_from(payload.clone()).map_or(Self::Malformed, Self::DiscoInfo)
-            }
+            ("register", UNIFIED_PUSH, true) => Self::Register(read_register(from, payload).map(Box::new)),
+            ("query", ns::DISCO_INFO, false) => DiscoInfoQuery::try_from(payload.clone())
+                .map_or(Self::Malformed, |query| Self::DiscoInfo(Box::new(query))),
             ("query", ns::DISCO_ITEMS, false) => {
                 DiscoItemsQuery::try_from(payload.clone()).map_or(Self::Malformed, |_| Self::DiscoItems)
             }

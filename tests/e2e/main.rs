@@ -65,6 +65,7 @@ mod registrations_on_dynamodb;
 mod relay_start;
 mod stop;
 mod stream;
+mod stream_elsewhere;
 mod stream_refused;
 mod stream_tls;
 mod synapse;

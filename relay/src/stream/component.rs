@@ -10,28 +10,23 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_xmpp::{
-    jid::BareJid,
-    minidom::Element,
-    parsers::{component::Handshake, ns},
-};
+use tokio_xmpp::{jid::BareJid, minidom::Element, parsers::component::Handshake};
 
+pub(crate) use super::inbox::{Event, Session};
 use super::{
-    connect::{Connect, ConnectError, ServerAddress},
+    connect::{Connect, ServerAddress},
+    failure::{CONNECT_TIMEOUT, SILENCE_MAX, StreamError},
     framing::{Frame, FrameReader, STREAM_FOOTER, serialize, stream_header},
-    stanza::{self, Incoming},
+    inbox::Inbox,
+    stanza,
 };
 use crate::{
     lease::Fence,
     measures::{RECONNECTS, STREAM_UP},
 };
 
-/// From the first packet to the end of the handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream on which nothing came for so long is asked whether it lives.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// A stream on which nothing came for so long is dead.
-const SILENCE_MAX: Duration = Duration::from_secs(25);
 /// The longest wait for the end of a stream that was lost.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest wait for the end of a stream that we close: until then, ejabberd gives answers meant for the next
@@ -44,25 +39,11 @@ const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Most stanzas written at once.
 const WRITE_BATCH_MAX: usize = 128;
 
-/// Counts the streams of this process: what was meant for one does not go out on the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Session(u64);
-
 /// A push, meant for one stream.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) session: Session,
     pub(crate) xml: String,
-}
-
-/// What the stream tells the rest of the relay.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Online(Session),
-    /// What went out unanswered on the stream may be lost.
-    Offline,
-    /// A stanza that means something.
-    Stanza(Box<Incoming>),
 }
 
 /// The component's account at the XMPP server.
@@ -76,66 +57,12 @@ pub struct ComponentAccount<C = ServerAddress> {
     pub server: C,
 }
 
-/// Why there is no stream.
-#[derive(Debug, thiserror::Error)]
-enum StreamError {
-    #[error("cannot connect: {0}")]
-    Connect(#[from] ConnectError),
-    #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    Timeout,
-    #[error("the server refused the stream: {condition}{}", text.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
-    Refused { condition: String, text: Option<String> },
-    #[error("the server hung up before it opened a stream")]
-    Unopened,
-    #[error("the server closed the stream")]
-    Closed,
-    #[error("nothing came from the server for {} s", SILENCE_MAX.as_secs())]
-    Silent,
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
-
-const PORT_MEND: &str = "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers, and \
-    write tls:// before it if that port speaks TLS";
-
-impl StreamError {
-    /// What the operator can do about it (RFC 6120 §4.9.3).
-    fn mend(&self) -> &'static str {
-        match self {
-            Self::Refused { condition, .. } => match condition.as_str() {
-                "not-authorized" => {
-                    // ejabberd says so of a name that it does not know, too.
-                    "set UPWIRE_COMPONENT_SECRET to the secret that the XMPP server's configuration gives this component, \
-                     and check that UPWIRE_COMPONENT is its name there"
-                }
-                "conflict" => {
-                    "another process is connected as this component: stop it, or give each a component of its own"
-                }
-                "host-unknown" => {
-                    // Prosody's port for clients says so, too.
-                    "add the component UPWIRE_COMPONENT to the XMPP server's configuration, or correct its name; \
-                     check that UPWIRE_XMPP_SERVER is the port for components"
-                }
-                "invalid-namespace" => PORT_MEND,
-                _ => "the XMPP server's log may say more",
-            },
-            Self::Connect(error) => error.mend(),
-            Self::Timeout => {
-                "check that the XMPP server runs and listens for components at UPWIRE_XMPP_SERVER"
-            }
-            Self::Unopened => PORT_MEND,
-            Self::Io(error) if error.kind() == io::ErrorKind::InvalidData => PORT_MEND,
-            Self::Closed | Self::Silent | Self::Io(_) => "connecting again",
-        }
-    }
-}
-
 /// The stream's side of the channels.
 pub(crate) struct Component<C> {
     pub(crate) account: ComponentAccount<C>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) pushes: mpsc::Receiver<Outgoing>,
-    pub(crate) replies: mpsc::Receiver<Element>,
+    pub(crate) replies: mpsc::Receiver<String>,
     /// Whether there is a stream, for readiness.
     pub(crate) connected: watch::Sender<bool>,
     /// Beyond it, nothing is written.
@@ -165,6 +92,7 @@ impl<C: Connect> Component<C> {
             .without_max_times();
         let mut delay = delays.build();
         let mut session = Session(0);
+        let mut inbox = Inbox::new(self.account.component.clone(), self.events.clone());
         loop {
             let connecting = timeout(CONNECT_TIMEOUT, connect(&self.account));
             let connected = tokio::select! {
@@ -176,7 +104,7 @@ impl<C: Connect> Component<C> {
                 Ok(stream) => {
                     session = Session(session.0 + 1);
                     let since = Instant::now();
-                    match self.hold(stream, session).await {
+                    match self.hold(stream, session, &mut inbox).await {
                         End::Stopped => return,
                         End::Lost(error) => {
                             if since.elapsed() >= STABLE_AFTER {
@@ -198,30 +126,40 @@ impl<C: Connect> Component<C> {
     }
 
     /// Announces a stream, carries it to its end, and announces that.
-    async fn hold<S: AsyncRead + AsyncWrite>(&mut self, stream: Stream<S>, session: Session) -> End {
+    async fn hold<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        stream: Stream<S>,
+        session: Session,
+        inbox: &mut Inbox,
+    ) -> End {
         tracing::info!(component = %self.account.component, server = %self.account.server, "connected to the XMPP server");
         if session.0 > 1 {
             counter!(RECONNECTS).increment(1);
         }
         gauge!(STREAM_UP).set(1.0);
-        let _ = self.events.send(Event::Online(session)).await;
+        inbox.tell(Event::Online(session)).await;
         self.connected.send_replace(true);
 
-        let end = self.carry(stream, session).await;
+        let end = self.carry(stream, session, inbox).await;
 
         self.connected.send_replace(false);
         gauge!(STREAM_UP).set(0.0);
-        let _ = self.events.send(Event::Offline).await;
+        inbox.tell(Event::Offline).await;
         end
     }
 
     /// Reads and writes independently of each other, so that neither a full channel nor a full
     /// socket can make the two wait for one another.
-    async fn carry<S: AsyncRead + AsyncWrite>(&mut self, stream: Stream<S>, session: Session) -> End {
+    async fn carry<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        stream: Stream<S>,
+        session: Session,
+        inbox: &mut Inbox,
+    ) -> End {
         let Stream { mut reader, mut writer } = stream;
         let (heard, last_heard) = watch::channel(Instant::now());
         let end = {
-            let reading = read(&mut reader, &self.events, &heard);
+            let reading = read(&mut reader, inbox, &heard);
             let ping = stanza::ping(&self.account.component);
             let outgoing = (&mut self.replies, &mut self.pushes);
             let writing = write(&mut writer, outgoing, session, &ping, last_heard, &self.fence);
@@ -247,7 +185,7 @@ impl<C: Connect> Component<C> {
 }
 
 /// Throws away what was meant for a stream that is no more, until nobody is left to send.
-async fn discard(replies: &mut mpsc::Receiver<Element>, pushes: &mut mpsc::Receiver<Outgoing>) {
+async fn discard(replies: &mut mpsc::Receiver<String>, pushes: &mut mpsc::Receiver<Outgoing>) {
     loop {
         tokio::select! {
             biased;
@@ -276,7 +214,7 @@ async fn connect<C: Connect>(account: &ComponentAccount<C>) -> Result<Stream<C::
     write_all(&mut writer, &String::from(&Element::from(handshake))).await?;
     match reader.next().await? {
         Frame::Element(element) if element.name() == "handshake" => Ok(Stream { reader, writer }),
-        frame => Err(stream_error(&frame).unwrap_or(StreamError::Closed)),
+        frame => Err(StreamError::of(&frame).unwrap_or(StreamError::Closed)),
     }
 }
 
@@ -289,7 +227,7 @@ async fn write_all<S: AsyncWrite>(writer: &mut WriteHalf<S>, text: &str) -> io::
 /// Passes stanzas on until the stream ends.
 async fn read<S: AsyncRead>(
     reader: &mut FrameReader<ReadHalf<S>>,
-    events: &mpsc::Sender<Event>,
+    inbox: &mut Inbox,
     heard: &watch::Sender<Instant>,
 ) -> StreamError {
     loop {
@@ -300,37 +238,20 @@ async fn read<S: AsyncRead>(
             Err(error) => return StreamError::Io(error),
         };
         heard.send_replace(Instant::now());
-        if let Some(error) = stream_error(&frame) {
+        if let Some(error) = StreamError::of(&frame) {
             return error;
         }
-        let Some(stanza) = Incoming::read(frame) else { continue };
-        if events.send(Event::Stanza(Box::new(stanza))).await.is_err() {
+        if inbox.take(frame).await.is_err() {
             // The relay stops; the writing side ends the stream when it has written all.
             return pending().await;
         }
     }
 }
 
-/// A frame that ends the stream.
-fn stream_error(frame: &Frame) -> Option<StreamError> {
-    match frame {
-        Frame::Closed => Some(StreamError::Closed),
-        Frame::Element(element) if element.is("error", ns::STREAM) => {
-            let children = || element.children().filter(|child| child.has_ns(ns::XMPP_STREAMS));
-            let condition = children().find(|child| child.name() != "text");
-            Some(StreamError::Refused {
-                condition: condition.map_or("undefined-condition", Element::name).to_owned(),
-                text: children().find(|child| child.name() == "text").map(Element::text),
-            })
-        }
-        _ => None,
-    }
-}
-
 /// Writes what is sent, and pings when nothing comes, until nobody is left to send.
 async fn write<S: AsyncWrite>(
     writer: &mut WriteHalf<S>,
-    (replies, pushes): (&mut mpsc::Receiver<Element>, &mut mpsc::Receiver<Outgoing>),
+    (replies, pushes): (&mut mpsc::Receiver<String>, &mut mpsc::Receiver<Outgoing>),
     session: Session,
     ping: &Element,
     last_heard: watch::Receiver<Instant>,
@@ -367,7 +288,7 @@ async fn write<S: AsyncWrite>(
         {
             push_batch.push(push);
         }
-        bytes.extend(reply_batch.drain(..).map(|reply| serialize(&reply)));
+        bytes.extend(reply_batch.drain(..));
         let current = push_batch.drain(..).filter(|push| push.session == session);
         bytes.extend(current.map(|push| push.xml));
         if !fence.holds() {

@@ -5,5 +5,6 @@ pub(crate) mod connect;
 mod failure;
 pub(crate) mod framing;
 mod inbox;
+mod reconnect;
 mod scanner;
 pub(crate) mod stanza;

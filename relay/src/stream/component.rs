@@ -3,7 +3,6 @@
 
 use std::{future::pending, io, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use metrics::{counter, gauge};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
@@ -18,6 +17,7 @@ use super::{
     failure::{CONNECT_TIMEOUT, SILENCE_MAX, StreamError},
     framing::{Frame, FrameReader, STREAM_FOOTER, serialize, stream_header},
     inbox::Inbox,
+    reconnect::Reconnect,
     stanza,
 };
 use crate::{
@@ -32,10 +32,6 @@ const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest wait for the end of a stream that we close: until then, ejabberd gives answers meant for the next
 /// stream to this one.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
-/// A stream that held for so long starts the delays anew.
-const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Most stanzas written at once.
 const WRITE_BATCH_MAX: usize = 128;
 
@@ -85,12 +81,7 @@ enum End {
 impl<C: Connect> Component<C> {
     /// Keeps a stream up until everyone who could send on it is gone.
     pub(crate) async fn run(mut self) {
-        let delays = ExponentialBuilder::new()
-            .with_jitter()
-            .with_min_delay(RECONNECT_DELAY_MIN)
-            .with_max_delay(RECONNECT_DELAY_MAX)
-            .without_max_times();
-        let mut delay = delays.build();
+        let mut reconnect = Reconnect::new(self.account.server.is_on_this_machine());
         let mut session = Session(0);
         let mut inbox = Inbox::new(self.account.component.clone(), self.events.clone());
         loop {
@@ -107,19 +98,19 @@ impl<C: Connect> Component<C> {
                     match self.hold(stream, session, &mut inbox).await {
                         End::Stopped => return,
                         End::Lost(error) => {
-                            if since.elapsed() >= STABLE_AFTER {
-                                delay = delays.build();
-                            }
+                            reconnect.note_stream(since.elapsed());
                             error
                         }
                     }
                 }
                 Err(error) => error,
             };
-            tracing::error!(component = %self.account.component, server = %self.account.server, %error, mend = error.mend(), "no stream to the XMPP server");
+            if reconnect.note_failure(&error.to_string(), Instant::now()) {
+                tracing::error!(component = %self.account.component, server = %self.account.server, %error, mend = error.mend(), "no stream to the XMPP server");
+            }
             tokio::select! {
                 biased;
-                () = sleep(delay.next().unwrap_or(RECONNECT_DELAY_MAX)) => {}
+                () = sleep(reconnect.next_delay()) => {}
                 () = discard(&mut self.replies, &mut self.pushes) => return,
             }
         }

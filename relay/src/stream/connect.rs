@@ -91,6 +91,11 @@ pub trait Connect: fmt::Display + Send + Sync + 'static {
 
     /// Opens a connection.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
+
+    /// Whether the server is on this machine: it is then tried more often.
+    fn is_on_this_machine(&self) -> bool {
+        false
+    }
 }
 
 impl Connect for ServerAddress {
@@ -121,6 +126,13 @@ impl Connect for ServerAddress {
                     establish_tls_connection(socket, host).await.map_err(ConnectError::handshake)?;
                 Ok(Either::Right(socket))
             }
+        }
+    }
+
+    fn is_on_this_machine(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(ip) => ip.to_canonical().is_loopback(),
+            Err(_) => self.host == "localhost" || self.host.ends_with(".localhost"),
         }
     }
 }
@@ -294,6 +306,17 @@ mod tests {
             assert!(
                 error.ends_with("write it as host:port, for example localhost:5347, or as tls://host:port")
             );
+        }
+    }
+
+    #[test]
+    fn loopback_is_on_this_machine() {
+        let here = |text| address(text).unwrap().is_on_this_machine();
+        for text in ["localhost:1", "xmpp.localhost:1", "127.0.0.2:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(here(text), "{text}");
+        }
+        for text in ["xmpp.example.com:1", "localhost.example.com:1", "192.0.2.1:1", "[2001:db8::1]:1"] {
+            assert!(!here(text), "{text}");
         }
     }
 

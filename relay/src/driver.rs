@@ -22,19 +22,22 @@ use crate::{
     jobs::Jobs,
     lease::Fence,
     measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, RETRIED, THROTTLED},
-    stream::component::{Event, Outgoing},
+    stream::{
+        component::{Event, Outgoing},
+        framing::serialize,
+    },
 };
 
 /// Most inputs taken before the clock is looked at again.
 const BATCH_MAX: usize = 128;
-/// Most answers that wait for a stream which takes none.
-const REPLIES_WAITING_MAX: usize = 4096;
+/// Bytes of the answers that wait for a stream which takes none.
+const REPLY_BYTES_MAX: usize = 16 << 20;
 
 /// The ends of the stream's channels.
 pub(crate) struct StreamEnds {
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) pushes: mpsc::Sender<Outgoing>,
-    pub(crate) replies: mpsc::Sender<Element>,
+    pub(crate) replies: mpsc::Sender<String>,
 }
 
 /// What the driver has waited for.
@@ -56,7 +59,8 @@ pub(crate) struct Driver<R, Q: QueueReader, M> {
     receiving: Option<AbortHandle>,
     stream: StreamEnds,
     /// Answers for which the stream had no room.
-    replies: VecDeque<Element>,
+    replies: VecDeque<String>,
+    reply_bytes: usize,
     access: watch::Receiver<AccessList>,
     next_tick: Instant,
     actions: Vec<Action>,
@@ -77,6 +81,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
             receiving: None,
             stream,
             replies: VecDeque::new(),
+            reply_bytes: 0,
             access,
             next_tick: Instant::now() + TICK,
             actions: Vec::new(),
@@ -152,10 +157,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         self.take(match event {
             Event::Online(session) => Input::Online(session),
             Event::Offline => Input::Offline,
-            Event::Stanza(frame) => match crate::stream::stanza::Incoming::read(frame) {
-                Some(stanza) => Input::Stanza(stanza),
-                None => return,
-            },
+            Event::Stanza(stanza, _room) => Input::Stanza(*stanza),
         });
     }
 
@@ -193,16 +195,18 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
                 // is overdue after a while.
                 let _ = self.stream.pushes.try_send(Outgoing { session, xml });
             }
-            Action::Reply(reply) => self.reply(reply),
+            Action::Reply(reply) => self.reply(&reply),
             Action::Start(job) => self.start(job),
             Action::Count(measure) => count(measure),
             Action::Finish => self.finished = true,
         }
     }
 
-    fn reply(&mut self, reply: Element) {
-        if self.replies.len() < REPLIES_WAITING_MAX {
-            self.replies.push_back(reply);
+    fn reply(&mut self, reply: &Element) {
+        let xml = serialize(reply);
+        if self.reply_bytes + xml.len() <= REPLY_BYTES_MAX {
+            self.reply_bytes += xml.len();
+            self.replies.push_back(xml);
             self.reply_on();
         } else {
             counter!(REQUESTS_DROPPED).increment(1);
@@ -211,10 +215,12 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
 
     /// Gives the stream the answers for which it has room.
     fn reply_on(&mut self) {
-        while let Some(reply) = self.replies.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(reply)) = self.stream.replies.try_send(reply) {
-                return self.replies.push_front(reply);
+        while let Some(xml) = self.replies.pop_front() {
+            let bytes = xml.len();
+            if let Err(mpsc::error::TrySendError::Full(xml)) = self.stream.replies.try_send(xml) {
+                return self.replies.push_front(xml);
             }
+            self.reply_bytes -= bytes;
         }
     }
 

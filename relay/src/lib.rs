@@ -31,7 +31,7 @@ pub use lease::{Candidate, Fence, Term};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 pub use stream::{
     component::ComponentAccount,
-    connect::{BadServerAddress, Security, ServerAddress},
+    connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},
 };
 
 use delivery::{
@@ -48,7 +48,7 @@ const EVENTS_WAITING_MAX: usize = 1024;
 const REPLIES_WAITING_MAX: usize = 256;
 
 /// What the relay works with.
-pub struct Relay<R, Q, M> {
+pub struct Relay<R, Q, M, C = ServerAddress> {
     /// The registrations' store.
     pub registrations: R,
     /// The queue's reading end.
@@ -58,7 +58,7 @@ pub struct Relay<R, Q, M> {
     /// The secrets that endpoints are signed with.
     pub secrets: Secrets,
     /// The component, and where it connects.
-    pub account: ComponentAccount,
+    pub account: ComponentAccount<C>,
     /// Who may register and get pushes, at any time.
     pub access: watch::Receiver<AccessList>,
     /// The URL that tokens are appended to; ends in a slash.
@@ -82,7 +82,7 @@ pub struct Relay<R, Q, M> {
 #[error("a task of the relay has died: {0}")]
 pub struct TaskDied(String);
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Relay<R, Q, M> {
+impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, M, C> {
     /// Runs until `stop`; then takes the answers to what is in flight, for eight seconds at most,
     /// gives the rest back to the queue, and closes the stream. Or until the lease is lost; then another
     /// relay may be at work, and nothing more is sent at all.

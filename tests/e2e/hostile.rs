@@ -108,6 +108,7 @@ async fn requests_of_all_kinds_are_answered(server: &XmppServer) {
     let mut scene = Scene::set(server).await;
     scene.survives_all(hostile_stanzas::requests()).await;
     scene.survives_all(hostile_stanzas::registrations()).await;
+    scene.survives_all(hostile_stanzas::to_names_below()).await;
 }
 
 async fn answers_of_all_kinds_are_ignored(server: &XmppServer) {
@@ -130,7 +131,7 @@ async fn the_stream_survives_what_its_parser_refuses(server: &XmppServer) {
 
 async fn the_stream_survives_stanzas_of_all_sizes(server: &XmppServer) {
     let mut scene = Scene::set(server).await;
-    for kilobytes in [8, 64, 200] {
+    for kilobytes in [8, 60, 64, 200] {
         scene.survives_all(hostile_xml::large(kilobytes << 10)).await;
     }
     // Thousands of levels make ejabberd itself crash.

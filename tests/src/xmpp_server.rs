@@ -40,6 +40,8 @@ pub struct Settings {
     pub kick_old: bool,
     /// ejabberd only: TLS on the port for components, with this certificate.
     pub component_tls: Option<Certificate>,
+    /// ejabberd only: each component that connects is sent the stanzas for all of them, as by default.
+    pub global_routes: bool,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             unified_push: None,
             kick_old: false,
             component_tls: None,
+            global_routes: false,
         }
     }
 }

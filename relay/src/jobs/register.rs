@@ -31,7 +31,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             return Registered { reply: stanza::answer(&request, Err(error)), registration: None };
         };
         let now = self.clock.now();
-        match self.register(target.clone(), now, renewal).await {
+        match self.register(Target::clone(target), now, renewal).await {
             Ok(registration) => Registered {
                 reply: stanza::answer(&request, Ok(Some(self.registered(&registration, now)))),
                 registration: Some(registration),

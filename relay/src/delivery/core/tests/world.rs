@@ -125,7 +125,7 @@ impl World {
             legacy: None,
         };
         let id = target.registration_id();
-        let request = Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(target)));
+        let request = Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(Box::new(target))));
         self.take(Input::Stanza(Incoming::Request(request)));
         id
     }
@@ -292,7 +292,8 @@ impl World {
     fn store(&mut self, request: &Request) -> Registered {
         let Query::Register(Ok(target)) = &request.query else { panic!("a registration") };
         let id = target.registration_id();
-        let row = Registration::renew(self.rows.get(&id), target.clone(), self.wall, TimeDelta::days(7));
+        let row =
+            Registration::renew(self.rows.get(&id), Target::clone(target), self.wall, TimeDelta::days(7));
         self.rows.insert(id, row.clone());
         Registered { reply: crate::stream::stanza::disco_items(), registration: Some(row) }
     }

@@ -150,7 +150,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 300, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 300, ..ProptestConfig::with_cases(50) })]
 
     #[test]
     fn whatever_happens_nothing_is_lost_and_all_drains(steps in prop::collection::vec(step(), 1..150)) {

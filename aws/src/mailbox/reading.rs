@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jid::BareJid;
 use push::{
@@ -11,13 +10,10 @@ use push::{
 };
 
 use super::{
-    CALLS_MAX, MailboxTable,
+    table::{CALLS_MAX, MailboxTable},
     waiting::{key, read_waiting},
 };
-use crate::{
-    error::{Failure, unavailable},
-    item::{Item, binary},
-};
+use crate::{error::unavailable, item::binary};
 
 /// Most items in one read: of the largest pushes, they are less than DynamoDB returns at once.
 const BATCH_MAX: usize = 50;
@@ -67,32 +63,5 @@ impl MailboxTable {
             found.extend(self.read(next).await?);
         }
         Ok(found)
-    }
-
-    /// Pushes by their keys, in order; those that are gone or cannot be read are left out.
-    async fn read(&self, mut keys: Vec<Item>) -> Result<Vec<Waiting>, Unavailable> {
-        let mut found = Vec::new();
-        while !keys.is_empty() {
-            let failed = |failure| Unavailable::new(format!("dynamodb:BatchGetItem: {failure}"));
-            let asked = keys.len();
-            let (items, left) = self.read_call(keys).await.map_err(failed)?;
-            if left.len() == asked {
-                return Err(Unavailable::new("dynamodb:BatchGetItem: the table does not take so many reads"));
-            }
-            found.extend(items.iter().filter_map(read_waiting));
-            keys = left;
-        }
-        found.sort_unstable_by_key(|waiting| waiting.message.id);
-        Ok(found)
-    }
-
-    /// Also returns what DynamoDB left undone.
-    pub(super) async fn read_call(&self, keys: Vec<Item>) -> Result<(Vec<Item>, Vec<Item>), Failure> {
-        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
-        let keys = keys.build().expect("it has keys");
-        let answer = self.client.batch_get_item().request_items(&*self.name, keys).send().await?;
-        let items = answer.responses.unwrap_or_default().into_values().flatten().collect();
-        let left = answer.unprocessed_keys.unwrap_or_default().into_values();
-        Ok((items, left.flat_map(|left| left.keys).collect()))
     }
 }

@@ -3,7 +3,7 @@
 //! The count only ever grows: it is raised before a registration is written, and nothing lowers it when one ends. Where it
 //! stands at the bound, it is made anew from the index.
 
-use aws_sdk_dynamodb::{operation::query::builders::QueryFluentBuilder, types::AttributeValue};
+use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::try_join;
 use jid::BareJid;
@@ -13,12 +13,14 @@ use push::{
     ports::{Account, Accounts, SEEN_MAX, Seen, Unavailable},
 };
 
-use super::{ATTEMPTS_MAX, BY_ACCOUNT, RegistrationsTable, row::registration};
+use super::{row::registration, table::RegistrationsTable};
 use crate::{
     error::{made, unavailable},
     item::{Item, millis, number, read_moment, read_number, read_text},
 };
 
+/// How often an account's registrations are counted anew because another relay was faster.
+const ATTEMPTS_MAX: usize = 8;
 /// How soon the registrations of an account that was full are counted again.
 const COUNT_INTERVAL: TimeDelta = TimeDelta::seconds(10);
 
@@ -54,15 +56,6 @@ impl Accounts for RegistrationsTable {
 }
 
 impl RegistrationsTable {
-    pub(super) fn query_account(&self, account: &BareJid) -> QueryFluentBuilder {
-        self.client
-            .query()
-            .table_name(&*self.name)
-            .index_name(BY_ACCOUNT)
-            .key_condition_expression("account = :account")
-            .expression_attribute_values(":account", AttributeValue::S(account.to_string()))
-    }
-
     /// The registrations of an account, living or not.
     async fn rows(&self, account: &BareJid) -> Result<Vec<Registration>, Unavailable> {
         let mut items = self.query_account(account).into_paginator().items().send();

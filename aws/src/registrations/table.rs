@@ -1,0 +1,156 @@
+//! The table of registrations, and the calls that several of its methods make.
+
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::{
+    Client,
+    operation::query::builders::QueryFluentBuilder,
+    types::{AttributeValue, KeysAndAttributes},
+};
+use aws_types::SdkConfig;
+use jid::BareJid;
+use push::{
+    Registration, RegistrationId,
+    ports::{Consistency, Unavailable},
+};
+
+use super::row::{item, registration};
+use crate::{
+    config,
+    error::{CannotStart, Failure, TableMend, made, unavailable},
+    item::{epoch, millis},
+    lease::RelayLease,
+};
+
+/// The global secondary index: the registrations of an account. It may be a second old.
+const BY_ACCOUNT: &str = "by_account";
+
+/// Most rows in one read, by DynamoDB's own rule.
+pub(super) const BATCH_MAX: usize = 100;
+
+const MEND: TableMend = TableMend {
+    kind: "of registrations",
+    mend: "set UPWIRE_REGISTRATIONS_TABLE to the stack's output RegistrationsTable, and AWS_REGION to its region",
+};
+
+/// The table of registrations: partition key `id`, a text; the global secondary index `by_account` with partition key
+/// `account`, a text, that projects all. `purge_at` is its TTL attribute. An item beside them is the lease, and one for
+/// each account what belongs to that.
+#[derive(Debug, Clone)]
+pub struct RegistrationsTable {
+    pub(super) client: Client,
+    pub(super) name: Arc<str>,
+}
+
+impl RegistrationsTable {
+    /// The table of this name. Makes no call.
+    #[must_use]
+    pub fn new(config: &SdkConfig, name: &str) -> Self {
+        Self { client: Client::new(config), name: name.into() }
+    }
+
+    /// The lease of the relay, which is an item beside the registrations.
+    #[must_use]
+    pub fn lease(&self) -> RelayLease {
+        RelayLease::new(Client::from_conf(config::for_lease(self.client.config())), Arc::clone(&self.name))
+    }
+
+    /// Finds out whether the table is there, is one of registrations, and may be read and written. Changes
+    /// nothing: the writes are of a row that does not exist, on condition that it does.
+    ///
+    /// # Errors
+    /// Why not, and the mend.
+    pub async fn check(&self) -> Result<(), CannotStart> {
+        const NOBODY: RegistrationId = RegistrationId::from_bytes([0; RegistrationId::BYTES]);
+        const EXISTS: &str = "attribute_exists(id)";
+        let key = AttributeValue::S(NOBODY.to_string());
+        let read = self.client.get_item().table_name(&*self.name).key("id", key.clone()).send();
+        MEND.verdict("dynamodb:GetItem", read.await.map(drop).map_err(Failure::from))?;
+        let put = self.client.put_item().table_name(&*self.name).item("id", key.clone());
+        let put = put.condition_expression(EXISTS).send();
+        MEND.verdict("dynamodb:PutItem", put.await.map(drop).map_err(Failure::from))?;
+        let update = self.client.update_item().table_name(&*self.name).key("id", key);
+        let update = update.update_expression("SET revoked = :t").condition_expression(EXISTS);
+        let update = update.expression_attribute_values(":t", AttributeValue::Bool(true)).send();
+        MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))?;
+        let nobody = BareJid::new("nobody.invalid").expect("a domain is a JID");
+        let query = self.query_account(&nobody).limit(1).send();
+        MEND.verdict("dynamodb:Query", query.await.map(drop).map_err(Failure::from))
+    }
+
+    pub(super) async fn read(
+        &self,
+        id: RegistrationId,
+        consistency: Consistency,
+    ) -> Result<Option<Registration>, Unavailable> {
+        let item = self
+            .client
+            .get_item()
+            .table_name(&*self.name)
+            .key("id", AttributeValue::S(id.to_string()))
+            .consistent_read(consistency == Consistency::Strong)
+            .send()
+            .await
+            .map_err(unavailable("dynamodb:GetItem"))?
+            .item;
+        let Some(item) = item else { return Ok(None) };
+        let row = registration(&item);
+        row.map(Some).ok_or_else(|| Unavailable::new(format!("the row of registration {id} is malformed")))
+    }
+
+    /// Reads up to [`BATCH_MAX`] rows.
+    pub(super) async fn read_batch(
+        &self,
+        ids: &[RegistrationId],
+        consistency: Consistency,
+    ) -> Result<Vec<Registration>, Unavailable> {
+        let keys = ids.iter().map(|id| [("id".to_owned(), AttributeValue::S(id.to_string()))].into());
+        let keys = KeysAndAttributes::builder()
+            .set_keys(Some(keys.collect()))
+            .consistent_read(consistency == Consistency::Strong);
+        let keys = keys.build().expect("it has keys");
+        let call = self.client.batch_get_item().request_items(&*self.name, keys).send();
+        let answer = call.await.map_err(unavailable("dynamodb:BatchGetItem"))?;
+        // Tried again by whoever asked: DynamoDB wants to be left alone for a while.
+        if answer.unprocessed_keys.is_some_and(|left| !left.is_empty()) {
+            return Err(Unavailable::new("dynamodb:BatchGetItem: the table does not take so many reads"));
+        }
+        let items = answer.responses.unwrap_or_default().into_values().flatten();
+        let rows: Option<_> = items.map(|item| registration(&item)).collect();
+        rows.ok_or_else(|| Unavailable::new("the row of a registration is malformed"))
+    }
+
+    /// Stores a row, on condition that the table still holds what it was made of; false: it does not.
+    pub(super) async fn replace(
+        &self,
+        current: Option<&Registration>,
+        next: &Registration,
+    ) -> Result<bool, Unavailable> {
+        let put = self.client.put_item().table_name(&*self.name).set_item(Some(item(next)));
+        let put = match current {
+            None => put.condition_expression("attribute_not_exists(id)"),
+            // Neither its end nor another renewal came in between: that may be from where its phone is now.
+            Some(row) if row.epoch == next.epoch => put
+                .condition_expression("epoch = :epoch AND revoked = :false AND renewed_at = :renewed_at")
+                .expression_attribute_values(":epoch", epoch(row.epoch))
+                .expression_attribute_values(":false", AttributeValue::Bool(false))
+                .expression_attribute_values(":renewed_at", millis(row.renewed_at)),
+            // What is over may have been renewed by a relay whose clock is behind.
+            Some(row) => put
+                .condition_expression("epoch = :epoch AND revoked = :revoked AND expires_at = :expires_at")
+                .expression_attribute_values(":epoch", epoch(row.epoch))
+                .expression_attribute_values(":revoked", AttributeValue::Bool(row.revoked))
+                .expression_attribute_values(":expires_at", millis(row.expires_at)),
+        };
+        made("dynamodb:PutItem", put.send().await)
+    }
+
+    pub(super) fn query_account(&self, account: &BareJid) -> QueryFluentBuilder {
+        self.client
+            .query()
+            .table_name(&*self.name)
+            .index_name(BY_ACCOUNT)
+            .key_condition_expression("account = :account")
+            .expression_attribute_values(":account", AttributeValue::S(account.to_string()))
+    }
+}

@@ -13,10 +13,18 @@ pub enum AccessList {
     Only(Vec<BareJid>),
 }
 
-/// An entry of an access list is neither a domain nor a bare JID.
+/// An entry of an access list is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither a domain, nor a bare JID, nor *")]
-pub struct BadAccessList(String);
+pub enum BadAccessList {
+    /// It is neither a domain nor a bare JID.
+    #[error("{0:?} is neither a domain, nor a bare JID, nor *")]
+    NoJid(String),
+    /// It would admit whatever matches it.
+    #[error(
+        "{0:?} is a pattern, and there are none: name each domain and each bare JID, or * alone for everyone"
+    )]
+    Pattern(String),
+}
 
 impl FromStr for AccessList {
     type Err = BadAccessList;
@@ -27,7 +35,12 @@ impl FromStr for AccessList {
         if entries().any(|entry| entry == "*") {
             return Ok(Self::Everyone);
         }
-        let parse = |entry: &str| BareJid::new(entry).map_err(|_| BadAccessList(entry.to_owned()));
+        let parse = |entry: &str| {
+            if entry.contains(['*', '?']) {
+                return Err(BadAccessList::Pattern(entry.to_owned()));
+            }
+            BareJid::new(entry).map_err(|_| BadAccessList::NoJid(entry.to_owned()))
+        };
         entries().map(parse).collect::<Result<_, _>>().map(Self::Only)
     }
 }
@@ -68,7 +81,11 @@ mod tests {
         assert!(!admits("juliet@example.com", "romeo@example.com/phone"));
         assert!(admits("*", "anyone@anywhere.net/x"));
         assert!(!admits("", "juliet@example.com/phone"));
-        assert!("a b".parse::<AccessList>().is_err());
+        for wrong in ["a b", "juliet@example.com/phone", "*.example.com", "*@example.com", "example.*"] {
+            assert!(format!("example.com,{wrong}").parse::<AccessList>().is_err(), "{wrong}");
+        }
+        let error = "*.example.com".parse::<AccessList>().unwrap_err().to_string();
+        assert!(error.contains("name each domain"), "{error}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use push::{
     MailboxBounds, MessageId, PushMessage, Registration, Secrets,
     ports::{Accounts, Delivery, Mailbox, QueueReader, Registrations},
 };
+use tokio::sync::watch;
 use tokio_xmpp::jid::BareJid;
 use url::Url;
 
@@ -42,7 +43,7 @@ pub(crate) struct Jobs<R, Q: QueueReader, M> {
     pub(crate) registrations: R,
     pub(crate) queue: Q,
     pub(crate) mailbox: M,
-    pub(crate) secrets: Secrets,
+    pub(crate) secrets: watch::Receiver<Secrets>,
     /// Endpoints are named below it; ends in a slash.
     pub(crate) endpoints: Url,
     pub(crate) lifetime: TimeDelta,

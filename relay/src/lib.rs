@@ -55,8 +55,8 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub queue: Q,
     /// What waits for phones that are away.
     pub mailbox: M,
-    /// The secrets that endpoints are signed with.
-    pub secrets: Secrets,
+    /// The secrets that endpoints are signed with, at any time.
+    pub secrets: watch::Receiver<Secrets>,
     /// The component, and where it connects.
     pub account: ComponentAccount<C>,
     /// Who may register and get pushes, at any time.

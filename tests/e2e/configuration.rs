@@ -25,6 +25,9 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
         ("UPWIRE_ADMIN_LISTEN", "127.0.0.1:99999", "invalid"),
         ("UPWIRE_SECRET", "short", "at least 32"),
         ("UPWIRE_ACL", "a b", "neither a domain"),
+        ("UPWIRE_ACL", "*.example.com", "name each domain"),
+        ("UPWIRE_ACL_FILE", "/nowhere/acl", "cannot be read"),
+        ("UPWIRE_ACL_FILE", "/dev/null", "names nobody"),
         ("UPWIRE_REGISTRATION_TTL", "1", "10..=31536000"),
         ("UPWIRE_ACK_TIMEOUT", "soon", "invalid"),
         ("UPWIRE_DEFAULT_TTL", "-1", "invalid"),
@@ -47,6 +50,8 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
     refuses(over_tls().set("SSL_CERT_FILE", "/dev/null"), "SSL_CERT_FILE", "has no certificate").await;
     let two = Upwire::on(server).set("UPWIRE_COMPONENT_SECRET_FILE", "secret");
     refuses(two, "UPWIRE_COMPONENT_SECRET", "one of the two").await;
+    let two = Upwire::on(server).set("UPWIRE_ACL", "localhost").set("UPWIRE_ACL_FILE", "acl");
+    refuses(two, "UPWIRE_ACL", "one of the two").await;
 }
 
 async fn refuses(builder: e2e::UpwireBuilder, variable: &str, text: &str) {

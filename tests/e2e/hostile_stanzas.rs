@@ -201,7 +201,6 @@ pub(crate) fn to_names_below() -> Vec<Hostile> {
             refused,
         ),
         each("disco of a name below", &format!("<iq type='get' id='ID' to='NAME'>{disco}</iq>"), refused),
-        each("no payload for a name below", "<iq type='get' id='ID' to='NAME'/>", refused),
         each("a result to a name below", "<iq type='result' id='ID' to='NAME'/>", Nothing),
         each("an error to a name below", "<iq type='error' id='ID' to='NAME'><error/></iq>", Nothing),
         each("presence to a name below", "<presence to='NAME'/>", Nothing),

@@ -68,6 +68,7 @@ mod recorded;
 mod registration;
 mod registrations_on_dynamodb;
 mod relay_start;
+mod reread;
 mod stop;
 mod stream;
 mod stream_elsewhere;

@@ -165,6 +165,11 @@ impl Upwire {
         self.process.interrupt();
     }
 
+    /// SIGHUP, which has files read again; returns at once.
+    pub fn hang_up(&mut self) {
+        self.process.hang_up();
+    }
+
     /// Stops its clock: its connections stay up, and it does nothing.
     pub fn pause(&mut self) {
         self.process.pause();

@@ -69,7 +69,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 
     fn registered(&self, registration: &Registration, now: DateTime<Utc>) -> Element {
-        let token = self.secrets.sign(registration.target.registration_id(), registration.epoch);
+        let token = self.secrets.borrow().sign(registration.target.registration_id(), registration.epoch);
         let expiration = registration.advertised_expiry(now).to_rfc3339_opts(SecondsFormat::Secs, true);
         stanza::registered(&format!("{}{}", self.endpoints, token.as_str()), &expiration)
     }

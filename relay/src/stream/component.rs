@@ -47,8 +47,8 @@ pub(crate) struct Outgoing {
 pub struct ComponentAccount<C = ServerAddress> {
     /// Its name, a domain.
     pub component: BareJid,
-    /// The secret shared with the server.
-    pub secret: String,
+    /// The secret shared with the server, at any time; the next connection takes the one of then.
+    pub secret: watch::Receiver<String>,
     /// The way to the server's port for components.
     pub server: C,
 }
@@ -201,7 +201,7 @@ async fn connect<C: Connect>(account: &ComponentAccount<C>) -> Result<Stream<C::
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error.into()),
         Err(_) => return Err(StreamError::Unopened),
     };
-    let handshake = Handshake::from_stream_id_and_password(id, &account.secret);
+    let handshake = Handshake::from_stream_id_and_password(id, account.secret.borrow().as_str());
     write_all(&mut writer, &String::from(&Element::from(handshake))).await?;
     match reader.next().await? {
         Frame::Element(element) if element.name() == "handshake" => Ok(Stream { reader, writer }),

@@ -34,7 +34,8 @@ EMULATOR = "venv/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-" 
     platform.machine(), "x86_64"
 )
 INVOKE = "/2015-03-31/functions/function/invocations"
-START_SECONDS = 10
+# On two cores that run servers, clients and other tests at once.
+START_SECONDS = 60
 # template.yaml's.
 FUNCTION_TIMEOUT_SECONDS = 5
 # Lambda takes no larger events.

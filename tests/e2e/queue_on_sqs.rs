@@ -36,23 +36,21 @@ impl Bench {
         Self { emulator, sender: QueueSender::new(&emulator.config(), &urls.url), urls, queue }
     }
 
-    async fn receive(&self) -> Vec<Delivery<MessageId>> {
-        timeout(SOON, self.queue.receive(10)).await.expect("a poll ends").unwrap()
-    }
-
     async fn receive_one(&self) -> Delivery<MessageId> {
-        let received = async {
-            loop {
-                if let Some(delivery) = self.receive().await.pop() {
-                    return delivery;
-                }
-            }
-        };
-        timeout(SOON, received).await.expect("a push is due")
+        timeout(SOON, first_of(&self.queue)).await.expect("a push is due")
     }
 
     async fn empties(&self) {
         self.emulator.queue_holds(&self.urls.url, 0).await;
+    }
+}
+
+/// Polls until something comes.
+async fn first_of(queue: &Queue) -> Delivery<MessageId> {
+    loop {
+        if let Some(delivery) = queue.receive(10).await.unwrap().pop() {
+            return delivery;
+        }
     }
 }
 
@@ -114,7 +112,7 @@ async fn what_is_held_for_long_stays_hidden_from_others() {
     bench.sender.send(message(1)).await.unwrap();
     let delivery = bench.receive_one().await;
     let another = Queue::open(&bench.emulator.config(), &bench.urls.url).await.unwrap();
-    let stolen = timeout(5 * VISIBILITY_HELD / 2, another.receive(10)).await;
+    let stolen = timeout(5 * VISIBILITY_HELD / 2, first_of(&another)).await;
     assert!(stolen.is_err(), "it showed: {stolen:?}");
     bench.queue.settle(vec![Settlement::Delete(delivery.receipt)]).await.unwrap();
     bench.empties().await;

@@ -68,6 +68,11 @@ impl Load {
         .await;
     }
 
+    /// Waits until a sender was told to try again, by a 503.
+    pub async fn is_refused(&self) {
+        eventually(LOAD_DEADLINE, "a sender is told 503", async || self.refused() > 0).await;
+    }
+
     /// How often a sender was told to try again, by a 503.
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)

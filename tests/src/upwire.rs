@@ -11,7 +11,7 @@ use crate::xmpp_server::{Component, XmppServer};
 use crate::{eventually, eventually_some, folder, free_port, http, profile_folder};
 
 /// Longer than the longest delay between two connections, of which a server that starts slowly may cost several.
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+const READY_DEADLINE: Duration = Duration::from_secs(300);
 /// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
 const EVENT_DEADLINE: Duration = Duration::from_secs(120);
 const DATABASE: &str = "upwire.db";

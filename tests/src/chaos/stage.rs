@@ -29,7 +29,7 @@ const VISIBILITY: Duration = Duration::from_secs(5);
 const MAILBOX_MAX: usize = 10_000;
 const RECEIVES_MAX: u32 = 1000;
 /// Longer than the longest delay between two connections, and than a lease.
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+const READY_DEADLINE: Duration = Duration::from_secs(300);
 
 pub(super) struct Stage {
     pub(super) server: XmppServer,

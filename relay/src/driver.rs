@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_xmpp::minidom::Element;
 
 use crate::{
-    TaskDied,
     access::AccessList,
     delivery::{
         Now,
@@ -39,6 +38,11 @@ pub(crate) struct StreamEnds {
     pub(crate) pushes: mpsc::Sender<Outgoing>,
     pub(crate) replies: mpsc::Sender<String>,
 }
+
+/// A task of the relay ended before its time.
+#[derive(Debug, thiserror::Error)]
+#[error("a task of the relay has died: {0}")]
+pub struct TaskDied(pub(crate) String);
 
 /// What the driver has waited for.
 enum Ready {

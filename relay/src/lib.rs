@@ -27,6 +27,7 @@ use url::Url;
 pub use access::{AccessList, BadAccessList};
 pub use clock::Clock;
 pub use delivery::rate::{BadRate, Rate};
+pub use driver::TaskDied;
 pub use lease::{Candidate, Fence, Term};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 pub use stream::{
@@ -76,11 +77,6 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     /// The wall clock.
     pub clock: Clock,
 }
-
-/// A task of the relay ended before its time.
-#[derive(Debug, thiserror::Error)]
-#[error("a task of the relay has died: {0}")]
-pub struct TaskDied(String);
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, M, C> {
     /// Runs until `stop`; then takes the answers to what is in flight, for eight seconds at most,

@@ -37,11 +37,15 @@ use crate::{
 };
 
 mod answers;
-mod mailbox;
+mod cues;
 mod phones;
+mod places;
 mod pushes;
+mod readings;
 mod registrations;
+mod settling;
 mod stop;
+mod sweep;
 
 /// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
 pub(crate) const HELD_MAX: usize = 4096;
@@ -51,8 +55,6 @@ pub(crate) const BATCH_MAX: usize = 256;
 pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 /// Pushes that were answered lately: a copy that is read meanwhile is not sent again.
 const SETTLED_MAX: usize = 16_384;
-/// With more undecided fates than this, no further mailboxes are read.
-const UNSETTLED_MAX: usize = 1024;
 /// How often [`Input::Tick`] comes.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
@@ -298,7 +300,11 @@ impl Core {
             Input::Settled(notes) => self.take_settled(notes, now),
             Input::Registered(registered) => self.take_registered(registered, now, actions),
             Input::Found(found, next) => self.take_found(found, next, now),
-            Input::Access(access) => self.access = access,
+            Input::Access(access) => {
+                self.access = access;
+                // Those who are on the list again get what waits.
+                self.sweep_anew();
+            }
             Input::Tick => self.tick(now, actions),
             Input::Stop => self.stop(now),
             Input::LeaseLost => self.give_everything_back(now),
@@ -351,88 +357,6 @@ impl Core {
         if self.session.is_some() && !self.receiving && room > 0 {
             self.receiving = true;
             actions.push(Action::Start(Job::Receive(room.min(BATCH_MAX))));
-        }
-    }
-
-    fn decide(&mut self, fate: Fate) {
-        match &fate {
-            Fate::Revoke { push, .. } => {
-                *self.revoking.entry(push.message.registration).or_default() += 1;
-            }
-            Fate::LateRevoke(..) => self.late_revocations += 1,
-            _ => {}
-        }
-        self.fates.push_back(fate);
-    }
-
-    /// Best effort: skipped while settling is behind; the event recurs.
-    fn decide_if_settling_keeps_up(&mut self, fate: Fate) {
-        if self.settling_keeps_up() {
-            self.decide(fate);
-        }
-    }
-
-    fn settling_keeps_up(&self) -> bool {
-        self.fates.len() + self.settling.as_ref().map_or(0, |settling| settling.fates) < UNSETTLED_MAX
-    }
-
-    /// Has the next fates made durable, after those before.
-    fn settle(&mut self, actions: &mut Vec<Action>) {
-        if self.settling.is_some() || self.fates.is_empty() {
-            return;
-        }
-        let count = self.fates.len().min(BATCH_MAX);
-        let fates: Vec<Fate> = self.fates.drain(..count).collect();
-        let mut settling = Settling { fates: count, ..Settling::default() };
-        for fate in &fates {
-            settling.of_the_queue += usize::from(fate.is_of_the_queue());
-            match fate {
-                Fate::Revoke { push, .. } => settling.revoked.push(push.message.registration),
-                Fate::LateRevoke(..) => settling.late_revocations += 1,
-                _ => {}
-            }
-        }
-        self.settling = Some(settling);
-        actions.push(Action::Start(Job::Settle(fates)));
-    }
-
-    fn take_settled(&mut self, notes: Vec<Note>, now: Now) {
-        let settling = self.settling.take().unwrap_or_default();
-        self.held -= settling.of_the_queue;
-        self.late_revocations -= settling.late_revocations;
-        for registration in settling.revoked {
-            if let Some(count) = self.revoking.get_mut(&registration) {
-                *count -= 1;
-                if *count == 0 {
-                    self.revoking.remove(&registration);
-                }
-            }
-        }
-        if self.ending.is_some() {
-            return;
-        }
-        for note in notes {
-            match note {
-                Note::Waits { message, recipient, untried, kept } => {
-                    self.take_kept(&message, recipient, untried, &kept, now);
-                }
-                Note::Names(registration, epoch, recipient) => {
-                    self.note_named(registration, epoch, &recipient);
-                }
-                Note::Ended(account, registration) => {
-                    if let Some(account) = self.accounts.get_mut(&account) {
-                        account.forget_registration(registration);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Notes whom a registration names.
-    fn note_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
-        let account = self.account(recipient);
-        if account.named(registration) != Some(recipient) || account.epoch(registration) != Some(epoch) {
-            account.name(registration, epoch, recipient.clone());
         }
     }
 

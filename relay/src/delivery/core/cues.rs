@@ -1,0 +1,205 @@
+//! Why mailboxes are read: somebody may be there, for whom something may wait.
+
+use std::mem::take;
+
+use super::*;
+use crate::delivery::{account::Look, known::Knowledge, phone::Phone, reading::Cue};
+
+/// Most full JIDs whose mailbox is still to be read. A sweep finds those beyond.
+const CUED_MAX: usize = 65_536;
+
+impl Core {
+    /// Whether something may wait for a full JID: for it, or for one in whose place it may be.
+    pub(super) fn may_have_waiting(&self, jid: &FullJid) -> bool {
+        if self.known.of(jid) != Some(Knowledge::Nothing) {
+            return true;
+        }
+        let account = self.accounts.get(&jid.to_bare());
+        account.is_none_or(|account| {
+            let mut others = account.all_named().filter(|(_, named)| *named != jid);
+            others.any(|(_, named)| self.known.of(named) != Some(Knowledge::Nothing))
+        })
+    }
+
+    /// Notes that something waits for it.
+    pub(super) fn something_waits(&mut self, jid: &FullJid) {
+        if self.known.of(jid) != Some(Knowledge::Away) {
+            self.known.learn(jid, Knowledge::Something);
+        }
+    }
+
+    /// Has a mailbox read, unless cues of its account come too fast: those merge into one, a little later.
+    pub(super) fn cue_within_bounds(&mut self, jid: &FullJid, cue: Cue, now: Now) {
+        if self.account(jid).take_cue(now) {
+            self.cue(jid, cue);
+        } else {
+            self.something_waits(jid);
+            self.deferred.insert(jid.to_bare());
+        }
+    }
+
+    /// Has the mailboxes read of all who are there and for whom something may wait.
+    pub(super) fn take_deferred_cues(&mut self, now: Now) {
+        for bare in take(&mut self.deferred) {
+            let Some(account) = self.accounts.get_mut(&bare) else { continue };
+            if !account.take_cue(now) {
+                self.deferred.insert(bare);
+                continue;
+            }
+            let account = &self.accounts[&bare];
+            let there = account.all_named().map(|(id, named)| account.route(id, named, now));
+            let there = there.filter(|jid| account.phones.get(*jid).is_some_and(Phone::is_present));
+            let there: BTreeSet<FullJid> = there.cloned().collect();
+            for jid in there {
+                if self.known.of(&jid) != Some(Knowledge::Nothing) {
+                    self.cue(&jid, Cue::There);
+                }
+            }
+        }
+    }
+
+    /// Has a mailbox read; until then, nothing overtakes what may wait in it. Whether it will be read: not if too many
+    /// are to be read already.
+    pub(super) fn cue(&mut self, jid: &FullJid, cue: Cue) -> bool {
+        let full = self.cued.len() >= CUED_MAX;
+        let phone = self.account(jid).phone(jid);
+        match &mut phone.reading {
+            Some(reading) if cue == Cue::Guess => {
+                reading.repeat();
+                return true;
+            }
+            // What it left out goes out before what it would read next.
+            Some(_) => self.abandon_reading(jid),
+            None if full && phone.cue.is_none() => {
+                self.something_waits(jid);
+                return false;
+            }
+            None => {}
+        }
+        let phone = self.account(jid).phone(jid);
+        let waits = phone.cue.is_some();
+        phone.cue = Some(phone.cue.map_or(cue, |before| before.max(cue)));
+        if !waits {
+            self.cued.push_back(jid.clone());
+        }
+        if cue == Cue::There || !waits {
+            self.set_gate(jid, Gate::Shut);
+        }
+        true
+    }
+
+    /// Has the store asked about an account: whom its registrations name, and who was seen lately.
+    pub(super) fn want_look(&mut self, jid: &FullJid) {
+        let account = self.account(jid);
+        if account.look == Look::Unknown {
+            account.look = Look::Asked;
+            self.looks.push_back(jid.to_bare());
+        }
+    }
+
+    pub(super) fn take_look(&mut self, bare: &BareJid, found: Option<ports::Account>, now: Now) {
+        self.looking -= 1;
+        let Some(account) = self.accounts.get_mut(bare) else { return };
+        match found {
+            Some(found) => account.recall(found),
+            None => account.look = Look::Unknown,
+        }
+        for jid in take(&mut account.blocked).into_iter().rev() {
+            self.cued.push_front(jid);
+        }
+        if self.ending.is_none() {
+            self.cue_stand_ins(bare, now);
+        }
+    }
+
+    /// Has the mailbox read for those who are there in place of others for whom something waits.
+    pub(super) fn cue_stand_ins(&mut self, bare: &BareJid, now: Now) {
+        let Some(account) = self.accounts.get(bare) else { return };
+        let waiting = account.all_named().filter_map(|(id, named)| {
+            let other = account.route(id, named, now);
+            (other != named && self.known.of(named) != Some(Knowledge::Nothing)).then(|| other.clone())
+        });
+        let others: BTreeSet<FullJid> = waiting.collect();
+        for other in others {
+            if self.admits(&other) {
+                self.cue_within_bounds(&other, Cue::There, now);
+            }
+        }
+    }
+
+    /// A push is in its mailbox: what it replaced is not sent any more, and whoever may be there is tried.
+    pub(super) fn take_kept(
+        &mut self,
+        message: &PushMessage,
+        recipient: FullJid,
+        untried: bool,
+        kept: &ports::Kept,
+        now: Now,
+    ) {
+        let PushMessage { id, registration, epoch, .. } = *message;
+        self.note_named(registration, epoch, &recipient);
+        for gone in kept.replaced.iter().chain(&kept.dropped) {
+            // From the queue it is on its way to the mailbox, and is replaced there.
+            let waits = self
+                .pushes
+                .get(gone)
+                .is_some_and(|push| push.held.origin == Origin::Mailbox && push.asks.is_empty());
+            if waits {
+                self.take_push(*gone);
+            }
+        }
+        if kept.replaced.contains(&id) || kept.dropped.contains(&id) || !self.admits(&recipient) {
+            return;
+        }
+        let account = self.account(&recipient);
+        let target = account.route(registration, &recipient, now).clone();
+        self.something_waits(&recipient);
+        if target != recipient {
+            self.something_waits(&target);
+        }
+        if self.phone(&target).is_some_and(Phone::is_reading) {
+            self.cue(&target, Cue::Guess);
+            return;
+        }
+        // Who is away is tried for a new push, but not if it failed just now.
+        let away = self.known.of(&target) == Some(Knowledge::Away);
+        let retry = self.phone_mut(&target).and_then(|phone| phone.retry.as_mut());
+        match retry.filter(|retry| away && untried && retry.is_recent(now.monotonic)) {
+            Some(retry) => retry.hurry(),
+            None if !away || untried => self.guess(&target),
+            None => {}
+        }
+    }
+
+    /// The recipient may be there.
+    pub(super) fn guess(&mut self, jid: &FullJid) {
+        let phone = self.phone(jid);
+        // What is in flight tells, sooner or later.
+        if phone.is_none_or(|phone| phone.is_reading() || phone.line.in_flight() == 0) {
+            self.cue(jid, Cue::Guess);
+        }
+    }
+
+    /// The line of a full JID that is being tried again goes out with what waits.
+    pub(super) fn retry_due(&mut self, now: Now) {
+        for jid in take(&mut self.retrying) {
+            let Some(retry) = self.phone_mut(&jid).and_then(|phone| phone.retry.as_mut()) else { continue };
+            if retry.take_due(now.monotonic) {
+                // What it rejected was passed over by whoever read its mailbox meanwhile.
+                self.something_waits(&jid);
+                self.guess(&jid);
+            } else if retry.is_over(now.monotonic) {
+                self.forget_retry(&jid);
+                continue;
+            }
+            self.retrying.insert(jid);
+        }
+    }
+
+    pub(super) fn forget_retry(&mut self, jid: &FullJid) {
+        if let Some(phone) = self.phone_mut(jid) {
+            phone.retry = None;
+        }
+        self.retrying.remove(jid);
+    }
+}

@@ -1,0 +1,178 @@
+//! The places in flight: who has the next one, and who gives one back.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use super::{pushes::Attempt, *};
+use crate::delivery::phone::{SILENT_AFTER, Standing};
+
+/// Most places of one account while another has a push ready: a sixteenth.
+const PER_ACCOUNT_MAX: usize = IN_FLIGHT_MAX / 16;
+/// Most places that full JIDs take which did not answer yet, or accounts beyond their share: the rest is for those that
+/// answer.
+const CROWDED: usize = IN_FLIGHT_MAX / 8 * 7;
+/// When places run short, silent pushes are taken back down to this many in flight.
+const LOW_WATER: usize = IN_FLIGHT_MAX / 4 * 3;
+
+impl Core {
+    /// Whose turn it is; nobody's, while the places that it could have are taken.
+    pub(super) fn next_turn(&mut self) -> Option<FullJid> {
+        if self.in_flight >= IN_FLIGHT_MAX {
+            return None;
+        }
+        let crowded = self.in_flight >= CROWDED;
+        let accounts = &self.accounts;
+        let has_room = |account: &BareJid| {
+            accounts.get(account).is_none_or(|account| account.in_flight < PER_ACCOUNT_MAX)
+        };
+        let unproven_first = !crowded && !self.unproven_last;
+        for round in 0..4 {
+            let (standing, jid) = match (round, unproven_first) {
+                (0, true) | (1, false) if !crowded => (Standing::Unproven, self.unproven.next(has_room)),
+                (0, false) | (1, true) => (Standing::Proven, self.proven.next(has_room)),
+                // A share yields where nobody else wants the room.
+                (2, _) if !crowded => (Standing::Proven, self.proven.next(|_| true)),
+                (3, _) if !crowded => (Standing::Unproven, self.unproven.next(|_| true)),
+                _ => continue,
+            };
+            let Some(jid) = jid else { continue };
+            self.unproven_last = standing == Standing::Unproven;
+            let phone =
+                self.accounts.get_mut(&jid.to_bare()).and_then(|account| account.phones.get_mut(&jid));
+            if let Some(phone) = phone.filter(|phone| phone.ready == Some(standing)) {
+                phone.ready = None;
+            }
+            return Some(jid);
+        }
+        None
+    }
+
+    /// Frees the place that a push took in flight; when it was sent.
+    pub(super) fn land(&mut self, id: MessageId, jid: &FullJid) -> Option<Instant> {
+        let account = self.accounts.get_mut(&jid.to_bare())?;
+        let sent = account.phones.get_mut(jid)?.line.land(id)?;
+        account.in_flight -= 1;
+        self.in_flight -= 1;
+        self.make_ready(jid);
+        Some(sent)
+    }
+
+    /// Silent full JIDs keep no line.
+    pub(super) fn give_up_silent(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let mut silent = BTreeSet::new();
+        for (sent, id) in &self.sent {
+            if now.monotonic.duration_since(*sent) < SILENT_AFTER {
+                break;
+            }
+            let asks = self.pushes.get(id).into_iter().flat_map(|push| &push.asks);
+            silent.extend(asks.filter(|ask| ask.sent == *sent).map(|ask| ask.jid.clone()));
+        }
+        for jid in silent {
+            let Some(phone) = self.phone(&jid) else { continue };
+            if phone.line.is_full() && !phone.line.is_empty() {
+                self.stop_reading(&jid);
+                self.give_up_line(&jid, now, actions);
+            }
+        }
+    }
+
+    /// Gives up what was not answered in time.
+    pub(super) fn give_up_overdue(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let mut landed = BTreeSet::new();
+        while let Some((sent, id)) = self.sent.front().copied() {
+            let ask = self.pushes.get(&id).and_then(|push| push.asks.iter().find(|ask| ask.sent == sent));
+            let overdue = now.monotonic.duration_since(sent) >= self.terms.ack_timeout;
+            if ask.is_some() && !overdue {
+                break;
+            }
+            self.sent.pop_front();
+            let Some(ask) = ask.cloned() else { continue };
+            self.give_up_ask(id, &ask, Attempt::Unanswered(ask.asked_at), now, actions);
+            landed.insert(ask.jid);
+        }
+        for jid in landed {
+            self.conclude(&jid, now, actions);
+        }
+    }
+
+    fn give_up_ask(
+        &mut self,
+        id: MessageId,
+        ask: &Ask,
+        attempt: Attempt,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(push) = self.pushes.get_mut(&id) {
+            push.asks.retain(|other| other.jid != ask.jid);
+        }
+        self.land(id, &ask.jid);
+        if let Some(phone) = self.phone_mut(&ask.jid) {
+            phone.mark_silent();
+        }
+        self.fail(id, ask, attempt, now, actions);
+    }
+
+    /// When places run short, the pushes that have been silent for longest in the fullest accounts are taken back in
+    /// one step, and wait.
+    pub(super) fn take_back(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.in_flight < CROWDED || (self.proven.is_empty() && self.unproven.is_empty()) {
+            return;
+        }
+        let mut silent: BTreeMap<BareJid, VecDeque<(MessageId, Ask)>> = BTreeMap::new();
+        for (sent, id) in &self.sent {
+            if now.monotonic.duration_since(*sent) < SILENT_AFTER {
+                break;
+            }
+            let asks = self.pushes.get(id).into_iter().flat_map(|push| &push.asks);
+            for ask in asks.filter(|ask| ask.sent == *sent) {
+                silent.entry(ask.jid.to_bare()).or_default().push_back((*id, ask.clone()));
+            }
+        }
+        let full = |core: &Self, account: &BareJid| core.accounts.get(account).map_or(0, |one| one.in_flight);
+        let mut fullest: BinaryHeap<(usize, Reverse<BareJid>)> =
+            silent.keys().map(|account| (full(self, account), Reverse(account.clone()))).collect();
+        let mut landed = BTreeSet::new();
+        while self.in_flight > LOW_WATER
+            && let Some((_, Reverse(account))) = fullest.pop()
+        {
+            let Some((id, ask)) = silent.get_mut(&account).and_then(VecDeque::pop_front) else { continue };
+            self.give_up_ask(id, &ask, Attempt::TakenBack(ask.asked_at), now, actions);
+            landed.insert(ask.jid);
+            fullest.push((full(self, &account), Reverse(account)));
+        }
+        for jid in landed {
+            self.conclude(&jid, now, actions);
+        }
+    }
+
+    /// Asks another full JID of the account for a push whose recipient is silent, if one has greeted since that gave
+    /// its last sign of life. The first result settles the push.
+    pub(super) fn ask_others(&mut self, now: Now) {
+        let mut silent = Vec::new();
+        for (sent, id) in &self.sent {
+            if now.monotonic.duration_since(*sent) < SILENT_AFTER {
+                break;
+            }
+            if let Some(Push { held, asks, lines }) = self.pushes.get(id)
+                && lines.is_empty()
+                && asks.len() == 1
+            {
+                silent.push((*id, held.clone(), asks[0].jid.clone()));
+            }
+        }
+        for (id, held, asked) in silent {
+            let named = self.named(&held.message);
+            self.want_look(&named);
+            let Some(account) = self.accounts.get(&named.to_bare()) else { continue };
+            let other = account.stand_in(held.message.registration, &named, now).cloned();
+            let Some(other) = other.filter(|other| *other != asked) else { continue };
+            if let Some(phone) = self.phone_mut(&other) {
+                phone.line.insert(&held.message);
+            }
+            if let Some(push) = self.pushes.get_mut(&id) {
+                push.lines.push(other.clone());
+            }
+            self.make_ready(&other);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Mailboxes are read, a page at a time.
+
+use std::mem::take;
+
+use super::*;
+use crate::{
+    delivery::{
+        account::Look,
+        known::Knowledge,
+        reading::{Cue, PAGE_MAX, Reading},
+    },
+    stream::stanza,
+};
+
+/// Most mailboxes that are read at a time, in all and for one account.
+const READINGS_MAX: usize = 128;
+const READINGS_PER_ACCOUNT_MAX: usize = 8;
+/// Most accounts that are looked up at a time.
+const LOOKS_MAX: usize = 64;
+/// With so few of a page left in line, the next one is read.
+const PAGE_LOW: usize = PAGE_MAX / 4;
+
+impl Core {
+    pub(super) fn abandon_reading(&mut self, jid: &FullJid) {
+        let account = self.account(jid);
+        if let Some(reading) = account.phone(jid).reading.take() {
+            account.readings -= 1;
+            self.readings -= 1;
+            self.stale += usize::from(reading.is_asked());
+        }
+    }
+
+    /// Ends a reading whose line is given up.
+    pub(super) fn stop_reading(&mut self, jid: &FullJid) {
+        self.abandon_reading(jid);
+        self.account(jid).phone(jid).cue = None;
+        self.known.learn(jid, Knowledge::Something);
+    }
+
+    /// Begins to read as many mailboxes as may be read at a time, while settling keeps up.
+    pub(super) fn begin_readings(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.session.is_none() || !self.settling_keeps_up() {
+            return;
+        }
+        for jid in take(&mut self.held_up) {
+            self.read_on(&jid, actions);
+        }
+        while self.readings + self.stale < READINGS_MAX
+            && let Some(jid) = self.cued.pop_front()
+        {
+            self.begin_reading(&jid, now, actions);
+        }
+        while self.looking < LOOKS_MAX
+            && let Some(account) = self.looks.pop_front()
+        {
+            self.looking += 1;
+            actions.push(Action::Start(Job::Look(account)));
+        }
+    }
+
+    fn begin_reading(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        let Some(cue) = self.phone(jid).and_then(|phone| phone.cue) else { return };
+        let admits = self.admits(jid);
+        self.want_look(jid);
+        let account = self.account(jid);
+        if account.look == Look::Asked || account.readings >= READINGS_PER_ACCOUNT_MAX {
+            account.blocked.push_back(jid.clone());
+            return;
+        }
+        account.phone(jid).cue = None;
+        let of = if admits { account.routed_to(jid, now) } else { BTreeSet::new() };
+        if of.is_empty() {
+            // Of a stranger it is not known what waits.
+            let knowledge = if admits { Knowledge::Nothing } else { Knowledge::Away };
+            self.known.learn(jid, knowledge);
+            return self.set_gate(jid, Gate::Open);
+        }
+        account.readings += 1;
+        self.begun += 1;
+        self.readings += 1;
+        let reading = Reading::new(self.begun, cue, of);
+        self.account(jid).phone(jid).reading = Some(reading);
+        self.ask_page(jid, actions);
+    }
+
+    /// Asks for the next page; one of an account is on its way at a time.
+    fn ask_page(&mut self, jid: &FullJid, actions: &mut Vec<Action>) {
+        let account = self.account(jid);
+        if account.page_asked {
+            return account.blocked.push_back(jid.clone());
+        }
+        if let Some(reading) = &mut account.phone(jid).reading {
+            let request = reading.ask(jid);
+            account.page_asked = true;
+            actions.push(Action::Start(Job::Read(request)));
+        }
+    }
+
+    /// Lets those go on that waited for a page or a look of their account.
+    fn unblock(&mut self, bare: &BareJid, actions: &mut Vec<Action>) {
+        let Some(account) = self.accounts.get_mut(bare) else { return };
+        for jid in take(&mut account.blocked).into_iter().rev() {
+            match self.phone(&jid) {
+                Some(phone) if phone.cue.is_some() => self.cued.push_front(jid),
+                Some(phone) if phone.reading.as_ref().is_some_and(|reading| !reading.is_asked()) => {
+                    self.ask_page(&jid, actions);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads the next page of a mailbox when most of the last one has gone out.
+    pub(super) fn read_on(&mut self, jid: &FullJid, actions: &mut Vec<Action>) {
+        let Some(phone) = self.phone(jid) else { return };
+        if phone.reading.as_ref().is_none_or(Reading::is_asked)
+            || phone.line.count_passing(PAGE_LOW + 1) > PAGE_LOW
+        {
+            return;
+        }
+        if self.settling_keeps_up() && self.session.is_some() {
+            self.ask_page(jid, actions);
+        } else {
+            self.held_up.insert(jid.clone());
+        }
+    }
+
+    /// Lines up what was read.
+    pub(super) fn take_page(&mut self, page: Page, now: Now, actions: &mut Vec<Action>) {
+        let Page { reader, reading: number, pushes, upto, left_out, end } = page;
+        if let Some(account) = self.accounts.get_mut(&reader.to_bare()) {
+            account.page_asked = false;
+        }
+        let reading = self.phone(&reader).and_then(|phone| phone.reading.as_ref());
+        if reading.is_none_or(|reading| reading.number() != number) {
+            self.stale -= 1;
+        } else if self.ending.is_none() {
+            let mut missed = if left_out { Knowledge::Away } else { Knowledge::Nothing };
+            for message in pushes {
+                if !self.line_up_read(message, &reader, now, actions) {
+                    missed = missed.max(Knowledge::Something);
+                }
+            }
+            self.go_on_reading(&reader, upto, missed, end, actions);
+        }
+        self.unblock(&reader.to_bare(), actions);
+    }
+
+    /// Lines up a push of a mailbox; `false`: it waits on, for another occasion.
+    fn line_up_read(
+        &mut self,
+        message: PushMessage,
+        reader: &FullJid,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        self.note_named(message.registration, message.epoch, &message.recipient);
+        if self.is_being_revoked(message.registration) || self.target(&message, now) != *reader {
+            return false;
+        }
+        let (id, name) = (message.id, name(&message));
+        let push = Self::held(Origin::Mailbox, message);
+        if self.settled.contains(&name) {
+            // If it is not on its way out, it was settled while it was in the queue, and an earlier process had put it
+            // into the mailbox.
+            if !self.leaving.contains(&name) {
+                self.done(push);
+            }
+            return true;
+        }
+        if self
+            .phone(reader)
+            .and_then(|phone| phone.retry.as_ref())
+            .is_some_and(|retry| retry.has_rejected(id))
+        {
+            return true;
+        }
+        let Some(held) = self.pushes.get_mut(&id) else {
+            self.line_up(push, reader, now, actions);
+            return true;
+        };
+        if held.held.origin == Origin::Queue {
+            // An earlier process put it into the mailbox, and did not come to delete it from the queue.
+            held.held.origin = Origin::Mailbox;
+            let copy = Held { origin: Origin::Queue, message: Arc::clone(&push.message) };
+            self.decide(Fate::Done(copy));
+        }
+        let Some(held) = self.pushes.get(&id) else { return true };
+        if held.asks.is_empty() && !held.lines.contains(reader) {
+            let lines = held.lines.clone();
+            lines.iter().for_each(|jid| self.take_from_line(id, jid));
+            self.line_up(push, reader, now, actions);
+            return true;
+        }
+        // Should it fail where it is, it waits.
+        held.lines.contains(reader) || held.asks.iter().any(|ask| ask.jid == *reader)
+    }
+
+    fn go_on_reading(
+        &mut self,
+        reader: &FullJid,
+        upto: Option<MessageId>,
+        missed: Knowledge,
+        end: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(phone) = self.phone_mut(reader) else { return };
+        let Some(reading) = &mut phone.reading else { return };
+        reading.note_page(upto, missed);
+        if !end {
+            self.set_gate(reader, upto.map_or(Gate::Shut, Gate::UpTo));
+            return self.read_on(reader, actions);
+        }
+        let (outcome, cue) = (reading.outcome(), reading.cue());
+        self.abandon_reading(reader);
+        let Some(knowledge) = outcome else {
+            self.known.learn(reader, Knowledge::Something);
+            self.cue(reader, cue);
+            return;
+        };
+        self.known.learn(reader, knowledge);
+        self.set_gate(reader, Gate::Open);
+        if knowledge == Knowledge::Away {
+            self.probe(reader, actions);
+        }
+    }
+
+    /// Asks whether a recipient is there, to which the XMPP server may still deliver what waits: sending that again
+    /// would deliver it twice.
+    fn probe(&self, jid: &FullJid, actions: &mut Vec<Action>) {
+        if let Some(session) = self.session {
+            actions.push(Action::Send(session, stanza::probe(&self.terms.component, jid)));
+        }
+    }
+
+    pub(super) fn is_being_revoked(&self, registration: RegistrationId) -> bool {
+        self.revoking.contains_key(&registration)
+    }
+
+    /// What was read and not answered when the stream ended is read once more on the next: while it waits, its
+    /// senders may withdraw or replace it.
+    pub(super) fn read_again(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let of_the_mailbox: Vec<MessageId> = self
+            .pushes
+            .iter()
+            .filter(|(_, push)| push.held.origin == Origin::Mailbox)
+            .map(|(id, _)| *id)
+            .collect();
+        let mut readers: BTreeSet<FullJid> = BTreeSet::new();
+        for id in of_the_mailbox {
+            readers.extend(self.take_push(id).into_iter().flat_map(|push| push.lines));
+        }
+        let accounts = self.accounts.values().flat_map(|account| &account.phones);
+        readers.extend(accounts.filter(|(_, phone)| phone.reading.is_some()).map(|(jid, _)| jid.clone()));
+        for jid in readers {
+            self.stop_reading(&jid);
+            if !self.cue(&jid, Cue::Guess) {
+                self.give_up_line(&jid, now, actions);
+            }
+        }
+    }
+}

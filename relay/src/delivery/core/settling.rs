@@ -1,0 +1,90 @@
+//! What was decided is made durable, a batch after the other.
+
+use super::*;
+
+/// With more undecided fates than this, no further mailboxes are read.
+const UNSETTLED_MAX: usize = 1024;
+
+impl Core {
+    pub(super) fn decide(&mut self, fate: Fate) {
+        match &fate {
+            Fate::Revoke { push, .. } => {
+                *self.revoking.entry(push.message.registration).or_default() += 1;
+            }
+            Fate::LateRevoke(..) => self.late_revocations += 1,
+            _ => {}
+        }
+        self.fates.push_back(fate);
+    }
+
+    /// Best effort: skipped while settling is behind; the event recurs.
+    pub(super) fn decide_if_settling_keeps_up(&mut self, fate: Fate) {
+        if self.settling_keeps_up() {
+            self.decide(fate);
+        }
+    }
+
+    pub(super) fn settling_keeps_up(&self) -> bool {
+        self.fates.len() + self.settling.as_ref().map_or(0, |settling| settling.fates) < UNSETTLED_MAX
+    }
+
+    /// Has the next fates made durable, after those before.
+    pub(super) fn settle(&mut self, actions: &mut Vec<Action>) {
+        if self.settling.is_some() || self.fates.is_empty() {
+            return;
+        }
+        let count = self.fates.len().min(BATCH_MAX);
+        let fates: Vec<Fate> = self.fates.drain(..count).collect();
+        let mut settling = Settling { fates: count, ..Settling::default() };
+        for fate in &fates {
+            settling.of_the_queue += usize::from(fate.is_of_the_queue());
+            match fate {
+                Fate::Revoke { push, .. } => settling.revoked.push(push.message.registration),
+                Fate::LateRevoke(..) => settling.late_revocations += 1,
+                _ => {}
+            }
+        }
+        self.settling = Some(settling);
+        actions.push(Action::Start(Job::Settle(fates)));
+    }
+
+    pub(super) fn take_settled(&mut self, notes: Vec<Note>, now: Now) {
+        let settling = self.settling.take().unwrap_or_default();
+        self.held -= settling.of_the_queue;
+        self.late_revocations -= settling.late_revocations;
+        for registration in settling.revoked {
+            if let Some(count) = self.revoking.get_mut(&registration) {
+                *count -= 1;
+                if *count == 0 {
+                    self.revoking.remove(&registration);
+                }
+            }
+        }
+        if self.ending.is_some() {
+            return;
+        }
+        for note in notes {
+            match note {
+                Note::Waits { message, recipient, untried, kept } => {
+                    self.take_kept(&message, recipient, untried, &kept, now);
+                }
+                Note::Names(registration, epoch, recipient) => {
+                    self.note_named(registration, epoch, &recipient);
+                }
+                Note::Ended(account, registration) => {
+                    if let Some(account) = self.accounts.get_mut(&account) {
+                        account.forget_registration(registration);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes whom a registration names.
+    pub(super) fn note_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
+        let account = self.account(recipient);
+        if account.named(registration) != Some(recipient) || account.epoch(registration) != Some(epoch) {
+            account.name(registration, epoch, recipient.clone());
+        }
+    }
+}

@@ -5,7 +5,7 @@ use embedded::Database;
 use functions::Ingress;
 use metrics::{describe_gauge, gauge};
 use push::Secrets;
-use relay::Fence;
+use relay::{Fence, Rate};
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,7 +32,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let database = Database::open(&settings.database)
         .map_err(|error| anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}"))?
         .with_queue_max(settings.queue_max)
-        .with_disk_floor(settings.disk_floor);
+        .with_disk_floor(settings.disk_floor)
+        .with_registration_queue_max(settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute));
     let secrets = secrets(settings.relay.secret.as_ref(), &database).await?;
     let public = parts::listen(settings.listen, "UPWIRE_LISTEN").await?;
     let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;

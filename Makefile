@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny arrows \
+.PHONY: help demo demo-stop local local-stop test e2e chaos bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny arrows steady \
 	scripts template binary test-needs sam-build deploy
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -136,7 +136,7 @@ bench-cloud: sam-build bench-build
 
 # Gates.
 
-lint: fmt-check clippy doc deny arrows scripts template
+lint: fmt-check clippy doc deny arrows steady scripts template
 	@echo '==> lint: every gate that ran has passed'
 
 fmt-check:
@@ -164,6 +164,10 @@ $(TARGET)/tools/$(CARGO_DENY):
 
 arrows:
 	infra/arrows.sh
+
+# Nothing in a test that a busy machine alone makes fail.
+steady:
+	infra/steady.py
 
 scripts: $(TARGET)/venv/$(SHELLCHECK)
 	$(TARGET)/venv/bin/shellcheck --external-sources infra/*.sh infra/local/*.sh .ci/run

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use relay::{AccessList, BadAccessList};
 use secrecy::{ExposeSecret, SecretString};
 
 const CERTIFICATES: &str = "SSL_CERT_FILE";
@@ -49,6 +50,11 @@ pub(crate) fn environment(variable: &str) -> Result<Option<String>, Configuratio
     }
 }
 
+/// The text of a secret, where it is used.
+pub(crate) fn reveal(secret: &SecretString) -> &str {
+    secret.expose_secret()
+}
+
 /// The secret that `variable` holds, or the content of the file that `{variable}_FILE` names, without the
 /// line break at its end. `None` if neither is given.
 ///
@@ -71,21 +77,42 @@ pub(crate) fn secret(
     }
 }
 
-fn secret_from(variable: &str, file: &Path) -> Result<SecretString, ConfigurationError> {
+/// The secret in the file that `variable` names.
+pub(crate) fn secret_from(variable: &str, file: &Path) -> Result<SecretString, ConfigurationError> {
     let name = file.display();
-    let content = std::fs::read_to_string(file).map_err(|error| {
-        ConfigurationError::new(
-            variable,
-            format!("{name} cannot be read: {error}"),
-            "name a text file that this user may read",
-        )
-    })?;
+    let content = text_of(variable, file)?;
     let secret = content.strip_suffix('\n').unwrap_or(&content);
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
     if secret.is_empty() {
         return Err(ConfigurationError::new(variable, format!("{name} is empty"), "put the secret into it"));
     }
     Ok(secret.into())
+}
+
+/// The access list in the file that `variable` names: entries on lines of their own or comma-separated, and comments
+/// from a `#` to the end of a line.
+pub(crate) fn access_from(variable: &str, file: &Path) -> Result<AccessList, ConfigurationError> {
+    let content = text_of(variable, file)?;
+    let entries = content.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let list = entries.collect::<Vec<_>>().join(",").parse();
+    let wrong = |problem: String| {
+        let mend = "write the domains and JIDs that may register into it, or *";
+        ConfigurationError::new(variable, format!("{}: {problem}", file.display()), mend)
+    };
+    match list.map_err(|error: BadAccessList| wrong(error.to_string()))? {
+        AccessList::Only(entries) if entries.is_empty() => Err(wrong("it names nobody".into())),
+        list => Ok(list),
+    }
+}
+
+fn text_of(variable: &str, file: &Path) -> Result<String, ConfigurationError> {
+    std::fs::read_to_string(file).map_err(|error| {
+        ConfigurationError::new(
+            variable,
+            format!("{} cannot be read: {error}", file.display()),
+            "name a text file that this user may read",
+        )
+    })
 }
 
 /// Checks the certificates that `SSL_CERT_FILE` tells TLS to trust. The TLS library takes a file that cannot be

@@ -15,6 +15,7 @@ mod admin;
 mod configuration;
 mod distributor;
 mod keygen;
+mod live;
 mod log;
 mod parts;
 mod relay;

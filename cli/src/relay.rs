@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use self::cloud::Cloud;
 pub(crate) use self::options::Options;
 use self::options::Settings;
+use crate::live::{self, InForce, Live};
 use crate::{admin, parts};
 
 mod cloud;
@@ -20,6 +21,8 @@ const ACTIVE: &str = "upwire_relay_active";
 /// Relays until `stop`, whenever no other relay does.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
+    let hangups = live::hangups()?;
+    let live = Live::new(settings.relay.files.clone(), settings.relay.values(settings.secrets.clone()))?;
     let metrics = admin::install_metrics()?;
     describe_gauge!(ACTIVE, "1 while this relay is the active one, 0 while it waits for another to end");
     gauge!(ACTIVE).set(0.0);
@@ -35,7 +38,9 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
     let mut parts = JoinSet::new();
     parts.spawn(parts::serve(private, admin, stop.clone()));
-    parts.spawn(relay_when_elected(settings, cloud, state, stop.clone()));
+    let in_force = live.in_force();
+    parts.spawn(live.reread_on(hangups, stop.clone()));
+    parts.spawn(relay_when_elected(settings, in_force, cloud, state, stop.clone()));
     parts::wait(parts, &stop).await
 }
 
@@ -48,6 +53,7 @@ struct State {
 /// Waits for the lease, relays while it lasts, and waits again.
 async fn relay_when_elected(
     settings: Settings,
+    in_force: InForce,
     mut cloud: Cloud,
     state: State,
     stop: CancellationToken,
@@ -64,7 +70,7 @@ async fn relay_when_elected(
         };
         state.stands_by.send_replace(false);
         gauge!(ACTIVE).set(1.0);
-        let served = serve_term(&settings, &mut cloud, &state, &candidate, term, &stop).await;
+        let served = serve_term((&settings, &in_force), &mut cloud, &state, &candidate, term, &stop).await;
         gauge!(ACTIVE).set(0.0);
         if stop.is_cancelled() || served.is_err() {
             candidate.resign().await;
@@ -75,7 +81,7 @@ async fn relay_when_elected(
 
 /// Relays until the lease is lost, or until `stop`.
 async fn serve_term(
-    settings: &Settings,
+    (settings, in_force): (&Settings, &InForce),
     cloud: &mut Cloud,
     state: &State,
     candidate: &Candidate<aws::RelayLease>,
@@ -91,7 +97,7 @@ async fn serve_term(
             () = stop.cancelled() => return Ok(()),
         };
         let (registrations, mailbox) = (cloud.registrations.clone(), cloud.mailbox.clone());
-        let relay = settings.relay.clone().relay(registrations, queue, mailbox, settings.secrets.clone());
+        let relay = settings.relay.clone().relay(registrations, queue, mailbox, in_force.clone());
         relay.run(state.connected.clone(), stop.clone(), fence.clone()).await.map_err(anyhow::Error::from)
     };
     let holding = async {

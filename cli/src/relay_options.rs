@@ -2,19 +2,19 @@
 //! checked.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
 use relay::{AccessList, BadRate, ComponentAccount, Rate, Relay, Security, ServerAddress};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio_xmpp::jid::BareJid;
 use url::Url;
 
-use crate::configuration::{ConfigurationError, check_certificates, secret};
+use crate::configuration::{ConfigurationError, access_from, check_certificates, reveal, secret};
+use crate::live::{ACL_FILE, COMPONENT_SECRET_FILE, Files, InForce, SECRET, SECRET_FILE, Values};
 
-pub(crate) const SECRET: &str = "UPWIRE_SECRET";
 const COMPONENT: &str = "UPWIRE_COMPONENT";
 const COMPONENT_SECRET: &str = "UPWIRE_COMPONENT_SECRET";
 const PUBLIC_URL: &str = "UPWIRE_PUBLIC_URL";
@@ -39,7 +39,7 @@ pub(crate) struct RelayOptions {
     component_secret: Option<SecretString>,
 
     /// A file that holds the component's secret
-    #[arg(long, value_name = "FILE", env = "UPWIRE_COMPONENT_SECRET_FILE")]
+    #[arg(long, value_name = "FILE", env = COMPONENT_SECRET_FILE)]
     component_secret_file: Option<PathBuf>,
 
     /// Where the XMPP server listens for components; tls://HOST:PORT where it speaks TLS there, with a certificate
@@ -52,13 +52,17 @@ pub(crate) struct RelayOptions {
     secret: Option<SecretString>,
 
     /// A file that holds the secrets
-    #[arg(long, value_name = "FILE", env = "UPWIRE_SECRET_FILE")]
+    #[arg(long, value_name = "FILE", env = SECRET_FILE)]
     secret_file: Option<PathBuf>,
 
     /// Who may register: domains and bare JIDs, comma-separated, or * for everyone [default: the
     /// component's parent domain]
     #[arg(long, value_name = "LIST", env = ACL)]
     acl: Option<AccessList>,
+
+    /// A file that says so, a line for each; SIGHUP has it read again, and the files of secrets too
+    #[arg(long, value_name = "FILE", env = ACL_FILE)]
+    acl_file: Option<PathBuf>,
 
     /// Where /healthz, /readyz and /metrics are served; keep it private
     #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_ADMIN_LISTEN", default_value = "127.0.0.1:9090")]
@@ -107,21 +111,19 @@ fn rate(text: &str) -> Result<Limit, BadRate> {
 #[derive(Clone)]
 pub(crate) struct RelaySettings {
     pub(crate) public_url: Url,
-    pub(crate) account: ComponentAccount,
+    pub(crate) component: BareJid,
+    pub(crate) server: ServerAddress,
+    pub(crate) component_secret: SecretString,
     /// A list that is known to parse.
     pub(crate) secret: Option<SecretString>,
     pub(crate) access: AccessList,
+    pub(crate) files: Files,
     pub(crate) admin_listen: SocketAddr,
     pub(crate) registration_ttl: TimeDelta,
     pub(crate) ack_timeout: Duration,
     pub(crate) mailbox_bounds: MailboxBounds,
     pub(crate) account_registrations_max: usize,
     pub(crate) rate: Option<Rate>,
-}
-
-/// The text of a secret, where it is used.
-pub(crate) fn reveal(secret: &SecretString) -> &str {
-    secret.expose_secret()
 }
 
 impl RelayOptions {
@@ -143,18 +145,7 @@ impl RelayOptions {
         if let Some(Err(error)) = secret.as_ref().map(|list| Secrets::parse(reveal(list))) {
             return Err(ConfigurationError::new(SECRET, error.to_string(), "make one with `upwire keygen`"));
         }
-        let problem = match self.acl {
-            None => format!("is missing, and {component} has no parent domain"),
-            Some(_) => "names nobody".to_owned(),
-        };
-        let access = self.acl.unwrap_or_else(|| AccessList::parent_domain(&component));
-        if access == AccessList::Only(Vec::new()) {
-            return Err(ConfigurationError::new(
-                ACL,
-                problem,
-                "set it to the domains and JIDs that may register, or *",
-            ));
-        }
+        let access = access(self.acl, self.acl_file.as_deref(), &component)?;
         if self.xmpp_server.security == Security::Tls {
             check_certificates()?;
         }
@@ -167,13 +158,17 @@ impl RelayOptions {
         }
         Ok(RelaySettings {
             public_url,
-            account: ComponentAccount {
-                component,
-                secret: reveal(&component_secret).to_owned(),
-                server: self.xmpp_server,
-            },
+            component,
+            server: self.xmpp_server,
+            component_secret,
             secret,
             access,
+            files: Files {
+                acl: self.acl_file,
+                component_secret: self.component_secret_file,
+                secret: self.secret_file,
+                ..Files::default()
+            },
             admin_listen: self.admin_listen,
             registration_ttl,
             ack_timeout: Duration::from_secs(self.ack_timeout.into()),
@@ -187,28 +182,68 @@ impl RelayOptions {
     }
 }
 
+/// Who may register.
+fn access(
+    list: Option<AccessList>,
+    file: Option<&Path>,
+    component: &BareJid,
+) -> Result<AccessList, ConfigurationError> {
+    let problem = match (list, file) {
+        (Some(_), Some(_)) => {
+            let problem = format!("is given, and {ACL_FILE} too");
+            return Err(ConfigurationError::new(ACL, problem, "give one of the two"));
+        }
+        (None, Some(file)) => return access_from(ACL_FILE, file),
+        (Some(AccessList::Only(entries)), None) if entries.is_empty() => "names nobody".to_owned(),
+        (Some(list), None) => return Ok(list),
+        (None, None) => match AccessList::parent_domain(component) {
+            AccessList::Only(parent) if parent.is_empty() => {
+                format!("is missing, and {component} has no parent domain")
+            }
+            list => return Ok(list),
+        },
+    };
+    Err(ConfigurationError::new(ACL, problem, "set it to the domains and JIDs that may register, or *"))
+}
+
 impl RelaySettings {
+    /// What is in force at first, with these secrets of endpoints.
+    pub(crate) fn values(&self, secrets: Vec<SecretString>) -> Values {
+        Values {
+            access: self.access.clone(),
+            component_secret: self.component_secret.clone(),
+            secrets,
+            legacy_secrets: Vec::new(),
+            legacy_paseto_keys: Vec::new(),
+        }
+    }
+
     /// The relay on these stores.
     pub(crate) fn relay<R, Q, M>(
         self,
         registrations: R,
         queue: Q,
         mailbox: M,
-        secrets: Secrets,
+        in_force: InForce,
     ) -> Relay<R, Q, M> {
         Relay {
             registrations,
             queue,
             mailbox,
-            secrets,
+            secrets: in_force.secrets,
             endpoints: self.endpoints(),
-            account: self.account,
-            access: self.access,
+            account: ComponentAccount {
+                component: self.component,
+                secret: in_force.component_secret,
+                server: self.server,
+            },
+            access: in_force.access,
             lifetime: self.registration_ttl,
             ack_timeout: self.ack_timeout,
             mailbox_bounds: self.mailbox_bounds,
             account_registrations_max: self.account_registrations_max,
             rate: self.rate,
+            clock: relay::Clock::system(),
         }
     }
 

@@ -4,7 +4,6 @@ use anyhow::anyhow;
 use embedded::Database;
 use functions::Ingress;
 use metrics::{describe_gauge, gauge};
-use push::Secrets;
 use relay::{Fence, Rate};
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -12,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::options::Options;
-use crate::relay_options::reveal;
+use crate::live::{self, Live};
 use crate::{admin, keygen, parts};
 
 mod options;
@@ -25,6 +24,7 @@ const MAILBOX_DEPTH: &str = "upwire_mailbox_depth";
 /// Serves until `stop`.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
+    let hangups = live::hangups()?;
     let metrics = admin::install_metrics()?;
     functions::describe_metrics();
     describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
@@ -34,16 +34,19 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         .with_queue_max(settings.queue_max)
         .with_disk_floor(settings.disk_floor)
         .with_registration_queue_max(settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute));
-    let secrets = secrets(settings.relay.secret.as_ref(), &database).await?;
+    let mut values = settings.relay.values(secrets(settings.relay.secret.as_ref(), &database).await?);
+    values.legacy_secrets.extend(settings.legacy_secret);
+    values.legacy_paseto_keys.extend(settings.legacy_paseto_key);
+    let live = Live::new(settings.relay.files.clone(), values)?;
+    let in_force = live.in_force();
     let public = parts::listen(settings.listen, "UPWIRE_LISTEN").await?;
     let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
-    let (public_url, component) =
-        (settings.relay.public_url.clone(), settings.relay.account.component.clone());
+    let (public_url, component) = (settings.relay.public_url.clone(), settings.relay.component.clone());
     tracing::info!(address = %public.local_addr()?, %public_url, "the ingress listens");
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let (connected, readiness) = watch::channel(false);
-    let relay = settings.relay.relay(database.clone(), database.clone(), database.clone(), secrets.clone());
+    let relay = settings.relay.relay(database.clone(), database.clone(), database.clone(), in_force.clone());
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {
@@ -54,8 +57,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         registrations: database.clone(),
         queue: database.clone(),
         mailbox: database.clone(),
-        secrets,
-        legacy: settings.legacy,
+        secrets: in_force.secrets,
+        legacy: in_force.legacy,
         public_url: Some(public_url),
         component: Some(component),
         default_ttl: settings.default_ttl,
@@ -65,6 +68,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let mut parts = JoinSet::new();
     parts.spawn(parts::serve(public, ingress, stop.clone()));
     parts.spawn(parts::serve(private, admin, stop.clone()));
+    parts.spawn(live.reread_on(hangups, stop.clone()));
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });
@@ -77,11 +81,10 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
 
 /// The secrets given, and behind them the one that an earlier start without any has made: setting
 /// `UPWIRE_SECRET` later must not end the endpoints issued so far.
-async fn secrets(given: Option<&SecretString>, database: &Database) -> anyhow::Result<Secrets> {
+async fn secrets(given: Option<&SecretString>, database: &Database) -> anyhow::Result<Vec<SecretString>> {
     let kept = match given {
         Some(_) => database.setting(KEPT_SECRET)?,
         None => Some(database.setting_or(KEPT_SECRET, keygen::secret()?).await?),
     };
-    let list: Vec<&str> = given.map(reveal).into_iter().chain(kept.as_deref()).collect();
-    Ok(Secrets::parse(&list.join(","))?)
+    Ok(given.into_iter().flat_map(live::split).chain(kept.map(SecretString::from)).collect())
 }

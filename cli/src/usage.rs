@@ -32,6 +32,8 @@ At the administration address:
   /readyz   200 while the component is connected to the XMPP server and the disk has room, else 503
   /metrics  for Prometheus
 
+SIGHUP has the files of the access list and of the secrets read again. All of them have to be right, or nothing \
+changes. New secrets come in front; one that is no longer in its file verifies until a restart.
 SIGTERM or Ctrl-C finishes what is in flight, for ten seconds at most; a second one stops at once.";
 
 /// Why there is nothing to run.

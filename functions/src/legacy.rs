@@ -21,14 +21,14 @@ use crate::jose;
 #[derive(Clone, Default)]
 pub struct LegacyKeys {
     /// Of Prosody's mod_unified_push.
-    jwt: Option<DecodingKey>,
+    jwt: Vec<DecodingKey>,
     /// Of up.
-    paseto: Option<SymmetricKey<V2>>,
+    paseto: Vec<SymmetricKey<V2>>,
 }
 
 impl fmt::Debug for LegacyKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LegacyKeys({} of them)", u8::from(self.jwt.is_some()) + u8::from(self.paseto.is_some()))
+        write!(f, "LegacyKeys({} of them)", self.jwt.len() + self.paseto.len())
     }
 }
 
@@ -56,10 +56,10 @@ enum PasetoExpiry {
 }
 
 impl LegacyKeys {
-    /// With the secret of Prosody's `mod_unified_push`, as it stands there, of any length; the log warns of one that
+    /// With a secret of Prosody's `mod_unified_push`, as it stands there, of any length; the log warns of one that
     /// could be found by trying.
     #[must_use]
-    pub fn with_jwt(self, secret: &str) -> Self {
+    pub fn with_jwt(mut self, secret: &str) -> Self {
         if secret.len() < SECRET_BYTES_MIN {
             tracing::warn!(
                 bytes = secret.len(),
@@ -68,31 +68,33 @@ impl LegacyKeys {
                  it as soon as the old endpoints have expired"
             );
         }
-        Self { jwt: Some(DecodingKey::from_secret(secret.as_bytes())), ..self }
+        self.jwt.push(DecodingKey::from_secret(secret.as_bytes()));
+        self
     }
 
-    /// With the shared secret of *up*, in base64 as it stands there.
+    /// With a shared secret of *up*, in base64 as it stands there.
     ///
     /// # Errors
     /// [`BadPasetoKey`], if it is of another form or length.
-    pub fn with_paseto(self, key: &str) -> Result<Self, BadPasetoKey> {
+    pub fn with_paseto(mut self, key: &str) -> Result<Self, BadPasetoKey> {
         let bytes = STANDARD.decode(key).map_err(|_| BadPasetoKey)?;
-        let key = SymmetricKey::from(&bytes).map_err(|_| BadPasetoKey)?;
-        Ok(Self { paseto: Some(key), ..self })
+        self.paseto.push(SymmetricKey::from(&bytes).map_err(|_| BadPasetoKey)?);
+        Ok(self)
     }
 
     /// What a token stands for that one of the predecessors has made, whether or not it has expired.
     pub(crate) fn target(&self, token: &str) -> Option<Target> {
         if token.starts_with(LocalToken::HEADER) {
             let token = UntrustedToken::<Local, V2>::try_from(token).ok()?;
-            let token = LocalToken::decrypt(self.paseto.as_ref()?, &token, None).ok()?;
+            let token = self.paseto.iter().find_map(|key| LocalToken::decrypt(key, &token, None).ok())?;
             let claims: Claims<PasetoExpiry> = serde_json::from_str(token.payload()).ok()?;
             return claims.target(|expiry| match expiry {
                 PasetoExpiry::Milliseconds(milliseconds) => DateTime::from_timestamp_millis(*milliseconds),
                 PasetoExpiry::Text(moment) => Some(*moment),
             });
         }
-        let claims: Claims<f64> = jose::verified(token, self.jwt.as_ref()?, Algorithm::HS256).ok()?;
+        let verified = |key| jose::verified(token, key, Algorithm::HS256).ok();
+        let claims: Claims<f64> = self.jwt.iter().find_map(verified)?;
         claims.target(|seconds| DateTime::from_timestamp_millis((seconds * 1000.0) as i64))
     }
 }

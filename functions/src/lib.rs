@@ -27,6 +27,7 @@ use push::{
     Secrets, Ttl,
     ports::{Mailbox, QueueWriter, Registrations},
 };
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
@@ -66,10 +67,10 @@ pub struct Ingress<R, Q, M> {
     pub queue: Q,
     /// Where pushes wait for phones that are away.
     pub mailbox: M,
-    /// The secrets that endpoints and push message resources were signed with.
-    pub secrets: Secrets,
+    /// The secrets that endpoints and push message resources were signed with, at any time.
+    pub secrets: watch::Receiver<Secrets>,
     /// The keys that endpoints of a predecessor were made with; their tokens are taken at the same path.
-    pub legacy: LegacyKeys,
+    pub legacy: watch::Receiver<LegacyKeys>,
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
     pub public_url: Option<Url>,

@@ -8,6 +8,7 @@ use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use functions::{Ingress, LegacyKeys};
 use jid::BareJid;
 use push::{Secrets, Ttl};
+use tokio::sync::watch;
 use tracing_subscriber::{
     filter::Targets,
     layer::{Layer, SubscriberExt},
@@ -60,14 +61,15 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
     let default_ttl = seconds("UPWIRE_DEFAULT_TTL", 86_400)?;
     let max_ttl = seconds("UPWIRE_MAX_TTL", 604_800)?;
     let public_url = variable("UPWIRE_PUBLIC_URL")?.map(|text| Url::parse(&text)).transpose();
+    let secrets =
+        Secrets::parse(&required("UPWIRE_SECRET")?).map_err(|error| format!("UPWIRE_SECRET: {error}"))?;
     let component = variable("UPWIRE_COMPONENT")?.map(|text| BareJid::new(&text)).transpose();
     Ok(Ingress {
         registrations: RegistrationsTable::new(&aws, &required("UPWIRE_REGISTRATIONS_TABLE")?),
         queue: QueueSender::new(&aws, &required("UPWIRE_QUEUE_URL")?),
         mailbox: MailboxTable::new(&aws, &required("UPWIRE_MAILBOX_TABLE")?),
-        secrets: Secrets::parse(&required("UPWIRE_SECRET")?)
-            .map_err(|error| format!("UPWIRE_SECRET: {error}"))?,
-        legacy: legacy_keys()?,
+        secrets: watch::channel(secrets).1,
+        legacy: watch::channel(legacy_keys()?).1,
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
         default_ttl: Ttl::from_seconds(default_ttl),

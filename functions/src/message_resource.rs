@@ -34,7 +34,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<
             .await
             .map_err(|_| Rejection::UnknownMessage)?;
         let (registration, message) =
-            ingress.secrets.verify_message(&token).map_err(|_| Rejection::UnknownMessage)?;
+            ingress.secrets.borrow().verify_message(&token).map_err(|_| Rejection::UnknownMessage)?;
         Ok(Self { registration, message })
     }
 }

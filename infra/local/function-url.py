@@ -13,8 +13,8 @@ The Runtime API is the Runtime Interface Emulator out of aws-sam-cli, which `mak
 import argparse
 import base64
 import ctypes
+import fcntl
 import http.client
-import itertools
 import json
 import os
 import platform
@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +34,8 @@ EMULATOR = "venv/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-" 
     platform.machine(), "x86_64"
 )
 INVOKE = "/2015-03-31/functions/function/invocations"
-START_SECONDS = 10
+# On two cores that run servers, clients and other tests at once.
+START_SECONDS = 60
 # template.yaml's.
 FUNCTION_TIMEOUT_SECONDS = 5
 # Lambda takes no larger events.
@@ -181,11 +183,31 @@ def end_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-# Below the range from which Linux takes the ports of outgoing connections, and that of the tests. Processes that start at
-# the same time begin apart: until it is used, nobody holds a port.
-PORTS = itertools.cycle(range(10000, 20000))
-for _ in range(os.getpid() * 16 % 10000):
-    next(PORTS)
+# Below the range from which Linux takes the ports of outgoing connections, and that of the tests.
+PORT_FIRST, PORT_COUNT, BLOCK_PORTS = 10000, 10000, 16
+# Has a lock file for each block of ports: until a port is used, nobody holds it. tests/src/ports.rs locks the tests' there.
+LOCKS = Path(tempfile.gettempdir()) / f"upwire-ports-{os.getuid()}"
+
+
+def ports():
+    """Ports of blocks that no other process takes for as long as this one lives."""
+    LOCKS.mkdir(exist_ok=True)
+    blocks = [PORT_FIRST + BLOCK_PORTS * number for number in range(PORT_COUNT // BLOCK_PORTS)]
+    # Processes of a run that has just ended may not be gone yet: the next run starts elsewhere.
+    start = os.getpid() % len(blocks)
+    for first in blocks[start:] + blocks[:start]:
+        lock = open(LOCKS / str(first), "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        HELD.append(lock)
+        yield from range(first, first + BLOCK_PORTS)
+
+
+HELD = []
+PORTS = ports()
 
 
 def free_port():
@@ -196,6 +218,7 @@ def free_port():
             except OSError:
                 continue
             return port
+    sys.exit("upwire: no free port for the function")
 
 
 def main():

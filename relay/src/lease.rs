@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::consume::report;
+use crate::jobs::retry::report;
 
 /// How long a lease lasts that is not renewed.
 const LEASE: Duration = Duration::from_secs(15);

@@ -2,6 +2,9 @@
 
 pub(crate) mod component;
 pub(crate) mod connect;
-mod framing;
+mod failure;
+pub(crate) mod framing;
+mod inbox;
+mod reconnect;
 mod scanner;
 pub(crate) mod stanza;

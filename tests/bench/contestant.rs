@@ -74,7 +74,7 @@ impl Contestant {
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
         let Some(upwire) = &self.upwire else { return Ok(()) };
         let deadline = Instant::now() + SETTLE_DEADLINE;
-        while upwire.metric("upwire_queue_depth").await > 0.0 {
+        while upwire.measure("upwire_queue_depth").await > 0.0 {
             anyhow::ensure!(Instant::now() < deadline, "{}: delivered pushes stay in the queue", self.who);
             sleep(POLL_INTERVAL).await;
         }

@@ -112,7 +112,7 @@ async fn serve(
         stage::arrive(&upwire, waiting as f64, journal).await?;
         per_second.push(plan.fresh as f64 / begin.elapsed().as_secs_f64());
     }
-    let failed = upwire.metric("upwire_pushes_retried_total").await;
+    let failed = upwire.measure("upwire_pushes_retried_total").await;
     let process = Process { title: "upwire serve".to_owned(), pid: upwire.pid() };
     let memory = process.memory_peak_mib()? * BYTES_PER_MIB;
     phone.leave().await?;
@@ -128,7 +128,7 @@ async fn serve(
 /// Waits until so many of those that are away were tried.
 async fn sweeps(upwire: &Upwire, tried: usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + SWEEP_DEADLINE;
-    while upwire.metric("upwire_pushes_retried_total").await < (tried * BOUNCED_EACH) as f64 {
+    while upwire.measure("upwire_pushes_retried_total").await < (tried * BOUNCED_EACH) as f64 {
         ensure!(Instant::now() < deadline, "the sweep does not come to {tried} phones");
         sleep(POLL_INTERVAL).await;
     }

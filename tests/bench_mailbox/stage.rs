@@ -109,7 +109,7 @@ pub(crate) async fn arrive(upwire: &Upwire, waiting: f64, journal: &Journal) -> 
 pub(crate) async fn reaches(upwire: &Upwire, metric: &str, expected: f64) -> anyhow::Result<()> {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let value = upwire.metric(metric).await;
+        let value = upwire.measure(metric).await;
         if value == expected {
             return Ok(());
         }

@@ -159,7 +159,7 @@ impl Stage {
     async fn run(&self, case: &Case, pushes: usize) -> anyhow::Result<Run> {
         let process = Process { title: "upwire serve".to_owned(), pid: self.upwire.pid() };
         let headers: Vec<_> = case.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let delivered = async || self.upwire.metric("upwire_pushes_delivered_total").await;
+        let delivered = async || self.upwire.measure("upwire_pushes_delivered_total").await;
         self.journal.begin();
         let (mut took, begun, before) = (Vec::new(), delivered().await, process.cpu_seconds()?);
         for (number, url) in (1..=pushes / case.pushes).zip(case.urls.iter().cycle()) {

@@ -65,13 +65,13 @@ async fn the_stack_carries_a_push_to_the_phone(front: &str) {
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let endpoint = phone.endpoint(&relay.component.jid, "app").await;
 
-    let answer = http::post_with(&endpoint, &[("ttl", "60")], &b"\x00\xff through the stack"[..]).await;
+    let answer = http::post_patiently(&endpoint, &[("ttl", "60")], &b"\x00\xff through the stack"[..]).await;
     assert_eq!((answer.status, answer.header("ttl")), (201, Some("60")), "{}", answer.text());
     assert_eq!(phone.next_push(SOON).await.body, b"\x00\xff through the stack");
-    eventually(SOON, "the entry is deleted", async || emulator.depth(queue).await == 0).await;
+    emulator.queue_holds(queue, 0).await;
 
     phone.set_answer(Answer::Error(DefinedCondition::ItemNotFound));
-    assert_eq!(http::post(&endpoint, "to nobody").await.status, 201);
+    assert_eq!(http::post_patiently(&endpoint, &[], "to nobody").await.status, 201);
     eventually(SOON, "410", async || http::post(&endpoint, "gone?").await.status == 410).await;
     assert_eq!(http::post(&format!("{endpoint}x"), "forged").await.status, 404);
 }
@@ -114,7 +114,7 @@ async fn each_half_may_do_what_it_does_and_nothing_else() {
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let endpoint = phone.endpoint(&relay.component.jid, "app").await;
     // Every way that a push can take: delivered (and withdrawn too late), from a homeserver, refused, put off, poison.
-    let answer = http::post(&endpoint, "delivered").await;
+    let answer = http::post_patiently(&endpoint, &[], "delivered").await;
     assert_eq!(answer.status, 201);
     phone.next_push(SOON).await;
     // It takes itself to be behind TLS.
@@ -124,13 +124,12 @@ async fn each_half_may_do_what_it_does_and_nothing_else() {
     assert_eq!(rejected(&cloud.function.url, from_homeserver).await, json!([]));
     phone.next_push(SOON).await;
     cloud.emulator.send(&cloud.queues.url, "poison").await;
-    let buried = async || cloud.emulator.depth(&cloud.queues.dead_letters).await == 1;
-    eventually(SOON, "the poison is put away", buried).await;
+    cloud.emulator.queue_holds(&cloud.queues.dead_letters, 1).await;
     phone.set_answer(Answer::Silent);
-    assert_eq!(http::post(&endpoint, "put off").await.status, 201);
+    assert_eq!(http::post_patiently(&endpoint, &[], "put off").await.status, 201);
     phone.next_push(SOON).await;
     phone.set_answer(Answer::Error(DefinedCondition::ItemNotFound));
-    assert_eq!(http::post(&endpoint, "refused").await.status, 201);
+    assert_eq!(http::post_patiently(&endpoint, &[], "refused").await.status, 201);
     eventually(SOON, "410", async || http::post(&endpoint, "gone?").await.status == 410).await;
     relay.terminate();
     relay.wait_exit(SOON).await;

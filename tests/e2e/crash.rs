@@ -18,17 +18,19 @@ async fn nothing_accepted_is_lost_by_kill_9(server: &XmppServer) {
     let mut upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", 5).start_ready().await;
     let (phones, endpoints) = phones(server, &upwire).await;
     // Answers that take their time: at every kill there are pushes on their way and answers on theirs.
-    phones[0].set_answer(Answer::DelayedBy(Duration::from_millis(200)));
+    phones[0].set_answer(Answer::DelayedBy(Duration::from_secs(1)));
     let load = Load::start(&endpoints, PUSHES_PER_PHONE);
     let phones: Vec<&Phone> = phones.iter().collect();
     let mut undelivered = 0;
     for quarter in 1..=3 {
         load.accepted(quarter * 3 * PUSHES_PER_PHONE / 4).await;
+        load.is_in_mid_delivery(&phones).await;
         upwire.kill();
         undelivered += load.ledger().missing(&phones).len();
         upwire.start_again();
         upwire.ready().await;
     }
+    phones[0].set_answer(Answer::Result);
     let ledger = load.finish().await;
     assert_eq!(ledger.len(), 3 * PUSHES_PER_PHONE);
     let twice = ledger.arrives(&phones).await;

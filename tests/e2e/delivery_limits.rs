@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use e2e::{Answer, Load, Phone, Upwire, XmppServer, eventually, http};
+use e2e::{Answer, Load, Phone, Upwire, XmppServer, http};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Longer than any test: what happens before it, happens for another reason.
@@ -26,12 +26,8 @@ async fn the_end_of_a_session_settles_what_is_pending_for_it(server: &XmppServer
 
     phone.take_leave(&upwire.component.jid).await;
     upwire.metric_reaches("upwire_pushes_retried_total", 4.0).await;
-    assert_eq!(
-        upwire.metric("upwire_pushes_in_flight").await,
-        4.0,
-        "what the other was sent is pending still"
-    );
-
+    // What the other was sent is pending still.
+    upwire.metric_is("upwire_pushes_in_flight", 4.0).await;
     upwire.mailbox_holds(4).await;
     phone.set_answer(Answer::Result);
     phone.greet(&upwire.component.jid).await;
@@ -45,9 +41,10 @@ async fn the_end_of_a_session_settles_what_is_pending_for_it(server: &XmppServer
         ids.sort_unstable();
         ids
     };
-    let all = phone.pushes();
-    assert_eq!((ids(&all[4..]), other.pushes().len()), (ids(&first), 4));
-    assert!(ledger.missing(&[&phone, &other]).is_empty());
+    let all = phone.has_got_count(8).await;
+    assert_eq!(ids(&all[4..]), ids(&first));
+    other.has_got_count(4).await;
+    ledger.arrives(&[&phone, &other]).await;
 }
 
 async fn a_session_that_is_closed_takes_nothing_with_it(server: &XmppServer) {
@@ -67,7 +64,7 @@ async fn a_session_that_is_closed_takes_nothing_with_it(server: &XmppServer) {
     phone.greet(&upwire.component.jid).await;
     ledger.arrives(&[&phone]).await;
     upwire.mailbox_holds(0).await;
-    assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, 4.0);
+    upwire.metric_is("upwire_pushes_delivered_total", 4.0).await;
 }
 
 async fn a_silent_phone_with_hundreds_of_pushes_delays_no_other(server: &XmppServer) {
@@ -85,7 +82,7 @@ async fn a_silent_phone_with_hundreds_of_pushes_delays_no_other(server: &XmppSer
     hot.answer_by(move |_| {
         if answered.fetch_add(1, Ordering::Relaxed) < QUEUED / 5 { Answer::Result } else { Answer::Silent }
     });
-    answer_what_came(&hot).await;
+    hot.answer_all().await;
     upwire.metric_reaches("upwire_pushes_in_flight", UNANSWERED_PER_JID_MAX as f64).await;
 
     for number in 0..LIVELY {
@@ -93,26 +90,19 @@ async fn a_silent_phone_with_hundreds_of_pushes_delays_no_other(server: &XmppSer
         assert_eq!(http::post(&lively_endpoint, body.clone()).await.status, 201);
         assert_eq!(lively.next_push(SOON).await.body, body.as_bytes());
     }
-    let mut delivered = 0;
-    eventually(SOON, "as many as may be are unanswered, and no more", async || {
-        delivered = upwire.metric("upwire_pushes_delivered_total").await as usize;
-        hot.pushes().len() + LIVELY == delivered + UNANSWERED_PER_JID_MAX
-    })
-    .await;
-    assert!(delivered < QUEUED, "the hot phone's pushes wait still");
-    assert_eq!(upwire.metric("upwire_pushes_in_flight").await, UNANSWERED_PER_JID_MAX as f64);
+    let as_many = "as many below what has arrived as may be unanswered";
+    let delivered = upwire
+        .metric_becomes("upwire_pushes_delivered_total", as_many, |delivered| {
+            hot.pushes().len() + LIVELY == delivered as usize + UNANSWERED_PER_JID_MAX
+        })
+        .await;
+    assert!(delivered < QUEUED as f64, "the hot phone's pushes wait still");
+    upwire.metric_is("upwire_pushes_in_flight", UNANSWERED_PER_JID_MAX as f64).await;
 
     hot.set_answer(Answer::Result);
-    answer_what_came(&hot).await;
+    hot.answer_all().await;
     assert_eq!(ledger.arrives(&[&hot]).await, 0, "each has come once");
     upwire.queue_empties().await;
-}
-
-/// Answers all that has come so far: a second answer does nothing.
-async fn answer_what_came(phone: &Phone) {
-    for push in phone.pushes() {
-        phone.answer(&push, Answer::Result).await;
-    }
 }
 
 async fn many_phones_that_are_gone_delay_no_other(server: &XmppServer) {

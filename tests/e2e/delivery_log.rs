@@ -8,7 +8,7 @@ use e2e::{Answer, Kind, Phone, RawClient, Upwire, User, XmppServer, hashed, http
 use serde_json::Value;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const BODY: &str = "a secret that is nobody's business";
 
 const RESOURCE: &str = "a-telling-resource";
@@ -127,5 +127,9 @@ async fn the_log_for_people_keeps_secrets_too() {
     secrets.0.extend([BODY.to_owned(), STANDARD.encode(BODY), upwire.component.secret.clone()]);
     all_that_can_happen(server, &upwire, &mut secrets).await;
     upwire.log_line(&["INFO", "connected to the XMPP server"]).await;
+    upwire.terminate();
+    assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
+    upwire.terminate();
+    assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
     secrets.are_kept(&upwire.log());
 }

@@ -47,5 +47,5 @@ async fn a_disk_below_the_floor_is_told_to_all_and_holds_up_no_push_that_was_acc
         (refused.type_, refused.defined_condition),
         (ErrorType::Wait, DefinedCondition::InternalServerError)
     );
-    assert_eq!(upwire.metric("upwire_queue_depth").await, 0.0);
+    upwire.queue_empties().await;
 }

@@ -39,12 +39,13 @@ impl Stage {
         self.upwire.log_line(&["nothing came from the server", "no stream to the XMPP server"]).await;
         println!("noticed within {:.1} s", since.elapsed().as_secs_f64());
         self.upwire.unready().await;
-        assert_eq!(self.upwire.metric("upwire_xmpp_stream_up").await, 0.0);
+        self.upwire.metric_is("upwire_xmpp_stream_up", 0.0).await;
         self.nothing_is_in_flight().await;
     }
 
+    /// Nothing is sent into nothing.
     async fn nothing_is_in_flight(&self) {
-        assert_eq!(self.upwire.metric("upwire_pushes_in_flight").await, 0.0, "nothing is sent into nothing");
+        self.upwire.metric_is("upwire_pushes_in_flight", 0.0).await;
     }
 }
 
@@ -54,10 +55,9 @@ async fn a_stalled_connection_loses_nothing(server: &XmppServer, ack_seconds: u3
     let before = Load::start(from_ref(&stage.endpoint), 400);
     stage.phone.wait_for_pushes(50, SOON).await;
     stage.stall().await;
-    let received = stage.phone.pushes().len();
     let meanwhile = Load::start(from_ref(&stage.endpoint), 100).finish().await;
     stage.nothing_is_in_flight().await;
-    assert_eq!(stage.phone.pushes().len(), received);
+    meanwhile.has_not_begun_to_arrive(&[&stage.phone]);
 
     stage.way.mend();
     stage.upwire.ready().await;
@@ -68,7 +68,7 @@ async fn a_stalled_connection_loses_nothing(server: &XmppServer, ack_seconds: u3
     println!("0 lost, {} came more than once", surplus - before.len());
     stage.upwire.mailbox_holds(0).await;
     stage.upwire.queue_empties().await;
-    assert!(stage.upwire.metric("upwire_xmpp_reconnects_total").await >= 1.0);
+    stage.upwire.metric_reaches("upwire_xmpp_reconnects_total", 1.0).await;
 }
 
 async fn what_is_given_up_before_a_stall_is_noticed_is_not_lost(server: &XmppServer) {

@@ -6,7 +6,7 @@ use e2e::{Kind, Phone, RawClient, Settings, Slixmpp, UNIFIED_PUSH, XmppServer, e
 use tokio_xmpp::jid::{BareJid, FullJid};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn peer() -> BareJid {
     BareJid::new("unified-push.localhost").unwrap()
@@ -58,15 +58,18 @@ fn push_to(jid: &FullJid, id: &str) -> String {
 async fn two_clients_meet(server: &XmppServer) {
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let mut raw = RawClient::connect(server, &server.user().await, "raw").await;
+    phone.hold("a", "i");
     raw.send(push_to(phone.jid(), "p1")).await.unwrap();
     assert_eq!(phone.next_push(SOON).await.body, b"hello");
     raw.read_until("p1", SOON).await.unwrap();
 }
 
 async fn a_cut_phone_resumes_its_session(server: &XmppServer) {
+    let server = XmppServer::patient(server.kind).await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let mut raw = RawClient::connect(server, &server.user().await, "raw").await;
     phone.cut();
+    phone.hold("a", "i");
     raw.send(push_to(phone.jid(), "p1")).await.unwrap();
     phone.reconnect().await;
     assert_eq!((phone.sessions_bound(), phone.sessions_resumed()), (1, 1));
@@ -83,6 +86,7 @@ async fn sessions_and_accounts_outlast_what_they_should(kind: Kind) {
     // Cut for longer than a session hibernates: what waited bounces, and another session begins.
     let mut raw = RawClient::connect(&server, &server.user().await, "raw").await;
     phone.cut();
+    phone.hold("a", "i");
     raw.send(push_to(phone.jid(), "p1")).await.unwrap();
     raw.read_until("unavailable", SOON).await.unwrap();
     phone.reconnect().await;

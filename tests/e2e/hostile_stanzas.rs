@@ -1,6 +1,7 @@
 //! The stanzas that a user may send to the component, and what should come of each.
 
 /// One stanza.
+#[derive(Clone)]
 pub(crate) struct Hostile {
     pub(crate) name: &'static str,
     /// With TO and ID where the component and a fresh id go.
@@ -174,14 +175,37 @@ pub(crate) fn requests() -> Vec<Hostile> {
         hostile(
             "a ping of a resource of the component",
             format!("<iq type='get' id='ID' to='TO/x'>{PING}</iq>"),
-            Result,
+            Error("service-unavailable"),
         ),
         hostile(
             "a ping of a user of the component",
             format!("<iq type='get' id='ID' to='nobody@TO/x'>{PING}</iq>"),
-            Result,
+            Error("service-unavailable"),
         ),
     ]
+}
+
+/// What is for a name below the component is not for the component.
+pub(crate) fn to_names_below() -> Vec<Hostile> {
+    const NAMES: [&str; 3] = ["nobody@TO", "nobody@TO/x", "TO/x"];
+    let each = |name: &'static str, template: &str, expected| {
+        NAMES.map(|address| hostile(name, template.replace("NAME", address), expected))
+    };
+    let payload = format!("<register xmlns='{}' application='{HASH}' instance='{HASH}'/>", e2e::UNIFIED_PUSH);
+    let disco = "<query xmlns='http://jabber.org/protocol/disco#info'/>";
+    let refused = Error("service-unavailable");
+    [
+        each(
+            "a registration at a name below",
+            &format!("<iq type='set' id='ID' to='NAME'>{payload}</iq>"),
+            refused,
+        ),
+        each("disco of a name below", &format!("<iq type='get' id='ID' to='NAME'>{disco}</iq>"), refused),
+        each("a result to a name below", "<iq type='result' id='ID' to='NAME'/>", Nothing),
+        each("an error to a name below", "<iq type='error' id='ID' to='NAME'><error/></iq>", Nothing),
+        each("presence to a name below", "<presence to='NAME'/>", Nothing),
+    ]
+    .concat()
 }
 
 /// Requests that are about registrations.

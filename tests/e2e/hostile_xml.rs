@@ -137,8 +137,8 @@ pub(crate) fn refused_by_the_parser() -> Vec<Hostile> {
 /// One of each part of a stanza, so large.
 pub(crate) fn large(bytes: usize) -> Vec<Hostile> {
     let x = "x".repeat(bytes);
-    // The relay looks at no more than 1 MiB of a stanza; where that cuts off the id, nobody can be answered.
-    let to_a_large_id = if bytes < 1 << 20 { Result } else { Nothing };
+    // The relay looks at no more than 64 KiB of a stanza; where that cuts off the id, nobody can be answered.
+    let to_a_large_id = if bytes < 64 << 10 { Result } else { Nothing };
     vec![
         hostile("a large id", format!("<iq type='get' id='ID{x}' to='TO'>{PING}</iq>"), to_a_large_id),
         hostile(

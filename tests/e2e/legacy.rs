@@ -96,8 +96,7 @@ async fn an_endpoint_of_prosodys_module_works_until_the_application_is_gone() {
     upwire.start_again();
     upwire.ready().await;
     assert_eq!(http::post(&endpoint, "after a restart").await.status, 410);
-    let log = upwire.log();
-    assert!(!log.contains(&predecessor.secret()) && !log.contains(endpoint.rsplit_once('/').unwrap().1));
+    upwire.never_logged(&[&predecessor.secret(), endpoint.rsplit_once('/').unwrap().1]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Answer, Phone, Push, Upwire, User, XmppServer, eventually, http};
+use e2e::{Answer, Phone, Push, Upwire, User, XmppServer, http};
 use tokio_xmpp::jid::BareJid;
 use tokio_xmpp::parsers::ping::Ping;
 use tokio_xmpp::{IqRequest, IqResponse};
@@ -40,10 +40,8 @@ pub(crate) fn ids(pushes: &[Push]) -> Vec<&str> {
 pub(crate) async fn nothing_is_left(upwire: &Upwire) {
     upwire.queue_empties().await;
     upwire.mailbox_holds(0).await;
-    eventually(SOON, "everything that was sent is answered", async || {
-        upwire.metric("upwire_pushes_in_flight").await == 0.0
-    })
-    .await;
+    // Everything that was sent is answered.
+    upwire.metric_is("upwire_pushes_in_flight", 0.0).await;
 }
 
 /// Returns when the push server has read all that the phone sent before: a stream is in order.
@@ -103,10 +101,10 @@ async fn what_waits_comes_when_the_phone_greets(server: &XmppServer) {
     let (upwire, _, posted) = left(server, &user, 6).await;
     let phone = Phone::connect(server, &user, "phone").await;
     everything_is_read(&phone, &upwire.component.jid).await;
-    assert_eq!(phone.pushes(), [], "nothing has said that it is back");
+    phone.has_got_nothing("nothing has said that it is back");
     phone.greet(&upwire.component.jid).await;
     nothing_is_left(&upwire).await;
-    assert_eq!(bodies(&phone.pushes()), posted);
+    phone.has_got(&posted).await;
 }
 
 async fn what_waits_comes_at_a_renewal_without_presence(server: &XmppServer) {
@@ -115,7 +113,7 @@ async fn what_waits_comes_at_a_renewal_without_presence(server: &XmppServer) {
     let phone = Phone::connect(server, &user, "phone").await;
     assert_eq!(phone.endpoint(&upwire.component.jid, "phone").await, endpoint);
     nothing_is_left(&upwire).await;
-    assert_eq!(bodies(&phone.pushes()), posted);
+    phone.has_got(&posted).await;
 }
 
 async fn what_waits_comes_before_a_new_push_to_a_phone_without_presence(server: &XmppServer) {
@@ -125,7 +123,7 @@ async fn what_waits_comes_before_a_new_push_to_a_phone_without_presence(server: 
     posted.extend(post_some(&endpoint, "new", 1).await);
     phone.wait_for_pushes(posted.len(), SOON).await;
     nothing_is_left(&upwire).await;
-    assert_eq!(bodies(&phone.pushes()), posted);
+    phone.has_got(&posted).await;
 }
 
 async fn what_waits_comes_after_a_restart_to_a_phone_without_presence(server: &XmppServer) {
@@ -142,7 +140,7 @@ async fn what_waits_comes_after_a_restart_to_a_phone_without_presence(server: &X
     upwire.start_again();
     upwire.ready().await;
     nothing_is_left(&upwire).await;
-    assert_eq!(bodies(&phone.pushes()), posted);
+    phone.has_got(&posted).await;
 }
 
 async fn the_most_urgent_comes_first_and_then_the_oldest(server: &XmppServer) {
@@ -169,7 +167,7 @@ async fn the_most_urgent_comes_first_and_then_the_oldest(server: &XmppServer) {
     phone.greet(&upwire.component.jid).await;
     nothing_is_left(&upwire).await;
     posted.sort_by_key(|(place, _)| *place);
-    assert_eq!(bodies(&phone.pushes()), posted.into_iter().map(|(_, body)| body).collect::<Vec<_>>());
+    phone.has_got(&posted.into_iter().map(|(_, body)| body).collect::<Vec<_>>()).await;
 }
 
 async fn what_comes_new_while_much_waits_comes_behind_it(server: &XmppServer) {
@@ -184,7 +182,7 @@ async fn what_comes_new_while_much_waits_comes_behind_it(server: &XmppServer) {
     posted.extend(post_some(&endpoint, "new", 10).await);
     phone.wait_for_pushes(posted.len(), SOON).await;
     nothing_is_left(&upwire).await;
-    assert_eq!(bodies(&phone.pushes()), posted);
+    phone.has_got(&posted).await;
 }
 
 async fn what_waits_for_one_phone_does_not_hold_up_another_of_the_account(server: &XmppServer) {
@@ -204,27 +202,28 @@ async fn what_waits_for_one_phone_does_not_hold_up_another_of_the_account(server
     posted_here.extend(post_some(&endpoint, "new", 2).await);
     here.wait_for_pushes(8, SOON).await;
     upwire.mailbox_holds(WAITING).await;
-    assert_eq!(bodies(&here.pushes()), posted_here);
+    here.has_got(&posted_here).await;
 
     let away = Phone::connect(server, &user, "away").await;
     away.greet(&upwire.component.jid).await;
     nothing_is_left(&upwire).await;
-    assert_eq!(bodies(&away.pushes()), posted_away);
-    assert_eq!(here.pushes().len(), 8);
+    away.has_got(&posted_away).await;
+    here.has_got_count(8).await;
 }
 
 async fn what_waits_follows_its_registration_to_another_resource(server: &XmppServer) {
     let user = server.user().await;
     let (upwire, endpoint, mut posted) = left(server, &user, 20).await;
+    // It holds nothing, and refuses what it is asked to take: that ends no registration.
     let phone = Phone::connect(server, &user, "another").await;
     phone.greet(&upwire.component.jid).await;
     everything_is_read(&phone, &upwire.component.jid).await;
-    assert_eq!(phone.pushes(), [], "it has no registration yet");
+    phone.has_got_nothing("it has no registration yet");
     assert_eq!(phone.endpoint(&upwire.component.jid, "phone").await, endpoint);
     posted.extend(post_some(&endpoint, "new", 1).await);
     phone.wait_for_pushes(posted.len(), SOON).await;
     nothing_is_left(&upwire).await;
-    assert_eq!(bodies(&phone.pushes()), posted);
+    phone.has_got(&posted).await;
 }
 
 /// Issue 2, "Delivery": it holds for what waited, too.
@@ -240,12 +239,12 @@ async fn no_more_than_sixteen_of_what_waits_are_unanswered(server: &XmppServer) 
         assert!(pushes.len() - answered <= UNANSWERED_MAX, "{} are unanswered", pushes.len() - answered);
         if answered == WAITING / 2 {
             phone.wait_for_pushes(answered + UNANSWERED_MAX, SOON).await;
-            assert_eq!(upwire.metric("upwire_pushes_in_flight").await, UNANSWERED_MAX as f64);
+            upwire.metric_is("upwire_pushes_in_flight", UNANSWERED_MAX as f64).await;
         }
         phone.answer(&pushes[answered], Answer::Result).await;
     }
     nothing_is_left(&upwire).await;
-    assert_eq!(bodies(&phone.pushes()), posted);
+    phone.has_got(&posted).await;
 }
 
 /// ejabberd may tell of the end of the old session after the beginning of the new one.

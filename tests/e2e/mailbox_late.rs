@@ -1,28 +1,13 @@
 //! Answers that come late: after their time, after a restart, from a session that slept, or from somebody else.
 
-use std::time::Duration;
-
-use e2e::{Answer, Kind, Phone, RawClient, Settings, Upwire, User, XmppServer, http};
-use tokio::sync::OnceCell;
+use e2e::{Answer, Phone, RawClient, Upwire, User, XmppServer, http};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::mailbox::{
-    NEVER_SECONDS, SOON, bodies, everything_is_read, ids, nothing_is_left, post, post_some, restart,
+    NEVER_SECONDS, SOON, everything_is_read, ids, nothing_is_left, post, post_some, restart,
 };
 
 const GONE: Answer = Answer::Error(DefinedCondition::ItemNotFound);
-
-/// A server on which a session may sleep for longer than any test takes.
-async fn patient(kind: Kind) -> &'static XmppServer {
-    static PROSODY: OnceCell<XmppServer> = OnceCell::const_new();
-    static EJABBERD: OnceCell<XmppServer> = OnceCell::const_new();
-    let server = match kind {
-        Kind::Prosody => &PROSODY,
-        Kind::Ejabberd => &EJABBERD,
-    };
-    let settings = Settings { hibernation: Duration::from_secs(600), ..Settings::default() };
-    server.get_or_init(|| XmppServer::start_with(kind, settings)).await
-}
 
 /// An upwire that waits a second for answers, a phone that gives none, and its endpoint.
 async fn hasty(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
@@ -57,21 +42,22 @@ async fn a_result_after_its_time_settles_exactly_that_push(server: &XmppServer) 
     phone.set_answer(Answer::Result);
     upwire.mailbox_holds(0).await;
     nothing_is_left(&upwire).await;
-    assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, 3.0);
+    upwire.metric_is("upwire_pushes_delivered_total", 3.0).await;
 }
 
 async fn a_client_that_resumes_its_session_gets_nothing_twice(server: &XmppServer) {
-    let server = patient(server.kind).await;
+    let server = XmppServer::patient(server.kind).await;
     let (upwire, phone, _) = asleep(server, &server.user().await).await;
     phone.reconnect().await;
     nothing_is_left(&upwire).await;
     everything_is_read(&phone, &upwire.component.jid).await;
-    assert_eq!((phone.sessions_resumed(), bodies(&phone.pushes())), (1, vec!["held by the server".into()]));
-    assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, 1.0);
+    phone.has_got(&["held by the server"]).await;
+    assert_eq!(phone.sessions_resumed(), 1);
+    upwire.metric_is("upwire_pushes_delivered_total", 1.0).await;
 }
 
 async fn a_client_that_resumes_its_session_after_kill_9_gets_nothing_twice(server: &XmppServer) {
-    let server = patient(server.kind).await;
+    let server = XmppServer::patient(server.kind).await;
     let (mut upwire, phone, endpoint) = asleep(server, &server.user().await).await;
     restart(&mut upwire).await;
     phone.reconnect().await;
@@ -79,23 +65,24 @@ async fn a_client_that_resumes_its_session_after_kill_9_gets_nothing_twice(serve
     post(&endpoint, &[], "later").await;
     phone.wait_for_pushes(2, SOON).await;
     nothing_is_left(&upwire).await;
-    assert_eq!((phone.sessions_resumed(), bodies(&phone.pushes()).len()), (1, 2));
-    assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, 2.0);
+    phone.has_got(&["held by the server", "later"]).await;
+    assert_eq!(phone.sessions_resumed(), 1);
+    upwire.metric_is("upwire_pushes_delivered_total", 2.0).await;
 }
 
 async fn what_the_server_held_for_a_session_that_has_ended_comes_in_the_next(server: &XmppServer) {
-    let server = patient(server.kind).await;
+    let server = XmppServer::patient(server.kind).await;
     let user = server.user().await;
     let (upwire, _asleep, _) = asleep(server, &user).await;
     let phone = Phone::connect(server, &user, "phone").await;
     phone.greet(&upwire.component.jid).await;
     nothing_is_left(&upwire).await;
-    assert_eq!(bodies(&phone.pushes()), ["held by the server"]);
+    phone.has_got(&["held by the server"]).await;
 }
 
 /// What is left of the rule that nothing comes twice: in the queue, nothing says that it went out.
 async fn what_was_unanswered_at_kill_9_comes_at_most_twice_to_a_sleeping_client(server: &XmppServer) {
-    let server = patient(server.kind).await;
+    let server = XmppServer::patient(server.kind).await;
     let mut upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
@@ -107,10 +94,10 @@ async fn what_was_unanswered_at_kill_9_comes_at_most_twice_to_a_sleeping_client(
     phone.reconnect().await;
     nothing_is_left(&upwire).await;
     everything_is_read(&phone, &upwire.component.jid).await;
-    let pushes = phone.pushes();
+    let pushes = phone.wait_for_pushes(1, SOON).await;
     assert!((1..=2).contains(&pushes.len()), "{pushes:?}");
     assert!(pushes.iter().all(|push| *push == pushes[0]), "under one id");
-    assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, 1.0);
+    upwire.metric_is("upwire_pushes_delivered_total", 1.0).await;
 }
 
 async fn a_result_settles_what_an_earlier_process_had_sent(server: &XmppServer) {
@@ -122,8 +109,9 @@ async fn a_result_settles_what_an_earlier_process_had_sent(server: &XmppServer) 
     restart(&mut upwire).await;
     phone.answer(&push, Answer::Result).await;
     nothing_is_left(&upwire).await;
-    assert!(phone.pushes().iter().all(|other| *other == push), "at most again under its id");
-    assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, 1.0);
+    let pushes = phone.pushes();
+    assert!(pushes.iter().all(|other| *other == push), "at most again under its id");
+    upwire.metric_is("upwire_pushes_delivered_total", 1.0).await;
 }
 
 async fn an_error_after_a_result_changes_nothing(server: &XmppServer) {
@@ -141,12 +129,12 @@ async fn an_error_after_a_result_changes_nothing(server: &XmppServer) {
     phone.set_answer(Answer::Result);
     post_some(&endpoint, "later", 1).await;
     nothing_is_left(&upwire).await;
-    assert_eq!(upwire.metric("upwire_pushes_delivered_total").await, 3.0);
-    assert_eq!(upwire.metric("upwire_registrations_revoked_total").await, 0.0);
+    upwire.metric_is("upwire_pushes_delivered_total", 3.0).await;
+    upwire.never_counted("upwire_registrations_revoked_total").await;
 }
 
 async fn a_late_item_not_found_revokes_and_clears(server: &XmppServer) {
-    let server = patient(server.kind).await;
+    let server = XmppServer::patient(server.kind).await;
     let (upwire, phone, endpoint) = asleep(server, &server.user().await).await;
     post(&endpoint, &[], "behind it").await;
     upwire.mailbox_holds(2).await;
@@ -159,9 +147,8 @@ async fn a_late_item_not_found_revokes_and_clears(server: &XmppServer) {
     let anew = phone.endpoint(&upwire.component.jid, "app").await;
     assert_ne!(anew, endpoint);
     phone.set_answer(Answer::Result);
-    let before = phone.pushes().len();
     post(&anew, &[], "welcome back").await;
-    phone.wait_for_pushes(before + 1, SOON).await;
+    phone.wait_for_body("welcome back").await;
     nothing_is_left(&upwire).await;
 }
 
@@ -170,7 +157,7 @@ async fn a_late_item_not_found_revokes_and_clears(server: &XmppServer) {
 async fn a_registration_right_behind_a_late_item_not_found_is_answered_by_an_endpoint_that_lives(
     server: &XmppServer,
 ) {
-    let server = patient(server.kind).await;
+    let server = XmppServer::patient(server.kind).await;
     for _ in 0..8 {
         let (upwire, phone, _) = asleep(server, &server.user().await).await;
         phone.set_answer(Answer::Silent);
@@ -185,7 +172,7 @@ async fn a_registration_right_behind_a_late_item_not_found_is_answered_by_an_end
 }
 
 async fn nobody_elses_answer_settles_what_waits(server: &XmppServer) {
-    let server = patient(server.kind).await;
+    let server = XmppServer::patient(server.kind).await;
     let user = server.user().await;
     let (upwire, phone, endpoint) = hasty(server, &user).await;
     let component = &upwire.component.jid;
@@ -207,15 +194,15 @@ async fn nobody_elses_answer_settles_what_waits(server: &XmppServer) {
         other.send(answer).await.unwrap();
     }
     other.read_until("sync", SOON).await.unwrap();
-    assert_eq!(upwire.metric("upwire_mailbox_depth").await, 1.0);
+    upwire.metric_is("upwire_mailbox_depth", 1.0).await;
 
     let phone = Phone::connect(server, &user, "phone").await;
     phone.greet(component).await;
     phone.wait_for_pushes(1, SOON).await;
     nothing_is_left(&upwire).await;
-    assert_eq!(ids(&phone.pushes()), [id]);
+    assert_eq!(ids(&phone.has_got_count(1).await), [id]);
     assert_eq!(http::post(&endpoint, "and more").await.status, 201);
-    assert_eq!(upwire.metric("upwire_registrations_revoked_total").await, 0.0);
+    upwire.never_counted("upwire_registrations_revoked_total").await;
 }
 
 on_each_server!(

@@ -91,7 +91,7 @@ async fn an_aws_out_of_reach_is_waited_for_and_then_given_up() {
             .await;
     }
     stopped.terminate();
-    assert!(stopped.wait_exit(Duration::from_secs(5)).await.success(), "a stop does not wait for AWS");
+    assert!(stopped.wait_exit(SOON).await.success(), "a stop does not wait for AWS");
     assert_eq!(relay.wait_exit(SOON).await.code(), Some(1));
     let log = relay.log();
     assert!(log.lines().last().unwrap().starts_with("upwire: AWS was out of reach for 30 s: "), "{log}");

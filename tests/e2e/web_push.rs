@@ -122,7 +122,7 @@ async fn their_urgency_topic_and_ttl_are_honoured() {
         let phone = Phone::connect(server, &user, "phone").await;
         phone.greet(&upwire.component.jid).await;
         nothing_is_left(&upwire).await;
-        let bodies = phone.pushes().into_iter().map(|push| push.body);
+        let bodies = phone.has_got_count(4).await.into_iter().map(|push| push.body);
         assert_eq!(subscription.decrypt(bodies).await, ["high", "normal", "new", "low"], "{library:?}");
     }
 }

@@ -40,6 +40,7 @@ fn fill(site: &Site) -> String {
         .replace("@COMPONENT_PORT@", &site.component_port.to_string())
         .replace("@HTTP_PORT@", &site.http_port.to_string())
         .replace("@HIBERNATION_SECONDS@", &site.settings.hibernation.as_secs().to_string())
+        .replace("@GLOBAL_ROUTES@", &site.settings.global_routes.to_string())
         .replace("@COMPONENTS@", &components.join(", "))
 }
 

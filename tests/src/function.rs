@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::tether::Tether;
 use crate::{eventually, folder, free_port, http, profile_folder};
 
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_secs(300);
 /// As on AWS, an environment serves one request at a time.
 const ENVIRONMENTS: &str = "4";
 

@@ -1,9 +1,15 @@
 //! HTTP requests as a sender makes them, each on a connection of its own.
 
+use std::time::Duration;
+
 use anyhow::Context;
 pub use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, Method};
+
+use crate::wait::eventually_some;
+
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What came back.
 #[derive(Clone, Debug)]
@@ -47,6 +53,17 @@ pub async fn post(url: &str, body: impl Into<Body>) -> Response {
 /// POSTs with headers; a name may come twice.
 pub async fn post_with(url: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
     send("POST", url, headers, body).await
+}
+
+/// POSTs as senders do, until the answer is another one than 503: on a busy machine, the emulator of AWS may take longer
+/// than a call to AWS may. What was answered so may have been queued all the same.
+pub async fn post_patiently(url: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Response {
+    let body = body.into();
+    eventually_some(PATIENCE, &format!("POST {url} is not 503"), async || {
+        let response = post_with(url, headers, body.clone()).await;
+        (response.status != 503).then_some(response)
+    })
+    .await
 }
 
 /// Sends any method; panics where nothing answers.

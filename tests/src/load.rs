@@ -60,6 +60,19 @@ impl Load {
         eventually(LOAD_DEADLINE, &what, async || self.ledger.len() >= count).await;
     }
 
+    /// Waits until something that got its 201 is on its way still.
+    pub async fn is_in_mid_delivery(&self, phones: &[&Phone]) {
+        eventually(LOAD_DEADLINE, "accepted pushes are on their way", async || {
+            !self.ledger.missing(phones).is_empty()
+        })
+        .await;
+    }
+
+    /// Waits until a sender was told to try again, by a 503.
+    pub async fn is_refused(&self) {
+        eventually(LOAD_DEADLINE, "a sender is told 503", async || self.refused() > 0).await;
+    }
+
     /// How often a sender was told to try again, by a 503.
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)
@@ -125,6 +138,17 @@ impl Ledger {
             received[index].binary_search_by(|other| other.as_slice().cmp(body.as_bytes())).is_ok()
         };
         ledger.iter().filter(|(body, index)| !arrived(body, **index)).map(|(body, _)| body.clone()).collect()
+    }
+
+    /// None of these has arrived. To be asked after an event that comes later than what must not have come.
+    pub fn has_not_begun_to_arrive(&self, phones: &[&Phone]) {
+        let missing = self.missing(phones);
+        assert_eq!(
+            missing.len(),
+            self.len(),
+            "of {} pushes, these alone have not arrived: {missing:?}",
+            self.len()
+        );
     }
 
     /// Waits until all have arrived, and returns how many came more than once.

@@ -1,7 +1,7 @@
 //! A distributor as the tests hold it: registers, collects pushes, answers them as it is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use base64::Engine;
@@ -20,8 +20,11 @@ use tokio_xmpp::{IqRequest, IqResponse, Stanza};
 use crate::line::Line;
 use crate::xmpp_server::{User, XmppServer};
 
+pub(crate) mod device;
+mod received;
 mod session;
 
+use device::Device;
 use session::{Command, Inbox, Session};
 
 /// The namespace of `register` and `push`.
@@ -29,7 +32,7 @@ pub const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
 
 const COMMANDS_MAX: usize = 64;
 /// Generous: two cores run servers, clients and other tests at once.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the phone says to a push.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +80,7 @@ pub fn hashed(name: &str) -> String {
 /// itself, resuming its session where the server still has it.
 pub struct Phone {
     jid: FullJid,
+    device: Device,
     line: Line,
     inbox: watch::Sender<Inbox>,
     commands: mpsc::Sender<Command>,
@@ -91,9 +95,24 @@ impl Phone {
         Self::connect_to_answer(server, user, resource, Answer::Result).await
     }
 
-    /// The same, and from the first moment it answers pushes so.
+    /// The device of another resource logs in under this one, as after a resource conflict: it holds the same targets,
+    /// and does not register again.
+    pub async fn connect_as(server: &XmppServer, user: &User, resource: &str, device: &str) -> Self {
+        Self::connected(server, user, (resource, device), Answer::Result).await
+    }
+
+    /// The same as `connect`, and from the first moment it answers pushes so.
     pub async fn connect_to_answer(server: &XmppServer, user: &User, resource: &str, answer: Answer) -> Self {
-        let phone = Self::start(server.c2s_port, user, resource);
+        Self::connected(server, user, (resource, resource), answer).await
+    }
+
+    async fn connected(
+        server: &XmppServer,
+        user: &User,
+        (resource, device): (&str, &str),
+        answer: Answer,
+    ) -> Self {
+        let phone = Self::start_as(server.c2s_port, user, resource, device);
         phone.set_answer(answer);
         phone.wait_for(ANSWER_DEADLINE, "the session is bound", |inbox| inbox.bound > 0).await;
         phone
@@ -101,19 +120,29 @@ impl Phone {
 
     /// Begins to log in by way of this port, and goes on until it can: the server may be down.
     pub fn start(port: u16, user: &User, resource: &str) -> Self {
+        Self::start_as(port, user, resource, resource)
+    }
+
+    fn start_as(port: u16, user: &User, resource: &str, device: &str) -> Self {
         let jid = user.jid.with_resource_str(resource).expect("a resource");
         let line = Line::to_port(port);
         let inbox = watch::Sender::new(Inbox::default());
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let (password, later) = (user.password.clone(), commands.downgrade());
-        let session = Session::new(jid.clone(), password, line.clone(), inbox.clone(), later);
+        let device = user.devices.of_name(device);
+        let session = Session::new(jid.clone(), password, device.clone(), line.clone(), inbox.clone(), later);
         let session = tokio::spawn(session.run(received));
-        Self { jid, line, inbox, commands, session, read: AtomicUsize::new(0) }
+        Self { jid, device, line, inbox, commands, session, read: AtomicUsize::new(0) }
     }
 
     /// The full JID that it asked for and got.
     pub fn jid(&self) -> &FullJid {
         &self.jid
+    }
+
+    /// Takes pushes for a target, without a registration.
+    pub fn hold(&self, application: &str, instance: &str) {
+        self.device.hold(application, instance);
     }
 
     /// Sends directed presence, now and on every later session, as Conversations does.
@@ -216,26 +245,6 @@ impl Phone {
         if let Some(reply) = session::reply(push.from.clone(), push.id.clone(), answer) {
             self.send(reply).await;
         }
-    }
-
-    /// The next push that this has not returned yet.
-    pub async fn next_push(&self, deadline: Duration) -> Push {
-        let read = self.read.fetch_add(1, Ordering::Relaxed);
-        let what = format!("push number {} arrives", read + 1);
-        self.wait_for(deadline, &what, |inbox| inbox.pushes.len() > read).await;
-        self.inbox.borrow().pushes[read].clone()
-    }
-
-    /// All pushes so far, in order, each as often as it came.
-    pub fn pushes(&self) -> Vec<Push> {
-        self.inbox.borrow().pushes.clone()
-    }
-
-    /// Waits until so many pushes have come, and returns all.
-    pub async fn wait_for_pushes(&self, count: usize, deadline: Duration) -> Vec<Push> {
-        let what = format!("{count} pushes have arrived");
-        self.wait_for(deadline, &what, |inbox| inbox.pushes.len() >= count).await;
-        self.pushes()
     }
 
     /// How many sessions were bound: one after `connect`.

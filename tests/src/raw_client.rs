@@ -12,7 +12,7 @@ use tokio_xmpp::jid::FullJid;
 
 use crate::xmpp_server::{User, XmppServer};
 
-const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
+const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
 const OPEN: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
                     xmlns:stream='http://etherx.jabber.org/streams'>";
 

@@ -1,18 +1,12 @@
-//! Owns where this run of the tests keeps its things: folders under `target/e2e`, and ports.
+//! Owns where this run of the tests keeps its things: folders under `target/e2e`.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Pid, test_kill_process};
-
-/// Below the range from which Linux takes the ports of outgoing connections (32768 and up), so
-/// that the port of a server that is down for a moment is still free when it comes back.
-const PORT_FIRST: u16 = 20_000;
-const PORT_COUNT: u16 = 12_000;
 
 /// The folder of cargo's profile that this test binary was built into (`target/debug`): where
 /// the `upwire` binary of the same build is.
@@ -58,15 +52,4 @@ fn remove_ended_runs(runs: &Path) {
             drop(fs::remove_dir_all(run.path()));
         }
     }
-}
-
-/// A loopback port on which nothing listens, never handed out twice by this process.
-pub fn free_port() -> u16 {
-    // Runs that go on at the same time start far apart.
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    let next = NEXT.get_or_init(|| AtomicU16::new((process::id() % 97) as u16 * 120));
-    (0..PORT_COUNT)
-        .map(|_| PORT_FIRST + next.fetch_add(1, Ordering::Relaxed) % PORT_COUNT)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free loopback port between 20000 and 32000")
 }

@@ -11,7 +11,7 @@ use crate::certificate::Certificate;
 use crate::tether::Tether;
 use crate::{eventually, folder, free_port};
 
-const START_DEADLINE: Duration = Duration::from_secs(30);
+const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running stunnel, killed when dropped.
 pub struct Stunnel {

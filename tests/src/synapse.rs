@@ -12,7 +12,7 @@ use crate::tether::Tether;
 use crate::{eventually, folder, free_port, http, target_folder};
 
 /// It was seen to take 15 s on a busy machine.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_secs(300);
 /// What leads Python to a proxy.
 const PROXIES: [&str; 6] =
     ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];

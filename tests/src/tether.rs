@@ -91,6 +91,11 @@ impl Tether {
         self.signal(Signal::INT);
     }
 
+    /// SIGHUP to the program; returns at once.
+    pub fn hang_up(&mut self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Stops the program's clock: its connections stay up, and nobody serves them.
     pub fn pause(&mut self) {
         self.signal(Signal::STOP);

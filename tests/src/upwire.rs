@@ -11,9 +11,9 @@ use crate::xmpp_server::{Component, XmppServer};
 use crate::{eventually, eventually_some, folder, free_port, http, profile_folder};
 
 /// Longer than the longest delay between two connections, of which a server that starts slowly may cost several.
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+const READY_DEADLINE: Duration = Duration::from_secs(300);
 /// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
-const EVENT_DEADLINE: Duration = Duration::from_secs(60);
+const EVENT_DEADLINE: Duration = Duration::from_secs(120);
 const DATABASE: &str = "upwire.db";
 /// What authenticates the endpoints of an `upwire relay`, and of the function beside it.
 pub const ENDPOINT_SECRET: &str = "a-secret-of-relay-and-function-0123456789";
@@ -97,36 +97,6 @@ impl Upwire {
         .await;
     }
 
-    /// A metric, summed over all its label sets; 0 if it is not there.
-    pub async fn metric(&self, name: &str) -> f64 {
-        self.metric_where(name, &[]).await
-    }
-
-    /// A metric, summed over the label sets that contain all these pairs.
-    pub async fn metric_where(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let response = http::get(&format!("{}/metrics", self.admin_url)).await;
-        sum(&response.text(), name, labels)
-    }
-
-    /// Waits until a metric has reached a value.
-    pub async fn metric_reaches(&self, name: &str, value: f64) {
-        let what = format!("{name} of {:?} reaches {value}", self.process);
-        eventually(EVENT_DEADLINE, &what, async || self.metric(name).await >= value).await;
-    }
-
-    /// Waits until so many pushes wait in the mailbox.
-    pub async fn mailbox_holds(&self, count: usize) {
-        let what = format!("{count} pushes wait in the mailbox of {:?}", self.process);
-        let holds = async || self.metric("upwire_mailbox_depth").await == count as f64;
-        eventually(EVENT_DEADLINE, &what, holds).await;
-    }
-
-    /// Waits until the queue is empty: the fate of every push is known and durable, or it waits in the mailbox.
-    pub async fn queue_empties(&self) {
-        let what = format!("the queue of {:?} empties", self.process);
-        eventually(EVENT_DEADLINE, &what, async || self.metric("upwire_queue_depth").await == 0.0).await;
-    }
-
     /// Waits until `/readyz` says 503.
     pub async fn unready(&self) {
         let (url, what) = (format!("{}/readyz", self.admin_url), format!("{:?} is not ready", self.process));
@@ -135,14 +105,28 @@ impl Upwire {
 
     /// Waits for a line of the log that contains all these, and returns it.
     pub async fn log_line(&mut self, needles: &[&str]) -> String {
-        let what = format!("{:?} logs {needles:?}", self.process);
+        self.log_lines(needles, 1).await.remove(0)
+    }
+
+    /// Waits for so many lines of the log that contain all these, and returns all of them.
+    pub async fn log_lines(&mut self, needles: &[&str], count: usize) -> Vec<String> {
+        let what = format!("{:?} logs {needles:?} {count} times", self.process);
         let process = &mut self.process;
         eventually_some(EVENT_DEADLINE, &what, async || {
             process.assert_running();
             let log = process.log();
-            log.lines().find(|line| needles.iter().all(|needle| line.contains(needle))).map(str::to_owned)
+            let lines = log.lines().filter(|line| needles.iter().all(|needle| line.contains(needle)));
+            let lines: Vec<_> = lines.map(str::to_owned).collect();
+            (lines.len() >= count).then_some(lines)
         })
         .await
+    }
+
+    /// None of these is in the log. To be asked after an event that comes later than what must not have been logged.
+    pub fn never_logged(&self, needles: &[&str]) {
+        let log = self.process.log();
+        let told = log.lines().find(|line| needles.iter().any(|needle| line.contains(needle)));
+        assert_eq!(told, None, "{:?} must not log any of {needles:?}", self.process);
     }
 
     /// Panics with the end of its log if it has ended.
@@ -150,8 +134,9 @@ impl Upwire {
         self.process.assert_running();
     }
 
-    /// The log so far, of all runs.
-    pub fn log(&self) -> String {
+    /// The whole log, of all runs; panics while it runs, when the next line may come at any moment. See `log_line`.
+    pub fn log(&mut self) -> String {
+        assert!(self.process.exited().is_some(), "{:?} runs still: wait for a line", self.process);
         self.process.log()
     }
 
@@ -178,6 +163,11 @@ impl Upwire {
     /// SIGINT, as Ctrl-C sends it; returns at once.
     pub fn interrupt(&mut self) {
         self.process.interrupt();
+    }
+
+    /// SIGHUP, which has files read again; returns at once.
+    pub fn hang_up(&mut self) {
+        self.process.hang_up();
     }
 
     /// Stops its clock: its connections stay up, and it does nothing.
@@ -298,17 +288,4 @@ fn binary() -> PathBuf {
     let binary = profile_folder().join("upwire");
     assert!(binary.exists(), "no {}: `cargo build -p cli` first", binary.display());
     binary
-}
-
-/// Prometheus' text: `name{label="value",…} number`, a line each.
-fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
-    metrics
-        .lines()
-        .filter_map(|line| line.rsplit_once(' '))
-        .filter(|(series, _)| series.split('{').next() == Some(name))
-        .filter(|(series, _)| {
-            labels.iter().all(|(label, value)| series.contains(&format!("{label}=\"{value}\"")))
-        })
-        .map(|(_, value)| value.parse::<f64>().expect("a metric's value is a number"))
-        .sum()
 }

@@ -11,12 +11,13 @@ use tokio::sync::OnceCell;
 use tokio_xmpp::jid::BareJid;
 
 use crate::certificate::Certificate;
+use crate::phone::device::Devices;
 use crate::tether::Tether;
 use crate::{ejabberd, eventually, folder, free_port, prosody};
 
-/// ejabberd was seen to take more than a minute on a busy machine.
-const START_DEADLINE: Duration = Duration::from_secs(120);
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// ejabberd was seen to take more than two minutes on a busy machine; one that ends is found at once.
+const START_DEADLINE: Duration = Duration::from_secs(300);
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const COMPONENTS_MAX: usize = 400;
 
 /// Which server.
@@ -39,6 +40,8 @@ pub struct Settings {
     pub kick_old: bool,
     /// ejabberd only: TLS on the port for components, with this certificate.
     pub component_tls: Option<Certificate>,
+    /// ejabberd only: each component that connects is sent the stanzas for all of them, as by default.
+    pub global_routes: bool,
 }
 
 impl Default for Settings {
@@ -48,6 +51,7 @@ impl Default for Settings {
             unified_push: None,
             kick_old: false,
             component_tls: None,
+            global_routes: false,
         }
     }
 }
@@ -68,6 +72,8 @@ pub struct User {
     pub jid: BareJid,
     /// The password.
     pub password: String,
+    /// What its devices remember.
+    pub(crate) devices: Devices,
 }
 
 impl User {
@@ -112,6 +118,18 @@ impl XmppServer {
             Kind::Ejabberd => &EJABBERD,
         };
         server.get_or_init(|| Self::start(kind)).await
+    }
+
+    /// The same, where a session may sleep for longer than any test takes.
+    pub async fn patient(kind: Kind) -> &'static Self {
+        static PROSODY: OnceCell<XmppServer> = OnceCell::const_new();
+        static EJABBERD: OnceCell<XmppServer> = OnceCell::const_new();
+        let server = match kind {
+            Kind::Prosody => &PROSODY,
+            Kind::Ejabberd => &EJABBERD,
+        };
+        let settings = Settings { hibernation: Duration::from_secs(600), ..Settings::default() };
+        server.get_or_init(|| Self::start_with(kind, settings)).await
     }
 
     /// A server of the test's own, for tests that stop it.
@@ -199,7 +217,8 @@ impl XmppServer {
             let mut users = self.users.lock().expect("no panic while held");
             let number = users.len() + 1;
             let jid = BareJid::new(&format!("user{number}@localhost")).expect("a user's JID");
-            users.push(User { jid, password: format!("password of user{number}") });
+            let password = format!("password of user{number}");
+            users.push(User { jid, password, devices: Devices::default() });
             users[number - 1].clone()
         };
         self.add(&user).await;

@@ -1,11 +1,11 @@
 //! The options of `upwire relay`, and what they say once they are checked.
 
-use push::Secrets;
 use secrecy::SecretString;
 use url::Url;
 
 use crate::configuration::{ConfigurationError, check_certificates};
-use crate::relay_options::{RelayOptions, RelaySettings, SECRET, reveal};
+use crate::live::{self, SECRET};
+use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::usage;
 
 pub(super) const QUEUE_URL: &str = "UPWIRE_QUEUE_URL";
@@ -73,7 +73,7 @@ fn after_help() -> String {
 /// What `relay` runs with: complete and checked.
 pub(crate) struct Settings {
     pub(crate) relay: RelaySettings,
-    pub(crate) secrets: Secrets,
+    pub(crate) secrets: Vec<SecretString>,
     pub(crate) queue_url: String,
     pub(crate) registrations_table: String,
     pub(crate) mailbox_table: String,
@@ -84,7 +84,7 @@ impl Options {
     pub(crate) fn settings(self) -> Result<Settings, ConfigurationError> {
         let missing = |variable, mend| ConfigurationError::new(variable, "is missing", mend);
         let relay = self.relay.settings()?;
-        let secrets = relay.secret.as_ref().map(secrets).transpose()?.ok_or_else(|| {
+        let secrets = relay.secret.as_ref().map(live::split).ok_or_else(|| {
             missing(SECRET, "set it, or UPWIRE_SECRET_FILE, to the same secrets as the function's")
         })?;
         let queue_url = self.queue_url.ok_or_else(|| {
@@ -99,12 +99,6 @@ impl Options {
         check_certificates()?;
         Ok(Settings { relay, secrets, queue_url, registrations_table, mailbox_table })
     }
-}
-
-fn secrets(list: &SecretString) -> Result<Secrets, ConfigurationError> {
-    Secrets::parse(reveal(list)).map_err(|error| {
-        ConfigurationError::new(SECRET, error.to_string(), "set it to the same secrets as the function's")
-    })
 }
 
 fn queue_url(text: &str) -> Result<String, String> {

@@ -3,17 +3,16 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use functions::LegacyKeys;
 use push::Ttl;
 use secrecy::SecretString;
 
 use crate::configuration::{ConfigurationError, secret};
-use crate::relay_options::{RelayOptions, RelaySettings, reveal};
+use crate::live::{LEGACY_PASETO_KEY, LEGACY_PASETO_KEY_FILE, LEGACY_SECRET_FILE};
+use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::usage;
 
 const MAX_TTL: &str = "UPWIRE_MAX_TTL";
 const LEGACY_SECRET: &str = "UPWIRE_LEGACY_SECRET";
-const LEGACY_PASETO_KEY: &str = "UPWIRE_LEGACY_PASETO_KEY";
 const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separated: the first signs, all verify \
     [default: one is made, and kept in the database]";
 
@@ -64,7 +63,7 @@ pub(crate) struct Options {
     legacy_secret: Option<SecretString>,
 
     /// A file that holds that secret
-    #[arg(long, value_name = "FILE", env = "UPWIRE_LEGACY_SECRET_FILE")]
+    #[arg(long, value_name = "FILE", env = LEGACY_SECRET_FILE)]
     legacy_secret_file: Option<PathBuf>,
 
     /// The same for endpoints of up: its registration.sharedSecret, in base64
@@ -72,7 +71,7 @@ pub(crate) struct Options {
     legacy_paseto_key: Option<SecretString>,
 
     /// A file that holds that key
-    #[arg(long, value_name = "FILE", env = "UPWIRE_LEGACY_PASETO_KEY_FILE")]
+    #[arg(long, value_name = "FILE", env = LEGACY_PASETO_KEY_FILE)]
     legacy_paseto_key_file: Option<PathBuf>,
 }
 
@@ -95,28 +94,23 @@ pub(crate) struct Settings {
     pub(crate) max_ttl: Ttl,
     pub(crate) queue_max: u64,
     pub(crate) disk_floor: u64,
-    pub(crate) legacy: LegacyKeys,
+    pub(crate) legacy_secret: Option<SecretString>,
+    pub(crate) legacy_paseto_key: Option<SecretString>,
 }
 
 impl Options {
     /// Checks everything, and opens nothing but the files of secrets.
     pub(crate) fn settings(self) -> Result<Settings, ConfigurationError> {
-        let relay = self.relay.settings()?;
+        let mut relay = self.relay.settings()?;
         if self.default_ttl > self.max_ttl {
             let problem = format!("{} is less than UPWIRE_DEFAULT_TTL, {}", self.max_ttl, self.default_ttl);
             return Err(ConfigurationError::new(MAX_TTL, problem, "raise the one or lower the other"));
         }
-        let mut legacy = LegacyKeys::default();
-        if let Some(secret) = secret(LEGACY_SECRET, self.legacy_secret, self.legacy_secret_file.as_deref())? {
-            legacy = legacy.with_jwt(reveal(&secret));
-        }
-        let key = secret(LEGACY_PASETO_KEY, self.legacy_paseto_key, self.legacy_paseto_key_file.as_deref())?;
-        if let Some(key) = key {
-            legacy = legacy.with_paseto(reveal(&key)).map_err(|error| {
-                let mend = "copy registration.sharedSecret from the config.json of up";
-                ConfigurationError::new(LEGACY_PASETO_KEY, error.to_string(), mend)
-            })?;
-        }
+        let legacy_secret = secret(LEGACY_SECRET, self.legacy_secret, self.legacy_secret_file.as_deref())?;
+        let legacy_paseto_key =
+            secret(LEGACY_PASETO_KEY, self.legacy_paseto_key, self.legacy_paseto_key_file.as_deref())?;
+        relay.files.legacy_secret = self.legacy_secret_file;
+        relay.files.legacy_paseto_key = self.legacy_paseto_key_file;
         Ok(Settings {
             relay,
             database: self.database,
@@ -125,7 +119,8 @@ impl Options {
             max_ttl: Ttl::from_seconds(self.max_ttl),
             queue_max: self.queue_max,
             disk_floor: self.disk_floor,
-            legacy,
+            legacy_secret,
+            legacy_paseto_key,
         })
     }
 }

@@ -23,6 +23,7 @@ use push::{
         Revocation, Unavailable, Waiting,
     },
 };
+use tokio::sync::watch;
 use tower::ServiceExt;
 use url::Url;
 
@@ -274,8 +275,8 @@ impl Store {
             registrations: self.clone(),
             queue: self.clone(),
             mailbox: self.clone(),
-            secrets: secrets(),
-            legacy: self.legacy.clone(),
+            secrets: watch::channel(secrets()).1,
+            legacy: watch::channel(self.legacy.clone()).1,
             public_url,
             component: None,
             default_ttl: Ttl::from_seconds(60),

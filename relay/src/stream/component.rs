@@ -3,22 +3,21 @@
 
 use std::{future::pending, io, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use metrics::{counter, gauge};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_xmpp::{
-    jid::BareJid,
-    minidom::Element,
-    parsers::{component::Handshake, ns},
-};
+use tokio_xmpp::{jid::BareJid, minidom::Element, parsers::component::Handshake};
 
+pub(crate) use super::inbox::{Event, Session};
 use super::{
-    connect::{self, ConnectError, ServerAddress},
+    connect::{Connect, ServerAddress},
+    failure::{CONNECT_TIMEOUT, SILENCE_MAX, StreamError},
     framing::{Frame, FrameReader, STREAM_FOOTER, serialize, stream_header},
+    inbox::Inbox,
+    reconnect::Reconnect,
     stanza,
 };
 use crate::{
@@ -26,27 +25,15 @@ use crate::{
     measures::{RECONNECTS, STREAM_UP},
 };
 
-/// From the first packet to the end of the handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream on which nothing came for so long is asked whether it lives.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// A stream on which nothing came for so long is dead.
-const SILENCE_MAX: Duration = Duration::from_secs(25);
 /// The longest wait for the end of a stream that was lost.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest wait for the end of a stream that we close: until then, ejabberd gives answers meant for the next
 /// stream to this one.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
-/// A stream that held for so long starts the delays anew.
-const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Most stanzas written at once.
 const WRITE_BATCH_MAX: usize = 128;
-
-/// Counts the streams of this process: what was meant for one does not go out on the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Session(u64);
 
 /// A push, meant for one stream.
 #[derive(Debug)]
@@ -55,87 +42,23 @@ pub(crate) struct Outgoing {
     pub(crate) xml: String,
 }
 
-/// What the stream tells the rest of the relay.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Online(Session),
-    /// What went out unanswered on the stream may be lost.
-    Offline,
-    /// A stanza, whole or damaged.
-    Stanza(Frame),
-}
-
 /// The component's account at the XMPP server.
 #[derive(Clone)]
-pub struct ComponentAccount {
+pub struct ComponentAccount<C = ServerAddress> {
     /// Its name, a domain.
     pub component: BareJid,
-    /// The secret shared with the server.
-    pub secret: String,
-    /// Where the server listens for components.
-    pub server: ServerAddress,
-}
-
-/// Why there is no stream.
-#[derive(Debug, thiserror::Error)]
-enum StreamError {
-    #[error("cannot connect: {0}")]
-    Connect(#[from] ConnectError),
-    #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    Timeout,
-    #[error("the server refused the stream: {condition}{}", text.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
-    Refused { condition: String, text: Option<String> },
-    #[error("the server hung up before it opened a stream")]
-    Unopened,
-    #[error("the server closed the stream")]
-    Closed,
-    #[error("nothing came from the server for {} s", SILENCE_MAX.as_secs())]
-    Silent,
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
-
-const PORT_MEND: &str = "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers, and \
-    write tls:// before it if that port speaks TLS";
-
-impl StreamError {
-    /// What the operator can do about it (RFC 6120 §4.9.3).
-    fn mend(&self) -> &'static str {
-        match self {
-            Self::Refused { condition, .. } => match condition.as_str() {
-                "not-authorized" => {
-                    // ejabberd says so of a name that it does not know, too.
-                    "set UPWIRE_COMPONENT_SECRET to the secret that the XMPP server's configuration gives this component, \
-                     and check that UPWIRE_COMPONENT is its name there"
-                }
-                "conflict" => {
-                    "another process is connected as this component: stop it, or give each a component of its own"
-                }
-                "host-unknown" => {
-                    // Prosody's port for clients says so, too.
-                    "add the component UPWIRE_COMPONENT to the XMPP server's configuration, or correct its name; \
-                     check that UPWIRE_XMPP_SERVER is the port for components"
-                }
-                "invalid-namespace" => PORT_MEND,
-                _ => "the XMPP server's log may say more",
-            },
-            Self::Connect(error) => error.mend(),
-            Self::Timeout => {
-                "check that the XMPP server runs and listens for components at UPWIRE_XMPP_SERVER"
-            }
-            Self::Unopened => PORT_MEND,
-            Self::Io(error) if error.kind() == io::ErrorKind::InvalidData => PORT_MEND,
-            Self::Closed | Self::Silent | Self::Io(_) => "connecting again",
-        }
-    }
+    /// The secret shared with the server, at any time; the next connection takes the one of then.
+    pub secret: watch::Receiver<String>,
+    /// The way to the server's port for components.
+    pub server: C,
 }
 
 /// The stream's side of the channels.
-pub(crate) struct Component {
-    pub(crate) account: ComponentAccount,
+pub(crate) struct Component<C> {
+    pub(crate) account: ComponentAccount<C>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) pushes: mpsc::Receiver<Outgoing>,
-    pub(crate) replies: mpsc::Receiver<Element>,
+    pub(crate) replies: mpsc::Receiver<String>,
     /// Whether there is a stream, for readiness.
     pub(crate) connected: watch::Sender<bool>,
     /// Beyond it, nothing is written.
@@ -155,19 +78,16 @@ enum End {
     Lost(StreamError),
 }
 
-impl Component {
+impl<C: Connect> Component<C> {
     /// Keeps a stream up until everyone who could send on it is gone.
     pub(crate) async fn run(mut self) {
-        let delays = ExponentialBuilder::new()
-            .with_jitter()
-            .with_min_delay(RECONNECT_DELAY_MIN)
-            .with_max_delay(RECONNECT_DELAY_MAX)
-            .without_max_times();
-        let mut delay = delays.build();
+        let mut reconnect = Reconnect::new(self.account.server.is_on_this_machine());
         let mut session = Session(0);
+        let mut inbox = Inbox::new(self.account.component.clone(), self.events.clone());
         loop {
             let connecting = timeout(CONNECT_TIMEOUT, connect(&self.account));
             let connected = tokio::select! {
+                biased;
                 connected = connecting => connected.unwrap_or(Err(StreamError::Timeout)),
                 () = discard(&mut self.replies, &mut self.pushes) => return,
             };
@@ -175,57 +95,71 @@ impl Component {
                 Ok(stream) => {
                     session = Session(session.0 + 1);
                     let since = Instant::now();
-                    match self.hold(stream, session).await {
+                    match self.hold(stream, session, &mut inbox).await {
                         End::Stopped => return,
                         End::Lost(error) => {
-                            if since.elapsed() >= STABLE_AFTER {
-                                delay = delays.build();
-                            }
+                            reconnect.note_stream(since.elapsed());
                             error
                         }
                     }
                 }
                 Err(error) => error,
             };
-            tracing::error!(component = %self.account.component, server = %self.account.server, %error, mend = error.mend(), "no stream to the XMPP server");
+            if reconnect.note_failure(&error.to_string(), Instant::now()) {
+                tracing::error!(component = %self.account.component, server = %self.account.server, %error, mend = error.mend(), "no stream to the XMPP server");
+            }
             tokio::select! {
-                () = sleep(delay.next().unwrap_or(RECONNECT_DELAY_MAX)) => {}
+                biased;
+                () = sleep(reconnect.next_delay()) => {}
                 () = discard(&mut self.replies, &mut self.pushes) => return,
             }
         }
     }
 
     /// Announces a stream, carries it to its end, and announces that.
-    async fn hold<S: AsyncRead + AsyncWrite>(&mut self, stream: Stream<S>, session: Session) -> End {
+    async fn hold<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        stream: Stream<S>,
+        session: Session,
+        inbox: &mut Inbox,
+    ) -> End {
         tracing::info!(component = %self.account.component, server = %self.account.server, "connected to the XMPP server");
         if session.0 > 1 {
             counter!(RECONNECTS).increment(1);
         }
         gauge!(STREAM_UP).set(1.0);
-        let _ = self.events.send(Event::Online(session)).await;
+        inbox.tell(Event::Online(session)).await;
         self.connected.send_replace(true);
 
-        let end = self.carry(stream, session).await;
+        let end = self.carry(stream, session, inbox).await;
 
         self.connected.send_replace(false);
         gauge!(STREAM_UP).set(0.0);
-        let _ = self.events.send(Event::Offline).await;
+        inbox.tell(Event::Offline).await;
         end
     }
 
     /// Reads and writes independently of each other, so that neither a full channel nor a full
     /// socket can make the two wait for one another.
-    async fn carry<S: AsyncRead + AsyncWrite>(&mut self, stream: Stream<S>, session: Session) -> End {
+    async fn carry<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        stream: Stream<S>,
+        session: Session,
+        inbox: &mut Inbox,
+    ) -> End {
         let Stream { mut reader, mut writer } = stream;
         let (heard, last_heard) = watch::channel(Instant::now());
         let end = {
-            let reading = read(&mut reader, &self.events, &heard);
+            let reading = read(&mut reader, inbox, &heard);
             let ping = stanza::ping(&self.account.component);
             let outgoing = (&mut self.replies, &mut self.pushes);
             let writing = write(&mut writer, outgoing, session, &ping, last_heard, &self.fence);
+            // Writing comes first: it waits for answers in the end, while a flood that is read could use up the turn
+            // of this task each time.
             tokio::select! {
-                error = reading => End::Lost(error),
+                biased;
                 end = writing => end,
+                error = reading => End::Lost(error),
             }
         };
         // Best effort: the other side may be gone.
@@ -242,19 +176,18 @@ impl Component {
 }
 
 /// Throws away what was meant for a stream that is no more, until nobody is left to send.
-async fn discard(replies: &mut mpsc::Receiver<Element>, pushes: &mut mpsc::Receiver<Outgoing>) {
+async fn discard(replies: &mut mpsc::Receiver<String>, pushes: &mut mpsc::Receiver<Outgoing>) {
     loop {
         tokio::select! {
+            biased;
             reply = replies.recv() => if reply.is_none() { return },
             Some(_) = pushes.recv() => {}
         }
     }
 }
 
-async fn connect(
-    account: &ComponentAccount,
-) -> Result<Stream<impl AsyncRead + AsyncWrite + use<>>, StreamError> {
-    let (reader, mut writer) = tokio::io::split(connect::connect(&account.server).await?);
+async fn connect<C: Connect>(account: &ComponentAccount<C>) -> Result<Stream<C::Connection>, StreamError> {
+    let (reader, mut writer) = tokio::io::split(account.server.connect().await?);
     let mut reader = FrameReader::new(reader);
 
     let opening = async {
@@ -268,11 +201,11 @@ async fn connect(
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error.into()),
         Err(_) => return Err(StreamError::Unopened),
     };
-    let handshake = Handshake::from_stream_id_and_password(id, &account.secret);
+    let handshake = Handshake::from_stream_id_and_password(id, account.secret.borrow().as_str());
     write_all(&mut writer, &String::from(&Element::from(handshake))).await?;
     match reader.next().await? {
         Frame::Element(element) if element.name() == "handshake" => Ok(Stream { reader, writer }),
-        frame => Err(stream_error(&frame).unwrap_or(StreamError::Closed)),
+        frame => Err(StreamError::of(&frame).unwrap_or(StreamError::Closed)),
     }
 }
 
@@ -282,10 +215,10 @@ async fn write_all<S: AsyncWrite>(writer: &mut WriteHalf<S>, text: &str) -> io::
     writer.flush().await
 }
 
-/// Passes frames on until the stream ends.
+/// Passes stanzas on until the stream ends.
 async fn read<S: AsyncRead>(
     reader: &mut FrameReader<ReadHalf<S>>,
-    events: &mpsc::Sender<Event>,
+    inbox: &mut Inbox,
     heard: &watch::Sender<Instant>,
 ) -> StreamError {
     loop {
@@ -296,36 +229,20 @@ async fn read<S: AsyncRead>(
             Err(error) => return StreamError::Io(error),
         };
         heard.send_replace(Instant::now());
-        if let Some(error) = stream_error(&frame) {
+        if let Some(error) = StreamError::of(&frame) {
             return error;
         }
-        if events.send(Event::Stanza(frame)).await.is_err() {
+        if inbox.take(frame).await.is_err() {
             // The relay stops; the writing side ends the stream when it has written all.
             return pending().await;
         }
     }
 }
 
-/// A frame that ends the stream.
-fn stream_error(frame: &Frame) -> Option<StreamError> {
-    match frame {
-        Frame::Closed => Some(StreamError::Closed),
-        Frame::Element(element) if element.is("error", ns::STREAM) => {
-            let children = || element.children().filter(|child| child.has_ns(ns::XMPP_STREAMS));
-            let condition = children().find(|child| child.name() != "text");
-            Some(StreamError::Refused {
-                condition: condition.map_or("undefined-condition", Element::name).to_owned(),
-                text: children().find(|child| child.name() == "text").map(Element::text),
-            })
-        }
-        _ => None,
-    }
-}
-
 /// Writes what is sent, and pings when nothing comes, until nobody is left to send.
 async fn write<S: AsyncWrite>(
     writer: &mut WriteHalf<S>,
-    (replies, pushes): (&mut mpsc::Receiver<Element>, &mut mpsc::Receiver<Outgoing>),
+    (replies, pushes): (&mut mpsc::Receiver<String>, &mut mpsc::Receiver<Outgoing>),
     session: Session,
     ping: &Element,
     last_heard: watch::Receiver<Instant>,
@@ -339,17 +256,8 @@ async fn write<S: AsyncWrite>(
         let quiet_until = heard + if pinged { SILENCE_MAX } else { PING_AFTER };
         let mut bytes = String::new();
         tokio::select! {
-            count = replies.recv_many(&mut reply_batch, WRITE_BATCH_MAX) => {
-                if count == 0 {
-                    return End::Stopped;
-                }
-                bytes.extend(reply_batch.drain(..).map(|reply| serialize(&reply)));
-            }
-            _ = pushes.recv_many(&mut push_batch, WRITE_BATCH_MAX), if !pushes.is_closed() => {
-                let current = push_batch.drain(..).filter(|push| push.session == session);
-                bytes.extend(current.map(|push| push.xml));
-            }
-            () = tokio::time::sleep_until(quiet_until) => {
+            biased;
+            () = sleep_until(quiet_until) => {
                 // Something may have come since.
                 if *last_heard.borrow() != heard {
                     continue;
@@ -360,7 +268,20 @@ async fn write<S: AsyncWrite>(
                 pinged_at = Some(Instant::now());
                 bytes = serialize(ping);
             }
+            count = replies.recv_many(&mut reply_batch, WRITE_BATCH_MAX) => if count == 0 {
+                return End::Stopped;
+            },
+            _ = pushes.recv_many(&mut push_batch, WRITE_BATCH_MAX), if !pushes.is_closed() => {}
         }
+        // Replies without end hold up no push.
+        while push_batch.len() < WRITE_BATCH_MAX
+            && let Ok(push) = pushes.try_recv()
+        {
+            push_batch.push(push);
+        }
+        bytes.extend(reply_batch.drain(..));
+        let current = push_batch.drain(..).filter(|push| push.session == session);
+        bytes.extend(current.map(|push| push.xml));
         if !fence.holds() {
             // The relay is told, and ends this.
             return pending().await;

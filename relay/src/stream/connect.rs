@@ -7,7 +7,10 @@ use std::{
     sync::Once,
 };
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_util::either::Either;
 use tokio_xmpp::{
     connect::{
@@ -81,19 +84,78 @@ impl fmt::Display for ServerAddress {
     }
 }
 
+/// Opens connections to the XMPP server's port for components; its text names that port in the log.
+pub trait Connect: fmt::Display + Send + Sync + 'static {
+    /// A connection on which nothing was said yet.
+    type Connection: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// Opens a connection.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
+
+    /// Whether the server is on this machine: it is then tried more often.
+    fn is_on_this_machine(&self) -> bool {
+        false
+    }
+}
+
+impl Connect for ServerAddress {
+    type Connection = Either<TcpStream, TlsStream<TcpStream>>;
+
+    async fn connect(&self) -> Result<Self::Connection, ConnectError> {
+        let Self { host, port, security } = self;
+        let route = match host.parse::<IpAddr>() {
+            Ok(ip) => DnsConfig::addr(&SocketAddr::new(ip, *port).to_string()),
+            Err(_) => DnsConfig::no_srv(host, *port),
+        };
+        let socket = route.resolve().await?;
+        // Fails only on a socket that is gone already, which the first write will say.
+        let _ = socket.set_nodelay(true);
+        match security {
+            Security::Plain => {
+                if let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr())
+                    && leaves_this_machine(local.ip(), peer.ip())
+                {
+                    warn_of_plain_text(self);
+                }
+                Ok(Either::Left(socket))
+            }
+            Security::Tls => {
+                // Other crates of the build may bring a second provider, and rustls then refuses to choose.
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                let (socket, _) =
+                    establish_tls_connection(socket, host).await.map_err(ConnectError::handshake)?;
+                Ok(Either::Right(socket))
+            }
+        }
+    }
+
+    fn is_on_this_machine(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(ip) => ip.to_canonical().is_loopback(),
+            Err(_) => self.host == "localhost" || self.host.ends_with(".localhost"),
+        }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
+pub enum ConnectError {
+    /// The name resolves to no address.
     #[error("the server's name does not resolve")]
     Name,
+    /// The connection is refused.
     #[error("nothing listens there")]
     Nothing,
+    /// The server's certificate does not vouch for it.
     #[error("{}", certificate_problem(.0))]
     Certificate(CertificateError),
+    /// The port speaks plain text.
     #[error("what answers there does not speak TLS")]
     NotTls,
+    /// The TLS handshake failed for another reason.
     #[error("no TLS comes about: {0}")]
     Tls(io::Error),
+    /// Anything else, in words.
     #[error("{0}")]
     Other(String),
 }
@@ -186,37 +248,6 @@ fn certificate_mend(problem: &CertificateError) -> &'static str {
     }
 }
 
-/// A connection on which nothing was said yet.
-pub(crate) async fn connect(
-    address: &ServerAddress,
-) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
-    let ServerAddress { host, port, security } = address;
-    let route = match host.parse::<IpAddr>() {
-        Ok(ip) => DnsConfig::addr(&SocketAddr::new(ip, *port).to_string()),
-        Err(_) => DnsConfig::no_srv(host, *port),
-    };
-    let socket = route.resolve().await?;
-    // Fails only on a socket that is gone already, which the first write will say.
-    let _ = socket.set_nodelay(true);
-    match security {
-        Security::Plain => {
-            if let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr())
-                && leaves_this_machine(local.ip(), peer.ip())
-            {
-                warn_of_plain_text(address);
-            }
-            Ok(Either::Left(socket))
-        }
-        Security::Tls => {
-            // Other crates of the build may bring a second provider, and rustls then refuses to choose.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            let (socket, _) =
-                establish_tls_connection(socket, host).await.map_err(ConnectError::handshake)?;
-            Ok(Either::Right(socket))
-        }
-    }
-}
-
 /// Not to loopback, and not to an address of this machine's own, either.
 fn leaves_this_machine(local: IpAddr, peer: IpAddr) -> bool {
     local != peer && !peer.to_canonical().is_loopback()
@@ -275,6 +306,17 @@ mod tests {
             assert!(
                 error.ends_with("write it as host:port, for example localhost:5347, or as tls://host:port")
             );
+        }
+    }
+
+    #[test]
+    fn loopback_is_on_this_machine() {
+        let here = |text| address(text).unwrap().is_on_this_machine();
+        for text in ["localhost:1", "xmpp.localhost:1", "127.0.0.2:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(here(text), "{text}");
+        }
+        for text in ["xmpp.example.com:1", "localhost.example.com:1", "192.0.2.1:1", "[2001:db8::1]:1"] {
+            assert!(!here(text), "{text}");
         }
     }
 

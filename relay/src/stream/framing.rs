@@ -16,8 +16,11 @@ use tokio_xmpp::{
 
 use super::scanner::{Part, Scanner};
 
-/// The largest stanza that is looked at: twice what Prosody sends.
-const STANZA_BYTES_MAX: usize = 1 << 20;
+/// The most of a stanza that is looked at. The largest that means something is a push that comes back inside an error,
+/// less than 10 KB.
+const STANZA_BYTES_MAX: usize = 64 << 10;
+/// Most elements and attributes of a stanza that are looked at: each takes many times its bytes once it is parsed.
+const PARTS_MAX: usize = 256;
 /// The deepest nesting that is looked at; dropping a tree takes stack for each level.
 const DEPTH_MAX: usize = 64;
 const READ_BUFFER_BYTES: usize = 64 << 10;
@@ -117,9 +120,16 @@ fn parse_stanza(mut bytes: &[u8], prefixes: &BTreeMap<Option<String>, String>) -
     let mut parser =
         RawParser::with_options(Options { max_token_length: STANZA_BYTES_MAX, ..Options::default() });
     let mut builder = TreeBuilder::new().with_prefixes_stack(vec![prefixes.clone().into()]);
+    let mut parts = 0;
     while builder.root.is_none() {
         let built = match parser.parse(&mut bytes, true) {
-            Ok(Some(event)) => builder.depth() < DEPTH_MAX && builder.process_event(in_client(event)).is_ok(),
+            Ok(Some(event)) => {
+                parts +=
+                    usize::from(matches!(event, RawEvent::ElementHeadOpen(..) | RawEvent::Attribute(..)));
+                parts <= PARTS_MAX
+                    && builder.depth() < DEPTH_MAX
+                    && builder.process_event(in_client(event)).is_ok()
+            }
             Ok(None) | Err(_) => false,
         };
         if !built {
@@ -207,15 +217,37 @@ mod tests {
     async fn a_stanza_too_deep_too_large_or_ill_namespaced_does_not_end_the_stream() {
         let deep = "<a>".repeat(20_000) + &"</a>".repeat(20_000);
         let large = "x".repeat(STANZA_BYTES_MAX + 1);
-        let long_attribute = format!("<a b='{}'/>", "x".repeat(512 << 10));
+        let long_attribute = format!("<a b='{}'/>", "x".repeat(STANZA_BYTES_MAX - 100));
         let reserved = "<a xmlns='http://www.w3.org/XML/1998/namespace'/>";
-        for payload in [&*deep, &large, "<no:prefix/>", "<a no:b='c'/>", reserved, "<a b='c' b='&no;'/>"] {
+        let children = format!("<a>{}</a>", "<b/>".repeat(PARTS_MAX));
+        let attributes: String = (0..PARTS_MAX).map(|number| format!(" a{number}=''")).collect();
+        let attributes = format!("<a{attributes}/>");
+        let payloads = [
+            &*deep,
+            &large,
+            &children,
+            &attributes,
+            "<no:prefix/>",
+            "<a no:b='c'/>",
+            reserved,
+            "<a b='c' b='&no;'/>",
+        ];
+        for payload in payloads {
             let frames = frames(&format!("<iq id='1' from='a@b/c'>{payload}</iq><after/>")).await;
             let [_, Frame::Damaged(iq), Frame::Element(after)] = &frames[..] else { panic!("{payload:.20}") };
             assert_eq!((iq.attr("id"), iq.attr("from"), after.name()), (Some("1"), Some("a@b/c"), "after"));
         }
         let frames = frames(&format!("<no:iq/><iq no:id='1'/><iq id='1'>{long_attribute}</iq>")).await;
         assert!(matches!(&frames[..], [_, Frame::Element(_)]), "{}", frames.len());
+    }
+
+    /// ejabberd's error holds the push that it answers.
+    #[tokio::test]
+    async fn the_largest_push_comes_back_whole() {
+        let body = "A".repeat((4096 + 2048_usize).div_ceil(3) * 4);
+        let echo = format!("<push xmlns='http://gultsch.de/xmpp/drafts/unified-push'>{body}</push>");
+        let xml = format!("<iq type='error' id='1' from='a@b/c'>{echo}<error type='cancel'/></iq>");
+        assert!(matches!(&frames(&xml).await[..], [_, Frame::Element(_)]));
     }
 
     #[tokio::test]

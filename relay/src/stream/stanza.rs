@@ -31,11 +31,15 @@ pub(crate) enum Incoming {
     Unavailable(FullJid),
 }
 
+/// A stanza is for this domain, which is not the component's.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Elsewhere(pub(crate) String);
+
 /// An IQ `get` or `set` that wants an answer.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) from: Jid,
-    /// The component, or a name below it; the answer comes from there.
+    /// The component, or a node or resource of it; the answer comes from there.
     to: Jid,
     pub(crate) id: String,
     pub(crate) query: Query,
@@ -44,8 +48,8 @@ pub(crate) struct Request {
 /// What an IQ asks for.
 #[derive(Debug)]
 pub(crate) enum Query {
-    Register(Result<Target, BadRegister>),
-    DiscoInfo(DiscoInfoQuery),
+    Register(Result<Box<Target>, BadRegister>),
+    DiscoInfo(Box<DiscoInfoQuery>),
     DiscoItems,
     Ping,
     /// No payload, several of them, or one that does not parse.
@@ -84,25 +88,44 @@ pub(crate) enum Condition {
     Other,
 }
 
+/// What a stanza takes beside its own text.
+const OVERHEAD_BYTES: usize = 512;
+
 impl Incoming {
-    /// What a frame means; `None` if nothing, or if nobody could be answered.
-    pub(crate) fn read(frame: Frame) -> Option<Self> {
+    /// What a frame means to `component`; `None` if nothing, or if nobody could be answered.
+    ///
+    /// # Errors
+    /// It is for another domain.
+    pub(crate) fn read(frame: Frame, component: &BareJid) -> Result<Option<Self>, Elsewhere> {
         let (element, damaged) = match frame {
             Frame::Element(element) => (element, false),
             Frame::Damaged(element) => (element, true),
-            Frame::Opened(_) | Frame::Closed => return None,
+            Frame::Opened(_) | Frame::Closed => return Ok(None),
         };
         if element.ns() != ns::JABBER_CLIENT {
-            return None;
+            return Ok(None);
         }
+        let Some(to) = element.attr::<str>("to").and_then(|to| to.parse::<Jid>().ok()) else {
+            return Ok(None);
+        };
+        if to.domain() != component.domain() {
+            return Err(Elsewhere(to.domain().as_str().to_owned()));
+        }
+        Ok(if to == *component {
+            Self::of_component(&element, damaged, to)
+        } else {
+            Self::of_name_below(&element, to)
+        })
+    }
+
+    fn of_component(element: &Element, damaged: bool, to: Jid) -> Option<Self> {
         let from: Jid = element.attr("from")?.parse().ok()?;
         match (element.name(), element.attr("type")) {
             ("presence", None) => from.try_into_full().ok().map(Self::Available),
             ("presence", Some("unavailable")) => from.try_into_full().ok().map(Self::Unavailable),
             ("iq", Some("get" | "set")) => {
                 let id = element.attr("id")?.to_owned();
-                let query = if damaged { Query::Malformed } else { Query::read(&from, &element) };
-                let to = element.attr("to")?.parse().ok()?;
+                let query = if damaged { Query::Malformed } else { Query::read(&from, element) };
                 Some(Self::Request(Request { from, to, id, query }))
             }
             ("iq", Some("result")) => {
@@ -110,20 +133,45 @@ impl Incoming {
             }
             ("iq", Some("error")) => {
                 let id = element.attr("id")?.to_owned();
-                Some(Self::Answer(Answer { from, id, error: Some(Condition::read(&element)) }))
+                Some(Self::Answer(Answer { from, id, error: Some(Condition::read(element)) }))
             }
             _ => None,
         }
     }
-}
 
-impl Request {
-    /// Who registers by it.
-    pub(crate) fn registers(&self) -> Option<FullJid> {
-        match &self.query {
-            Query::Register(Ok(target)) => Some(target.recipient.clone()),
+    /// The component has no nodes and no resources: whoever asks one is told so (RFC 6120 §8.4).
+    fn of_name_below(element: &Element, to: Jid) -> Option<Self> {
+        let from = element.attr("from")?.parse().ok()?;
+        match (element.name(), element.attr("type")) {
+            ("iq", Some("get" | "set")) => {
+                let id = element.attr("id")?.to_owned();
+                Some(Self::Request(Request { from, to, id, query: Query::Other }))
+            }
             _ => None,
         }
+    }
+
+    /// About what it takes of the memory.
+    pub(crate) fn bytes(&self) -> usize {
+        OVERHEAD_BYTES
+            + match self {
+                Self::Request(Request { from, to, id, query }) => {
+                    let node = match query {
+                        Query::DiscoInfo(query) => query.node.as_ref().map_or(0, String::len),
+                        _ => 0,
+                    };
+                    from.as_str().len() + to.as_str().len() + id.len() + node
+                }
+                Self::Answer(Answer { from, id, .. }) => from.as_str().len() + id.len(),
+                Self::Available(jid) | Self::Unavailable(jid) => jid.as_str().len(),
+            }
+    }
+}
+
+#[cfg(test)]
+impl Request {
+    pub(crate) fn new(from: Jid, id: String, query: Query) -> Self {
+        Self { from, to: BareJid::new("notify.example.com").unwrap().into(), id, query }
     }
 }
 
@@ -133,10 +181,9 @@ impl Query {
         let (Some(payload), None) = (payloads.next(), payloads.next()) else { return Self::Malformed };
         let set = iq.attr("type") == Some("set");
         match (payload.name(), &*payload.ns(), set) {
-            ("register", UNIFIED_PUSH, true) => Self::Register(read_register(from, payload)),
-            ("query", ns::DISCO_INFO, false) => {
-                DiscoInfoQuery::try_from(payload.clone()).map_or(Self::Malformed, Self::DiscoInfo)
-            }
+            ("register", UNIFIED_PUSH, true) => Self::Register(read_register(from, payload).map(Box::new)),
+            ("query", ns::DISCO_INFO, false) => DiscoInfoQuery::try_from(payload.clone())
+                .map_or(Self::Malformed, |query| Self::DiscoInfo(Box::new(query))),
             ("query", ns::DISCO_ITEMS, false) => {
                 DiscoItemsQuery::try_from(payload.clone()).map_or(Self::Malformed, |_| Self::DiscoItems)
             }
@@ -212,9 +259,9 @@ pub(crate) fn answer(request: &Request, answer: Result<Option<Element>, StanzaEr
 ///
 /// Written as text: there is one for every push, and nothing but the recipient's resource can hold
 /// a character that needs escaping.
-pub(crate) fn push(component: &BareJid, message: &PushMessage) -> String {
+pub(crate) fn push(component: &BareJid, message: &PushMessage, to: &FullJid) -> String {
     let PushMessage { id, application, instance, body, .. } = message;
-    let to = escape(message.recipient.as_str().as_bytes());
+    let to = escape(to.as_str().as_bytes());
     let to = String::from_utf8_lossy(&to);
     let body = body.as_base64();
     format!(
@@ -248,121 +295,4 @@ impl Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use chrono::{DateTime, TimeDelta};
-    use proptest::prelude::*;
-    use push::{Application, Body, Instance, Registration, Ttl, Urgency, message::Wishes};
-
-    use super::*;
-    use crate::stream::framing::{FrameReader, serialize};
-
-    /// Most often this value of an attribute, at times any other.
-    fn mostly(usual: &'static [&'static str]) -> impl Strategy<Value = String> {
-        let usual = prop::sample::select(usual).prop_map(str::to_owned);
-        prop_oneof![12 => usual, 1 => "[^'<&]{0,12}", 1 => any::<String>()]
-    }
-
-    /// What an IQ may hold: most often something that means something, or nearly.
-    fn payload() -> impl Strategy<Value = String> {
-        const HASH: &[&str] = &["bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM="];
-        const KEY: &[&str] =
-            &["BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"];
-        let known = prop::sample::select(vec![
-            format!("register xmlns='{UNIFIED_PUSH}' application='A' instance='B'"),
-            format!("register xmlns='{UNIFIED_PUSH}' instance='A'"),
-            format!("register xmlns='{UNIFIED_PUSH}' application='A' instance='B' vapid='C'"),
-            format!("query xmlns='{}'", ns::DISCO_INFO),
-            format!("query xmlns='{}' node='A'", ns::DISCO_INFO),
-            format!("query xmlns='{}'", ns::DISCO_ITEMS),
-            format!("ping xmlns='{}' more='A'", ns::PING),
-            "error type='A'".to_owned(),
-            format!("item-not-found xmlns='{}'", ns::XMPP_STANZAS),
-            "no:prefix".to_owned(),
-        ]);
-        let values = [mostly(HASH), mostly(HASH), mostly(KEY)];
-        let open = (known, values).prop_map(|(known, values)| {
-            let filled = ["='A'", "='B'", "='C'"].iter().zip(values);
-            filled.fold(known, |open, (place, value)| open.replace(place, &format!("='{value}'")))
-        });
-        let element = |open: String, content: String| {
-            let name = open.split(' ').next().unwrap_or_default();
-            format!("<{open}>{content}</{name}>")
-        };
-        let open = open.boxed();
-        let inner = (open.clone(), mostly(&[""])).prop_map(move |(open, content)| element(open, content));
-        let content = prop_oneof![3 => mostly(&["", "text"]).boxed(), 1 => inner.boxed()];
-        (open, content).prop_map(move |(open, content)| element(open, content))
-    }
-
-    fn stanza() -> impl Strategy<Value = String> {
-        let name = prop::sample::select(vec!["iq", "iq", "iq", "presence", "message"]);
-        let kind = mostly(&["get", "set", "result", "error", "unavailable"]);
-        let (id, to) = (mostly(&["AAAAAAAAAAAAAAAAAAAAAA"]), mostly(&["notify.example.com"]));
-        let from = mostly(&["juliet@example.com/phone", "juliet@example.com"]);
-        let several = prop::collection::vec(payload(), 0..3).prop_map(|payloads| payloads.concat());
-        let payloads = prop_oneof![4 => payload().boxed(), 1 => several.boxed()];
-        (name, kind, id, to, from, payloads).prop_map(|(name, kind, id, to, from, payloads)| {
-            format!("<{name} type='{kind}' id='{id}' to='{to}' from='{from}'>{payloads}</{name}>")
-        })
-    }
-
-    /// What all of it means, and what it is answered, as the relay finds out.
-    async fn read_all(stream: &str) {
-        let mut reader = FrameReader::new(stream.as_bytes());
-        while let Ok(frame) = reader.next().await {
-            if matches!(frame, Frame::Closed) {
-                return;
-            }
-            match Incoming::read(frame) {
-                Some(Incoming::Request(request)) => {
-                    let info = match &request.query {
-                        Query::DiscoInfo(query) => disco_info(query).map(Some),
-                        _ => Err(error(ErrorType::Modify, DefinedCondition::BadRequest, "no")),
-                    };
-                    assert!(serialize(&answer(&request, info)).starts_with("<iq"));
-                }
-                Some(Incoming::Answer(answer)) => {
-                    let _ = answer.message_id();
-                }
-                Some(Incoming::Available(_) | Incoming::Unavailable(_)) | None => {}
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
-
-        #[test]
-        fn any_stanza_means_something_or_nothing(stanzas in prop::collection::vec(stanza(), 1..4)) {
-            let stream = format!("<s:stream xmlns:s='{}' xmlns='{}'>", ns::STREAM, ns::COMPONENT_ACCEPT);
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(read_all(&(stream + &stanzas.concat())));
-        }
-    }
-
-    #[test]
-    fn a_push_is_the_stanza_of_the_protocol() {
-        let target = Target {
-            recipient: FullJid::new("juliet@example.com/a 'b' \"c\" <d> & e").unwrap(),
-            application: Application::from_bytes([1; 32]),
-            instance: Instance::from_bytes([2; 32]),
-            vapid: None,
-            legacy: None,
-        };
-        let registration =
-            Registration::renew(None, target.clone(), DateTime::UNIX_EPOCH, TimeDelta::days(7));
-        let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-        let body = Body::from_bytes(b"hello");
-        let message = PushMessage::new([3; 8], &registration, wishes, body, DateTime::UNIX_EPOCH);
-        let xml = push(&BareJid::new("notify.example.com").unwrap(), &message);
-
-        let in_stream = xml.replacen("<iq", &format!("<iq xmlns='{}'", ns::JABBER_CLIENT), 1);
-        let iq = Iq::try_from(in_stream.parse::<Element>().unwrap()).unwrap();
-        let Iq::Set { from: Some(from), to: Some(to), id, payload } = iq else { panic!("{xml}") };
-        assert_eq!((from.as_str(), to.as_str()), ("notify.example.com", target.recipient.as_str()));
-        assert_eq!((MessageId::parse(&id), payload.text()), (Some(message.id), "aGVsbG8=".into()));
-        assert!(payload.is("push", UNIFIED_PUSH));
-        assert_eq!(payload.attr("application"), Some(&*target.application.to_string()));
-        assert_eq!(payload.attr("instance"), Some(&*target.instance.to_string()));
-    }
-}
+mod tests;

@@ -29,7 +29,7 @@ const VISIBILITY: Duration = Duration::from_secs(5);
 const MAILBOX_MAX: usize = 10_000;
 const RECEIVES_MAX: u32 = 1000;
 /// Longer than the longest delay between two connections, and than a lease.
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+const READY_DEADLINE: Duration = Duration::from_secs(300);
 
 pub(super) struct Stage {
     pub(super) server: XmppServer,
@@ -110,8 +110,8 @@ impl Stage {
     pub(super) async fn depths(&self) -> Depths {
         match &self.cloud {
             None => Depths {
-                queue: self.upwires[0].metric("upwire_queue_depth").await as u64,
-                mailbox: self.upwires[0].metric("upwire_mailbox_depth").await as u64,
+                queue: self.upwires[0].measure("upwire_queue_depth").await as u64,
+                mailbox: self.upwires[0].measure("upwire_mailbox_depth").await as u64,
                 dead_letters: 0,
             },
             Some(Cloud { emulator, queues, mailbox, .. }) => {

@@ -21,6 +21,7 @@ use tokio_xmpp::{Client, Event, IqRequest, IqResponse, Stanza};
 
 use crate::line::Line;
 
+use super::device::Device;
 use super::{Answer, Push, UNIFIED_PUSH};
 
 /// What a phone is told to do.
@@ -49,6 +50,7 @@ pub(super) struct Session {
     client: Client,
     jid: FullJid,
     password: String,
+    device: Device,
     line: Line,
     inbox: watch::Sender<Inbox>,
     /// For answers that come later. Weak, so that the phone's own sender is what keeps the task.
@@ -60,12 +62,13 @@ impl Session {
     pub(super) fn new(
         jid: FullJid,
         password: String,
+        device: Device,
         line: Line,
         inbox: watch::Sender<Inbox>,
         later: mpsc::WeakSender<Command>,
     ) -> Self {
         let client = client(&jid, &password, &line);
-        Self { client, jid, password, line, inbox, later, greeted: BTreeSet::new() }
+        Self { client, jid, password, device, line, inbox, later, greeted: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -92,6 +95,7 @@ impl Session {
         match command {
             Command::Send(stanza) => self.send(*stanza).await,
             Command::Request(to, request, reply) => {
+                self.note_registration(&request);
                 tokio::select! {
                     answer = self.client.send_iq(Some(to), request) => {
                         tokio::spawn(async move {
@@ -144,6 +148,17 @@ impl Session {
         }
     }
 
+    /// A distributor has a target in its database before it asks for an endpoint.
+    fn note_registration(&self, request: &IqRequest) {
+        if let IqRequest::Set(payload) = request
+            && payload.is("register", UNIFIED_PUSH)
+        {
+            let attribute = |name| payload.attr(name).unwrap_or_default();
+            self.device.hold(attribute("application"), attribute("instance"));
+        }
+    }
+
+    /// A push for a target that the device does not hold is refused, and no test sees it.
     async fn push(&mut self, from: Jid, id: String, payload: &Element) {
         let attribute = |name| payload.attr(name).unwrap_or_default().to_owned();
         let push = Push {
@@ -153,6 +168,13 @@ impl Session {
             instance: attribute("instance"),
             body: STANDARD.decode(payload.text()).expect("the body of a push is base64"),
         };
+        if !self.device.holds(&push.application, &push.instance) {
+            let gone = Answer::Error(DefinedCondition::ItemNotFound);
+            if let Some(reply) = reply(from, id, gone) {
+                self.send(reply).await;
+            }
+            return;
+        }
         self.inbox.send_modify(|inbox| inbox.pushes.push(push.clone()));
         let decide = Arc::clone(&self.inbox.borrow().answer);
         match decide(&push) {

@@ -1,0 +1,98 @@
+//! Who may register and get pushes.
+
+use std::str::FromStr;
+
+use tokio_xmpp::jid::{BareJid, Jid};
+
+/// Who may register: domains, bare JIDs, or everyone (protocol.md §1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessList {
+    /// `*`: any user of any server.
+    Everyone,
+    /// The users of these domains, and these users.
+    Only(Vec<BareJid>),
+}
+
+/// An entry of an access list is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadAccessList {
+    /// It is neither a domain nor a bare JID.
+    #[error("{0:?} is neither a domain, nor a bare JID, nor *")]
+    NoJid(String),
+    /// It would admit whatever matches it.
+    #[error(
+        "{0:?} is a pattern, and there are none: name each domain and each bare JID, or * alone for everyone"
+    )]
+    Pattern(String),
+}
+
+impl FromStr for AccessList {
+    type Err = BadAccessList;
+
+    /// Parses a comma-separated list; `*` anywhere in it admits everyone.
+    fn from_str(list: &str) -> Result<Self, BadAccessList> {
+        let entries = || list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        if entries().any(|entry| entry == "*") {
+            return Ok(Self::Everyone);
+        }
+        let parse = |entry: &str| {
+            if entry.contains(['*', '?']) {
+                return Err(BadAccessList::Pattern(entry.to_owned()));
+            }
+            BareJid::new(entry).map_err(|_| BadAccessList::NoJid(entry.to_owned()))
+        };
+        entries().map(parse).collect::<Result<_, _>>().map(Self::Only)
+    }
+}
+
+impl AccessList {
+    /// The default: the component's parent domain (`notify.example.com` → `example.com`).
+    #[must_use]
+    pub fn parent_domain(component: &BareJid) -> Self {
+        let parent =
+            component.domain().as_str().split_once('.').and_then(|(_, parent)| BareJid::new(parent).ok());
+        Self::Only(parent.into_iter().collect())
+    }
+
+    pub(crate) fn admits(&self, user: &Jid) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Only(entries) => entries.iter().any(|entry| {
+                entry.domain() == user.domain() && (entry.node().is_none() || entry.node() == user.node())
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admits(list: &str, user: &str) -> bool {
+        list.parse::<AccessList>().unwrap().admits(&user.parse().unwrap())
+    }
+
+    #[test]
+    fn domains_and_bare_jids_are_admitted_and_nobody_else() {
+        assert!(admits("example.com", "juliet@example.com/phone"));
+        assert!(!admits("example.com", "juliet@evil-example.com/phone"));
+        assert!(!admits("example.com", "juliet@sub.example.com/phone"));
+        assert!(admits("other.org, juliet@example.com", "juliet@example.com/phone"));
+        assert!(!admits("juliet@example.com", "romeo@example.com/phone"));
+        assert!(admits("*", "anyone@anywhere.net/x"));
+        assert!(!admits("", "juliet@example.com/phone"));
+        for wrong in ["a b", "juliet@example.com/phone", "*.example.com", "*@example.com", "example.*"] {
+            assert!(format!("example.com,{wrong}").parse::<AccessList>().is_err(), "{wrong}");
+        }
+        let error = "*.example.com".parse::<AccessList>().unwrap_err().to_string();
+        assert!(error.contains("name each domain"), "{error}");
+    }
+
+    #[test]
+    fn the_default_is_the_parent_domain() {
+        let component = BareJid::new("notify.example.com").unwrap();
+        assert_eq!(AccessList::parent_domain(&component), "example.com".parse().unwrap());
+        let orphan = BareJid::new("notify").unwrap();
+        assert_eq!(AccessList::parent_domain(&orphan), AccessList::Only(Vec::new()));
+    }
+}

@@ -1,0 +1,30 @@
+//! Delivery: where each push goes, when, and what an answer means.
+//!
+//! Pure: no task, clock, port, chance, metric or channel. [`core::Core`] takes inputs and the moment, and
+//! returns actions; the driver carries them out.
+
+pub(crate) mod account;
+pub(crate) mod core;
+pub(crate) mod fate;
+pub(crate) mod known;
+pub(crate) mod line;
+pub(crate) mod phone;
+pub(crate) mod rate;
+pub(crate) mod reading;
+pub(crate) mod requests;
+pub(crate) mod retry;
+pub(crate) mod turns;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+/// The moment of an input.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// For expiries, and for what a later process reads.
+    pub(crate) wall: DateTime<Utc>,
+    /// For delays.
+    pub(crate) monotonic: Instant,
+    /// This relay holds the lease: it may send.
+    pub(crate) leased: bool,
+}

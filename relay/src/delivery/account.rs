@@ -1,0 +1,252 @@
+//! One account (bare JID): its full JIDs, and which of them gets the pushes of which registration.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use push::{
+    Epoch, RegistrationId,
+    ports::{self, SEEN_MAX, Seen},
+};
+use tokio::time::Instant;
+use tokio_xmpp::jid::FullJid;
+
+use super::{Now, phone::Phone};
+
+/// Idle full JIDs that an account remembers.
+const PHONES_MAX: usize = 32;
+/// Registrations that an account remembers; the store knows them all.
+const NAMED_MAX: usize = 1024;
+/// Cues of an account that are taken at once, and one more each second.
+const CUES_BURST: f64 = 20.0;
+/// The least time between two writes of the full JIDs seen lately.
+const SEEN_INTERVAL: Duration = Duration::from_secs(60);
+/// The least time between two moves of one registration.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What is known of an account from the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Look {
+    #[default]
+    Unknown,
+    Asked,
+    Known,
+}
+
+/// The life of a registration, as far as delivery knows it.
+#[derive(Debug, Clone)]
+struct Named {
+    recipient: FullJid,
+    epoch: Epoch,
+    followed_at: Option<Instant>,
+}
+
+/// Cues that may be taken: a token bucket.
+#[derive(Debug, Default)]
+struct Cues {
+    spent: f64,
+    at: Option<Instant>,
+}
+
+/// Whether the store is to be told who was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SeenNews {
+    /// The store knows, or has no registration to know it for.
+    None,
+    /// It was told less than a minute ago.
+    Later,
+    Write(Vec<Seen>),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    pub(crate) phones: BTreeMap<FullJid, Phone>,
+    named: BTreeMap<RegistrationId, Named>,
+    pub(crate) look: Look,
+    /// A page of its mailbox is on its way.
+    pub(crate) page_asked: bool,
+    /// Full JIDs whose mailboxes are being read.
+    pub(crate) readings: usize,
+    /// Those that wait for a page or a look that is on its way.
+    pub(crate) blocked: VecDeque<FullJid>,
+    pub(crate) in_flight: usize,
+    cues: Cues,
+    stored_seen: Vec<FullJid>,
+    seen_noted_at: Option<Instant>,
+}
+
+impl Account {
+    pub(crate) fn phone(&mut self, jid: &FullJid) -> &mut Phone {
+        if !self.phones.contains_key(jid) {
+            self.forget_phones();
+            self.phones.insert(jid.clone(), Phone::default());
+        }
+        self.phones.get_mut(jid).expect("it was just inserted")
+    }
+
+    /// Keeps the number of idle full JIDs bounded; those that were never seen, or seen longest ago, go first.
+    fn forget_phones(&mut self) {
+        if self.phones.len() < PHONES_MAX {
+            return;
+        }
+        let idle = self.phones.iter().filter(|(_, phone)| phone.is_idle());
+        let last = idle.min_by_key(|(_, phone)| (!phone.has_ended(), phone.seen_at()));
+        if let Some(last) = last.map(|(jid, _)| jid.clone()) {
+            self.phones.remove(&last);
+        }
+    }
+
+    /// The full JID that a registration names, as far as is known.
+    pub(crate) fn named(&self, registration: RegistrationId) -> Option<&FullJid> {
+        self.named.get(&registration).map(|named| &named.recipient)
+    }
+
+    pub(crate) fn epoch(&self, registration: RegistrationId) -> Option<Epoch> {
+        self.named.get(&registration).map(|named| named.epoch)
+    }
+
+    /// Whom all registrations name.
+    pub(crate) fn all_named(&self) -> impl Iterator<Item = (RegistrationId, &FullJid)> {
+        self.named.iter().map(|(id, named)| (*id, &named.recipient))
+    }
+
+    /// Notes whom a registration names; whom it named before.
+    pub(crate) fn name(
+        &mut self,
+        registration: RegistrationId,
+        epoch: Epoch,
+        recipient: FullJid,
+    ) -> Option<FullJid> {
+        if self.named.len() >= NAMED_MAX && !self.named.contains_key(&registration) {
+            return None;
+        }
+        let followed_at = self.named.get(&registration).and_then(|named| named.followed_at);
+        let named = Named { recipient, epoch, followed_at };
+        self.named.insert(registration, named).map(|before| before.recipient)
+    }
+
+    pub(crate) fn forget_registration(&mut self, registration: RegistrationId) {
+        self.named.remove(&registration);
+    }
+
+    /// Takes what the store knows; what this process has seen since is newer.
+    pub(crate) fn recall(&mut self, stored: ports::Account) {
+        for row in stored.registrations {
+            let id = row.target.registration_id();
+            if !self.named.contains_key(&id) {
+                self.name(id, row.epoch, row.target.recipient);
+            }
+        }
+        self.stored_seen = stored.seen.iter().map(|seen| seen.jid.clone()).collect();
+        for seen in stored.seen {
+            self.phone(&seen.jid).recall(seen.seen_at, seen.ended);
+        }
+        self.look = Look::Known;
+    }
+
+    /// Whether another full JID has greeted since this one's last sign of life.
+    fn was_overtaken(&self, alive_at: Option<DateTime<Utc>>, other: &Phone) -> bool {
+        other.seen_at() > alive_at
+    }
+
+    /// The full JID to try in place of the one that a registration names: the one seen last that has not refused it.
+    pub(crate) fn stand_in(
+        &self,
+        registration: RegistrationId,
+        named: &FullJid,
+        now: Now,
+    ) -> Option<&FullJid> {
+        let phone = self.phones.get(named);
+        let gone = phone.is_some_and(Phone::is_failing);
+        let alive_at = phone.and_then(Phone::alive_at);
+        let candidates = self.phones.iter().filter(|(jid, other)| {
+            *jid != named
+                && other.is_present()
+                && !other.is_barred(registration, now)
+                && !other.line.is_in_doubt()
+                && !other.is_silent(now)
+                && (gone || self.was_overtaken(alive_at, other))
+        });
+        candidates.max_by_key(|(_, other)| other.seen_at()).map(|(jid, _)| jid)
+    }
+
+    /// Where a push goes: to the full JID that its registration names, unless something speaks against it and
+    /// another is there.
+    pub(crate) fn route<'a>(
+        &'a self,
+        registration: RegistrationId,
+        named: &'a FullJid,
+        now: Now,
+    ) -> &'a FullJid {
+        let against = self.phones.get(named).is_some_and(|phone| phone.is_failing() || phone.is_silent(now));
+        if against { self.stand_in(registration, named, now).unwrap_or(named) } else { named }
+    }
+
+    /// The registrations whose pushes go to this full JID now.
+    pub(crate) fn routed_to(&self, reader: &FullJid, now: Now) -> BTreeSet<RegistrationId> {
+        let all = self.named.iter();
+        all.filter(|(id, named)| self.route(**id, &named.recipient, now) == reader)
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Notes that a registration follows its phone to another full JID; whom it named, unless it moved lately.
+    pub(crate) fn follow(&mut self, registration: RegistrationId, to: &FullJid, now: Now) -> Option<FullJid> {
+        let named = self.named.get_mut(&registration).filter(|named| named.recipient != *to)?;
+        if named.followed_at.is_some_and(|at| now.monotonic.duration_since(at) < FOLLOW_INTERVAL) {
+            return None;
+        }
+        named.followed_at = Some(now.monotonic);
+        Some(std::mem::replace(&mut named.recipient, to.clone()))
+    }
+
+    /// Whether a cue may be taken now.
+    pub(crate) fn take_cue(&mut self, now: Now) -> bool {
+        let passed = self.cues.at.map_or(Duration::ZERO, |at| now.monotonic.duration_since(at));
+        let spent = (self.cues.spent - passed.as_secs_f64()).max(0.0);
+        let taken = spent + 1.0 <= CUES_BURST;
+        self.cues = Cues { spent: if taken { spent + 1.0 } else { spent }, at: Some(now.monotonic) };
+        taken
+    }
+
+    /// What there is to write of the full JIDs seen lately.
+    pub(crate) fn take_seen(&mut self, now: Now) -> SeenNews {
+        let seen = self.seen();
+        let jids: Vec<FullJid> = seen.iter().map(|seen| seen.jid.clone()).collect();
+        if jids == self.stored_seen || self.named.is_empty() {
+            return SeenNews::None;
+        }
+        if self.seen_noted_at.is_some_and(|at| now.monotonic.duration_since(at) < SEEN_INTERVAL) {
+            return SeenNews::Later;
+        }
+        self.stored_seen = jids;
+        self.seen_noted_at = Some(now.monotonic);
+        SeenNews::Write(seen)
+    }
+
+    /// Latest first; those whose session has ended last.
+    fn seen(&self) -> Vec<Seen> {
+        let seen = self.phones.iter().filter_map(|(jid, phone)| {
+            Some(Seen { jid: jid.clone(), seen_at: phone.seen_at()?, ended: phone.has_ended() })
+        });
+        let mut seen: Vec<Seen> = seen.collect();
+        seen.sort_by(|one, other| (one.ended, other.seen_at).cmp(&(other.ended, one.seen_at)));
+        seen.truncate(SEEN_MAX);
+        seen
+    }
+
+    /// Nothing is held or under way for it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.look != Look::Asked
+            && !self.page_asked
+            && self.blocked.is_empty()
+            && self.in_flight == 0
+            && self.phones.values().all(Phone::is_idle)
+    }
+}
+
+#[cfg(test)]
+mod tests;

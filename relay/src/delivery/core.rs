@@ -1,0 +1,463 @@
+//! The decisions of the relay, as one state machine whose unit is the account.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use push::{
+    Epoch, MessageId, PushMessage, Registration, RegistrationId,
+    ports::{self, Renewal},
+};
+use tokio::time::Instant;
+use tokio_xmpp::{
+    jid::{BareJid, FullJid},
+    minidom::Element,
+};
+
+use super::{
+    Now,
+    account::Account,
+    fate::{Fate, Held, Note, Origin},
+    known::{Known, Lately},
+    line::Gate,
+    rate::Meter,
+    reading::{Page, ReadRequest},
+    requests::Requests,
+    turns::Turns,
+};
+use crate::{
+    access::AccessList,
+    stream::{
+        component::Session,
+        stanza::{Incoming, Request},
+    },
+};
+
+mod answers;
+mod mailbox;
+mod phones;
+mod pushes;
+mod registrations;
+mod stop;
+
+/// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
+pub(crate) const HELD_MAX: usize = 4096;
+/// Most pushes in one receive, and fates in one settlement.
+pub(crate) const BATCH_MAX: usize = 256;
+/// Most unanswered pushes in all.
+pub(crate) const IN_FLIGHT_MAX: usize = 1024;
+/// Pushes that were answered lately: a copy that is read meanwhile is not sent again.
+const SETTLED_MAX: usize = 16_384;
+/// With more undecided fates than this, no further mailboxes are read.
+const UNSETTLED_MAX: usize = 1024;
+/// How often [`Input::Tick`] comes.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+/// What happens to the relay.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The stream is up.
+    Online(Session),
+    /// The stream is gone; what went out unanswered may be lost.
+    Offline,
+    Stanza(Incoming),
+    /// The queue has given these pushes.
+    Received(Vec<PushMessage>),
+    Page(Page),
+    /// What the store knows of an account; `None`: it does not answer.
+    Looked(BareJid, Option<ports::Account>),
+    /// The fates of the last settlement are durable.
+    Settled(Vec<Note>),
+    Registered(Vec<Registered>),
+    /// Registrations for which something waits, and where the sweep goes on; `None`: nowhere.
+    Found(Vec<Registration>, Option<ports::Recipient>),
+    /// Who may register and get pushes.
+    Access(AccessList),
+    Tick,
+    /// Take what is in flight, and give the rest back.
+    Stop,
+    /// Another relay may be at work.
+    LeaseLost,
+}
+
+/// The answer to a registration.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) reply: Element,
+    /// The row, if it was stored.
+    pub(crate) registration: Option<Registration>,
+}
+
+/// What the driver has to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Send a push, or a probe, on this stream alone.
+    Send(Session, String),
+    /// Send an answer.
+    Reply(Element),
+    Start(Job),
+    Count(Measure),
+    /// Nothing is left to do after a stop.
+    Finish,
+}
+
+/// A call of the store or the queue.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Receive as many pushes at most.
+    Receive(usize),
+    Read(ReadRequest),
+    Look(BareJid),
+    Settle(Vec<Fate>),
+    Register(Vec<(Request, Renewal)>),
+    /// Read on from there, or from the beginning.
+    Sweep(Option<ports::Recipient>),
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Measure {
+    /// A push was acknowledged so long after it was accepted.
+    Delivered(TimeDelta),
+    Expired,
+    Retried,
+    Throttled,
+    RequestRefused,
+    InFlight(usize),
+    /// This many pushes were not answered before the stop.
+    Unanswered(usize),
+}
+
+/// What the core is told once.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) component: BareJid,
+    pub(crate) ack_timeout: Duration,
+    pub(crate) meter: Option<Meter>,
+}
+
+/// A push that is held, and everywhere it is.
+#[derive(Debug)]
+struct Push {
+    held: Held,
+    /// Whose answer it waits for.
+    asks: Vec<Ask>,
+    /// In whose lines it is.
+    lines: Vec<FullJid>,
+}
+
+/// A push went out to a full JID.
+#[derive(Debug, Clone)]
+struct Ask {
+    jid: FullJid,
+    asked_at: DateTime<Utc>,
+    sent: Instant,
+}
+
+/// The settlement that is under way.
+#[derive(Debug, Default)]
+struct Settling {
+    fates: usize,
+    of_the_queue: usize,
+    revoked: Vec<RegistrationId>,
+    late_revocations: usize,
+}
+
+/// The sweep over all who have something waiting.
+#[derive(Debug, Default)]
+struct Sweep {
+    asked: bool,
+    /// What was asked for belongs to a sweep that is over.
+    anew: bool,
+    found: VecDeque<Registration>,
+    /// Where it goes on when those are done.
+    next: Option<Option<ports::Recipient>>,
+    /// When the next one begins.
+    at: Option<Instant>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Core {
+    terms: Terms,
+    access: AccessList,
+    accounts: BTreeMap<BareJid, Account>,
+    /// Each push that is held, once.
+    pushes: BTreeMap<MessageId, Push>,
+    in_flight: usize,
+    in_flight_told: usize,
+    proven: Turns,
+    unproven: Turns,
+    /// The turn before went to the unproven.
+    unproven_last: bool,
+    /// Every push sent, oldest first; those answered since are skipped.
+    sent: VecDeque<(Instant, MessageId)>,
+    /// The pushes received and not settled.
+    held: usize,
+    receiving: bool,
+    known: Known,
+    cued: VecDeque<FullJid>,
+    readings: usize,
+    /// How many readings began so far.
+    begun: u64,
+    /// Pages on their way that nobody wants any more.
+    stale: usize,
+    /// Full JIDs whose next page waits until settling keeps up.
+    held_up: BTreeSet<FullJid>,
+    /// Accounts that the store is to be asked about.
+    looks: VecDeque<BareJid>,
+    looking: usize,
+    retrying: BTreeSet<FullJid>,
+    /// Accounts with deferred cues.
+    deferred: BTreeSet<BareJid>,
+    /// Accounts whose full JIDs seen lately have changed.
+    unseen: BTreeSet<BareJid>,
+    sweep: Sweep,
+    /// Answered or expired, of which account; perhaps not durably yet.
+    settled: Lately<(BareJid, MessageId)>,
+    /// Those of them whose removal from the mailbox is under way.
+    leaving: Lately<(BareJid, MessageId)>,
+    /// Counted for the rate of their registration; their entries may come again.
+    metered: Lately<MessageId>,
+    fates: VecDeque<Fate>,
+    settling: Option<Settling>,
+    /// Registrations whose revocation is not durable yet, and how many fates say so.
+    revoking: BTreeMap<RegistrationId, usize>,
+    /// Late answers by which some registration may be revoked.
+    late_revocations: usize,
+    requests: Requests,
+    registering: usize,
+    session: Option<Session>,
+    ending: Option<stop::Ending>,
+    /// Where the idle accounts were looked for last.
+    tidied: Option<BareJid>,
+}
+
+/// What names a push in an answer: nobody settles one of another account.
+fn name(message: &PushMessage) -> (BareJid, MessageId) {
+    (message.recipient.to_bare(), message.id)
+}
+
+impl Core {
+    pub(crate) fn new(terms: Terms, access: AccessList) -> Self {
+        Self {
+            terms,
+            access,
+            accounts: BTreeMap::new(),
+            pushes: BTreeMap::new(),
+            in_flight: 0,
+            in_flight_told: 0,
+            proven: Turns::default(),
+            unproven: Turns::default(),
+            unproven_last: false,
+            sent: VecDeque::new(),
+            held: 0,
+            receiving: false,
+            known: Known::default(),
+            cued: VecDeque::new(),
+            readings: 0,
+            begun: 0,
+            stale: 0,
+            held_up: BTreeSet::new(),
+            looks: VecDeque::new(),
+            looking: 0,
+            retrying: BTreeSet::new(),
+            deferred: BTreeSet::new(),
+            unseen: BTreeSet::new(),
+            sweep: Sweep::default(),
+            settled: Lately::new(SETTLED_MAX),
+            leaving: Lately::new(SETTLED_MAX),
+            metered: Lately::new(SETTLED_MAX),
+            fates: VecDeque::new(),
+            settling: None,
+            revoking: BTreeMap::new(),
+            late_revocations: 0,
+            requests: Requests::default(),
+            registering: 0,
+            session: None,
+            ending: None,
+            tidied: None,
+        }
+    }
+
+    /// Takes one input, and adds what has to be done for it.
+    pub(crate) fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
+        match input {
+            Input::Online(session) => self.go_online(session),
+            Input::Offline => self.go_offline(now, actions),
+            Input::Stanza(Incoming::Answer(answer)) => self.take_answer(&answer, now, actions),
+            Input::Stanza(Incoming::Available(jid)) => self.begin_session(&jid, now),
+            Input::Stanza(Incoming::Unavailable(jid)) => self.end_session(&jid, now, actions),
+            Input::Stanza(Incoming::Request(request)) => self.take_request(request, actions),
+            Input::Received(pushes) => self.take_received(pushes, now, actions),
+            Input::Page(page) => self.take_page(page, now, actions),
+            Input::Looked(account, found) => self.take_look(&account, found, now),
+            Input::Settled(notes) => self.take_settled(notes, now),
+            Input::Registered(registered) => self.take_registered(registered, now, actions),
+            Input::Found(found, next) => self.take_found(found, next, now),
+            Input::Access(access) => self.access = access,
+            Input::Tick => self.tick(now, actions),
+            Input::Stop => self.stop(now),
+            Input::LeaseLost => self.give_everything_back(now),
+        }
+        self.go_on(now, actions);
+        if self.in_flight != self.in_flight_told {
+            self.in_flight_told = self.in_flight;
+            actions.push(Action::Count(Measure::InFlight(self.in_flight)));
+        }
+    }
+
+    /// Does whatever has become possible.
+    fn go_on(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.ending.is_none() {
+            self.begin_readings(now, actions);
+            if now.leased {
+                self.send_ready(now, actions);
+            }
+            self.receive(actions);
+            self.sweep_on(actions);
+        }
+        self.register_waiting(actions);
+        self.settle(actions);
+        self.finish_ending(now, actions);
+    }
+
+    fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        // Without the lease, another relay may have delivered what is overdue here: it is not for the mailbox.
+        if self.ending.is_some() || !now.leased {
+            return;
+        }
+        self.give_up_silent(now, actions);
+        self.give_up_overdue(now, actions);
+        self.take_back(now, actions);
+        self.ask_others(now);
+        self.retry_due(now);
+        self.take_deferred_cues(now);
+        self.note_seen(now);
+        self.guess_found(now);
+        self.tidy();
+    }
+
+    fn account(&mut self, jid: &FullJid) -> &mut Account {
+        self.accounts.entry(jid.to_bare()).or_default()
+    }
+
+    /// Receives while there is room.
+    fn receive(&mut self, actions: &mut Vec<Action>) {
+        let room = HELD_MAX.saturating_sub(self.held);
+        if self.session.is_some() && !self.receiving && room > 0 {
+            self.receiving = true;
+            actions.push(Action::Start(Job::Receive(room.min(BATCH_MAX))));
+        }
+    }
+
+    fn decide(&mut self, fate: Fate) {
+        match &fate {
+            Fate::Revoke { push, .. } => {
+                *self.revoking.entry(push.message.registration).or_default() += 1;
+            }
+            Fate::LateRevoke(..) => self.late_revocations += 1,
+            _ => {}
+        }
+        self.fates.push_back(fate);
+    }
+
+    /// Best effort: skipped while settling is behind; the event recurs.
+    fn decide_if_settling_keeps_up(&mut self, fate: Fate) {
+        if self.settling_keeps_up() {
+            self.decide(fate);
+        }
+    }
+
+    fn settling_keeps_up(&self) -> bool {
+        self.fates.len() + self.settling.as_ref().map_or(0, |settling| settling.fates) < UNSETTLED_MAX
+    }
+
+    /// Has the next fates made durable, after those before.
+    fn settle(&mut self, actions: &mut Vec<Action>) {
+        if self.settling.is_some() || self.fates.is_empty() {
+            return;
+        }
+        let count = self.fates.len().min(BATCH_MAX);
+        let fates: Vec<Fate> = self.fates.drain(..count).collect();
+        let mut settling = Settling { fates: count, ..Settling::default() };
+        for fate in &fates {
+            settling.of_the_queue += usize::from(fate.is_of_the_queue());
+            match fate {
+                Fate::Revoke { push, .. } => settling.revoked.push(push.message.registration),
+                Fate::LateRevoke(..) => settling.late_revocations += 1,
+                _ => {}
+            }
+        }
+        self.settling = Some(settling);
+        actions.push(Action::Start(Job::Settle(fates)));
+    }
+
+    fn take_settled(&mut self, notes: Vec<Note>, now: Now) {
+        let settling = self.settling.take().unwrap_or_default();
+        self.held -= settling.of_the_queue;
+        self.late_revocations -= settling.late_revocations;
+        for registration in settling.revoked {
+            if let Some(count) = self.revoking.get_mut(&registration) {
+                *count -= 1;
+                if *count == 0 {
+                    self.revoking.remove(&registration);
+                }
+            }
+        }
+        if self.ending.is_some() {
+            return;
+        }
+        for note in notes {
+            match note {
+                Note::Waits { message, recipient, untried, kept } => {
+                    self.take_kept(&message, recipient, untried, &kept, now);
+                }
+                Note::Names(registration, epoch, recipient) => {
+                    self.note_named(registration, epoch, &recipient);
+                }
+                Note::Ended(account, registration) => {
+                    if let Some(account) = self.accounts.get_mut(&account) {
+                        account.forget_registration(registration);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes whom a registration names.
+    fn note_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
+        let account = self.account(recipient);
+        if account.named(registration) != Some(recipient) || account.epoch(registration) != Some(epoch) {
+            account.name(registration, epoch, recipient.clone());
+        }
+    }
+
+    fn make_ready(&mut self, jid: &FullJid) {
+        let Some(account) = self.accounts.get_mut(&jid.to_bare()) else { return };
+        let Some(phone) = account.phones.get_mut(jid) else { return };
+        let standing = phone.standing();
+        if phone.ready != Some(standing) && phone.line.may_send() {
+            phone.ready = Some(standing);
+            match standing {
+                super::phone::Standing::Proven => self.proven.line_up(jid.clone()),
+                super::phone::Standing::Unproven => self.unproven.line_up(jid.clone()),
+            }
+        }
+    }
+
+    fn set_gate(&mut self, jid: &FullJid, gate: Gate) {
+        self.account(jid).phone(jid).line.set_gate(gate);
+        self.make_ready(jid);
+    }
+
+    fn held(origin: Origin, message: PushMessage) -> Held {
+        Held { origin, message: Arc::new(message) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! What answers mean: a push is delivered, refused or failed, in time or late.
+
+use super::{pushes::Attempt, *};
+use crate::{
+    delivery::{fate::Verdict, known::Knowledge, reading::Cue},
+    stream::stanza::{Answer, PROBE_ID},
+};
+
+impl Core {
+    pub(super) fn take_answer(&mut self, answer: &Answer, now: Now, actions: &mut Vec<Action>) {
+        let Ok(jid) = answer.from.clone().try_into_full() else { return };
+        let verdict = Verdict::of(answer.error);
+        let Some(id) = answer.message_id() else {
+            return self.take_probes_answer(&jid, answer, now);
+        };
+        let ask = self.pushes.get(&id).and_then(|push| push.asks.iter().find(|ask| ask.jid == jid)).cloned();
+        let Some(ask) = ask else { return self.take_late_answer(id, &jid, verdict, now, actions) };
+        if let Some(push) = self.pushes.get_mut(&id) {
+            push.asks.retain(|other| other.jid != jid);
+        }
+        self.land(id, &jid);
+        if verdict != Verdict::Failed
+            && let Some(phone) = self.phone_mut(&jid)
+        {
+            phone.show_life(now);
+            phone.prove();
+            phone.line.note_answer(ask.sent, now.monotonic);
+        }
+        match verdict {
+            Verdict::Delivered => self.take_result(id, &jid, now, actions),
+            Verdict::Refused => self.take_refusal(id, &ask, now, actions),
+            Verdict::Failed => self.fail(id, &ask, Attempt::Failed, now, actions),
+        }
+        if verdict != Verdict::Failed {
+            self.note_answer(&jid);
+        }
+        self.conclude(&jid, now, actions);
+    }
+
+    fn take_result(&mut self, id: MessageId, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        let Some(push) = self.take_push(id) else { return };
+        self.follow(&push.held.message, jid, now);
+        self.deliver(push.held, now, actions);
+        self.conclude_all(&push.asks, now, actions);
+    }
+
+    /// Whoever takes a push is where its registration is now (protocol.md §1, "Resources change").
+    fn follow(&mut self, message: &PushMessage, jid: &FullJid, now: Now) {
+        if self.named(message) == *jid {
+            return;
+        }
+        let PushMessage { registration, epoch, .. } = *message;
+        let named = self.named(message);
+        let account = self.account(jid);
+        if account.named(registration).is_none() {
+            account.name(registration, epoch, named);
+        }
+        if let Some(from) = account.follow(registration, jid, now) {
+            if self.known.of(&from) != Some(Knowledge::Nothing) {
+                self.something_waits(jid);
+            }
+            let follow = Fate::Follow { registration, epoch, from, to: jid.clone() };
+            self.decide_if_settling_keeps_up(follow);
+        }
+    }
+
+    /// Only the full JID that a registration names can end it; another one just does not hold it.
+    fn take_refusal(&mut self, id: MessageId, ask: &Ask, now: Now, actions: &mut Vec<Action>) {
+        let Some(push) = self.pushes.get(&id) else { return };
+        let registration = push.held.message.registration;
+        if self.named(&push.held.message) == ask.jid {
+            if let Some(Push { held: push, asks, .. }) = self.take_push(id) {
+                let (recipient, asked_at) = (ask.jid.clone(), ask.asked_at);
+                self.decide(Fate::Revoke { push, recipient, asked_at });
+                self.conclude_all(&asks, now, actions);
+            }
+            return;
+        }
+        if let Some(phone) = self.phone_mut(&ask.jid) {
+            phone.bar(registration, now);
+        }
+        // What else is in its line of that registration goes elsewhere, too.
+        let line: Vec<MessageId> =
+            self.phone(&ask.jid).map(|phone| phone.line.ids().collect()).unwrap_or_default();
+        let of_it = |id: &MessageId| {
+            self.pushes.get(id).is_some_and(|push| push.held.message.registration == registration)
+        };
+        let refused: Vec<MessageId> = line.into_iter().filter(of_it).collect();
+        for id in &refused {
+            self.take_from_line(*id, &ask.jid);
+        }
+        for id in refused.into_iter().chain([id]) {
+            self.give_up(id, Attempt::Failed, now, actions);
+        }
+    }
+
+    /// Whoever answers a probe has got all that was sent to its session before, or never will.
+    fn take_probes_answer(&mut self, jid: &FullJid, answer: &Answer, now: Now) {
+        if answer.id != PROBE_ID || answer.error.is_some() {
+            return;
+        }
+        if let Some(phone) = self.phone_mut(jid) {
+            phone.show_life(now);
+        }
+        if self.known.of(jid) != Some(Knowledge::Nothing) && self.admits(jid) {
+            self.cue_within_bounds(jid, Cue::There, now);
+        }
+    }
+
+    /// An answer to a push that is not in flight: it came after its time, or after a restart, or it is none of ours.
+    fn take_late_answer(
+        &mut self,
+        id: MessageId,
+        jid: &FullJid,
+        verdict: Verdict,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        if !self.admits(jid) {
+            return;
+        }
+        let name = (jid.to_bare(), id);
+        match verdict {
+            // An error after a result changes nothing, and one before it comes too late to change anything.
+            Verdict::Failed => {}
+            Verdict::Delivered => {
+                if self.pushes.get(&id).is_some_and(|push| push.lines.contains(jid)) {
+                    if let Some(push) = self.take_push(id) {
+                        self.deliver(push.held, now, actions);
+                        self.conclude_all(&push.asks, now, actions);
+                    }
+                    self.read_on(jid, actions);
+                } else if self.may_have_waiting(jid) && !self.settled.contains(&name) {
+                    self.settled.note(name.clone());
+                    self.decide_if_settling_keeps_up(Fate::Late(name.0, name.1));
+                }
+                if let Some(phone) = self.phone_mut(jid) {
+                    phone.show_life(now);
+                }
+                self.note_answer(jid);
+            }
+            Verdict::Refused => {
+                if self.may_have_waiting(jid) {
+                    self.decide_if_settling_keeps_up(Fate::LateRevoke(jid.clone(), id));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Full JIDs come and go.
+
+use std::{mem::take, ops::Bound};
+
+use super::{pushes::Attempt, *};
+use crate::delivery::{
+    account::{Look, SeenNews},
+    known::Knowledge,
+    reading::Cue,
+    retry::Retry,
+};
+
+/// Most full JIDs that are tried again by themselves. A sweep finds those beyond.
+const RETRIED_MAX: usize = 4096;
+/// Accounts that are remembered while nothing is under way for them; the store knows what they need.
+const ACCOUNTS_MAX: usize = 16_384;
+/// Most accounts that are looked at in one tick for those that may be forgotten.
+const TIDIED_PER_TICK: usize = 1024;
+
+impl Core {
+    pub(super) fn go_online(&mut self, session: Session) {
+        self.session = Some(session);
+        self.sweep_anew();
+    }
+
+    /// Everything that was in flight goes back to its line: the stream that it went out on is gone.
+    pub(super) fn go_offline(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.session = None;
+        self.sent.clear();
+        let asked: Vec<(MessageId, FullJid)> = self
+            .pushes
+            .iter()
+            .flat_map(|(id, push)| push.asks.iter().map(|ask| (*id, ask.jid.clone())))
+            .collect();
+        for (id, jid) in asked {
+            self.land(id, &jid);
+            let Some(push) = self.pushes.get_mut(&id) else { continue };
+            push.asks.clear();
+            if push.lines.is_empty() {
+                let held = push.held.clone();
+                push.lines.push(jid.clone());
+                self.account(&jid).phone(&jid).line.insert(&held.message);
+            }
+        }
+        let phones = self.accounts.values_mut().flat_map(|account| account.phones.iter_mut());
+        for (_, phone) in phones {
+            phone.line.land_all();
+            phone.line.forget_pace();
+        }
+        self.read_again(now, actions);
+        let lines: BTreeSet<FullJid> = self.pushes.values().flat_map(|push| push.lines.clone()).collect();
+        lines.iter().for_each(|jid| self.make_ready(jid));
+    }
+
+    /// A directed presence: a new session (protocol.md §1, "Coming online").
+    pub(super) fn begin_session(&mut self, jid: &FullJid, now: Now) {
+        if self.ending.is_some() || !self.admits(jid) {
+            return;
+        }
+        let phone = self.account(jid).phone(jid);
+        phone.greet(now);
+        phone.lift_bars();
+        self.unseen.insert(jid.to_bare());
+        if !self.may_have_waiting(jid) {
+            return self.want_look(jid);
+        }
+        self.forget_retry(jid);
+        self.cue_within_bounds(jid, Cue::There, now);
+        self.guess_others(jid);
+    }
+
+    /// A phone that greets may have had another full JID: the one that a registration names is tried, and fails.
+    fn guess_others(&mut self, jid: &FullJid) {
+        let Some(account) = self.accounts.get(&jid.to_bare()) else { return };
+        let others: BTreeSet<FullJid> = account
+            .all_named()
+            .map(|(_, named)| named)
+            .filter(|named| {
+                *named != jid && account.phones.get(*named).is_none_or(|phone| !phone.is_failing())
+            })
+            .filter(|named| self.known.of(named).is_some_and(|known| known != Knowledge::Nothing))
+            .cloned()
+            .collect();
+        others.iter().for_each(|other| self.guess(other));
+    }
+
+    /// Somebody has registered: whatever waits may be delivered.
+    pub(super) fn note_registered(&mut self, registration: &Registration, now: Now) {
+        let recipient = registration.target.recipient.clone();
+        let id = registration.target.registration_id();
+        let account = self.account(&recipient);
+        let before = account.name(id, registration.epoch, recipient.clone());
+        let phone = account.phone(&recipient);
+        phone.greet(now);
+        phone.lift_bar(id);
+        self.unseen.insert(recipient.to_bare());
+        if before.is_some_and(|before| before != recipient) {
+            self.something_waits(&recipient);
+        }
+        self.forget_retry(&recipient);
+        self.cue_within_bounds(&recipient, Cue::There, now);
+    }
+
+    /// A session has ended: what was sent to it was not delivered, and nobody holds it.
+    pub(super) fn end_session(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        let Some(phone) = self.phone_mut(jid) else {
+            if self.known.of(jid) > Some(Knowledge::Nothing) {
+                self.mark_away(jid, now, actions);
+            }
+            return;
+        };
+        phone.end();
+        let lost = phone.line.land_all();
+        let was_reading = phone.is_reading();
+        let account = self.account(jid);
+        account.in_flight -= lost.len();
+        self.in_flight -= lost.len();
+        for id in &lost {
+            if let Some(push) = self.pushes.get_mut(id) {
+                push.asks.retain(|ask| ask.jid != *jid);
+            }
+        }
+        for id in lost {
+            actions.push(Action::Count(Measure::Retried));
+            self.give_up(id, Attempt::Failed, now, actions);
+        }
+        if was_reading || self.known.of(jid) > Some(Knowledge::Nothing) {
+            self.mark_away(jid, now, actions);
+        } else {
+            self.give_up_line(jid, now, actions);
+        }
+    }
+
+    /// Nobody takes what is sent to a full JID. It is tried again after a while, and then ever later: it may have had
+    /// another session by then, or have one that says nothing of itself.
+    fn mark_away(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        self.stop_reading(jid);
+        self.known.learn(jid, Knowledge::Away);
+        if let Some(phone) = self.phone_mut(jid) {
+            phone.mark_away();
+        }
+        self.retry_later(jid, now);
+        self.give_up_line(jid, now, actions);
+        self.cue_stand_ins(&jid.to_bare(), now);
+    }
+
+    fn retry_later(&mut self, jid: &FullJid, now: Now) {
+        let room = self.retrying.len() < RETRIED_MAX;
+        let Some(phone) = self.phone_mut(jid) else { return };
+        match &mut phone.retry {
+            Some(retry) => retry.fail(now.monotonic),
+            None if room => phone.retry = Some(Retry::new(now.monotonic)),
+            None => return,
+        }
+        self.retrying.insert(jid.clone());
+    }
+
+    /// When everything that was in flight to a full JID is answered or overdue: whether it is there.
+    pub(super) fn conclude(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        let doubt = self.phone_mut(jid).and_then(|phone| phone.line.conclude());
+        match doubt {
+            None => {}
+            Some(doubt) if doubt.proven => {
+                self.retry_later(jid, now);
+                if let Some(retry) = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut()) {
+                    retry.reject(&doubt.failed);
+                }
+                // Read again meanwhile.
+                for id in doubt.failed {
+                    let waits = self.pushes.get(&id).is_some_and(|push| {
+                        push.held.origin == Origin::Mailbox && push.lines.iter().all(|line| line == jid)
+                    });
+                    if waits {
+                        self.take_from_line(id, jid);
+                        self.forget_unless_elsewhere(id);
+                    }
+                }
+                self.note_answer(jid);
+            }
+            Some(_) => self.mark_away(jid, now, actions),
+        }
+        self.make_ready(jid);
+        self.read_on(jid, actions);
+    }
+
+    /// The same for those that were asked for a push which is over.
+    pub(super) fn conclude_all(&mut self, asks: &[Ask], now: Now, actions: &mut Vec<Action>) {
+        asks.iter().for_each(|ask| self.conclude(&ask.jid, now, actions));
+    }
+
+    /// A push that waits in the mailbox, and is in no line and not in flight, is not held any more.
+    fn forget_unless_elsewhere(&mut self, id: MessageId) {
+        if self.pushes.get(&id).is_some_and(|push| push.asks.is_empty() && push.lines.is_empty()) {
+            self.pushes.remove(&id);
+        }
+    }
+
+    /// Notes that somebody is there, who answers.
+    pub(super) fn note_answer(&mut self, jid: &FullJid) {
+        let Some(phone) = self.phone(jid) else { return };
+        if phone.line.is_in_doubt() {
+            return;
+        }
+        let reading = phone.is_reading();
+        // What it rejects is put off until its time, and then for longer.
+        if phone.retry.as_ref().is_some_and(|retry| !retry.outlives_answers()) {
+            self.forget_retry(jid);
+        }
+        if !reading && self.known.of(jid) != Some(Knowledge::Nothing) {
+            self.cue(jid, Cue::There);
+        }
+    }
+
+    /// Has the full JIDs seen lately written, at most once a minute for each account.
+    pub(super) fn note_seen(&mut self, now: Now) {
+        if !self.settling_keeps_up() {
+            return;
+        }
+        for bare in take(&mut self.unseen) {
+            let Some(account) = self.accounts.get_mut(&bare) else { continue };
+            if account.look != Look::Known {
+                self.unseen.insert(bare);
+                continue;
+            }
+            match account.take_seen(now) {
+                SeenNews::Write(seen) => self.decide(Fate::NoteSeen(bare, seen)),
+                SeenNews::None => {}
+                SeenNews::Later => {
+                    self.unseen.insert(bare);
+                }
+            }
+        }
+    }
+
+    /// Forgets accounts for which nothing is under way, when there are many.
+    pub(super) fn tidy(&mut self) {
+        if self.accounts.len() <= ACCOUNTS_MAX {
+            return;
+        }
+        let from = self.tidied.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let looked_at: Vec<BareJid> = self
+            .accounts
+            .range((from, Bound::Unbounded))
+            .take(TIDIED_PER_TICK)
+            .map(|(bare, _)| bare.clone())
+            .collect();
+        for bare in &looked_at {
+            let idle = self.accounts.get(bare).is_some_and(Account::is_idle);
+            if idle && !self.unseen.contains(bare) && !self.deferred.contains(bare) {
+                self.accounts.remove(bare);
+            }
+        }
+        self.tidied = looked_at.into_iter().next_back();
+    }
+}

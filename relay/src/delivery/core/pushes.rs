@@ -1,0 +1,477 @@
+//! The way of a push: admitted, in line, sent, given up, settled.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use super::*;
+use crate::{
+    delivery::{
+        known::Knowledge,
+        phone::{Phone, SILENT_AFTER, Standing},
+        reading::Cue,
+    },
+    stream::stanza,
+};
+
+/// Most places in flight of one account while another has a push ready: a sixteenth.
+const IN_FLIGHT_PER_ACCOUNT_MAX: usize = IN_FLIGHT_MAX / 16;
+/// Most places in flight that full JIDs take which did not answer yet, or accounts beyond their share: the rest is for
+/// those that answer.
+const CROWDED: usize = IN_FLIGHT_MAX / 8 * 7;
+/// When places run short, silent pushes are taken back down to this many in flight.
+const LOW_WATER: usize = IN_FLIGHT_MAX / 4 * 3;
+/// With more pushes held than this, a full JID that has not answered yet has one in line; the others wait in the
+/// mailbox, so that there is room for those that answer.
+const HELD_CROWDED: usize = HELD_MAX / 2;
+/// Most notes of what was sent when; beyond it, those of answered pushes are dropped.
+const SENT_MAX: usize = 4 * IN_FLIGHT_MAX;
+
+/// What came of a push so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// Nobody was asked.
+    None,
+    /// It did not arrive.
+    Failed,
+    /// It went out at that moment, and no answer came.
+    Unanswered(DateTime<Utc>),
+    /// The same, and its place was needed: it is asked of nobody else.
+    TakenBack(DateTime<Utc>),
+}
+
+impl Attempt {
+    const fn asked_at(self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::None | Self::Failed => None,
+            Self::Unanswered(asked_at) | Self::TakenBack(asked_at) => Some(asked_at),
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn admits(&self, jid: &FullJid) -> bool {
+        self.access.admits(&jid.clone().into())
+    }
+
+    pub(super) fn take_received(&mut self, pushes: Vec<PushMessage>, now: Now, actions: &mut Vec<Action>) {
+        self.receiving = false;
+        self.held += pushes.len();
+        for message in pushes {
+            if self.ending.is_some() {
+                self.decide(Fate::Postpone(message.id, now.wall));
+                continue;
+            }
+            if let Some(meter) = &mut self.terms.meter
+                && self.metered.note(message.id)
+                && let Some(until) = meter.count(message.registration, message.accepted_at)
+            {
+                actions.push(Action::Count(Measure::Throttled));
+                let throttle = Fate::Throttle(message.registration, message.epoch, until);
+                self.decide_if_settling_keeps_up(throttle);
+            }
+            self.admit(message, now, actions);
+        }
+    }
+
+    /// Takes a push from the queue: into a line, or behind what waits for the same full JID.
+    fn admit(&mut self, message: PushMessage, now: Now, actions: &mut Vec<Action>) {
+        match self.pushes.get(&message.id).map(|push| push.held.origin) {
+            // A second entry of a push that is held: its receipt is settled with the first.
+            Some(Origin::Queue) => return self.held -= 1,
+            // The mailbox has it.
+            Some(Origin::Mailbox) => return self.decide(Fate::Done(Self::held(Origin::Queue, message))),
+            None => {}
+        }
+        if self.settled.contains(&name(&message)) {
+            return self.decide(Fate::Done(Self::held(Origin::Queue, message)));
+        }
+        let push = Self::held(Origin::Queue, message);
+        let message = &push.message;
+        if !self.admits(&message.recipient) {
+            return self.keep(push, Attempt::None, now, actions);
+        }
+        let target = self.target(message, now);
+        let reading = self.phone(&target).is_some_and(Phone::is_reading);
+        if message.is_immediate() || reading {
+            return self.line_up(push, &target, now, actions);
+        }
+        match self.known.of(&target) {
+            Some(Knowledge::Nothing) => self.line_up(push, &target, now, actions),
+            Some(Knowledge::Something | Knowledge::Away) => self.keep(push, Attempt::None, now, actions),
+            // What waits, if anything does, goes first.
+            None if self.cue(&target, Cue::Guess) => self.line_up(push, &target, now, actions),
+            None => self.keep(push, Attempt::None, now, actions),
+        }
+    }
+
+    pub(super) fn phone(&self, jid: &FullJid) -> Option<&Phone> {
+        self.accounts.get(&jid.to_bare())?.phones.get(jid)
+    }
+
+    pub(super) fn phone_mut(&mut self, jid: &FullJid) -> Option<&mut Phone> {
+        self.accounts.get_mut(&jid.to_bare())?.phones.get_mut(jid)
+    }
+
+    /// The full JID that the registration of a push names.
+    pub(super) fn named(&self, message: &PushMessage) -> FullJid {
+        let account = self.accounts.get(&message.recipient.to_bare());
+        account.and_then(|account| account.named(message.registration)).unwrap_or(&message.recipient).clone()
+    }
+
+    /// Where a push goes now.
+    pub(super) fn target(&self, message: &PushMessage, now: Now) -> FullJid {
+        let named = self.named(message);
+        let account = self.accounts.get(&named.to_bare());
+        account.map_or(&named, |account| account.route(message.registration, &named, now)).clone()
+    }
+
+    /// Puts a push in the line of a full JID.
+    pub(super) fn line_up(&mut self, push: Held, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        let is_new = !self.pushes.contains_key(&push.message.id);
+        let crowded = self.held > HELD_CROWDED;
+        let phone = self.account(jid).phone(jid);
+        if push.origin == Origin::Queue && is_new {
+            let unproven = phone.standing() == Standing::Unproven;
+            let keeps_others_waiting = crowded && unproven && !phone.line.is_empty();
+            if keeps_others_waiting || phone.line.is_full() && phone.is_silent(now) {
+                return self.keep(push, Attempt::None, now, actions);
+            }
+            if phone.line.is_overlong() {
+                let turn = phone.line.take_turn(now.monotonic);
+                let turn = TimeDelta::from_std(turn).unwrap_or_default();
+                return self.decide(Fate::Postpone(push.message.id, now.wall + turn));
+            }
+        }
+        phone.line.insert(&push.message);
+        let id = push.message.id;
+        let push =
+            self.pushes.entry(id).or_insert_with(|| Push { held: push, asks: Vec::new(), lines: Vec::new() });
+        push.lines.push(jid.clone());
+        self.make_ready(jid);
+    }
+
+    /// Sends what may go, as long as there are places.
+    pub(super) fn send_ready(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while let Some(session) = self.session
+            && let Some(jid) = self.next_turn()
+        {
+            let Some(phone) = self.phone_mut(&jid) else { continue };
+            if !phone.line.may_send() {
+                continue;
+            }
+            let Some(id) = phone.line.first() else { continue };
+            let Some(push) = self.pushes.get(&id) else {
+                debug_assert!(false, "a push in line is held");
+                self.take_from_line(id, &jid);
+                continue;
+            };
+            if push.held.message.is_expired(now.wall) {
+                self.expire(id, now, actions);
+                self.read_on(&jid, actions);
+            } else {
+                self.send(session, id, &jid, now, actions);
+            }
+            self.make_ready(&jid);
+        }
+    }
+
+    fn send(&mut self, session: Session, id: MessageId, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        let account = self.account(jid);
+        account.phone(jid).line.send_first(now.monotonic);
+        account.in_flight += 1;
+        self.in_flight += 1;
+        if let Some(push) = self.pushes.get_mut(&id) {
+            push.lines.retain(|line| line != jid);
+            push.asks.push(Ask { jid: jid.clone(), asked_at: now.wall, sent: now.monotonic });
+            let xml = stanza::push(&self.terms.component, &push.held.message, jid);
+            actions.push(Action::Send(session, xml));
+        }
+        self.sent.push_back((now.monotonic, id));
+        if self.sent.len() > SENT_MAX {
+            let pushes = &self.pushes;
+            self.sent.retain(|(sent, id)| {
+                pushes.get(id).is_some_and(|push| push.asks.iter().any(|ask| ask.sent == *sent))
+            });
+        }
+    }
+
+    /// Whose turn it is; nobody's, while the places that it could have are taken.
+    fn next_turn(&mut self) -> Option<FullJid> {
+        if self.in_flight >= IN_FLIGHT_MAX {
+            return None;
+        }
+        let crowded = self.in_flight >= CROWDED;
+        let accounts = &self.accounts;
+        let has_room = |account: &BareJid| {
+            accounts.get(account).is_none_or(|account| account.in_flight < IN_FLIGHT_PER_ACCOUNT_MAX)
+        };
+        let unproven_first = !crowded && !self.unproven_last;
+        for round in 0..4 {
+            let (standing, jid) = match (round, unproven_first) {
+                (0, true) | (1, false) if !crowded => (Standing::Unproven, self.unproven.next(has_room)),
+                (0, false) | (1, true) => (Standing::Proven, self.proven.next(has_room)),
+                // A share yields where nobody else wants the room.
+                (2, _) if !crowded => (Standing::Proven, self.proven.next(|_| true)),
+                (3, _) if !crowded => (Standing::Unproven, self.unproven.next(|_| true)),
+                _ => continue,
+            };
+            let Some(jid) = jid else { continue };
+            self.unproven_last = standing == Standing::Unproven;
+            let phone =
+                self.accounts.get_mut(&jid.to_bare()).and_then(|account| account.phones.get_mut(&jid));
+            if let Some(phone) = phone.filter(|phone| phone.ready == Some(standing)) {
+                phone.ready = None;
+            }
+            return Some(jid);
+        }
+        None
+    }
+
+    /// Takes a push from everywhere it is held.
+    pub(super) fn take_push(&mut self, id: MessageId) -> Option<Push> {
+        let push = self.pushes.remove(&id)?;
+        for jid in &push.lines {
+            if let Some(phone) = self.phone_mut(jid) {
+                phone.line.remove(id);
+            }
+            self.make_ready(jid);
+        }
+        for ask in &push.asks {
+            self.land(id, &ask.jid);
+        }
+        Some(push)
+    }
+
+    /// Frees the place that a push took in flight; when it was sent.
+    pub(super) fn land(&mut self, id: MessageId, jid: &FullJid) -> Option<Instant> {
+        let account = self.accounts.get_mut(&jid.to_bare())?;
+        let sent = account.phones.get_mut(jid)?.line.land(id)?;
+        account.in_flight -= 1;
+        self.in_flight -= 1;
+        self.make_ready(jid);
+        Some(sent)
+    }
+
+    /// A push is in no line and in no flight any more: it goes to another full JID, or waits.
+    pub(super) fn give_up(&mut self, id: MessageId, attempt: Attempt, now: Now, actions: &mut Vec<Action>) {
+        let is_elsewhere = |push: &Push| !push.asks.is_empty() || !push.lines.is_empty();
+        if self.pushes.get(&id).is_none_or(is_elsewhere) {
+            return;
+        }
+        let Some(Push { held, .. }) = self.pushes.remove(&id) else { return };
+        let named = self.named(&held.message);
+        let target = self.target(&held.message, now);
+        let onward = !matches!(attempt, Attempt::TakenBack(_)) && self.admits(&named);
+        if onward && target != named {
+            return self.line_up(held, &target, now, actions);
+        }
+        self.want_look(&named);
+        self.keep(held, attempt, now, actions);
+    }
+
+    /// Gives a push to the mailbox.
+    fn keep(&mut self, push: Held, attempt: Attempt, now: Now, actions: &mut Vec<Action>) {
+        // RFC 8030 §5.2: TTL 0 is delivered at once or not at all.
+        if push.message.is_immediate() || push.message.is_expired(now.wall) {
+            return self.settle_expired(push, actions);
+        }
+        let named = self.named(&push.message);
+        self.something_waits(&named);
+        let (asked_at, untried) = (attempt.asked_at(), attempt == Attempt::None);
+        match (push.origin, asked_at) {
+            (Origin::Queue, _) => {
+                self.decide(Fate::Keep { message: push.message, asked_at, untried });
+            }
+            // Not written again: its sender may have withdrawn it meanwhile.
+            (Origin::Mailbox, Some(asked_at)) => {
+                self.decide(Fate::Asked { message: push.message, asked_at });
+            }
+            (Origin::Mailbox, None) => {}
+        }
+    }
+
+    /// A delivery has failed: its push goes elsewhere or waits, and its recipient is in doubt.
+    pub(super) fn fail(
+        &mut self,
+        id: MessageId,
+        ask: &Ask,
+        attempt: Attempt,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        actions.push(Action::Count(Measure::Retried));
+        if let Some(phone) = self.phone_mut(&ask.jid) {
+            phone.line.doubt(id, ask.sent);
+        }
+        self.give_up(id, attempt, now, actions);
+    }
+
+    /// The line of a full JID that takes nothing goes elsewhere, or waits in the mailbox.
+    pub(super) fn give_up_line(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        let Some(phone) = self.phone_mut(jid) else { return };
+        let ids: Vec<MessageId> = phone.line.ids().collect();
+        phone.line.set_gate(Gate::Open);
+        for id in &ids {
+            self.take_from_line(*id, jid);
+        }
+        for id in ids {
+            self.give_up(id, Attempt::Failed, now, actions);
+        }
+    }
+
+    /// Takes a push out of one line; it stays wherever else it is.
+    pub(super) fn take_from_line(&mut self, id: MessageId, jid: &FullJid) {
+        if let Some(phone) = self.phone_mut(jid) {
+            phone.line.remove(id);
+        }
+        if let Some(push) = self.pushes.get_mut(&id) {
+            push.lines.retain(|line| line != jid);
+        }
+        self.make_ready(jid);
+    }
+
+    /// Silent full JIDs keep no line.
+    pub(super) fn give_up_silent(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let mut silent = BTreeSet::new();
+        for (sent, id) in &self.sent {
+            if now.monotonic.duration_since(*sent) < SILENT_AFTER {
+                break;
+            }
+            let asks = self.pushes.get(id).into_iter().flat_map(|push| &push.asks);
+            silent.extend(asks.filter(|ask| ask.sent == *sent).map(|ask| ask.jid.clone()));
+        }
+        for jid in silent {
+            let Some(phone) = self.phone(&jid) else { continue };
+            if phone.line.is_full() && !phone.line.is_empty() {
+                self.stop_reading(&jid);
+                self.give_up_line(&jid, now, actions);
+            }
+        }
+    }
+
+    /// Gives up what was not answered in time.
+    pub(super) fn give_up_overdue(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let mut landed = BTreeSet::new();
+        while let Some((sent, id)) = self.sent.front().copied() {
+            let ask = self.pushes.get(&id).and_then(|push| push.asks.iter().find(|ask| ask.sent == sent));
+            let overdue = now.monotonic.duration_since(sent) >= self.terms.ack_timeout;
+            if ask.is_some() && !overdue {
+                break;
+            }
+            self.sent.pop_front();
+            let Some(ask) = ask.cloned() else { continue };
+            self.give_up_ask(id, &ask, Attempt::Unanswered(ask.asked_at), now, actions);
+            landed.insert(ask.jid);
+        }
+        for jid in landed {
+            self.conclude(&jid, now, actions);
+        }
+    }
+
+    fn give_up_ask(
+        &mut self,
+        id: MessageId,
+        ask: &Ask,
+        attempt: Attempt,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(push) = self.pushes.get_mut(&id) {
+            push.asks.retain(|other| other.jid != ask.jid);
+        }
+        self.land(id, &ask.jid);
+        if let Some(phone) = self.phone_mut(&ask.jid) {
+            phone.mark_silent();
+        }
+        self.fail(id, ask, attempt, now, actions);
+    }
+
+    /// When places run short, the pushes that have been silent for longest in the fullest accounts are taken back in
+    /// one step, and wait.
+    pub(super) fn take_back(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.in_flight < CROWDED || (self.proven.is_empty() && self.unproven.is_empty()) {
+            return;
+        }
+        let mut silent: BTreeMap<BareJid, VecDeque<(MessageId, Ask)>> = BTreeMap::new();
+        for (sent, id) in &self.sent {
+            if now.monotonic.duration_since(*sent) < SILENT_AFTER {
+                break;
+            }
+            let asks = self.pushes.get(id).into_iter().flat_map(|push| &push.asks);
+            for ask in asks.filter(|ask| ask.sent == *sent) {
+                silent.entry(ask.jid.to_bare()).or_default().push_back((*id, ask.clone()));
+            }
+        }
+        let full = |core: &Self, account: &BareJid| core.accounts.get(account).map_or(0, |one| one.in_flight);
+        let mut fullest: BinaryHeap<(usize, Reverse<BareJid>)> =
+            silent.keys().map(|account| (full(self, account), Reverse(account.clone()))).collect();
+        let mut landed = BTreeSet::new();
+        while self.in_flight > LOW_WATER
+            && let Some((_, Reverse(account))) = fullest.pop()
+        {
+            let Some((id, ask)) = silent.get_mut(&account).and_then(VecDeque::pop_front) else { continue };
+            self.give_up_ask(id, &ask, Attempt::TakenBack(ask.asked_at), now, actions);
+            landed.insert(ask.jid);
+            fullest.push((full(self, &account), Reverse(account)));
+        }
+        for jid in landed {
+            self.conclude(&jid, now, actions);
+        }
+    }
+
+    /// Asks another full JID of the account for a push whose recipient is silent, if one has greeted since that gave
+    /// its last sign of life. The first result settles the push.
+    pub(super) fn ask_others(&mut self, now: Now) {
+        let mut silent = Vec::new();
+        for (sent, id) in &self.sent {
+            if now.monotonic.duration_since(*sent) < SILENT_AFTER {
+                break;
+            }
+            if let Some(Push { held, asks, lines }) = self.pushes.get(id)
+                && lines.is_empty()
+                && asks.len() == 1
+            {
+                silent.push((*id, held.clone(), asks[0].jid.clone()));
+            }
+        }
+        for (id, held, asked) in silent {
+            let named = self.named(&held.message);
+            self.want_look(&named);
+            let Some(account) = self.accounts.get(&named.to_bare()) else { continue };
+            let other = account.stand_in(held.message.registration, &named, now).cloned();
+            let Some(other) = other.filter(|other| *other != asked) else { continue };
+            if let Some(phone) = self.phone_mut(&other) {
+                phone.line.insert(&held.message);
+            }
+            if let Some(push) = self.pushes.get_mut(&id) {
+                push.lines.push(other.clone());
+            }
+            self.make_ready(&other);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, held: Held, now: Now, actions: &mut Vec<Action>) {
+        actions.push(Action::Count(Measure::Delivered(now.wall - held.message.accepted_at)));
+        self.done(held);
+    }
+
+    /// The push is delivered, or has expired.
+    pub(super) fn done(&mut self, held: Held) {
+        self.settled.note(name(&held.message));
+        if held.origin == Origin::Mailbox {
+            self.leaving.note(name(&held.message));
+        }
+        self.decide(Fate::Done(held));
+    }
+
+    fn expire(&mut self, id: MessageId, now: Now, actions: &mut Vec<Action>) {
+        if let Some(push) = self.take_push(id) {
+            self.settle_expired(push.held, actions);
+            self.conclude_all(&push.asks, now, actions);
+        }
+    }
+
+    fn settle_expired(&mut self, held: Held, actions: &mut Vec<Action>) {
+        actions.push(Action::Count(Measure::Expired));
+        self.done(held);
+    }
+}

@@ -1,0 +1,93 @@
+//! What users ask of the component.
+
+use super::*;
+use crate::stream::stanza::{self, Query};
+use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
+
+/// Most registrations in one job, and most jobs at a time.
+const REGISTER_BATCH_MAX: usize = 16;
+const REGISTERING_MAX: usize = 8;
+
+impl Core {
+    /// Answers what needs no store at once, and lines up what does.
+    pub(super) fn take_request(&mut self, request: Request, actions: &mut Vec<Action>) {
+        match self.answer_at_once(&request) {
+            Some(answer) => actions.push(Action::Reply(stanza::answer(&request, answer))),
+            None => {
+                if let Some(request) = self.requests.offer(request) {
+                    let text = "too many registrations wait for this push server; try again later";
+                    let error = stanza::error(ErrorType::Wait, DefinedCondition::ResourceConstraint, text);
+                    actions.push(Action::Reply(stanza::answer(&request, Err(error))));
+                    actions.push(Action::Count(Measure::RequestRefused));
+                }
+            }
+        }
+    }
+
+    fn answer_at_once(&self, request: &Request) -> Option<Result<Option<Element>, StanzaError>> {
+        let refuse = |kind, condition, text: &str| Some(Err(stanza::error(kind, condition, text)));
+        match &request.query {
+            Query::Ping => Some(Ok(None)),
+            Query::DiscoInfo(query) => Some(stanza::disco_info(query).map(Some)),
+            Query::DiscoItems => Some(Ok(Some(stanza::disco_items()))),
+            Query::Register(_) if !self.access.admits(&request.from) => {
+                let text = "this push server does not serve your account";
+                refuse(ErrorType::Auth, DefinedCondition::Forbidden, text)
+            }
+            Query::Register(Ok(_)) => None,
+            Query::Register(Err(bad)) => {
+                refuse(ErrorType::Modify, DefinedCondition::BadRequest, &bad.to_string())
+            }
+            Query::Malformed => {
+                let text = "an IQ of type get or set has one well-formed payload";
+                refuse(ErrorType::Modify, DefinedCondition::BadRequest, text)
+            }
+            Query::Other => {
+                let text = "this is a UnifiedPush server: it answers register, disco and ping";
+                refuse(ErrorType::Cancel, DefinedCondition::ServiceUnavailable, text)
+            }
+        }
+    }
+
+    pub(super) fn register_waiting(&mut self, actions: &mut Vec<Action>) {
+        while self.registering < REGISTERING_MAX && !self.requests.is_empty() && !self.is_done() {
+            let mut batch = Vec::new();
+            while batch.len() < REGISTER_BATCH_MAX
+                && let Some(request) = self.requests.next()
+            {
+                let renewal = self.renewal(&request);
+                batch.push((request, renewal));
+            }
+            self.registering += 1;
+            actions.push(Action::Start(Job::Register(batch)));
+        }
+    }
+
+    /// Only a renewal that is written outlives a revocation that may be under way.
+    fn renewal(&self, request: &Request) -> Renewal {
+        let Query::Register(Ok(target)) = &request.query else { return Renewal::WhereNeeded };
+        let id = target.registration_id();
+        let asks =
+            || self.pushes.values().any(|push| push.held.message.registration == id && !push.asks.is_empty());
+        if self.is_being_revoked(id) || self.late_revocations > 0 || asks() {
+            Renewal::Always
+        } else {
+            Renewal::WhereNeeded
+        }
+    }
+
+    pub(super) fn take_registered(
+        &mut self,
+        registered: Vec<Registered>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.registering -= 1;
+        for Registered { reply, registration } in registered {
+            actions.push(Action::Reply(reply));
+            if let Some(registration) = registration.filter(|_| self.ending.is_none()) {
+                self.note_registered(&registration, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The end: answers to what is in flight are taken for a while, and the rest is given back.
+
+use super::*;
+
+/// How long a stopping relay waits for answers; settling and closing the stream come after it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A stop that is under way.
+#[derive(Debug)]
+pub(super) struct Ending {
+    /// Until when answers are taken.
+    until: Instant,
+    /// What was not answered was given back.
+    gave_back: bool,
+    finished: bool,
+}
+
+impl Core {
+    pub(super) fn stop(&mut self, now: Now) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(Ending { until: now.monotonic + STOP_TIMEOUT, gave_back: false, finished: false });
+        let waiting: Vec<MessageId> =
+            self.pushes.iter().filter(|(_, push)| push.asks.is_empty()).map(|(id, _)| *id).collect();
+        self.give_back(waiting, now);
+    }
+
+    /// The lease is lost: nothing that is held is this relay's any more.
+    pub(super) fn give_everything_back(&mut self, now: Now) {
+        self.stop(now);
+        if let Some(ending) = &mut self.ending {
+            ending.until = now.monotonic;
+        }
+    }
+
+    fn give_back(&mut self, ids: Vec<MessageId>, now: Now) {
+        for id in ids {
+            if let Some(push) = self.take_push(id)
+                && push.held.origin == Origin::Queue
+            {
+                self.decide(Fate::Postpone(id, now.wall));
+            }
+        }
+    }
+
+    /// Nothing more is registered, and nothing in flight is waited for.
+    pub(super) fn is_done(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.gave_back)
+    }
+
+    pub(super) fn finish_ending(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let Some(ending) = &self.ending else { return };
+        if ending.finished {
+            return;
+        }
+        let waits = self.in_flight > 0 && self.session.is_some() && now.monotonic < ending.until;
+        if !ending.gave_back && !waits {
+            let unanswered: Vec<MessageId> = self.pushes.keys().copied().collect();
+            if !unanswered.is_empty() {
+                actions.push(Action::Count(Measure::Unanswered(unanswered.len())));
+            }
+            self.give_back(unanswered, now);
+            if let Some(ending) = &mut self.ending {
+                ending.gave_back = true;
+            }
+            self.settle(actions);
+        }
+        let under_way = self.settling.is_some()
+            || !self.fates.is_empty()
+            || self.registering > 0
+            || self.receiving
+            || !self.is_done();
+        if !under_way && let Some(ending) = &mut self.ending {
+            ending.finished = true;
+            actions.push(Action::Finish);
+        }
+    }
+}

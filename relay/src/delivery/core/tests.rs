@@ -1,0 +1,212 @@
+//! The core against a small world that keeps what a store keeps, and answers its jobs.
+
+use push::{Application, Body, Instance, Target, Ttl, Urgency, message::Wishes};
+use tokio_xmpp::jid::Jid;
+
+use super::*;
+use crate::stream::stanza::{Answer, Condition};
+use world::World;
+
+mod model;
+mod world;
+
+const ALICE: &str = "alice@example.com/Conv.AAAA";
+const ALICE_AGAIN: &str = "alice@example.com/Conv.BBBB";
+const BOB: &str = "bob@example.com/phone";
+
+const GONE: Option<Condition> = Some(Condition::ItemNotFound);
+const OFFLINE: Option<Condition> = Some(Condition::Other);
+
+#[test]
+fn a_push_is_sent_and_its_result_settles_it() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+    world.answer(push, ALICE, None);
+    assert!(world.is_settled());
+}
+
+#[test]
+fn a_phone_that_comes_back_under_another_resource_gets_what_waits_and_the_registration_follows() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.take_sent();
+    world.answer(push, ALICE, OFFLINE);
+    assert_eq!(world.waiting(), [push]);
+    world.greet(ALICE_AGAIN);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    world.answer(push, ALICE_AGAIN, None);
+    assert!(world.is_settled());
+    assert_eq!(world.names(app), ALICE_AGAIN);
+    let next = world.post(app);
+    assert_eq!(world.take_sent(), [(next, ALICE_AGAIN.to_owned())]);
+}
+
+#[test]
+fn a_new_push_goes_to_the_resource_that_has_taken_the_place_of_one_whose_session_has_ended() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.leave(ALICE);
+    world.greet(ALICE_AGAIN);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+}
+
+#[test]
+fn a_restart_between_presence_and_push_changes_nothing() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.pass(Duration::from_secs(61));
+    world.greet(ALICE_AGAIN);
+    world.pass(Duration::from_secs(61));
+    world.restart();
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+    world.answer(push, ALICE, OFFLINE);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+}
+
+#[test]
+fn while_the_one_that_is_named_is_silent_another_that_greeted_since_is_asked_too() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE_AGAIN);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())], "nothing speaks against it yet");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.take_sent(), []);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    world.answer(push, ALICE_AGAIN, None);
+    assert!(world.is_settled());
+    world.answer(push, ALICE, None);
+    assert_eq!(world.names(app), ALICE_AGAIN, "a late result never moves");
+}
+
+#[test]
+fn a_refusal_of_another_resource_ends_nothing_and_bars_it_until_it_greets_again() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.leave(ALICE);
+    world.greet(ALICE_AGAIN);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    world.answer(push, ALICE_AGAIN, GONE);
+    assert!(world.lives(app));
+    assert_eq!(world.waiting(), [push]);
+    world.post(app);
+    let tried = world.take_sent();
+    assert!(tried.iter().all(|(_, to)| to == ALICE), "{tried:?}");
+    tried.iter().for_each(|(push, to)| world.answer(*push, to, OFFLINE));
+    world.greet(ALICE_AGAIN);
+    assert!(world.take_sent().iter().any(|(_, to)| to == ALICE_AGAIN), "another session, another answer");
+}
+
+#[test]
+fn a_refusal_of_the_resource_that_is_named_ends_the_registration() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.take_sent();
+    world.answer(push, ALICE, GONE);
+    assert!(!world.lives(app) && world.is_settled());
+}
+
+#[test]
+fn two_phones_of_one_account_with_different_applications_do_not_disturb_each_other() {
+    let mut world = World::online();
+    let (first, second) = (world.register(ALICE, 1), world.register(ALICE_AGAIN, 2));
+    let (one, other) = (world.post(first), world.post(second));
+    let mut sent = world.take_sent();
+    sent.sort();
+    let mut expected = vec![(one, ALICE.to_owned()), (other, ALICE_AGAIN.to_owned())];
+    expected.sort();
+    assert_eq!(sent, expected);
+    world.answer(one, ALICE, None);
+    world.answer(other, ALICE_AGAIN, None);
+    assert!(world.is_settled());
+    assert_eq!((world.names(first), world.names(second)), (ALICE.to_owned(), ALICE_AGAIN.to_owned()));
+}
+
+#[test]
+fn silent_phones_leave_places_to_those_that_answer() {
+    let mut world = World::online();
+    let bobs = world.register(BOB, 1);
+    let proof = world.post(bobs);
+    world.take_sent();
+    world.answer(proof, BOB, None);
+    for number in 0..1500 {
+        let app = world.register(&format!("mallory@example.com/{number}"), 1);
+        for _ in 0..6 {
+            world.post(app);
+        }
+    }
+    let taken = world.take_sent().len();
+    assert!(
+        (IN_FLIGHT_MAX / 16..IN_FLIGHT_MAX).contains(&taken),
+        "{taken} go to one account, while nobody else wants"
+    );
+    let push = world.post(bobs);
+    assert_eq!(world.take_sent(), [(push, BOB.to_owned())]);
+}
+
+#[test]
+fn who_is_not_on_the_access_list_gets_nothing_and_loses_nothing() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.admit("example.org");
+    let push = world.post(app);
+    world.greet(ALICE);
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![push]));
+    assert!(world.lives(app));
+    world.admit("example.com");
+    world.greet(ALICE);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+}
+
+#[test]
+fn nothing_is_sent_without_the_lease() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.leased = false;
+    world.post(app);
+    assert_eq!(world.take_sent(), []);
+    world.lose_lease();
+    assert!(world.finished && world.queued() == 1);
+}
+
+#[test]
+fn a_stop_waits_for_answers_and_gives_the_rest_back() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let pushes: Vec<_> = (0..6).map(|_| world.post(app)).collect();
+    assert_eq!(world.take_sent().len(), 4);
+    world.stop();
+    assert!(!world.finished);
+    world.answer(pushes[0], ALICE, None);
+    world.pass(Duration::from_secs(9));
+    assert!(world.finished);
+    assert_eq!(world.queued(), 5);
+}
+
+#[test]
+fn cues_of_one_account_are_bounded_and_none_is_dropped() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.take_sent();
+    world.answer(push, ALICE, OFFLINE);
+    let before = world.pages;
+    for number in 0..200 {
+        world.greet(&format!("alice@example.com/{number}"));
+        for (push, to) in world.take_sent() {
+            world.answer(push, &to, if to == ALICE { OFFLINE } else { GONE });
+        }
+    }
+    assert!(world.pages - before < 100, "{} pages", world.pages - before);
+    world.greet(ALICE);
+    world.pass(Duration::from_secs(120));
+    assert!(world.take_sent().iter().any(|(_, to)| to == ALICE));
+}

@@ -1,0 +1,164 @@
+//! Any order of events: nothing is lost, held twice or sent where it must not be, and all of it drains in the end.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const JIDS: [&str; 5] = [
+    "alice@example.com/1",
+    "alice@example.com/2",
+    "alice@example.com/3",
+    "bob@example.com/1",
+    "eve@example.org/1",
+];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Register(usize, u8),
+    Post(u8),
+    /// Some push that went out is answered, by the full JID that it went to.
+    Answer(usize, Option<Condition>),
+    /// It is answered by somebody else.
+    AnswerOfAnother(usize, usize),
+    Greet(usize),
+    Leave(usize),
+    Pass(u64),
+    Reconnect,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let answer = prop_oneof![5 => Just(None), 2 => Just(OFFLINE), 1 => Just(GONE)];
+    prop_oneof![
+        2 => (0..JIDS.len(), 0u8..3).prop_map(|(jid, app)| Step::Register(jid, app)),
+        8 => (0u8..6).prop_map(Step::Post),
+        8 => (any::<prop::sample::Index>(), answer).prop_map(|(at, answer)| Step::Answer(at.index(1 << 20), answer)),
+        1 => (any::<prop::sample::Index>(), 0..JIDS.len())
+            .prop_map(|(at, jid)| Step::AnswerOfAnother(at.index(1 << 20), jid)),
+        3 => (0..JIDS.len()).prop_map(Step::Greet),
+        2 => (0..JIDS.len()).prop_map(Step::Leave),
+        3 => (1u64..40).prop_map(Step::Pass),
+        1 => Just(Step::Reconnect),
+        1 => Just(Step::Restart),
+    ]
+}
+
+struct Run {
+    world: World,
+    apps: Vec<RegistrationId>,
+    /// What went out, to whom.
+    out: Vec<(MessageId, String)>,
+    posted: Vec<(MessageId, RegistrationId)>,
+}
+
+impl Run {
+    fn take(&mut self, step: Step) {
+        let world = &mut self.world;
+        match step {
+            Step::Register(jid, app) => {
+                let app = world.register(JIDS[jid], app);
+                if !self.apps.contains(&app) {
+                    self.apps.push(app);
+                }
+            }
+            Step::Post(at) if !self.apps.is_empty() => {
+                let app = self.apps[usize::from(at) % self.apps.len()];
+                if world.lives(app) {
+                    self.posted.push((world.post(app), app));
+                }
+            }
+            Step::Answer(at, answer) if !self.out.is_empty() => {
+                let (push, to) = self.out.swap_remove(at % self.out.len());
+                world.answer(push, &to, answer);
+            }
+            Step::AnswerOfAnother(at, jid) if !self.out.is_empty() => {
+                let (push, to) = &self.out[at % self.out.len()];
+                let account = |jid: &str| jid.split('/').next().unwrap().to_owned();
+                if account(to) != account(JIDS[jid]) {
+                    let stored = |world: &World| (world.mailbox.contains_key(push), world.is_queued(*push));
+                    let before = stored(world);
+                    world.answer(*push, JIDS[jid], None);
+                    world.answer(*push, JIDS[jid], GONE);
+                    assert_eq!(before, stored(world));
+                }
+            }
+            Step::Greet(jid) => world.greet(JIDS[jid]),
+            Step::Leave(jid) => world.leave(JIDS[jid]),
+            Step::Pass(seconds) => world.pass(Duration::from_secs(seconds)),
+            Step::Reconnect => {
+                self.out.clear();
+                world.disconnect();
+                world.connect();
+            }
+            Step::Restart => {
+                self.out.clear();
+                world.restart();
+            }
+            _ => {}
+        }
+        self.out.extend(world.take_sent());
+    }
+
+    /// What holds after every step.
+    fn check(&self) {
+        let core = self.world.core();
+        let asks = core.pushes.values().map(|push| push.asks.len()).sum::<usize>();
+        assert_eq!(asks, core.in_flight);
+        let of_accounts = core.accounts.values().map(|account| account.in_flight).sum::<usize>();
+        assert_eq!(of_accounts, core.in_flight);
+        for (id, push) in &core.pushes {
+            assert!(!push.asks.is_empty() || !push.lines.is_empty(), "{id} is held by nobody");
+            for jid in &push.lines {
+                let phone = &core.accounts[&jid.to_bare()].phones[jid];
+                assert!(phone.line.ids().any(|other| other == *id), "{id} is in the line that it names");
+            }
+        }
+        let in_line = core.accounts.values().flat_map(|account| account.phones.values());
+        let in_line = in_line.map(|phone| phone.line.ids().count()).sum::<usize>();
+        assert_eq!(in_line, core.pushes.values().map(|push| push.lines.len()).sum::<usize>());
+        let readings = core.accounts.values().map(|account| account.readings).sum::<usize>();
+        assert_eq!((readings, core.stale), (core.readings, 0));
+        // Everything is in the queue or in the mailbox until it is over.
+        for (id, app) in &self.posted {
+            let stored = self.world.mailbox.contains_key(id) || self.world.is_queued(*id);
+            let over = self.world.delivered.contains(id)
+                || !self.world.lives(*app)
+                || self.world.began_anew(*app, *id);
+            assert!(stored || over, "{id} is lost");
+        }
+    }
+
+    /// From now on everyone is there and takes what is theirs.
+    fn drain(&mut self) {
+        for _ in 0..60 {
+            JIDS.iter().for_each(|jid| self.world.greet(jid));
+            self.world.pass(Duration::from_secs(5));
+            loop {
+                let sent = self.world.take_sent();
+                if sent.is_empty() {
+                    break;
+                }
+                sent.iter().for_each(|(push, to)| self.world.answer(*push, to, None));
+                self.check();
+            }
+            if self.world.is_settled() {
+                return;
+            }
+        }
+        panic!("what is left does not drain: {:#?}", self.world.rest());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 300, ..ProptestConfig::with_cases(50) })]
+
+    #[test]
+    fn whatever_happens_nothing_is_lost_and_all_drains(steps in prop::collection::vec(step(), 1..150)) {
+        let mut run = Run { world: World::online(), apps: Vec::new(), out: Vec::new(), posted: Vec::new() };
+        for step in steps {
+            run.take(step);
+            run.check();
+        }
+        run.drain();
+    }
+}

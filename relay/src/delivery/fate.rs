@@ -1,0 +1,121 @@
+//! What becomes of a push, and what making that durable tells the core.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use push::{
+    Epoch, MessageId, PushMessage, RegistrationId,
+    ports::{Kept, Seen},
+};
+use tokio_xmpp::jid::{BareJid, FullJid};
+
+use crate::stream::stanza::Condition;
+
+/// Where a push that the relay holds is kept durably, until its fate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Queue,
+    /// The mailbox of its account.
+    Mailbox,
+}
+
+/// A push that the relay holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) origin: Origin,
+    pub(crate) message: Arc<PushMessage>,
+}
+
+/// What an answer says of a push (protocol.md §1, "Push").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Delivered,
+    /// Whoever answers does not hold this registration.
+    Refused,
+    /// The push waits.
+    Failed,
+}
+
+impl Verdict {
+    pub(crate) const fn of(error: Option<Condition>) -> Self {
+        match error {
+            None => Self::Delivered,
+            Some(Condition::ItemNotFound | Condition::FeatureNotImplemented) => Self::Refused,
+            Some(Condition::Other) => Self::Failed,
+        }
+    }
+}
+
+/// A decision that has to be made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The push was delivered, or has expired: it is removed from where it is.
+    Done(Held),
+    /// The push leaves the queue and waits in the mailbox.
+    Keep {
+        message: Arc<PushMessage>,
+        /// When it went out without an answer.
+        asked_at: Option<DateTime<Utc>>,
+        /// Nobody was asked to take it yet.
+        untried: bool,
+    },
+    /// A push that waits went out again without an answer.
+    Asked { message: Arc<PushMessage>, asked_at: DateTime<Utc> },
+    /// The push stays in the queue until this moment.
+    Postpone(MessageId, DateTime<Utc>),
+    /// The full JID that the registration names has refused the push sent at `asked_at`: the registration is
+    /// revoked, and only then is the push removed.
+    Revoke { push: Held, recipient: FullJid, asked_at: DateTime<Utc> },
+    /// A result came after the push was given up, here or by another process: if it waits, it is removed.
+    Late(BareJid, MessageId),
+    /// A refusal came as late, from this full JID.
+    LateRevoke(FullJid, MessageId),
+    /// The senders of a registration are over their rate until this moment.
+    Throttle(RegistrationId, Epoch, DateTime<Utc>),
+    /// Another full JID of the account has taken a push: the registration names it from now on.
+    Follow { registration: RegistrationId, epoch: Epoch, from: FullJid, to: FullJid },
+    /// The full JIDs of an account that were seen lately, latest first.
+    NoteSeen(BareJid, Vec<Seen>),
+}
+
+impl Fate {
+    /// Whether it ends, or gives back, a push that was received from the queue.
+    pub(crate) fn is_of_the_queue(&self) -> bool {
+        match self {
+            Self::Done(push) | Self::Revoke { push, .. } => push.origin == Origin::Queue,
+            Self::Keep { .. } | Self::Postpone(..) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What the core is told of fates that were made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// A push waits in the mailbox.
+    Waits {
+        message: Arc<PushMessage>,
+        /// The full JID that its registration names now.
+        recipient: FullJid,
+        /// This recipient was not asked yet.
+        untried: bool,
+        kept: Kept,
+    },
+    /// A registration names this full JID now.
+    Names(RegistrationId, Epoch, FullJid),
+    /// A registration has ended.
+    Ended(BareJid, RegistrationId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_decides() {
+        assert_eq!(Verdict::of(None), Verdict::Delivered);
+        assert_eq!(Verdict::of(Some(Condition::ItemNotFound)), Verdict::Refused);
+        assert_eq!(Verdict::of(Some(Condition::FeatureNotImplemented)), Verdict::Refused);
+        assert_eq!(Verdict::of(Some(Condition::Other)), Verdict::Failed);
+    }
+}

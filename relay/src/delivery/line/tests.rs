@@ -1,0 +1,125 @@
+use chrono::{DateTime, TimeDelta};
+use push::{Application, Body, Instance, Registration, Target, Ttl, Urgency, message::Wishes};
+
+use super::*;
+
+fn push(number: u32) -> PushMessage {
+    let target = Target {
+        recipient: "hot@example.com/phone".parse().unwrap(),
+        application: Application::from_bytes([1; 32]),
+        instance: Instance::from_bytes([2; 32]),
+        vapid: None,
+        legacy: None,
+    };
+    let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
+    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
+    let mut chance = [0; MessageId::CHANCE_BYTES];
+    chance[..4].copy_from_slice(&number.to_be_bytes());
+    PushMessage::new(chance, &registration, wishes, Body::from_bytes(b"x"), DateTime::UNIX_EPOCH)
+}
+
+fn id(number: u32) -> MessageId {
+    push(number).id
+}
+
+fn line(numbers: std::ops::Range<u32>) -> Line {
+    let mut line = Line::default();
+    numbers.for_each(|number| line.insert(&push(number)));
+    line
+}
+
+/// Sends all that may go, and returns how many went.
+fn send_all(line: &mut Line, now: Instant) -> Vec<MessageId> {
+    let mut sent = Vec::new();
+    while line.may_send() {
+        sent.extend(line.first());
+        line.send_first(now);
+    }
+    sent
+}
+
+#[test]
+fn the_window_grows_with_answers_and_silence_leaves_one_place() {
+    let (mut line, now) = (line(0..100), Instant::now());
+    assert_eq!(send_all(&mut line, now), (0..4).map(id).collect::<Vec<_>>());
+    for number in 0..4 {
+        let sent = line.land(id(number)).unwrap();
+        line.note_answer(sent, now);
+    }
+    assert_eq!(send_all(&mut line, now).len(), IN_FLIGHT_PER_JID_MAX);
+    line.narrow_to_one();
+    let sent = line.land(id(5)).unwrap();
+    assert!(line.is_full(), "the window is taken many times over");
+    line.note_answer(sent, now);
+    assert_eq!(line.window, IN_FLIGHT_PER_JID_INITIAL, "one answer reopens it");
+}
+
+#[test]
+fn the_urgent_and_the_older_go_first_and_the_unread_before_all() {
+    let (mut line, now) = (line(3..6), Instant::now());
+    line.set_gate(Gate::Shut);
+    (0..3).for_each(|number| line.insert(&push(number)));
+    assert_eq!(line.first(), None);
+    line.set_gate(Gate::UpTo(id(1)));
+    assert_eq!(line.count_passing(9), 2);
+    assert_eq!(send_all(&mut line, now), [id(0), id(1)]);
+    let mut at_once = push(9);
+    at_once.expires_at = at_once.accepted_at;
+    line.insert(&at_once);
+    assert_eq!(line.first(), Some(id(9)), "now or never waits for nothing");
+    line.send_first(now);
+    line.set_gate(Gate::Open);
+    assert_eq!(send_all(&mut line, now), [id(2)], "the window is full");
+}
+
+#[test]
+fn a_failure_holds_the_line_until_the_rest_is_answered() {
+    let (mut line, now) = (line(0..10), Instant::now());
+    send_all(&mut line, now);
+    let fail = |line: &mut Line, number| {
+        let sent = line.land(id(number)).unwrap();
+        line.doubt(id(number), sent);
+    };
+    fail(&mut line, 0);
+    assert!(!line.may_send() && line.conclude().is_none());
+    let sent = line.land(id(1)).unwrap();
+    line.note_answer(sent, now);
+    fail(&mut line, 2);
+    fail(&mut line, 3);
+    let doubt = line.conclude().unwrap();
+    assert!(doubt.proven, "it answered one of them");
+    assert_eq!(doubt.failed, [id(0), id(2), id(3)]);
+    assert_eq!(send_all(&mut line, now).len(), 6, "the line goes on");
+    (4..10).for_each(|number| fail(&mut line, number));
+    assert!(!line.conclude().unwrap().proven);
+    assert!(line.is_idle());
+}
+
+#[test]
+fn turns_come_in_order_and_about_when_there_is_room() {
+    let (mut line, mut now) = (line(0..LINE_MAX as u32), Instant::now());
+    // One answer each 10 ms: a line of 512 takes five seconds.
+    for number in 0..100 {
+        send_all(&mut line, now);
+        now += Duration::from_millis(10);
+        let sent = line.land(id(number)).unwrap();
+        line.note_answer(sent, now);
+    }
+    let turns: Vec<_> = (0..100).map(|_| line.take_turn(now)).collect();
+    assert!(turns.is_sorted_by(|one, next| one < next));
+    assert!(turns[0] > Duration::from_secs(2) && turns[99] < Duration::from_secs(5), "{turns:?}");
+    for _ in 0..5000 {
+        assert!(line.take_turn(now) <= TURN_MAX);
+    }
+}
+
+#[test]
+fn silence_is_counted_from_the_sending() {
+    let (mut line, now) = (line(0..10), Instant::now());
+    send_all(&mut line, now);
+    let later = now + Duration::from_secs(2);
+    line.land(id(1));
+    assert_eq!(line.silent_for(Duration::from_secs(2), now).count(), 0);
+    let silent: Vec<_> = line.silent_for(Duration::from_secs(2), later).collect();
+    assert_eq!(silent, [id(0), id(2), id(3)]);
+}

@@ -1,0 +1,110 @@
+//! The reading of a mailbox for one full JID, a page at a time.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use push::{MessageId, PushMessage, RegistrationId};
+use tokio_xmpp::jid::FullJid;
+
+use super::known::Knowledge;
+
+/// Most pushes in one page.
+pub(crate) const PAGE_MAX: usize = 16;
+
+/// Why a mailbox is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cue {
+    /// Perhaps somebody is there. What the XMPP server may still hold for the session is left out.
+    Guess,
+    /// A new session, a registration, or an answer: whatever waits may go.
+    There,
+}
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReadRequest {
+    /// Whom the pushes are for.
+    pub(crate) reader: FullJid,
+    /// The reading that this is a part of.
+    pub(crate) reading: u64,
+    pub(crate) cue: Cue,
+    /// The registrations whose pushes are read.
+    pub(crate) of: Arc<BTreeSet<RegistrationId>>,
+    /// The last push that was read; `None`: from the beginning.
+    pub(crate) after: Option<MessageId>,
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Page {
+    pub(crate) reader: FullJid,
+    pub(crate) reading: u64,
+    /// The `recipient` of each is the full JID that its registration names now.
+    pub(crate) pushes: Vec<PushMessage>,
+    /// The last push that was read.
+    pub(crate) upto: Option<MessageId>,
+    /// Pushes were left out that the XMPP server may still deliver.
+    pub(crate) left_out: bool,
+    /// Nothing more waits behind it.
+    pub(crate) end: bool,
+}
+
+/// One reading from the beginning of a mailbox to its end.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    number: u64,
+    cue: Cue,
+    of: Arc<BTreeSet<RegistrationId>>,
+    upto: Option<MessageId>,
+    left_out: Knowledge,
+    asked: bool,
+    again: bool,
+}
+
+impl Reading {
+    pub(crate) fn new(number: u64, cue: Cue, of: BTreeSet<RegistrationId>) -> Self {
+        let of = Arc::new(of);
+        Self { number, cue, of, upto: None, left_out: Knowledge::Nothing, asked: false, again: false }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether a page is on its way.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// Asks for the next page.
+    pub(crate) fn ask(&mut self, reader: &FullJid) -> ReadRequest {
+        self.asked = true;
+        ReadRequest {
+            reader: reader.clone(),
+            reading: self.number,
+            cue: self.cue,
+            of: Arc::clone(&self.of),
+            after: self.upto,
+        }
+    }
+
+    /// Takes note of a page.
+    pub(crate) fn note_page(&mut self, upto: Option<MessageId>, left_out: Knowledge) {
+        self.asked = false;
+        self.upto = upto.or(self.upto);
+        self.left_out = self.left_out.max(left_out);
+    }
+
+    /// Something was kept, or may have been: the reading begins once more when it has ended.
+    pub(crate) fn repeat(&mut self) {
+        self.again = true;
+    }
+
+    /// What the mailbox holds after its end was read; `None`: it is to be read once more.
+    pub(crate) fn outcome(&self) -> Option<Knowledge> {
+        (!self.again).then_some(self.left_out)
+    }
+
+    pub(crate) fn cue(&self) -> Cue {
+        self.cue
+    }
+}

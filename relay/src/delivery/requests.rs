@@ -1,0 +1,101 @@
+//! The registrations that wait for the store: each bare JID has its share, and they take turns.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tokio_xmpp::jid::BareJid;
+
+use crate::stream::stanza::Request;
+
+/// Bytes of all requests that wait.
+const BYTES_MAX: usize = 16 << 20;
+/// Bytes of those of one bare JID.
+const BYTES_PER_ACCOUNT_MAX: usize = BYTES_MAX / 64;
+/// What a request takes beside its text.
+const OVERHEAD_BYTES: usize = 512;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    waiting: BTreeMap<BareJid, Waiting>,
+    turns: VecDeque<BareJid>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    requests: VecDeque<Request>,
+    bytes: usize,
+}
+
+fn size(request: &Request) -> usize {
+    OVERHEAD_BYTES + request.id.len() + 2 * request.from.as_str().len()
+}
+
+impl Requests {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// Lines a request up; returns it where there is no room for it.
+    pub(crate) fn offer(&mut self, request: Request) -> Option<Request> {
+        let (account, size) = (request.from.to_bare(), size(&request));
+        let of_account = self.waiting.get(&account).map_or(0, |waiting| waiting.bytes);
+        if self.bytes + size > BYTES_MAX || of_account + size > BYTES_PER_ACCOUNT_MAX {
+            return Some(request);
+        }
+        self.bytes += size;
+        let waiting = self.waiting.entry(account.clone()).or_default();
+        if waiting.requests.is_empty() {
+            self.turns.push_back(account);
+        }
+        waiting.bytes += size;
+        waiting.requests.push_back(request);
+        None
+    }
+
+    /// The next request in turn.
+    pub(crate) fn next(&mut self) -> Option<Request> {
+        let account = self.turns.pop_front()?;
+        let waiting = self.waiting.get_mut(&account)?;
+        let request = waiting.requests.pop_front()?;
+        let size = size(&request);
+        self.bytes -= size;
+        waiting.bytes -= size;
+        if waiting.requests.is_empty() {
+            self.waiting.remove(&account);
+        } else {
+            self.turns.push_back(account);
+        }
+        Some(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::stanza::Query;
+
+    fn request(from: &str, id: usize) -> Request {
+        Request::new(from.parse().unwrap(), id.to_string(), Query::Ping)
+    }
+
+    #[test]
+    fn a_flood_of_one_account_leaves_the_others_their_turns() {
+        let mut requests = Requests::default();
+        let taken = (0..10_000).filter(|id| requests.offer(request("mallory@x/1", *id)).is_none()).count();
+        assert!((100..1000).contains(&taken), "{taken}");
+        assert!(requests.offer(request("juliet@x/1", 0)).is_none());
+        let first: Vec<_> = (0..3).map(|_| requests.next().unwrap().from.to_string()).collect();
+        assert_eq!(first, ["mallory@x/1", "juliet@x/1", "mallory@x/1"]);
+        assert_eq!(std::iter::from_fn(|| requests.next()).count(), taken - 2);
+        assert!(requests.is_empty() && requests.waiting.is_empty() && requests.bytes == 0);
+    }
+
+    #[test]
+    fn all_requests_together_are_bounded() {
+        let mut requests = Requests::default();
+        let taken =
+            (0..40_000).filter(|id| requests.offer(request(&format!("u{id}@x/1"), *id)).is_none()).count();
+        assert!(taken < 40_000 && requests.bytes <= BYTES_MAX);
+    }
+}

@@ -1,0 +1,130 @@
+//! When a full JID that failed is tried again by itself.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use push::MessageId;
+use tokio::time::Instant;
+
+/// The first delay before a full JID is tried again; each further one is twice as long.
+const DELAY_MIN: Duration = Duration::from_secs(2);
+const DELAY_MAX: Duration = Duration::from_secs(128);
+/// Between further tries, as between sweeps.
+const DELAY_LAST: Duration = Duration::from_secs(600);
+/// Failures count together if no more than this is between them.
+const FAILURES_APART_MAX: Duration = Duration::from_secs(2 * DELAY_LAST.as_secs());
+/// Pushes that one full JID rejects while it takes others.
+const REJECTED_MAX: usize = 256;
+
+/// The failures of one full JID.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    failures: u32,
+    failed_at: Instant,
+    at: Option<Instant>,
+    /// It takes some pushes and rejects others, so an answer does not end this retry.
+    rejects: bool,
+    /// The pushes that it rejected: put off until the next try.
+    rejected: BTreeSet<MessageId>,
+}
+
+impl Retry {
+    /// The first failure.
+    pub(crate) fn new(now: Instant) -> Self {
+        let mut retry =
+            Self { failures: 0, failed_at: now, at: None, rejects: false, rejected: BTreeSet::new() };
+        retry.fail(now);
+        retry
+    }
+
+    /// Notes a further failure: the next try comes later.
+    pub(crate) fn fail(&mut self, now: Instant) {
+        self.failed_at = now;
+        let delay = DELAY_MIN * 2u32.pow(self.failures.min(16));
+        let delay = if delay > DELAY_MAX { DELAY_LAST } else { delay };
+        self.failures += 1;
+        self.at = Some(now + delay);
+    }
+
+    /// Notes pushes that it rejects while it takes others.
+    pub(crate) fn reject(&mut self, pushes: &[MessageId]) {
+        self.rejects = true;
+        let room = REJECTED_MAX.saturating_sub(self.rejected.len());
+        self.rejected.extend(pushes.iter().take(room));
+    }
+
+    /// Whether an answer leaves this retry standing.
+    pub(crate) fn outlives_answers(&self) -> bool {
+        self.rejects
+    }
+
+    pub(crate) fn has_rejected(&self, push: MessageId) -> bool {
+        self.rejected.contains(&push)
+    }
+
+    /// Whether it has failed so lately that a new push is no reason to try.
+    pub(crate) fn is_recent(&self, now: Instant) -> bool {
+        now.duration_since(self.failed_at) < DELAY_MIN
+    }
+
+    /// Brings the next try forward to the end of the first delay.
+    pub(crate) fn hurry(&mut self) {
+        let soon = self.failed_at + DELAY_MIN;
+        self.at = Some(self.at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// Whether its next try is due; then it is being tried.
+    pub(crate) fn take_due(&mut self, now: Instant) -> bool {
+        let due = self.at.is_some_and(|at| at <= now);
+        if due {
+            self.at = None;
+            self.rejected.clear();
+        }
+        due
+    }
+
+    /// Whether its failures are too old to count.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.at.is_none() && now.duration_since(self.failed_at) >= FAILURES_APART_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use push::Urgency;
+
+    use super::*;
+
+    fn id(number: u8) -> MessageId {
+        MessageId::new(Urgency::Normal, chrono::DateTime::UNIX_EPOCH, [number; MessageId::CHANCE_BYTES])
+    }
+
+    #[test]
+    fn each_failure_puts_the_next_try_off_for_longer() {
+        let mut now = Instant::now();
+        let mut retry = Retry::new(now);
+        let (mut delays, mut waited) = (Vec::new(), 0);
+        while delays.len() < 9 {
+            now += Duration::from_secs(1);
+            waited += 1;
+            if retry.take_due(now) {
+                delays.push(std::mem::take(&mut waited));
+                retry.fail(now);
+                assert!(retry.is_recent(now));
+            }
+        }
+        assert_eq!(delays, [2, 4, 8, 16, 32, 64, 128, 600, 600]);
+        retry.hurry();
+        assert!(retry.take_due(now + DELAY_MIN), "for a new push");
+        assert!(!retry.is_over(now + DELAY_LAST) && retry.is_over(now + FAILURES_APART_MAX));
+    }
+
+    #[test]
+    fn a_rejected_push_is_put_off_until_the_next_try() {
+        let now = Instant::now();
+        let mut retry = Retry::new(now);
+        assert!(!retry.outlives_answers());
+        retry.reject(&[id(1), id(2)]);
+        assert!(retry.outlives_answers() && retry.has_rejected(id(1)) && !retry.has_rejected(id(3)));
+        assert!(retry.take_due(now + DELAY_MIN) && !retry.has_rejected(id(1)));
+    }
+}

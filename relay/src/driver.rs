@@ -1,0 +1,252 @@
+//! Carries out what the core decides: the only loop between the stream, the jobs and the clock.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use metrics::{counter, gauge, histogram};
+use push::ports::{Accounts, Mailbox, QueueReader, Registrations};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tokio_xmpp::minidom::Element;
+
+use crate::{
+    TaskDied,
+    access::AccessList,
+    delivery::{
+        Now,
+        core::{Action, Core, Input, Job, Measure, TICK},
+    },
+    jobs::Jobs,
+    lease::Fence,
+    measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, RETRIED, THROTTLED},
+    stream::{
+        component::{Event, Outgoing},
+        framing::serialize,
+    },
+};
+
+/// Most inputs taken before the clock is looked at again.
+const BATCH_MAX: usize = 128;
+/// Bytes of the answers that wait for a stream which takes none.
+const REPLY_BYTES_MAX: usize = 16 << 20;
+
+/// The ends of the stream's channels.
+pub(crate) struct StreamEnds {
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) pushes: mpsc::Sender<Outgoing>,
+    pub(crate) replies: mpsc::Sender<String>,
+}
+
+/// What the driver has waited for.
+enum Ready {
+    Lost,
+    Stop,
+    Access,
+    Done(Result<Input, JoinError>),
+    Event(Option<Event>),
+    Room,
+    Time,
+}
+
+/// See the module.
+pub(crate) struct Driver<R, Q: QueueReader, M> {
+    core: Core,
+    jobs: Arc<Jobs<R, Q, M>>,
+    running: JoinSet<Input>,
+    receiving: Option<AbortHandle>,
+    stream: StreamEnds,
+    /// Answers for which the stream had no room.
+    replies: VecDeque<String>,
+    reply_bytes: usize,
+    access: watch::Receiver<AccessList>,
+    next_tick: Instant,
+    actions: Vec<Action>,
+    finished: bool,
+}
+
+impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
+    pub(crate) fn new(
+        core: Core,
+        jobs: Jobs<R, Q, M>,
+        stream: StreamEnds,
+        access: watch::Receiver<AccessList>,
+    ) -> Self {
+        Self {
+            core,
+            jobs: Arc::new(jobs),
+            running: JoinSet::new(),
+            receiving: None,
+            stream,
+            replies: VecDeque::new(),
+            reply_bytes: 0,
+            access,
+            next_tick: Instant::now() + TICK,
+            actions: Vec::new(),
+            finished: false,
+        }
+    }
+
+    /// Relays until a stop, or the loss of the lease, has been carried out.
+    pub(crate) async fn run(mut self, stop: CancellationToken, fence: Fence) -> Result<(), TaskDied> {
+        let (mut stopping, mut lost, mut streams) = (false, false, true);
+        while !self.finished {
+            let ready = tokio::select! {
+                biased;
+                () = fence.lost(), if !lost => Ready::Lost,
+                () = stop.cancelled(), if !stopping => Ready::Stop,
+                Ok(()) = self.access.changed() => Ready::Access,
+                Some(done) = self.running.join_next(), if !self.running.is_empty() => Ready::Done(done),
+                event = self.stream.events.recv(), if streams => Ready::Event(event),
+                Ok(_) = self.stream.replies.reserve(), if !self.replies.is_empty() => Ready::Room,
+                () = sleep_until(self.next_tick) => Ready::Time,
+            };
+            match ready {
+                Ready::Lost => {
+                    lost = true;
+                    self.end(Input::LeaseLost);
+                }
+                Ready::Stop => {
+                    stopping = true;
+                    self.end(Input::Stop);
+                }
+                Ready::Access => {
+                    let access = self.access.borrow_and_update().clone();
+                    self.take(Input::Access(access));
+                }
+                Ready::Done(done) => self.take_done(done)?,
+                Ready::Event(Some(event)) => self.take_event(event),
+                // The loss of the lease ends it.
+                Ready::Event(None) if fence.is_lost() => {
+                    streams = false;
+                    self.take(Input::Offline);
+                }
+                Ready::Event(None) => return Err(TaskDied("the stream has ended".into())),
+                Ready::Room => self.reply_on(),
+                Ready::Time => {}
+            }
+            self.take_what_is_ready()?;
+        }
+        self.running.shutdown().await;
+        // Last of all: until then, what is given back may be taken once more by a poll that is still under way.
+        self.jobs.queue.close().await;
+        Ok(())
+    }
+
+    /// Neither the stream nor the jobs keep each other, or the clock, waiting.
+    fn take_what_is_ready(&mut self) -> Result<(), TaskDied> {
+        for _ in 0..BATCH_MAX {
+            let Ok(event) = self.stream.events.try_recv() else { break };
+            self.take_event(event);
+        }
+        for _ in 0..BATCH_MAX {
+            let Some(done) = self.running.try_join_next() else { break };
+            self.take_done(done)?;
+        }
+        let now = Instant::now();
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.take(Input::Tick);
+        }
+        Ok(())
+    }
+
+    fn take_event(&mut self, event: Event) {
+        self.take(match event {
+            Event::Online(session) => Input::Online(session),
+            Event::Offline => Input::Offline,
+            Event::Stanza(stanza, _room) => Input::Stanza(*stanza),
+        });
+    }
+
+    /// Ends receiving: the queue gives back what was taken and not returned.
+    fn end(&mut self, input: Input) {
+        if let Some(receiving) = self.receiving.take() {
+            receiving.abort();
+        }
+        self.take(input);
+    }
+
+    fn take_done(&mut self, done: Result<Input, JoinError>) -> Result<(), TaskDied> {
+        match done {
+            Ok(input) => self.take(input),
+            // Receiving alone is aborted.
+            Err(error) if error.is_cancelled() => self.take(Input::Received(Vec::new())),
+            Err(error) => return Err(TaskDied(error.to_string())),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, input: Input) {
+        let now =
+            Now { wall: self.jobs.clock.now(), monotonic: Instant::now(), leased: self.jobs.fence.holds() };
+        let mut actions = std::mem::take(&mut self.actions);
+        self.core.handle(input, now, &mut actions);
+        actions.drain(..).for_each(|action| self.carry_out(action));
+        self.actions = actions;
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Send(session, xml) => {
+                // There is room for as many as may be in flight, and for those of a stream that ended. What finds none
+                // is overdue after a while.
+                let _ = self.stream.pushes.try_send(Outgoing { session, xml });
+            }
+            Action::Reply(reply) => self.reply(&reply),
+            Action::Start(job) => self.start(job),
+            Action::Count(measure) => count(measure),
+            Action::Finish => self.finished = true,
+        }
+    }
+
+    fn reply(&mut self, reply: &Element) {
+        let xml = serialize(reply);
+        if self.reply_bytes + xml.len() <= REPLY_BYTES_MAX {
+            self.reply_bytes += xml.len();
+            self.replies.push_back(xml);
+            self.reply_on();
+        } else {
+            counter!(REQUESTS_DROPPED).increment(1);
+        }
+    }
+
+    /// Gives the stream the answers for which it has room.
+    fn reply_on(&mut self) {
+        while let Some(xml) = self.replies.pop_front() {
+            let bytes = xml.len();
+            if let Err(mpsc::error::TrySendError::Full(xml)) = self.stream.replies.try_send(xml) {
+                return self.replies.push_front(xml);
+            }
+            self.reply_bytes -= bytes;
+        }
+    }
+
+    fn start(&mut self, job: Job) {
+        let receives = matches!(job, Job::Receive(_));
+        let jobs = Arc::clone(&self.jobs);
+        let handle = self.running.spawn(async move { jobs.run(job).await });
+        if receives {
+            self.receiving = Some(handle);
+        }
+    }
+}
+
+fn count(measure: Measure) {
+    match measure {
+        Measure::Delivered(waited) => {
+            counter!(DELIVERED).increment(1);
+            histogram!(ACKNOWLEDGED_SECONDS).record(waited.as_seconds_f64().max(0.0));
+        }
+        Measure::Expired => counter!(EXPIRED).increment(1),
+        Measure::Retried => counter!(RETRIED).increment(1),
+        Measure::Throttled => counter!(THROTTLED).increment(1),
+        Measure::RequestRefused => counter!(REQUESTS_DROPPED).increment(1),
+        Measure::InFlight(count) => gauge!(IN_FLIGHT).set(count as f64),
+        Measure::Unanswered(unanswered) => {
+            tracing::warn!(unanswered, "pushes were not answered in time; they are delivered again");
+        }
+    }
+}

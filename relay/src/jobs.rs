@@ -1,0 +1,137 @@
+//! What the core has done outside of it: one call of a port, or a batch of them, with its retries.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use backon::Retryable;
+use chrono::{DateTime, TimeDelta, Utc};
+use metrics::counter;
+use push::{
+    MailboxBounds, MessageId, PushMessage, Registration, Secrets,
+    ports::{Accounts, Delivery, Mailbox, QueueReader, Registrations},
+};
+use tokio::sync::watch;
+use tokio_xmpp::jid::BareJid;
+use url::Url;
+
+use crate::{
+    clock::Clock,
+    delivery::core::{Input, Job},
+    lease::Fence,
+    measures::{EXPIRED, REVOKED},
+};
+
+mod read;
+mod register;
+pub(crate) mod retry;
+mod settle;
+mod sweep;
+
+use retry::{backoff, report};
+
+/// How often a look at an account is repeated before the core goes on without it.
+const LOOK_RETRIES_MAX: usize = 5;
+
+/// What jobs work with.
+pub(crate) struct Jobs<R, Q: QueueReader, M> {
+    pub(crate) registrations: R,
+    pub(crate) queue: Q,
+    pub(crate) mailbox: M,
+    pub(crate) secrets: watch::Receiver<Secrets>,
+    /// Endpoints are named below it; ends in a slash.
+    pub(crate) endpoints: Url,
+    pub(crate) lifetime: TimeDelta,
+    pub(crate) mailbox_bounds: MailboxBounds,
+    pub(crate) account_registrations_max: usize,
+    pub(crate) clock: Clock,
+    pub(crate) fence: Fence,
+    pub(crate) receipts: Receipts<Q::Receipt>,
+    /// Counts the registrations that were stored or moved.
+    pub(crate) moves: AtomicU64,
+}
+
+impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+    /// Does one job; what came of it.
+    pub(crate) async fn run(&self, job: Job) -> Input {
+        match job {
+            Job::Receive(max) => Input::Received(self.receive(max).await),
+            Job::Read(request) => Input::Page(self.read_page(&request).await),
+            Job::Look(account) => self.look(account).await,
+            Job::Settle(fates) => Input::Settled(self.settle(fates).await),
+            Job::Register(requests) => Input::Registered(self.register_all(requests).await),
+            Job::Sweep(after) => {
+                let (found, next) = self.sweep(after).await;
+                Input::Found(found, next)
+            }
+        }
+    }
+
+    async fn receive(&self, max: usize) -> Vec<PushMessage> {
+        let receive = || self.queue.receive(max);
+        let received = receive.retry(backoff()).notify(report).await.unwrap_or_default();
+        self.receipts.keep(received)
+    }
+
+    async fn look(&self, account: BareJid) -> Input {
+        let look = || self.registrations.account(&account, self.clock.now());
+        let found = look.retry(backoff().with_max_times(LOOK_RETRIES_MAX)).notify(report).await.ok();
+        Input::Looked(account, found)
+    }
+
+    fn count_move(&self) {
+        self.moves.fetch_add(1, Ordering::Release);
+    }
+
+    fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+}
+
+/// By which the queue knows the pushes that were received: one that comes twice has two.
+pub(crate) struct Receipts<Receipt>(Mutex<BTreeMap<MessageId, Vec<Receipt>>>);
+
+impl<Receipt> Default for Receipts<Receipt> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<Receipt> Receipts<Receipt> {
+    fn keep(&self, received: Vec<Delivery<Receipt>>) -> Vec<PushMessage> {
+        let mut kept = self.lock();
+        let keep = |delivery: Delivery<Receipt>| {
+            kept.entry(delivery.message.id).or_default().push(delivery.receipt);
+            delivery.message
+        };
+        received.into_iter().map(keep).collect()
+    }
+
+    /// Takes the receipts of a push that is settled.
+    fn take(&self, id: MessageId) -> Vec<Receipt> {
+        self.lock().remove(&id).unwrap_or_default()
+    }
+
+    /// A poisoned lock means that a panic was reported elsewhere; the map is whole after every step.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<MessageId, Vec<Receipt>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a push that ends undelivered: by its own time, or with the life of its registration.
+fn count_over(message: &PushMessage, now: DateTime<Utc>) {
+    counter!(if message.is_expired(now) { EXPIRED } else { REVOKED }).increment(1);
+}
+
+/// Whether a push may still be delivered under this row.
+fn waits_for(row: &Registration, message: &PushMessage, now: DateTime<Utc>) -> bool {
+    row.epoch == message.epoch && row.lives(now) && !message.is_expired(now)
+}
+
+/// No pause: the error is reported once.
+const ONCE: Duration = Duration::ZERO;

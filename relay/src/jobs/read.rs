@@ -1,0 +1,84 @@
+//! Reads a page of a mailbox.
+
+use std::collections::BTreeMap;
+
+use backon::Retryable;
+use chrono::TimeDelta;
+use push::{
+    Registration, RegistrationId,
+    ports::{Accounts, Consistency, Mailbox, QueueReader, Registrations, Unavailable, Waiting},
+};
+
+use super::{
+    Jobs, count_over,
+    retry::{backoff, report},
+    waits_for,
+};
+use crate::delivery::reading::{Cue, PAGE_MAX, Page, ReadRequest};
+
+/// Longer than XMPP servers keep a session that may be resumed (10 min on Prosody, 5 on ejabberd): until then, a push
+/// that went out unanswered may still arrive by itself.
+const RESUMPTION_MAX: TimeDelta = TimeDelta::minutes(15);
+
+impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+    /// Retried until it succeeds: younger pushes wait behind it.
+    pub(super) async fn read_page(&self, request: &ReadRequest) -> Page {
+        let mut page = Page {
+            reader: request.reader.clone(),
+            reading: request.reading,
+            pushes: Vec::new(),
+            upto: request.after,
+            left_out: false,
+            end: false,
+        };
+        while !page.end && page.pushes.is_empty() {
+            let before = page.clone();
+            let read = || self.read_further(request, before.clone());
+            match read.retry(backoff()).notify(report).await {
+                Ok(read) => page = read,
+                Err(_) => return Page { end: true, ..page },
+            }
+        }
+        page
+    }
+
+    /// Reads what comes next; it may be nothing for this reader.
+    async fn read_further(&self, request: &ReadRequest, mut page: Page) -> Result<Page, Unavailable> {
+        let account = request.reader.to_bare();
+        let waiting = self.mailbox.waiting(&account, Some(&request.of), page.upto, PAGE_MAX).await?;
+        page.end = waiting.len() < PAGE_MAX;
+        page.upto = waiting.last().map_or(page.upto, |last| Some(last.message.id));
+        if waiting.is_empty() {
+            return Ok(page);
+        }
+        let rows = self.rows(&waiting).await?;
+        let now = self.clock.now();
+        let mut over = Vec::new();
+        for Waiting { mut message, asked_at } in waiting {
+            let row = rows.get(&message.registration).filter(|row| waits_for(row, &message, now));
+            let Some(row) = row else {
+                count_over(&message, now);
+                over.push((account.clone(), message.id));
+                continue;
+            };
+            // The XMPP server may still deliver it.
+            if request.cue == Cue::Guess && asked_at.is_some_and(|asked| now - asked < RESUMPTION_MAX) {
+                page.left_out = true;
+                continue;
+            }
+            message.recipient = row.target.recipient.clone();
+            page.pushes.push(message);
+        }
+        if !over.is_empty() {
+            self.mailbox.remove(over).await?;
+        }
+        Ok(page)
+    }
+
+    /// The rows of the registrations that have something in a page. A renewal that brought us here shows.
+    async fn rows(&self, waiting: &[Waiting]) -> Result<BTreeMap<RegistrationId, Registration>, Unavailable> {
+        let ids = waiting.iter().map(|waiting| waiting.message.registration).collect();
+        let rows = self.registrations.find_all(ids, Consistency::Strong).await?;
+        Ok(rows.into_iter().map(|row| (row.target.registration_id(), row)).collect())
+    }
+}

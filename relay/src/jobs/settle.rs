@@ -1,0 +1,340 @@
+//! Makes fates durable.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use backon::Retryable;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
+use metrics::counter;
+use push::{
+    MessageId, PushMessage, RegistrationId,
+    ports::{
+        Accounts, Consistency, Kept, Mailbox, QueueReader, Registrations, Revocation, Settlement,
+        Unavailable, Waiting,
+    },
+};
+use tokio_xmpp::jid::{BareJid, FullJid};
+
+use super::{
+    Jobs, ONCE, count_over,
+    retry::{backoff, report},
+    waits_for,
+};
+use crate::{
+    delivery::fate::{Fate, Held, Note, Origin},
+    measures::{DELIVERED, DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
+};
+
+/// Delay before a push is received again whose fate could not be made durable.
+const AGAIN_AFTER: TimeDelta = TimeDelta::seconds(5);
+
+/// What is left to do for fates that are decided.
+#[derive(Default)]
+struct Rest {
+    /// Pushes that leave the queue.
+    delete: Vec<MessageId>,
+    /// Pushes that stay in the queue until then.
+    postpone: Vec<(MessageId, DateTime<Utc>)>,
+    /// Pushes that leave the mailbox.
+    remove: Vec<(BareJid, MessageId)>,
+    notes: Vec<Note>,
+}
+
+impl Rest {
+    fn of(note: Note) -> Self {
+        Self { notes: vec![note], ..Self::default() }
+    }
+
+    fn deletion(message: MessageId) -> Self {
+        Self { delete: vec![message], ..Self::default() }
+    }
+
+    /// The push is over: it leaves wherever it is.
+    fn removal(push: &Held) -> Self {
+        let id = push.message.id;
+        match push.origin {
+            Origin::Queue => Self::deletion(id),
+            Origin::Mailbox => {
+                Self { remove: vec![(push.message.recipient.to_bare(), id)], ..Self::default() }
+            }
+        }
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.delete.extend(other.delete);
+        self.postpone.extend(other.postpone);
+        self.remove.extend(other.remove);
+        self.notes.extend(other.notes);
+        self
+    }
+}
+
+impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+    /// Makes a batch of fates durable; what the core has to know of them.
+    pub(super) async fn settle(&self, fates: Vec<Fate>) -> Vec<Note> {
+        let (kept, others) = by_registration(fates);
+        let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await;
+        // After them: an answer that came late may be to one of those.
+        let others = join_all(others.into_iter().map(|fate| self.decide(fate))).await;
+        let rest = kept.into_iter().chain(others).fold(Rest::default(), Rest::and);
+        tokio::join!(self.settle_in_queue(rest.delete, rest.postpone), self.remove(rest.remove));
+        rest.notes
+    }
+
+    /// Retried until it succeeds: pushes stay with this process, which alone could settle them.
+    async fn settle_in_queue(&self, delete: Vec<MessageId>, postpone: Vec<(MessageId, DateTime<Utc>)>) {
+        let delete = delete.into_iter().flat_map(|id| self.receipts.take(id)).map(Settlement::Delete);
+        let postpone = postpone.into_iter().flat_map(|(id, at)| {
+            let receipts = self.receipts.take(id);
+            receipts.into_iter().map(move |receipt| Settlement::Postpone(receipt, at))
+        });
+        let settlements: Vec<_> = delete.chain(postpone).collect();
+        if !settlements.is_empty() {
+            let settle = || self.queue.settle(settlements.clone());
+            let settled = settle.retry(backoff()).notify(report).await;
+            debug_assert!(settled.is_ok(), "retried without end");
+        }
+    }
+
+    /// What stays in a mailbox is delivered again.
+    async fn remove(&self, removals: Vec<(BareJid, MessageId)>) {
+        if !removals.is_empty() {
+            self.insist(|| self.mailbox.remove(removals.clone())).await;
+        }
+    }
+
+    /// Retries a change of a mailbox until it succeeds; without the lease, another relay must not wait for what is
+    /// behind it. `None`: it has failed.
+    async fn insist<T, F: Future<Output = Result<T, Unavailable>>>(
+        &self,
+        change: impl FnMut() -> F,
+    ) -> Option<T> {
+        let changed = change.retry(backoff()).when(|_| !self.fence.is_lost()).notify(report).await;
+        debug_assert!(changed.is_ok() || self.fence.is_lost(), "retried without end");
+        changed.ok()
+    }
+
+    /// Keeps pushes of one registration. Each replaces those of its topic before it, and the last counts all: a store
+    /// need not see what is kept at the same moment.
+    async fn keep_all(&self, mut fates: Vec<Fate>) -> Rest {
+        let last = fates.pop();
+        let kept = join_all(by_topic(fates).into_iter().map(|fates| self.decide_each(fates))).await;
+        let last = self.decide_each(last.into_iter().collect()).await;
+        kept.into_iter().fold(Rest::default(), Rest::and).and(last)
+    }
+
+    async fn decide_each(&self, fates: Vec<Fate>) -> Rest {
+        let mut rest = Rest::default();
+        for fate in fates {
+            rest = rest.and(self.decide(fate).await);
+        }
+        rest
+    }
+
+    async fn decide(&self, fate: Fate) -> Rest {
+        match fate {
+            Fate::Done(push) => Rest::removal(&push),
+            Fate::Postpone(id, at) => Rest { postpone: vec![(id, at)], ..Rest::default() },
+            Fate::Keep { message, asked_at, untried } => self.keep(message, asked_at, untried).await,
+            Fate::Asked { message, asked_at } => {
+                let account = message.recipient.to_bare();
+                self.insist(|| self.mailbox.note_asked(&account, message.id, asked_at)).await;
+                Rest::default()
+            }
+            Fate::Revoke { push, recipient, asked_at } => self.revoke_for(push, &recipient, asked_at).await,
+            Fate::Late(account, message) => {
+                let withdraw = || self.mailbox.withdraw(&account, message, self.clock.now());
+                let waited = self.insist(withdraw).await.unwrap_or_default();
+                counter!(DELIVERED).increment(waited.into());
+                Rest::default()
+            }
+            Fate::LateRevoke(recipient, message) => {
+                let revoked = self.revoke_late(&recipient, message).await;
+                // Should it fail, the push is delivered again, and refused again.
+                revoked.inspect_err(|error| report(error, ONCE)).unwrap_or_default()
+            }
+            Fate::Throttle(registration, epoch, until) => {
+                let throttled = self.registrations.throttle(registration, epoch, until).await;
+                // Should it fail, senders go on as before until the moment that it names.
+                let _ = throttled.inspect_err(|error| report(error, ONCE));
+                Rest::default()
+            }
+            Fate::Follow { registration, epoch, from, to } => {
+                let followed = self.registrations.follow(registration, epoch, &from, &to).await;
+                self.count_move();
+                // Should it fail, the next result moves it.
+                let moved = followed.inspect_err(|error| report(error, ONCE)).unwrap_or(false);
+                if moved {
+                    tracing::debug!(%registration, "a registration follows its phone to another resource");
+                    Rest::default()
+                } else {
+                    self.whom_it_names(registration).await
+                }
+            }
+            Fate::NoteSeen(account, seen) => {
+                let noted = self.registrations.note_seen(&account, seen, self.clock.now()).await;
+                // Should it fail, a restart forgets who was seen since.
+                if noted.inspect_err(|error| report(error, ONCE)).is_ok() {
+                    tracing::debug!("the resources of an account that were seen lately are stored");
+                }
+                Rest::default()
+            }
+        }
+    }
+
+    /// Another registration came in between: the core learns of it.
+    async fn whom_it_names(&self, registration: RegistrationId) -> Rest {
+        let row = self.registrations.find(registration, Consistency::Strong).await.ok().flatten();
+        row.map_or_else(Rest::default, |row| {
+            Rest::of(Note::Names(registration, row.epoch, row.target.recipient))
+        })
+    }
+
+    /// Puts a push into its mailbox, unless it is over.
+    async fn keep(&self, message: Arc<PushMessage>, asked_at: Option<DateTime<Utc>>, untried: bool) -> Rest {
+        let id = message.id;
+        match self.try_keep(&message, asked_at, untried).await {
+            Ok(note) => Rest { delete: vec![id], notes: note.into_iter().collect(), ..Rest::default() },
+            Err(error) => {
+                report(&error, ONCE);
+                Rest { postpone: vec![(id, self.clock.now() + AGAIN_AFTER)], ..Rest::default() }
+            }
+        }
+    }
+
+    /// `None`: it is over.
+    async fn try_keep(
+        &self,
+        message: &Arc<PushMessage>,
+        asked_at: Option<DateTime<Utc>>,
+        untried: bool,
+    ) -> Result<Option<Note>, Unavailable> {
+        let moves = self.moves();
+        let find = || self.registrations.find(message.registration, Consistency::Strong);
+        let (row, now) = (find().await?, self.clock.now());
+        let Some(row) = row.filter(|row| waits_for(row, message, now)) else {
+            count_over(message, now);
+            return Ok(None);
+        };
+        let waiting = Waiting { message: PushMessage::clone(message), asked_at };
+        let kept = self.mailbox.keep(waiting, self.mailbox_bounds).await?;
+        self.count_kept(message, &kept);
+        let mut recipient = row.target.recipient;
+        // It may have moved to a full JID whose mailbox was read before this was in it.
+        if self.moves() != moves
+            && let Ok(Some(row)) = find().await
+        {
+            recipient = row.target.recipient;
+        }
+        let untried = untried || recipient != message.recipient;
+        Ok(Some(Note::Waits { message: Arc::clone(message), recipient, untried, kept }))
+    }
+
+    fn count_kept(&self, message: &PushMessage, kept: &Kept) {
+        counter!(KEPT).increment(1);
+        counter!(REPLACED).increment(kept.replaced.len() as u64);
+        if !kept.dropped.is_empty() {
+            counter!(DROPPED).increment(kept.dropped.len() as u64);
+            tracing::warn!(
+                registration = %message.registration,
+                dropped = kept.dropped.len(),
+                max = self.mailbox_bounds.of_registration,
+                of_account = self.mailbox_bounds.of_account,
+                "a mailbox is full: the oldest pushes were dropped"
+            );
+        }
+    }
+
+    /// Ends the registration of a push that was refused, and with it the push.
+    async fn revoke_for(&self, push: Held, recipient: &FullJid, asked_at: DateTime<Utc>) -> Rest {
+        match self.revoke(&push.message, recipient, asked_at).await {
+            Ok(true) => {
+                if push.origin == Origin::Queue {
+                    counter!(REVOKED).increment(1);
+                }
+                let (account, registration) = (push.message.recipient.to_bare(), push.message.registration);
+                Rest::removal(&push).and(Rest::of(Note::Ended(account, registration)))
+            }
+            Ok(false) => self.after_refusal(&push).await,
+            Err(error) => {
+                report(&error, ONCE);
+                self.after_refusal(&push).await
+            }
+        }
+    }
+
+    /// A push goes on to be delivered: its registration was renewed since, or names another full JID.
+    async fn after_refusal(&self, push: &Held) -> Rest {
+        let (id, registration) = (push.message.id, push.message.registration);
+        let rest = match push.origin {
+            Origin::Queue => Rest { postpone: vec![(id, self.clock.now() + AGAIN_AFTER)], ..Rest::default() },
+            Origin::Mailbox => Rest::of(Note::Waits {
+                message: Arc::clone(&push.message),
+                recipient: push.message.recipient.clone(),
+                untried: true,
+                kept: Kept::default(),
+            }),
+        };
+        // Told last: the core goes by what the row names now.
+        rest.and(self.whom_it_names(registration).await)
+    }
+
+    async fn revoke_late(&self, recipient: &FullJid, message: MessageId) -> Result<Rest, Unavailable> {
+        let account = recipient.to_bare();
+        let waiting = self.mailbox.find(&account, message).await?;
+        let Some(Waiting { message, asked_at: Some(asked_at) }) = waiting else { return Ok(Rest::default()) };
+        let ended = self.revoke(&message, recipient, asked_at).await?;
+        Ok(if ended { Rest::of(Note::Ended(account, message.registration)) } else { Rest::default() })
+    }
+
+    /// Ends the registration of a push and all that waits for it; whether it is over.
+    async fn revoke(
+        &self,
+        message: &PushMessage,
+        recipient: &FullJid,
+        asked_at: DateTime<Utc>,
+    ) -> Result<bool, Unavailable> {
+        let PushMessage { registration, epoch, .. } = *message;
+        match self.registrations.revoke(registration, epoch, recipient, asked_at).await? {
+            Revocation::GoesOn => return Ok(false),
+            Revocation::OverBefore => {}
+            Revocation::Revoked => {
+                counter!(REGISTRATIONS_REVOKED).increment(1);
+                tracing::info!(%registration, "an application is gone; its registration is revoked");
+            }
+        }
+        let account = message.recipient.to_bare();
+        let waited = self.mailbox.clear(&account, registration, epoch).await?;
+        counter!(REVOKED).increment(waited as u64);
+        Ok(true)
+    }
+}
+
+/// Parts the pushes that are kept, those of one registration together, from the other fates.
+fn by_registration(fates: Vec<Fate>) -> (Vec<Vec<Fate>>, Vec<Fate>) {
+    let (mut kept, mut others) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+    for fate in fates {
+        match &fate {
+            Fate::Keep { message, .. } => kept.entry(message.registration).or_default().push(fate),
+            _ => others.push(fate),
+        }
+    }
+    (kept.into_values().collect(), others)
+}
+
+/// Puts the pushes of each topic together, in their order; one without has nothing to replace.
+fn by_topic(fates: Vec<Fate>) -> Vec<Vec<Fate>> {
+    let (mut chains, mut of_topics) = (Vec::new(), BTreeMap::<String, Vec<_>>::new());
+    for fate in fates {
+        let topic = match &fate {
+            Fate::Keep { message, .. } => message.topic.as_ref().map(|topic| topic.as_str().to_owned()),
+            _ => None,
+        };
+        match topic {
+            Some(topic) => of_topics.entry(topic).or_default().push(fate),
+            None => chains.push(vec![fate]),
+        }
+    }
+    chains.extend(of_topics.into_values());
+    chains
+}

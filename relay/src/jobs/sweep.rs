@@ -1,0 +1,62 @@
+//! Finds those for whom something waits.
+
+use backon::Retryable;
+use metrics::counter;
+use push::{
+    Epoch, Registration, RegistrationId,
+    ports::{Accounts, Consistency, Mailbox, QueueReader, Recipient, Registrations, Unavailable},
+};
+use tokio_xmpp::jid::{BareJid, FullJid};
+
+use super::{
+    Jobs,
+    retry::{backoff, report},
+};
+use crate::measures::REVOKED;
+
+/// How often a row is read before the sweep goes on without it: it holds up no other.
+const ROW_RETRIES_MAX: usize = 3;
+/// Registrations in one step of a sweep.
+const PAGE_MAX: usize = 256;
+
+impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+    /// The next registrations for which something waits, one for each full JID that they name, and where to go on.
+    pub(super) async fn sweep(&self, after: Option<Recipient>) -> (Vec<Registration>, Option<Recipient>) {
+        let page = || self.mailbox.recipients(after.clone(), PAGE_MAX);
+        let (found, next) = page.retry(backoff()).notify(report).await.unwrap_or_default();
+        let mut rows = Vec::<Registration>::new();
+        let mut told: (Option<BareJid>, Vec<FullJid>) = (None, Vec::new());
+        for (account, registration) in found {
+            let living = || self.living(&account, registration);
+            let living = living.retry(backoff().with_max_times(ROW_RETRIES_MAX)).notify(report).await;
+            let Ok(Some(row)) = living else { continue };
+            // Those of one account come together.
+            if told.0.as_ref() != Some(&account) {
+                told = (Some(account), Vec::new());
+            }
+            if !told.1.contains(&row.target.recipient) {
+                told.1.push(row.target.recipient.clone());
+                rows.push(row);
+            }
+        }
+        (rows, next)
+    }
+
+    /// The row of a registration for which something waits; if that is over, what waits is removed.
+    async fn living(
+        &self,
+        account: &BareJid,
+        registration: RegistrationId,
+    ) -> Result<Option<Registration>, Unavailable> {
+        let row = self.registrations.find(registration, Consistency::Strong).await?;
+        // An absent row was kept for longer than anything may wait.
+        let over = match &row {
+            Some(row) if row.lives(self.clock.now()) => return Ok(Some(row.clone())),
+            Some(row) => row.epoch,
+            None => Epoch::MAX,
+        };
+        let removed = self.mailbox.clear(account, registration, over).await?;
+        counter!(REVOKED).increment(removed as u64);
+        Ok(None)
+    }
+}

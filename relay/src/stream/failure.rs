@@ -1,0 +1,86 @@
+//! Why there is no stream, and what the operator can do about it.
+
+use std::{io, time::Duration};
+
+use tokio_xmpp::{minidom::Element, parsers::ns};
+
+use super::{connect::ConnectError, framing::Frame};
+
+/// From the first packet to the end of the handshake.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A stream on which nothing came for so long is dead.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(25);
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    #[error("cannot connect: {0}")]
+    Connect(#[from] ConnectError),
+    #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("the server refused the stream: {condition}{}", text.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    Refused { condition: String, text: Option<String> },
+    #[error("the server hung up before it opened a stream")]
+    Unopened,
+    #[error("the server closed the stream")]
+    Closed,
+    #[error("nothing came from the server for {} s", SILENCE_MAX.as_secs())]
+    Silent,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+const PORT_MEND: &str = "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers, and \
+    write tls:// before it if that port speaks TLS";
+
+impl StreamError {
+    /// The error by which a frame ends the stream; `None`: it ends none.
+    pub(super) fn of(frame: &Frame) -> Option<Self> {
+        match frame {
+            Frame::Closed => Some(Self::Closed),
+            Frame::Element(element) if element.is("error", ns::STREAM) => {
+                let children = || element.children().filter(|child| child.has_ns(ns::XMPP_STREAMS));
+                let condition = children().find(|child| child.name() != "text");
+                Some(Self::Refused {
+                    condition: condition.map_or("undefined-condition", Element::name).to_owned(),
+                    text: children().find(|child| child.name() == "text").map(Element::text),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// What the operator can do about it (RFC 6120 §4.9.3).
+    pub(super) fn mend(&self) -> &'static str {
+        match self {
+            Self::Refused { condition, .. } => match condition.as_str() {
+                "not-authorized" => {
+                    // ejabberd says so of a name that it does not know, too.
+                    "set UPWIRE_COMPONENT_SECRET to the secret that the XMPP server's configuration gives this component, \
+                     and check that UPWIRE_COMPONENT is its name there"
+                }
+                "conflict" => {
+                    "another process is connected as this component: stop it, or give each a component of its own"
+                }
+                "host-unknown" => {
+                    // Prosody's port for clients says so, too.
+                    "add the component UPWIRE_COMPONENT to the XMPP server's configuration, or correct its name; \
+                     check that UPWIRE_XMPP_SERVER is the port for components"
+                }
+                "invalid-namespace" => PORT_MEND,
+                _ => "the XMPP server's log may say more",
+            },
+            Self::Connect(error) => error.mend(),
+            Self::Timeout => {
+                "check that the XMPP server runs and listens for components at UPWIRE_XMPP_SERVER"
+            }
+            Self::Unopened => PORT_MEND,
+            Self::Io(error) if error.kind() == io::ErrorKind::InvalidData => PORT_MEND,
+            Self::Silent => {
+                "connecting again; if that recurs with ejabberd, set `global_routes: false` in the component's listener, or \
+                 give it a listener of its own: another component's connection may get what is meant for this one"
+            }
+            Self::Closed | Self::Io(_) => "connecting again",
+        }
+    }
+}

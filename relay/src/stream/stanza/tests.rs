@@ -1,0 +1,160 @@
+use chrono::{DateTime, TimeDelta};
+use proptest::prelude::*;
+use push::{Application, Body, Instance, Registration, Ttl, Urgency, message::Wishes};
+
+use super::*;
+use crate::stream::framing::{FrameReader, serialize};
+
+/// Most often this value of an attribute, at times any other.
+fn mostly(usual: &'static [&'static str]) -> impl Strategy<Value = String> {
+    let usual = prop::sample::select(usual).prop_map(str::to_owned);
+    prop_oneof![12 => usual, 1 => "[^'<&]{0,12}", 1 => any::<String>()]
+}
+
+/// What an IQ may hold: most often something that means something, or nearly.
+fn payload() -> impl Strategy<Value = String> {
+    const HASH: &[&str] = &["bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM="];
+    const KEY: &[&str] =
+        &["BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"];
+    let known = prop::sample::select(vec![
+        format!("register xmlns='{UNIFIED_PUSH}' application='A' instance='B'"),
+        format!("register xmlns='{UNIFIED_PUSH}' instance='A'"),
+        format!("register xmlns='{UNIFIED_PUSH}' application='A' instance='B' vapid='C'"),
+        format!("query xmlns='{}'", ns::DISCO_INFO),
+        format!("query xmlns='{}' node='A'", ns::DISCO_INFO),
+        format!("query xmlns='{}'", ns::DISCO_ITEMS),
+        format!("ping xmlns='{}' more='A'", ns::PING),
+        "error type='A'".to_owned(),
+        format!("item-not-found xmlns='{}'", ns::XMPP_STANZAS),
+        "no:prefix".to_owned(),
+    ]);
+    let values = [mostly(HASH), mostly(HASH), mostly(KEY)];
+    let open = (known, values).prop_map(|(known, values)| {
+        let filled = ["='A'", "='B'", "='C'"].iter().zip(values);
+        filled.fold(known, |open, (place, value)| open.replace(place, &format!("='{value}'")))
+    });
+    let element = |open: String, content: String| {
+        let name = open.split(' ').next().unwrap_or_default();
+        format!("<{open}>{content}</{name}>")
+    };
+    let open = open.boxed();
+    let inner = (open.clone(), mostly(&[""])).prop_map(move |(open, content)| element(open, content));
+    let content = prop_oneof![3 => mostly(&["", "text"]).boxed(), 1 => inner.boxed()];
+    (open, content).prop_map(move |(open, content)| element(open, content))
+}
+
+fn stanza() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec!["iq", "iq", "iq", "presence", "message"]);
+    let kind = mostly(&["get", "set", "result", "error", "unavailable"]);
+    let (id, to) = (mostly(&["AAAAAAAAAAAAAAAAAAAAAA"]), mostly(&["notify.example.com"]));
+    let from = mostly(&["juliet@example.com/phone", "juliet@example.com"]);
+    let several = prop::collection::vec(payload(), 0..3).prop_map(|payloads| payloads.concat());
+    let payloads = prop_oneof![4 => payload().boxed(), 1 => several.boxed()];
+    (name, kind, id, to, from, payloads).prop_map(|(name, kind, id, to, from, payloads)| {
+        format!("<{name} type='{kind}' id='{id}' to='{to}' from='{from}'>{payloads}</{name}>")
+    })
+}
+
+/// What all of it means, and what it is answered, as the relay finds out.
+async fn read_all(stream: &str) {
+    let mut reader = FrameReader::new(stream.as_bytes());
+    while let Ok(frame) = reader.next().await {
+        if matches!(frame, Frame::Closed) {
+            return;
+        }
+        match Incoming::read(frame, &BareJid::new("notify.example.com").unwrap()) {
+            Ok(Some(Incoming::Request(request))) => {
+                let info = match &request.query {
+                    Query::DiscoInfo(query) => disco_info(query).map(Some),
+                    _ => Err(error(ErrorType::Modify, DefinedCondition::BadRequest, "no")),
+                };
+                assert!(serialize(&answer(&request, info)).starts_with("<iq"));
+            }
+            Ok(Some(Incoming::Answer(answer))) => {
+                let _ = answer.message_id();
+            }
+            Ok(Some(Incoming::Available(_) | Incoming::Unavailable(_)) | None) => {}
+            Err(Elsewhere(domain)) => assert_ne!(domain, "notify.example.com"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn any_stanza_means_something_or_nothing(stanzas in prop::collection::vec(stanza(), 1..4)) {
+        let stream = format!("<s:stream xmlns:s='{}' xmlns='{}'>", ns::STREAM, ns::COMPONENT_ACCEPT);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(read_all(&(stream + &stanzas.concat())));
+    }
+}
+
+/// What one stanza means.
+fn read(xml: &str) -> Result<Option<Incoming>, Elsewhere> {
+    let xml = xml.replacen(' ', &format!(" xmlns='{}' ", ns::JABBER_CLIENT), 1);
+    let component = BareJid::new("notify.example.com").unwrap();
+    Incoming::read(Frame::Element(xml.parse().unwrap()), &component)
+}
+
+/// One stanza of each kind.
+fn kinds(to: &str) -> Vec<String> {
+    let iq = |kind, payload| format!("<iq type='{kind}' id='1' to='{to}' from='a@b/c'>{payload}</iq>");
+    vec![
+        iq("get", "<ping xmlns='urn:xmpp:ping'/>"),
+        iq("set", "<register xmlns='http://gultsch.de/xmpp/drafts/unified-push'/>"),
+        iq("result", ""),
+        iq("error", "<error type='cancel'/>"),
+        format!("<presence to='{to}' from='a@b/c'/>"),
+        format!("<presence type='unavailable' to='{to}' from='a@b/c'/>"),
+    ]
+}
+
+#[test]
+fn only_stanzas_to_the_component_itself_count() {
+    for xml in kinds("Notify.Example.com") {
+        assert!(read(&xml).unwrap().is_some(), "{xml}");
+    }
+    for to in ["irc.example.com", "example.com", "x.notify.example.com", "juliet@example.com/phone"] {
+        let domain = to.split(['@', '/']).find(|part| part.contains('.')).unwrap();
+        for xml in kinds(to) {
+            assert_eq!(read(&xml).err(), Some(Elsewhere(domain.to_owned())), "{xml}");
+        }
+    }
+    for to in ["x@notify.example.com", "notify.example.com/x", "x@notify.example.com/y"] {
+        let mut read = kinds(to).into_iter().map(|xml| read(&xml).unwrap());
+        for _ in 0..2 {
+            let Some(Some(Incoming::Request(request))) = read.next() else { panic!("no request") };
+            assert!(matches!(request.query, Query::Other));
+            let refusal = error(ErrorType::Cancel, DefinedCondition::ServiceUnavailable, "");
+            assert_eq!(answer(&request, Err(refusal)).attr("from"), Some(to));
+        }
+        assert!(read.all(|meaning| meaning.is_none()), "{to}");
+    }
+    assert!(read("<iq type='get' id='1' from='a@b/c'/>").unwrap().is_none(), "it is for nobody");
+}
+
+#[test]
+fn a_push_is_the_stanza_of_the_protocol() {
+    let target = Target {
+        recipient: FullJid::new("juliet@example.com/a 'b' \"c\" <d> & e").unwrap(),
+        application: Application::from_bytes([1; 32]),
+        instance: Instance::from_bytes([2; 32]),
+        vapid: None,
+        legacy: None,
+    };
+    let registration = Registration::renew(None, target.clone(), DateTime::UNIX_EPOCH, TimeDelta::days(7));
+    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
+    let body = Body::from_bytes(b"hello");
+    let message = PushMessage::new([3; 8], &registration, wishes, body, DateTime::UNIX_EPOCH);
+    let xml = push(&BareJid::new("notify.example.com").unwrap(), &message, &message.recipient);
+
+    let in_stream = xml.replacen("<iq", &format!("<iq xmlns='{}'", ns::JABBER_CLIENT), 1);
+    let iq = Iq::try_from(in_stream.parse::<Element>().unwrap()).unwrap();
+    let Iq::Set { from: Some(from), to: Some(to), id, payload } = iq else { panic!("{xml}") };
+    assert_eq!((from.as_str(), to.as_str()), ("notify.example.com", target.recipient.as_str()));
+    assert_eq!((MessageId::parse(&id), payload.text()), (Some(message.id), "aGVsbG8=".into()));
+    assert!(payload.is("push", UNIFIED_PUSH));
+    assert_eq!(payload.attr("application"), Some(&*target.application.to_string()));
+    assert_eq!(payload.attr("instance"), Some(&*target.instance.to_string()));
+}

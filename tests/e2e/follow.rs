@@ -1,0 +1,127 @@
+//! A phone that comes back under another resource, and does not register again, gets its pushes there.
+
+use std::time::Duration;
+
+use e2e::{Kind, Phone, Settings, Upwire, User, XmppServer, hashed};
+use tokio::sync::OnceCell;
+
+use crate::mailbox::{NEVER_SECONDS, SOON, nothing_is_left, post, restart};
+
+const SOON_TO_EXPIRE: &[(&str, &str)] = &[("TTL", "60")];
+
+/// An upwire, and a phone that has greeted and registered as `Conv.AAAA`, with its endpoint.
+async fn registered(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
+    let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
+    let phone = Phone::connect(server, user, "Conv.AAAA").await;
+    phone.greet(&upwire.component.jid).await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    post(&endpoint, &[], "to the first resource").await;
+    phone.has_got(&["to the first resource"]).await;
+    upwire.queue_empties().await;
+    (upwire, phone, endpoint)
+}
+
+/// The same device under another resource.
+async fn comes_back(server: &XmppServer, upwire: &Upwire, user: &User) -> Phone {
+    let phone = Phone::connect_as(server, user, "Conv.BBBB", "Conv.AAAA").await;
+    phone.greet(&upwire.component.jid).await;
+    phone
+}
+
+async fn a_phone_under_another_resource_gets_its_pushes_at_once_and_from_then_on(server: &XmppServer) {
+    let user = server.user().await;
+    let (mut upwire, phone, endpoint) = registered(server, &user).await;
+    phone.disconnect().await;
+    let phone = comes_back(server, &upwire, &user).await;
+    post(&endpoint, SOON_TO_EXPIRE, "to the second resource").await;
+    phone.has_got(&["to the second resource"]).await;
+    nothing_is_left(&upwire).await;
+
+    upwire.log_line(&["follows its phone"]).await;
+    restart(&mut upwire).await;
+    post(&endpoint, SOON_TO_EXPIRE, "after a restart").await;
+    phone.has_got(&["to the second resource", "after a restart"]).await;
+}
+
+async fn a_push_that_waits_goes_to_the_resource_that_greets(server: &XmppServer) {
+    let user = server.user().await;
+    let (upwire, phone, endpoint) = registered(server, &user).await;
+    phone.disconnect().await;
+    post(&endpoint, &[], "while nobody is there").await;
+    upwire.mailbox_holds(1).await;
+    let phone = comes_back(server, &upwire, &user).await;
+    phone.has_got(&["while nobody is there"]).await;
+    nothing_is_left(&upwire).await;
+}
+
+/// A server on which a session may sleep for longer than any test takes.
+async fn patient(kind: Kind) -> &'static XmppServer {
+    static PROSODY: OnceCell<XmppServer> = OnceCell::const_new();
+    static EJABBERD: OnceCell<XmppServer> = OnceCell::const_new();
+    let server = match kind {
+        Kind::Prosody => &PROSODY,
+        Kind::Ejabberd => &EJABBERD,
+    };
+    let settings = Settings { hibernation: Duration::from_secs(600), ..Settings::default() };
+    server.get_or_init(|| XmppServer::start_with(kind, settings)).await
+}
+
+async fn while_the_first_session_sleeps_the_second_gets_the_push(server: &XmppServer) {
+    let server = patient(server.kind).await;
+    let user = server.user().await;
+    let (upwire, asleep, endpoint) = registered(server, &user).await;
+    asleep.cut();
+    let phone = comes_back(server, &upwire, &user).await;
+    post(&endpoint, SOON_TO_EXPIRE, "to the one that is awake").await;
+    phone.has_got(&["to the one that is awake"]).await;
+    upwire.queue_empties().await;
+    upwire.mailbox_holds(0).await;
+    post(&endpoint, SOON_TO_EXPIRE, "at once").await;
+    phone.has_got(&["to the one that is awake", "at once"]).await;
+}
+
+async fn a_restart_between_presence_and_push_changes_nothing(server: &XmppServer) {
+    let user = server.user().await;
+    let (mut upwire, phone, endpoint) = registered(server, &user).await;
+    upwire.log_line(&["seen lately"]).await;
+    phone.disconnect().await;
+    let phone = comes_back(server, &upwire, &user).await;
+    // At most one is written in a minute.
+    upwire.log_lines(&["seen lately"], 2).await;
+    restart(&mut upwire).await;
+    post(&endpoint, SOON_TO_EXPIRE, "after the restart").await;
+    phone.has_got(&["after the restart"]).await;
+}
+
+async fn two_devices_of_one_account_disturb_each_other_in_no_way(server: &XmppServer) {
+    let user = server.user().await;
+    let (upwire, first, endpoint) = registered(server, &user).await;
+    let second = Phone::connect(server, &user, "tablet").await;
+    second.greet(&upwire.component.jid).await;
+    let others = second.endpoint(&upwire.component.jid, "another app").await;
+    first.disconnect().await;
+    post(&endpoint, &[], "for the phone that is off").await;
+    upwire.mailbox_holds(1).await;
+    for number in 0..10 {
+        post(&others, &[], &format!("for the tablet {number}")).await;
+    }
+    let bodies: Vec<_> = (0..10).map(|number| format!("for the tablet {number}")).collect();
+    second.has_got(&bodies).await;
+
+    let first = Phone::connect(server, &user, "Conv.AAAA").await;
+    first.greet(&upwire.component.jid).await;
+    first.has_got(&["for the phone that is off"]).await;
+    nothing_is_left(&upwire).await;
+    second.has_got(&bodies).await;
+    let renewed = first.register(&upwire.component.jid, &hashed("app"), &hashed("1")).await.unwrap();
+    assert_eq!(renewed.endpoint, endpoint, "no refusal of the tablet has ended it");
+    first.wait_for_pushes(1, SOON).await;
+}
+
+on_each_server!(
+    a_phone_under_another_resource_gets_its_pushes_at_once_and_from_then_on,
+    a_push_that_waits_goes_to_the_resource_that_greets,
+    while_the_first_session_sleeps_the_second_gets_the_push,
+    a_restart_between_presence_and_push_changes_nothing,
+    two_devices_of_one_account_disturb_each_other_in_no_way,
+);

@@ -1,0 +1,30 @@
+//! What is in a queue of the emulator. SQS counts late and shows only a part, so a test waits for it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::emulator::Emulator;
+use crate::{eventually, settles};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+impl Emulator {
+    /// Waits until a queue has so many entries, those that are hidden included.
+    pub async fn queue_holds(&self, url: &str, count: u64) {
+        let what = format!("{url} holds {count} entries");
+        settles(DEADLINE, &what, async || self.depth(url).await, |seen| *seen == count).await;
+    }
+
+    /// Waits until a queue has shown each of these entries; one that is not among them fails at once.
+    pub async fn queue_shows(&self, url: &str, entries: &[&str]) {
+        let mut missing: BTreeSet<&str> = entries.iter().copied().collect();
+        eventually(DEADLINE, &format!("{url} shows {entries:?}"), async || {
+            for entry in self.peek(url).await {
+                assert!(entries.contains(&entry.as_str()), "{url} shows {entry:?}");
+                missing.remove(entry.as_str());
+            }
+            missing.is_empty()
+        })
+        .await;
+    }
+}

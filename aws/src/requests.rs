@@ -13,7 +13,7 @@ use aws_types::SdkConfig;
 use futures::{StreamExt, stream};
 use push::{
     PushMessage,
-    ports::{QueueWriter, Unavailable},
+    ports::{NotQueued, QueueWriter, Unavailable},
 };
 use serde_json::Value;
 
@@ -60,15 +60,15 @@ impl fmt::Debug for QueueSender {
 }
 
 impl QueueWriter for QueueSender {
-    async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
-        self.send_entry(message.to_entry(), Duration::ZERO).await
+    async fn send(&self, message: PushMessage) -> Result<(), NotQueued> {
+        Ok(self.send_entry(message.to_entry(), Duration::ZERO).await?)
     }
 
-    async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), Unavailable> {
+    async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), NotQueued> {
         let entries: Vec<_> = messages.iter().map(PushMessage::to_entry).collect();
         let batches: Vec<_> = entries.chunks(BATCH_MAX).map(<[_]>::to_vec).collect();
         let sends = stream::iter(batches).map(|batch| self.send_batch(batch)).buffer_unordered(SENDS_MAX);
-        sends.fold(Ok(()), async |all, one| one.and(all)).await
+        Ok(sends.fold(Ok(()), async |all, one| one.and(all)).await?)
     }
 }
 

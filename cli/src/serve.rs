@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use embedded::Database;
 use functions::Ingress;
 use metrics::{describe_gauge, gauge};
-use relay::Fence;
+use relay::{Fence, Rate};
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,7 +32,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let database = Database::open(&settings.database)
         .map_err(|error| anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}"))?
         .with_queue_max(settings.queue_max)
-        .with_disk_floor(settings.disk_floor);
+        .with_disk_floor(settings.disk_floor)
+        .with_registration_queue_max(settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute));
     let mut values = settings.relay.values(secrets(settings.relay.secret.as_ref(), &database).await?);
     values.legacy_secrets.extend(settings.legacy_secret);
     values.legacy_paseto_keys.extend(settings.legacy_paseto_key);

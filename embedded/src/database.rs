@@ -1,6 +1,7 @@
 //! The database: one writer thread, one connection for point queries, and some for longer reads.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use push::ports::Unavailable;
+use push::{RegistrationId, ports::Unavailable};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Notify;
 
@@ -19,6 +20,7 @@ use crate::{
     file::{OpenError, connect, lock},
     layout::lay_out,
     readers::Readers,
+    shares::Shares,
     writer::{Haste, Writer},
 };
 
@@ -32,6 +34,7 @@ pub struct Database {
     writer: Writer,
     shared: Arc<Shared>,
     queue_max: u64,
+    registration_queue_max: u64,
 }
 
 /// What every clone of a [`Database`] and its writer thread hold together.
@@ -41,6 +44,7 @@ pub(crate) struct Shared {
     readers: Readers,
     disk: Disk,
     pub(crate) backlog: Mutex<Backlog>,
+    pub(crate) shares: Arc<Shares>,
     /// Rows in the queue.
     pub(crate) depth: AtomicU64,
     /// Rows in the mailbox.
@@ -59,6 +63,14 @@ pub(crate) fn count_mailbox(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0))
 }
 
+fn count_shares(connection: &Connection) -> rusqlite::Result<HashMap<RegistrationId, u64>> {
+    const SHARES: &str =
+        "SELECT registration, count(*) FROM queue WHERE registration IS NOT NULL GROUP BY registration";
+    let mut statement = connection.prepare(SHARES)?;
+    let shares = statement.query_map([], |row| Ok((RegistrationId::from_bytes(row.get(0)?), row.get(1)?)))?;
+    shares.collect()
+}
+
 impl Database {
     /// Opens the file, or makes it, readable by its owner alone.
     ///
@@ -72,6 +84,7 @@ impl Database {
         let reader = connect(path).map_err(sqlite)?;
         let depth = count_queue(&reader).map_err(sqlite)?;
         let waiting = count_mailbox(&reader).map_err(sqlite)?;
+        let shares = count_shares(&reader).map_err(sqlite)?;
         let last_seq: i64 = reader
             .query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))
             .map_err(sqlite)?;
@@ -82,6 +95,7 @@ impl Database {
             readers: Readers::open(path).map_err(sqlite)?,
             disk: Disk::of(path.to_owned()),
             backlog: Mutex::default(),
+            shares: Arc::new(Shares::of(shares)),
             depth: AtomicU64::new(depth),
             waiting: AtomicU64::new(waiting),
             next_seq: AtomicI64::new(last_seq + 1),
@@ -89,7 +103,7 @@ impl Database {
         });
         let file = |cause| OpenError::File { path: path.to_owned(), cause };
         let writer = Writer::start(writer, lock).map_err(file)?;
-        Ok(Self { writer, shared, queue_max: QUEUE_MAX })
+        Ok(Self { writer, shared, queue_max: QUEUE_MAX, registration_queue_max: u64::MAX })
     }
 
     /// The same one, which refuses pushes while its queue holds `max` of them; those that come at once may
@@ -97,6 +111,12 @@ impl Database {
     #[must_use]
     pub fn with_queue_max(self, max: u64) -> Self {
         Self { queue_max: max, ..self }
+    }
+
+    /// The same one, whose queue holds no more than `max` pushes of one registration.
+    #[must_use]
+    pub fn with_registration_queue_max(self, max: u64) -> Self {
+        Self { registration_queue_max: max, ..self }
     }
 
     /// The same one, which takes nothing new while fewer bytes than these are free on its disk. For all clones.
@@ -169,6 +189,10 @@ impl Database {
 
     pub(crate) fn queue_max(&self) -> u64 {
         self.queue_max
+    }
+
+    pub(crate) fn registration_queue_max(&self) -> u64 {
+        self.registration_queue_max
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -68,6 +68,18 @@ const STEPS: [&str; 5] = [
         ended INTEGER NOT NULL,
         PRIMARY KEY (account, place)
     ) STRICT, WITHOUT ROWID;
+    -- Before the entry, which fills pages of its own: it is read without them.
+    CREATE TABLE new_queue (
+        seq INTEGER PRIMARY KEY,
+        due_at INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        registration BLOB,  -- NULL in rows of an earlier layout
+        entry BLOB NOT NULL
+    ) STRICT;
+    INSERT INTO new_queue SELECT seq, due_at, attempts, NULL, entry FROM queue;
+    DROP TABLE queue;
+    ALTER TABLE new_queue RENAME TO queue;
+    CREATE INDEX queue_due ON queue (due_at, seq);
     CREATE INDEX mailbox_of_registration ON mailbox (account, registration, id, expires_at);
     ",
 ];

@@ -11,6 +11,7 @@ mod queue;
 mod readers;
 mod registrations;
 mod row;
+mod shares;
 mod writer;
 
 pub use database::{Database, QUEUE_MAX};

@@ -13,8 +13,8 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use push::{
-    PushMessage,
-    ports::{Delivery, QueueReader, QueueWriter, Settlement, Unavailable},
+    PushMessage, RegistrationId,
+    ports::{Delivery, NotQueued, QueueReader, QueueWriter, Settlement, Unavailable},
 };
 use rusqlite::{Connection, params};
 use tokio::time::{Instant, sleep_until};
@@ -25,15 +25,18 @@ use crate::{Database, backlog::Backlog, database::Shared, writer::Haste};
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 
 impl QueueWriter for Database {
-    async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
+    async fn send(&self, message: PushMessage) -> Result<(), NotQueued> {
         self.send_all(vec![message]).await
     }
 
-    async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), Unavailable> {
+    async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), NotQueued> {
+        let registrations = messages.iter().map(|push| push.registration).collect();
+        let reservation = self.shared().shares.reserve(registrations, self.registration_queue_max());
+        let reservation = reservation.ok_or(NotQueued::TooMany)?;
         let max = self.queue_max();
         if self.queue_depth() >= max {
             let full = format!("the queue holds as many pushes as it may: {max} (UPWIRE_QUEUE_MAX)");
-            return Err(Unavailable::new(full));
+            return Err(Unavailable::new(full).into());
         }
         let entries: Vec<_> = messages.into_iter().map(|push| (push.to_entry().into_bytes(), push)).collect();
         let (shared, count) = (self.shared().clone(), entries.len() as u64);
@@ -46,6 +49,7 @@ impl QueueWriter for Database {
             if count == 1 { insert() } else { all_or_none(connection, insert) }
         };
         let committed = move |waiting: &Vec<Option<i64>>| {
+            reservation.keep();
             on_commit.depth.fetch_add(count, Ordering::Relaxed);
             if let Some(due_at) = waiting.iter().flatten().min() {
                 on_commit.backlog.lock().waits(*due_at);
@@ -86,14 +90,15 @@ impl QueueReader for Database {
     async fn settle(&self, settlements: Vec<Settlement<i64>>) -> Result<(), Unavailable> {
         let shared = self.shared().clone();
         let delete_and_release = move |connection: &Connection| {
-            let mut deleted = 0;
+            let mut deleted = Deleted::default();
             for settlement in &settlements {
-                deleted += settle(connection, settlement)?;
+                settle(connection, settlement, &mut deleted)?;
             }
             Ok((deleted, settlements))
         };
-        let committed = move |(deleted, settlements): &(u64, Vec<Settlement<i64>>)| {
-            shared.depth.fetch_sub(*deleted, Ordering::Relaxed);
+        let committed = move |(deleted, settlements): &(Deleted, Vec<Settlement<i64>>)| {
+            shared.depth.fetch_sub(deleted.rows, Ordering::Relaxed);
+            shared.shares.give_back(&deleted.registrations);
             let mut backlog = shared.backlog.lock();
             settlements.iter().for_each(|settlement| backlog.settled(settlement));
             drop(backlog);
@@ -131,11 +136,12 @@ fn insert(
     commits: &AtomicBool,
     (entry, message): (Vec<u8>, PushMessage),
 ) -> rusqlite::Result<Option<i64>> {
-    const SEND: &str = "INSERT INTO queue (seq, due_at, attempts, entry) VALUES (?1, ?2, 0, ?3)";
+    const SEND: &str = "INSERT INTO queue (seq, due_at, attempts, registration, entry)
+        VALUES (?1, ?2, 0, ?3, ?4)";
     let due_at = message.accepted_at.timestamp_millis();
     // Never one of a row that was rolled back: whoever holds that push may yet settle it.
     let seq = shared.next_seq.fetch_add(1, Ordering::Relaxed);
-    connection.prepare_cached(SEND)?.execute(params![seq, due_at, entry])?;
+    connection.prepare_cached(SEND)?.execute(params![seq, due_at, message.registration.as_bytes(), entry])?;
     let delivery = Delivery { receipt: seq, attempts: 0, message };
     let offered = commits.load(Ordering::Relaxed) && shared.backlog.lock().offer(delivery, now());
     if offered {
@@ -194,17 +200,36 @@ fn claim_due(
     Ok(())
 }
 
-/// Returns how many rows are gone.
-fn settle(connection: &Connection, settlement: &Settlement<i64>) -> rusqlite::Result<u64> {
-    const DELETE: &str = "DELETE FROM queue WHERE seq = ?1";
+/// What is gone of the queue.
+#[derive(Default)]
+struct Deleted {
+    rows: u64,
+    /// One for each row that has one.
+    registrations: Vec<RegistrationId>,
+}
+
+fn settle(
+    connection: &Connection,
+    settlement: &Settlement<i64>,
+    deleted: &mut Deleted,
+) -> rusqlite::Result<()> {
+    const DELETE: &str = "DELETE FROM queue WHERE seq = ?1 RETURNING registration";
     const AGAIN: &str = "UPDATE queue SET due_at = ?2, attempts = attempts + ?3 WHERE seq = ?1";
     let (seq, due_at, attempts) = match settlement {
-        Settlement::Delete(seq) => return Ok(connection.prepare_cached(DELETE)?.execute([seq])? as u64),
+        Settlement::Delete(seq) => {
+            let mut statement = connection.prepare_cached(DELETE)?;
+            let registrations = statement.query_map([seq], |row| row.get::<_, Option<_>>(0))?;
+            for registration in registrations {
+                deleted.rows += 1;
+                deleted.registrations.extend(registration?.map(RegistrationId::from_bytes));
+            }
+            return Ok(());
+        }
         Settlement::Release(seq, due_at) => (seq, due_at, 1),
         Settlement::Postpone(seq, due_at) => (seq, due_at, 0),
     };
     connection.prepare_cached(AGAIN)?.execute(params![seq, due_at.timestamp_millis(), attempts])?;
-    Ok(0)
+    Ok(())
 }
 
 #[expect(
@@ -305,5 +330,66 @@ pub(crate) mod tests {
         let receipt = database.receive(1).await.unwrap()[0].receipt;
         database.settle(vec![Settlement::Delete(receipt)]).await.unwrap();
         database.send(message(3)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_registration_has_no_more_than_its_part_of_the_queue() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upwire.db");
+        let database = Database::open(&path).unwrap().with_registration_queue_max(2);
+        for number in [1, 2] {
+            database.send(message(number)).await.unwrap();
+        }
+        let is_refused = async |database: &Database, number| {
+            matches!(database.send(message(number)).await, Err(NotQueued::TooMany))
+        };
+        assert!(is_refused(&database, 3).await);
+        let mut of_another = message(4);
+        of_another.registration = RegistrationId::from_bytes([9; RegistrationId::BYTES]);
+        let mixed = database.send_all(vec![of_another.clone(), message(3)]).await;
+        assert!(matches!(mixed, Err(NotQueued::TooMany)), "all or none");
+        database.send_all(vec![of_another.clone(), of_another]).await.unwrap();
+        assert_eq!(database.queue_depth(), 4);
+
+        drop(database);
+        // The writer thread gives up the file when it has seen that nobody is left.
+        let database = loop {
+            match Database::open(&path) {
+                Ok(database) => break database.with_registration_queue_max(2),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert!(is_refused(&database, 3).await, "an earlier process left two");
+        let received = database.receive(10).await.unwrap();
+        let of_mine = received.iter().find(|delivery| delivery.message.id == message(1).id).unwrap();
+        database.settle(vec![Settlement::Postpone(of_mine.receipt, DateTime::UNIX_EPOCH)]).await.unwrap();
+        assert!(is_refused(&database, 3).await, "it is there still");
+        let receipts = [of_mine.receipt, of_mine.receipt];
+        database.settle(receipts.map(Settlement::Delete).into()).await.unwrap();
+        database.send(message(3)).await.unwrap();
+        assert!(is_refused(&database, 5).await, "one is gone, not two");
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_refused_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let database =
+            Database::open(&folder.path().join("upwire.db")).unwrap().with_registration_queue_max(40);
+        let pages = |pages: u32| database.write(move |c| c.pragma_update(None, "max_page_count", pages));
+        pages(70).await.unwrap();
+        let (mut taken, mut refused) = (0, 0);
+        for number in 0..100 {
+            match database.send(message(number)).await {
+                Ok(()) => taken += 1,
+                Err(NotQueued::Unavailable(_)) => refused += 1,
+                Err(NotQueued::TooMany) => panic!("{taken} were taken"),
+            }
+        }
+        assert!(taken > 0 && refused > 40, "{taken} taken, {refused} refused");
+        pages(1_000_000).await.unwrap();
+        for number in taken..40 {
+            database.send(message(1000 + number)).await.unwrap();
+        }
+        assert!(matches!(database.send(message(2000)).await, Err(NotQueued::TooMany)));
     }
 }

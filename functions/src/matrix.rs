@@ -28,7 +28,7 @@ use url::Url;
 use self::{notification::Notification, refusal::Refusal};
 use crate::{
     ACCEPTED, ANSWER_TIMEOUT, Ingress, PUSH_PATH, PublicUrl, REFUSED, Rejection,
-    push_resource::{Endpoint, EndpointKey, chance, now, read, unavailable},
+    push_resource::{Endpoint, EndpointKey, chance, not_queued, now, read, unavailable},
 };
 
 /// Where homeservers look for it; none of them takes another path.
@@ -187,7 +187,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         };
         let pushes: Vec<_> = registrations.iter().map(push).collect::<Result<_, Rejection>>()?;
         if !pushes.is_empty() {
-            self.queue.send_all(pushes).await.map_err(|error| unavailable(&error))?;
+            self.queue.send_all(pushes).await.map_err(|error| not_queued(&error))?;
         }
         metrics::counter!(ACCEPTED).increment(registrations.len() as u64);
         Ok(())

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use push::{
     Body, Epoch, MessageId, PushMessage, Registration, RegistrationId, Target,
     message::{BODY_BYTES_MAX, Wishes},
-    ports::{Consistency, Mailbox, QueueWriter, Registrations, Renewal, Unavailable},
+    ports::{Consistency, Mailbox, NotQueued, QueueWriter, Registrations, Renewal, Unavailable},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -178,7 +178,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
             topic: parameters.topic,
         };
         let message = PushMessage::new(chance()?, &registration, wishes, body, now);
-        self.queue.send(message.clone()).await.map_err(|error| unavailable(&error))?;
+        self.queue.send(message.clone()).await.map_err(|error| not_queued(&error))?;
         Ok(message)
     }
 
@@ -192,6 +192,13 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let (id, _) = endpoint.key();
         let row = self.registrations.find(id, consistency).await;
         Ok(row.map_err(|error| unavailable(&error))?.filter(|row| endpoint.lives(row, now)))
+    }
+}
+
+pub(crate) fn not_queued(error: &NotQueued) -> Rejection {
+    match error {
+        NotQueued::TooMany => Rejection::QUEUE_SHARE_USED_UP,
+        NotQueued::Unavailable(error) => unavailable(error),
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Rejection {
 
 /// What the queue or the store is given to recover before a sender tries again.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
+/// What the relay is given to take pushes of a registration out of the queue, in seconds.
+const RETRY_AFTER_FULL_SHARE: u64 = 5;
 /// A dead endpoint stays dead; the sender may remember it for a day.
 const GONE_CACHE_CONTROL: &str = "max-age=86400";
 
@@ -76,6 +78,9 @@ struct Problem {
 }
 
 impl Rejection {
+    /// The queue holds as many pushes of the registration as it may.
+    pub(crate) const QUEUE_SHARE_USED_UP: Self = Self::Throttled(RETRY_AFTER_FULL_SHARE);
+
     /// Asks to wait for so long, in whole seconds that are never too few.
     pub(crate) fn throttled(wait: TimeDelta) -> Self {
         let begun = u64::from(wait.subsec_nanos() > 0);

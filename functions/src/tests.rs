@@ -72,6 +72,15 @@ async fn senders_over_their_rate_are_told_for_how_long_by_the_one_read() {
 }
 
 #[tokio::test]
+async fn senders_whose_pushes_fill_their_part_of_the_queue_are_told_to_wait() {
+    let mut store = store();
+    store.line = Line::ShareUsedUp;
+    let refused = store.push_now().await;
+    assert_eq!((refused.status(), store.calls()), (StatusCode::TOO_MANY_REQUESTS, [1, 0, 1, 0]));
+    assert_eq!(header(&refused, "retry-after").as_deref(), Some("5"));
+}
+
+#[tokio::test]
 async fn who_does_not_sign_for_a_key_is_refused_by_the_one_read_whatever_the_rate() {
     let mut store = store();
     store.row.target.vapid = Some(VapidKey::from_bytes(&[4; VapidKey::BYTES]).unwrap());

@@ -187,11 +187,22 @@ pub trait Accounts: Clone + Send + Sync + 'static {
 /// The ingress's side of the queue.
 pub trait QueueWriter: Clone + Send + Sync + 'static {
     /// Queues a push; returns once it is durable.
-    fn send(&self, message: PushMessage) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn send(&self, message: PushMessage) -> impl Future<Output = Result<(), NotQueued>> + Send;
 
     /// Queues pushes together, in as few steps as the queue allows; returns once all are durable. After an error
     /// some of them may be in the queue.
-    fn send_all(&self, messages: Vec<PushMessage>) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn send_all(&self, messages: Vec<PushMessage>) -> impl Future<Output = Result<(), NotQueued>> + Send;
+}
+
+/// Why a push was not queued.
+#[derive(Debug, thiserror::Error)]
+pub enum NotQueued {
+    /// The queue holds as many of its registration as it may.
+    #[error("the queue holds as many pushes of one registration as it may")]
+    TooMany,
+    /// The queue does not take it now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// A push that was received and not yet settled. Until then the queue gives it to nobody else;

@@ -162,3 +162,39 @@ async fn a_full_queue_is_told_to_senders_and_grows_no_further() {
     assert!(bodies(&phone).is_superset(&accepted));
     assert_eq!(bodies(&phone).len(), QUEUE_MAX + 50, "and nothing that was refused");
 }
+
+/// Nothing leaves the queue while there is no XMPP server.
+#[tokio::test]
+async fn a_registration_that_fills_its_part_of_the_queue_takes_no_room_from_others() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let way = FaultProxy::to(server.component_port).await;
+    let mut upwire = Upwire::on(server)
+        .set("UPWIRE_XMPP_SERVER", way.address())
+        // In a minute: the burst, and three more.
+        .set("UPWIRE_RATE", "5/0.05")
+        .start_ready()
+        .await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let loud = phone.endpoint(&upwire.component.jid, "loud").await;
+    let quiet = phone.endpoint(&upwire.component.jid, "quiet").await;
+    way.cut();
+    upwire.unready().await;
+    let mut accepted = 0;
+    for number in 0..20 {
+        let response = http::post(&loud, format!("push {number}")).await;
+        if response.status == 201 {
+            accepted += 1;
+            continue;
+        }
+        assert_eq!(response.status, 429, "{}", response.text());
+        let after = response.header("retry-after").and_then(|after| after.parse::<u32>().ok());
+        assert!(after.is_some_and(|after| after > 0), "Retry-After, in whole seconds");
+    }
+    assert!((5..=8).contains(&accepted), "{accepted} were accepted");
+    assert_eq!(http::post(&quiet, "another's").await.status, 201);
+    way.mend();
+    upwire.ready().await;
+    phone.wait_for_pushes(accepted + 1, SOON).await;
+    upwire.queue_empties().await;
+    assert_eq!(bodies(&phone).len(), accepted + 1);
+}

@@ -19,8 +19,8 @@ use push::{
     Application, Epoch, Instance, MailboxBounds, MessageId, PushMessage, Registration, RegistrationId,
     Secrets, Target, Ttl,
     ports::{
-        Consistency, Kept, Mailbox, QueueWriter, Recipient, Registered, Registrations, Renewal, Revocation,
-        Unavailable, Waiting,
+        Consistency, Kept, Mailbox, NotQueued, QueueWriter, Recipient, Registered, Registrations, Renewal,
+        Revocation, Unavailable, Waiting,
     },
 };
 use tokio::sync::watch;
@@ -60,6 +60,8 @@ pub(crate) const NO_CALL: Calls = [0; 4];
 pub(crate) enum Line {
     Takes,
     OutOfReach,
+    /// It holds as many of the registration as it may.
+    ShareUsedUp,
     /// It never answers.
     Hangs,
 }
@@ -145,15 +147,16 @@ impl Registrations for Store {
 }
 
 impl QueueWriter for Store {
-    async fn send(&self, message: PushMessage) -> Result<(), Unavailable> {
+    async fn send(&self, message: PushMessage) -> Result<(), NotQueued> {
         self.send_all(vec![message]).await
     }
 
-    async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), Unavailable> {
+    async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), NotQueued> {
         self.calls[2].fetch_add(1, Relaxed);
         match self.line {
             Line::Takes => self.sent.lock().unwrap().extend(messages),
-            Line::OutOfReach => return Err(Unavailable::new("out of reach")),
+            Line::OutOfReach => return Err(Unavailable::new("out of reach").into()),
+            Line::ShareUsedUp => return Err(NotQueued::TooMany),
             Line::Hangs => std::future::pending().await,
         }
         Ok(())

@@ -38,6 +38,14 @@ impl FromStr for Rate {
     }
 }
 
+impl Rate {
+    /// The most pushes that it lets through within a minute.
+    #[must_use]
+    pub fn in_a_minute(self) -> u64 {
+        u64::from(self.burst) + (self.per_second * 60.0).ceil() as u64
+    }
+}
+
 /// Counts what is accepted for each registration (the generic cell rate algorithm).
 #[derive(Debug)]
 pub(crate) struct Meter {

@@ -1,0 +1,91 @@
+//! How many pushes of each registration the queue holds: none may fill it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use push::RegistrationId;
+
+/// Counts the rows of the queue by their registrations, those that are on the way to the disk included.
+#[derive(Default)]
+pub(crate) struct Shares {
+    counts: Mutex<HashMap<RegistrationId, u64>>,
+}
+
+impl Shares {
+    /// Those of the rows that an earlier process left.
+    pub(crate) fn of(counts: HashMap<RegistrationId, u64>) -> Self {
+        Self { counts: Mutex::new(counts) }
+    }
+
+    /// Counts these, one for each push, unless a registration would have more than `max` then: `None`.
+    pub(crate) fn reserve(self: &Arc<Self>, ids: Vec<RegistrationId>, max: u64) -> Option<Reservation> {
+        let mut counts = self.counts.lock();
+        for (counted, id) in ids.iter().enumerate() {
+            let count = counts.entry(*id).or_default();
+            if *count >= max {
+                ids[..counted].iter().for_each(|id| lower(&mut counts, *id));
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Reservation { shares: Arc::clone(self), ids })
+    }
+
+    /// Notes that rows are gone.
+    pub(crate) fn give_back(&self, ids: &[RegistrationId]) {
+        let mut counts = self.counts.lock();
+        ids.iter().for_each(|id| lower(&mut counts, *id));
+    }
+}
+
+fn lower(counts: &mut HashMap<RegistrationId, u64>, id: RegistrationId) {
+    if let Some(count) = counts.get_mut(&id) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&id);
+        }
+    }
+}
+
+/// Pushes that are counted and may not come to be: dropped, it gives their places back.
+pub(crate) struct Reservation {
+    shares: Arc<Shares>,
+    ids: Vec<RegistrationId>,
+}
+
+impl Reservation {
+    /// The rows are on disk.
+    pub(crate) fn keep(mut self) {
+        self.ids.clear();
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.shares.give_back(&self.ids);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registration_has_its_bound_and_gets_back_what_did_not_come_to_be() {
+        let shares = Arc::<Shares>::default();
+        let [one, other] = [1, 2].map(|number| RegistrationId::from_bytes([number; RegistrationId::BYTES]));
+        let reserve = |ids: &[RegistrationId]| shares.reserve(ids.to_vec(), 2);
+        reserve(&[one, other]).unwrap().keep();
+        assert!(reserve(&[other, one, one]).is_none(), "all or none");
+        let lost = reserve(&[other, one]).unwrap();
+        assert!(reserve(&[one]).is_none() && reserve(&[other]).is_none());
+        drop(lost);
+        reserve(&[other]).unwrap().keep();
+        assert!(reserve(&[other]).is_none());
+        shares.give_back(&[other, other, other]);
+        reserve(&[other, other, one]).unwrap().keep();
+        assert!(reserve(&[one]).is_none());
+        shares.give_back(&[one, other, one, other]);
+        assert!(shares.counts.lock().is_empty(), "nobody is remembered for nothing");
+    }
+}

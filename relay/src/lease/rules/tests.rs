@@ -51,6 +51,14 @@ enum State {
     Holding(Holding),
 }
 
+/// The way to the store.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Open,
+    AnswersAreLost,
+    Cut,
+}
+
 #[derive(Debug)]
 struct Candidate {
     holder: Holder,
@@ -58,6 +66,7 @@ struct Candidate {
     shows: Moment,
     /// The machine is suspended: nothing moves.
     suspended: bool,
+    way: Way,
     waiting: Waiting,
     state: State,
     /// The request whose answer it waits for.
@@ -123,6 +132,11 @@ impl Candidate {
 enum Event {
     /// So many milliseconds pass.
     Pass(u64),
+    /// Each candidate does what it would do next, and a second passes.
+    Round,
+    /// The same, so often.
+    Rounds(usize),
+    Way(usize, Way),
     Act(usize),
     /// The request reaches the store.
     Reach(usize),
@@ -172,7 +186,7 @@ impl World {
         self.born = self.born.wrapping_add(1);
         let holder = Holder([self.born; 16]);
         let (waiting, state) = (Waiting::new(holder), State::Waiting);
-        Candidate { holder, rate, shows, suspended: false, waiting, state, call: None }
+        Candidate { holder, rate, shows, suspended: false, way: Way::Open, waiting, state, call: None }
     }
 
     /// As [`push::ports::Lease`] promises.
@@ -251,7 +265,8 @@ impl World {
                 self.candidates[index] = self.candidate(rate, shows);
                 self.sent[index] = None;
             }
-            Event::Fail(_) | Event::Late(_) => {}
+            Event::Way(index, way) => self.candidates[index].way = way,
+            Event::Round | Event::Rounds(_) | Event::Fail(_) | Event::Late(_) => {}
         }
     }
 
@@ -278,17 +293,38 @@ impl World {
     fn run(&mut self, events: &[Event], margin: Duration) -> Result<(), TestCaseError> {
         for event in events {
             // In steps, so that `sent` is exact to one of them.
-            if let Event::Pass(milliseconds) = *event {
-                for _ in 0..milliseconds.div_ceil(STEP_MILLISECONDS) {
-                    self.happen(Event::Pass(STEP_MILLISECONDS));
+            match *event {
+                Event::Pass(milliseconds) => {
+                    for _ in 0..milliseconds.div_ceil(STEP_MILLISECONDS) {
+                        self.happen(Event::Pass(STEP_MILLISECONDS));
+                        self.check(margin)?;
+                    }
+                }
+                Event::Round => {
+                    for index in 0..CANDIDATES {
+                        self.run(&self.candidates[index].way.call(index), margin)?;
+                    }
+                    self.run(&[Event::Pass(1000)], margin)?;
+                }
+                Event::Rounds(count) => self.run(&vec![Event::Round; count], margin)?,
+                event => {
+                    self.happen(event);
                     self.check(margin)?;
                 }
-            } else {
-                self.happen(*event);
-                self.check(margin)?;
             }
         }
         Ok(())
+    }
+}
+
+impl Way {
+    /// A call to the store by this way.
+    fn call(self, index: usize) -> Vec<Event> {
+        match self {
+            Self::Open => vec![Event::Act(index), Event::Reach(index), Event::Answer(index)],
+            Self::AnswersAreLost => vec![Event::Act(index), Event::Reach(index), Event::Fail(index)],
+            Self::Cut => vec![Event::Act(index), Event::Fail(index)],
+        }
     }
 }
 
@@ -296,18 +332,22 @@ const STEP_MILLISECONDS: u64 = 200;
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let who = || 0..CANDIDATES;
+    let way = prop::sample::select(vec![Way::Open, Way::Open, Way::AnswersAreLost, Way::Cut]);
     let event = prop_oneof![
-        8 => (1u64..40).prop_map(|steps| Event::Pass(steps * STEP_MILLISECONDS)),
-        12 => who().prop_map(Event::Act),
-        12 => who().prop_map(Event::Reach),
-        12 => who().prop_map(Event::Answer),
-        2 => who().prop_map(Event::Fail),
+        12 => Just(Event::Round),
+        3 => (2usize..20).prop_map(Event::Rounds),
+        6 => (who(), way).prop_map(|(index, way)| Event::Way(index, way)),
+        3 => (1u64..10).prop_map(|steps| Event::Pass(steps * STEP_MILLISECONDS)),
+        4 => who().prop_map(Event::Act),
+        4 => who().prop_map(Event::Reach),
+        4 => who().prop_map(Event::Answer),
+        1 => who().prop_map(Event::Fail),
         2 => who().prop_map(Event::Late),
         1 => who().prop_map(Event::Suspend),
         2 => who().prop_map(Event::Resume),
         1 => who().prop_map(Event::Crash),
     ];
-    prop::collection::vec(event, 1..400)
+    prop::collection::vec(event, 1..150)
 }
 
 fn rates(percent: std::ops::RangeInclusive<u32>, stops: bool) -> impl Strategy<Value = Vec<Rate>> {
@@ -340,13 +380,16 @@ proptest! {
     fn one_is_elected_soon_once_the_store_answers(rates in rates(98..=102, false), events in events()) {
         let mut world = World::new(&rates);
         world.run(&events, MARGIN / 2)?;
-        (0..CANDIDATES).for_each(|index| world.happen(Event::Resume(index)));
+        for index in 0..CANDIDATES {
+            world.happen(Event::Resume(index));
+            world.happen(Event::Way(index, Way::Open));
+        }
         let deadline = world.now + 2 * LEASE + 4 * LOOK_INTERVAL;
         let mut held_since = None;
         while held_since.is_none_or(|since| world.now < since + 4 * LEASE) {
             world.run(&[Event::Pass(STEP_MILLISECONDS)], MARGIN / 2)?;
             for index in 0..CANDIDATES {
-                world.run(&[Event::Act(index), Event::Reach(index), Event::Answer(index)], MARGIN / 2)?;
+                world.run(&Way::Open.call(index), MARGIN / 2)?;
             }
             if held_since.is_none() && world.candidates.iter().any(Candidate::may_send) {
                 held_since = Some(world.now);

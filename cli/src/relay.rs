@@ -2,7 +2,7 @@
 
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
-use relay::{Candidate, Term};
+use relay::{Candidate, Term, Uptime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ async fn relay_when_elected(
     state: State,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let candidate = Candidate::new(cloud.registrations.lease(), holder()?);
+    let candidate = Candidate::new(cloud.registrations.lease(), holder()?, Uptime::system());
     loop {
         let elected = candidate.elected(|| {
             tracing::info!("another relay is active; this one takes over when that ends");

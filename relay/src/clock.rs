@@ -1,8 +1,9 @@
-//! Where the relay reads the wall clock.
+//! Where the relay reads its clocks.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// A wall clock: the system's, or a simulated one.
 #[derive(Clone)]
@@ -32,5 +33,40 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
+    }
+}
+
+/// A clock that shows the time since the machine's start, and goes on while it is suspended; or a simulated one.
+#[derive(Clone)]
+pub struct Uptime(Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl Uptime {
+    /// The system's.
+    #[must_use]
+    pub fn system() -> Self {
+        #[cfg(target_os = "linux")]
+        const CLOCK: ClockId = ClockId::Boottime;
+        #[cfg(not(target_os = "linux"))]
+        const CLOCK: ClockId = ClockId::Monotonic;
+        Self::new(|| {
+            let Timespec { tv_sec, tv_nsec } = clock_gettime(CLOCK);
+            // Neither is ever negative, nor are there more nanoseconds than a second has.
+            Duration::new(tv_sec.unsigned_abs(), tv_nsec.unsigned_abs() as u32)
+        })
+    }
+
+    /// One that shows what `now` says.
+    pub fn new(now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Uptime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Uptime")
     }
 }

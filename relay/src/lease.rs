@@ -1,31 +1,22 @@
 //! One relay is active: it holds a lease, and sends nothing once that may have passed to another.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
-use push::ports::{Holder, Lease, Tenure};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until, timeout_at},
-};
+use push::ports::{Holder, Lease, Tenure, Unavailable};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::jobs::retry::report;
+use crate::{clock::Uptime, jobs::retry::report};
 
-/// How long a lease lasts that is not renewed.
-const LEASE: Duration = Duration::from_secs(15);
-/// How long before that its holder takes it for lost: what is on its way by then, goes out by then.
-const MARGIN: Duration = Duration::from_secs(1);
-/// How often it is renewed.
-const RENEW_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon a renewal that has failed is tried again.
-const RENEW_AGAIN: Duration = Duration::from_secs(1);
-/// How often whoever waits looks whether it is free.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+mod rules;
+
+use rules::{Holding, LOOK_INTERVAL, Look, Moment, NoAnswer, Step, Waiting};
 
 /// Until when a relay may send.
 #[derive(Debug, Clone)]
 pub struct Fence {
-    until: watch::Receiver<Option<Instant>>,
+    until: watch::Receiver<Option<Moment>>,
+    uptime: Uptime,
     lost: CancellationToken,
 }
 
@@ -33,12 +24,12 @@ impl Fence {
     /// For a relay that has its store for itself: always.
     #[must_use]
     pub fn open() -> Self {
-        Self { until: watch::channel(None).1, lost: CancellationToken::new() }
+        Self { until: watch::channel(None).1, uptime: Uptime::system(), lost: CancellationToken::new() }
     }
 
     /// Whether the lease is ours at this moment.
     pub(crate) fn holds(&self) -> bool {
-        !self.lost.is_cancelled() && self.until.borrow().is_none_or(|until| Instant::now() < until)
+        !self.lost.is_cancelled() && self.until.borrow().is_none_or(|until| self.uptime.now() < until)
     }
 
     /// Resolves when the lease is lost.
@@ -58,13 +49,15 @@ impl Fence {
 pub struct Candidate<L> {
     lease: L,
     holder: Holder,
+    uptime: Uptime,
 }
 
 /// A lease that was taken.
 #[derive(Debug)]
 pub struct Term {
-    tenure: Tenure,
-    until: watch::Sender<Option<Instant>>,
+    holding: Holding,
+    until: watch::Sender<Option<Moment>>,
+    uptime: Uptime,
     lost: CancellationToken,
 }
 
@@ -72,39 +65,29 @@ impl Term {
     /// What keeps a relay from sending when the lease is lost.
     #[must_use]
     pub fn fence(&self) -> Fence {
-        Fence { until: self.until.subscribe(), lost: self.lost.clone() }
+        Fence { until: self.until.subscribe(), uptime: self.uptime.clone(), lost: self.lost.clone() }
     }
 }
 
 impl<L: Lease> Candidate<L> {
     /// A candidate of this name, which no other has.
-    pub fn new(lease: L, holder: Holder) -> Self {
-        Self { lease, holder }
+    pub fn new(lease: L, holder: Holder, uptime: Uptime) -> Self {
+        Self { lease, holder, uptime }
     }
 
     /// Waits until the lease is free, and takes it. `waits` is called once if another relay has it.
     pub async fn elected(&self, waits: impl FnOnce()) -> Term {
         let mut waits = Some(waits);
-        let mut seen: Option<(Tenure, Instant)> = None;
+        let mut waiting = Waiting::new(self.holder);
         loop {
-            match self.lease.look().await {
-                Err(error) => report(&error, Duration::ZERO),
-                Ok(tenure) => {
-                    // What an earlier term of ours has left is free: that term is over.
-                    let held =
-                        tenure.filter(|tenure| tenure.holder.is_some_and(|holder| holder != self.holder));
-                    let lapsed = held.is_some_and(|held| {
-                        seen.is_some_and(|(before, since)| before == held && since.elapsed() >= LEASE)
-                    });
-                    if (held.is_none() || lapsed)
-                        && let Some(term) = self.take(tenure).await
-                    {
-                        return term;
+            if let Ok(tenure) = answered(self.lease.look().await) {
+                match waiting.look(tenure, self.uptime.now()) {
+                    Look::Free(seen) => {
+                        if let Some(term) = self.take(seen).await {
+                            return term;
+                        }
                     }
-                    if let Some(held) = held.filter(|held| seen.is_none_or(|(before, _)| before != *held)) {
-                        seen = Some((held, Instant::now()));
-                        waits.take().into_iter().for_each(|waits| waits());
-                    }
+                    Look::Held => waits.take().into_iter().for_each(|waits| waits()),
                 }
             }
             sleep(LOOK_INTERVAL).await;
@@ -112,45 +95,35 @@ impl<L: Lease> Candidate<L> {
     }
 
     async fn take(&self, seen: Option<Tenure>) -> Option<Term> {
-        let until = Instant::now() + LEASE - MARGIN;
-        let taken = self.lease.take(self.holder, seen).await;
-        let tenure = taken.inspect_err(|error| report(error, Duration::ZERO)).ok().flatten()?;
-        Some(Term { tenure, until: watch::Sender::new(Some(until)), lost: CancellationToken::new() })
+        let asked = self.uptime.now();
+        let tenure = answered(self.lease.take(self.holder, seen).await).ok().flatten()?;
+        let holding = Holding::new(self.holder, tenure, asked);
+        Some(Term {
+            until: watch::Sender::new(Some(holding.end())),
+            holding,
+            uptime: self.uptime.clone(),
+            lost: CancellationToken::new(),
+        })
     }
 
     /// Renews the lease until it is lost, and says so to every fence.
     pub async fn hold(&self, term: Term) {
-        let Term { mut tenure, until, lost } = term;
-        let mut end = until.borrow().unwrap_or_else(Instant::now);
-        let mut next = Instant::now() + RENEW_INTERVAL;
+        let Term { mut holding, until, lost, .. } = term;
         loop {
-            if next >= end {
-                sleep_until(end).await;
-                break;
-            }
-            sleep_until(next).await;
-            let asked = Instant::now();
-            match timeout_at(end, self.lease.take(self.holder, Some(tenure))).await {
-                Err(_) => break,
-                Ok(Ok(Some(renewed))) => {
-                    tenure = renewed;
-                    end = asked + LEASE - MARGIN;
-                    until.send_replace(Some(end));
-                    next = asked + RENEW_INTERVAL;
+            let now = self.uptime.now();
+            match holding.step(now) {
+                Step::Wait(until) => self.pass(until).await,
+                Step::Renew(tenure) => {
+                    let take = self.lease.take(self.holder, Some(tenure));
+                    let Some(renewed) = self.before(holding.end(), take).await else { continue };
+                    holding.note_renewal(renewed, now);
+                    until.send_replace(Some(holding.end()));
                 }
-                // A renewal that was made and not answered looks so, too: the next look tells.
-                Ok(Ok(None)) => match self.lease.look().await {
-                    Ok(Some(seen)) if seen.holder == Some(self.holder) => tenure = seen,
-                    Ok(_) => break,
-                    Err(error) => {
-                        report(&error, Duration::ZERO);
-                        next = asked + RENEW_AGAIN;
-                    }
-                },
-                Ok(Err(error)) => {
-                    report(&error, Duration::ZERO);
-                    next = asked + RENEW_AGAIN;
+                Step::Look => {
+                    let Some(seen) = self.before(holding.end(), self.lease.look()).await else { continue };
+                    holding.note_look(seen, now);
                 }
+                Step::Lost => break,
             }
         }
         lost.cancel();
@@ -159,10 +132,41 @@ impl<L: Lease> Candidate<L> {
         );
     }
 
+    /// The answer, if it comes before the end.
+    async fn before<T>(
+        &self,
+        end: Moment,
+        call: impl Future<Output = Result<T, Unavailable>>,
+    ) -> Option<Result<T, NoAnswer>> {
+        tokio::select! {
+            biased;
+            answer = call => Some(answered(answer)),
+            () = self.pass(end) => None,
+        }
+    }
+
+    /// Waits until then. A timer stands still while the machine is suspended, so the clock is looked at in between.
+    async fn pass(&self, until: Moment) {
+        loop {
+            let left = until.saturating_sub(self.uptime.now());
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(LOOK_INTERVAL)).await;
+        }
+    }
+
     /// Gives the lease back after a clean stop, so that another relay need not wait for its end.
     pub async fn resign(&self) {
         if let Err(error) = self.lease.release(self.holder).await {
             tracing::warn!(%error, "the lease could not be given back; another relay takes over when it has lapsed");
         }
     }
+}
+
+fn answered<T>(answer: Result<T, Unavailable>) -> Result<T, NoAnswer> {
+    answer.map_err(|error| {
+        report(&error, Duration::ZERO);
+        NoAnswer
+    })
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use access::{AccessList, BadAccessList};
-pub use clock::Clock;
+pub use clock::{Clock, Uptime};
 pub use delivery::rate::{BadRate, Rate};
 pub use driver::TaskDied;
 pub use lease::{Candidate, Fence, Term};

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The arrows between the crates that deny.toml cannot express, since it does not tell a dev-dependency
-# from another, nor what a crate may reach through others.
+# from another, nor what a crate may reach through others; and those between the files of each crate (circles.py).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -27,5 +27,6 @@ forbid aws embedded functions relay e2e tokio-xmpp axum aws-config
 forbid functions embedded relay e2e tokio-xmpp rusqlite aws-config
 forbid relay embedded aws functions e2e rusqlite axum
 forbid cli e2e
+infra/circles.py || failed=1
 [ $failed = 0 ] && echo "arrows: as they should be"
 exit $failed

@@ -6,7 +6,7 @@ use std::fmt;
 use axum::http::HeaderMap;
 use push::message::KEY_HEADERS_BYTES_MAX;
 
-use crate::{Rejection, parameters::first};
+use crate::{Rejection, header::first};
 
 /// What goes in front of the body of a push in `aesgcm`.
 #[derive(Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 mod aesgcm;
 mod cors;
+mod header;
 mod jose;
 mod legacy;
 mod matrix;
@@ -32,8 +33,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
 pub use legacy::{BadPasetoKey, LegacyKeys};
-pub use rejection::Rejection;
-pub use vapid::VapidFault;
+pub use rejection::{Rejection, VapidFault};
 
 /// The path under the public URL that endpoints live at.
 pub const PUSH_PATH: &str = "push";

@@ -3,7 +3,7 @@
 use axum::{extract::FromRequestParts, http::HeaderMap, http::request::Parts};
 use push::{Body, Topic, Ttl, Urgency};
 
-use crate::{Rejection, aesgcm::KeyMaterial};
+use crate::{Rejection, aesgcm::KeyMaterial, header::first};
 
 /// The headers of a push, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,17 +47,6 @@ impl Parameters {
             Some(keys) => Body::from_bytes(&keys.before(sent)),
             None => Body::from_bytes(sent),
         }
-    }
-}
-
-/// The first value of a header that may come twice, or joined by commas (protocol.md §2). A
-/// header without a value counts as absent.
-pub(crate) fn first<'a>(headers: &'a HeaderMap, name: &str) -> Option<Result<&'a str, Rejection>> {
-    let value = headers.get(name)?.to_str().map(|value| value.split(',').next().unwrap_or_default().trim());
-    match value {
-        Ok("") => None,
-        Ok(value) => Some(Ok(value)),
-        Err(_) => Some(Err(Rejection::UnreadableHeader)),
     }
 }
 

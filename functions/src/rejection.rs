@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX};
 use serde::Serialize;
 
-use crate::{REFUSED, VapidFault};
+use crate::REFUSED;
 
 /// Why a request was refused (protocol.md §2).
 ///
@@ -56,6 +56,44 @@ pub enum Rejection {
     MethodNotAllowed(&'static str),
     /// A defect of ours ended the request.
     Panicked,
+}
+
+/// What is wrong with the credentials that were presented (RFC 8292 §4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VapidFault {
+    /// The public key is not the one that the endpoint is bound to.
+    Key,
+    /// The token is no JWT, or of another algorithm.
+    Token,
+    /// The key has not signed this token.
+    Signature,
+    /// The token is for another push service.
+    Audience,
+    /// The token does not say when it expires.
+    NoExpiry,
+    /// The token has expired.
+    Expired,
+    /// The token expires too far ahead.
+    TooFarAhead,
+}
+
+impl VapidFault {
+    /// What a person who runs the application server has to mend.
+    pub(crate) const fn detail(self) -> &'static str {
+        match self {
+            Self::Key => "The public key (k) is not the one that this endpoint is bound to.",
+            Self::Token => "The token (t) is not a JWT that is signed with ES256.",
+            Self::Signature => {
+                "The token (t) is not signed by the key that this endpoint is bound to, or it was changed."
+            }
+            Self::Audience => {
+                "The token's audience (aud) is not the origin of this endpoint: its scheme, host and port."
+            }
+            Self::NoExpiry => "The token has no expiry (exp), a number of seconds since 1970.",
+            Self::Expired => "The token has expired (exp).",
+            Self::TooFarAhead => "The token expires (exp) more than 24 hours from now.",
+        }
+    }
 }
 
 /// What the queue or the store is given to recover before a sender tries again.

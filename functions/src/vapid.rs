@@ -13,7 +13,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::{Origin, Url};
 
-use crate::{Ingress, Rejection, jose};
+use crate::{
+    Ingress, jose,
+    rejection::{Rejection, VapidFault},
+};
 
 /// How far ahead a token may expire (RFC 8292 §2).
 const AHEAD_SECONDS_MAX: f64 = 86_400.0;
@@ -37,44 +40,6 @@ struct Credentials {
     token: String,
     /// `None`: left out. Then the signature alone shows whose the token is.
     key: Option<Result<VapidKey, VapidKeyError>>,
-}
-
-/// What is wrong with the credentials that were presented (RFC 8292 §4.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VapidFault {
-    /// The public key is not the one that the endpoint is bound to.
-    Key,
-    /// The token is no JWT, or of another algorithm.
-    Token,
-    /// The key has not signed this token.
-    Signature,
-    /// The token is for another push service.
-    Audience,
-    /// The token does not say when it expires.
-    NoExpiry,
-    /// The token has expired.
-    Expired,
-    /// The token expires too far ahead.
-    TooFarAhead,
-}
-
-impl VapidFault {
-    /// What a person who runs the application server has to mend.
-    pub(crate) const fn detail(self) -> &'static str {
-        match self {
-            Self::Key => "The public key (k) is not the one that this endpoint is bound to.",
-            Self::Token => "The token (t) is not a JWT that is signed with ES256.",
-            Self::Signature => {
-                "The token (t) is not signed by the key that this endpoint is bound to, or it was changed."
-            }
-            Self::Audience => {
-                "The token's audience (aud) is not the origin of this endpoint: its scheme, host and port."
-            }
-            Self::NoExpiry => "The token has no expiry (exp), a number of seconds since 1970.",
-            Self::Expired => "The token has expired (exp).",
-            Self::TooFarAhead => "The token expires (exp) more than 24 hours from now.",
-        }
-    }
 }
 
 /// The claims that decide. Of any type here: what is wrong with them is told apart later.

@@ -21,6 +21,7 @@ use tokio_xmpp::jid::BareJid;
 use url::Url;
 
 use crate::{
+    backoff::{backoff, report},
     clock::Clock,
     delivery::core::{Input, Job},
     lease::Fence,
@@ -29,11 +30,8 @@ use crate::{
 
 mod read;
 mod register;
-pub(crate) mod retry;
 mod settle;
 mod sweep;
-
-use retry::{backoff, report};
 
 /// How often a look at an account is repeated before the core goes on without it.
 const LOOK_RETRIES_MAX: usize = 5;

@@ -6,7 +6,7 @@ use push::ports::{Holder, Lease, Tenure, Unavailable};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Uptime, jobs::retry::report};
+use crate::{backoff::report, clock::Uptime};
 
 mod rules;
 

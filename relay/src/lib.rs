@@ -1,6 +1,7 @@
 //! The relay: holds the XMPP component, drains the queue, and keeps the registrations.
 
 mod access;
+mod backoff;
 mod clock;
 mod delivery;
 mod driver;

@@ -9,12 +9,11 @@ use push::{
     ports::{Accounts, Consistency, Mailbox, QueueReader, Registrations, Unavailable, Waiting},
 };
 
-use super::{
-    Jobs, count_over,
-    retry::{backoff, report},
-    waits_for,
+use super::{Jobs, count_over, waits_for};
+use crate::{
+    backoff::{backoff, report},
+    delivery::reading::{Cue, PAGE_MAX, Page, ReadRequest},
 };
-use crate::delivery::reading::{Cue, PAGE_MAX, Page, ReadRequest};
 
 /// Longer than XMPP servers keep a session that may be resumed (10 min on Prosody, 5 on ejabberd): until then, a push
 /// that went out unanswered may still arrive by itself.

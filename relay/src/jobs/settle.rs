@@ -15,12 +15,9 @@ use push::{
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use super::{
-    Jobs, ONCE, count_over,
-    retry::{backoff, report},
-    waits_for,
-};
+use super::{Jobs, ONCE, count_over, waits_for};
 use crate::{
+    backoff::{backoff, report},
     delivery::fate::{Fate, Held, Note, Origin},
     measures::{DELIVERED, DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
 };

@@ -8,11 +8,11 @@ use push::{
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use super::{
-    Jobs,
-    retry::{backoff, report},
+use super::Jobs;
+use crate::{
+    backoff::{backoff, report},
+    measures::REVOKED,
 };
-use crate::measures::REVOKED;
 
 /// How often a row is read before the sweep goes on without it: it holds up no other.
 const ROW_RETRIES_MAX: usize = 3;

@@ -187,7 +187,7 @@ async fn a_registration_that_was_stored_and_not_answered_is_answered_by_the_same
 async fn a_registration_that_moved_and_what_waits_was_not_sent_takes_it_along(server: &XmppServer) {
     let user = server.user().await;
     let (mut upwire, phone, _) = scene(server, &user).await;
-    let moved = Phone::connect(server, &user, "another").await;
+    let moved = Phone::connect_as(server, &user, "another", "phone").await;
     phone.cut();
     dies_after(&mut upwire, async |database| {
         keep(database, &push(database, &phone, b'a').await).await;

@@ -1,0 +1,53 @@
+//! Chance by an algorithm that is the same everywhere; each actor has its own.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Chance(Xoshiro256PlusPlus);
+
+impl Chance {
+    pub(crate) fn of(seed: u64, actor: u64) -> Self {
+        Self(Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_add(actor << 40)))
+    }
+
+    /// From `from` up to `to`, with both.
+    pub(crate) fn number(&mut self, from: u64, to: u64) -> u64 {
+        self.0.random_range(from..=to)
+    }
+
+    pub(crate) fn below(&mut self, count: usize) -> usize {
+        self.0.random_range(0..count.max(1) as u64) as usize
+    }
+
+    pub(crate) fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.number(from, to))
+    }
+
+    pub(crate) fn micros(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_micros(self.number(from, to))
+    }
+
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
+        self.number(0, 99) < percent
+    }
+
+    /// One of these, by weight.
+    pub(crate) fn choose<T: Copy>(&mut self, choices: &[(u64, T)]) -> T {
+        let total: u64 = choices.iter().map(|(weight, _)| weight).sum();
+        let mut left = self.number(0, total - 1);
+        for (weight, choice) in choices {
+            match left.checked_sub(*weight) {
+                Some(less) => left = less,
+                None => return *choice,
+            }
+        }
+        unreachable!("the weights add up")
+    }
+
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.number(0, 255) as u8)
+    }
+}

@@ -1,0 +1,206 @@
+//! What was promised, what came of it, and what may not be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use push::{Epoch, MessageId, PushMessage, RegistrationId};
+use tokio_xmpp::jid::FullJid;
+
+/// What clocks disagree by at most.
+const SKEW_MAX: TimeDelta = TimeDelta::seconds(5);
+
+/// Something that may not be has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The invariant's name.
+    pub invariant: &'static str,
+    /// The moment of the simulated time.
+    pub at: Duration,
+    /// What has happened.
+    pub detail: String,
+}
+
+/// A push on a phone's screen.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) at: Duration,
+    /// Whether the relay got to know of it in good time.
+    pub(crate) told: Option<Duration>,
+}
+
+/// One push.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) message: PushMessage,
+    /// When its sender got the 201.
+    pub(crate) promised_at: Option<Duration>,
+    pub(crate) shown: Vec<Shown>,
+    /// To whom it was sent first, and when.
+    pub(crate) sent: Vec<(Duration, FullJid)>,
+    /// It left the last place that is durable.
+    pub(crate) gone_at: Option<Duration>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) pushes: BTreeMap<MessageId, Record>,
+    /// Those that are owed to somebody still.
+    pub(crate) open: BTreeSet<MessageId>,
+    /// Which full JID refused which registration last, and when.
+    pub(crate) refusals: BTreeMap<(RegistrationId, FullJid), DateTime<Utc>>,
+    /// What a mailbox has dropped because it was full.
+    pub(crate) dropped: BTreeSet<MessageId>,
+    /// Since when all phones that hold a registration are there and answer.
+    pub(crate) ready: BTreeMap<RegistrationId, Duration>,
+    /// When something last happened to a phone that excuses second copies.
+    pub(crate) unrest: BTreeMap<RegistrationId, Duration>,
+    pub(crate) refused_tokens: BTreeSet<String>,
+    /// Until when something was wrong that excuses delays and second copies.
+    pub(crate) trouble_until: Duration,
+    pub(crate) violation: Option<Violation>,
+}
+
+/// What the store says of the life of a push's registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Lives,
+    Over,
+}
+
+impl Ledger {
+    /// Notes a violation; the first one counts.
+    pub(crate) fn violate(&mut self, invariant: &'static str, at: Duration, detail: String) {
+        self.violation.get_or_insert(Violation { invariant, at, detail });
+    }
+
+    pub(crate) fn note_trouble(&mut self, until: Duration) {
+        self.trouble_until = self.trouble_until.max(until);
+    }
+
+    /// An ingress is about to queue it.
+    pub(crate) fn offer(&mut self, message: PushMessage) {
+        let id = message.id;
+        let record =
+            Record { message, promised_at: None, shown: Vec::new(), sent: Vec::new(), gone_at: None };
+        self.pushes.insert(id, record);
+    }
+
+    pub(crate) fn promise(&mut self, id: MessageId, at: Duration) {
+        if let Some(push) = self.pushes.get_mut(&id) {
+            push.promised_at = Some(at);
+            if push.shown.is_empty() && push.gone_at.is_none() {
+                self.open.insert(id);
+            }
+        }
+    }
+
+    /// A later push of its topic was accepted, or may have been.
+    pub(crate) fn is_replaced(&self, message: &PushMessage) -> bool {
+        message.topic.is_some()
+            && self.pushes.values().any(|other| {
+                other.message.registration == message.registration
+                    && other.message.topic == message.topic
+                    && other.message.id.age() > message.id.age()
+            })
+    }
+
+    /// How many were promised and never shown, because they expired, were dropped, or were replaced.
+    pub(crate) fn ends(&self, wall: DateTime<Utc>) -> [usize; 3] {
+        let mut ends = [0; 3];
+        for (id, push) in &self.pushes {
+            if push.promised_at.is_some() && push.shown.is_empty() {
+                ends[0] += usize::from(push.message.is_expired(wall));
+                ends[1] += usize::from(self.dropped.contains(id));
+                ends[2] += usize::from(self.is_replaced(&push.message));
+            }
+        }
+        ends
+    }
+
+    /// The push has left the queue and the mailbox.
+    pub(crate) fn leave(&mut self, id: MessageId, life: Life, at: Duration, wall: DateTime<Utc>) {
+        let Some(push) = self.pushes.get(&id) else { return };
+        let message = push.message.clone();
+        let fine = push.promised_at.is_none()
+            || !push.shown.is_empty()
+            || message.is_immediate()
+            || message.is_expired(wall + SKEW_MAX)
+            || life == Life::Over
+            || self.dropped.contains(&id)
+            || self.is_replaced(&message);
+        if !fine {
+            self.violate(
+                "nothing is lost",
+                at,
+                format!("{id} for {} left the stores undelivered", message.recipient),
+            );
+        }
+        let waits = fine && self.open.contains(&id) && life == Life::Lives && !self.dropped.contains(&id);
+        if waits && !self.is_replaced(&message) {
+            self.check_expiry(id, at);
+        }
+        if let Some(push) = self.pushes.get_mut(&id) {
+            push.gone_at = Some(at);
+        }
+        self.open.remove(&id);
+    }
+
+    /// A registration was revoked because of what this full JID answered.
+    pub(crate) fn check_revocation(
+        &mut self,
+        id: RegistrationId,
+        _: Epoch,
+        by: &FullJid,
+        asked_at: DateTime<Utc>,
+        at: Duration,
+    ) {
+        let refused = self.refusals.get(&(id, by.clone()));
+        if refused.is_none_or(|refused| *refused + SKEW_MAX < asked_at) {
+            self.violate("only the application ends its registration", at, format!("{id} by {by}"));
+        }
+    }
+
+    /// A push is sent to this full JID.
+    pub(crate) fn send(&mut self, id: MessageId, to: &FullJid, at: Duration) {
+        let Some(push) = self.pushes.get_mut(&id) else {
+            return self.violate("only what was accepted is sent", at, format!("{id} to {to}"));
+        };
+        push.sent.push((at, to.clone()));
+    }
+
+    /// A phone shows it.
+    pub(crate) fn show(&mut self, id: MessageId, at: Duration) {
+        let trouble_until = self.trouble_until;
+        let Some(push) = self.pushes.get_mut(&id) else { return };
+        let quiet_since = self.unrest.get(&push.message.registration).copied().unwrap_or_default();
+        let needless = push.shown.iter().any(|shown| {
+            shown
+                .told
+                .is_some_and(|told| told >= shown.at && shown.at > quiet_since && shown.at > trouble_until)
+        });
+        push.shown.push(Shown { at, told: None });
+        self.open.remove(&id);
+        if needless {
+            self.violate("no second copy without a cause", at, id.to_string());
+        }
+    }
+
+    pub(crate) fn registration_of(&self, id: MessageId) -> Option<RegistrationId> {
+        self.pushes.get(&id).map(|push| push.message.registration)
+    }
+
+    /// The server passed the result of it on to the relay.
+    pub(crate) fn tell(&mut self, id: MessageId, at: Duration) {
+        if let Some(push) = self.pushes.get_mut(&id) {
+            for shown in &mut push.shown {
+                if at - shown.at < Duration::from_millis(1500) {
+                    shown.told.get_or_insert(at);
+                }
+            }
+        }
+    }
+}

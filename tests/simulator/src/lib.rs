@@ -1,0 +1,73 @@
+//! A simulator of the relay: the real one, on simulated ports, against a simulated XMPP server, in simulated time. One
+//! seed is one run, and always the same.
+
+mod calls;
+mod chance;
+mod faults;
+mod ledger;
+mod mailbox;
+mod phone;
+mod pipe;
+mod plan;
+mod queue;
+mod relays;
+mod sender;
+mod server;
+mod shrink;
+mod steps;
+mod store;
+mod trace;
+mod verdict;
+mod world;
+mod xml;
+
+pub use ledger::Violation;
+pub use plan::Plan;
+pub use shrink::shrink;
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// A hash of all that happened, and when.
+    pub hash: u64,
+    /// How much happened.
+    pub events: u64,
+    /// How many pushes were accepted.
+    pub accepted: usize,
+    /// How many of them were shown.
+    pub shown: usize,
+    /// How many more expired, were dropped by a full mailbox, or gave way to a later one of their topic.
+    pub ended: [usize; 3],
+    /// What may not be.
+    pub violation: Option<Violation>,
+    /// What happened, where the plan asks for it.
+    pub lines: Vec<String>,
+}
+
+/// Runs a plan.
+///
+/// # Panics
+/// The runtime does not start.
+#[must_use]
+pub fn run(plan: &Plan) -> Outcome {
+    fastrand::seed(plan.seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without I/O");
+    let shared = runtime.block_on(world::World::run(plan));
+    let shared_wall = {
+        let _inside = runtime.enter();
+        shared.wall()
+    };
+    drop(runtime);
+    let mut state = shared.lock();
+    let promised = || state.ledger.pushes.values().filter(|push| push.promised_at.is_some());
+    Outcome {
+        hash: state.trace.hash(),
+        events: state.trace.count(),
+        accepted: promised().count(),
+        shown: promised().filter(|push| !push.shown.is_empty()).count(),
+        ended: state.ledger.ends(shared_wall),
+        violation: state.ledger.violation.clone(),
+        lines: state.trace.take_lines(),
+    }
+}

@@ -1,0 +1,176 @@
+//! The mailboxes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use push::{
+    Epoch, MailboxBounds, MessageId, RegistrationId,
+    ports::{Kept, Mailbox, Recipient, Unavailable, Waiting},
+};
+use tokio_xmpp::jid::BareJid;
+
+use crate::calls::{Port, Shared, State};
+
+type Key = (BareJid, MessageId);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Mailboxes(BTreeMap<Key, Waiting>);
+
+impl Mailboxes {
+    pub(crate) fn holds(&self, account: &BareJid, id: MessageId) -> bool {
+        self.0.contains_key(&(account.clone(), id))
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = MessageId> {
+        self.0.keys().map(|(_, id)| *id)
+    }
+
+    fn of(&self, account: &BareJid) -> impl Iterator<Item = &Waiting> {
+        self.0.iter().filter(move |((owner, _), _)| owner == account).map(|(_, waiting)| waiting)
+    }
+
+    /// What a push that is kept replaces or has dropped.
+    fn beyond(&self, waiting: &Waiting, bounds: MailboxBounds) -> Kept {
+        let message = &waiting.message;
+        let account = message.recipient.to_bare();
+        let of_registration: Vec<&Waiting> =
+            self.of(&account).filter(|one| one.message.registration == message.registration).collect();
+        let mut replaced: Vec<MessageId> = of_registration
+            .iter()
+            .filter(|one| message.topic.is_some() && one.message.topic == message.topic)
+            .map(|one| one.message.id)
+            .collect();
+        replaced.sort_by(|one, other| one.age().cmp(other.age()));
+        replaced.pop();
+        let counts = |one: &&Waiting| {
+            one.message.expires_at > message.accepted_at && !replaced.contains(&one.message.id)
+        };
+        let mut line: Vec<MessageId> =
+            of_registration.iter().copied().filter(counts).map(|one| one.message.id).collect();
+        line.sort_by(|one, other| one.age().cmp(other.age()));
+        line.truncate(line.len().saturating_sub(bounds.of_registration));
+        let rest = self.of(&account).filter(counts).filter(|one| !line.contains(&one.message.id));
+        let of_account = bounds
+            .beyond_account(rest.map(|one| (one.message.registration, one.message.id)).collect::<Vec<_>>());
+        line.extend(of_account);
+        Kept { replaced, dropped: line }
+    }
+}
+
+impl State {
+    fn remove(&mut self, account: &BareJid, id: MessageId, shared: &Shared) -> Option<Waiting> {
+        let waiting = self.mailboxes.0.remove(&(account.clone(), id))?;
+        self.note_left(&waiting.message, shared);
+        Some(waiting)
+    }
+
+    fn keep(&mut self, waiting: Waiting, bounds: MailboxBounds, shared: &Shared) -> Kept {
+        let account = waiting.message.recipient.to_bare();
+        self.mailboxes.0.insert((account.clone(), waiting.message.id), waiting.clone());
+        let kept = self.mailboxes.beyond(&waiting, bounds);
+        self.ledger.dropped.extend(kept.dropped.iter().copied());
+        for id in kept.replaced.iter().chain(&kept.dropped) {
+            self.remove(&account, *id, shared);
+        }
+        kept
+    }
+}
+
+impl Mailbox for Port {
+    async fn keep(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
+        self.call("keep", move |state, shared| state.keep(waiting, bounds, shared)).await
+    }
+
+    async fn waiting(
+        &self,
+        account: &BareJid,
+        of: Option<&BTreeSet<RegistrationId>>,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<Waiting>, Unavailable> {
+        self.call("waiting", move |state, _| {
+            let behind = |one: &&Waiting| after.is_none_or(|after| one.message.id > after);
+            let wanted = |one: &&Waiting| of.is_none_or(|of| of.contains(&one.message.registration));
+            state.mailboxes.of(account).filter(behind).filter(wanted).take(max).cloned().collect()
+        })
+        .await
+    }
+
+    async fn find(&self, account: &BareJid, message: MessageId) -> Result<Option<Waiting>, Unavailable> {
+        self.call("find_waiting", move |state, _| state.mailboxes.0.get(&(account.clone(), message)).cloned())
+            .await
+    }
+
+    async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
+        self.call("remove", move |state, shared| {
+            for (account, id) in &messages {
+                state.remove(account, *id, shared);
+            }
+        })
+        .await
+    }
+
+    async fn note_asked(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        asked_at: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
+        self.call("note_asked", move |state, _| {
+            if let Some(waiting) = state.mailboxes.0.get_mut(&(account.clone(), message)) {
+                waiting.asked_at = Some(asked_at);
+            }
+        })
+        .await
+    }
+
+    async fn withdraw(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Unavailable> {
+        self.call("withdraw", move |state, shared| {
+            let waiting = state.remove(account, message, shared);
+            waiting.is_some_and(|waiting| waiting.message.expires_at > now)
+        })
+        .await
+    }
+
+    async fn clear(
+        &self,
+        account: &BareJid,
+        registration: RegistrationId,
+        epoch: Epoch,
+    ) -> Result<usize, Unavailable> {
+        self.call("clear", move |state, shared| {
+            let over =
+                |one: &&Waiting| one.message.registration == registration && one.message.epoch <= epoch;
+            let over: Vec<MessageId> =
+                state.mailboxes.of(account).filter(over).map(|one| one.message.id).collect();
+            over.iter().filter(|id| state.remove(account, **id, shared).is_some()).count()
+        })
+        .await
+    }
+
+    async fn recipients(
+        &self,
+        after: Option<Recipient>,
+        max: usize,
+    ) -> Result<(Vec<Recipient>, Option<Recipient>), Unavailable> {
+        self.call("recipients", move |state, _| {
+            let all: BTreeSet<Recipient> = state
+                .mailboxes
+                .0
+                .iter()
+                .map(|((account, _), waiting)| (account.clone(), waiting.message.registration))
+                .collect();
+            let behind = all.into_iter().filter(|one| after.as_ref().is_none_or(|after| one > after));
+            let found: Vec<Recipient> = behind.take(max).collect();
+            let next = if found.len() < max { None } else { found.last().cloned() };
+            (found, next)
+        })
+        .await
+    }
+}

@@ -1,0 +1,96 @@
+//! `simulate`: runs seeds, and tells of those that fail.
+
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Instant,
+};
+
+use clap::Parser;
+use simulator::{Outcome, Plan, run, shrink};
+
+/// Runs the relay in simulated time, one seed after another.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many seeds are run.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first one.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// This one alone, with all that happens.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many run at a time.
+    #[arg(long, default_value_t = 2)]
+    threads: u64,
+    /// The smallest plan that fails is not looked for.
+    #[arg(long)]
+    whole: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.seed {
+        Some(seed) => run_one(seed, arguments.whole),
+        None => run_many(&arguments),
+    }
+}
+
+fn run_one(seed: u64, whole: bool) -> ExitCode {
+    let mut plan = Plan::of(seed);
+    plan.keep_lines(true);
+    let mut outcome = run(&plan);
+    println!("{}", line(seed, &outcome));
+    if outcome.violation.is_some() && !whole {
+        plan.keep_lines(false);
+        (plan, outcome) = shrink(&plan, &outcome);
+        println!("{plan:#?}");
+    }
+    outcome.lines.iter().for_each(|line| println!("{line}"));
+    println!("{}", line(seed, &outcome));
+    exit(outcome.violation.is_none())
+}
+
+fn line(seed: u64, outcome: &Outcome) -> String {
+    let Outcome { hash, events, accepted, shown, ended: [expired, dropped, replaced], violation, .. } =
+        outcome;
+    let verdict = violation.as_ref().map_or("fine".to_owned(), |violation| {
+        format!("{} at {:.3} s: {}", violation.invariant, violation.at.as_secs_f64(), violation.detail)
+    });
+    format!(
+        "seed {seed}: {verdict} (trace {hash:016x}, {events} events, {shown} of {accepted} pushes shown, {expired} expired, {dropped} dropped, {replaced} replaced)"
+    )
+}
+
+fn run_many(arguments: &Arguments) -> ExitCode {
+    let begun = Instant::now();
+    let next = AtomicU64::new(arguments.from);
+    let end = arguments.from + arguments.seeds;
+    let failed = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..arguments.threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    let outcome = run(&Plan::of(seed));
+                    if outcome.violation.is_some() {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        println!("{}", line(seed, &outcome));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    println!("{} seeds in {:.1} s, {failed} failed", arguments.seeds, begun.elapsed().as_secs_f64());
+    exit(failed == 0)
+}
+
+fn exit(fine: bool) -> ExitCode {
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,303 @@
+//! The plan of a run: who takes part, what they do, and what fails. All of it is drawn from a seed.
+
+use std::time::Duration;
+
+use push::Urgency;
+
+use crate::chance::Chance;
+
+/// How long things happen; after it, everything answers.
+pub(crate) const STORM: Duration = Duration::from_secs(600);
+
+/// What the ports are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// SQLite: ordered, and of one mind.
+    Embedded,
+    /// SQS and DynamoDB.
+    Cloud,
+}
+
+/// Whose manners the XMPP server has (xmpp-servers.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// A second connection of the component is refused.
+    Prosody,
+    /// Stanzas are spread over all connections of the component.
+    Ejabberd,
+}
+
+/// How a phone takes pushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Temper {
+    /// Shows and acknowledges each after as many milliseconds.
+    Answers(u64),
+    /// After some seconds.
+    Slow,
+    /// Shows nothing, answers nothing.
+    Silent,
+    /// Some are shown and acknowledged, some shown alone, some rejected for now.
+    Flaky,
+}
+
+/// How a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It is closed.
+    Close,
+    /// The connection breaks; the session hibernates if it may be resumed.
+    Break,
+}
+
+/// How a phone comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Return {
+    /// It resumes its session if that still hibernates, or begins one under its resource.
+    Same,
+    /// It begins a session under another resource, and does not register.
+    Renamed,
+}
+
+/// What a phone does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    Leave(Leave),
+    Return(Return),
+    Temper(Temper),
+    /// An application goes; its pushes are refused from then on.
+    Uninstall(usize),
+    /// It comes back, and registers.
+    Install(usize),
+}
+
+/// One device.
+#[derive(Debug, Clone)]
+pub(crate) struct PhonePlan {
+    /// Names it, and its chance.
+    pub(crate) key: u64,
+    pub(crate) account: u64,
+    /// Its applications: what has the same number on two devices of an account, they share.
+    pub(crate) applications: Vec<u64>,
+    /// It sends directed presence.
+    pub(crate) greets: bool,
+    /// Its sessions can be resumed.
+    pub(crate) resumes: bool,
+    pub(crate) temper: Temper,
+    pub(crate) steps: Vec<(Duration, Step)>,
+}
+
+/// One push of an application server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PostPlan {
+    pub(crate) at: Duration,
+    pub(crate) ttl: u32,
+    pub(crate) urgency: Urgency,
+    pub(crate) topic: Option<u8>,
+}
+
+/// An application server.
+#[derive(Debug, Clone)]
+pub(crate) struct SenderPlan {
+    pub(crate) key: u64,
+    pub(crate) account: u64,
+    pub(crate) application: u64,
+    pub(crate) posts: Vec<PostPlan>,
+}
+
+/// What fails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// A relay dies, and is started again after so long.
+    Crash(usize, Duration),
+    /// A relay dies in one of its next calls of a port: so many are made before; the last has its effect or not.
+    CrashInCall(usize, u64, bool),
+    /// A relay is stopped in good order, and started again.
+    Stop(usize, Duration),
+    /// Neither the ports nor the stream of a relay get any further for so long.
+    Pause(usize, Duration),
+    /// The XMPP server restarts: its port for components opens after so long.
+    Restart(Duration),
+    /// The connection of the component breaks.
+    Cut,
+    /// For so long, that many percent of all calls fail, and of that many the answer is lost.
+    Calls(Duration, u64, u64),
+    /// Somebody of another account answers what others were asked: with a result, or with an error.
+    Stranger(bool),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) flavour: Flavour,
+    pub(crate) manner: Manner,
+    pub(crate) relays: usize,
+    pub(crate) hibernation: Duration,
+    pub(crate) lifetime_seconds: i64,
+    pub(crate) ack_timeout: Duration,
+    pub(crate) mailbox_of_registration: usize,
+    /// What the clocks of the relays are off by, in milliseconds.
+    pub(crate) skews: Vec<i64>,
+    pub(crate) phones: Vec<PhonePlan>,
+    pub(crate) senders: Vec<SenderPlan>,
+    pub(crate) faults: Vec<(Duration, Fault)>,
+    pub(crate) keep_lines: bool,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut chance = Chance::of(seed, 0);
+        let flavour = chance.choose(&[(1, Flavour::Embedded), (1, Flavour::Cloud)]);
+        let relays = match flavour {
+            Flavour::Embedded => 1,
+            Flavour::Cloud => chance.choose(&[(1, 1), (1, 2)]),
+        };
+        let mut plan = Self {
+            seed,
+            flavour,
+            manner: chance.choose(&[(1, Manner::Prosody), (1, Manner::Ejabberd)]),
+            relays,
+            hibernation: Duration::from_secs(chance.choose(&[(1, 10), (1, 60), (1, 300)])),
+            lifetime_seconds: chance.choose(&[(6, 604_800), (1, 180)]),
+            ack_timeout: Duration::from_secs(chance.choose(&[(1, 10), (2, 30)])),
+            mailbox_of_registration: chance.choose(&[(1, 3), (3, 100)]),
+            skews: (0..relays).map(|_| chance.number(0, 4000) as i64 - 2000).collect(),
+            phones: Vec::new(),
+            senders: Vec::new(),
+            faults: Vec::new(),
+            keep_lines: false,
+        };
+        let accounts = chance.number(1, 4);
+        for account in 0..accounts {
+            plan.draw_account(account, &mut chance);
+        }
+        let storms = chance.choose(&[(2, 0), (3, 2), (3, 6), (1, 15)]);
+        for _ in 0..storms {
+            let fault = plan.draw_fault(&mut chance);
+            plan.faults.push(fault);
+        }
+        plan.faults.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    /// Whether what happens is kept, to be read.
+    pub fn keep_lines(&mut self, keep: bool) {
+        self.keep_lines = keep;
+    }
+
+    fn draw_account(&mut self, account: u64, chance: &mut Chance) {
+        let devices = chance.choose(&[(3, 1), (1, 2)]);
+        let clones = chance.percent(50);
+        let mut applications = Vec::new();
+        for device in 0..devices {
+            let own = chance.number(1, 3);
+            let first = if clones { 0 } else { device * 10 };
+            let of_device: Vec<u64> = (first..first + own).collect();
+            applications.extend(
+                of_device.iter().copied().filter(|one| !applications.contains(one)).collect::<Vec<_>>(),
+            );
+            let key = account * 4 + device + 1;
+            self.phones.push(draw_phone(key, account, of_device, Chance::of(self.seed, key)));
+        }
+        for application in applications {
+            let key = 100 + account * 32 + application;
+            self.senders.push(draw_sender(key, account, application, Chance::of(self.seed, key)));
+        }
+    }
+
+    fn draw_fault(&self, chance: &mut Chance) -> (Duration, Fault) {
+        let at = chance.millis(5000, STORM.as_millis() as u64 - 60_000);
+        let relay = chance.below(self.relays);
+        let down = chance.millis(200, 20_000);
+        let fault = match chance.number(0, 9) {
+            0 => Fault::Crash(relay, down),
+            1 | 2 => Fault::CrashInCall(relay, chance.number(0, 40), chance.percent(50)),
+            3 => Fault::Stop(relay, down),
+            4 => Fault::Pause(relay, chance.millis(500, 40_000)),
+            5 => Fault::Restart(chance.millis(500, 30_000)),
+            6 => Fault::Cut,
+            7 | 8 => Fault::Calls(
+                chance.millis(1000, 30_000),
+                chance.choose(&[(1, 5), (1, 30), (1, 100)]),
+                chance.choose(&[(1, 0), (1, 10), (1, 50)]),
+            ),
+            _ => Fault::Stranger(chance.percent(50)),
+        };
+        (at, fault)
+    }
+}
+
+fn draw_temper(chance: &mut Chance) -> Temper {
+    match chance.number(0, 9) {
+        0 => Temper::Slow,
+        1 => Temper::Silent,
+        2 => Temper::Flaky,
+        _ => Temper::Answers(chance.number(20, 300)),
+    }
+}
+
+fn draw_phone(key: u64, account: u64, applications: Vec<u64>, mut chance: Chance) -> PhonePlan {
+    let mut steps = vec![(chance.millis(0, 20_000), Step::Return(Return::Same))];
+    let mut at = steps[0].0;
+    loop {
+        at += chance.choose(&[(1, Duration::from_secs(15)), (1, Duration::from_secs(90)), (1, STORM / 2)])
+            + chance.millis(0, 20_000);
+        if at >= STORM {
+            break;
+        }
+        let application = chance.below(applications.len());
+        match chance.number(0, 9) {
+            0 | 1 => steps.push((at, Step::Temper(draw_temper(&mut chance)))),
+            2 => {
+                steps.push((at, Step::Uninstall(application)));
+                at += chance.millis(1000, 60_000);
+                steps.push((at, Step::Install(application)));
+            }
+            _ => {
+                steps.push((at, Step::Leave(chance.choose(&[(1, Leave::Close), (2, Leave::Break)]))));
+                at += chance.choose(&[(2, Duration::ZERO), (1, Duration::from_secs(60))])
+                    + chance.millis(100, 20_000);
+                let back = chance.choose(&[(2, Return::Same), (1, Return::Renamed)]);
+                steps.push((at, Step::Return(back)));
+            }
+        }
+    }
+    let temper = draw_temper(&mut chance);
+    PhonePlan {
+        key,
+        account,
+        applications,
+        greets: chance.percent(90),
+        resumes: chance.percent(60),
+        temper,
+        steps,
+    }
+}
+
+fn draw_sender(key: u64, account: u64, application: u64, mut chance: Chance) -> SenderPlan {
+    let pause = chance.choose(&[(1, 5000), (2, 20_000), (2, 60_000)]);
+    let (mut at, mut posts) = (Duration::from_secs(2), Vec::new());
+    loop {
+        at += chance.millis(0, 2 * pause);
+        if at >= STORM {
+            break;
+        }
+        let burst = chance.choose(&[(8, 1), (1, 4), (1, 12)]);
+        for _ in 0..burst {
+            posts.push(PostPlan {
+                at: at + chance.millis(0, 50),
+                ttl: chance.choose(&[(1, 0), (1, 5), (2, 30), (2, 120), (6, 3600), (4, 86_400)]),
+                urgency: chance.choose(&[
+                    (1, Urgency::VeryLow),
+                    (1, Urgency::Low),
+                    (6, Urgency::Normal),
+                    (2, Urgency::High),
+                ]),
+                topic: chance.percent(15).then(|| chance.number(0, 1) as u8),
+            });
+        }
+    }
+    SenderPlan { key, account, application, posts }
+}

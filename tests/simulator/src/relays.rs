@@ -1,0 +1,128 @@
+//! Runs a relay's process: again and again, as it is stopped or dies.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use push::{MailboxBounds, Secrets};
+use relay::{AccessList, Candidate, Clock, ComponentAccount, Fence, Relay, TaskDied, Uptime};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_xmpp::jid::BareJid;
+
+use crate::{
+    calls::{Port, Shared},
+    pipe::{Connector, Hub, Life},
+    server::{COMPONENT, holder},
+};
+
+const SECRET: &str = "a-secret-of-the-simulator-long-enough-for-its-use";
+/// Where endpoints are.
+const ENDPOINTS: &str = "https://up.sim.example/push/";
+
+pub(crate) fn secrets() -> Secrets {
+    Secrets::parse(SECRET).expect("it is long enough")
+}
+
+/// Runs one process until it is dropped.
+pub(crate) async fn keep_running(shared: Arc<Shared>, hub: Arc<Hub>, process: usize) {
+    for number in 1.. {
+        let life = Life { process, number };
+        let (dies, stops) = (CancellationToken::new(), CancellationToken::new());
+        {
+            let mut state = shared.lock();
+            state.trace.note(shared.now(), format_args!("relay {process}.{number} starts"));
+            let this = &mut state.processes[process];
+            this.life = Some(number);
+            (this.dies, this.stops, this.dies_in) = (Some(dies.clone()), Some(stops.clone()), None);
+            this.down = Duration::from_secs(1);
+        }
+        let ended = tokio::select! {
+            biased;
+            () = dies.cancelled() => Ok(()),
+            ended = serve(&shared, &hub, life, stops) => ended,
+        };
+        let down = {
+            let at = shared.now();
+            let mut state = shared.lock();
+            state.trace.note(at, format_args!("relay {process}.{number} has ended"));
+            state.processes[process].life = None;
+            state.ledger.note_trouble(at);
+            state.give_back(life, true, &shared);
+            if let Err(error) = ended {
+                state.ledger.violate("no task dies", at, error.to_string());
+            }
+            state.processes[process].down
+        };
+        sleep(down).await;
+    }
+}
+
+async fn serve(
+    shared: &Arc<Shared>,
+    hub: &Arc<Hub>,
+    life: Life,
+    stops: CancellationToken,
+) -> Result<(), TaskDied> {
+    let port = Port { shared: Arc::clone(shared), life };
+    let run =
+        |fence: Fence| relay(shared, hub, &port, life).run(watch::Sender::new(false), stops.clone(), fence);
+    if !shared.is_cloud() {
+        return run(Fence::open()).await;
+    }
+    let boot = Arc::clone(shared);
+    let candidate = Candidate::new(port.clone(), holder(life), Uptime::new(move || boot.now()));
+    loop {
+        let term = tokio::select! {
+            biased;
+            () = stops.cancelled() => return Ok(()),
+            term = candidate.elected(|| ()) => term,
+        };
+        shared.note(format_args!("relay {}.{} is elected", life.process, life.number));
+        let fence = term.fence();
+        let holding = async {
+            candidate.hold(term).await;
+            std::future::pending().await
+        };
+        let served = tokio::select! {
+            biased;
+            served = run(fence) => served,
+            never = holding => never,
+        };
+        shared.lock().give_back(life, true, shared);
+        if stops.is_cancelled() || served.is_err() {
+            candidate.resign().await;
+            return served;
+        }
+    }
+}
+
+fn relay(
+    shared: &Arc<Shared>,
+    hub: &Arc<Hub>,
+    port: &Port,
+    life: Life,
+) -> Relay<Port, Port, Port, Connector> {
+    let clock = Arc::clone(shared);
+    Relay {
+        registrations: port.clone(),
+        queue: port.clone(),
+        mailbox: port.clone(),
+        secrets: watch::channel(secrets()).1,
+        account: ComponentAccount {
+            component: BareJid::new(COMPONENT).expect("a domain"),
+            secret: watch::channel("component".into()).1,
+            server: Connector { life, hub: Arc::clone(hub) },
+        },
+        access: watch::channel("*".parse::<AccessList>().expect("everyone")).1,
+        endpoints: ENDPOINTS.parse().expect("a URL"),
+        lifetime: TimeDelta::seconds(shared.plan.lifetime_seconds),
+        ack_timeout: shared.plan.ack_timeout,
+        mailbox_bounds: MailboxBounds {
+            of_registration: shared.plan.mailbox_of_registration,
+            of_account: 1000,
+        },
+        account_registrations_max: 200,
+        rate: None,
+        clock: Clock::new(move || clock.wall_of(life.process)),
+    }
+}

@@ -1,0 +1,97 @@
+//! An application server, and the ingress that takes its pushes.
+
+use std::sync::Arc;
+
+use push::{
+    Body, MessageId, PushMessage, Registration, Topic, Ttl,
+    message::Wishes,
+    ports::{Consistency, QueueWriter, Registrations, Unavailable},
+};
+
+use crate::{
+    calls::{INGRESS, Port, Shared},
+    chance::Chance,
+    pipe::Life,
+    plan::{PostPlan, SenderPlan},
+    relays::secrets,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    pub(crate) plan: SenderPlan,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) chance: Chance,
+}
+
+/// A 410.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) sender: usize,
+    pub(crate) token: String,
+}
+
+impl Sender {
+    pub(crate) fn new(plan: &SenderPlan, seed: u64) -> Self {
+        Self { plan: plan.clone(), endpoint: None, chance: Chance::of(seed, 2000 + plan.key) }
+    }
+
+    pub(crate) fn is_of(&self, account: u64, application: u64) -> bool {
+        (self.plan.account, self.plan.application) == (account, application)
+    }
+
+    pub(crate) fn learn(&mut self, token: &str) {
+        self.endpoint = Some(token.to_owned());
+    }
+
+    pub(crate) fn forget(&mut self, token: &str) {
+        self.endpoint.take_if(|endpoint| endpoint == token);
+    }
+}
+
+/// Posts a push; `Some`: the endpoint is gone.
+pub(crate) async fn post(
+    shared: Arc<Shared>,
+    sender: usize,
+    token: String,
+    plan: PostPlan,
+    chance: [u8; MessageId::CHANCE_BYTES],
+) -> Option<Refused> {
+    let port = Port { shared: Arc::clone(&shared), life: Life { process: INGRESS, number: 0 } };
+    let row = living(&port, &token).await;
+    let Ok(Some(row)) = row else {
+        // A store that does not answer is a 503: the endpoint stays.
+        row.ok()?;
+        shared.lock().ledger.refused_tokens.insert(token.clone());
+        shared.note(format_args!("sender {sender} gets 410"));
+        return Some(Refused { sender, token });
+    };
+    let wishes = Wishes {
+        ttl: Ttl::from_seconds(plan.ttl),
+        urgency: plan.urgency,
+        topic: plan.topic.and_then(|topic| Topic::parse(&format!("topic{topic}"))),
+    };
+    let message = PushMessage::new(chance, &row, wishes, Body::from_bytes(b"hello"), shared.wall());
+    let id = message.id;
+    shared.lock().ledger.offer(message.clone());
+    if port.send(message).await.is_ok() {
+        let at = shared.now();
+        let mut state = shared.lock();
+        state.trace.note(at, format_args!("sender {sender} gets 201 for {id}"));
+        state.ledger.promise(id, at);
+    }
+    None
+}
+
+/// The row of an endpoint, if it lives; before it is refused, the freshest is looked at.
+async fn living(port: &Port, token: &str) -> Result<Option<Registration>, Unavailable> {
+    let Ok((id, epoch)) = secrets().verify(token) else { return Ok(None) };
+    for consistency in [Consistency::Eventual, Consistency::Strong] {
+        let row = port.find(id, consistency).await?;
+        let row = row.filter(|row| row.epoch == epoch && row.lives(port.shared.wall()));
+        if row.is_some() {
+            return Ok(row);
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,344 @@
+//! The XMPP server: streams of the component, sessions of phones (xmpp-servers.md).
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use push::{MessageId, ports::Holder};
+use tokio_xmpp::jid::FullJid;
+
+use crate::{
+    calls::Shared,
+    pipe::{Hub, Life, Pipe},
+    plan::Manner,
+    xml::{attribute, name, next_piece},
+};
+
+/// The component's name.
+pub(crate) const COMPONENT: &str = "push.sim.example";
+const STANZAS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
+
+/// One stream of the component.
+#[derive(Debug)]
+struct Link {
+    pipe: Pipe,
+    buffer: Vec<u8>,
+    ready: bool,
+}
+
+/// A stanza on its way to a phone.
+#[derive(Debug, Clone)]
+pub(crate) struct Down {
+    pub(crate) number: u64,
+    pub(crate) xml: String,
+    /// The phone has it.
+    received: bool,
+}
+
+/// A stanza on its way from a phone.
+#[derive(Debug, Clone)]
+pub(crate) struct Up {
+    pub(crate) xml: String,
+    pub(crate) meaning: Meaning,
+}
+
+/// What a phone says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    Greeting,
+    Result(MessageId),
+    Register(usize),
+    Other,
+}
+
+/// A session of a phone.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) phone: usize,
+    pub(crate) number: u64,
+    pub(crate) online: bool,
+    pub(crate) resumes: bool,
+    pub(crate) greeted: bool,
+    pub(crate) down: VecDeque<Down>,
+    pub(crate) up: Vec<Up>,
+    /// When the last stanza arrives that is on its way, down and up.
+    pub(crate) last_at: [Duration; 2],
+}
+
+/// What the server wants done.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// A stanza is to be brought to a session.
+    Bring(FullJid, u64, u64),
+    /// A stream of the component came up or went down.
+    Link,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    hub: Arc<Hub>,
+    links: Vec<Link>,
+    turn: usize,
+    pub(crate) sessions: BTreeMap<FullJid, Session>,
+    last: u64,
+    pub(crate) effects: Vec<Effect>,
+}
+
+/// The lease's holder that a life of a process is.
+pub(crate) fn holder(life: Life) -> Holder {
+    let mut name = [0; 16];
+    name[0] = life.process as u8;
+    name[8..].copy_from_slice(&life.number.to_be_bytes());
+    Holder(name)
+}
+
+/// The answer that is an error.
+pub(crate) fn error(from: &str, id: &str, condition: &str) -> String {
+    format!(
+        "<iq type='error' id='{id}' from='{from}' to='{COMPONENT}'>\
+         <error type='cancel'><{condition} xmlns='{STANZAS}'/></error></iq>"
+    )
+}
+
+impl Server {
+    pub(crate) fn new(shared: Arc<Shared>, hub: Arc<Hub>) -> Self {
+        Self {
+            shared,
+            hub,
+            links: Vec::new(),
+            turn: 0,
+            sessions: BTreeMap::new(),
+            last: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// A number that nothing else has.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Takes new connections, and what has come on those that there are.
+    pub(crate) fn read(&mut self) {
+        for pipe in self.hub.accept() {
+            self.links.push(Link { pipe, buffer: Vec::new(), ready: false });
+        }
+        let mut at = 0;
+        while at < self.links.len() {
+            let link = &mut self.links[at];
+            link.buffer.extend(link.pipe.take());
+            let mut open = !link.pipe.is_hung_up();
+            while let Some(piece) = next_piece(&mut self.links[at].buffer) {
+                open &= self.take_piece(at, &piece);
+            }
+            if open {
+                at += 1;
+            } else {
+                self.drop_link(at);
+            }
+        }
+    }
+
+    fn drop_link(&mut self, at: usize) {
+        let link = self.links.remove(at);
+        link.pipe.hang_up();
+        if link.ready {
+            self.shared.note(format_args!("stream of relay {} ends", link.pipe.life.process));
+            self.effects.push(Effect::Link);
+        }
+    }
+
+    /// All streams of the component break.
+    pub(crate) fn cut(&mut self) {
+        while !self.links.is_empty() {
+            self.drop_link(0);
+        }
+    }
+
+    pub(crate) fn stall(&mut self, process: usize, stalled: bool) {
+        self.links
+            .iter()
+            .filter(|link| link.pipe.life.process == process)
+            .for_each(|link| link.pipe.stall(stalled));
+    }
+
+    /// What a relay has written; whether its stream goes on.
+    fn take_piece(&mut self, at: usize, piece: &str) -> bool {
+        let life = self.links[at].pipe.life;
+        self.shared.note(format_args!("relay {}.{} > {piece}", life.process, life.number));
+        match name(piece, 0) {
+            "?xml" | "stream:stream" => {
+                let number = self.number();
+                self.links[at].pipe.write(&format!(
+                    "<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' \
+                     xmlns:stream='http://etherx.jabber.org/streams' from='{COMPONENT}' id='s{number}'>"
+                ));
+                true
+            }
+            "handshake" => self.take_handshake(at),
+            "iq" => {
+                self.route(life, piece);
+                true
+            }
+            _ => {
+                self.links[at].pipe.write("</stream:stream>");
+                false
+            }
+        }
+    }
+
+    fn take_handshake(&mut self, at: usize) -> bool {
+        if self.shared.plan.manner == Manner::Prosody && self.links.iter().any(|link| link.ready) {
+            self.links[at].pipe.write(
+                "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>",
+            );
+            return false;
+        }
+        self.links[at].pipe.write("<handshake/>");
+        self.links[at].ready = true;
+        self.effects.push(Effect::Link);
+        true
+    }
+
+    /// A stanza from the component.
+    fn route(&mut self, life: Life, xml: &str) {
+        let (Some(to), Some(id)) = (attribute(xml, 0, "to"), attribute(xml, 0, "id")) else { return };
+        if to == COMPONENT {
+            self.tell(xml);
+            return;
+        }
+        let Ok(jid) = to.parse::<FullJid>() else { return };
+        let asks = matches!(attribute(xml, 0, "type").as_deref(), Some("get" | "set"));
+        if name(xml, 1) == "push" {
+            self.check_push(life, &id, &jid);
+        }
+        let number = self.number();
+        let Some(session) = self.sessions.get_mut(&jid) else {
+            if asks {
+                self.tell(&error(&to, &id, "service-unavailable"));
+            }
+            return;
+        };
+        session.down.push_back(Down { number, xml: xml.to_owned(), received: false });
+        if session.online {
+            self.effects.push(Effect::Bring(jid, session.number, number));
+        }
+    }
+
+    fn check_push(&self, life: Life, id: &str, jid: &FullJid) {
+        let at = self.shared.now();
+        let mut state = self.shared.lock();
+        let tenure = state.rows.tenure;
+        if self.shared.is_cloud() && tenure.and_then(|tenure| tenure.holder) != Some(holder(life)) {
+            let detail = format!("relay {}.{} sends {id} to {jid}", life.process, life.number);
+            state.ledger.violate("nothing is sent without the lease", at, detail);
+        }
+        if let Some(id) = MessageId::parse(id) {
+            state.ledger.send(id, jid, at);
+        }
+    }
+
+    /// Brings a stanza to the component; whether one stream alone was there for it.
+    pub(crate) fn tell(&mut self, xml: &str) -> Option<bool> {
+        let ready: Vec<usize> = (0..self.links.len()).filter(|at| self.links[*at].ready).collect();
+        self.turn += 1;
+        let at = *ready.get(self.turn % ready.len().max(1))?;
+        let link = &self.links[at];
+        self.shared.note(format_args!("relay {}.{} < {xml}", link.pipe.life.process, link.pipe.life.number));
+        link.pipe.write(xml);
+        let paused = self.shared.lock().processes.get(link.pipe.life.process).is_some_and(|process| {
+            process.paused_until.is_some_and(|until| until > tokio::time::Instant::now())
+        });
+        Some(ready.len() == 1 && !paused)
+    }
+
+    /// Whether a stream of the component is there, and but one.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.links.iter().filter(|link| link.ready).count() == 1
+    }
+
+    pub(crate) fn begin(&mut self, jid: &FullJid, phone: usize, resumes: bool) -> u64 {
+        self.end(jid, true);
+        let number = self.number();
+        self.shared.note(format_args!("{jid} begins session {number}"));
+        let session = Session {
+            phone,
+            number,
+            online: true,
+            resumes,
+            greeted: false,
+            down: VecDeque::new(),
+            up: Vec::new(),
+            last_at: [Duration::ZERO; 2],
+        };
+        self.sessions.insert(jid.clone(), session);
+        number
+    }
+
+    /// Resumes a session that hibernates; what the phone had said meanwhile.
+    pub(crate) fn resume(&mut self, jid: &FullJid) -> Option<Vec<Up>> {
+        let session = self.sessions.get_mut(jid).filter(|session| !session.online && session.resumes)?;
+        self.shared.note(format_args!("{jid} resumes"));
+        session.online = true;
+        session.down.retain(|down| !down.received);
+        let again = session.down.iter().map(|down| Effect::Bring(jid.clone(), session.number, down.number));
+        self.effects.extend(again);
+        Some(std::mem::take(&mut session.up))
+    }
+
+    /// The connection of a session is gone; whether it hibernates.
+    pub(crate) fn lose(&mut self, jid: &FullJid) -> bool {
+        let Some(session) = self.sessions.get_mut(jid) else { return false };
+        self.shared.note(format_args!("{jid} loses its connection"));
+        session.online = false;
+        if !session.resumes {
+            self.end(jid, false);
+            return false;
+        }
+        true
+    }
+
+    /// Ends a session; what it did not acknowledge bounces where its queue was kept.
+    pub(crate) fn end(&mut self, jid: &FullJid, bounces: bool) {
+        let Some(session) = self.sessions.remove(jid) else { return };
+        self.shared.note(format_args!("{jid} ends session {}", session.number));
+        let condition = match self.shared.plan.manner {
+            Manner::Prosody => "recipient-unavailable",
+            Manner::Ejabberd => "service-unavailable",
+        };
+        if bounces && session.resumes {
+            for down in &session.down {
+                let asks = matches!(attribute(&down.xml, 0, "type").as_deref(), Some("get" | "set"));
+                if let (true, Some(id)) = (asks, attribute(&down.xml, 0, "id")) {
+                    self.tell(&error(jid.as_str(), &id, condition));
+                }
+            }
+        }
+        if session.greeted {
+            self.tell(&format!("<presence type='unavailable' from='{jid}' to='{COMPONENT}'/>"));
+        }
+    }
+
+    /// A stanza arrives at a phone, if its session still has a connection.
+    pub(crate) fn arrive(&mut self, jid: &FullJid, session: u64, number: u64) -> Option<(usize, String)> {
+        let one = self.sessions.get_mut(jid).filter(|one| one.number == session && one.online)?;
+        let down = one.down.iter_mut().find(|down| down.number == number && !down.received)?;
+        down.received = true;
+        let xml = down.xml.clone();
+        self.shared.note(format_args!("{jid} < {number}"));
+        Some((one.phone, xml))
+    }
+
+    /// A phone acknowledges what it has.
+    pub(crate) fn acknowledge(&mut self, jid: &FullJid, session: u64, number: u64) {
+        let one = self.sessions.get_mut(jid).filter(|one| one.number == session && one.online);
+        if let Some(one) = one {
+            one.down.retain(|down| down.number != number);
+        }
+    }
+}

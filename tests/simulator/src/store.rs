@@ -1,0 +1,272 @@
+//! The registrations' store, and the lease.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use push::{
+    Epoch, PushMessage, Registration, RegistrationId, Target,
+    bounds::registrations_counted,
+    ports::{
+        Account, Accounts, Consistency, Holder, Lease, Registered, Registrations, Renewal, Revocation,
+        SEEN_MAX, Seen, Tenure, Unavailable,
+    },
+};
+use tokio::time::Instant;
+use tokio_xmpp::jid::{BareJid, FullJid};
+
+use crate::{
+    calls::{Port, Shared, State},
+    ledger::Life,
+};
+
+/// How old a read may be that asks for no more.
+const STALE_MAX: Duration = Duration::from_millis(900);
+
+/// A row now, and before its last change.
+#[derive(Debug)]
+struct Row {
+    now: Registration,
+    before: Option<Registration>,
+    changed_at: Instant,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    rows: BTreeMap<RegistrationId, Row>,
+    seen: BTreeMap<BareJid, Vec<Seen>>,
+    pub(crate) tenure: Option<Tenure>,
+}
+
+impl Rows {
+    pub(crate) fn row(&self, id: RegistrationId) -> Option<&Registration> {
+        self.rows.get(&id).map(|row| &row.now)
+    }
+
+    /// Whether a push may still be delivered.
+    pub(crate) fn life_of(&self, message: &PushMessage, wall: DateTime<Utc>) -> Life {
+        let lives = self
+            .row(message.registration)
+            .is_some_and(|row| row.epoch == message.epoch && row.lives(wall + TimeDelta::seconds(5)));
+        if lives { Life::Lives } else { Life::Over }
+    }
+
+    fn write(&mut self, row: Registration) {
+        let id = row.target.registration_id();
+        let before = self.rows.remove(&id).map(|row| row.now);
+        self.rows.insert(id, Row { now: row, before, changed_at: Instant::now() });
+    }
+
+    fn read(&self, id: RegistrationId, stale: bool) -> Option<Registration> {
+        let row = self.rows.get(&id)?;
+        let old = stale && row.changed_at.elapsed() < STALE_MAX;
+        if old { row.before.clone() } else { Some(row.now.clone()) }
+    }
+
+    fn of_account(&self, account: &BareJid) -> impl Iterator<Item = &Registration> {
+        self.rows.values().map(|row| &row.now).filter(move |row| row.target.recipient.to_bare() == *account)
+    }
+
+    fn register(
+        &mut self,
+        target: Target,
+        now: DateTime<Utc>,
+        lifetime: TimeDelta,
+        renewal: Renewal,
+        account_max: usize,
+    ) -> Registered {
+        let current = self.row(target.registration_id());
+        // Of two, the later holds.
+        if let Some(row) = current
+            && row.lives(now)
+            && row.target.vapid == target.vapid
+            && row.renewed_at > now
+        {
+            return Registered::Stored(row.clone());
+        }
+        if let Some(row) = current
+            && renewal == Renewal::WhereNeeded
+            && !row.needs_renewal(&target, now, lifetime)
+        {
+            return Registered::Stored(row.clone());
+        }
+        if current.is_none_or(|row| !row.lives(now)) {
+            let account = target.recipient.to_bare();
+            let living = self.of_account(&account).filter(|row| row.lives(now)).count();
+            if registrations_counted(living, self.of_account(&account).count(), account_max) >= account_max {
+                return Registered::AccountFull;
+            }
+        }
+        let next = Registration::renew(current, target, now, lifetime);
+        self.write(next.clone());
+        Registered::Stored(next)
+    }
+}
+
+fn is_stale(state: &mut State, shared: &Shared, consistency: Consistency) -> bool {
+    consistency == Consistency::Eventual && shared.is_cloud() && state.chance.percent(50)
+}
+
+impl Registrations for Port {
+    async fn find(
+        &self,
+        id: RegistrationId,
+        consistency: Consistency,
+    ) -> Result<Option<Registration>, Unavailable> {
+        self.call("find", move |state, shared| {
+            let stale = is_stale(state, shared, consistency);
+            state.rows.read(id, stale)
+        })
+        .await
+    }
+
+    async fn find_all(
+        &self,
+        ids: BTreeSet<RegistrationId>,
+        consistency: Consistency,
+    ) -> Result<Vec<Registration>, Unavailable> {
+        self.call("find_all", move |state, shared| {
+            let stale = is_stale(state, shared, consistency);
+            ids.into_iter().filter_map(|id| state.rows.read(id, stale)).collect()
+        })
+        .await
+    }
+
+    async fn register(
+        &self,
+        target: Target,
+        now: DateTime<Utc>,
+        lifetime: TimeDelta,
+        renewal: Renewal,
+        account_max: usize,
+    ) -> Result<Registered, Unavailable> {
+        self.call("register", move |state, _| {
+            state.rows.register(target, now, lifetime, renewal, account_max)
+        })
+        .await
+    }
+
+    async fn revoke(
+        &self,
+        id: RegistrationId,
+        epoch: Epoch,
+        recipient: &FullJid,
+        asked_at: DateTime<Utc>,
+    ) -> Result<Revocation, Unavailable> {
+        self.call("revoke", move |state, shared| {
+            let Some(row) = state.rows.row(id) else { return Revocation::OverBefore };
+            if row.epoch > epoch || row.epoch == epoch && row.revoked {
+                return Revocation::OverBefore;
+            }
+            if row.epoch != epoch || row.renewed_at > asked_at || row.target.recipient != *recipient {
+                return Revocation::GoesOn;
+            }
+            let revoked = Registration { revoked: true, ..row.clone() };
+            state.rows.write(revoked);
+            state.ledger.check_revocation(id, epoch, recipient, asked_at, shared.now());
+            Revocation::Revoked
+        })
+        .await
+    }
+
+    async fn follow(
+        &self,
+        id: RegistrationId,
+        epoch: Epoch,
+        from: &FullJid,
+        to: &FullJid,
+    ) -> Result<bool, Unavailable> {
+        self.call("follow", move |state, _| {
+            let row = state
+                .rows
+                .row(id)
+                .filter(|row| row.epoch == epoch && !row.revoked && row.target.recipient == *from);
+            let Some(mut row) = row.cloned() else { return false };
+            row.target.recipient = to.clone();
+            state.rows.write(row);
+            true
+        })
+        .await
+    }
+
+    async fn throttle(
+        &self,
+        id: RegistrationId,
+        epoch: Epoch,
+        until: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
+        self.call("throttle", move |state, _| {
+            if let Some(row) = state.rows.row(id).filter(|row| row.epoch == epoch) {
+                let row = Registration { throttled_until: Some(until), ..row.clone() };
+                state.rows.write(row);
+            }
+        })
+        .await
+    }
+}
+
+impl Accounts for Port {
+    async fn account(&self, account: &BareJid, now: DateTime<Utc>) -> Result<Account, Unavailable> {
+        self.call("account", move |state, shared| {
+            let stale = is_stale(state, shared, Consistency::Eventual);
+            let ids: Vec<RegistrationId> =
+                state.rows.of_account(account).map(|row| row.target.registration_id()).collect();
+            let rows = ids.into_iter().filter_map(|id| state.rows.read(id, stale));
+            Account {
+                registrations: rows.filter(|row| row.lives(now)).collect(),
+                seen: state.rows.seen.get(account).cloned().unwrap_or_default(),
+            }
+        })
+        .await
+    }
+
+    async fn note_seen(
+        &self,
+        account: &BareJid,
+        mut seen: Vec<Seen>,
+        now: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
+        self.call("note_seen", move |state, _| {
+            if state.rows.of_account(account).any(|row| row.lives(now)) {
+                seen.truncate(SEEN_MAX);
+                state.rows.seen.insert(account.clone(), seen);
+            }
+        })
+        .await
+    }
+}
+
+impl Lease for Port {
+    async fn look(&self) -> Result<Option<Tenure>, Unavailable> {
+        self.call("look", |state, _| state.rows.tenure).await
+    }
+
+    async fn take(&self, holder: Holder, seen: Option<Tenure>) -> Result<Option<Tenure>, Unavailable> {
+        self.call("take", move |state, shared| {
+            if state.rows.tenure != seen {
+                return None;
+            }
+            if seen.and_then(|seen| seen.holder) != Some(holder) {
+                state.ledger.note_trouble(shared.now());
+            }
+            let count = seen.map_or(0, |seen| seen.count) + 1;
+            state.rows.tenure = Some(Tenure { holder: Some(holder), count });
+            state.rows.tenure
+        })
+        .await
+    }
+
+    async fn release(&self, holder: Holder) -> Result<(), Unavailable> {
+        self.call("release", move |state, _| {
+            if let Some(tenure) = &mut state.rows.tenure
+                && tenure.holder == Some(holder)
+            {
+                *tenure = Tenure { holder: None, count: tenure.count + 1 };
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,52 @@
+//! Seeds that are run with every test, as many as half a minute holds.
+
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use simulator::{Plan, run};
+
+/// How long seeds are run, and how many at least.
+const LENGTH: Duration = Duration::from_secs(30);
+const SEEDS_MIN: u64 = 100;
+const THREADS: usize = 2;
+
+#[test]
+fn nothing_that_may_not_be_happens() {
+    let (next, shown) = (AtomicU64::new(1), AtomicUsize::new(0));
+    let until = Instant::now() + LENGTH;
+    let failures: Vec<String> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut failures = Vec::new();
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed > SEEDS_MIN && Instant::now() >= until {
+                            return failures;
+                        }
+                        let outcome = run(&Plan::of(seed));
+                        shown.fetch_add(outcome.shown, Ordering::Relaxed);
+                        failures
+                            .extend(outcome.violation.map(|violation| format!("seed {seed}: {violation:?}")));
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(shown.into_inner() > 0, "something is delivered");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [2, 3, 5, 8, 13] {
+        let plan = Plan::of(seed);
+        let (one, other) = (run(&plan), run(&plan));
+        assert_eq!((one.hash, one.events), (other.hash, other.events), "seed {seed}");
+        assert!(one.events > 100, "seed {seed}");
+    }
+}

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CRATES = ["push", "embedded", "aws", "functions", "relay", "cli"]
+CRATES = ["push", "embedded", "aws", "functions", "relay", "cli", "tests"]
 # Files of a layer may name the files of the layers after the colon, beside their own and beside those of no layer;
 # files of no layer may name none that is in one.
 LAYERS = {

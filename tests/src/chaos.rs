@@ -16,6 +16,7 @@ mod ledger;
 mod order;
 mod phones;
 mod plan;
+mod readiness;
 mod report;
 mod run;
 mod senders;

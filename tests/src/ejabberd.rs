@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::http;
-use crate::xmpp_server::{COMPONENTS_MAX, Site, User};
+use crate::site::{COMPONENTS_MAX, Site, User};
 
 const TEMPLATE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/ejabberd/ejabberd.yml"));
 

@@ -35,6 +35,7 @@ mod proxy;
 mod queues;
 mod raw_client;
 mod run;
+mod site;
 mod slixmpp;
 mod stunnel;
 mod synapse;

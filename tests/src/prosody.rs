@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::xmpp_server::{COMPONENTS_MAX, Site, User};
+use crate::site::{COMPONENTS_MAX, Site, User};
 
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/prosody/prosody.cfg.lua");
 

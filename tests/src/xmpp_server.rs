@@ -1,6 +1,6 @@
 //! Owns a real XMPP server on loopback, its accounts and its component names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,15 +10,15 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_xmpp::jid::BareJid;
 
-use crate::certificate::Certificate;
 use crate::phone::device::Devices;
+use crate::site::{COMPONENTS_MAX, Site};
+pub use crate::site::{Settings, User};
 use crate::tether::Tether;
 use crate::{ejabberd, eventually, folder, free_port, prosody};
 
 /// ejabberd was seen to take more than two minutes on a busy machine; one that ends is found at once.
 const START_DEADLINE: Duration = Duration::from_secs(300);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
-pub(crate) const COMPONENTS_MAX: usize = 400;
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,33 +29,6 @@ pub enum Kind {
     Ejabberd,
 }
 
-/// What a test may want different in a server of its own.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How long a session without a connection may be resumed (XEP-0198).
-    pub hibernation: Duration,
-    /// Prosody only: run `mod_unified_push` as `unified-push.localhost`, on this backend.
-    pub unified_push: Option<&'static str>,
-    /// Prosody only: a second connection of a component ends the first, instead of being refused.
-    pub kick_old: bool,
-    /// ejabberd only: TLS on the port for components, with this certificate.
-    pub component_tls: Option<Certificate>,
-    /// ejabberd only: each component that connects is sent the stanzas for all of them, as by default.
-    pub global_routes: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            hibernation: Duration::from_secs(10),
-            unified_push: None,
-            kick_old: false,
-            component_tls: None,
-            global_routes: false,
-        }
-    }
-}
-
 /// A component's name with the secret it connects by.
 #[derive(Clone, Debug)]
 pub struct Component {
@@ -63,34 +36,6 @@ pub struct Component {
     pub jid: BareJid,
     /// The secret of the XEP-0114 handshake.
     pub secret: String,
-}
-
-/// An account.
-#[derive(Clone, Debug)]
-pub struct User {
-    /// The bare JID.
-    pub jid: BareJid,
-    /// The password.
-    pub password: String,
-    /// What its devices remember.
-    pub(crate) devices: Devices,
-}
-
-impl User {
-    /// The part of the JID before the `@`.
-    pub fn name(&self) -> &str {
-        self.jid.node().expect("a user's JID has a name").as_str()
-    }
-}
-
-/// Where one server runs: what its configuration is made of.
-pub(crate) struct Site {
-    pub(crate) folder: PathBuf,
-    pub(crate) c2s_port: u16,
-    pub(crate) component_port: u16,
-    pub(crate) http_port: u16,
-    pub(crate) secret: String,
-    pub(crate) settings: Settings,
 }
 
 /// A running server.

@@ -17,7 +17,7 @@ use super::plan::{Plan, PushPlan, Timed};
 use super::report::{End, Report};
 use super::senders::Numbered;
 use super::stage::{Depths, Stage};
-use super::{Chaos, draw, faults, senders};
+use super::{Chaos, draw, faults, readiness, senders};
 
 /// Two cores that others use start the servers.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -62,7 +62,7 @@ pub(super) async fn run(chaos: Chaos) -> Report {
         over.send_replace(true);
         end
     };
-    let watching = faults::watch_readiness(&admin_urls, &ledger, over.subscribe());
+    let watching = readiness::watch_readiness(&admin_urls, &ledger, over.subscribe());
     let (end, (), _) = join!(directing, watching, playing);
     stage.assert_running();
     Report::new(chaos, &plan, &mut stage, &accounts, &ledger, end).await

@@ -12,7 +12,7 @@ use tokio_xmpp::jid::BareJid;
 
 use super::draw::{HIBERNATION, RELAYS};
 use super::plan::Way;
-use super::{Backend, Chaos, faults, senders};
+use super::{Backend, Chaos, readiness, senders};
 use crate::emulator::{Emulator, Queues};
 use crate::fault_proxy::FaultProxy;
 use crate::function::Function;
@@ -80,7 +80,7 @@ impl Stage {
     /// Waits until an `upwire` is connected.
     pub(super) async fn is_ready(&self) {
         let (client, urls) = (http::client(), self.admin_urls());
-        let ready = async || faults::is_one_ready(&client, &urls).await;
+        let ready = async || readiness::is_one_ready(&client, &urls).await;
         eventually(READY_DEADLINE, "an upwire is connected", ready).await;
     }
 

@@ -188,16 +188,12 @@ impl World {
         let id = attribute(&xml, 0, "id").unwrap_or_default();
         match (attribute(&xml, 0, "type").as_deref(), name(&xml, 1)) {
             (Some("set"), "push") => self.take_push(at, session, &id, &xml),
-            (Some("get"), "ping") => {
-                if self.phones[at].temper != Temper::Silent {
-                    let reaction = self.phones[at].react(&id, false);
-                    let late = reaction.answer.map_or(Duration::ZERO, |(late, _)| late);
-                    let xml = format!(
-                        "<iq type='result' id='{id}' from='{jid}' to='{}'/>",
-                        crate::server::COMPONENT
-                    );
-                    self.after(late, Event::Say(at, session, Up { xml, meaning: Meaning::Other }));
-                }
+            (Some("get"), "ping") if self.phones[at].temper != Temper::Silent => {
+                let reaction = self.phones[at].react(&id, false);
+                let late = reaction.answer.map_or(Duration::ZERO, |(late, _)| late);
+                let component = crate::server::COMPONENT;
+                let xml = format!("<iq type='result' id='{id}' from='{jid}' to='{component}'/>");
+                self.after(late, Event::Say(at, session, Up { xml, meaning: Meaning::Other }));
             }
             (Some("result"), "registered") => self.take_registered(at, &id, &xml),
             (Some("error"), _) => {

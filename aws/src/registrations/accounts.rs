@@ -21,7 +21,8 @@ use crate::{
 
 /// How often an account's registrations are counted anew because another relay was faster.
 const ATTEMPTS_MAX: usize = 8;
-/// How soon the registrations of an account that was full are counted again.
+/// The registrations of a full account are not counted anew so soon after the count has changed: the rows of places
+/// that were taken may not show in the index yet.
 const COUNT_INTERVAL: TimeDelta = TimeDelta::seconds(10);
 
 impl Accounts for RegistrationsTable {
@@ -87,22 +88,23 @@ impl RegistrationsTable {
     ) -> Result<bool, Unavailable> {
         let account = next.target.recipient.to_bare();
         for _ in 0..ATTEMPTS_MAX {
-            if self.raise_count(&account, next, max).await? {
+            if self.raise_count(&account, next, max, now).await? {
                 return Ok(true);
             }
             let item = self.account_item(&account).await?.unwrap_or_default();
-            let full_at = read_moment(&item, "full_at");
-            if full_at.is_some_and(|full_at| (now - full_at).abs() < COUNT_INTERVAL) {
+            let changed_at = read_moment(&item, "changed_at");
+            if changed_at.is_some_and(|changed_at| (now - changed_at).abs() < COUNT_INTERVAL) {
                 return Ok(false);
             }
             let mut rows = self.rows(&account).await?;
             rows.retain(|row| row.target.legacy.is_none() && row.purge_at() > now);
             let living = rows.iter().filter(|row| row.lives(now)).count();
             let count = registrations_counted(living, rows.len(), max);
-            let (count, full_at) = if count < max { (count + 1, None) } else { (count, Some(now)) };
+            let has_room = count < max;
+            let count = count + usize::from(has_room);
             let seen = read_number(&item, "registrations");
-            if self.replace_count(&account, next, seen, count, full_at).await? {
-                return Ok(full_at.is_none());
+            if self.replace_count(&account, next, seen, count, now).await? {
+                return Ok(has_room);
             }
         }
         Err(Unavailable::new("others keep changing this account"))
@@ -114,13 +116,17 @@ impl RegistrationsTable {
         account: &BareJid,
         next: &Registration,
         max: usize,
+        now: DateTime<Utc>,
     ) -> Result<bool, Unavailable> {
         let update = self
             .client
             .update_item()
             .table_name(&*self.name)
             .key("id", key(account))
-            .update_expression("SET registrations = registrations + :one, purge_at = :purge_at")
+            .update_expression(
+                "SET registrations = registrations + :one, changed_at = :now, purge_at = :purge_at",
+            )
+            .expression_attribute_values(":now", millis(now))
             .condition_expression("registrations < :max")
             .expression_attribute_values(":one", number(1))
             .expression_attribute_values(":max", number(max))
@@ -135,22 +141,17 @@ impl RegistrationsTable {
         next: &Registration,
         seen: Option<usize>,
         count: usize,
-        full_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
     ) -> Result<bool, Unavailable> {
-        const SET: &str = "SET registrations = :count, purge_at = :purge_at";
         let update = self
             .client
             .update_item()
             .table_name(&*self.name)
             .key("id", key(account))
+            .update_expression("SET registrations = :count, changed_at = :now, purge_at = :purge_at")
             .expression_attribute_values(":count", number(count))
+            .expression_attribute_values(":now", millis(now))
             .expression_attribute_values(":purge_at", number(next.purge_at().timestamp()));
-        let update = match full_at {
-            None => update.update_expression(format!("{SET} REMOVE full_at")),
-            Some(full_at) => update
-                .update_expression(format!("{SET}, full_at = :full_at"))
-                .expression_attribute_values(":full_at", millis(full_at)),
-        };
         let update = match seen {
             None => update.condition_expression("attribute_not_exists(registrations)"),
             Some(seen) => update

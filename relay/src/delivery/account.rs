@@ -173,6 +173,26 @@ impl Account {
         candidates.max_by_key(|(_, other)| other.seen_at()).map(|(jid, _)| jid)
     }
 
+    /// Whom to ask beside one that is silent: the full JID that the registration names, or who stands in for it.
+    pub(crate) fn other_than<'a>(
+        &'a self,
+        asked: &FullJid,
+        registration: RegistrationId,
+        named: &'a FullJid,
+        now: Now,
+    ) -> Option<&'a FullJid> {
+        let takes = |phone: &Phone| {
+            phone.is_present()
+                && !phone.line.is_in_doubt()
+                && !phone.is_silent(now)
+                && !phone.is_barred(registration, now)
+        };
+        if named != asked && self.phones.get(named).is_some_and(takes) {
+            return Some(named);
+        }
+        self.stand_in(registration, named, now).filter(|other| *other != asked)
+    }
+
     /// Where a push goes: to the full JID that its registration names, unless something speaks against it and
     /// another is there.
     pub(crate) fn route<'a>(

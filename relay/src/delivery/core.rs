@@ -164,6 +164,8 @@ struct Ask {
 struct Settling {
     fates: usize,
     of_the_queue: usize,
+    /// For whom pushes go into the mailbox.
+    kept_for: Vec<FullJid>,
     revoked: Vec<RegistrationId>,
     late_revocations: usize,
 }
@@ -226,6 +228,8 @@ pub(crate) struct Core {
     metered: Lately<MessageId>,
     fates: VecDeque<Fate>,
     settling: Option<Settling>,
+    /// Full JIDs for which something is on its way into the mailbox, and how many pushes.
+    keeping: BTreeMap<FullJid, usize>,
     /// Registrations whose revocation is not durable yet, and how many fates say so.
     revoking: BTreeMap<RegistrationId, usize>,
     /// Late answers by which some registration may be revoked.
@@ -275,6 +279,7 @@ impl Core {
             metered: Lately::new(SETTLED_MAX),
             fates: VecDeque::new(),
             settling: None,
+            keeping: BTreeMap::new(),
             revoking: BTreeMap::new(),
             late_revocations: 0,
             requests: Requests::default(),

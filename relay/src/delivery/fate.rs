@@ -54,6 +54,8 @@ pub(crate) enum Fate {
     /// The push leaves the queue and waits in the mailbox.
     Keep {
         message: Arc<PushMessage>,
+        /// Whom it would go to.
+        target: FullJid,
         /// When it went out without an answer.
         asked_at: Option<DateTime<Utc>>,
         /// Nobody was asked to take it yet.

@@ -111,6 +111,10 @@ impl Line {
         self.gate = gate;
     }
 
+    pub(crate) fn is_shut(&self) -> bool {
+        self.gate == Gate::Shut
+    }
+
     pub(crate) fn may_send(&self) -> bool {
         self.doubt.is_none() && !self.is_full() && self.first().is_some()
     }

@@ -132,7 +132,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         match fate {
             Fate::Done(push) => Rest::removal(&push),
             Fate::Postpone(id, at) => Rest { postpone: vec![(id, at)], ..Rest::default() },
-            Fate::Keep { message, asked_at, untried } => self.keep(message, asked_at, untried).await,
+            Fate::Keep { message, asked_at, untried, .. } => self.keep(message, asked_at, untried).await,
             Fate::Asked { message, asked_at } => {
                 let account = message.recipient.to_bare();
                 self.insist(|| self.mailbox.note_asked(&account, message.id, asked_at)).await;

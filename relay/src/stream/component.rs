@@ -252,7 +252,7 @@ async fn write<S: AsyncWrite>(
     let mut pinged_at = None;
     loop {
         let heard = *last_heard.borrow();
-        let pinged = pinged_at.is_some_and(|pinged| pinged >= heard);
+        let pinged = pinged_at.is_some_and(|pinged| pinged > heard);
         let quiet_until = heard + if pinged { SILENCE_MAX } else { PING_AFTER };
         let mut bytes = String::new();
         tokio::select! {

@@ -145,8 +145,8 @@ impl Core {
         }
     }
 
-    /// Asks another full JID of the account for a push whose recipient is silent, if one has greeted since that gave
-    /// its last sign of life. The first result settles the push.
+    /// Asks another full JID of the account for a push whose recipient is silent: the one that the registration names,
+    /// if another was asked, or one that has greeted since the last sign of life. The first result settles the push.
     pub(super) fn ask_others(&mut self, now: Now) {
         let mut silent = Vec::new();
         for (sent, id) in &self.sent {
@@ -155,17 +155,20 @@ impl Core {
             }
             if let Some(Push { held, asks, lines }) = self.pushes.get(id)
                 && lines.is_empty()
-                && asks.len() == 1
+                && let [ask] = &asks[..]
+                && ask.sent == *sent
             {
-                silent.push((*id, held.clone(), asks[0].jid.clone()));
+                silent.push((*id, held.clone(), ask.jid.clone()));
             }
         }
         for (id, held, asked) in silent {
             let named = self.named(&held.message);
             self.want_look(&named);
             let Some(account) = self.accounts.get(&named.to_bare()) else { continue };
-            let other = account.stand_in(held.message.registration, &named, now).cloned();
-            let Some(other) = other.filter(|other| *other != asked) else { continue };
+            let Some(other) = account.other_than(&asked, held.message.registration, &named, now).cloned()
+            else {
+                continue;
+            };
             if let Some(phone) = self.phone_mut(&other) {
                 phone.line.insert(&held.message);
             }

@@ -81,7 +81,7 @@ impl Core {
             return self.keep(push, Attempt::None, now, actions);
         }
         let target = self.target(message, now);
-        let reading = self.phone(&target).is_some_and(Phone::is_reading);
+        let reading = self.phone(&target).is_some_and(|phone| phone.is_reading() || phone.line.is_shut());
         if message.is_immediate() || reading {
             return self.line_up(push, &target, now, actions);
         }
@@ -228,7 +228,8 @@ impl Core {
         let (asked_at, untried) = (attempt.asked_at(), attempt == Attempt::None);
         match (push.origin, asked_at) {
             (Origin::Queue, _) => {
-                self.decide(Fate::Keep { message: push.message, asked_at, untried });
+                let target = self.target(&push.message, now);
+                self.decide(Fate::Keep { message: push.message, target, asked_at, untried });
             }
             // Not written again: its sender may have withdrawn it meanwhile.
             (Origin::Mailbox, Some(asked_at)) => {

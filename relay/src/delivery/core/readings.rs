@@ -218,6 +218,11 @@ impl Core {
             self.cue(reader, cue);
             return;
         };
+        if self.keeping.contains_key(reader) {
+            // What is on its way into the mailbox goes before what is younger: the line waits for it.
+            self.known.learn(reader, knowledge.max(Knowledge::Something));
+            return self.set_gate(reader, Gate::Shut);
+        }
         self.known.learn(reader, knowledge);
         self.set_gate(reader, Gate::Open);
         if knowledge == Knowledge::Away {

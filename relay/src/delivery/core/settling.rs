@@ -1,6 +1,7 @@
 //! What was decided is made durable, a batch after the other.
 
 use super::*;
+use crate::delivery::{phone::Phone, reading::Cue};
 
 /// With more undecided fates than this, no further mailboxes are read.
 const UNSETTLED_MAX: usize = 1024;
@@ -12,6 +13,7 @@ impl Core {
                 *self.revoking.entry(push.message.registration).or_default() += 1;
             }
             Fate::LateRevoke(..) => self.late_revocations += 1,
+            Fate::Keep { target, .. } => *self.keeping.entry(target.clone()).or_default() += 1,
             _ => {}
         }
         self.fates.push_back(fate);
@@ -41,6 +43,7 @@ impl Core {
             match fate {
                 Fate::Revoke { push, .. } => settling.revoked.push(push.message.registration),
                 Fate::LateRevoke(..) => settling.late_revocations += 1,
+                Fate::Keep { target, .. } => settling.kept_for.push(target.clone()),
                 _ => {}
             }
         }
@@ -52,16 +55,20 @@ impl Core {
         let settling = self.settling.take().unwrap_or_default();
         self.held -= settling.of_the_queue;
         self.late_revocations -= settling.late_revocations;
+        for target in &settling.kept_for {
+            forget_one(&mut self.keeping, target);
+        }
         for registration in settling.revoked {
-            if let Some(count) = self.revoking.get_mut(&registration) {
-                *count -= 1;
-                if *count == 0 {
-                    self.revoking.remove(&registration);
-                }
-            }
+            forget_one(&mut self.revoking, &registration);
         }
         if self.ending.is_some() {
             return;
+        }
+        for target in settling.kept_for {
+            let waits = |phone: &Phone| phone.line.is_shut() && !phone.is_reading();
+            if !self.keeping.contains_key(&target) && self.phone(&target).is_some_and(waits) {
+                self.cue(&target, Cue::Guess);
+            }
         }
         for note in notes {
             match note {
@@ -85,6 +92,16 @@ impl Core {
         let account = self.account(recipient);
         if account.named(registration) != Some(recipient) || account.epoch(registration) != Some(epoch) {
             account.name(registration, epoch, recipient.clone());
+        }
+    }
+}
+
+/// Counts one less, and forgets what is none.
+fn forget_one<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }

@@ -112,6 +112,8 @@ impl Run {
                 let phone = &core.accounts[&jid.to_bare()].phones[jid];
                 assert!(phone.line.ids().any(|other| other == *id), "{id} is in the line that it names");
             }
+            let distinct: BTreeSet<_> = push.lines.iter().collect();
+            assert_eq!(distinct.len(), push.lines.len(), "{id} is in each line once: {push:?}");
         }
         let in_line = core.accounts.values().flat_map(|account| account.phones.values());
         let in_line = in_line.map(|phone| phone.line.ids().count()).sum::<usize>();
@@ -150,7 +152,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 300, ..ProptestConfig::with_cases(50) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 300, ..ProptestConfig::with_cases(60) })]
 
     #[test]
     fn whatever_happens_nothing_is_lost_and_all_drains(steps in prop::collection::vec(step(), 1..150)) {

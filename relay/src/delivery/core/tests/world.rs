@@ -348,7 +348,7 @@ impl World {
                 self.remove(&push);
                 None
             }
-            Fate::Keep { message, asked_at, untried } => {
+            Fate::Keep { message, asked_at, untried, .. } => {
                 self.queue.remove(&message.id)?;
                 let row = &self.rows[&message.registration];
                 if !row.lives(self.wall) || row.epoch != message.epoch {

@@ -160,6 +160,7 @@ async fn an_endpoint_of_up_works_until_it_expires() {
     let server = XmppServer::shared(Kind::Prosody).await;
     let upwire = Upwire::on(server).set("UPWIRE_LEGACY_PASETO_KEY", UP_SECRET).start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
+    phone.hold(&hashed("app"), &hashed("1"));
     let endpoint = |expires_in| format!("{}/push/{}", upwire.public_url, up_token(&phone, expires_in));
     let (lives, short, expired) = (endpoint(3600), endpoint(10), endpoint(-1));
     assert!(lives.len() < 1000, "as long as UnifiedPush allows");

@@ -139,8 +139,12 @@ impl Ledger {
                 format!("{id} for {} left the stores undelivered", message.recipient),
             );
         }
-        let waits = fine && self.open.contains(&id) && life == Life::Lives && !self.dropped.contains(&id);
-        if waits && !self.is_replaced(&message) {
+        if fine
+            && self.open.contains(&id)
+            && life == Life::Lives
+            && !self.dropped.contains(&id)
+            && !self.is_replaced(&message)
+        {
             self.check_expiry(id, at);
         }
         if let Some(push) = self.pushes.get_mut(&id) {

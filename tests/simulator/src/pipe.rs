@@ -32,6 +32,8 @@ struct State {
     broken: bool,
     hung_up: bool,
     stalled: bool,
+    /// A write was under way when nothing got through.
+    caught: bool,
 }
 
 impl State {
@@ -52,9 +54,13 @@ impl Pipe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the relay has written since.
-    pub(crate) fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.lock().to_server)
+    /// What the relay has written since, and whether a pause came between its decision to write and the bytes.
+    pub(crate) fn take(&self) -> (Vec<u8>, bool) {
+        let mut state = self.lock();
+        let bytes = std::mem::take(&mut state.to_server);
+        let caught = state.caught && !bytes.is_empty();
+        state.caught &= !caught;
+        (bytes, caught)
     }
 
     /// The relay has closed its side.
@@ -115,6 +121,7 @@ impl AsyncWrite for Connection {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         if state.stalled {
+            state.caught = true;
             state.writes = Some(context.waker().clone());
             return Poll::Pending;
         }
@@ -200,6 +207,7 @@ impl Connect for Connector {
             broken: false,
             hung_up: false,
             stalled: false,
+            caught: false,
         };
         let pipe = Pipe { life: self.life, state: Arc::new(Mutex::new(state)) };
         port.accepted.push(pipe.clone());

@@ -1,11 +1,19 @@
 //! Runs a relay's process: again and again, as it is stopped or dies.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
 use relay::{AccessList, Candidate, Clock, ComponentAccount, Fence, Relay, TaskDied, Uptime};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tokio_xmpp::jid::BareJid;
 
@@ -39,7 +47,7 @@ pub(crate) async fn keep_running(shared: Arc<Shared>, hub: Arc<Hub>, process: us
         let ended = tokio::select! {
             biased;
             () = dies.cancelled() => Ok(()),
-            ended = serve(&shared, &hub, life, stops) => ended,
+            ended = Pausable::new(Arc::clone(&shared), life, serve(&shared, &hub, life, stops)) => ended,
         };
         let down = {
             let at = shared.now();
@@ -54,6 +62,36 @@ pub(crate) async fn keep_running(shared: Arc<Shared>, hub: Arc<Hub>, process: us
             state.processes[process].down
         };
         sleep(down).await;
+    }
+}
+
+/// A part of a process: while that is paused, it gets no further, and sees nothing of the time that passes.
+struct Pausable<F> {
+    shared: Arc<Shared>,
+    life: Life,
+    inner: Pin<Box<F>>,
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F> Pausable<F> {
+    fn new(shared: Arc<Shared>, life: Life, inner: F) -> Self {
+        Self { shared, life, inner: Box::pin(inner), end: None }
+    }
+}
+
+impl<F: Future> Future for Pausable<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let until = self.shared.lock().processes[self.life.process].paused_until;
+        if let Some(until) = until.filter(|until| *until > Instant::now()) {
+            let end = self.end.insert(Box::pin(sleep_until(until)));
+            if end.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        self.end = None;
+        self.inner.as_mut().poll(context)
     }
 }
 

@@ -24,9 +24,9 @@ impl World {
             Step::Return(back) => self.come(at, back),
             Step::Temper(temper) => {
                 self.phones[at].temper = temper;
-                let heard = self.phones[at].heard_at.is_some() && matches!(temper, Temper::Answers(_));
-                let now = self.shared.now();
-                self.set_ready(at, heard.then_some(now));
+                // What it did not answer before is out for a while: its next greeting counts.
+                self.phones[at].heard_at = None;
+                self.set_ready(at, None);
             }
             Step::Uninstall(app) => self.phones[at].apps[app].held = false,
             Step::Install(app) => {
@@ -191,8 +191,8 @@ impl World {
             (Some("get"), "ping") if self.phones[at].temper != Temper::Silent => {
                 let reaction = self.phones[at].react(&id, false);
                 let late = reaction.answer.map_or(Duration::ZERO, |(late, _)| late);
-                let component = crate::server::COMPONENT;
-                let xml = format!("<iq type='result' id='{id}' from='{jid}' to='{component}'/>");
+                let xml =
+                    format!("<iq type='result' id='{id}' from='{jid}' to='{}'/>", crate::server::COMPONENT);
                 self.after(late, Event::Say(at, session, Up { xml, meaning: Meaning::Other }));
             }
             (Some("result"), "registered") => self.take_registered(at, &id, &xml),

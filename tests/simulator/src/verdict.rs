@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// How long a push may take to a phone that is there and answers.
-const PROMPT: Duration = Duration::from_secs(45);
+const PROMPT: Duration = Duration::from_secs(12);
 /// How long something may have been in its way when it expires.
-const PROMPT_BEFORE_EXPIRY: Duration = Duration::from_secs(15);
+const PROMPT_BEFORE_EXPIRY: Duration = Duration::from_secs(8);
 
 impl Ledger {
     /// Since when nothing is in the way of a push; `None`: something is.

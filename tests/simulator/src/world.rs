@@ -23,6 +23,8 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take after the storm until nothing is left.
 const DRAIN_MAX: Duration = Duration::from_secs(25 * 60);
+/// How long the way through the server takes.
+const ECHO_AFTER: Duration = Duration::from_millis(1);
 /// When phones come back in the calm.
 const BACK_AFTER: Duration = Duration::from_secs(40);
 
@@ -45,6 +47,7 @@ pub(crate) enum Event {
     /// An application server learns of an endpoint.
     Learn(u64, u64, String),
     Fault(Fault),
+    Echo(String),
     PortOpens,
     Resume(usize),
     Check,
@@ -175,6 +178,7 @@ impl World {
             for effect in std::mem::take(&mut self.server.effects) {
                 match effect {
                     Effect::Bring(jid, session, number) => self.bring(jid, session, number),
+                    Effect::Echo(xml) => self.after(ECHO_AFTER, Event::Echo(xml)),
                     Effect::Link => self.note_link(),
                 }
             }
@@ -221,6 +225,7 @@ impl World {
                 self.senders.iter_mut().filter(of).for_each(|sender| sender.learn(&token));
             }
             Event::Fault(fault) => self.fail(fault),
+            Event::Echo(xml) => drop(self.server.tell(&xml)),
             Event::PortOpens => self.hub.open(true),
             Event::Resume(process) => {
                 self.shared.lock().processes[process].paused_until = None;
@@ -229,6 +234,10 @@ impl World {
             Event::Check => {
                 let at = self.shared.now();
                 let wall = self.shared.wall();
+                // Nobody gets anything without a stream.
+                if !self.server.is_linked() {
+                    self.shared.lock().ledger.note_trouble(at);
+                }
                 self.shared.lock().check(at, wall);
                 self.after(CHECK_INTERVAL, Event::Check);
             }

@@ -32,7 +32,7 @@ pub fn describe_metrics() {
         (THROTTLED, "Times that a registration was found over its rate"),
         (REGISTERED, "Registrations and renewals"),
         (REGISTRATIONS_REVOKED, "Registrations revoked because the application is gone"),
-        (REQUESTS_DROPPED, "Requests of XMPP users left unanswered because too many came at once"),
+        (REQUESTS_DROPPED, "Requests of XMPP users refused, or not answered, because too many came at once"),
         (RECONNECTS, "Streams to the XMPP server after the first"),
     ];
     for (name, meaning) in counters {

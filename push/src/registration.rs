@@ -278,7 +278,7 @@ impl Registration {
     }
 
     /// Whether registering `target` at `now` changes more than some hours of the row's life. One that lives, for the
-    /// same full JID and key, does as it is until [`RENEWAL_MIN`] of its life is over, if what is left is more than is
+    /// same full JID and key, does as it is until `RENEWAL_MIN` of its life is over, if what is left is more than is
     /// advertised. That of a predecessor's endpoint is never changed: it has but one life, and no distributor
     /// renews it.
     #[must_use]

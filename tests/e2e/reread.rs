@@ -9,7 +9,7 @@ use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::cloud::Cloud;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const OLD: &str = "an-old-secret-of-more-than-32-bytes-0123456789";
 const NEW: &str = "a-new-secret-of-more-than-32-bytes-0123456789";
 

@@ -92,6 +92,11 @@ impl RegistrationsTable {
                 return Ok(true);
             }
             let item = self.account_item(&account).await?.unwrap_or_default();
+            let seen = read_number(&item, "registrations");
+            // Another registration has begun the count meanwhile, and left room.
+            if seen.is_some_and(|count| count < max) {
+                continue;
+            }
             let changed_at = read_moment(&item, "changed_at");
             if changed_at.is_some_and(|changed_at| (now - changed_at).abs() < COUNT_INTERVAL) {
                 return Ok(false);
@@ -102,7 +107,6 @@ impl RegistrationsTable {
             let count = registrations_counted(living, rows.len(), max);
             let has_room = count < max;
             let count = count + usize::from(has_room);
-            let seen = read_number(&item, "registrations");
             if self.replace_count(&account, next, seen, count, now).await? {
                 return Ok(has_room);
             }

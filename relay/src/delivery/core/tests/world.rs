@@ -377,7 +377,9 @@ impl World {
                 row.revoked |= row.epoch == push.message.epoch;
                 let (account, registration) = (recipient.to_bare(), push.message.registration);
                 self.remove(&push);
-                self.mailbox.retain(|_, (message, _)| message.registration != registration);
+                let life = push.message.epoch;
+                self.mailbox
+                    .retain(|_, (message, _)| message.registration != registration || message.epoch > life);
                 Some(Note::Ended(account, registration))
             }
             Fate::Late(account, id) => {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # Here a delay is the thing itself: between two looks or two tries, before an answer that comes late, in a plan.
-SLEEPS = re.compile(r"tests/src/(wait|load|phone/session)\.rs|tests/src/(chaos|bench)/")
+SLEEPS = re.compile(r"tests/src/(wait|load|line|phone/session)\.rs|tests/src/(chaos|bench)/")
 DEADLINE_SECONDS_MIN = 60
 
 ASSERTION = re.compile(r"\b(?:debug_)?(?:assert|assert_eq|assert_ne|ensure)!\s*\(")

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use chrono::{TimeDelta, Utc};
 use e2e::bench::{BODY_BYTES, Journal, LightPhone};
 use e2e::machine::Process;
-use e2e::{ApplicationServer, Kind, Upwire, XmppServer, eventually, http, profile_folder};
+use e2e::{ApplicationServer, Kind, SOON, Upwire, XmppServer, eventually, http, profile_folder};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::task::LocalSet;
@@ -22,7 +22,6 @@ use report::Report;
 const DEVICES: usize = 100;
 /// Where the number of the request goes: of one event, the last push replaces those that wait.
 const EVENT: &str = "$event00";
-const SOON: Duration = Duration::from_secs(120);
 const USAGE: &str = "cargo bench -p e2e --bench bench-senders -- [--quick]";
 
 /// How a push is sent.

@@ -1,9 +1,9 @@
 //! How much one account may have: what its phones and the operator see of it.
 
-use e2e::{Phone, Upwire, XmppServer, hashed, http};
+use e2e::{Phone, SOON, Upwire, XmppServer, hashed, http};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};
 
-use crate::mailbox::{SOON, nothing_is_left, post_some};
+use crate::mailbox::{nothing_is_left, post_some};
 
 async fn registrations_beyond_the_bound_are_told_to_wait(server: &XmppServer) {
     let upwire = Upwire::on(server).set("UPWIRE_ACCOUNT_REGISTRATIONS_MAX", 2).start_ready().await;

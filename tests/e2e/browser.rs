@@ -1,17 +1,13 @@
 //! The page at the root, and pages of other origins, in real Chromium.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::response::Html;
 use axum::routing::get;
-use e2e::{Kind, Phone, Upwire, XmppServer, browse, http};
+use e2e::{Kind, Phone, SOON, Upwire, XmppServer, browse, http};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::cloud::Cloud;
-
-const SOON: Duration = Duration::from_secs(60);
 
 fn texts(values: Vec<Value>) -> Vec<String> {
     values.iter().map(|value| value.as_str().unwrap_or_default().to_owned()).collect()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws::{RegistrationsTable, RelayLease};
 use e2e::{
-    Answer, Component, ENDPOINT_SECRET, Emulator, Function, Kind, Load, Phone, Proxy, Queues, Upwire,
+    Answer, Component, ENDPOINT_SECRET, Emulator, Function, Kind, Load, Phone, Proxy, Queues, SOON, Upwire,
     UpwireBuilder, Ways, XmppServer, eventually, eventually_some, http, time_passes,
 };
 use futures::future::join_all;
@@ -15,7 +15,6 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
-const SOON: Duration = Duration::from_secs(60);
 /// Longer than the longest delay before a phone that sends no presence is tried again.
 const RETRIED: Duration = Duration::from_secs(180);
 /// Entries of a relay that was killed show again after this long.

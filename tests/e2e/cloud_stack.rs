@@ -2,18 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::Duration;
 
 use e2e::{
-    Answer, ENDPOINT_SECRET, Emulator, EmulatorKind, Kind, Phone, Upwire, Ways, XmppServer, eventually, http,
-    profile_folder, target_folder,
+    Answer, ENDPOINT_SECRET, Emulator, EmulatorKind, Kind, Phone, SOON, Upwire, Ways, XmppServer, eventually,
+    http, profile_folder, target_folder,
 };
 use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::matrix::{notification, rejected};
 
-const SOON: Duration = Duration::from_secs(60);
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// The output of a Python program with the emulator's libraries.

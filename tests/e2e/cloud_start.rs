@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
-use e2e::{Emulator, Kind, Upwire, UpwireBuilder, XmppServer, http};
+use e2e::{Emulator, Kind, SOON, Upwire, UpwireBuilder, XmppServer, http};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-const SOON: Duration = Duration::from_secs(60);
 const VISIBILITY: Duration = Duration::from_secs(30);
 
 /// A relay that lacks nothing.

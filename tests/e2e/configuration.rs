@@ -1,11 +1,9 @@
 //! Starting `upwire`: what is wrong is named with its mend before anything is opened, and secrets rotate.
 
 use std::process::Command;
-use std::time::Duration;
 
-use e2e::{Kind, Phone, Upwire, XmppServer, folder, hashed, http, profile_folder};
+use e2e::{Kind, Phone, SOON, Upwire, XmppServer, folder, hashed, http, profile_folder};
 
-const SOON: Duration = Duration::from_secs(60);
 const OLD: &str = "an-old-secret-of-more-than-32-bytes-0123456789";
 const NEW: &str = "a-new-secret-of-more-than-32-bytes-0123456789";
 

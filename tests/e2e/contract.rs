@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws::{MailboxTable, Queue, QueueSender, RegistrationsTable};
 use chrono::{DateTime, TimeDelta, Utc};
-use e2e::{Emulator, folder};
+use e2e::{Emulator, SOON, folder};
 use embedded::Database;
 use futures::future::join_all;
 use push::message::Wishes;
@@ -23,7 +23,6 @@ use push::{
 use tokio::time::timeout;
 
 pub(crate) const WEEK: TimeDelta = TimeDelta::days(7);
-pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How long the queue on AWS hides what was received, and how often it gives it out before it is worn.
 const VISIBILITY: Duration = Duration::from_secs(4);
 const RECEIVES_MAX: u32 = 1000;

@@ -1,6 +1,6 @@
 //! The contract of what belongs to an account, over every backend: its phones, and who may end or move what.
 
-use e2e::eventually;
+use e2e::{SOON, eventually};
 use push::ports::{
     Account, Accounts,
     Consistency::Strong,
@@ -11,7 +11,7 @@ use push::ports::{
 use push::{Application, Epoch, Registration, RegistrationId, Target};
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use crate::contract::{Backend, Register, SOON, WEEK, at, on_each_backend, target};
+use crate::contract::{Backend, Register, WEEK, at, on_each_backend, target};
 
 fn jid(user: &str, resource: &str) -> FullJid {
     target(user, resource).recipient

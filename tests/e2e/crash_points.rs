@@ -7,7 +7,7 @@ use std::fs::File;
 
 use aws::MailboxTable;
 use chrono::TimeDelta;
-use e2e::{Answer, Emulator, Phone, Upwire, User, XmppServer, eventually_some, hashed, http};
+use e2e::{Answer, Emulator, Phone, SOON, Upwire, User, XmppServer, eventually_some, hashed, http};
 use embedded::Database;
 use push::message::Wishes;
 use push::ports::{Consistency::Strong, Mailbox, QueueWriter, Registrations, Renewal::WhereNeeded, Waiting};
@@ -15,9 +15,7 @@ use push::{Body, MailboxBounds, MessageId, PushMessage, Registration, Secrets, T
 use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
-use crate::mailbox::{
-    NEVER_SECONDS, SOON, bodies, everything_is_read, nothing_is_left, post, post_some, restart,
-};
+use crate::mailbox::{NEVER_SECONDS, bodies, everything_is_read, nothing_is_left, post, post_some, restart};
 
 use crate::contract::Register;
 

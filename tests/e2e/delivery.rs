@@ -1,12 +1,8 @@
 //! Delivery: from a POST to the phone's acknowledgement, at once or when the phone is back.
 
-use std::time::Duration;
-
-use e2e::{Answer, Phone, Slixmpp, Upwire, XmppServer, hashed, http};
+use e2e::{Answer, Phone, SOON, Slixmpp, Upwire, XmppServer, hashed, http};
 use tokio_xmpp::jid::Jid;
 
-/// Two cores run servers, clients and other tests at once.
-const SOON: Duration = Duration::from_secs(60);
 /// Longer than any test: what happens before it, happens for another reason.
 const NEVER_SECONDS: u32 = 3600;
 

@@ -1,14 +1,11 @@
 //! What an answer to a push does, and whose answer counts.
 
-use std::time::Duration;
-
-use e2e::{Answer, Phone, Push, RawClient, Upwire, XmppServer, hashed, http};
+use e2e::{Answer, Phone, Push, RawClient, SOON, Upwire, XmppServer, hashed, http};
 use tokio_xmpp::jid::BareJid;
 use tokio_xmpp::parsers::ping::Ping;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 use tokio_xmpp::{IqRequest, IqResponse};
 
-const SOON: Duration = Duration::from_secs(60);
 /// Longer than any test: what happens before it, happens for another reason.
 const NEVER_SECONDS: u32 = 3600;
 

@@ -1,11 +1,9 @@
 //! One phone never delays another, and what is out for a phone is bounded.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use e2e::{Answer, Load, Phone, Upwire, XmppServer, http};
+use e2e::{Answer, Load, Phone, SOON, Upwire, XmppServer, http};
 
-const SOON: Duration = Duration::from_secs(60);
 /// Longer than any test: what happens before it, happens for another reason.
 const NEVER_SECONDS: u32 = 3600;
 /// Issue 2, "Delivery".

@@ -1,14 +1,11 @@
 //! The log says what happened, and nothing of whom it happened to or what they were told.
 
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use e2e::{Answer, Kind, Phone, RawClient, Upwire, User, XmppServer, hashed, http};
+use e2e::{Answer, Kind, Phone, RawClient, SOON, Upwire, User, XmppServer, hashed, http};
 use serde_json::Value;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
-const SOON: Duration = Duration::from_secs(60);
 const BODY: &str = "a secret that is nobody's business";
 
 const RESOURCE: &str = "a-telling-resource";

@@ -4,9 +4,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Kind, Phone, Tether, Upwire, XmppServer, folder, http, python};
+use e2e::{Kind, Phone, SOON, Tether, Upwire, XmppServer, folder, http, python};
 
-const SOON: Duration = Duration::from_secs(60);
 /// It makes some hundred requests, which takes a tenth of this.
 const DEADLINE: Duration = Duration::from_secs(300);
 const DESCRIPTION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../functions/openapi.yaml");

@@ -1,9 +1,9 @@
 //! A disk that has too little room: what was accepted is delivered, and nothing new is taken.
 
-use e2e::{Kind, Phone, Upwire, XmppServer, eventually, hashed, http};
+use e2e::{Kind, Phone, SOON, Upwire, XmppServer, eventually, hashed, http};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};
 
-use crate::mailbox::{SOON, nothing_is_left, post_some};
+use crate::mailbox::{nothing_is_left, post_some};
 
 #[tokio::test]
 async fn a_disk_below_the_floor_is_told_to_all_and_holds_up_no_push_that_was_accepted() {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use e2e::{Kind, Phone, Settings, Upwire, User, XmppServer, hashed};
+use e2e::{Kind, Phone, SOON, Settings, Upwire, User, XmppServer, hashed};
 use tokio::sync::OnceCell;
 
-use crate::mailbox::{NEVER_SECONDS, SOON, nothing_is_left, post, restart};
+use crate::mailbox::{NEVER_SECONDS, nothing_is_left, post, restart};
 
 const SOON_TO_EXPIRE: &[(&str, &str)] = &[("TTL", "60")];
 

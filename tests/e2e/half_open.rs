@@ -3,10 +3,9 @@
 use std::slice::from_ref;
 use std::time::Duration;
 
-use e2e::{Answer, FaultProxy, Kind, Load, Phone, Upwire, XmppServer};
+use e2e::{Answer, FaultProxy, Kind, Load, Phone, SOON, Upwire, XmppServer};
 use tokio::time::Instant;
 
-const SOON: Duration = Duration::from_secs(60);
 /// Shorter than it takes to notice: what is sent into nothing is given up, and goes to the mailbox.
 const ACK_SHORT: u32 = 5;
 /// Longer: it is sent again when there is a stream.

@@ -1,16 +1,10 @@
 //! Any user of the XMPP server can send the component any stanza; none may disturb the others.
 
-use std::time::Duration;
-
-use e2e::{Kind, Phone, RawClient, Upwire, User, XmppServer, http};
+use e2e::{Kind, Phone, RawClient, SOON, Upwire, User, XmppServer, http};
 use tokio_xmpp::jid::BareJid;
 
 use crate::hostile_stanzas::{self, Expected, Hostile};
 use crate::hostile_xml;
-
-/// Two cores run servers, clients and other tests at once.
-/// Generous: ejabberd takes its time over stanzas of megabytes.
-const SOON: Duration = Duration::from_secs(120);
 
 /// The push server with a phone that must get its pushes, and somebody who means no good.
 struct Scene<'a> {

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use e2e::{Answer, FaultProxy, Kind, Load, Phone, Settings, Upwire, Ways, XmppServer, http, time_passes};
+use e2e::{
+    Answer, FaultProxy, Kind, Load, Phone, SOON, Settings, Upwire, Ways, XmppServer, http, time_passes,
+};
 use push::ports::{Holder, Lease};
 use tokio::time::Instant;
 
 use crate::cloud::{Cloud, UNDER_LOAD, phones, ways};
 
-const SOON: Duration = Duration::from_secs(60);
 /// 20 s are promised after a crash, 2 s after a clean stop; a server that refused the second connection is asked again
 /// after delays that have grown meanwhile. All of that takes as long as two cores take that run servers, clients and
 /// other tests at once: each takeover is timed and printed, and that a lease was given back is read in the store.

@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::Utc;
-use e2e::{Answer, Kind, Phone, Registered, Settings, Upwire, XmppServer, eventually, hashed, http, python};
+use e2e::{
+    Answer, Kind, Phone, Registered, SOON, Settings, Upwire, XmppServer, eventually, hashed, http, python,
+};
 use serde_json::json;
 use tokio_xmpp::jid::{BareJid, Jid};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
@@ -15,7 +16,6 @@ use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 use crate::cloud::Cloud;
 use crate::matrix::{notification, rejected};
 
-const SOON: Duration = Duration::from_secs(60);
 const UP_TOKEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/senders/up_token.py");
 /// `sharedSecret` in the configuration of `up`.
 const UP_SECRET: &str = "7z8XLjkj/8h2T22nd1Z279vT2ONMOgQu8xj0BLps3qA=";

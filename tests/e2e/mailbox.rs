@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use e2e::{Answer, Phone, Push, Upwire, User, XmppServer, http};
+use e2e::{Answer, Phone, Push, SOON, Upwire, User, XmppServer, http};
 use tokio_xmpp::jid::BareJid;
 use tokio_xmpp::parsers::ping::Ping;
 use tokio_xmpp::{IqRequest, IqResponse};
 
-/// Two cores run servers, clients and other tests at once.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// Longer than any test: what happens before it, happens for another reason.
 pub(crate) const NEVER_SECONDS: u32 = 3600;
 /// What is sent at once to a phone that has not answered anything yet.

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use e2e::{Answer, Phone, Upwire, User, XmppServer, hashed, http, time_passes_until};
+use e2e::{Answer, Phone, SOON, Upwire, User, XmppServer, hashed, http, time_passes_until};
 use tokio::time::Instant;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::mailbox::{
-    NEVER_SECONDS, SOON, bodies, ids, leaves, left, nothing_is_left, post, post_some, restart, silent_phone,
+    NEVER_SECONDS, bodies, ids, leaves, left, nothing_is_left, post, post_some, restart, silent_phone,
 };
 
 const NEWS: &[(&str, &str)] = &[("Topic", "news")];

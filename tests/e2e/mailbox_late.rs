@@ -1,11 +1,9 @@
 //! Answers that come late: after their time, after a restart, from a session that slept, or from somebody else.
 
-use e2e::{Answer, Phone, RawClient, Upwire, User, XmppServer, http};
+use e2e::{Answer, Phone, RawClient, SOON, Upwire, User, XmppServer, http};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
-use crate::mailbox::{
-    NEVER_SECONDS, SOON, everything_is_read, ids, nothing_is_left, post, post_some, restart,
-};
+use crate::mailbox::{NEVER_SECONDS, everything_is_read, ids, nothing_is_left, post, post_some, restart};
 
 const GONE: Answer = Answer::Error(DefinedCondition::ItemNotFound);
 

@@ -1,12 +1,9 @@
 //! The Matrix push gateway (protocol.md, "Matrix push gateway"), as a homeserver sees it.
 
-use std::time::Duration;
-
-use e2e::{Answer, Kind, Phone, Upwire, XmppServer, eventually, eventually_some, http};
+use e2e::{Answer, Kind, Phone, SOON, Upwire, XmppServer, eventually, eventually_some, http};
 use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
-const SOON: Duration = Duration::from_secs(60);
 const METHODS: Option<&str> = Some("POST, GET, HEAD, OPTIONS");
 
 /// Where the gateway of this server is.

@@ -1,17 +1,14 @@
 //! The Matrix push gateway as the cloud function has it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use e2e::{Answer, Kind, Phone, XmppServer, eventually, http};
+use e2e::{Answer, Kind, Phone, SOON, XmppServer, eventually, http};
 use futures::future::join_all;
 use serde_json::json;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::cloud::{Cloud, UNDER_LOAD, calls, costing};
 use crate::matrix::{gateway, notification, refused, rejected};
-
-const SOON: Duration = Duration::from_secs(60);
 
 async fn a_notification_goes_the_whole_way_and_costs_what_it_should(server: &XmppServer) {
     let cloud = Cloud::new().await;

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use std::slice::from_ref;
 use std::time::Duration;
 
-use e2e::{FaultProxy, Kind, Load, Phone, Upwire, Ways, XmppServer, http, time_passes};
+use e2e::{FaultProxy, Kind, Load, Phone, SOON, Upwire, Ways, XmppServer, http, time_passes};
 
 use crate::cloud::Cloud;
 
-const SOON: Duration = Duration::from_secs(60);
 const RATE: &str = "5/1";
 const BURST: usize = 5;
 /// The relay sees what it delivers: so many pushes after the burst, each delivered before the next, are noticed.

@@ -1,10 +1,6 @@
 //! The push message resource (RFC 8030 §2.1), as a sender sees it: withdrawing what waits.
 
-use std::time::Duration;
-
-use e2e::{Answer, FaultProxy, Kind, Phone, Upwire, XmppServer, eventually, http};
-
-const SOON: Duration = Duration::from_secs(60);
+use e2e::{Answer, FaultProxy, Kind, Phone, SOON, Upwire, XmppServer, eventually, http};
 
 /// What is in flight at once to a phone that has not answered anything yet.
 const SENT_AT_ONCE: usize = 4;

@@ -1,13 +1,9 @@
 //! The push resource (protocol.md §2): every row of its table, as a sender sees it.
 
-use std::time::Duration;
-
-use e2e::{Kind, Phone, Upwire, XmppServer, hashed, http};
+use e2e::{Kind, Phone, SOON, Upwire, XmppServer, hashed, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-const SOON: Duration = Duration::from_secs(60);
 
 type Headers = &'static [(&'static str, &'static str)];
 

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use aws::{Queue, QueueSender};
 use chrono::{DateTime, TimeDelta, Utc};
-use e2e::{Emulator, Queues};
+use e2e::{Emulator, Queues, SOON};
 use push::message::Wishes;
 use push::ports::{Delivery, QueueReader, QueueWriter, Settlement};
 use push::{Application, Body, Instance, MessageId, PushMessage, Registration, Target, Ttl, Urgency};
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(60);
 const VISIBILITY: Duration = Duration::from_secs(4);
 /// An entry that is held is hidden anew at half of this; a busy emulator takes its time to do that.
 const VISIBILITY_HELD: Duration = Duration::from_secs(16);

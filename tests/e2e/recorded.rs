@@ -4,18 +4,15 @@
 //! A file has comments, the head of a request, an empty line, and the body: text, or `base64 …`. The bodies are encrypted
 //! to the keys of RFC 8291, Appendix A.
 
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use e2e::{KeyPair, Kind, Phone, Subscription, Upwire, XmppServer};
+use e2e::{KeyPair, Kind, Phone, SOON, Subscription, Upwire, XmppServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cloud::Cloud;
 
-const SOON: Duration = Duration::from_secs(60);
 const MENTION: &str = r#"{"access_token":"t","preferred_locale":"en","notification_id":"42","notification_type":"mention","icon":"https://mastodon.example/a.png","title":"romeo mentioned you","body":"Good morrow"}"#;
 
 /// A request, and what it comes to.

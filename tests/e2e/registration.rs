@@ -1,17 +1,14 @@
 //! Registration (protocol.md §1): who may, what is refused and how, and which URL comes back.
 
 use std::process::Command;
-use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use e2e::{Kind, Phone, Slixmpp, UNIFIED_PUSH, Upwire, XmppServer, eventually, hashed, http};
+use e2e::{Kind, Phone, SOON, Slixmpp, UNIFIED_PUSH, Upwire, XmppServer, eventually, hashed, http};
 use tokio_xmpp::minidom::Element;
 use tokio_xmpp::parsers::disco::{DiscoInfoQuery, DiscoInfoResult, DiscoItemsQuery};
 use tokio_xmpp::parsers::ping::Ping;
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};
 use tokio_xmpp::{IqRequest, IqResponse};
-
-const SOON: Duration = Duration::from_secs(60);
 
 async fn phone(server: &XmppServer) -> Phone {
     Phone::connect(server, &server.user().await, "phone").await

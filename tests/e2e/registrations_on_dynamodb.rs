@@ -1,11 +1,10 @@
 //! Registrations on DynamoDB, whose calls overtake each other.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws::RegistrationsTable;
 use chrono::TimeDelta;
-use e2e::Emulator;
+use e2e::{Emulator, SOON};
 use push::ports::{Consistency, Registrations, Renewal};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -13,7 +12,6 @@ use tokio::time::timeout;
 use crate::cloud_start::in_between;
 use crate::contract::{Register, at, target};
 
-const SOON: Duration = Duration::from_secs(60);
 const WEEK: TimeDelta = TimeDelta::weeks(1);
 
 /// The phone has moved on by the time at which the write of its renewal comes through.

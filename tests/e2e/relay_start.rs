@@ -1,17 +1,15 @@
 //! Starting `upwire relay`: what is wrong is named with its mend, and whom it takes itself for on AWS.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, put};
-use e2e::{Kind, Upwire, UpwireBuilder, XmppServer, folder, free_port};
+use e2e::{Kind, SOON, Upwire, UpwireBuilder, XmppServer, folder, free_port};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-const SOON: Duration = Duration::from_secs(60);
 const ACCESS_KEY: &str = "AKIAOFTHETEST";
 const SECRET_KEY: &str = "a-secret-key-that-nobody-may-see";
 const SESSION_TOKEN: &str = "a-session-token-that-nobody-may-see";

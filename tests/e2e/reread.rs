@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use e2e::{Kind, Phone, Upwire, UpwireBuilder, User, XmppServer, folder, hashed, http};
+use e2e::{Kind, Phone, SOON, Upwire, UpwireBuilder, User, XmppServer, folder, hashed, http};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::cloud::Cloud;
 
-const SOON: Duration = Duration::from_secs(60);
 const OLD: &str = "an-old-secret-of-more-than-32-bytes-0123456789";
 const NEW: &str = "a-new-secret-of-more-than-32-bytes-0123456789";
 

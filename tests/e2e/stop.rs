@@ -3,9 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use e2e::{Answer, Kind, Load, Phone, Upwire, XmppServer, folder, http};
-
-const SOON: Duration = Duration::from_secs(60);
+use e2e::{Answer, Kind, Load, Phone, SOON, Upwire, XmppServer, folder, http};
 
 async fn phone(server: &XmppServer, upwire: &Upwire) -> (Phone, String) {
     let phone = Phone::connect(server, &server.user().await, "phone").await;

@@ -3,9 +3,7 @@
 use std::slice::from_ref;
 use std::time::Duration;
 
-use e2e::{Answer, Kind, Load, Phone, Upwire, XmppServer, http};
-
-const SOON: Duration = Duration::from_secs(60);
+use e2e::{Answer, Kind, Load, Phone, SOON, Upwire, XmppServer, http};
 
 async fn what_was_accepted_survives_the_servers_restart(kind: Kind) {
     let mut server = XmppServer::start(kind).await;

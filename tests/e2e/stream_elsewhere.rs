@@ -1,10 +1,6 @@
 //! Stanzas that the XMPP server sends to the wrong component.
 
-use std::time::Duration;
-
-use e2e::{Kind, Phone, RawClient, Settings, Upwire, XmppServer, hashed, http};
-
-const SOON: Duration = Duration::from_secs(60);
+use e2e::{Kind, Phone, RawClient, SOON, Settings, Upwire, XmppServer, hashed, http};
 
 /// With ejabberd's default, a component gets what is for any other of its listener that is not connected.
 #[tokio::test]

@@ -3,15 +3,13 @@
 
 use std::path::Path;
 use std::slice::from_ref;
-use std::time::Duration;
 
 use e2e::{
-    Authority, Certificate, Kind, Load, Phone, Settings, Stunnel, Upwire, UpwireBuilder, XmppServer, http,
+    Authority, Certificate, Kind, Load, Phone, SOON, Settings, Stunnel, Upwire, UpwireBuilder, XmppServer,
+    http,
 };
 
 use crate::stream_refused::goes_on_trying;
-
-const SOON: Duration = Duration::from_secs(60);
 
 /// An `upwire serve` that speaks TLS to a port of this machine, and trusts no authority but this one.
 fn over_tls(server: &XmppServer, port: u16, trusted: &Path) -> UpwireBuilder {

@@ -1,15 +1,11 @@
 //! A real homeserver, Synapse, that pushes to the phone by way of the Matrix gateway.
 
-use std::time::Duration;
-
-use e2e::{Answer, Kind, MatrixUser, Phone, Synapse, Upwire, XmppServer, eventually, http};
+use e2e::{Answer, Kind, MatrixUser, Phone, SOON, Synapse, Upwire, XmppServer, eventually, http};
 use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::cloud::Cloud;
 use crate::matrix::gateway;
-
-const SOON: Duration = Duration::from_secs(60);
 
 /// Two users with a room, of whom the second one is to be told what the first says there.
 async fn romeo_and_juliet() -> (MatrixUser, MatrixUser, String) {

@@ -1,19 +1,17 @@
 //! VAPID (protocol.md §2; RFC 8292): who may push to an endpoint that is bound to a key, and what ends it.
 
 use std::process::Command;
-use std::time::Duration;
 
 use chrono::Utc;
 use e2e::{
-    ApplicationServer, Kind, Phone, Registered, Tether, Upwire, XmppServer, eventually_some, folder, hashed,
-    http, profile_folder,
+    ApplicationServer, Kind, Phone, Registered, SOON, Tether, Upwire, XmppServer, eventually_some, folder,
+    hashed, http, profile_folder,
 };
 use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};
 
 use crate::cloud::{Cloud, costing};
 
-const SOON: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 

@@ -1,14 +1,12 @@
 //! Web Push by the libraries that people use, over TLS: what they encrypt arrives, and the application decrypts it.
 
-use std::time::Duration;
-
 use e2e::{
-    Authority, Kind, Library, Message, Phone, Stunnel, Subscription, Upwire, XmppServer, free_port, hashed,
+    Authority, Kind, Library, Message, Phone, SOON, Stunnel, Subscription, Upwire, XmppServer, free_port,
+    hashed,
 };
 
 use crate::mailbox::{NEVER_SECONDS, nothing_is_left};
 
-const SOON: Duration = Duration::from_secs(60);
 const LIBRARIES: [Library; 2] = [Library::WebPush, Library::Pywebpush];
 /// Each with the longest payload that makes a body of 4096 bytes (RFC 8188 §2, draft-ietf-httpbis-encryption-encoding-03 §2).
 const ENCODINGS: [(&str, usize); 2] = [("aes128gcm", 4096 - 86 - 17), ("aesgcm", 4096 - 18)];

@@ -15,7 +15,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 
 
 def browser():

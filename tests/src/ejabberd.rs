@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::http;
 use crate::site::{COMPONENTS_MAX, Site, User};
+use crate::wait::{SOON, settles};
 
 const TEMPLATE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/ejabberd/ejabberd.yml"));
 
@@ -61,12 +62,16 @@ fn libraries() -> PathBuf {
         .expect("ejabberd below /usr/lib: `apt-get install --no-install-recommends ejabberd`")
 }
 
-/// Registers an account; one that is there already stays.
+/// Registers an account; one that is there already stays. ejabberd opens its ports one after the other, and its
+/// accounts may be there later still: asks until it has an answer.
 pub(crate) async fn add_user(site: &Site, user: &User) {
     const CONFLICT: u16 = 409;
     let url = format!("http://127.0.0.1:{}/api/register", site.http_port);
-    let account = json!({"user": user.name(), "host": "localhost", "password": user.password});
-    let response = http::post(&url, account.to_string()).await;
-    let there = matches!(response.status, 200 | CONFLICT);
-    assert!(there, "ejabberd registers {}: {}", user.jid, response.text());
+    let account = json!({"user": user.name(), "host": "localhost", "password": user.password}).to_string();
+    let ask = async || {
+        let answer = http::try_send(&http::client(), "POST", &url, &[], account.clone()).await;
+        answer.map(|response| (response.status, response.text()))
+    };
+    let what = format!("ejabberd registers {}", user.jid);
+    settles(SOON, &what, ask, |answer| matches!(answer, Ok((200 | CONFLICT, _)))).await.ok();
 }

@@ -15,7 +15,7 @@ use crate::tether::Tether;
 use crate::{eventually, folder, free_port, http};
 
 /// LocalStack was seen to take 20 s on a busy machine.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Which emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,6 +62,6 @@ pub use stunnel::Stunnel;
 pub use synapse::{MatrixUser, Synapse};
 pub use tether::Tether;
 pub use upwire::{ENDPOINT_SECRET, Upwire, UpwireBuilder};
-pub use wait::{eventually, eventually_some, settles, time_passes, time_passes_until};
+pub use wait::{SOON, eventually, eventually_some, settles, time_passes, time_passes_until};
 pub use web_push::{KeyPair, Library, Message, Subscription};
 pub use xmpp_server::{Component, Kind, Settings, User, XmppServer};

@@ -4,15 +4,19 @@ use std::borrow::Cow;
 use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sasl::common::ChannelBinding;
 use tokio::io::BufStream;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 use tokio_xmpp::Error;
 use tokio_xmpp::connect::ServerConnector;
 use tokio_xmpp::jid::Jid;
 use tokio_xmpp::xmlstream::{PendingFeaturesRecv, StreamHeader, Timeouts, initiate_stream};
+
+const CONNECT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Connects in plain text, as often as the client wants, while it is whole.
 #[derive(Clone, Debug)]
@@ -65,10 +69,21 @@ impl Line {
         self.whole.send_replace(true);
     }
 
-    async fn tcp(&self) -> std::io::Result<TcpStream> {
+    /// Tries until the server listens: the client would wait up to 30 s between two attempts of its own, which is
+    /// longer than most tests wait for a phone.
+    async fn reach(&self) -> TcpStream {
         let mut whole = self.whole.subscribe();
-        whole.wait_for(|whole| *whole).await.expect("self holds the sender");
-        let stream = TcpStream::connect(self.address).await?;
+        loop {
+            whole.wait_for(|whole| *whole).await.expect("self holds the sender");
+            match TcpStream::connect(self.address).await {
+                Ok(stream) => return stream,
+                Err(_) => sleep(CONNECT_INTERVAL).await,
+            }
+        }
+    }
+
+    async fn tcp(&self) -> std::io::Result<TcpStream> {
+        let stream = self.reach().await;
         if self.attempts.fetch_add(1, Ordering::Relaxed) > 0 {
             drop(stream);
             self.lost.notify_one();

@@ -18,6 +18,7 @@ use tokio_xmpp::parsers::stanza_error::{DefinedCondition, StanzaError};
 use tokio_xmpp::{IqRequest, IqResponse, Stanza};
 
 use crate::line::Line;
+use crate::wait::SOON;
 use crate::xmpp_server::{User, XmppServer};
 
 pub(crate) mod device;
@@ -31,9 +32,6 @@ use session::{Command, Inbox, Session};
 pub const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
 
 const COMMANDS_MAX: usize = 64;
-/// Generous: two cores run servers, clients and other tests at once.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
-
 /// What the phone says to a push.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
@@ -114,7 +112,7 @@ impl Phone {
     ) -> Self {
         let phone = Self::start_as(server.c2s_port, user, resource, device);
         phone.set_answer(answer);
-        phone.wait_for(ANSWER_DEADLINE, "the session is bound", |inbox| inbox.bound > 0).await;
+        phone.wait_for(SOON, "the session is bound", |inbox| inbox.bound > 0).await;
         phone
     }
 
@@ -218,10 +216,10 @@ impl Phone {
     pub async fn request(&self, to: &BareJid, request: IqRequest) -> IqResponse {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Request(Jid::from(to.clone()), request, reply)).await;
-        match timeout(ANSWER_DEADLINE, answer).await {
+        match timeout(SOON, answer).await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => panic!("{} has no session to ask {to} by", self.jid),
-            Err(_) => panic!("not within {ANSWER_DEADLINE:?}: {to} answers {}", self.jid),
+            Err(_) => panic!("not within {SOON:?}: {to} answers {}", self.jid),
         }
     }
 
@@ -274,7 +272,7 @@ impl Phone {
         let sessions = |inbox: &Inbox| inbox.bound + inbox.resumed;
         let before = sessions(&self.inbox.borrow());
         self.mend();
-        self.wait_for(ANSWER_DEADLINE, "it is online again", |inbox| sessions(inbox) > before).await;
+        self.wait_for(SOON, "it is online again", |inbox| sessions(inbox) > before).await;
     }
 
     /// The same, and does not wait.
@@ -285,8 +283,8 @@ impl Phone {
     /// Closes the stream cleanly; returns when that is done.
     pub async fn disconnect(self) {
         let jid = self.jid.clone();
-        let ended = self.leave(ANSWER_DEADLINE).await;
-        assert!(ended, "not within {ANSWER_DEADLINE:?}: {jid} disconnects");
+        let ended = self.leave(SOON).await;
+        assert!(ended, "not within {SOON:?}: {jid} disconnects");
     }
 
     /// The same where the server may be down; past the deadline, drops the connection and says `false`.

@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_xmpp::jid::FullJid;
 
+use crate::wait::SOON;
 use crate::xmpp_server::{User, XmppServer};
 
-const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
 const OPEN: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
                     xmlns:stream='http://etherx.jabber.org/streams'>";
 
@@ -111,7 +111,7 @@ impl RawClient {
 
     async fn say(&mut self, xml: &str, answer: &str) {
         self.send(xml).await.expect("the server reads");
-        if let Err(error) = self.read_until(answer, LOGIN_DEADLINE).await {
+        if let Err(error) = self.read_until(answer, SOON).await {
             let so_far = String::from_utf8_lossy(&self.unread);
             panic!("{} logs in: {error}, after {so_far}", self.jid);
         }

@@ -3,15 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use crate::certificate::Certificate;
 use crate::tether::Tether;
-use crate::{eventually, folder, free_port};
-
-const START_DEADLINE: Duration = Duration::from_secs(60);
+use crate::{SOON, eventually, folder, free_port};
 
 /// A running stunnel, killed when dropped.
 pub struct Stunnel {
@@ -48,7 +45,7 @@ impl Stunnel {
 
     async fn listens(&mut self) {
         let (port, process) = (self.port, &mut self.process);
-        eventually(START_DEADLINE, "stunnel listens", async || {
+        eventually(SOON, "stunnel listens", async || {
             process.assert_running();
             TcpStream::connect(("127.0.0.1", port)).await.is_ok()
         })

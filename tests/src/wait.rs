@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+/// The deadline of what comes at once on an idle machine. A test that passes never waits for it; it is long because
+/// a busy machine takes its time.
+pub const SOON: Duration = Duration::from_secs(180);
+
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Polls `condition` until it holds; panics with `what` when the deadline passes first.

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,12 +12,10 @@ use serde_json::{Value, json};
 use crate::http::Response;
 use crate::slixmpp::python;
 use crate::tether::Tether;
+use crate::wait::SOON;
 use crate::{folder, target_folder};
 
 const SENDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/senders");
-/// Generous: two cores run servers, clients and other tests at once.
-const DEADLINE: Duration = Duration::from_secs(60);
-
 /// A library that application servers send by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Library {
@@ -125,7 +122,7 @@ pub(crate) fn script(interpreter: &OsStr, name: &str) -> Command {
 /// Runs a program to its end; its last line is JSON.
 pub(crate) async fn run(command: &Command) -> Value {
     let mut process = Tether::start(command, &folder("sender").join("log"));
-    let status = process.wait(DEADLINE).await;
+    let status = process.wait(SOON).await;
     let log = process.log();
     assert!(status.success(), "{process:?}: {status}: {log}");
     let last = log.lines().last().and_then(|line| serde_json::from_str(line).ok());

@@ -113,6 +113,16 @@ impl Account {
         self.named.iter().map(|(id, named)| (*id, &named.recipient))
     }
 
+    /// Whether a registration names it.
+    pub(crate) fn names(&self, jid: &FullJid) -> bool {
+        self.names_beyond(jid, &BTreeSet::new())
+    }
+
+    /// Whether a registration names it that is not among these.
+    pub(crate) fn names_beyond(&self, jid: &FullJid, these: &BTreeSet<RegistrationId>) -> bool {
+        self.all_named().any(|(id, named)| named == jid && !these.contains(&id))
+    }
+
     /// Notes whom a registration names; whom it named before.
     pub(crate) fn name(
         &mut self,

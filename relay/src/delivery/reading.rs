@@ -70,6 +70,10 @@ impl Reading {
         self.number
     }
 
+    pub(crate) fn of(&self) -> Arc<BTreeSet<RegistrationId>> {
+        Arc::clone(&self.of)
+    }
+
     /// Whether a page is on its way.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked
@@ -91,6 +95,11 @@ impl Reading {
     pub(crate) fn note_page(&mut self, upto: Option<MessageId>, left_out: Knowledge) {
         self.asked = false;
         self.upto = upto.or(self.upto);
+        self.note_left_out(left_out);
+    }
+
+    /// Takes note of what goes on waiting.
+    pub(crate) fn note_left_out(&mut self, left_out: Knowledge) {
         self.left_out = self.left_out.max(left_out);
     }
 

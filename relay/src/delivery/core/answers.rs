@@ -46,7 +46,7 @@ impl Core {
 
     /// Whoever takes a push is where its registration is now (protocol.md §1, "Resources change").
     fn follow(&mut self, message: &PushMessage, jid: &FullJid, now: Now) {
-        if self.named(message) == *jid {
+        if self.named(message) == *jid || !self.settling_keeps_up() {
             return;
         }
         let PushMessage { registration, epoch, .. } = *message;
@@ -60,7 +60,7 @@ impl Core {
                 self.something_waits(jid);
             }
             let follow = Fate::Follow { registration, epoch, from, to: jid.clone() };
-            self.decide_if_settling_keeps_up(follow);
+            self.decide(follow);
         }
     }
 
@@ -71,6 +71,10 @@ impl Core {
         if self.named(&push.held.message) == ask.jid {
             if let Some(Push { held: push, asks, .. }) = self.take_push(id) {
                 let (recipient, asked_at) = (ask.jid.clone(), ask.asked_at);
+                if push.origin == Origin::Mailbox {
+                    // Should the registration go on, it waits.
+                    self.something_waits(&recipient);
+                }
                 self.decide(Fate::Revoke { push, recipient, asked_at });
                 self.conclude_all(&asks, now, actions);
             }

@@ -26,6 +26,10 @@ impl Core {
         if self.known.of(jid) != Some(Knowledge::Away) {
             self.known.learn(jid, Knowledge::Something);
         }
+        // A reading that is under way may have passed it already.
+        if let Some(reading) = self.phone_mut(jid).and_then(|phone| phone.reading.as_mut()) {
+            reading.note_left_out(Knowledge::Something);
+        }
     }
 
     /// Has a mailbox read, unless cues of its account come too fast: those merge into one, a little later.

@@ -85,12 +85,14 @@ impl Core {
         if message.is_immediate() || reading {
             return self.line_up(push, &target, now, actions);
         }
-        match self.known.of(&target) {
-            Some(Knowledge::Nothing) => self.line_up(push, &target, now, actions),
-            Some(Knowledge::Something | Knowledge::Away) => self.keep(push, Attempt::None, now, actions),
-            // What waits, if anything does, goes first.
-            None if self.cue(&target, Cue::Guess) => self.line_up(push, &target, now, actions),
-            None => self.keep(push, Attempt::None, now, actions),
+        // What waits goes first, for the one in whose place the target is, too.
+        let known = [&target, &self.named(message)].map(|jid| self.known.of(jid));
+        let waits = known.iter().any(|known| *known > Some(Knowledge::Nothing));
+        let nothing_waits = known.iter().all(|known| *known == Some(Knowledge::Nothing));
+        if nothing_waits || (!waits && self.cue(&target, Cue::Guess)) {
+            self.line_up(push, &target, now, actions);
+        } else {
+            self.keep(push, Attempt::None, now, actions);
         }
     }
 

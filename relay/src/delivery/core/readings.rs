@@ -70,9 +70,12 @@ impl Core {
         account.phone(jid).cue = None;
         let of = if admits { account.routed_to(jid, now) } else { BTreeSet::new() };
         if of.is_empty() {
-            // Of a stranger it is not known what waits.
-            let knowledge = if admits { Knowledge::Nothing } else { Knowledge::Away };
-            self.known.learn(jid, knowledge);
+            if !admits {
+                // Of a stranger it is not known what waits.
+                self.known.learn(jid, Knowledge::Away);
+            } else if !account.names(jid) {
+                self.known.learn(jid, Knowledge::Nothing);
+            }
             return self.set_gate(jid, Gate::Open);
         }
         account.readings += 1;
@@ -154,7 +157,7 @@ impl Core {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> bool {
-        self.note_named(message.registration, message.epoch, &message.recipient);
+        self.recall_named(message.registration, message.epoch, &message.recipient);
         if self.is_being_revoked(message.registration) || self.target(&message, now) != *reader {
             return false;
         }
@@ -211,8 +214,11 @@ impl Core {
             self.set_gate(reader, upto.map_or(Gate::Shut, Gate::UpTo));
             return self.read_on(reader, actions);
         }
-        let (outcome, cue) = (reading.outcome(), reading.cue());
+        let (outcome, cue, of) = (reading.outcome(), reading.cue(), reading.of());
         self.abandon_reading(reader);
+        // What others were to take in its place was not read.
+        let passed_over = self.account(reader).names_beyond(reader, &of);
+        let outcome = outcome.map(|known| if passed_over { known.max(Knowledge::Something) } else { known });
         let Some(knowledge) = outcome else {
             self.known.learn(reader, Knowledge::Something);
             self.cue(reader, cue);
@@ -253,7 +259,11 @@ impl Core {
             .collect();
         let mut readers: BTreeSet<FullJid> = BTreeSet::new();
         for id in of_the_mailbox {
-            readers.extend(self.take_push(id).into_iter().flat_map(|push| push.lines));
+            let Some(push) = self.take_push(id) else { continue };
+            let named = self.named(&push.held.message);
+            self.something_waits(&named);
+            readers.insert(self.target(&push.held.message, now));
+            readers.extend(push.lines);
         }
         let accounts = self.accounts.values().flat_map(|account| &account.phones);
         readers.extend(accounts.filter(|(_, phone)| phone.reading.is_some()).map(|(jid, _)| jid.clone()));

@@ -1,7 +1,7 @@
 //! What was decided is made durable, a batch after the other.
 
 use super::*;
-use crate::delivery::{phone::Phone, reading::Cue};
+use crate::delivery::{known::Knowledge, phone::Phone, reading::Cue};
 
 /// With more undecided fates than this, no further mailboxes are read.
 const UNSETTLED_MAX: usize = 1024;
@@ -77,6 +77,10 @@ impl Core {
                 }
                 Note::Names(registration, epoch, recipient) => {
                     self.note_named(registration, epoch, &recipient);
+                    // A push that was refused may wait on: its registration was renewed meanwhile.
+                    if self.known.of(&recipient) != Some(Knowledge::Nothing) && self.admits(&recipient) {
+                        self.cue(&recipient, Cue::There);
+                    }
                 }
                 Note::Ended(account, registration) => {
                     if let Some(account) = self.accounts.get_mut(&account) {
@@ -87,11 +91,21 @@ impl Core {
         }
     }
 
-    /// Notes whom a registration names.
+    /// Notes whom a registration named when it was read. What is known already is no older: this relay alone changes it.
+    pub(super) fn recall_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
+        if self.account(recipient).epoch(registration).is_none_or(|known| known < epoch) {
+            self.note_named(registration, epoch, recipient);
+        }
+    }
+
+    /// Notes whom a registration names since it was written.
     pub(super) fn note_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
         let account = self.account(recipient);
         if account.named(registration) != Some(recipient) || account.epoch(registration) != Some(epoch) {
-            account.name(registration, epoch, recipient.clone());
+            let before = account.name(registration, epoch, recipient.clone());
+            if before.as_ref() != Some(recipient) {
+                self.something_waits(recipient);
+            }
         }
     }
 }

@@ -53,9 +53,11 @@ impl Core {
             if !self.admits(&recipient) {
                 continue;
             }
-            self.note_named(id, row.epoch, &recipient);
-            self.something_waits(&recipient);
-            let target = self.account(&recipient).route(id, &recipient, now).clone();
+            self.recall_named(id, row.epoch, &recipient);
+            let account = self.account(&recipient);
+            let named = account.named(id).unwrap_or(&recipient).clone();
+            let target = account.route(id, &named, now).clone();
+            self.something_waits(&named);
             self.guess(&target);
         }
     }

@@ -9,7 +9,10 @@ use push::{
 
 use super::*;
 use crate::{
-    delivery::reading::{Cue, PAGE_MAX},
+    delivery::{
+        known::Knowledge,
+        reading::{Cue, PAGE_MAX},
+    },
     stream::{component::Session, stanza::Query},
 };
 
@@ -202,6 +205,25 @@ impl World {
         let queued =
             self.queue.keys().map(|id| format!("queued {id}, received: {}", self.received.contains(id)));
         held.chain(waiting).chain(queued).take(6).collect()
+    }
+
+    /// What waits and is not held is found: by whom its registration names, or by who stands in.
+    pub(super) fn check_what_waits(&self) {
+        for (message, asked_at) in self.mailbox.values() {
+            let row = &self.rows[&message.registration];
+            let core = &self.core;
+            let over = !row.lives(self.wall) || row.epoch != message.epoch || message.is_expired(self.wall);
+            if over || core.pushes.contains_key(&message.id) || core.settled.contains(&name(message)) {
+                continue;
+            }
+            let named = &row.target.recipient;
+            let found = core.known.of(named) != Some(Knowledge::Nothing)
+                || core.phone(named).is_some_and(|phone| {
+                    phone.is_reading()
+                        || phone.retry.as_ref().is_some_and(|retry| retry.has_rejected(message.id))
+                });
+            assert!(found, "{} waits for {named} (asked {asked_at:?}), and nobody knows", message.id);
+        }
     }
 
     pub(super) fn is_settled(&self) -> bool {

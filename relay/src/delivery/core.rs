@@ -215,6 +215,8 @@ pub(crate) struct Core {
     looks: VecDeque<BareJid>,
     looking: usize,
     retrying: BTreeSet<FullJid>,
+    /// Full JIDs that answer what was given up already, and when their mailboxes are read.
+    catching_up: BTreeMap<FullJid, Instant>,
     /// Accounts with deferred cues.
     deferred: BTreeSet<BareJid>,
     /// Accounts whose full JIDs seen lately have changed.
@@ -271,6 +273,7 @@ impl Core {
             looks: VecDeque::new(),
             looking: 0,
             retrying: BTreeSet::new(),
+            catching_up: BTreeMap::new(),
             deferred: BTreeSet::new(),
             unseen: BTreeSet::new(),
             sweep: Sweep::default(),
@@ -346,6 +349,7 @@ impl Core {
         self.take_back(now, actions);
         self.ask_others(now);
         self.retry_due(now);
+        self.cue_those_that_caught_up(now);
         self.take_deferred_cues(now);
         self.note_seen(now);
         self.guess_found(now);

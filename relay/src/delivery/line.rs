@@ -57,6 +57,8 @@ pub(crate) struct Line {
     doubt: Option<Doubt>,
     /// In the order in which they were sent.
     in_flight: VecDeque<(MessageId, Instant)>,
+    /// When the session of now was heard of. What was sent before says nothing of it.
+    since: Option<Instant>,
     window: usize,
     answered_at: Option<Instant>,
     /// The time between two answers while there is something to answer: a moving average.
@@ -72,6 +74,7 @@ impl Default for Line {
             gate: Gate::Open,
             doubt: None,
             in_flight: VecDeque::new(),
+            since: None,
             window: IN_FLIGHT_PER_JID_INITIAL,
             answered_at: None,
             answer_interval: ANSWER_INTERVAL_INITIAL,
@@ -139,14 +142,34 @@ impl Line {
         }
     }
 
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.len()
+    /// Notes a new session: what the one before left unanswered fills no window and counts as no silence. Until
+    /// an answer comes, one push goes out.
+    pub(crate) fn begin_session(&mut self, now: Instant) {
+        self.since = Some(now);
+        self.doubt = None;
+        if !self.in_flight.is_empty() {
+            self.narrow_to_one();
+        }
     }
 
-    /// The pushes in flight that have been unanswered for at least so long.
+    /// Whether a push sent then went to the session of now.
+    pub(crate) fn is_of_session(&self, sent: Instant) -> bool {
+        self.since.is_none_or(|since| sent >= since)
+    }
+
+    /// What went out in the session of now.
+    fn unanswered(&self) -> impl Iterator<Item = &(MessageId, Instant)> {
+        self.in_flight.iter().skip_while(|(_, sent)| !self.is_of_session(*sent))
+    }
+
+    /// How many pushes of the session of now are in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.unanswered().count()
+    }
+
+    /// Those of them that have been unanswered for at least so long.
     pub(crate) fn silent_for(&self, time: Duration, now: Instant) -> impl Iterator<Item = MessageId> {
-        self.in_flight
-            .iter()
+        self.unanswered()
             .take_while(move |(_, sent)| now.duration_since(*sent) >= time)
             .map(|(id, _)| *id)
     }
@@ -181,7 +204,7 @@ impl Line {
 
     /// Ends the doubt when nothing is in flight any more.
     pub(crate) fn conclude(&mut self) -> Option<Doubt> {
-        if self.in_flight.is_empty() { self.doubt.take() } else { None }
+        if self.in_flight() == 0 { self.doubt.take() } else { None }
     }
 
     /// Notes an answer of somebody who is there, to a push sent then.
@@ -217,7 +240,7 @@ impl Line {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.in_flight.len() >= self.window
+        self.in_flight() >= self.window
     }
 
     pub(crate) fn is_idle(&self) -> bool {

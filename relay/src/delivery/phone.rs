@@ -44,11 +44,21 @@ pub(crate) struct Phone {
     ended: bool,
     away: bool,
     proven: bool,
+    /// Pushes to its session were given up unanswered: the answers may come yet, all at once.
+    unanswered: bool,
     /// The registrations that it does not hold, and until when it is not asked again.
     barred: BTreeMap<RegistrationId, Instant>,
 }
 
 impl Phone {
+    /// Notes a directed presence: a session begins, which may hold whatever the one before did not.
+    pub(crate) fn begin_session(&mut self, now: Now) {
+        self.greet(now);
+        self.unanswered = false;
+        self.barred.clear();
+        self.line.begin_session(now.monotonic);
+    }
+
     /// Notes a directed presence or a registration: it has a session.
     pub(crate) fn greet(&mut self, now: Now) {
         self.seen_at = Some(now.wall);
@@ -91,7 +101,17 @@ impl Phone {
     /// Notes that it let a push go unanswered: it gets one at a time until it answers.
     pub(crate) fn mark_silent(&mut self) {
         self.proven = false;
+        self.unanswered = true;
         self.line.narrow_to_one();
+    }
+
+    pub(crate) fn has_unanswered(&self) -> bool {
+        self.unanswered
+    }
+
+    /// Notes that those answers have had their time.
+    pub(crate) fn forget_unanswered(&mut self) {
+        self.unanswered = false;
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -142,11 +162,6 @@ impl Phone {
 
     pub(crate) fn is_barred(&self, registration: RegistrationId, now: Now) -> bool {
         self.barred.get(&registration).is_some_and(|until| now.monotonic < *until)
-    }
-
-    /// A new session may hold whatever the one before did not.
-    pub(crate) fn lift_bars(&mut self) {
-        self.barred.clear();
     }
 
     pub(crate) fn lift_bar(&mut self, registration: RegistrationId) {

@@ -52,8 +52,8 @@ impl Retry {
         self.rejected.extend(pushes.iter().take(room));
     }
 
-    /// Whether an answer leaves this retry standing.
-    pub(crate) fn outlives_answers(&self) -> bool {
+    /// Whether it takes some pushes and rejects others: an answer leaves this retry standing.
+    pub(crate) fn rejects(&self) -> bool {
         self.rejects
     }
 
@@ -122,9 +122,9 @@ mod tests {
     fn a_rejected_push_is_put_off_until_the_next_try() {
         let now = Instant::now();
         let mut retry = Retry::new(now);
-        assert!(!retry.outlives_answers());
+        assert!(!retry.rejects());
         retry.reject(&[id(1), id(2)]);
-        assert!(retry.outlives_answers() && retry.has_rejected(id(1)) && !retry.has_rejected(id(3)));
+        assert!(retry.rejects() && retry.has_rejected(id(1)) && !retry.has_rejected(id(3)));
         assert!(retry.take_due(now + DELAY_MIN) && !retry.has_rejected(id(1)));
     }
 }

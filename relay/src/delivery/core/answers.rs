@@ -2,7 +2,7 @@
 
 use super::{pushes::Attempt, *};
 use crate::{
-    delivery::{fate::Verdict, known::Knowledge, reading::Cue},
+    delivery::{fate::Verdict, known::Knowledge, retry::Retry},
     stream::stanza::{Answer, PROBE_ID},
 };
 
@@ -32,7 +32,7 @@ impl Core {
             Verdict::Failed => self.fail(id, &ask, Attempt::Failed, now, actions),
         }
         if verdict != Verdict::Failed {
-            self.note_answer(&jid);
+            self.note_answer(&jid, now);
         }
         self.conclude(&jid, now, actions);
     }
@@ -56,7 +56,8 @@ impl Core {
             account.name(registration, epoch, named);
         }
         if let Some(from) = account.follow(registration, jid, now) {
-            if self.known.of(&from) != Some(Knowledge::Nothing) {
+            let rejects = self.phone(&from).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
+            if rejects || self.known.of(&from) != Some(Knowledge::Nothing) {
                 self.something_waits(jid);
             }
             let follow = Fate::Follow { registration, epoch, from, to: jid.clone() };
@@ -106,9 +107,7 @@ impl Core {
         if let Some(phone) = self.phone_mut(jid) {
             phone.show_life(now);
         }
-        if self.known.of(jid) != Some(Knowledge::Nothing) && self.admits(jid) {
-            self.cue_within_bounds(jid, Cue::There, now);
-        }
+        self.cue_soon(jid, now);
     }
 
     /// An answer to a push that is not in flight: it came after its time, or after a restart, or it is none of ours.
@@ -141,7 +140,7 @@ impl Core {
                 if let Some(phone) = self.phone_mut(jid) {
                     phone.show_life(now);
                 }
-                self.note_answer(jid);
+                self.note_answer(jid, now);
             }
             Verdict::Refused => {
                 if self.may_have_waiting(jid) {

@@ -7,6 +7,8 @@ use crate::delivery::{account::Look, known::Knowledge, phone::Phone, reading::Cu
 
 /// Most full JIDs whose mailbox is still to be read. A sweep finds those beyond.
 const CUED_MAX: usize = 65_536;
+/// How long a distributor has for its answers to what was given up.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Core {
     /// Whether something may wait for a full JID: for it, or for one in whose place it may be.
@@ -39,6 +41,28 @@ impl Core {
         } else {
             self.something_waits(jid);
             self.deferred.insert(jid.to_bare());
+        }
+    }
+
+    /// Has a mailbox read a little later. A session that is resumed gets all that was sent to it at once, and a
+    /// distributor answers one push after the other, perhaps after the probe that followed them.
+    pub(super) fn cue_soon(&mut self, jid: &FullJid, now: Now) {
+        if self.known.of(jid) != Some(Knowledge::Nothing) && self.catching_up.len() < CUED_MAX {
+            self.catching_up.entry(jid.clone()).or_insert(now.monotonic + CATCH_UP);
+        }
+    }
+
+    /// Has the mailboxes read of those that have had their time to answer.
+    pub(super) fn cue_those_that_caught_up(&mut self, now: Now) {
+        let caught_up = self.catching_up.extract_if(.., |_, at| *at <= now.monotonic);
+        let caught_up: Vec<FullJid> = caught_up.map(|(jid, _)| jid).collect();
+        for jid in caught_up {
+            if let Some(phone) = self.phone_mut(&jid) {
+                phone.forget_unanswered();
+            }
+            if self.known.of(&jid) != Some(Knowledge::Nothing) && self.admits(&jid) {
+                self.cue_within_bounds(&jid, Cue::There, now);
+            }
         }
     }
 

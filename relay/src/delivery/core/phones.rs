@@ -57,9 +57,8 @@ impl Core {
         if self.ending.is_some() || !self.admits(jid) {
             return;
         }
-        let phone = self.account(jid).phone(jid);
-        phone.greet(now);
-        phone.lift_bars();
+        self.account(jid).phone(jid).begin_session(now);
+        self.make_ready(jid);
         self.unseen.insert(jid.to_bare());
         if !self.may_have_waiting(jid) {
             return self.want_look(jid);
@@ -175,7 +174,7 @@ impl Core {
                         self.forget_unless_elsewhere(id);
                     }
                 }
-                self.note_answer(jid);
+                self.note_answer(jid, now);
             }
             Some(_) => self.mark_away(jid, now, actions),
         }
@@ -196,17 +195,19 @@ impl Core {
     }
 
     /// Notes that somebody is there, who answers.
-    pub(super) fn note_answer(&mut self, jid: &FullJid) {
+    pub(super) fn note_answer(&mut self, jid: &FullJid, now: Now) {
         let Some(phone) = self.phone(jid) else { return };
         if phone.line.is_in_doubt() {
             return;
         }
-        let reading = phone.is_reading();
+        let (reading, catches_up) = (phone.is_reading(), phone.has_unanswered());
         // What it rejects is put off until its time, and then for longer.
-        if phone.retry.as_ref().is_some_and(|retry| !retry.outlives_answers()) {
+        if phone.retry.as_ref().is_some_and(|retry| !retry.rejects()) {
             self.forget_retry(jid);
         }
-        if !reading && self.known.of(jid) != Some(Knowledge::Nothing) {
+        if catches_up {
+            self.cue_soon(jid, now);
+        } else if !reading && self.known.of(jid) != Some(Knowledge::Nothing) {
             self.cue(jid, Cue::There);
         }
     }

@@ -106,7 +106,7 @@ impl Core {
             push.asks.retain(|other| other.jid != ask.jid);
         }
         self.land(id, &ask.jid);
-        if let Some(phone) = self.phone_mut(&ask.jid) {
+        if let Some(phone) = self.phone_mut(&ask.jid).filter(|phone| phone.line.is_of_session(ask.sent)) {
             phone.mark_silent();
         }
         self.fail(id, ask, attempt, now, actions);
@@ -148,7 +148,8 @@ impl Core {
     /// Asks another full JID of the account for a push whose recipient is silent: the one that the registration names,
     /// if another was asked, or one that has greeted since the last sign of life. The first result settles the push.
     pub(super) fn ask_others(&mut self, now: Now) {
-        let mut silent = Vec::new();
+        // One that went out twice at one moment counts once.
+        let mut silent = BTreeMap::new();
         for (sent, id) in &self.sent {
             if now.monotonic.duration_since(*sent) < SILENT_AFTER {
                 break;
@@ -158,10 +159,10 @@ impl Core {
                 && let [ask] = &asks[..]
                 && ask.sent == *sent
             {
-                silent.push((*id, held.clone(), ask.jid.clone()));
+                silent.insert(*id, (held.clone(), ask.jid.clone()));
             }
         }
-        for (id, held, asked) in silent {
+        for (id, (held, asked)) in silent {
             let named = self.named(&held.message);
             self.want_look(&named);
             let Some(account) = self.accounts.get(&named.to_bare()) else { continue };

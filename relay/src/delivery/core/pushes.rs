@@ -251,7 +251,8 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         actions.push(Action::Count(Measure::Retried));
-        if let Some(phone) = self.phone_mut(&ask.jid) {
+        // What failed in an earlier session says nothing of this one.
+        if let Some(phone) = self.phone_mut(&ask.jid).filter(|phone| phone.line.is_of_session(ask.sent)) {
             phone.line.doubt(id, ask.sent);
         }
         self.give_up(id, attempt, now, actions);

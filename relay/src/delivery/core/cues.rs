@@ -54,9 +54,10 @@ impl Core {
 
     /// Has the mailboxes read of those that have had their time to answer.
     pub(super) fn cue_those_that_caught_up(&mut self, now: Now) {
-        let caught_up = self.catching_up.extract_if(.., |_, at| *at <= now.monotonic);
-        let caught_up: Vec<FullJid> = caught_up.map(|(jid, _)| jid).collect();
+        let caught_up = self.catching_up.iter().filter(|(_, at)| **at <= now.monotonic);
+        let caught_up: Vec<FullJid> = caught_up.map(|(jid, _)| jid.clone()).collect();
         for jid in caught_up {
+            self.catching_up.remove(&jid);
             if let Some(phone) = self.phone_mut(&jid) {
                 phone.forget_unanswered();
             }

@@ -349,7 +349,7 @@ impl Core {
         self.take_back(now, actions);
         self.ask_others(now);
         self.retry_due(now);
-        self.cue_those_that_caught_up(now);
+        self.go_on_after_catching_up(now, actions);
         self.take_deferred_cues(now);
         self.note_seen(now);
         self.guess_found(now);

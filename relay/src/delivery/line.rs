@@ -162,6 +162,11 @@ impl Line {
         self.in_flight.iter().skip_while(|(_, sent)| !self.is_of_session(*sent))
     }
 
+    /// What went out in earlier sessions and was not answered.
+    pub(crate) fn left_by_earlier_sessions(&self) -> impl Iterator<Item = MessageId> {
+        self.in_flight.iter().take_while(|(_, sent)| !self.is_of_session(*sent)).map(|(id, _)| *id)
+    }
+
     /// How many pushes of the session of now are in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.unanswered().count()
@@ -169,9 +174,7 @@ impl Line {
 
     /// Those of them that have been unanswered for at least so long.
     pub(crate) fn silent_for(&self, time: Duration, now: Instant) -> impl Iterator<Item = MessageId> {
-        self.unanswered()
-            .take_while(move |(_, sent)| now.duration_since(*sent) >= time)
-            .map(|(id, _)| *id)
+        self.unanswered().take_while(move |(_, sent)| now.duration_since(*sent) >= time).map(|(id, _)| *id)
     }
 
     /// Takes a push out of flight; when it was sent.

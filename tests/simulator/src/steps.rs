@@ -7,6 +7,7 @@ use push::MessageId;
 use tokio_xmpp::jid::FullJid;
 
 use crate::{
+    phone::Phone,
     plan::{Leave, Return, Step, Temper},
     server::{Meaning, Up},
     world::{Event, World},
@@ -28,7 +29,10 @@ impl World {
                 self.phones[at].heard_at = None;
                 self.set_ready(at, None);
             }
-            Step::Uninstall(app) => self.phones[at].apps[app].held = false,
+            Step::Uninstall(app) => {
+                self.phones[at].apps[app].held = false;
+                self.set_ready(at, self.phones[at].ready_since);
+            }
             Step::Install(app) => {
                 self.phones[at].apps[app].held = true;
                 self.phones[at].apps[app].endpoint = None;
@@ -277,7 +281,9 @@ impl World {
                 .phones
                 .iter()
                 .filter(|phone| phone.plan.account == account && phone.plan.applications.contains(&number));
-            let ready: Option<Vec<Duration>> = holders.map(|phone| phone.ready_since).collect();
+            let holds = |phone: &Phone| phone.apps.iter().any(|app| app.number == number && app.held);
+            let ready: Option<Vec<Duration>> =
+                holders.map(|phone| phone.ready_since.filter(|_| holds(phone))).collect();
             let ready = ready.and_then(|ready| ready.into_iter().max());
             let mut state = self.shared.lock();
             match ready {

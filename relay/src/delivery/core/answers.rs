@@ -56,7 +56,8 @@ impl Core {
             account.name(registration, epoch, named);
         }
         if let Some(from) = account.follow(registration, jid, now) {
-            let rejects = self.phone(&from).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
+            let rejects =
+                self.phone(&from).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
             if rejects || self.known.of(&from) != Some(Knowledge::Nothing) {
                 self.something_waits(jid);
             }
@@ -127,7 +128,9 @@ impl Core {
             // An error after a result changes nothing, and one before it comes too late to change anything.
             Verdict::Failed => {}
             Verdict::Delivered => {
-                if self.pushes.get(&id).is_some_and(|push| push.lines.contains(jid)) {
+                // It may be in line again, or asked of another full JID of the account.
+                let is_of_account = |push: &Push| push.held.message.recipient.to_bare() == name.0;
+                if self.pushes.get(&id).is_some_and(is_of_account) {
                     if let Some(push) = self.take_push(id) {
                         self.deliver(push.held, now, actions);
                         self.conclude_all(&push.asks, now, actions);

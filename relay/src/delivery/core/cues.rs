@@ -47,13 +47,20 @@ impl Core {
     /// Has a mailbox read a little later. A session that is resumed gets all that was sent to it at once, and a
     /// distributor answers one push after the other, perhaps after the probe that followed them.
     pub(super) fn cue_soon(&mut self, jid: &FullJid, now: Now) {
-        if self.known.of(jid) != Some(Knowledge::Nothing) && self.catching_up.len() < CUED_MAX {
+        if self.known.of(jid) != Some(Knowledge::Nothing) {
+            self.let_catch_up(jid, now);
+        }
+    }
+
+    pub(super) fn let_catch_up(&mut self, jid: &FullJid, now: Now) {
+        if self.catching_up.len() < CUED_MAX {
             self.catching_up.entry(jid.clone()).or_insert(now.monotonic + CATCH_UP);
         }
     }
 
-    /// Has the mailboxes read of those that have had their time to answer.
-    pub(super) fn cue_those_that_caught_up(&mut self, now: Now) {
+    /// What earlier sessions of those left that have had their time to answer goes out again, and their mailboxes are
+    /// read.
+    pub(super) fn go_on_after_catching_up(&mut self, now: Now, actions: &mut Vec<Action>) {
         let caught_up = self.catching_up.iter().filter(|(_, at)| **at <= now.monotonic);
         let caught_up: Vec<FullJid> = caught_up.map(|(jid, _)| jid.clone()).collect();
         for jid in caught_up {
@@ -61,6 +68,7 @@ impl Core {
             if let Some(phone) = self.phone_mut(&jid) {
                 phone.forget_unanswered();
             }
+            self.send_again(&jid, now, actions);
             if self.known.of(&jid) != Some(Knowledge::Nothing) && self.admits(&jid) {
                 self.cue_within_bounds(&jid, Cue::There, now);
             }

@@ -57,7 +57,11 @@ impl Core {
         if self.ending.is_some() || !self.admits(jid) {
             return;
         }
-        self.account(jid).phone(jid).begin_session(now);
+        let phone = self.account(jid).phone(jid);
+        phone.begin_session(now);
+        if phone.line.left_by_earlier_sessions().next().is_some() {
+            self.let_catch_up(jid, now);
+        }
         self.make_ready(jid);
         self.unseen.insert(jid.to_bare());
         if !self.may_have_waiting(jid) {

@@ -241,6 +241,26 @@ impl Core {
         }
     }
 
+    /// What went out in earlier sessions of a full JID, and was answered neither there nor since, goes out in this one.
+    pub(super) fn send_again(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        let left: Vec<MessageId> =
+            self.phone(jid).map(|phone| phone.line.left_by_earlier_sessions().collect()).unwrap_or_default();
+        for id in left {
+            self.land(id, jid);
+            let Some(push) = self.pushes.get_mut(&id) else { continue };
+            let asked_at = push.asks.iter().find(|ask| ask.jid == *jid).map(|ask| ask.asked_at);
+            push.asks.retain(|ask| ask.jid != *jid);
+            let (is_elsewhere, held) = (!push.asks.is_empty() || !push.lines.is_empty(), push.held.clone());
+            if is_elsewhere || self.target(&held.message, now) != *jid {
+                let attempt = asked_at.map_or(Attempt::Failed, Attempt::Unanswered);
+                self.give_up(id, attempt, now, actions);
+            } else {
+                actions.push(Action::Count(Measure::Retried));
+                self.line_up(held, jid, now, actions);
+            }
+        }
+    }
+
     /// A delivery has failed: its push goes elsewhere or waits, and its recipient is in doubt.
     pub(super) fn fail(
         &mut self,

@@ -174,33 +174,26 @@ impl Account {
         let alive_at = phone.and_then(Phone::alive_at);
         let candidates = self.phones.iter().filter(|(jid, other)| {
             *jid != named
-                && other.is_present()
+                && other.takes_pushes(now)
                 && !other.is_barred(registration, now)
-                && !other.line.is_in_doubt()
-                && !other.is_silent(now)
                 && (gone || self.was_overtaken(alive_at, other))
         });
         candidates.max_by_key(|(_, other)| other.seen_at()).map(|(jid, _)| jid)
     }
 
-    /// Whom to ask beside one that is silent: the full JID that the registration names, or who stands in for it.
+    /// Whom to ask beside those that are silent: the full JID that the registration names, or who stands in for it.
     pub(crate) fn other_than<'a>(
         &'a self,
-        asked: &FullJid,
+        asked: &[FullJid],
         registration: RegistrationId,
         named: &'a FullJid,
         now: Now,
     ) -> Option<&'a FullJid> {
-        let takes = |phone: &Phone| {
-            phone.is_present()
-                && !phone.line.is_in_doubt()
-                && !phone.is_silent(now)
-                && !phone.is_barred(registration, now)
-        };
-        if named != asked && self.phones.get(named).is_some_and(takes) {
+        let takes = |phone: &Phone| phone.takes_pushes(now) && !phone.is_barred(registration, now);
+        if !asked.contains(named) && self.phones.get(named).is_some_and(takes) {
             return Some(named);
         }
-        self.stand_in(registration, named, now).filter(|other| *other != asked)
+        self.stand_in(registration, named, now).filter(|other| !asked.contains(other))
     }
 
     /// Where a push goes: to the full JID that its registration names, unless something speaks against it and

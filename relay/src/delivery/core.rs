@@ -149,6 +149,8 @@ struct Push {
     asks: Vec<Ask>,
     /// In whose lines it is.
     lines: Vec<FullJid>,
+    /// When it went out last to one who has not answered in time, and may yet.
+    unanswered_at: Option<DateTime<Utc>>,
 }
 
 /// A push went out to a full JID.

@@ -101,8 +101,13 @@ impl Phone {
     /// Notes that it let a push go unanswered: it gets one at a time until it answers.
     pub(crate) fn mark_silent(&mut self) {
         self.proven = false;
-        self.unanswered = true;
+        self.note_unanswered();
         self.line.narrow_to_one();
+    }
+
+    /// Notes that answers to what was given up may come.
+    pub(crate) fn note_unanswered(&mut self) {
+        self.unanswered = true;
     }
 
     pub(crate) fn has_unanswered(&self) -> bool {
@@ -121,6 +126,11 @@ impl Phone {
     /// It had a session when it was heard of last, and has not failed since.
     pub(crate) fn is_present(&self) -> bool {
         self.seen_at.is_some() && !self.is_gone()
+    }
+
+    /// It is there, and nothing speaks against it.
+    pub(crate) fn takes_pushes(&self, now: Now) -> bool {
+        self.is_present() && !self.line.is_in_doubt() && !self.is_silent(now)
     }
 
     /// Its session has ended, or it took nothing when it was tried last.

@@ -96,7 +96,7 @@ impl Core {
             self.take_from_line(*id, &ask.jid);
         }
         for id in refused.into_iter().chain([id]) {
-            self.give_up(id, Attempt::Failed, now, actions);
+            self.give_up(id, &ask.jid, Attempt::Failed, now, actions);
         }
     }
 
@@ -142,6 +142,8 @@ impl Core {
                 }
                 if let Some(phone) = self.phone_mut(jid) {
                     phone.show_life(now);
+                    // More of what was given up, here or by an earlier process, may be answered now.
+                    phone.note_unanswered();
                 }
                 self.note_answer(jid, now);
             }

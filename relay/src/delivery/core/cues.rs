@@ -234,9 +234,11 @@ impl Core {
     }
 
     pub(super) fn forget_retry(&mut self, jid: &FullJid) {
-        if let Some(phone) = self.phone_mut(jid) {
-            phone.retry = None;
-        }
         self.retrying.remove(jid);
+        let retry = self.phone_mut(jid).and_then(|phone| phone.retry.take());
+        if retry.is_some_and(|retry| retry.rejects()) {
+            // What it rejected was passed over by whoever read its mailbox meanwhile.
+            self.something_waits(jid);
+        }
     }
 }

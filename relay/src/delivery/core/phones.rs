@@ -125,7 +125,7 @@ impl Core {
         }
         for id in lost {
             actions.push(Action::Count(Measure::Retried));
-            self.give_up(id, Attempt::Failed, now, actions);
+            self.give_up(id, jid, Attempt::Failed, now, actions);
         }
         if was_reading || self.known.of(jid) > Some(Knowledge::Nothing) {
             self.mark_away(jid, now, actions);
@@ -204,14 +204,16 @@ impl Core {
         if phone.line.is_in_doubt() {
             return;
         }
-        let (reading, catches_up) = (phone.is_reading(), phone.has_unanswered());
+        let known = self.known.of(jid);
+        let (reading, catches_up) =
+            (phone.is_reading(), phone.has_unanswered() || known == Some(Knowledge::Away));
         // What it rejects is put off until its time, and then for longer.
         if phone.retry.as_ref().is_some_and(|retry| !retry.rejects()) {
             self.forget_retry(jid);
         }
         if catches_up {
             self.cue_soon(jid, now);
-        } else if !reading && self.known.of(jid) != Some(Knowledge::Nothing) {
+        } else if !reading && known != Some(Knowledge::Nothing) {
             self.cue(jid, Cue::There);
         }
     }

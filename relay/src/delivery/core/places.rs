@@ -148,18 +148,19 @@ impl Core {
     /// Asks another full JID of the account for a push whose recipient is silent: the one that the registration names,
     /// if another was asked, or one that has greeted since the last sign of life. The first result settles the push.
     pub(super) fn ask_others(&mut self, now: Now) {
-        // One that went out twice at one moment counts once.
         let mut silent = BTreeMap::new();
+        let is_silent = |ask: &Ask| now.monotonic.duration_since(ask.sent) >= SILENT_AFTER;
         for (sent, id) in &self.sent {
             if now.monotonic.duration_since(*sent) < SILENT_AFTER {
                 break;
             }
-            if let Some(Push { held, asks, lines }) = self.pushes.get(id)
+            if let Some(Push { held, asks, lines, .. }) = self.pushes.get(id)
                 && lines.is_empty()
-                && let [ask] = &asks[..]
-                && ask.sent == *sent
+                && !asks.is_empty()
+                && asks.iter().all(is_silent)
             {
-                silent.insert(*id, (held.clone(), ask.jid.clone()));
+                silent
+                    .insert(*id, (held.clone(), asks.iter().map(|ask| ask.jid.clone()).collect::<Vec<_>>()));
             }
         }
         for (id, (held, asked)) in silent {

@@ -136,8 +136,12 @@ impl Core {
         }
         phone.line.insert(&push.message);
         let id = push.message.id;
-        let push =
-            self.pushes.entry(id).or_insert_with(|| Push { held: push, asks: Vec::new(), lines: Vec::new() });
+        let push = self.pushes.entry(id).or_insert_with(|| Push {
+            held: push,
+            asks: Vec::new(),
+            lines: Vec::new(),
+            unanswered_at: None,
+        });
         push.lines.push(jid.clone());
         self.make_ready(jid);
     }
@@ -202,21 +206,31 @@ impl Core {
         Some(push)
     }
 
-    /// A push is in no line and in no flight any more: it goes to another full JID, or waits.
-    pub(super) fn give_up(&mut self, id: MessageId, attempt: Attempt, now: Now, actions: &mut Vec<Action>) {
-        let is_elsewhere = |push: &Push| !push.asks.is_empty() || !push.lines.is_empty();
-        if self.pushes.get(&id).is_none_or(is_elsewhere) {
+    /// A push that this full JID does not take is in no line and in no flight any more: it goes to another one that is
+    /// there, or waits.
+    pub(super) fn give_up(
+        &mut self,
+        id: MessageId,
+        failed: &FullJid,
+        attempt: Attempt,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(push) = self.pushes.get_mut(&id) else { return };
+        push.unanswered_at = push.unanswered_at.max(attempt.asked_at());
+        if !push.asks.is_empty() || !push.lines.is_empty() {
             return;
         }
-        let Some(Push { held, .. }) = self.pushes.remove(&id) else { return };
+        let (held, unanswered_at) = (push.held.clone(), push.unanswered_at);
         let named = self.named(&held.message);
         let target = self.target(&held.message, now);
         let onward = !matches!(attempt, Attempt::TakenBack(_)) && self.admits(&named);
-        if onward && target != named {
+        if onward && target != *failed && self.phone(&target).is_some_and(|phone| phone.takes_pushes(now)) {
             return self.line_up(held, &target, now, actions);
         }
+        self.pushes.remove(&id);
         self.want_look(&named);
-        self.keep(held, attempt, now, actions);
+        self.keep(held, unanswered_at.map_or(attempt, Attempt::Unanswered), now, actions);
     }
 
     /// Gives a push to the mailbox.
@@ -253,7 +267,7 @@ impl Core {
             let (is_elsewhere, held) = (!push.asks.is_empty() || !push.lines.is_empty(), push.held.clone());
             if is_elsewhere || self.target(&held.message, now) != *jid {
                 let attempt = asked_at.map_or(Attempt::Failed, Attempt::Unanswered);
-                self.give_up(id, attempt, now, actions);
+                self.give_up(id, jid, attempt, now, actions);
             } else {
                 actions.push(Action::Count(Measure::Retried));
                 self.line_up(held, jid, now, actions);
@@ -275,7 +289,7 @@ impl Core {
         if let Some(phone) = self.phone_mut(&ask.jid).filter(|phone| phone.line.is_of_session(ask.sent)) {
             phone.line.doubt(id, ask.sent);
         }
-        self.give_up(id, attempt, now, actions);
+        self.give_up(id, &ask.jid, attempt, now, actions);
     }
 
     /// The line of a full JID that takes nothing goes elsewhere, or waits in the mailbox.
@@ -287,7 +301,7 @@ impl Core {
             self.take_from_line(*id, jid);
         }
         for id in ids {
-            self.give_up(id, Attempt::Failed, now, actions);
+            self.give_up(id, jid, Attempt::Failed, now, actions);
         }
     }
 

@@ -59,10 +59,7 @@ impl Core {
         }
         let phone = self.account(jid).phone(jid);
         phone.begin_session(now);
-        if phone.line.left_by_earlier_sessions().next().is_some() {
-            self.let_catch_up(jid, now);
-        }
-        self.make_ready(jid);
+        self.free_line(jid, now);
         self.unseen.insert(jid.to_bare());
         if !self.may_have_waiting(jid) {
             return self.want_look(jid);
@@ -70,6 +67,14 @@ impl Core {
         self.forget_retry(jid);
         self.cue_within_bounds(jid, Cue::There, now);
         self.guess_others(jid);
+    }
+
+    /// The line of a session that begins goes on; what earlier ones left unanswered has some time yet.
+    fn free_line(&mut self, jid: &FullJid, now: Now) {
+        if self.phone(jid).is_some_and(|phone| phone.line.left_by_earlier_sessions().next().is_some()) {
+            self.let_catch_up(jid, now);
+        }
+        self.make_ready(jid);
     }
 
     /// A phone that greets may have had another full JID: the one that a registration names is tried, and fails.
@@ -96,6 +101,11 @@ impl Core {
         let phone = account.phone(&recipient);
         phone.greet(now);
         phone.lift_bar(id);
+        if phone.is_silent(now) {
+            // A session that sends no presence may have begun.
+            phone.line.begin_session(now.monotonic);
+            self.free_line(&recipient, now);
+        }
         self.unseen.insert(recipient.to_bare());
         if before.is_some_and(|before| before != recipient) {
             self.something_waits(&recipient);

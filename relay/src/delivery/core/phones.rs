@@ -61,10 +61,10 @@ impl Core {
         phone.begin_session(now);
         self.free_line(jid, now);
         self.unseen.insert(jid.to_bare());
+        self.forget_retry(jid);
         if !self.may_have_waiting(jid) {
             return self.want_look(jid);
         }
-        self.forget_retry(jid);
         self.cue_within_bounds(jid, Cue::There, now);
         self.guess_others(jid);
     }

@@ -180,8 +180,10 @@ impl Ledger {
     pub(crate) fn show(&mut self, id: MessageId, at: Duration) {
         let trouble_until = self.trouble_until;
         let Some(push) = self.pushes.get_mut(&id) else { return };
+        // A relay that was stopped short did not write whom it had asked.
+        let asked_in_trouble = push.sent.iter().any(|(sent, _)| *sent <= trouble_until);
         let quiet_since = self.unrest.get(&push.message.registration).copied().unwrap_or_default();
-        let needless = push.shown.iter().any(|shown| {
+        let needless = !asked_in_trouble && push.shown.iter().any(|shown| {
             shown
                 .told
                 .is_some_and(|told| told >= shown.at && shown.at > quiet_since && shown.at > trouble_until)

@@ -101,11 +101,9 @@ impl Core {
         let phone = account.phone(&recipient);
         phone.greet(now);
         phone.lift_bar(id);
-        if phone.is_silent(now) {
-            // A session that sends no presence may have begun.
-            phone.line.begin_session(now.monotonic);
-            self.free_line(&recipient, now);
-        }
+        // Not every session sends presence.
+        phone.line.begin_session(now.monotonic);
+        self.free_line(&recipient, now);
         self.unseen.insert(recipient.to_bare());
         if before.is_some_and(|before| before != recipient) {
             self.something_waits(&recipient);

@@ -149,7 +149,9 @@ struct Push {
     asks: Vec<Ask>,
     /// In whose lines it is.
     lines: Vec<FullJid>,
-    /// When it went out last to one who has not answered in time, and may yet.
+    /// Who has not answered in time, and may yet.
+    unanswered: Vec<FullJid>,
+    /// When it went out last to one of them.
     unanswered_at: Option<DateTime<Utc>>,
 }
 

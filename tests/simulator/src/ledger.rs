@@ -183,11 +183,12 @@ impl Ledger {
         // A relay that was stopped short did not write whom it had asked.
         let asked_in_trouble = push.sent.iter().any(|(sent, _)| *sent <= trouble_until);
         let quiet_since = self.unrest.get(&push.message.registration).copied().unwrap_or_default();
-        let needless = !asked_in_trouble && push.shown.iter().any(|shown| {
-            shown
-                .told
-                .is_some_and(|told| told >= shown.at && shown.at > quiet_since && shown.at > trouble_until)
-        });
+        let needless = !asked_in_trouble
+            && push.shown.iter().any(|shown| {
+                shown.told.is_some_and(|told| {
+                    told >= shown.at && shown.at > quiet_since && shown.at > trouble_until
+                })
+            });
         push.shown.push(Shown { at, told: None });
         self.open.remove(&id);
         if needless {

@@ -129,8 +129,8 @@ impl Core {
             Verdict::Failed => {}
             Verdict::Delivered => {
                 // It may be in line again, or asked of another full JID of the account.
-                let is_of_account = |push: &Push| push.held.message.recipient.to_bare() == name.0;
-                if self.pushes.get(&id).is_some_and(is_of_account) {
+                let was_asked = |push: &Push| push.lines.contains(jid) || push.unanswered.contains(jid);
+                if self.pushes.get(&id).is_some_and(was_asked) {
                     if let Some(push) = self.take_push(id) {
                         self.deliver(push.held, now, actions);
                         self.conclude_all(&push.asks, now, actions);

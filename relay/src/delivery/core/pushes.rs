@@ -140,6 +140,7 @@ impl Core {
             held: push,
             asks: Vec::new(),
             lines: Vec::new(),
+            unanswered: Vec::new(),
             unanswered_at: None,
         });
         push.lines.push(jid.clone());
@@ -217,7 +218,10 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         let Some(push) = self.pushes.get_mut(&id) else { return };
-        push.unanswered_at = push.unanswered_at.max(attempt.asked_at());
+        if let Some(asked_at) = attempt.asked_at() {
+            push.unanswered.push(failed.clone());
+            push.unanswered_at = push.unanswered_at.max(Some(asked_at));
+        }
         if !push.asks.is_empty() || !push.lines.is_empty() {
             return;
         }

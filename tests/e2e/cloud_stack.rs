@@ -1,27 +1,16 @@
 //! template.yaml, deployed whole on an emulator that runs the function as a process of its own.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use e2e::{
     Answer, ENDPOINT_SECRET, Emulator, EmulatorKind, Kind, Phone, SOON, Upwire, Ways, XmppServer, eventually,
-    http, profile_folder, target_folder,
+    http, profile_folder,
 };
 use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::matrix::{notification, rejected};
-
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-
-/// The output of a Python program with the emulator's libraries.
-fn python(arguments: &[&str]) -> Value {
-    let interpreter = target_folder().join("ministack/venv/bin/python");
-    let output = Command::new(interpreter).args(arguments).current_dir(ROOT).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{arguments:?}: {err}");
-    serde_json::from_str(out.trim()).unwrap_or_else(|error| panic!("{error}: {out}{err}"))
-}
+use crate::template::python;
 
 async fn deploy(emulator: &Emulator, front: &str) -> Value {
     let binary = profile_folder().join("ingress").display().to_string();

@@ -23,6 +23,7 @@ macro_rules! on_each_server {
 mod account_bounds;
 mod browser;
 mod cloud;
+mod cloud_levers;
 mod cloud_stack;
 mod cloud_start;
 mod configuration;
@@ -75,5 +76,6 @@ mod stream_elsewhere;
 mod stream_refused;
 mod stream_tls;
 mod synapse;
+mod template;
 mod vapid;
 mod web_push;

@@ -26,6 +26,7 @@ mod cloud;
 mod cloud_levers;
 mod cloud_stack;
 mod cloud_start;
+mod cloud_throttled;
 mod configuration;
 mod contract;
 mod contract_accounts;

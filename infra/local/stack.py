@@ -45,8 +45,7 @@ def main():
     if not (options.endpoint or options.translate):
         parser.error("where to? --endpoint")
     session = boto3.Session("test", "test", region_name=REGION)
-    # That alarm computes, which ministack's do not.
-    parameters = {"RelayAlarm": "false"} | dict(parameter.split("=", 1) for parameter in options.parameter)
+    parameters = dict(parameter.split("=", 1) for parameter in options.parameter)
 
     def client(service):
         return session.client(service, endpoint_url=options.endpoint)
@@ -61,6 +60,9 @@ def main():
         return print(json.dumps(template))
     if not options.function:
         keep(template, WITHOUT_FUNCTION)
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::CloudWatch::Alarm":
+            watch_one_metric(resource["Properties"])
 
     for name, resource in template["Resources"].items():
         if property := NAMES.get(resource["Type"]):
@@ -101,6 +103,13 @@ def keep(template, types):
                 del section[name]
         left = [(name, part) for section in (resources, outputs) for name, part in section.items()]
         gone = {name for name, part in left if gone & references(part)}
+
+
+def watch_one_metric(alarm):
+    """ministack's alarms do not compute: this one watches the first of its metrics there, and is of no use but to be there."""
+    for metric in alarm.pop("Metrics", []):
+        if stat := metric.get("MetricStat"):
+            return alarm.update(stat["Metric"], Period=stat["Period"], Statistic=stat["Stat"])
 
 
 def references(part):

@@ -78,5 +78,6 @@ mod stream_refused;
 mod stream_tls;
 mod synapse;
 mod template;
+mod template_alarms;
 mod vapid;
 mod web_push;

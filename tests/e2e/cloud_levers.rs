@@ -18,6 +18,8 @@ print(json.dumps({
     'secret': variables['UPWIRE_SECRET'][:1],
     'default_ttl': variables['UPWIRE_DEFAULT_TTL'],
     'max_ttl': variables['UPWIRE_MAX_TTL'],
+    'registrations': variables['UPWIRE_REGISTRATIONS_TABLE'],
+    'mailbox': variables['UPWIRE_MAILBOX_TABLE'],
     'reservation': functions.get_function_concurrency(FunctionName=name).get('ReservedConcurrentExecutions'),
 }))";
 
@@ -79,8 +81,7 @@ fn parameters(release: &str, secret: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_second_deployment_reaches_senders_and_one_call_takes_it_back() {
     let stack = Stack::deploy(Emulator::start(EmulatorKind::Ministack).await, &parameters("a", "1")).await;
-    let first =
-        json!({"version": "1", "secret": "1", "default_ttl": "77", "max_ttl": "604800", "reservation": null});
+    let first = json!({"version": "1", "secret": "1", "default_ttl": "77", "max_ttl": "604800", "reservation": null, "registrations": "upwire-Registrations", "mailbox": "upwire-Mailbox"});
     assert_eq!(stack.live().await, first);
     stack.takes_pushes().await;
     let refused = stack.lever(&["rollback"]).await.unwrap_err();
@@ -139,4 +140,24 @@ async fn the_ingress_is_closed_and_opened_as_it_was() {
     stack.lever(&["parameters", "ReservedConcurrency=0"]).await.unwrap();
     let refused = stack.lever(&["open"]).await.unwrap_err();
     assert!(refused.contains("ReservedConcurrency=-1"), "{refused}");
+}
+
+/// What a restored table is, for as much as the function needs.
+const RESTORED: &str = "
+import boto3
+boto3.client('dynamodb').create_table(
+    TableName='restored', BillingMode='PAY_PER_REQUEST', KeySchema=[{'AttributeName': 'id', 'KeyType': 'HASH'}],
+    AttributeDefinitions=[{'AttributeName': 'id', 'AttributeType': 'S'}])";
+
+#[tokio::test]
+async fn a_restored_table_takes_the_place_of_the_one_that_stays() {
+    const TABLES: &str = "import boto3; print(*sorted(boto3.client('dynamodb').list_tables()['TableNames']))";
+    let stack = Stack::deploy(Emulator::start(EmulatorKind::Ministack).await, &parameters("a", "1")).await;
+    stack.python(&["-c", RESTORED]).await.unwrap();
+    stack.lever(&["parameters", "RestoredRegistrations=restored"]).await.unwrap();
+    assert_eq!(stack.live().await["registrations"], "restored");
+    assert_eq!(stack.live().await["mailbox"], "upwire-Mailbox");
+    let tables = stack.python(&["-c", TABLES]).await.unwrap();
+    assert_eq!(tables, "restored upwire-Mailbox upwire-Registrations");
+    stack.takes_pushes().await;
 }

@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop local local-stop test e2e chaos simulate bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny arrows steady \
-	scripts template binary test-needs sam-build deploy
+	scripts template binary test-needs sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
@@ -43,6 +43,9 @@ help:
 	@echo 'make simulate    the relay in simulated time, SEEDS= of them from FROM= on; SEED= runs one, and shows the least of it that fails'
 	@echo 'make lint        formatting, clippy, documentation, dependencies and licences, scripts, template'
 	@echo 'make deploy      builds the cloud side and shows what would change on AWS before it does; PARAMETERS="Front=HttpApi"'
+	@echo 'make parameters  gives PARAMETERS= of a stack on AWS other values, and changes nothing else; STACK=upwire'
+	@echo 'make close, make open   the ingress of a stack on AWS takes no push, or does again, within seconds'
+	@echo 'make rollback    senders get the version of the function before, within seconds; VERSION= names another'
 	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; ARGS=--quick is shorter'
 	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
 	@echo 'make bench-senders   what signed pushes and those of Matrix homeservers cost, beside plain ones'
@@ -200,8 +203,25 @@ sam-build: $(addprefix $(TARGET)/venv/,$(SAM) $(CARGO_LAMBDA) $(ZIG))
 	AWS_DEFAULT_REGION=us-east-1 PATH="$(TARGET)/venv/bin:$$PATH" \
 		sam build --parameter-overrides Architecture=$(ARCHITECTURE)
 
+# SAM publishes a version of the function for another value of this parameter, and sees no other's.
+RELEASE = $(shell od -A n -N 8 -t x1 /dev/urandom | tr -d ' ')
+
 # Parameters that were given once are kept until they are given again. Not echoed: the secret may be one of them.
 # Unlike other SDKs, Python's looks for a region under this name alone.
 deploy: export AWS_DEFAULT_REGION := $(or $(AWS_DEFAULT_REGION),$(AWS_REGION))
 deploy: template sam-build
-	@$(TARGET)/venv/bin/sam deploy --parameter-overrides 'Architecture=$(ARCHITECTURE) $(PARAMETERS)' $(ARGS)
+	@$(TARGET)/venv/bin/sam deploy --parameter-overrides 'Architecture=$(ARCHITECTURE) Release=$(RELEASE) $(PARAMETERS)' $(ARGS)
+
+# A stack that runs: nothing is built, and nothing is read of this checkout's template.
+STACK := upwire
+LEVERS = $(TARGET)/venv/bin/python infra/levers.py --stack $(STACK)
+parameters close open rollback: export AWS_DEFAULT_REGION := $(or $(AWS_DEFAULT_REGION),$(AWS_REGION))
+
+parameters: $(TARGET)/venv/$(SAM)
+	@$(LEVERS) parameters $(PARAMETERS)
+
+close open: $(TARGET)/venv/$(SAM)
+	@$(LEVERS) $@
+
+rollback: $(TARGET)/venv/$(SAM)
+	@$(LEVERS) rollback $(VERSION)

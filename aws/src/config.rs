@@ -26,11 +26,18 @@ const INGRESS_ATTEMPT: Duration = Duration::from_millis(600);
 const INGRESS_CALL: Duration = Duration::from_millis(1300);
 const INGRESS_ATTEMPTS: u32 = 3;
 const INGRESS_BACKOFF: Duration = Duration::from_millis(50);
+/// An environment freezes between two pushes, and wakes up to connections that AWS has closed meanwhile. Each would
+/// cost an attempt.
+const INGRESS_POOL_IDLE: Duration = Duration::from_secs(12);
 
 /// A long poll takes 20 seconds; nothing else comes near.
 const RELAY_ATTEMPT: Duration = Duration::from_secs(25);
 const RELAY_CALL: Duration = Duration::from_secs(40);
 const RELAY_ATTEMPTS: u32 = 3;
+/// A write that is throttled fails soon: its push goes back to the queue for a while, alone.
+const RELAY_BACKOFF: Duration = Duration::from_millis(100);
+/// As the SDK has it.
+const RELAY_POOL_IDLE: Duration = Duration::from_secs(90);
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// Who holds a lease renews it every few seconds, and has to know in time that it could not.
@@ -70,11 +77,9 @@ pub fn for_ingress(environment: impl Fn(&str) -> Result<String, VarError>) -> Re
         .region(Region::new(variable("AWS_REGION")?))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .service_config(ServiceEndpoints(endpoints.into_iter().filter_map(endpoint_of).collect()))
-        .http_client(http_client(trust));
+        .http_client(http_client(trust, INGRESS_POOL_IDLE));
     config.set_endpoint_url(variable("AWS_ENDPOINT_URL").ok());
-    config.set_retry_config(Some(
-        RetryConfig::adaptive().with_max_attempts(INGRESS_ATTEMPTS).with_initial_backoff(INGRESS_BACKOFF),
-    ));
+    config.set_retry_config(Some(retries(INGRESS_ATTEMPTS, INGRESS_BACKOFF)));
     config.set_timeout_config(Some(timeouts(INGRESS_ATTEMPT, INGRESS_ATTEMPT, INGRESS_CALL)));
     Ok(config.build())
 }
@@ -85,12 +90,17 @@ pub fn for_relay(base: SdkConfig) -> SdkConfig {
     let http_client = base.http_client().unwrap_or_else(relay_http_client);
     base.into_builder()
         .http_client(http_client)
-        .retry_config(RetryConfig::adaptive().with_max_attempts(RELAY_ATTEMPTS))
+        .retry_config(retries(RELAY_ATTEMPTS, RELAY_BACKOFF))
         .timeout_config(timeouts(CONNECT, RELAY_ATTEMPT, RELAY_CALL))
         .build()
 }
 
-/// How the lease is kept: with bounds of its own, and without being slowed down where DynamoDB throttles others.
+/// Not adaptive: that slows all calls of a process to what one throttled key takes.
+fn retries(attempts: u32, backoff: Duration) -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(backoff)
+}
+
+/// How the lease is kept: with bounds of its own.
 pub(crate) fn for_lease(config: &aws_sdk_dynamodb::Config) -> aws_sdk_dynamodb::Config {
     config
         .to_builder()
@@ -103,7 +113,7 @@ pub(crate) fn for_lease(config: &aws_sdk_dynamodb::Config) -> aws_sdk_dynamodb::
 /// the authorities of AWS even where `SSL_CERT_FILE` names none but the XMPP server's.
 #[must_use]
 pub fn relay_http_client() -> SharedHttpClient {
-    http_client(TrustStore::default().with_pem_certificate(AMAZON_ROOTS))
+    http_client(TrustStore::default().with_pem_certificate(AMAZON_ROOTS), RELAY_POOL_IDLE)
 }
 
 /// The endpoints of single services, as every SDK takes them from the environment.
@@ -116,11 +126,13 @@ impl LoadServiceConfig for ServiceEndpoints {
     }
 }
 
-/// The one HTTP client, over plain HTTP too: emulators and test benches speak that.
-fn http_client(trust: TrustStore) -> SharedHttpClient {
+/// The one HTTP client, over plain HTTP too: emulators and test benches speak that. A connection that has been idle for
+/// longer is not used again.
+fn http_client(trust: TrustStore, pool_idle: Duration) -> SharedHttpClient {
     let context = TlsContext::builder().with_trust_store(trust).build();
     Builder::new()
         .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+        .pool_idle_timeout(pool_idle)
         .tls_context(context.expect("a trust store is all that the context is made of"))
         .build_https()
 }
@@ -131,4 +143,94 @@ fn timeouts(connect: Duration, attempt: Duration, call: Duration) -> TimeoutConf
         .operation_attempt_timeout(attempt)
         .operation_timeout(call)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use aws_smithy_types::retry::RetryMode;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        time::{sleep, timeout},
+    };
+
+    use super::*;
+
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: 2\r\n\r\n{}";
+    const SOON: Duration = Duration::from_secs(60);
+
+    fn ingress() -> SdkConfig {
+        let variable = |name: &str| match name {
+            "AWS_REGION" => Ok("us-east-1".to_owned()),
+            "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Ok("test".to_owned()),
+            _ => Err(VarError::NotPresent),
+        };
+        for_ingress(variable).unwrap()
+    }
+
+    #[test]
+    fn one_key_that_is_throttled_slows_no_other_call() {
+        for config in [ingress(), for_relay(ingress())] {
+            let retries = config.retry_config().unwrap();
+            assert_eq!((retries.mode(), retries.max_attempts()), (RetryMode::Standard, 3));
+        }
+    }
+
+    /// Answers every request, and counts connections.
+    async fn server() -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (endpoint, count) =
+            (format!("http://{}", listener.local_addr().unwrap()), Arc::<AtomicUsize>::default());
+        let connections = Arc::clone(&count);
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(answer_each(connection));
+            }
+        });
+        (endpoint, count)
+    }
+
+    async fn answer_each(mut connection: TcpStream) {
+        let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+        while let Ok(read @ 1..) = connection.read(&mut buffer).await {
+            request.extend_from_slice(&buffer[..read]);
+            // All of these end in the same closing brace.
+            if request.ends_with(b"}") {
+                request.clear();
+                connection.write_all(ANSWER).await.unwrap();
+            }
+        }
+    }
+
+    fn client(endpoint: &str, pool_idle: Duration) -> aws_sdk_dynamodb::Client {
+        let config = ingress().into_builder().endpoint_url(endpoint);
+        let config = config.http_client(http_client(TrustStore::empty(), pool_idle)).build();
+        aws_sdk_dynamodb::Client::new(&config)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_idle_for_too_long_is_not_used_again() {
+        let (endpoint, connections) = server().await;
+        let patient = client(&endpoint, SOON);
+        for _ in 0..5 {
+            patient.describe_limits().send().await.unwrap();
+        }
+        assert_eq!(connections.load(Ordering::Relaxed), 1);
+
+        let forgetful = client(&endpoint, Duration::from_millis(20));
+        let another = async {
+            while connections.load(Ordering::Relaxed) < 3 {
+                forgetful.describe_limits().send().await.unwrap();
+                sleep(Duration::from_millis(40)).await;
+            }
+        };
+        timeout(SOON, another).await.expect("a second connection of the second client");
+    }
 }

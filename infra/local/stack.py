@@ -1,10 +1,12 @@
 """Deploys template.yaml to an emulator by CloudFormation, and prints the stack's outputs as one JSON object.
 
     target/localstack/venv/bin/python infra/local/stack.py --endpoint http://127.0.0.1:4566
+    target/ministack/venv/bin/python infra/local/stack.py --translate --parameter Front=Both
     target/ministack/venv/bin/python infra/local/stack.py --endpoint http://127.0.0.1:4566 \
         --function target/lambda/ingress/bootstrap --parameter Front=HttpApi
 
 With --function, all of it, for ministack; PublicUrl is then where the emulator serves the function, in plain HTTP.
+A second time, it updates the stack; give the same parameters, and another Release where one has changed.
 Give it --parameter EndpointSecret=…: of the secrets that ministack makes, some have a comma and are not one secret.
 Without, the tables, the queues and who may use them: what LocalStack has, and what refers to nothing else.
 
@@ -21,7 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.exceptions import WaiterError
+from botocore.exceptions import ClientError, WaiterError
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
@@ -34,14 +36,16 @@ WITHOUT_FUNCTION = ("AWS::DynamoDB::", "AWS::SQS::", "AWS::IAM::")
 
 def main():
     parser = argparse.ArgumentParser(description="Deploys template.yaml to an emulator.")
-    parser.add_argument("--endpoint", required=True, help="the emulator's URL")
+    parser.add_argument("--endpoint", help="the emulator's URL")
+    parser.add_argument("--translate", action="store_true", help="print what SAM makes of the template, and deploy nothing")
     parser.add_argument("--stack", default="upwire", help="the stack's name")
     parser.add_argument("--function", type=Path, help="the ingress' binary; without it, no function is deployed")
     parser.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="of the template")
     options = parser.parse_args()
+    if not (options.endpoint or options.translate):
+        parser.error("where to? --endpoint")
     session = boto3.Session("test", "test", region_name=REGION)
-    # That alarm computes, which ministack's do not.
-    parameters = {"RelayAlarm": "false"} | dict(parameter.split("=", 1) for parameter in options.parameter)
+    parameters = dict(parameter.split("=", 1) for parameter in options.parameter)
 
     def client(service):
         return session.client(service, endpoint_url=options.endpoint)
@@ -50,17 +54,22 @@ def main():
     code = upload(client("s3"), options.stack, options.function) if options.function else {"Bucket": "-", "Key": "-"}
     template["Resources"]["Ingress"]["Properties"]["CodeUri"] = code
     defaults = {name: known["Default"] for name, known in template["Parameters"].items() if "Default" in known}
-    # SAM's own transformation, so that an emulator needs none.
+    # SAM's own transformation: ministack's does not see the parameters' values.
     template = Translator({}, Parser(), boto_session=session).translate(template, defaults | parameters)
+    if options.translate:
+        return print(json.dumps(template))
     if not options.function:
         keep(template, WITHOUT_FUNCTION)
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::CloudWatch::Alarm":
+            watch_one_metric(resource["Properties"])
 
     for name, resource in template["Resources"].items():
         if property := NAMES.get(resource["Type"]):
             resource["Properties"][property] = f"{options.stack}-{name}"
 
     cloudformation = client("cloudformation")
-    create(cloudformation, options.stack, template, parameters)
+    deploy(cloudformation, options.stack, template, parameters)
     enable_ttl(cloudformation, client("dynamodb"), options.stack, template)
     outputs = cloudformation.describe_stacks(StackName=options.stack)["Stacks"][0]["Outputs"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in outputs}
@@ -79,7 +88,7 @@ def upload(s3, bucket, binary):
     code = io.BytesIO()
     with zipfile.ZipFile(code, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(bootstrap, binary.read_bytes())
-    s3.create_bucket(Bucket=bucket)
+    s3.create_bucket(Bucket=bucket)  # Once more, it is no error.
     s3.put_object(Bucket=bucket, Key="ingress.zip", Body=code.getvalue())
     return {"Bucket": bucket, "Key": "ingress.zip"}
 
@@ -94,6 +103,13 @@ def keep(template, types):
                 del section[name]
         left = [(name, part) for section in (resources, outputs) for name, part in section.items()]
         gone = {name for name, part in left if gone & references(part)}
+
+
+def watch_one_metric(alarm):
+    """ministack's alarms do not compute: this one watches the first of its metrics there, and is of no use but to be there."""
+    for metric in alarm.pop("Metrics", []):
+        if stat := metric.get("MetricStat"):
+            return alarm.update(stat["Metric"], Period=stat["Period"], Statistic=stat["Stat"])
 
 
 def references(part):
@@ -111,22 +127,26 @@ def references(part):
     return names
 
 
-def create(cloudformation, stack, template, parameters):
-    cloudformation.create_stack(
+def deploy(cloudformation, stack, template, parameters):
+    """Makes the stack, or updates the one that is there."""
+    try:
+        cloudformation.describe_stacks(StackName=stack)
+        call, done = cloudformation.update_stack, "stack_update_complete"
+    except ClientError:
+        call, done = cloudformation.create_stack, "stack_create_complete"
+    call(
         StackName=stack,
         TemplateBody=json.dumps(template),
         Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM"],
     )
     try:
-        cloudformation.get_waiter("stack_create_complete").wait(
-            StackName=stack, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-        )
+        cloudformation.get_waiter(done).wait(StackName=stack, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     except WaiterError as error:
         for event in cloudformation.describe_stack_events(StackName=stack)["StackEvents"]:
             if "FAILED" in event["ResourceStatus"]:
                 print(event["LogicalResourceId"], event.get("ResourceStatusReason"), file=sys.stderr)
-        sys.exit(f"upwire: the stack {stack} was not made: {error}")
+        sys.exit(f"upwire: the stack {stack} was not deployed: {error}")
 
 
 def enable_ttl(cloudformation, dynamodb, stack, template):

@@ -11,17 +11,7 @@ use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::matrix::{notification, rejected};
-
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-
-/// The output of a Python program with the emulator's libraries.
-fn python(arguments: &[&str]) -> Value {
-    let interpreter = target_folder().join("ministack/venv/bin/python");
-    let output = Command::new(interpreter).args(arguments).current_dir(ROOT).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{arguments:?}: {err}");
-    serde_json::from_str(out.trim()).unwrap_or_else(|error| panic!("{error}: {out}{err}"))
-}
+use crate::template::python;
 
 async fn deploy(emulator: &Emulator, front: &str) -> Value {
     let binary = profile_folder().join("ingress").display().to_string();
@@ -47,6 +37,20 @@ fn output<'a>(outputs: &'a Value, name: &str) -> &'a str {
     outputs[name].as_str().unwrap_or_else(|| panic!("no output {name}: {outputs}"))
 }
 
+/// What `infra/smoke.sh` says of the stack, with all that an emulator can play; an error where it ends in one.
+async fn smoke(emulator: &Emulator, url: &str, endpoint: &str) -> Result<String, String> {
+    let arguments = ["upwire", "--url", url, "--endpoint", endpoint, "--idle", "1", "--close", "--alarms"];
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/smoke.sh"));
+    command
+        .args(arguments)
+        .envs(Emulator::variables(&emulator.endpoint))
+        .env("AWS_DEFAULT_REGION", "us-east-1");
+    command.env("UPWIRE_PYTHON", target_folder().join("ministack/venv/bin/python"));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.success() { Ok(said) } else { Err(said) }
+}
+
 async fn the_stack_carries_a_push_to_the_phone(front: &str) {
     let server = XmppServer::shared(Kind::Prosody).await;
     let emulator = Emulator::start(EmulatorKind::Ministack).await;
@@ -67,6 +71,14 @@ async fn the_stack_carries_a_push_to_the_phone(front: &str) {
     assert_eq!((answer.status, answer.header("ttl")), (201, Some("60")), "{}", answer.text());
     assert_eq!(phone.next_push(SOON).await.body, b"\x00\xff through the stack");
     emulator.queue_holds(queue, 0).await;
+
+    let table = smoke(&emulator, output(&outputs, "PublicUrl"), &endpoint).await.unwrap();
+    let count = |verdict: &str| table.lines().filter(|line| line.starts_with(verdict)).count();
+    assert_eq!((count("ok"), count("FAILED"), count("left out")), (13, 0, 2), "{table}");
+    phone.wait_for_body([0xff; 4096]).await;
+    let elsewhere = format!("{}/nothing", output(&outputs, "PublicUrl"));
+    let failed = smoke(&emulator, &elsewhere, &elsewhere).await.unwrap_err();
+    assert!(failed.contains("FAILED"), "what fails is said: {failed}");
 
     phone.set_answer(Answer::Error(DefinedCondition::ItemNotFound));
     assert_eq!(http::post_patiently(&endpoint, &[], "to nobody").await.status, 201);

@@ -72,9 +72,17 @@ pub(crate) async fn in_between<F: Future<Output = Option<String>> + Send>(
     endpoint: String,
     refuse: impl Fn(String) -> F + Clone + Send + Sync + 'static,
 ) -> (String, JoinHandle<()>) {
+    reading_in_between(endpoint, move |target, _| refuse(target)).await
+}
+
+/// The same, for a `refuse` that reads the body of the call, too.
+pub(crate) async fn reading_in_between<F: Future<Output = Option<String>> + Send>(
+    endpoint: String,
+    refuse: impl Fn(String, String) -> F + Clone + Send + Sync + 'static,
+) -> (String, JoinHandle<()>) {
     let answer = async move |headers: HeaderMap, body: String| {
         let target = headers["x-amz-target"].to_str().unwrap().to_owned();
-        if let Some(refusal) = refuse(target.clone()).await {
+        if let Some(refusal) = refuse(target.clone(), body.clone()).await {
             return (StatusCode::BAD_REQUEST, refusal);
         }
         let authorization = headers["authorization"].to_str().unwrap();

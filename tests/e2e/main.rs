@@ -23,8 +23,10 @@ macro_rules! on_each_server {
 mod account_bounds;
 mod browser;
 mod cloud;
+mod cloud_levers;
 mod cloud_stack;
 mod cloud_start;
+mod cloud_throttled;
 mod configuration;
 mod contract;
 mod contract_accounts;
@@ -75,5 +77,7 @@ mod stream_elsewhere;
 mod stream_refused;
 mod stream_tls;
 mod synapse;
+mod template;
+mod template_alarms;
 mod vapid;
 mod web_push;

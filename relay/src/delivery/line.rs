@@ -142,14 +142,11 @@ impl Line {
         }
     }
 
-    /// Notes a new session: what the one before left unanswered fills no window and counts as no silence. Until
-    /// an answer comes, one push goes out.
+    /// Notes a new session: what the one before left unanswered fills no window and counts as no silence. Whoever
+    /// was silent for so long that a push was given up still gets one at a time.
     pub(crate) fn begin_session(&mut self, now: Instant) {
         self.since = Some(now);
         self.doubt = None;
-        if !self.in_flight.is_empty() {
-            self.narrow_to_one();
-        }
     }
 
     /// Whether a push sent then went to the session of now.

@@ -32,6 +32,7 @@ use session::{Command, Inbox, Session};
 pub const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
 
 const COMMANDS_MAX: usize = 64;
+
 /// What the phone says to a push.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {

@@ -16,6 +16,7 @@ use crate::wait::SOON;
 use crate::{folder, target_folder};
 
 const SENDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/senders");
+
 /// A library that application servers send by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Library {

@@ -155,6 +155,22 @@ struct Push {
     unanswered_at: Option<DateTime<Utc>>,
 }
 
+impl Push {
+    fn new(held: Held) -> Self {
+        Self { held, asks: Vec::new(), lines: Vec::new(), unanswered: Vec::new(), unanswered_at: None }
+    }
+
+    /// It is in a line or in flight.
+    fn is_somewhere(&self) -> bool {
+        !self.asks.is_empty() || !self.lines.is_empty()
+    }
+
+    fn note_unanswered(&mut self, jid: &FullJid, asked_at: DateTime<Utc>) {
+        self.unanswered.push(jid.clone());
+        self.unanswered_at = self.unanswered_at.max(Some(asked_at));
+    }
+}
+
 /// A push went out to a full JID.
 #[derive(Debug, Clone)]
 struct Ask {

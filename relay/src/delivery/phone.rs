@@ -101,13 +101,8 @@ impl Phone {
     /// Notes that it let a push go unanswered: it gets one at a time until it answers.
     pub(crate) fn mark_silent(&mut self) {
         self.proven = false;
-        self.note_unanswered();
-        self.line.narrow_to_one();
-    }
-
-    /// Notes that answers to what was given up may come.
-    pub(crate) fn note_unanswered(&mut self) {
         self.unanswered = true;
+        self.line.narrow_to_one();
     }
 
     pub(crate) fn has_unanswered(&self) -> bool {

@@ -177,7 +177,7 @@ impl Ledger {
     }
 
     /// A phone that asked at that moment got this URL for an application.
-    pub(super) fn is_registered(&self, phone: usize, application: usize, asked: Moment, url: &str) {
+    pub(super) fn note_registered(&self, phone: usize, application: usize, asked: Moment, url: &str) {
         let now = self.now();
         let mut records = self.records();
         let same = |life: &Life| (life.phone, life.application) == (phone, application);

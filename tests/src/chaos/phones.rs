@@ -100,8 +100,8 @@ impl<'a> Actor<'a> {
         self.endpoints[application].subscribe()
     }
 
-    /// Waits until every application has its first URL.
-    pub(super) async fn is_registered(&mut self) {
+    /// Registers until every application has its first URL.
+    pub(super) async fn register_all(&mut self) {
         while self.endpoints.iter().any(|endpoint| endpoint.borrow().is_empty()) {
             self.react().await;
         }
@@ -329,7 +329,7 @@ impl<'a> Actor<'a> {
         match answer {
             Some(Ok(registered)) => {
                 let url = registered.endpoint;
-                self.ledger.is_registered(self.number, application, at, &url);
+                self.ledger.note_registered(self.number, application, at, &url);
                 self.endpoints[application].send_replace(url);
                 self.owed.remove(&application);
             }

@@ -84,7 +84,7 @@ async fn phones<'a>(plan: &'a Plan, stage: &Stage, ledger: &Arc<Ledger>) -> (Vec
         let user = users[phone.account].clone();
         let ledger = Arc::clone(ledger);
         let mut phone = Actor::start(number, phone, user, &stage.server, stage.component(), ledger).await;
-        let registered = timeout(START_DEADLINE, phone.is_registered()).await;
+        let registered = timeout(START_DEADLINE, phone.register_all()).await;
         assert!(registered.is_ok(), "not within {START_DEADLINE:?}: phone {number} is registered");
         phone
     });

@@ -38,8 +38,15 @@ impl Core {
     }
 
     fn take_result(&mut self, id: MessageId, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        if let Some(push) = self.pushes.get(&id) {
+            let message = Arc::clone(&push.held.message);
+            self.follow(&message, jid, now);
+        }
+        self.settle_delivered(id, now, actions);
+    }
+
+    fn settle_delivered(&mut self, id: MessageId, now: Now, actions: &mut Vec<Action>) {
         let Some(push) = self.take_push(id) else { return };
-        self.follow(&push.held.message, jid, now);
         self.deliver(push.held, now, actions);
         self.conclude_all(&push.asks, now, actions);
     }
@@ -131,21 +138,19 @@ impl Core {
                 // It may be in line again, or asked of another full JID of the account.
                 let was_asked = |push: &Push| push.lines.contains(jid) || push.unanswered.contains(jid);
                 if self.pushes.get(&id).is_some_and(was_asked) {
-                    if let Some(push) = self.take_push(id) {
-                        self.deliver(push.held, now, actions);
-                        self.conclude_all(&push.asks, now, actions);
-                    }
+                    self.settle_delivered(id, now, actions);
                     self.read_on(jid, actions);
-                } else if self.may_have_waiting(jid) && !self.settled.contains(&name) {
+                } else if self.may_have_waiting(jid)
+                    && !self.settled.contains(&name)
+                    && self.settling_keeps_up()
+                {
                     self.settled.note(name.clone());
-                    self.decide_if_settling_keeps_up(Fate::Late(name.0, name.1));
+                    self.decide(Fate::Late(name.0, name.1));
                 }
                 if let Some(phone) = self.phone_mut(jid) {
                     phone.show_life(now);
-                    // More of what was given up, here or by an earlier process, may be answered now.
-                    phone.note_unanswered();
                 }
-                self.note_answer(jid, now);
+                self.note_late_answer(jid, now);
             }
             Verdict::Refused => {
                 if self.may_have_waiting(jid) {

@@ -196,12 +196,18 @@ impl Core {
 
     /// The same for those that were asked for a push which is over.
     pub(super) fn conclude_all(&mut self, asks: &[Ask], now: Now, actions: &mut Vec<Action>) {
-        asks.iter().for_each(|ask| self.conclude(&ask.jid, now, actions));
+        for Ask { jid, .. } in asks {
+            self.conclude(jid, now, actions);
+            // Its own answer would have told whether it is there: nobody waits for that any more.
+            if self.known.of(jid).is_some_and(|known| known != Knowledge::Nothing) {
+                self.guess(jid);
+            }
+        }
     }
 
     /// A push that waits in the mailbox, and is in no line and not in flight, is not held any more.
     fn forget_unless_elsewhere(&mut self, id: MessageId) {
-        if self.pushes.get(&id).is_some_and(|push| push.asks.is_empty() && push.lines.is_empty()) {
+        if self.pushes.get(&id).is_some_and(|push| !push.is_somewhere()) {
             self.pushes.remove(&id);
         }
     }
@@ -213,16 +219,29 @@ impl Core {
             return;
         }
         let known = self.known.of(jid);
-        let (reading, catches_up) =
-            (phone.is_reading(), phone.has_unanswered() || known == Some(Knowledge::Away));
-        // What it rejects is put off until its time, and then for longer.
-        if phone.retry.as_ref().is_some_and(|retry| !retry.rejects()) {
-            self.forget_retry(jid);
+        if phone.has_unanswered() || known == Some(Knowledge::Away) {
+            return self.note_late_answer(jid, now);
         }
-        if catches_up {
-            self.cue_soon(jid, now);
-        } else if !reading && known != Some(Knowledge::Nothing) {
+        let reading = phone.is_reading();
+        self.end_retry(jid);
+        if !reading && known != Some(Knowledge::Nothing) {
             self.cue(jid, Cue::There);
+        }
+    }
+
+    /// The same of an answer to what was given up, here or by an earlier process: others may follow.
+    pub(super) fn note_late_answer(&mut self, jid: &FullJid, now: Now) {
+        if self.phone(jid).is_some_and(|phone| !phone.line.is_in_doubt()) {
+            self.end_retry(jid);
+            self.cue_soon(jid, now);
+        }
+    }
+
+    /// Whoever answers is tried no more; what it rejects is put off until its time, and then for longer.
+    fn end_retry(&mut self, jid: &FullJid) {
+        let retry = self.phone(jid).and_then(|phone| phone.retry.as_ref());
+        if retry.is_some_and(|retry| !retry.rejects()) {
+            self.forget_retry(jid);
         }
     }
 

@@ -80,13 +80,14 @@ impl Core {
         if !self.admits(&message.recipient) {
             return self.keep(push, Attempt::None, now, actions);
         }
-        let target = self.target(message, now);
+        let named = self.named(message);
+        let target = self.routed(message.registration, &named, now);
         let reading = self.phone(&target).is_some_and(|phone| phone.is_reading() || phone.line.is_shut());
         if message.is_immediate() || reading {
             return self.line_up(push, &target, now, actions);
         }
         // What waits goes first, for the one in whose place the target is, too.
-        let known = [&target, &self.named(message)].map(|jid| self.known.of(jid));
+        let known = [&target, &named].map(|jid| self.known.of(jid));
         let waits = known.iter().any(|known| *known > Some(Knowledge::Nothing));
         let nothing_waits = known.iter().all(|known| *known == Some(Knowledge::Nothing));
         if nothing_waits || (!waits && self.cue(&target, Cue::Guess)) {
@@ -112,9 +113,13 @@ impl Core {
 
     /// Where a push goes now.
     pub(super) fn target(&self, message: &PushMessage, now: Now) -> FullJid {
-        let named = self.named(message);
+        self.routed(message.registration, &self.named(message), now)
+    }
+
+    /// Where those go that are for a registration that names this full JID.
+    fn routed(&self, registration: RegistrationId, named: &FullJid, now: Now) -> FullJid {
         let account = self.accounts.get(&named.to_bare());
-        account.map_or(&named, |account| account.route(message.registration, &named, now)).clone()
+        account.map_or(named, |account| account.route(registration, named, now)).clone()
     }
 
     /// Puts a push in the line of a full JID.
@@ -136,13 +141,7 @@ impl Core {
         }
         phone.line.insert(&push.message);
         let id = push.message.id;
-        let push = self.pushes.entry(id).or_insert_with(|| Push {
-            held: push,
-            asks: Vec::new(),
-            lines: Vec::new(),
-            unanswered: Vec::new(),
-            unanswered_at: None,
-        });
+        let push = self.pushes.entry(id).or_insert_with(|| Push::new(push));
         push.lines.push(jid.clone());
         self.make_ready(jid);
     }
@@ -219,15 +218,14 @@ impl Core {
     ) {
         let Some(push) = self.pushes.get_mut(&id) else { return };
         if let Some(asked_at) = attempt.asked_at() {
-            push.unanswered.push(failed.clone());
-            push.unanswered_at = push.unanswered_at.max(Some(asked_at));
+            push.note_unanswered(failed, asked_at);
         }
-        if !push.asks.is_empty() || !push.lines.is_empty() {
+        if push.is_somewhere() {
             return;
         }
         let (held, unanswered_at) = (push.held.clone(), push.unanswered_at);
         let named = self.named(&held.message);
-        let target = self.target(&held.message, now);
+        let target = self.routed(held.message.registration, &named, now);
         let onward = !matches!(attempt, Attempt::TakenBack(_)) && self.admits(&named);
         if onward && target != *failed && self.phone(&target).is_some_and(|phone| phone.takes_pushes(now)) {
             return self.line_up(held, &target, now, actions);
@@ -266,12 +264,12 @@ impl Core {
         for id in left {
             self.land(id, jid);
             let Some(push) = self.pushes.get_mut(&id) else { continue };
-            let asked_at = push.asks.iter().find(|ask| ask.jid == *jid).map(|ask| ask.asked_at);
-            push.asks.retain(|ask| ask.jid != *jid);
-            let (is_elsewhere, held) = (!push.asks.is_empty() || !push.lines.is_empty(), push.held.clone());
+            for ask in push.asks.extract_if(.., |ask| ask.jid == *jid).collect::<Vec<_>>() {
+                push.note_unanswered(jid, ask.asked_at);
+            }
+            let (is_elsewhere, held) = (push.is_somewhere(), push.held.clone());
             if is_elsewhere || self.target(&held.message, now) != *jid {
-                let attempt = asked_at.map_or(Attempt::Failed, Attempt::Unanswered);
-                self.give_up(id, jid, attempt, now, actions);
+                self.give_up(id, jid, Attempt::Failed, now, actions);
             } else {
                 actions.push(Action::Count(Measure::Retried));
                 self.line_up(held, jid, now, actions);

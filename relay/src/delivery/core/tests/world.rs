@@ -207,7 +207,7 @@ impl World {
         held.chain(waiting).chain(queued).take(6).collect()
     }
 
-    /// What waits and is not held is found: by whom its registration names, or by who stands in.
+    /// The core knows of all that waits and is not held, by the full JID that its registration names.
     pub(super) fn check_what_waits(&self) {
         for (message, asked_at) in self.mailbox.values() {
             let row = &self.rows[&message.registration];

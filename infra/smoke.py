@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 BODY_BYTES_MAX = 4096
 # What is no UTF-8 must not become longer on its way.
@@ -171,4 +172,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (BotoCoreError, ClientError, OSError) as error:
+        sys.exit(f"upwire: {error}")

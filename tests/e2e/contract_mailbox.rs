@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
 use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX, Wishes};
-use push::ports::{Kept, Mailbox, Recipient, Waiting};
+use push::ports::{Kept, Mailbox, Waiting};
 use push::{
     Application, Body, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Target, Topic,
     Ttl, Urgency,
@@ -87,21 +87,6 @@ async fn all<B: Backend>(backend: &B, registration: &Registration) -> Vec<Messag
     ids(&backend.mailbox().waiting(&account(registration), None, None, MANY).await.unwrap())
 }
 
-/// The recipients of all pages.
-async fn sweep<B: Backend>(backend: &B, max: usize) -> Vec<Recipient> {
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let (page, further) = backend.mailbox().recipients(after, max).await.unwrap();
-        found.extend(page.iter().cloned());
-        assert!(further.is_none() || page.len() >= max);
-        assert!(further.is_none() || further.as_ref() == page.last());
-        after = further;
-        if after.is_none() {
-            return found;
-        }
-    }
-}
-
 async fn a_push_waits_as_it_was_kept_for_whatever_account<B: Backend>() {
     let mut backend = B::fresh().await;
     for recipient in
@@ -118,7 +103,7 @@ async fn a_push_waits_as_it_was_kept_for_whatever_account<B: Backend>() {
         assert_eq!(backend.mailbox().waiting(&account, None, None, MANY).await.unwrap(), [kept.clone()]);
         assert_eq!(backend.mailbox().find(&account, kept.message.id).await.unwrap(), Some(kept));
     }
-    assert_eq!(sweep(&backend, MANY).await.len(), 4);
+    assert_eq!(backend.mailbox().recipients(None, MANY).await.unwrap().0.len(), 4);
 }
 
 async fn the_most_urgent_is_handed_out_first_and_then_the_oldest<B: Backend>() {
@@ -368,54 +353,6 @@ async fn clearing_ends_what_waits_for_lives_up_to_that_one<B: Backend>() {
     assert_eq!(all(&backend, &first).await, ids(&others[1..]));
 }
 
-/// Several registrations of several accounts, each with several pushes.
-async fn crowd<B: Backend>(backend: &B) -> BTreeSet<Recipient> {
-    let mut crowd = BTreeSet::new();
-    for (user, registrations) in [("a", 1), ("b", 3), ("c", 1), ("d", 4)] {
-        for number in 0..registrations {
-            let registration = registration(&format!("{user}@example.com/phone"), number);
-            keep_all(backend, &[1, 2, 3, 4, 5].map(|second| plain(&registration, second))).await;
-            crowd.insert((account(&registration), id(&registration)));
-        }
-    }
-    crowd
-}
-
-async fn a_sweep_finds_every_registration_that_has_something_waiting_once<B: Backend>() {
-    let backend = B::fresh().await;
-    assert_eq!(sweep(&backend, 3).await, []);
-    let crowd = crowd(&backend).await;
-    for max in [1, 2, 3, 4, 9, 10, MANY] {
-        let found = sweep(&backend, max).await;
-        assert_eq!(found.len(), crowd.len());
-        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), crowd);
-    }
-    let lonely = plain(&romeo(1), 1).message;
-    keep_all(&backend, &[plain(&romeo(1), 1)]).await;
-    assert_eq!(sweep(&backend, 3).await.len(), crowd.len() + 1);
-    backend.mailbox().remove(vec![(account(&romeo(1)), lonely.id)]).await.unwrap();
-    assert_eq!(sweep(&backend, 3).await.len(), crowd.len());
-}
-
-async fn a_sweep_that_empties_mailboxes_misses_none<B: Backend>() {
-    let backend = B::fresh().await;
-    let crowd = crowd(&backend).await;
-    let (mut found, mut after) = (BTreeSet::new(), None);
-    loop {
-        let (page, further) = backend.mailbox().recipients(after, 2).await.unwrap();
-        for (account, registration) in page {
-            assert_eq!(backend.mailbox().clear(&account, registration, Epoch::MAX).await.unwrap(), 5);
-            found.insert((account, registration));
-        }
-        after = further;
-        if after.is_none() {
-            break;
-        }
-    }
-    assert_eq!(found, crowd);
-    assert_eq!(sweep(&backend, 2).await, []);
-}
-
 async fn a_drain_goes_on_behind_what_is_gone<B: Backend>() {
     let backend = B::fresh().await;
     let registration = juliet(1);
@@ -442,7 +379,5 @@ on_each_backend!(
     when_it_went_out_is_noted_of_what_waits_and_brings_nothing_back,
     a_withdrawal_says_whether_the_push_was_there,
     clearing_ends_what_waits_for_lives_up_to_that_one,
-    a_sweep_finds_every_registration_that_has_something_waiting_once,
-    a_sweep_that_empties_mailboxes_misses_none,
     a_drain_goes_on_behind_what_is_gone,
 );

@@ -35,6 +35,7 @@ mod contract_mailbox;
 mod contract_pages;
 mod contract_revocation;
 mod contract_sqlite;
+mod contract_sweep;
 mod contract_throttle;
 mod contract_together;
 mod contract_vapid;

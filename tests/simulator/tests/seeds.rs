@@ -13,11 +13,6 @@ const LENGTH: Duration = Duration::from_secs(30);
 const SEEDS_MIN: u64 = 100;
 const SEEDS_MAX: u64 = 1000;
 const THREADS: usize = 2;
-/// What the relay does not keep to in about two seeds of a hundred: a phone that returns under the same resource while
-/// pushes to its last session are unanswered waits for their end, and a resumed session may get a second copy when it
-/// answers a ping before the push. Every other invariant holds in all seeds.
-const OPEN: [&str; 3] =
-    ["what can be delivered is delivered", "nothing expires needlessly", "no second copy without a cause"];
 
 #[test]
 fn nothing_that_may_not_be_happens() {
@@ -35,8 +30,7 @@ fn nothing_that_may_not_be_happens() {
                         }
                         let outcome = run(&Plan::of(seed));
                         shown.fetch_add(outcome.shown, Ordering::Relaxed);
-                        let violation =
-                            outcome.violation.filter(|violation| !OPEN.contains(&violation.invariant));
+                        let violation = outcome.violation;
                         failures.extend(violation.map(|violation| format!("seed {seed}: {violation:?}")));
                     }
                 })

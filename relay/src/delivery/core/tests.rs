@@ -8,6 +8,7 @@ use crate::stream::stanza::{Answer, Condition};
 use world::World;
 
 mod model;
+mod sessions;
 mod world;
 
 const ALICE: &str = "alice@example.com/Conv.AAAA";

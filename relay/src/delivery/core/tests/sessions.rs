@@ -1,0 +1,74 @@
+//! A session begins while pushes to the one before are unanswered.
+
+use super::*;
+
+#[test]
+fn what_an_earlier_session_left_unanswered_fills_no_window_and_goes_out_in_the_new_one() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let left: Vec<_> = (0..4).map(|_| world.post(app)).collect();
+    assert_eq!(world.take_sent().len(), 4, "the window is full");
+    world.pass(TICK);
+    world.greet(ALICE);
+    let next = world.post(app);
+    assert_eq!(world.take_sent(), [(next, ALICE.to_owned())]);
+    world.answer(next, ALICE, None);
+    world.pass(Duration::from_secs(3));
+    let again = world.take_sent();
+    assert_eq!(again, left.iter().map(|push| (*push, ALICE.to_owned())).collect::<Vec<_>>());
+    again.iter().for_each(|(push, to)| world.answer(*push, to, None));
+    assert!(world.is_settled());
+}
+
+#[test]
+fn a_registration_begins_a_session_for_a_phone_that_sends_no_presence() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let left = world.post(app);
+    world.take_sent();
+    world.pass(TICK);
+    world.register(ALICE, 1);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.take_sent(), [(left, ALICE.to_owned())]);
+}
+
+#[test]
+fn whoever_answers_late_has_time_for_its_other_answers() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let pushes: Vec<_> = (0..4).map(|_| world.post(app)).collect();
+    world.take_sent();
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.waiting(), pushes);
+    for push in pushes {
+        world.answer(push, ALICE, None);
+        world.pass(Duration::from_millis(250));
+        assert_eq!(world.take_sent(), []);
+    }
+    assert_eq!(world.waiting(), []);
+}
+
+#[test]
+fn what_a_late_answer_is_not_followed_by_goes_out_again() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let (answered, lost) = (world.post(app), world.post(app));
+    world.take_sent();
+    world.pass(Duration::from_secs(31));
+    world.answer(answered, ALICE, None);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.take_sent(), [(lost, ALICE.to_owned())]);
+}
+
+#[test]
+fn a_presence_reads_what_its_phone_rejected() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let (rejected, taken) = (world.post(app), world.post(app));
+    world.take_sent();
+    world.answer(rejected, ALICE, OFFLINE);
+    world.answer(taken, ALICE, None);
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![rejected]));
+    world.greet(ALICE);
+    assert_eq!(world.take_sent(), [(rejected, ALICE.to_owned())]);
+}

@@ -153,11 +153,20 @@ struct Push {
     unanswered: Vec<FullJid>,
     /// When it went out last to one of them.
     unanswered_at: Option<DateTime<Utc>>,
+    /// It left the mailbox for a later one, or for want of room, while it was in flight: it is sent no more.
+    replaced: bool,
 }
 
 impl Push {
     fn new(held: Held) -> Self {
-        Self { held, asks: Vec::new(), lines: Vec::new(), unanswered: Vec::new(), unanswered_at: None }
+        Self {
+            held,
+            asks: Vec::new(),
+            lines: Vec::new(),
+            unanswered: Vec::new(),
+            unanswered_at: None,
+            replaced: false,
+        }
     }
 
     /// It is in a line or in flight.
@@ -187,6 +196,8 @@ struct Settling {
     /// For whom pushes go into the mailbox.
     kept_for: Vec<FullJid>,
     revoked: Vec<RegistrationId>,
+    /// Pushes that wait, of which it is written that they went out.
+    asked: Vec<(BareJid, MessageId)>,
     late_revocations: usize,
 }
 

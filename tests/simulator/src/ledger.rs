@@ -9,6 +9,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use push::{Epoch, MessageId, PushMessage, RegistrationId};
 use tokio_xmpp::jid::FullJid;
 
+use crate::sends::Sendings;
+
 /// What clocks disagree by at most.
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(5);
 
@@ -35,6 +37,7 @@ pub(crate) struct Shown {
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) message: PushMessage,
+    pub(crate) offered_at: Duration,
     /// When its sender got the 201.
     pub(crate) promised_at: Option<Duration>,
     pub(crate) shown: Vec<Shown>,
@@ -61,6 +64,7 @@ pub(crate) struct Ledger {
     pub(crate) refused_tokens: BTreeSet<String>,
     /// Until when something was wrong that excuses delays and second copies.
     pub(crate) trouble_until: Duration,
+    pub(crate) sendings: Sendings,
     pub(crate) violation: Option<Violation>,
 }
 
@@ -82,10 +86,16 @@ impl Ledger {
     }
 
     /// An ingress is about to queue it.
-    pub(crate) fn offer(&mut self, message: PushMessage) {
+    pub(crate) fn offer(&mut self, message: PushMessage, at: Duration) {
         let id = message.id;
-        let record =
-            Record { message, promised_at: None, shown: Vec::new(), sent: Vec::new(), gone_at: None };
+        let record = Record {
+            message,
+            offered_at: at,
+            promised_at: None,
+            shown: Vec::new(),
+            sent: Vec::new(),
+            gone_at: None,
+        };
         self.pushes.insert(id, record);
     }
 
@@ -166,14 +176,6 @@ impl Ledger {
         if refused.is_none_or(|refused| *refused + SKEW_MAX < asked_at) {
             self.violate("only the application ends its registration", at, format!("{id} by {by}"));
         }
-    }
-
-    /// A push is sent to this full JID.
-    pub(crate) fn send(&mut self, id: MessageId, to: &FullJid, at: Duration) {
-        let Some(push) = self.pushes.get_mut(&id) else {
-            return self.violate("only what was accepted is sent", at, format!("{id} to {to}"));
-        };
-        push.sent.push((at, to.clone()));
     }
 
     /// A phone shows it.

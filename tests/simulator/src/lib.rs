@@ -12,6 +12,7 @@ mod plan;
 mod queue;
 mod relays;
 mod sender;
+mod sends;
 mod server;
 mod shrink;
 mod steps;

@@ -238,7 +238,10 @@ impl World {
                 if !self.server.is_linked() {
                     self.shared.lock().ledger.note_trouble(at);
                 }
-                self.shared.lock().check(at, wall);
+                let mut state = self.shared.lock();
+                state.check(at, wall);
+                state.check_flight(&self.shared);
+                drop(state);
                 self.after(CHECK_INTERVAL, Event::Check);
             }
             Event::Calm => self.calm_down(),

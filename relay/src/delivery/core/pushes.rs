@@ -83,14 +83,16 @@ impl Core {
         let named = self.named(message);
         let target = self.routed(message.registration, &named, now);
         let reading = self.phone(&target).is_some_and(|phone| phone.is_reading() || phone.line.is_shut());
-        if message.is_immediate() || reading {
+        // It is younger than what came into the mailbox behind the reading.
+        let overtakes = reading && self.is_kept_meanwhile(&target);
+        if message.is_immediate() || (reading && !overtakes) {
             return self.line_up(push, &target, now, actions);
         }
         // What waits goes first, for the one in whose place the target is, too.
         let known = [&target, &named].map(|jid| self.known.of(jid));
         let waits = known.iter().any(|known| *known > Some(Knowledge::Nothing));
         let nothing_waits = known.iter().all(|known| *known == Some(Knowledge::Nothing));
-        if nothing_waits || (!waits && self.cue(&target, Cue::Guess)) {
+        if !overtakes && (nothing_waits || (!waits && self.cue(&target, Cue::Guess))) {
             self.line_up(push, &target, now, actions);
         } else {
             self.keep(push, Attempt::None, now, actions);
@@ -223,6 +225,10 @@ impl Core {
         if push.is_somewhere() {
             return;
         }
+        if push.replaced {
+            self.pushes.remove(&id);
+            return;
+        }
         let (held, unanswered_at) = (push.held.clone(), push.unanswered_at);
         let named = self.named(&held.message);
         let target = self.routed(held.message.registration, &named, now);
@@ -267,8 +273,8 @@ impl Core {
             for ask in push.asks.extract_if(.., |ask| ask.jid == *jid).collect::<Vec<_>>() {
                 push.note_unanswered(jid, ask.asked_at);
             }
-            let (is_elsewhere, held) = (push.is_somewhere(), push.held.clone());
-            if is_elsewhere || self.target(&held.message, now) != *jid {
+            let (is_over, held) = (push.is_somewhere() || push.replaced, push.held.clone());
+            if is_over || self.target(&held.message, now) != *jid {
                 self.give_up(id, jid, Attempt::Failed, now, actions);
             } else {
                 actions.push(Action::Count(Measure::Retried));

@@ -138,15 +138,27 @@ impl Core {
         if reading.is_none_or(|reading| reading.number() != number) {
             self.stale -= 1;
         } else if self.ending.is_none() {
+            let guess = reading.is_some_and(|reading| reading.cue() == Cue::Guess);
             let mut missed = if left_out { Knowledge::Away } else { Knowledge::Nothing };
             for message in pushes {
-                if !self.line_up_read(message, &reader, now, actions) {
+                if guess && self.is_noted_as_asked(&message) {
+                    missed = Knowledge::Away;
+                } else if !self.line_up_read(message, &reader, now, actions) {
                     missed = missed.max(Knowledge::Something);
                 }
             }
             self.go_on_reading(&reader, upto, missed, end, actions);
         }
+        if let Some(account) = self.accounts.get_mut(&reader.to_bare()) {
+            account.forget_asked();
+        }
         self.unblock(&reader.to_bare(), actions);
+    }
+
+    /// Whether it went out a moment ago, which the page does not tell.
+    fn is_noted_as_asked(&self, message: &PushMessage) -> bool {
+        let account = self.accounts.get(&message.recipient.to_bare());
+        account.is_some_and(|account| account.was_asked(message.id))
     }
 
     /// Lines up a push of a mailbox; `false`: it waits on, for another occasion.

@@ -14,6 +14,7 @@ impl Core {
             }
             Fate::LateRevoke(..) => self.late_revocations += 1,
             Fate::Keep { target, .. } => *self.keeping.entry(target.clone()).or_default() += 1,
+            Fate::Asked { message, .. } => self.account(&message.recipient).note_asked(message.id),
             _ => {}
         }
         self.fates.push_back(fate);
@@ -44,6 +45,9 @@ impl Core {
                 Fate::Revoke { push, .. } => settling.revoked.push(push.message.registration),
                 Fate::LateRevoke(..) => settling.late_revocations += 1,
                 Fate::Keep { target, .. } => settling.kept_for.push(target.clone()),
+                Fate::Asked { message, .. } => {
+                    settling.asked.push((message.recipient.to_bare(), message.id));
+                }
                 _ => {}
             }
         }
@@ -60,6 +64,11 @@ impl Core {
         }
         for registration in settling.revoked {
             forget_one(&mut self.revoking, &registration);
+        }
+        for (account, message) in settling.asked {
+            if let Some(account) = self.accounts.get_mut(&account) {
+                account.asked_is_written(message);
+            }
         }
         if self.ending.is_some() {
             return;

@@ -149,9 +149,7 @@ struct Push {
     asks: Vec<Ask>,
     /// In whose lines it is.
     lines: Vec<FullJid>,
-    /// Who has not answered in time, and may yet.
-    unanswered: Vec<FullJid>,
-    /// When it went out last to one of them.
+    /// When it went out last to somebody who did not answer in time.
     unanswered_at: Option<DateTime<Utc>>,
     /// It left the mailbox for a later one, or for want of room, while it was in flight: it is sent no more.
     replaced: bool,
@@ -159,14 +157,7 @@ struct Push {
 
 impl Push {
     fn new(held: Held) -> Self {
-        Self {
-            held,
-            asks: Vec::new(),
-            lines: Vec::new(),
-            unanswered: Vec::new(),
-            unanswered_at: None,
-            replaced: false,
-        }
+        Self { held, asks: Vec::new(), lines: Vec::new(), unanswered_at: None, replaced: false }
     }
 
     /// It is in a line or in flight.
@@ -174,8 +165,7 @@ impl Push {
         !self.asks.is_empty() || !self.lines.is_empty()
     }
 
-    fn note_unanswered(&mut self, jid: &FullJid, asked_at: DateTime<Utc>) {
-        self.unanswered.push(jid.clone());
+    fn note_unanswered(&mut self, asked_at: DateTime<Utc>) {
         self.unanswered_at = self.unanswered_at.max(Some(asked_at));
     }
 }

@@ -106,7 +106,7 @@ pub(crate) enum Note {
     /// A registration names this full JID now.
     Names(RegistrationId, Epoch, FullJid),
     /// A registration has ended.
-    Ended(BareJid, RegistrationId),
+    Ended(BareJid, RegistrationId, Epoch),
 }
 
 #[cfg(test)]

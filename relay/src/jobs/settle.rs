@@ -249,8 +249,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 if push.origin == Origin::Queue {
                     counter!(REVOKED).increment(1);
                 }
-                let (account, registration) = (push.message.recipient.to_bare(), push.message.registration);
-                Rest::removal(&push).and(Rest::of(Note::Ended(account, registration)))
+                Rest::removal(&push).and(ended(&push.message))
             }
             Ok(false) => self.after_refusal(&push).await,
             Err(error) => {
@@ -280,8 +279,8 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let account = recipient.to_bare();
         let waiting = self.mailbox.find(&account, message).await?;
         let Some(Waiting { message, asked_at: Some(asked_at) }) = waiting else { return Ok(Rest::default()) };
-        let ended = self.revoke(&message, recipient, asked_at).await?;
-        Ok(if ended { Rest::of(Note::Ended(account, message.registration)) } else { Rest::default() })
+        let over = self.revoke(&message, recipient, asked_at).await?;
+        Ok(if over { ended(&message) } else { Rest::default() })
     }
 
     /// Ends the registration of a push and all that waits for it; whether it is over.
@@ -305,6 +304,12 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         counter!(REVOKED).increment(waited as u64);
         Ok(true)
     }
+}
+
+/// The registration of this push is over.
+fn ended(message: &PushMessage) -> Rest {
+    let PushMessage { registration, epoch, .. } = *message;
+    Rest::of(Note::Ended(message.recipient.to_bare(), registration, epoch))
 }
 
 /// Parts the pushes that are kept, those of one registration together, from the other fates.

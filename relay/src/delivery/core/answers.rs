@@ -136,8 +136,8 @@ impl Core {
             Verdict::Failed => {}
             Verdict::Delivered => {
                 // It may be in line again, or asked of another full JID of the account.
-                let was_asked = |push: &Push| push.lines.contains(jid) || push.unanswered.contains(jid);
-                if self.pushes.get(&id).is_some_and(was_asked) {
+                let of_the_account = |push: &Push| push.held.message.recipient.to_bare() == name.0;
+                if self.pushes.get(&id).is_some_and(of_the_account) {
                     self.settle_delivered(id, now, actions);
                     self.read_on(jid, actions);
                 } else if self.may_have_waiting(jid)

@@ -14,7 +14,8 @@ impl Core {
     /// Whether something may wait for a full JID: for it, or for one in whose place it may be.
     pub(super) fn may_have_waiting(&self, jid: &FullJid) -> bool {
         // What a phone rejects waits too, and its mailbox was read past it.
-        let rejects = |jid| self.phone(jid).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
+        let rejects =
+            |jid| self.phone(jid).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
         let waits = |jid| self.known.of(jid) != Some(Knowledge::Nothing) || rejects(jid);
         if waits(jid) {
             return true;
@@ -186,9 +187,7 @@ impl Core {
             let push = self.pushes.get_mut(gone).filter(|push| push.held.origin == Origin::Mailbox);
             let Some(push) = push else { continue };
             push.replaced = true;
-            if push.asks.is_empty() {
-                self.take_push(*gone);
-            }
+            self.take_from_lines(*gone);
         }
         if kept.replaced.contains(&id) || kept.dropped.contains(&id) || !self.admits(&recipient) {
             return;

@@ -154,7 +154,7 @@ impl Core {
             if now.monotonic.duration_since(*sent) < SILENT_AFTER {
                 break;
             }
-            if let Some(Push { held, asks, lines, .. }) = self.pushes.get(id)
+            if let Some(Push { held, asks, lines, replaced: false, .. }) = self.pushes.get(id)
                 && lines.is_empty()
                 && !asks.is_empty()
                 && asks.iter().all(is_silent)

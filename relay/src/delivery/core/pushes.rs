@@ -220,7 +220,7 @@ impl Core {
     ) {
         let Some(push) = self.pushes.get_mut(&id) else { return };
         if let Some(asked_at) = attempt.asked_at() {
-            push.note_unanswered(failed, asked_at);
+            push.note_unanswered(asked_at);
         }
         if push.is_somewhere() {
             return;
@@ -271,7 +271,7 @@ impl Core {
             self.land(id, jid);
             let Some(push) = self.pushes.get_mut(&id) else { continue };
             for ask in push.asks.extract_if(.., |ask| ask.jid == *jid).collect::<Vec<_>>() {
-                push.note_unanswered(jid, ask.asked_at);
+                push.note_unanswered(ask.asked_at);
             }
             let (is_over, held) = (push.is_somewhere() || push.replaced, push.held.clone());
             if is_over || self.target(&held.message, now) != *jid {
@@ -311,6 +311,16 @@ impl Core {
         for id in ids {
             self.give_up(id, jid, Attempt::Failed, now, actions);
         }
+    }
+
+    /// Takes a push out of all lines. Who was asked to take it may yet answer; asked of nobody, it is not held any more.
+    pub(super) fn take_from_lines(&mut self, id: MessageId) -> Option<Held> {
+        let lines = self.pushes.get(&id)?.lines.clone();
+        lines.iter().for_each(|jid| self.take_from_line(id, jid));
+        // Their lines are shorter: what was read further back has its turn.
+        self.held_up.extend(lines);
+        let asked = self.pushes.get(&id).is_some_and(|push| !push.asks.is_empty());
+        if asked { None } else { self.pushes.remove(&id).map(|push| push.held) }
     }
 
     /// Takes a push out of one line; it stays wherever else it is.

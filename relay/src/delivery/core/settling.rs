@@ -91,11 +91,28 @@ impl Core {
                         self.cue(&recipient, Cue::There);
                     }
                 }
-                Note::Ended(account, registration) => {
+                Note::Ended(account, registration, epoch) => {
                     if let Some(account) = self.accounts.get_mut(&account) {
                         account.forget_registration(registration);
                     }
+                    self.drop_lines_of(registration, epoch);
                 }
+            }
+        }
+    }
+
+    /// Nothing more is sent for a registration that has ended. What waits for it was removed with it.
+    fn drop_lines_of(&mut self, registration: RegistrationId, epoch: Epoch) {
+        let of_it =
+            |push: &Push| push.held.message.registration == registration && push.held.message.epoch <= epoch;
+        let ids: Vec<MessageId> =
+            self.pushes.iter().filter(|(_, push)| of_it(push)).map(|(id, _)| *id).collect();
+        for id in ids {
+            let held = self.take_from_lines(id);
+            if let Some(Held { origin: Origin::Queue, message }) = held {
+                // The mailbox does not take it, since its registration is over; it leaves the queue, and is counted.
+                let target = self.named(&message);
+                self.decide(Fate::Keep { message, target, asked_at: None, untried: false });
             }
         }
     }

@@ -125,7 +125,7 @@ impl World {
                 let life = push.message.epoch;
                 self.mailbox
                     .retain(|_, (message, _)| message.registration != registration || message.epoch > life);
-                Some(Note::Ended(account, registration))
+                Some(Note::Ended(account, registration, life))
             }
             Fate::Late(account, id) => {
                 if self.mailbox.get(&id).is_some_and(|(message, _)| message.recipient.to_bare() == account) {

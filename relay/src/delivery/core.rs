@@ -247,6 +247,8 @@ pub(crate) struct Core {
     settled: Lately<(BareJid, MessageId)>,
     /// Those of them whose removal from the mailbox is under way.
     leaving: Lately<(BareJid, MessageId)>,
+    /// Lives of registrations that have ended: what the queue still has of them is sent to nobody.
+    ended: Lately<(RegistrationId, Epoch)>,
     /// Counted for the rate of their registration; their entries may come again.
     metered: Lately<MessageId>,
     fates: VecDeque<Fate>,
@@ -300,6 +302,7 @@ impl Core {
             sweep: Sweep::default(),
             settled: Lately::new(SETTLED_MAX),
             leaving: Lately::new(SETTLED_MAX),
+            ended: Lately::new(SETTLED_MAX),
             metered: Lately::new(SETTLED_MAX),
             fates: VecDeque::new(),
             settling: None,

@@ -114,6 +114,11 @@ impl Ledger {
         }
     }
 
+    /// The relay answers a registration: only now does it count on its session.
+    pub(crate) fn answer_registration(&mut self, to: &FullJid, at: Duration) {
+        self.sendings.signs.insert(to.to_bare(), at);
+    }
+
     pub(crate) fn note_kept(&mut self, id: MessageId, at: Duration) {
         self.sendings.kept.insert(id, at);
     }

@@ -237,6 +237,9 @@ impl Server {
         }
         let Ok(jid) = to.parse::<FullJid>() else { return };
         let asks = matches!(attribute(xml, 0, "type").as_deref(), Some("get" | "set"));
+        if name(xml, 1) == "registered" {
+            self.shared.lock().ledger.answer_registration(&jid, self.shared.now());
+        }
         if name(xml, 1) == "push" {
             self.check_push(&self.links[at], &id, &jid);
         }

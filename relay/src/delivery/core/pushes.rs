@@ -77,6 +77,9 @@ impl Core {
         }
         let push = Self::held(Origin::Queue, message);
         let message = &push.message;
+        if self.ended.contains(&(message.registration, message.epoch)) {
+            return self.leave_queue(push.message);
+        }
         if !self.admits(&message.recipient) {
             return self.keep(push, Attempt::None, now, actions);
         }

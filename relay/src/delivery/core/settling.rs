@@ -95,6 +95,7 @@ impl Core {
                     if let Some(account) = self.accounts.get_mut(&account) {
                         account.forget_registration(registration);
                     }
+                    self.ended.note((registration, epoch));
                     self.drop_lines_of(registration, epoch);
                 }
             }
@@ -108,13 +109,16 @@ impl Core {
         let ids: Vec<MessageId> =
             self.pushes.iter().filter(|(_, push)| of_it(push)).map(|(id, _)| *id).collect();
         for id in ids {
-            let held = self.take_from_lines(id);
-            if let Some(Held { origin: Origin::Queue, message }) = held {
-                // The mailbox does not take it, since its registration is over; it leaves the queue, and is counted.
-                let target = self.named(&message);
-                self.decide(Fate::Keep { message, target, asked_at: None, untried: false });
+            if let Some(Held { origin: Origin::Queue, message }) = self.take_from_lines(id) {
+                self.leave_queue(message);
             }
         }
+    }
+
+    /// A push whose registration has ended leaves the queue, and is counted: the mailbox does not take it.
+    pub(super) fn leave_queue(&mut self, message: Arc<PushMessage>) {
+        let target = self.named(&message);
+        self.decide(Fate::Keep { message, target, asked_at: None, untried: false });
     }
 
     /// Notes whom a registration named when it was read. What is known already is no older: this relay alone changes it.

@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{Epoch, MessageId, PushMessage, RegistrationId};
-use tokio_xmpp::jid::FullJid;
+use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::sends::Sendings;
 
@@ -64,6 +64,8 @@ pub(crate) struct Ledger {
     pub(crate) refused_tokens: BTreeSet<String>,
     /// Until when something was wrong that excuses delays and second copies.
     pub(crate) trouble_until: Duration,
+    /// Accounts whose rows could not be read, and until when that excuses delays.
+    pub(crate) locked: BTreeMap<BareJid, Duration>,
     pub(crate) sendings: Sendings,
     pub(crate) violation: Option<Violation>,
 }

@@ -23,6 +23,8 @@ const TO_WRITE: TimeDelta = TimeDelta::seconds(5);
 const HIBERNATION_MAX: Duration = Duration::from_secs(15 * 60);
 /// An answer that comes sooner finds its push in flight: nothing is given up before.
 const IN_FLIGHT_AT_LEAST: Duration = Duration::from_millis(1900);
+/// How long a push stays in the queue that the mailbox did not take.
+const TO_RECOVER: Duration = Duration::from_secs(6);
 /// How long the relay may take to put aside all that was in flight at one moment.
 const TO_GIVE_UP: Duration = Duration::from_secs(2);
 
@@ -127,9 +129,9 @@ impl Ledger {
         self.sendings.removed.insert(id, at);
     }
 
-    /// Nothing that excuses anything has happened since.
+    /// Nothing that excuses anything has happened since, nor is it being made good.
     fn is_quiet_since(&self, at: Duration) -> bool {
-        self.trouble_until <= at
+        self.trouble_until + TO_RECOVER <= at
     }
 
     /// A push is sent; `fresh`: no pause came between the decision and now.
@@ -140,6 +142,7 @@ impl Ledger {
         };
         push.sent.push((*at, to.clone()));
         let message = push.message.clone();
+        let fresh = fresh && !self.locked.contains_key(&to.to_bare());
         if fresh && let Some(invariant) = self.broken_by(&sending, &message) {
             self.violate(invariant, *at, format!("{id} of {} to {to}", message.registration));
         }

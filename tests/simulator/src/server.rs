@@ -183,6 +183,14 @@ impl Server {
         }
     }
 
+    /// The same, and the relays are not told.
+    pub(crate) fn vanish(&mut self) {
+        for link in self.links.drain(..) {
+            link.pipe.vanish();
+        }
+        self.effects.push(Effect::Link);
+    }
+
     pub(crate) fn stall(&mut self, process: usize, stalled: bool) {
         self.links
             .iter()

@@ -106,6 +106,20 @@ impl Rows {
     }
 }
 
+impl State {
+    /// Whether the row of a registration can be read.
+    fn is_readable(&self, id: RegistrationId) -> Result<(), Unavailable> {
+        let locked = self.locked.as_ref().filter(|(until, _)| Instant::now() < *until);
+        let of_it = |row: &Registration| {
+            locked.is_some_and(|(_, account)| row.target.recipient.to_bare() == *account)
+        };
+        if self.rows.row(id).is_some_and(of_it) {
+            return Err(Unavailable::new("the simulated row is locked"));
+        }
+        Ok(())
+    }
+}
+
 fn is_stale(state: &mut State, shared: &Shared, consistency: Consistency) -> bool {
     consistency == Consistency::Eventual && shared.is_cloud() && state.chance.percent(50)
 }
@@ -118,9 +132,10 @@ impl Registrations for Port {
     ) -> Result<Option<Registration>, Unavailable> {
         self.call("find", move |state, shared| {
             let stale = is_stale(state, shared, consistency);
-            state.rows.read(id, stale)
+            state.is_readable(id)?;
+            Ok(state.rows.read(id, stale))
         })
-        .await
+        .await?
     }
 
     async fn find_all(
@@ -130,9 +145,10 @@ impl Registrations for Port {
     ) -> Result<Vec<Registration>, Unavailable> {
         self.call("find_all", move |state, shared| {
             let stale = is_stale(state, shared, consistency);
-            ids.into_iter().filter_map(|id| state.rows.read(id, stale)).collect()
+            ids.iter().try_for_each(|id| state.is_readable(*id))?;
+            Ok(ids.into_iter().filter_map(|id| state.rows.read(id, stale)).collect())
         })
-        .await
+        .await?
     }
 
     async fn register(

@@ -261,7 +261,9 @@ impl World {
     /// The storm is over.
     fn calm_down(&mut self) {
         self.calm = true;
-        self.shared.lock().failing = None;
+        let mut state = self.shared.lock();
+        (state.failing, state.locked) = (None, None);
+        drop(state);
         self.shared.note(format_args!("calm"));
         for phone in 0..self.phones.len() {
             let late = BACK_AFTER - Duration::from_secs(10) + self.chance.millis(0, 5000);

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     access::AccessList,
+    mutants::{Mutant, mutant},
     stream::{
         component::Session,
         stanza::{Incoming, Request},

@@ -12,6 +12,7 @@ use super::Jobs;
 use crate::{
     backoff::{backoff, report},
     measures::REVOKED,
+    mutants::{Mutant, mutant},
 };
 
 /// How often a row is read before the sweep goes on without it: it holds up no other.
@@ -29,6 +30,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         for (account, registration) in found {
             let living = || self.living(&account, registration);
             let living = living.retry(backoff().with_max_times(ROW_RETRIES_MAX)).notify(report).await;
+            if living.is_err() && mutant(Mutant::SweepEndsAtError) {
+                return (rows, None);
+            }
             let Ok(Some(row)) = living else { continue };
             // Those of one account come together.
             if told.0.as_ref() != Some(&account) {

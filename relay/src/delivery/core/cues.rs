@@ -186,6 +186,9 @@ impl Core {
             // From the queue it is on its way to the mailbox, and is replaced there.
             let push = self.pushes.get_mut(gone).filter(|push| push.held.origin == Origin::Mailbox);
             let Some(push) = push else { continue };
+            if mutant(Mutant::ReplacedIsSent) {
+                continue;
+            }
             push.replaced = true;
             self.take_from_lines(*gone);
         }

@@ -88,6 +88,9 @@ impl Core {
             let Some(ask) = ask.cloned() else { continue };
             self.give_up_ask(id, &ask, Attempt::Unanswered(ask.asked_at), now, actions);
             landed.insert(ask.jid);
+            if mutant(Mutant::OneOverdueEachTick) {
+                break;
+            }
         }
         for jid in landed {
             self.conclude(&jid, now, actions);

@@ -72,7 +72,7 @@ impl Core {
             Some(Origin::Mailbox) => return self.decide(Fate::Done(Self::held(Origin::Queue, message))),
             None => {}
         }
-        if self.settled.contains(&name(&message)) {
+        if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
             return self.decide(Fate::Done(Self::held(Origin::Queue, message)));
         }
         let push = Self::held(Origin::Queue, message);
@@ -87,14 +87,15 @@ impl Core {
         let target = self.routed(message.registration, &named, now);
         let reading = self.phone(&target).is_some_and(|phone| phone.is_reading() || phone.line.is_shut());
         // It is younger than what came into the mailbox behind the reading.
-        let overtakes = reading && self.is_kept_meanwhile(&target);
+        let overtakes = reading && self.is_kept_meanwhile(&target) && !mutant(Mutant::WaitingOvertaken);
         if message.is_immediate() || (reading && !overtakes) {
             return self.line_up(push, &target, now, actions);
         }
         // What waits goes first, for the one in whose place the target is, too.
         let known = [&target, &named].map(|jid| self.known.of(jid));
         let waits = known.iter().any(|known| *known > Some(Knowledge::Nothing));
-        let nothing_waits = known.iter().all(|known| *known == Some(Knowledge::Nothing));
+        let nothing_waits =
+            known.iter().all(|known| *known == Some(Knowledge::Nothing)) || mutant(Mutant::WaitingOvertaken);
         if !overtakes && (nothing_waits || (!waits && self.cue(&target, Cue::Guess))) {
             self.line_up(push, &target, now, actions);
         } else {
@@ -166,7 +167,7 @@ impl Core {
                 self.take_from_line(id, &jid);
                 continue;
             };
-            if push.held.message.is_expired(now.wall) {
+            if push.held.message.is_expired(now.wall) && !mutant(Mutant::ExpiryIgnored) {
                 self.expire(id, now, actions);
                 self.read_on(&jid, actions);
             } else {
@@ -186,6 +187,10 @@ impl Core {
             push.asks.push(Ask { jid: jid.clone(), asked_at: now.wall, sent: now.monotonic });
             let xml = stanza::push(&self.terms.component, &push.held.message, jid);
             actions.push(Action::Send(session, xml));
+            if mutant(Mutant::RemovedBeforeResult) && push.held.origin == Origin::Mailbox {
+                let held = push.held.clone();
+                self.decide(Fate::Done(held));
+            }
         }
         self.sent.push_back((now.monotonic, id));
         if self.sent.len() > SENT_MAX {
@@ -270,7 +275,7 @@ impl Core {
     pub(super) fn send_again(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let left: Vec<MessageId> =
             self.phone(jid).map(|phone| phone.line.left_by_earlier_sessions().collect()).unwrap_or_default();
-        for id in left {
+        for id in left.into_iter().filter(|_| !mutant(Mutant::SessionForgotten)) {
             self.land(id, jid);
             let Some(push) = self.pushes.get_mut(&id) else { continue };
             for ask in push.asks.extract_if(.., |ask| ask.jid == *jid).collect::<Vec<_>>() {

@@ -175,7 +175,7 @@ impl Core {
         }
         let (id, name) = (message.id, name(&message));
         let push = Self::held(Origin::Mailbox, message);
-        if self.settled.contains(&name) {
+        if self.settled.contains(&name) && !mutant(Mutant::SettledForgotten) {
             // If it is not on its way out, it was settled while it was in the queue, and an earlier process had put it
             // into the mailbox.
             if !self.leaving.contains(&name) {
@@ -226,10 +226,14 @@ impl Core {
             self.set_gate(reader, upto.map_or(Gate::Shut, Gate::UpTo));
             return self.read_on(reader, actions);
         }
-        let (outcome, cue, of) = (reading.outcome(), reading.cue(), reading.of());
+        let (mut outcome, cue, of) = (reading.outcome(), reading.cue(), reading.of());
+        if mutant(Mutant::ReadingForgetsKept) {
+            outcome = Some(Knowledge::Nothing);
+        }
         self.abandon_reading(reader);
         // What others were to take in its place was not read.
-        let passed_over = self.account(reader).names_beyond(reader, &of);
+        let passed_over =
+            self.account(reader).names_beyond(reader, &of) && !mutant(Mutant::ReadingPassesOver);
         let outcome = outcome.map(|known| if passed_over { known.max(Knowledge::Something) } else { known });
         let Some(knowledge) = outcome else {
             self.known.learn(reader, Knowledge::Something);

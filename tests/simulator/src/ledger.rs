@@ -6,7 +6,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::{Epoch, MessageId, PushMessage, RegistrationId};
+use push::{MessageId, PushMessage, RegistrationId};
 use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::sends::Sendings;
@@ -54,7 +54,7 @@ pub(crate) struct Ledger {
     /// Those that are owed to somebody still.
     pub(crate) open: BTreeSet<MessageId>,
     /// Which full JID refused which registration last, and when.
-    pub(crate) refusals: BTreeMap<(RegistrationId, FullJid), DateTime<Utc>>,
+    pub(crate) refusals: BTreeMap<(RegistrationId, FullJid), Duration>,
     /// What a mailbox has dropped because it was full.
     pub(crate) dropped: BTreeSet<MessageId>,
     /// Since when all phones that hold a registration are there and answer.
@@ -165,17 +165,17 @@ impl Ledger {
         self.open.remove(&id);
     }
 
-    /// A registration was revoked because of what this full JID answered.
+    /// A registration, for which its application asked last at `registered`, was revoked because of what this full JID
+    /// answered.
     pub(crate) fn check_revocation(
         &mut self,
         id: RegistrationId,
-        _: Epoch,
         by: &FullJid,
-        asked_at: DateTime<Utc>,
+        registered: Duration,
         at: Duration,
     ) {
         let refused = self.refusals.get(&(id, by.clone()));
-        if refused.is_none_or(|refused| *refused + SKEW_MAX < asked_at) {
+        if refused.is_none_or(|refused| *refused < registered) {
             self.violate("only the application ends its registration", at, format!("{id} by {by}"));
         }
     }

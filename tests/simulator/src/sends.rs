@@ -11,7 +11,7 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::{
     calls::{Shared, State},
-    ledger::Ledger,
+    ledger::{Ledger, Life as Living},
     pipe::Life,
 };
 
@@ -25,8 +25,10 @@ const HIBERNATION_MAX: Duration = Duration::from_secs(15 * 60);
 const IN_FLIGHT_AT_LEAST: Duration = Duration::from_millis(1900);
 /// How long a push stays in the queue that the mailbox did not take.
 const TO_RECOVER: Duration = Duration::from_secs(6);
+/// How long a sweep may take to find somebody, and the relay to try.
+const TO_SWEEP: Duration = Duration::from_secs(12);
 /// How long the relay may take to put aside all that was in flight at one moment.
-const TO_GIVE_UP: Duration = Duration::from_secs(2);
+const TO_GIVE_UP: Duration = Duration::from_millis(700);
 
 /// A push on its way to a full JID.
 #[derive(Debug, Clone)]
@@ -60,6 +62,8 @@ pub(crate) struct Sendings {
     removed: BTreeMap<MessageId, Duration>,
     /// When a push came into its mailbox.
     kept: BTreeMap<MessageId, Duration>,
+    /// When the stream of the relay came up last.
+    connected_at: Duration,
     /// Pushes that nobody has answered since they were sent last.
     unanswered: BTreeMap<MessageId, Sending>,
 }
@@ -119,6 +123,11 @@ impl Ledger {
     /// The relay answers a registration: only now does it count on its session.
     pub(crate) fn answer_registration(&mut self, to: &FullJid, at: Duration) {
         self.sendings.signs.insert(to.to_bare(), at);
+    }
+
+    /// The relay has a stream again, and no other relay has one.
+    pub(crate) fn note_connected(&mut self, at: Duration) {
+        self.sendings.connected_at = at;
     }
 
     pub(crate) fn note_kept(&mut self, id: MessageId, at: Duration) {
@@ -211,6 +220,37 @@ impl Ledger {
 }
 
 impl State {
+    /// Looks for what a sweep should have found after a connection: it waited before, for somebody who was there, is it
+    /// there and answers, and to whom nothing may be on its way.
+    pub(crate) fn check_sweep(&mut self, present: &BTreeMap<FullJid, Duration>, shared: &Shared) {
+        let now = shared.now();
+        let Sendings { connected_at, kept, unanswered, .. } = &self.ledger.sendings;
+        let connected = *connected_at;
+        if now - connected < TO_SWEEP || self.ledger.trouble_until > connected {
+            return;
+        }
+        let passed_over = kept.iter().find(|(id, kept)| {
+            let push = self.ledger.pushes.get(id).filter(|push| {
+                push.gone_at.is_none() && push.sent.last().is_none_or(|(sent, _)| *sent < connected)
+            });
+            let row = push.and_then(|push| self.rows.row(push.message.registration));
+            let recipient = row.map(|row| row.target.recipient.clone());
+            **kept < connected
+                && !unanswered.contains_key(id)
+                && push.is_some_and(|push| !push.message.is_expired(shared.wall() + TO_WRITE))
+                && push.is_some_and(|push| self.rows.life_of(&push.message, shared.wall()) == Living::Lives)
+                && recipient.is_some_and(|jid| {
+                    present.get(&jid).is_some_and(|since| *since < connected)
+                        && self.ledger.sendings.is_alone(&jid)
+                        && !self.ledger.locked.contains_key(&jid.to_bare())
+                })
+        });
+        if let Some((id, _)) = passed_over {
+            let detail = id.to_string();
+            self.ledger.violate("a sweep follows each connection", now, detail);
+        }
+    }
+
     /// Looks for what should be in flight no more.
     pub(crate) fn check_flight(&mut self, shared: &Shared) {
         let now = shared.now();

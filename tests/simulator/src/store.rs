@@ -31,6 +31,8 @@ struct Row {
     now: Registration,
     before: Option<Registration>,
     changed_at: Instant,
+    /// When its application registered last.
+    registered_at: Instant,
 }
 
 /// See the module.
@@ -54,10 +56,18 @@ impl Rows {
         if lives { Life::Lives } else { Life::Over }
     }
 
+    fn note_registered(&mut self, id: RegistrationId) {
+        if let Some(row) = self.rows.get_mut(&id) {
+            row.registered_at = Instant::now();
+        }
+    }
+
     fn write(&mut self, row: Registration) {
         let id = row.target.registration_id();
-        let before = self.rows.remove(&id).map(|row| row.now);
-        self.rows.insert(id, Row { now: row, before, changed_at: Instant::now() });
+        let before = self.rows.remove(&id);
+        let registered_at = before.as_ref().map_or_else(Instant::now, |before| before.registered_at);
+        let before = before.map(|before| before.now);
+        self.rows.insert(id, Row { now: row, before, changed_at: Instant::now(), registered_at });
     }
 
     fn read(&self, id: RegistrationId, stale: bool) -> Option<Registration> {
@@ -160,7 +170,10 @@ impl Registrations for Port {
         account_max: usize,
     ) -> Result<Registered, Unavailable> {
         self.call("register", move |state, _| {
-            state.rows.register(target, now, lifetime, renewal, account_max)
+            let id = target.registration_id();
+            let registered = state.rows.register(target, now, lifetime, renewal, account_max);
+            state.rows.note_registered(id);
+            registered
         })
         .await
     }
@@ -181,8 +194,9 @@ impl Registrations for Port {
                 return Revocation::GoesOn;
             }
             let revoked = Registration { revoked: true, ..row.clone() };
+            let registered = state.rows.rows[&id].registered_at.duration_since(shared.start);
             state.rows.write(revoked);
-            state.ledger.check_revocation(id, epoch, recipient, asked_at, shared.now());
+            state.ledger.check_revocation(id, recipient, registered, shared.now());
             Revocation::Revoked
         })
         .await

@@ -159,6 +159,7 @@ fmt-check:
 clippy:
 	@infra/packages.sh gcc libc6-dev
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --package simulator --features simulator/mutants -- -D warnings
 
 doc:
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items

@@ -56,8 +56,8 @@ mutants! {
     SweepEndsAtError,
     /// A reading that ends forgets what was kept meanwhile.
     ReadingForgetsKept,
-    /// A reading passes over a registration that moved meanwhile.
-    ReadingPassesOver,
+    /// A registration that moves to another full JID takes what waits for it to nobody's notice.
+    MovePassedOver,
     /// One unanswered push is given up in a tick.
     OneOverdueEachTick,
     /// Of two entries of one push, one is settled.
@@ -70,10 +70,6 @@ mutants! {
     PostponedForgotten,
     /// It is not written that a push which waits went out unanswered.
     AskedUnwritten,
-    /// Answers that came late are settled before what they answer is kept.
-    LateBeforeKept,
-    /// A row that moved while a push was kept is not read again.
-    RowNotReadAgain,
     /// A result that comes late settles nothing.
     LateResultIgnored,
     /// A presence says nothing.

@@ -71,14 +71,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Makes a batch of fates durable; what the core has to know of them.
     pub(super) async fn settle(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (kept, others) = by_registration(fates);
-        let kept = async { join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await };
-        let others = async { join_all(others.into_iter().map(|fate| self.decide(fate))).await };
+        let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await;
         // After them: an answer that came late may be to one of those.
-        let (kept, others) = if mutant(Mutant::LateBeforeKept) {
-            tokio::join!(kept, others)
-        } else {
-            (kept.await, others.await)
-        };
+        let others = join_all(others.into_iter().map(|fate| self.decide(fate))).await;
         let rest = kept.into_iter().chain(others).fold(Rest::default(), Rest::and);
         tokio::join!(self.settle_in_queue(rest.delete, rest.postpone), self.remove(rest.remove));
         rest.notes
@@ -229,7 +224,6 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let mut recipient = row.target.recipient;
         // It may have moved to a full JID whose mailbox was read before this was in it.
         if self.moves() != moves
-            && !mutant(Mutant::RowNotReadAgain)
             && let Ok(Some(row)) = find().await
         {
             recipient = row.target.recipient;

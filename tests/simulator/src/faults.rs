@@ -7,13 +7,16 @@ use tokio_xmpp::jid::BareJid;
 
 use crate::{
     calls::Failing,
-    plan::{Fault, Return, Step},
+    plan::{Fault, Leave, Return, Step},
     server::{COMPONENT, error},
     world::{Event, World},
 };
 
 /// Who answers what others were asked.
 const STRANGER: &str = "mallory@elsewhere.example/x";
+/// How long phones are away that come back before the relay does, and how long that is down.
+const AWAY: Duration = Duration::from_secs(40);
+const RELAY_DOWN: Duration = Duration::from_secs(2);
 /// Between two sweeps of a relay, and as long as one takes.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(620);
 
@@ -59,6 +62,7 @@ impl World {
                 self.server.vanish();
                 self.restart(down);
             }
+            Fault::ComeBackFirst(process, account) => self.come_back_first(process, account),
             Fault::Row(process, account, length) => self.lock_rows(process, account, length),
             Fault::Cut => self.server.cut(),
             Fault::Calls(length, percent, lost_percent) => {
@@ -86,6 +90,16 @@ impl World {
         }
     }
 
+    fn come_back_first(&mut self, process: usize, account: u64) {
+        self.after(AWAY, Event::Fault(Fault::Row(process, account, AWAY)));
+        for at in 0..self.phones.len() {
+            self.step(at, Step::Leave(Leave::Close));
+            let later = if self.phones[at].plan.account == account { AWAY } else { Duration::ZERO };
+            let back = AWAY + RELAY_DOWN / 2 + later;
+            self.after(back, Event::Step(at, Step::Return(Return::Same)));
+        }
+    }
+
     /// The rows of an account cannot be read, while a relay starts and looks for those for whom something waits.
     fn lock_rows(&mut self, process: usize, account: u64, length: Duration) {
         let account = BareJid::new(&format!("u{account}@sim.example")).expect("a bare JID");
@@ -95,7 +109,7 @@ impl World {
         state.ledger.locked.insert(account.clone(), until + SWEEP_INTERVAL);
         state.locked = Some((Instant::now() + length, account));
         let process = &mut state.processes[process];
-        process.down = Duration::from_secs(1);
+        process.down = RELAY_DOWN;
         process.dies.iter().for_each(|dies| dies.cancel());
     }
 

@@ -150,8 +150,8 @@ impl Phone {
         self.app_of(application, instance).is_some()
     }
 
-    /// What it makes of a push.
-    pub(crate) fn react(&mut self, id: &str, holds: bool) -> Reaction {
+    /// What it makes of a push, which the relay gives up after `patience`.
+    pub(crate) fn react(&mut self, id: &str, holds: bool, patience: Duration) -> Reaction {
         let from = self.jid();
         let meaning = MessageId::parse(id).map_or(Meaning::Other, Meaning::Result);
         let result =
@@ -169,8 +169,10 @@ impl Phone {
                 Reaction { shows: true, answer: Some((Duration::from_millis(millis), result)) }
             }
             Temper::Slow => {
-                let late = self.chance.choose(&[(3, 3000), (2, 12_000), (1, 40_000)]);
-                Reaction { shows: true, answer: Some((Duration::from_millis(late) + soon, result)) }
+                let second = Duration::from_secs(1);
+                let late =
+                    self.chance.choose(&[(3, 3 * second), (2, 12 * second), (1, 40 * second), (2, patience)]);
+                Reaction { shows: true, answer: Some((late + soon, result)) }
             }
             _ => match self.chance.number(0, 2) {
                 0 => Reaction { shows: true, answer: Some((soon, result)) },

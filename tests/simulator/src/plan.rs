@@ -119,6 +119,8 @@ pub(crate) enum Fault {
     Restart(Duration),
     /// Its machine does: nobody is told that connections have ended.
     Vanish(Duration),
+    /// All phones go, and come back before the relay does, which then cannot read the rows of one account.
+    ComeBackFirst(usize, u64),
     /// For so long, the rows of one account cannot be read, and a relay starts anew meanwhile.
     Row(usize, u64, Duration),
     /// The connection of the component breaks.
@@ -228,7 +230,7 @@ impl Plan {
                 chance.choose(&[(1, 0), (1, 10), (1, 50)]),
             ),
             9 => Fault::Vanish(chance.millis(500, 30_000)),
-            10 => Fault::Row(relay, chance.number(0, 3), chance.millis(20_000, 40_000)),
+            10 => Fault::ComeBackFirst(relay, chance.number(0, 1)),
             _ => Fault::Stranger(chance.percent(50)),
         };
         (at, fault)

@@ -113,7 +113,13 @@ impl Ledger {
                 }
                 sendings.takers.insert((registration, from.clone()));
             }
-            Said::Refusal(_) if same && alone && at - sent < IN_FLIGHT_AT_LEAST && came < sent => {
+            Said::Refusal(_)
+                if same
+                    && alone
+                    && at - sent < IN_FLIGHT_AT_LEAST
+                    && came < sent
+                    && !sendings.results.contains_key(&id) =>
+            {
                 sendings.refusals.insert((registration, from.clone()), (link, at));
             }
             _ => {}

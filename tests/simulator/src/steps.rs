@@ -200,7 +200,7 @@ impl World {
         match (attribute(&xml, 0, "type").as_deref(), name(&xml, 1)) {
             (Some("set"), "push") => self.take_push(at, session, &id, &xml),
             (Some("get"), "ping") if self.phones[at].temper != Temper::Silent => {
-                let reaction = self.phones[at].react(&id, false);
+                let reaction = self.phones[at].react(&id, false, self.shared.plan.ack_timeout);
                 let late = reaction.answer.map_or(Duration::ZERO, |(late, _)| late);
                 let xml =
                     format!("<iq type='result' id='{id}' from='{jid}' to='{}'/>", crate::server::COMPONENT);
@@ -243,7 +243,7 @@ impl World {
         let application = attribute(xml, 1, "application").unwrap_or_default();
         let instance = attribute(xml, 1, "instance").unwrap_or_default();
         let holds = self.phones[at].holds(&application, &instance);
-        let reaction = self.phones[at].react(id, holds);
+        let reaction = self.phones[at].react(id, holds, self.shared.plan.ack_timeout);
         let now = self.shared.now();
         let Some(message) = MessageId::parse(id) else { return };
         if !matches!(self.phones[at].temper, Temper::Answers(_)) {

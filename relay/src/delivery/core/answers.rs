@@ -66,7 +66,8 @@ impl Core {
         if let Some(from) = account.follow(registration, jid, now) {
             let rejects =
                 self.phone(&from).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
-            if rejects || self.known.of(&from) != Some(Knowledge::Nothing) {
+            let waits = rejects || self.known.of(&from) != Some(Knowledge::Nothing);
+            if waits && !mutant(Mutant::MovePassedOver) {
                 self.something_waits(jid);
             }
             let follow = Fate::Follow { registration, epoch, from, to: jid.clone() };

@@ -171,7 +171,7 @@ impl Core {
     ) -> bool {
         self.recall_named(message.registration, message.epoch, &message.recipient);
         if self.is_being_revoked(message.registration) || self.target(&message, now) != *reader {
-            return false;
+            return mutant(Mutant::MovePassedOver);
         }
         let (id, name) = (message.id, name(&message));
         let push = Self::held(Origin::Mailbox, message);
@@ -232,8 +232,7 @@ impl Core {
         }
         self.abandon_reading(reader);
         // What others were to take in its place was not read.
-        let passed_over =
-            self.account(reader).names_beyond(reader, &of) && !mutant(Mutant::ReadingPassesOver);
+        let passed_over = self.account(reader).names_beyond(reader, &of) && !mutant(Mutant::MovePassedOver);
         let outcome = outcome.map(|known| if passed_over { known.max(Knowledge::Something) } else { known });
         let Some(knowledge) = outcome else {
             self.known.learn(reader, Knowledge::Something);

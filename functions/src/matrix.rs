@@ -27,7 +27,8 @@ use url::Url;
 
 use self::{notification::Notification, refusal::Refusal};
 use crate::{
-    ACCEPTED, ANSWER_TIMEOUT, Ingress, PUSH_PATH, PublicUrl, REFUSED, Rejection,
+    ACCEPTED, ANSWER_TIMEOUT, Ingress, PublicUrl, REFUSED, Rejection,
+    place::Place,
     push_resource::{Endpoint, EndpointKey, chance, not_queued, now, read, unavailable},
 };
 
@@ -102,7 +103,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let mut addressed = BTreeMap::<_, (Endpoint, Vec<&str>)>::new();
         let mut rejected = HashSet::new();
         for pushkey in &notification.pushkeys {
-            match token(pushkey, self.homes(reached_at)).and_then(|token| self.endpoint(&token)) {
+            match self.endpoint_of(pushkey, reached_at) {
                 Some(endpoint) => {
                     let (_, pushkeys) = addressed.entry(endpoint.key()).or_insert((endpoint, Vec::new()));
                     pushkeys.push(pushkey);
@@ -133,6 +134,24 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let rejected = in_order(&notification, &rejected);
         self.queue_for(&accepted, notification, now).await?;
         Ok(rejected)
+    }
+
+    /// The endpoint that a pushkey is, if it is at one of our homes; if there is none, wherever it is.
+    ///
+    /// `http` and `https` are one here: who ends TLS in front of this server is not ours to know.
+    fn endpoint_of(&self, pushkey: &str, reached_at: Option<&PublicUrl>) -> Option<Endpoint> {
+        let url = Url::parse(pushkey).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+        let at = |home: &str| match Place::below(url.path(), home)? {
+            Place::Push(token) => self.endpoint(token),
+            Place::Elsewhere(last) => self.endpoint_of_ours(last),
+            Place::Page | Place::Gateway | Place::Message(_) => None,
+        };
+        let mut homes = self.homes(reached_at).peekable();
+        if homes.peek().is_none() {
+            return at("");
+        }
+        let here = |home: &&Url| (home.host(), home.port()) == (url.host(), url.port());
+        homes.filter(here).find_map(|home| at(home.path()))
     }
 
     /// The registrations of those of the endpoints that live.
@@ -192,23 +211,6 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         metrics::counter!(ACCEPTED).increment(registrations.len() as u64);
         Ok(())
     }
-}
-
-/// The token of the endpoint that a pushkey is, if it is at one of these homes; if there is none, wherever it is.
-///
-/// `http` and `https` are one here: who ends TLS in front of this server is not ours to know.
-fn token<'a>(pushkey: &str, homes: impl Iterator<Item = &'a Url>) -> Option<String> {
-    let url = Url::parse(pushkey).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
-    let below = |path: &str| {
-        let rest = url.path().strip_prefix(path.trim_end_matches('/'))?.strip_prefix('/')?;
-        rest.strip_prefix(PUSH_PATH)?.strip_prefix('/').map(str::to_owned)
-    };
-    let mut homes = homes.peekable();
-    if homes.peek().is_none() {
-        return below("");
-    }
-    let here = |home: &&Url| (home.host(), home.port()) == (url.host(), url.port());
-    homes.filter(here).find_map(|home| below(home.path()))
 }
 
 /// Those pushkeys of a request, each once.

@@ -128,8 +128,13 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     /// What a token stands for that was made with one of our secrets, or a predecessor's.
     pub(crate) fn endpoint(&self, token: &str) -> Option<Endpoint> {
-        let ours = self.secrets.borrow().verify(token).map(|(id, epoch)| Endpoint::Ours(id, epoch));
-        ours.ok().or_else(|| self.legacy.borrow().target(token).map(Endpoint::Legacy))
+        self.endpoint_of_ours(token).or_else(|| self.legacy.borrow().target(token).map(Endpoint::Legacy))
+    }
+
+    /// What a token stands for that was made with one of our secrets.
+    pub(crate) fn endpoint_of_ours(&self, token: &str) -> Option<Endpoint> {
+        let verified = self.secrets.borrow().verify(token).ok();
+        verified.map(|(id, epoch)| Endpoint::Ours(id, epoch))
     }
 
     /// The row of a predecessor's endpoint, if it lives: the one it has, whatever a copy that lags may have shown,

@@ -1,6 +1,7 @@
 //! The ingress over stores that no emulator can be: one whose copies lag, one that panics, one that does not answer.
 
 mod any_request;
+mod paths;
 mod store;
 
 use axum::{
@@ -9,6 +10,7 @@ use axum::{
 };
 use chrono::TimeDelta;
 use push::{Epoch, RegistrationId, VapidKey};
+use tower::ServiceExt;
 
 pub(crate) use self::store::*;
 use crate::PublicUrl;

@@ -102,6 +102,31 @@ async fn endpoints_of_a_predecessor_are_pushkeys_until_they_expire() {
     assert_eq!((store.calls()[2], store.sent.lock().unwrap().len()), (1, 2));
 }
 
+#[tokio::test]
+async fn a_pushkey_is_read_as_the_path_of_a_push_is() {
+    let mut row = registration(1);
+    row.target.legacy = Some(now() + TimeDelta::hours(1));
+    let store = Store { legacy: LegacyKeys::default().with_jwt(SECRET), ..store() };
+    let ours = pushkey(&store.row);
+    let ours = ours.rsplit('/').next().unwrap();
+    let of_a_predecessor = legacy::tests::endpoint(&row);
+    let of_a_predecessor = of_a_predecessor.rsplit('/').next().unwrap();
+    let taken = [
+        format!("{HOME}//push/{ours}"),
+        format!("{HOME}/push//{ours}/"),
+        format!("{HOME}/other/{ours}?up=1"),
+        format!("{HOME}//push/{of_a_predecessor}/"),
+    ];
+    assert_eq!(rejected(store.notify(&taken).await).await, json!([]));
+    let not_taken = [
+        format!("{HOME}/{of_a_predecessor}"),
+        format!("{HOME}/push/{ours}/x"),
+        format!("{HOME}/{}/{ours}", "x".repeat(1024)),
+        format!("https://elsewhere.example.com/push/{ours}"),
+    ];
+    assert_eq!(rejected(store.notify(&not_taken).await).await, json!(not_taken));
+}
+
 /// A homeserver cannot sign (RFC 8292).
 #[tokio::test]
 async fn an_endpoint_that_is_bound_to_a_key_is_rejected() {
@@ -167,14 +192,16 @@ async fn a_pushkey_is_at_home_at_either_address_of_the_ingress() {
     assert_eq!(rejected(answer).await, json!([elsewhere]));
 }
 
-#[test]
-fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
-    let row = registration(1);
-    let signed = secrets().sign(row.target.registration_id(), row.epoch);
+#[tokio::test]
+async fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
+    let store = store();
+    let signed = secrets().sign(store.id(), store.row.epoch);
     let token = signed.as_str();
-    let is_ours = |pushkey: String, home: Option<&str>| {
+    let is_ours = async |pushkey: &String, home: Option<&str>| {
         let home = home.map(|home| Url::parse(home).unwrap());
-        super::token(&pushkey, home.iter()).is_some_and(|token| secrets().verify(&token).is_ok())
+        let request = Request::post(PATH).body(notification(std::slice::from_ref(pushkey))).unwrap();
+        let answer = store.ingress_at(home).oneshot(request).await.unwrap();
+        rejected(answer).await == json!([])
     };
     let here = "https://push.example.com";
     for (pushkey, home, ours) in [
@@ -184,18 +211,18 @@ fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
         (format!("https://elsewhere.org/push/{token}"), None, true),
         (format!("{here}/up/push/{token}"), Some("https://push.example.com/up/"), true),
         (format!("{here}/push/{token}"), Some("https://push.example.com/up/"), false),
-        (format!("{here}/up/push/{token}"), Some(here), false),
+        (format!("{here}/up/push/{token}"), Some(here), true),
         (format!("https://elsewhere.org/push/{token}"), Some(here), false),
         (format!("{here}:8443/push/{token}"), Some(here), false),
         (format!("{here}.evil.org/push/{token}"), Some(here), false),
         (format!("{here}/message/{token}"), Some(here), false),
-        (format!("{here}/push/{token}/"), Some(here), false),
+        (format!("{here}/push/{token}/"), Some(here), true),
         (format!("{here}/push/x{}", &token[1..]), Some(here), false),
         (format!("gopher://push.example.com/push/{token}"), Some(here), false),
         (format!("/push/{token}"), Some(here), false),
         (token.to_owned(), Some(here), false),
     ] {
-        assert_eq!(is_ours(pushkey.clone(), home), ours, "{pushkey} at {home:?}");
+        assert_eq!(is_ours(&pushkey, home).await, ours, "{pushkey} at {home:?}");
     }
 }
 

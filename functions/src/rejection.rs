@@ -100,6 +100,8 @@ impl VapidFault {
 pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
 /// What the relay is given to take pushes of a registration out of the queue, in seconds.
 const RETRY_AFTER_FULL_SHARE: u64 = 5;
+/// "The challenge … contains only the auth-scheme production" (RFC 8292 §3).
+const CHALLENGE: &str = "vapid";
 /// A dead endpoint stays dead; the sender may remember it for a day.
 const GONE_CACHE_CONTROL: &str = "max-age=86400";
 
@@ -157,7 +159,6 @@ impl Rejection {
                 StatusCode::NOT_FOUND
             }
             Self::Gone => StatusCode::GONE,
-            // Without `WWW-Authenticate`: RFC 8292 §3 forbids a challenge of this scheme.
             Self::VapidMissing => StatusCode::UNAUTHORIZED,
             Self::VapidWrong(_) => StatusCode::FORBIDDEN,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -265,6 +266,7 @@ impl Rejection {
     fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::Gone => Some((header::CACHE_CONTROL, HeaderValue::from_static(GONE_CACHE_CONTROL))),
+            Self::VapidMissing => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
             Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
             Self::Throttled(seconds) => Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
             Self::MethodNotAllowed(methods) => Some((header::ALLOW, HeaderValue::from_static(methods))),
@@ -303,70 +305,4 @@ pub(crate) async fn not_found() -> Rejection {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every rejection once: the match does not compile without a new one, which then joins the line.
-    fn all() -> impl Iterator<Item = Rejection> {
-        std::iter::successors(Some(Rejection::NotFound), |rejection| match rejection {
-            Rejection::NotFound => Some(Rejection::UnknownEndpoint),
-            Rejection::UnknownEndpoint => Some(Rejection::Gone),
-            Rejection::Gone => Some(Rejection::VapidMissing),
-            Rejection::VapidMissing => Some(Rejection::VapidWrong(VapidFault::Key)),
-            Rejection::VapidWrong(_) => Some(Rejection::Throttled(1)),
-            Rejection::Throttled(_) => Some(Rejection::UnknownMessage),
-            Rejection::UnknownMessage => Some(Rejection::NotWaiting),
-            Rejection::NotWaiting => Some(Rejection::EmptyBody),
-            Rejection::EmptyBody => Some(Rejection::BodyTooLarge),
-            Rejection::BodyTooLarge => Some(Rejection::BodyInterrupted),
-            Rejection::BodyInterrupted => Some(Rejection::BadTtl),
-            Rejection::BadTtl => Some(Rejection::BadTopic),
-            Rejection::BadTopic => Some(Rejection::UnreadableHeader),
-            Rejection::UnreadableHeader => Some(Rejection::NoKeyMaterial("Encryption")),
-            Rejection::NoKeyMaterial(_) => Some(Rejection::KeyMaterialTooLarge),
-            Rejection::KeyMaterialTooLarge => Some(Rejection::Unavailable),
-            Rejection::Unavailable => Some(Rejection::MethodNotAllowed("POST")),
-            Rejection::MethodNotAllowed(_) => Some(Rejection::Panicked),
-            Rejection::Panicked => None,
-        })
-    }
-
-    /// The anchor that a forge makes of a heading.
-    fn anchor(heading: &str) -> String {
-        let kept = heading.trim().to_lowercase().replace(' ', "-");
-        kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
-    }
-
-    #[test]
-    fn the_readme_has_the_section_that_a_problem_links_to_and_every_reason() {
-        let readme = include_str!("../../README.md");
-        let anchors: Vec<String> = readme
-            .split("```")
-            .step_by(2) // Outside of code.
-            .flat_map(str::lines)
-            .filter(|line| line.starts_with('#'))
-            .map(|line| anchor(line.trim_start_matches('#')))
-            .collect();
-        for rejection in all() {
-            let section = rejection.section();
-            assert!(anchors.iter().any(|anchor| anchor == section), "{rejection:?}: #{section}");
-            let code = rejection.status().as_u16().to_string();
-            assert!(section.contains(&code) || code == "404", "{rejection:?} is answered {code}: {section}");
-            let reason = format!("`{}`", rejection.reason());
-            assert!(readme.contains(&reason), "{rejection:?}: the table of metrics lacks {reason}");
-        }
-    }
-
-    #[test]
-    fn the_wait_is_told_in_whole_seconds_and_never_too_short() {
-        let cases = [
-            (TimeDelta::nanoseconds(1), 1),
-            (TimeDelta::seconds(1), 1),
-            (TimeDelta::milliseconds(1001), 2),
-            (TimeDelta::seconds(60), 60),
-        ];
-        for (wait, seconds) in cases {
-            assert_eq!(Rejection::throttled(wait), Rejection::Throttled(seconds), "{wait}");
-        }
-    }
-}
+pub(crate) mod tests;

@@ -89,7 +89,7 @@ async fn who_does_not_sign_for_a_key_is_refused_by_the_one_read_whatever_the_rat
     store.row.throttled_until = Some(now() + TimeDelta::seconds(3600));
     let unsigned = store.push_now().await;
     assert_eq!((unsigned.status(), store.calls()), (StatusCode::UNAUTHORIZED, [1, 0, 0, 0]));
-    assert_eq!(header(&unsigned, "www-authenticate"), None);
+    assert_eq!(header(&unsigned, "www-authenticate").as_deref(), Some("vapid"));
 
     let mut request = Request::post(store.endpoint(store.row.epoch)).header("authorization", "vapid t=x");
     request = request.extension(PublicUrl("https://push.example.com".parse().unwrap()));

@@ -3,6 +3,7 @@
 use axum::{
     body::{Body, to_bytes},
     http::{Request, Response, StatusCode},
+    response::IntoResponse,
 };
 use chrono::TimeDelta;
 use proptest::prelude::*;
@@ -11,9 +12,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use url::Url;
 
-use super::{DEVICES_MAX, PATH, REQUEST_BYTES_MAX};
+use super::{DEVICES_MAX, PATH, REQUEST_BYTES_MAX, Refusal};
 use crate::{
     LegacyKeys, PublicUrl, legacy,
+    rejection::tests::demanded,
     tests::{Copies, Line, NO_CALL, SECRET, Store, header, now, registration, secrets, store},
 };
 
@@ -223,6 +225,33 @@ async fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
         (token.to_owned(), Some(here), false),
     ] {
         assert_eq!(is_ours(&pushkey, home).await, ours, "{pushkey} at {home:?}");
+    }
+}
+
+/// Every refusal once: the match does not compile without a new one.
+fn refusals() -> impl Iterator<Item = Refusal> {
+    std::iter::successors(Some(Refusal::NotJson), |refusal| match refusal {
+        Refusal::NotJson => Some(Refusal::BadJson),
+        Refusal::BadJson => Some(Refusal::NoDevices),
+        Refusal::NoDevices => Some(Refusal::TooManyDevices),
+        Refusal::TooManyDevices => Some(Refusal::TooLarge),
+        Refusal::TooLarge => Some(Refusal::Interrupted),
+        Refusal::Interrupted => Some(Refusal::Throttled(1)),
+        Refusal::Throttled(_) => Some(Refusal::Unavailable),
+        Refusal::Unavailable => Some(Refusal::OtherMethod),
+        Refusal::OtherMethod => None,
+    })
+}
+
+#[tokio::test]
+async fn each_refusal_comes_with_what_http_demands_of_its_status() {
+    for refusal in refusals() {
+        let response = refusal.into_response();
+        let demanded = demanded(response.status()).expect("a status of the table");
+        // A body that was read whole leaves the connection as it was.
+        let demanded = demanded.filter(|_| refusal != Refusal::TooManyDevices);
+        assert!(demanded.is_none_or(|name| response.headers().contains_key(name)), "{refusal:?}");
+        assert!(read_json(response).await["errcode"].is_string(), "{refusal:?}");
     }
 }
 

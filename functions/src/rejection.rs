@@ -48,8 +48,12 @@ pub enum Rejection {
     UnreadableHeader,
     /// The push is in `aesgcm` and lacks this header, or that is empty.
     NoKeyMaterial(&'static str),
+    /// The push is in `aesgcm`, and this parameter of its headers is missing, or cannot be what it should.
+    BadKeyMaterial(&'static str),
     /// The headers that go with `aesgcm` are over their limit.
     KeyMaterialTooLarge,
+    /// The push is in the encoding that `aesgcm` has superseded.
+    SupersededEncoding,
     /// The store or the queue cannot do it now.
     Unavailable,
     /// The resource has no such method; it has these.
@@ -100,6 +104,8 @@ impl VapidFault {
 pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
 /// What the relay is given to take pushes of a registration out of the queue, in seconds.
 const RETRY_AFTER_FULL_SHARE: u64 = 5;
+/// What pushes are encrypted in (RFC 8291, and the draft that many senders have stayed with).
+const ENCODINGS: &str = "aes128gcm, aesgcm";
 /// "The challenge … contains only the auth-scheme production" (RFC 8292 §3).
 const CHALLENGE: &str = "vapid";
 /// A dead endpoint stays dead; the sender may remember it for a day.
@@ -146,7 +152,9 @@ impl Rejection {
             Self::BadTopic => "bad_topic",
             Self::UnreadableHeader => "unreadable_header",
             Self::NoKeyMaterial(_) => "no_key_material",
+            Self::BadKeyMaterial(_) => "bad_key_material",
             Self::KeyMaterialTooLarge => "key_material_too_large",
+            Self::SupersededEncoding => "superseded_encoding",
             Self::Unavailable => "unavailable",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::Panicked => "panicked",
@@ -167,7 +175,9 @@ impl Rejection {
             | Self::BadTopic
             | Self::UnreadableHeader
             | Self::NoKeyMaterial(_)
+            | Self::BadKeyMaterial(_)
             | Self::KeyMaterialTooLarge => StatusCode::BAD_REQUEST,
+            Self::SupersededEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyInterrupted => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -184,7 +194,9 @@ impl Rejection {
             | Self::BadTopic
             | Self::UnreadableHeader
             | Self::NoKeyMaterial(_)
+            | Self::BadKeyMaterial(_)
             | Self::KeyMaterialTooLarge => "why-did-my-push-get-a-400",
+            Self::SupersededEncoding => "why-did-my-push-get-a-415",
             Self::VapidMissing | Self::VapidWrong(_) => "why-did-my-push-get-a-401-or-403",
             Self::NotFound | Self::UnknownEndpoint => "why-did-my-push-get-a-404",
             Self::MethodNotAllowed(_) => "why-did-my-push-get-a-405",
@@ -214,6 +226,8 @@ impl Rejection {
             Self::BadTopic => "Bad Topic header",
             Self::UnreadableHeader => "Unreadable header",
             Self::NoKeyMaterial(_) => "Key material missing",
+            Self::BadKeyMaterial(_) => "Key material wrong",
+            Self::SupersededEncoding => "Content coding not supported",
             Self::KeyMaterialTooLarge => "Key material too large",
             Self::Unavailable => "Try again shortly",
             Self::MethodNotAllowed(_) => "Method not allowed",
@@ -250,6 +264,19 @@ impl Rejection {
             Self::NoKeyMaterial(header) => format!(
                 "A push with Content-Encoding: aesgcm needs the header {header}: without it nobody can decrypt it."
             ),
+            Self::BadKeyMaterial("salt") => {
+                "A push with Content-Encoding: aesgcm needs Encryption: salt=…, the \
+                                             base64url of 16 bytes: without it nobody can decrypt it."
+                    .into()
+            }
+            Self::BadKeyMaterial(parameter) => format!(
+                "A push with Content-Encoding: aesgcm needs Crypto-Key: {parameter}=…, the base64url of the 65 bytes of an \
+                 uncompressed point of P-256: without it nobody can decrypt it."
+            ),
+            Self::SupersededEncoding => format!(
+                "Nothing decrypts a push with Content-Encoding: aesgcm128, which is of a draft of Web Push. Encrypt it in \
+                 one of {ENCODINGS}."
+            ),
             Self::KeyMaterialTooLarge => {
                 format!("Encryption and Crypto-Key have at most {KEY_HEADERS_BYTES_MAX} bytes together.")
             }
@@ -266,6 +293,8 @@ impl Rejection {
     fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::Gone => Some((header::CACHE_CONTROL, HeaderValue::from_static(GONE_CACHE_CONTROL))),
+            // RFC 9110 §15.5.16.
+            Self::SupersededEncoding => Some((header::ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS))),
             Self::VapidMissing => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
             Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
             Self::Throttled(seconds) => Some((header::RETRY_AFTER, HeaderValue::from(seconds))),

@@ -17,8 +17,11 @@ fn all() -> impl Iterator<Item = Rejection> {
         Rejection::BadTtl => Some(Rejection::BadTopic),
         Rejection::BadTopic => Some(Rejection::UnreadableHeader),
         Rejection::UnreadableHeader => Some(Rejection::NoKeyMaterial("Encryption")),
-        Rejection::NoKeyMaterial(_) => Some(Rejection::KeyMaterialTooLarge),
-        Rejection::KeyMaterialTooLarge => Some(Rejection::Unavailable),
+        Rejection::NoKeyMaterial(_) => Some(Rejection::BadKeyMaterial("salt")),
+        Rejection::BadKeyMaterial("salt") => Some(Rejection::BadKeyMaterial("dh")),
+        Rejection::BadKeyMaterial(_) => Some(Rejection::KeyMaterialTooLarge),
+        Rejection::KeyMaterialTooLarge => Some(Rejection::SupersededEncoding),
+        Rejection::SupersededEncoding => Some(Rejection::Unavailable),
         Rejection::Unavailable => Some(Rejection::MethodNotAllowed("POST")),
         Rejection::MethodNotAllowed(_) => Some(Rejection::Panicked),
         Rejection::Panicked => None,
@@ -32,8 +35,9 @@ pub(crate) fn demanded(status: StatusCode) -> Option<Option<HeaderName>> {
         405 => Some(header::ALLOW),            // RFC 9110 §15.5.6
         // The request was not read to its end: what follows on the connection is no request (RFC 9112 §9.3).
         408 | 413 => Some(header::CONNECTION),
-        429 => Some(header::RETRY_AFTER), // RFC 6585 §4
-        503 => Some(header::RETRY_AFTER), // RFC 9110 §15.6.4
+        415 => Some(header::ACCEPT_ENCODING), // RFC 9110 §15.5.16
+        429 => Some(header::RETRY_AFTER),     // RFC 6585 §4
+        503 => Some(header::RETRY_AFTER),     // RFC 9110 §15.6.4
         400 | 403 | 404 | 410 | 500 => None,
         _ => return None,
     })

@@ -153,6 +153,7 @@ pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, 
 
 fn routes<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: &Arc<Ingress<R, Q, M>>) -> Router {
     let push_resource = post(push_resource::push::<R, Q, M>)
+        .put(push_resource::push::<R, Q, M>)
         .get(push_resource::discover::<R, Q, M>)
         .options(async || cors::preflight(push_resource::METHODS))
         .fallback(async || Rejection::MethodNotAllowed(push_resource::METHODS));

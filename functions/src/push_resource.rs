@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What it answers.
-pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
+pub(crate) const METHODS: &str = "POST, PUT, GET, HEAD, OPTIONS";
 /// The longest that a predecessor's endpoint may live, as our own: it bounds what whoever has the predecessor's
 /// secret can have the store keep.
 const LEGACY_LIFE_MAX: TimeDelta = TimeDelta::days(365);
@@ -103,7 +103,8 @@ pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Re
     }
 }
 
-/// `POST`: accepts a push, and answers 201 once it is durable.
+/// `POST`: accepts a push, and answers 201 once it is durable. `PUT` does the same: Telegram's simple push has no other
+/// method.
 pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     endpoint: Endpoint,

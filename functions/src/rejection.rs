@@ -120,6 +120,8 @@ struct Problem {
     r#type: String,
     title: &'static str,
     status: u16,
+    /// An extension member (RFC 9457 §3.2), for programs: it does not change with the words.
+    code: &'static str,
     detail: String,
 }
 
@@ -133,7 +135,7 @@ impl Rejection {
         Self::Throttled((u64::try_from(wait.num_seconds()).unwrap_or(0) + begun).max(1))
     }
 
-    /// Its label in the metrics.
+    /// Its label in the metrics, and its code in the problem.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -313,7 +315,13 @@ impl IntoResponse for Rejection {
         metrics::counter!(REFUSED, "reason" => self.reason()).increment(1);
         let status = self.status();
         let r#type = format!("{README}{}", self.section());
-        let problem = Problem { r#type, title: self.title(), status: status.as_u16(), detail: self.detail() };
+        let problem = Problem {
+            r#type,
+            title: self.title(),
+            status: status.as_u16(),
+            code: self.reason(),
+            detail: self.detail(),
+        };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -23,6 +23,15 @@ async fn an_accepted_push_costs_one_eventual_read_and_one_send() {
 }
 
 #[tokio::test]
+async fn a_put_is_a_post() {
+    let store = store();
+    let request = Request::put(store.endpoint(store.row.epoch)).body(Body::from("version=1")).unwrap();
+    let accepted = store.answer(request).await;
+    assert_eq!((accepted.status(), store.calls()), (StatusCode::CREATED, [1, 0, 1, 0]));
+    assert!(header(&accepted, "location").is_some());
+}
+
+#[tokio::test]
 async fn a_registration_too_young_to_be_seen_costs_nobody_a_subscription() {
     let store = Store { copies: Copies::Lag, ..store() };
     assert_eq!(store.push_now().await.status(), StatusCode::CREATED);

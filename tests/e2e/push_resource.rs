@@ -71,6 +71,10 @@ async fn a_push_that_cannot_be_one_is_refused_with_a_problem() {
         assert_eq!(refused.header("content-type"), Some("application/problem+json"));
         let problem = refused.json();
         assert_eq!(problem["status"], status);
+        assert!(
+            ["empty_body", "bad_ttl", "bad_topic"].iter().any(|code| problem["code"] == *code),
+            "{problem}"
+        );
         assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
         let explained = problem["type"].as_str().unwrap();
         assert!(explained.starts_with("https://") && explained.ends_with("#why-did-my-push-get-a-400"));
@@ -131,9 +135,9 @@ async fn other_methods_answer_as_they_should() {
     assert_eq!((get.status, get.json()["unifiedpush"]["version"].as_u64()), (200, Some(1)));
     let head = http::send("HEAD", &endpoint, &[], "").await;
     assert_eq!((head.status, head.body.len()), (200, 0));
-    for method in ["PUT", "DELETE", "PATCH"] {
+    for method in ["DELETE", "PATCH", "QUERY"] {
         let refused = http::send(method, &endpoint, &[], "x").await;
-        assert_eq!((refused.status, refused.header("allow")), (405, Some("POST, GET, HEAD, OPTIONS")));
+        assert_eq!((refused.status, refused.header("allow")), (405, Some("POST, PUT, GET, HEAD, OPTIONS")));
     }
 }
 
@@ -148,7 +152,7 @@ async fn a_page_of_any_origin_may_push() {
     let preflight = http::send("OPTIONS", &endpoint, &asked, "").await;
     assert_eq!(preflight.status, 204);
     assert_eq!(preflight.header("access-control-allow-origin"), Some("*"));
-    assert_eq!(preflight.header("access-control-allow-methods"), Some("POST, GET, HEAD, OPTIONS"));
+    assert_eq!(preflight.header("access-control-allow-methods"), Some("POST, PUT, GET, HEAD, OPTIONS"));
     let allowed = preflight.header("access-control-allow-headers").unwrap();
     for name in [
         "TTL",

@@ -18,7 +18,7 @@ const NAMES: [&str; 9] = [
     "x-other",
 ];
 const METHODS: [&str; 10] =
-    ["POST", "POST", "POST", "POST", "POST", "GET", "HEAD", "DELETE", "OPTIONS", "BREW"];
+    ["POST", "POST", "POST", "POST", "PUT", "GET", "HEAD", "DELETE", "OPTIONS", "BREW"];
 
 /// Values: most often ones that mean something, some of them twice.
 fn value() -> impl Strategy<Value = Vec<u8>> {
@@ -70,6 +70,7 @@ async fn check(request: Request<Body>, token: &str, store: &Store) {
     let body = to_bytes(response.into_body(), 10_000).await.unwrap();
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(problem["status"], status.as_u16());
+    assert!(problem["code"].as_str().is_some_and(|code| !code.is_empty()));
     assert!(problem["type"].as_str().unwrap().starts_with("https://"));
     assert!(!String::from_utf8_lossy(&body).contains(token), "it shows the token");
 }

@@ -2,6 +2,7 @@
 //! each case names the public report of the symptom.
 
 mod encodings;
+mod methods;
 mod paths;
 
 use e2e::{Kind, Phone, Upwire, UpwireBuilder, XmppServer};

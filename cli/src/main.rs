@@ -14,6 +14,7 @@ use crate::configuration::ConfigurationError;
 mod admin;
 mod configuration;
 mod distributor;
+mod http;
 mod keygen;
 mod live;
 mod log;

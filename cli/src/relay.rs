@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use self::cloud::Cloud;
 pub(crate) use self::options::Options;
 use self::options::Settings;
+use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
 use crate::{admin, parts};
 
@@ -30,14 +31,14 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         opened = cloud::open(&settings) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
-    let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
+    let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let state = State { connected: watch::Sender::new(false), stands_by: watch::Sender::new(false) };
     let admin =
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
     let mut parts = JoinSet::new();
-    parts.spawn(parts::serve(private, admin, stop.clone()));
+    parts.spawn(Server::private(private, admin).run(stop.clone()));
     let in_force = live.in_force();
     parts.spawn(live.reread_on(hangups, stop.clone()));
     parts.spawn(relay_when_elected(settings, in_force, cloud, state, stop.clone()));

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::options::Options;
+use crate::http::{self, Server};
 use crate::live::{self, Live};
 use crate::{admin, keygen, parts};
 
@@ -24,9 +25,11 @@ const MAILBOX_DEPTH: &str = "upwire_mailbox_depth";
 /// Serves until `stop`.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
+    let connections_max = http::connections_max(http::raise_limit());
     let hangups = live::hangups()?;
     let metrics = admin::install_metrics()?;
     functions::describe_metrics();
+    http::describe_metrics();
     describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
     describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
     let database = Database::open(&settings.database)
@@ -39,10 +42,10 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     values.legacy_paseto_keys.extend(settings.legacy_paseto_key);
     let live = Live::new(settings.relay.files.clone(), values)?;
     let in_force = live.in_force();
-    let public = parts::listen(settings.listen, "UPWIRE_LISTEN").await?;
-    let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
+    let public = http::listen(settings.listen, "UPWIRE_LISTEN").await?;
+    let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     let (public_url, component) = (settings.relay.public_url.clone(), settings.relay.component.clone());
-    tracing::info!(address = %public.local_addr()?, %public_url, "the ingress listens");
+    tracing::info!(address = %public.local_addr()?, %public_url, connections_max, "the ingress listens");
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let (connected, readiness) = watch::channel(false);
@@ -66,8 +69,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     });
 
     let mut parts = JoinSet::new();
-    parts.spawn(parts::serve(public, ingress, stop.clone()));
-    parts.spawn(parts::serve(private, admin, stop.clone()));
+    parts.spawn(Server::public(public, ingress, connections_max, settings.proxies).run(stop.clone()));
+    parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());

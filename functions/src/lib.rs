@@ -13,6 +13,7 @@ mod parameters;
 mod place;
 mod push_resource;
 mod rejection;
+mod seldom;
 #[cfg(test)]
 mod tests;
 mod vapid;
@@ -42,6 +43,7 @@ use url::Url;
 use self::place::Place;
 pub use legacy::{BadPasetoKey, LegacyKeys};
 pub use rejection::{Rejection, VapidFault};
+pub use seldom::Seldom;
 
 /// The path under the public URL that endpoints live at.
 pub const PUSH_PATH: &str = "push";

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use push::Ttl;
 use secrecy::SecretString;
 
 use crate::configuration::{ConfigurationError, secret};
+use crate::http::{Proxies, network};
 use crate::live::{LEGACY_PASETO_KEY, LEGACY_PASETO_KEY_FILE, LEGACY_SECRET_FILE};
 use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::usage;
@@ -38,6 +40,11 @@ pub(crate) struct Options {
     /// Where the ingress listens
     #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+
+    /// Addresses and networks of reverse proxies, comma-separated: any number of incomplete requests may come from
+    /// there, and from 127.0.0.1 and ::1; from any other address, 64 at a time
+    #[arg(long, value_name = "ADDRESSES", env = "UPWIRE_PROXIES", value_delimiter = ',', value_parser = network)]
+    proxies: Vec<IpNet>,
 
     /// How long a push without a TTL is kept
     #[arg(long, value_name = "SECONDS", env = "UPWIRE_DEFAULT_TTL", default_value = "86400")]
@@ -90,6 +97,7 @@ pub(crate) struct Settings {
     pub(crate) relay: RelaySettings,
     pub(crate) database: PathBuf,
     pub(crate) listen: SocketAddr,
+    pub(crate) proxies: Proxies,
     pub(crate) default_ttl: Ttl,
     pub(crate) max_ttl: Ttl,
     pub(crate) queue_max: u64,
@@ -115,6 +123,7 @@ impl Options {
             relay,
             database: self.database,
             listen: self.listen,
+            proxies: Proxies::new(self.proxies),
             default_ttl: Ttl::from_seconds(self.default_ttl),
             max_ttl: Ttl::from_seconds(self.max_ttl),
             queue_max: self.queue_max,

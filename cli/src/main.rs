@@ -99,8 +99,9 @@ fn run(command: Command) -> anyhow::Result<()> {
 fn start<F: Future<Output = anyhow::Result<()>>>(
     subcommand: impl FnOnce(CancellationToken) -> F,
 ) -> anyhow::Result<()> {
-    log::start()?;
+    let report = log::start()?;
     let runtime = tokio::runtime::Runtime::new()?;
+    runtime.spawn(report);
     let outcome = runtime.block_on(async { subcommand(shutdown::on_signal()?).await });
     // A write that blocks on a full pipe must not hold up the exit.
     runtime.shutdown_background();

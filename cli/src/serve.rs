@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use embedded::Database;
-use functions::Ingress;
+use functions::{Dropped, Ingress};
 use metrics::{describe_gauge, gauge};
 use relay::{Fence, Rate};
 use secrecy::SecretString;
@@ -32,11 +32,12 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     http::describe_metrics();
     describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
     describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
+    let in_a_minute_max = settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute);
     let database = Database::open(&settings.database)
         .map_err(|error| anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}"))?
         .with_queue_max(settings.queue_max)
         .with_disk_floor(settings.disk_floor)
-        .with_registration_queue_max(settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute));
+        .with_registration_queue_max(in_a_minute_max);
     let mut values = settings.relay.values(secrets(settings.relay.secret.as_ref(), &database).await?);
     values.legacy_secrets.extend(settings.legacy_secret);
     values.legacy_paseto_keys.extend(settings.legacy_paseto_key);
@@ -64,6 +65,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         legacy: in_force.legacy,
         public_url: Some(public_url),
         component: Some(component),
+        dropped: Dropped::at_most(in_a_minute_max),
         default_ttl: settings.default_ttl,
         max_ttl: settings.max_ttl,
     });

@@ -42,6 +42,7 @@ use url::Url;
 
 use self::place::Place;
 pub use legacy::{BadPasetoKey, LegacyKeys};
+pub use matrix::Dropped;
 pub use rejection::{Rejection, VapidFault};
 pub use seldom::Seldom;
 
@@ -86,6 +87,8 @@ pub struct Ingress<R, Q, M> {
     pub public_url: Option<Url>,
     /// What people enter on their phones; the page at the root names it.
     pub component: Option<BareJid>,
+    /// Matrix notifications that no push can carry.
+    pub dropped: Dropped,
     /// How long a push without `TTL` is kept.
     pub default_ttl: Ttl,
     /// The longest that any push is kept.

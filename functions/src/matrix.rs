@@ -1,6 +1,7 @@
 //! The Matrix push gateway (Matrix Push Gateway API; protocol.md, "Matrix push gateway"): pushes as homeservers send
 //! them, for endpoints of this server. It asks nobody anything: what it takes goes into the queue.
 
+mod dropped;
 mod notification;
 mod refusal;
 #[cfg(test)]
@@ -25,9 +26,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::Url;
 
+pub use self::dropped::Dropped;
 use self::{notification::Notification, refusal::Refusal};
 use crate::{
-    ACCEPTED, ANSWER_TIMEOUT, Ingress, PublicUrl, REFUSED, Rejection,
+    ACCEPTED, ANSWER_TIMEOUT, Ingress, PublicUrl, REFUSED, Rejection, Seldom,
     place::Place,
     push_resource::{Endpoint, EndpointKey, chance, not_queued, now, read, unavailable},
 };
@@ -193,12 +195,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let ttl = self.default_ttl.min(self.max_ttl);
         let (urgency, topic) = (notification.urgency, Some(notification.topic.clone()));
         let Some(body) = notification.into_body() else {
-            // Answered like one that was taken: it would be as long the next time, and the pushkey is sound.
-            tracing::warn!(
-                "a Matrix notification was dropped: no push can carry as much as the name of its event"
-            );
-            refused("notification_too_large", registrations.len());
-            return Ok(());
+            return self.drop_for(registrations, now);
         };
         let push = |registration| {
             let wishes = Wishes { ttl, urgency, topic: topic.clone() };
@@ -209,6 +206,24 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
             self.queue.send_all(pushes).await.map_err(|error| not_queued(&error))?;
         }
         metrics::counter!(ACCEPTED).increment(registrations.len() as u64);
+        Ok(())
+    }
+
+    /// Answers a notification that no push can carry like one that was taken: it would be as long the next time, and the
+    /// pushkey is sound. Whoever sends too many is told to wait all the same.
+    fn drop_for(&self, registrations: &[Registration], now: DateTime<Utc>) -> Result<(), Refusal> {
+        static LINE: Seldom = Seldom::new();
+        let ids = registrations.iter().map(|registration| registration.target.registration_id());
+        if let Some(wait) = self.dropped.count(ids, now) {
+            return Err(Rejection::throttled(wait).into());
+        }
+        if let Some(times) = LINE.due() {
+            tracing::warn!(
+                times,
+                "a Matrix notification was dropped: no push can carry as much as the name of its event"
+            );
+        }
+        refused("notification_too_large", registrations.len());
         Ok(())
     }
 }

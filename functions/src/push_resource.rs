@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    ACCEPTED, ANSWER_TIMEOUT, Ingress, MESSAGE_PATH, PublicUrl, Rejection, parameters::Parameters,
+    ACCEPTED, ANSWER_TIMEOUT, Ingress, MESSAGE_PATH, PublicUrl, Rejection, Seldom, parameters::Parameters,
     vapid::Sender,
 };
 
@@ -209,7 +209,10 @@ pub(crate) fn not_queued(error: &NotQueued) -> Rejection {
 }
 
 pub(crate) fn unavailable(error: &Unavailable) -> Rejection {
-    tracing::error!(%error, "a push was not accepted: the store does not take it now");
+    static LINE: Seldom = Seldom::new();
+    if let Some(times) = LINE.due() {
+        tracing::error!(%error, times, "a push was not accepted: the store does not take it now");
+    }
     Rejection::Unavailable
 }
 
@@ -224,7 +227,10 @@ pub(crate) async fn discover<R: Registrations, Q: QueueWriter, M: Mailbox>(
 pub(crate) fn chance() -> Result<[u8; MessageId::CHANCE_BYTES], Rejection> {
     let mut bytes = [0; MessageId::CHANCE_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| {
-        tracing::error!(%error, "the system has no random bytes");
+        static LINE: Seldom = Seldom::new();
+        if let Some(times) = LINE.due() {
+            tracing::error!(%error, times, "the system has no random bytes");
+        }
         Rejection::Unavailable
     })?;
     Ok(bytes)

@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX};
 use serde::Serialize;
 
-use crate::REFUSED;
+use crate::{REFUSED, Seldom};
 
 /// Why a request was refused (protocol.md §2).
 ///
@@ -332,7 +332,10 @@ impl IntoResponse for Rejection {
 
 /// What a panic costs: one 500, and no other request. The panic hook has said what happened and where.
 pub(crate) fn after_a_panic(_: Box<dyn Any + Send>) -> Response {
-    tracing::error!("a request ended in a panic");
+    static LINE: Seldom = Seldom::new();
+    if let Some(times) = LINE.due() {
+        tracing::error!(times, "a request ended in a panic");
+    }
     Rejection::Panicked.into_response()
 }
 

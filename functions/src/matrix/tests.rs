@@ -270,9 +270,23 @@ async fn a_notification_that_no_push_can_carry_comes_no_more_and_costs_no_pusher
     let store = store();
     let devices = json!([{"app_id": "app", "pushkey": pushkey(&store.row)}]);
     let request = json!({"notification": {"event_id": "$".repeat(5000), "devices": devices}});
-    let request = Request::post(PATH).body(Body::from(request.to_string())).unwrap();
-    assert_eq!(rejected(store.answer(request).await).await, json!([]));
+    let send =
+        async || store.answer(Request::post(PATH).body(Body::from(request.to_string())).unwrap()).await;
+    assert_eq!(rejected(send().await).await, json!([]));
     assert_eq!(store.calls(), [1, 0, 0, 0]);
+
+    // Nor are there more of them than of pushes.
+    for _ in 2..=3 {
+        assert_eq!(rejected(send().await).await, json!([]));
+    }
+    let refused = send().await;
+    assert!(header(&refused, "retry-after").unwrap().parse::<u64>().unwrap() <= 60);
+    assert_refused(refused, StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED").await;
+    assert_eq!(
+        rejected(store.notify(&[pushkey(&store.row)]).await).await,
+        json!([]),
+        "what a push can carry"
+    );
 }
 
 proptest! {

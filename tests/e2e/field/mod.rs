@@ -3,6 +3,7 @@
 
 mod connections;
 mod encodings;
+mod logs;
 mod methods;
 mod paths;
 

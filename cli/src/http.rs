@@ -7,7 +7,7 @@ mod head;
 mod proxies;
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,13 @@ pub(crate) fn describe_metrics() {
 
 /// Listens on an address that `variable` names.
 pub(crate) async fn listen(address: SocketAddr, variable: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+    let mut bound = TcpListener::bind(address).await;
+    let is_without_ipv6 =
+        |error: &std::io::Error| !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+    if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && bound.as_ref().is_err_and(is_without_ipv6) {
+        bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
+    }
+    bound.with_context(|| {
         format!(
             "cannot listen on {address}: stop what does, or set {variable} to a free port of this machine"
         )

@@ -24,6 +24,7 @@ mod relay_options;
 mod serve;
 mod shutdown;
 mod usage;
+mod values;
 
 /// A UnifiedPush server that speaks XMPP to the phone.
 #[derive(Debug, Parser)]

@@ -12,7 +12,7 @@ pub(crate) use self::options::Options;
 use self::options::Settings;
 use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
-use crate::{admin, parts};
+use crate::{admin, parts, values};
 
 mod cloud;
 mod options;
@@ -22,6 +22,7 @@ const ACTIVE: &str = "upwire_relay_active";
 /// Relays until `stop`, whenever no other relay does.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
+    values::warn_of_plain_http(&settings.relay.public_url);
     let hangups = live::hangups()?;
     let live = Live::new(settings.relay.files.clone(), settings.relay.values(settings.secrets.clone()))?;
     let metrics = admin::install_metrics()?;

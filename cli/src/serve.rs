@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::options::Options;
 use crate::http::{self, Server};
 use crate::live::{self, Live};
-use crate::{admin, keygen, parts};
+use crate::{admin, keygen, parts, values};
 
 mod options;
 
@@ -25,6 +25,7 @@ const MAILBOX_DEPTH: &str = "upwire_mailbox_depth";
 /// Serves until `stop`.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
+    values::warn_of_plain_http(&settings.relay.public_url);
     let connections_max = http::connections_max(http::raise_limit());
     let hangups = live::hangups()?;
     let metrics = admin::install_metrics()?;

@@ -1,7 +1,7 @@
 //! The command line's errors: whatever clap refuses becomes one line with exit code 64, and an empty
 //! environment variable counts as unset.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Parser};
@@ -87,11 +87,18 @@ fn explain(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Co
     let problem = said.next().unwrap_or_default();
     let problem = problem.strip_prefix("error: ").unwrap_or(&problem).to_owned();
     let mut mend: Vec<_> = said.map(|tip| tip.strip_prefix("tip: ").unwrap_or(&tip).to_owned()).collect();
-    mend.push(format!("see `{help}`"));
-    let variable = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(argument)) => variable(command, argument),
+    let wrong = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => {
+            command.get_arguments().find(|candidate| candidate.to_string() == *argument)
+        }
         _ => None,
     };
+    let example = wrong.and_then(|option| option.get_default_values().first());
+    if let Some(example) = example.filter(|_| !problem.contains("as in ")) {
+        mend.push(format!("write it as {}", example.to_string_lossy()));
+    }
+    mend.push(format!("see `{help}`"));
+    let variable = wrong.and_then(variable);
     ConfigurationError::usage(variable, problem, mend.join("; "))
 }
 
@@ -104,14 +111,9 @@ fn subcommand<'a>(command: &'a Command, arguments: &[OsString]) -> (String, &'a 
 }
 
 /// The environment variable that can stand for an option, if the value came from there.
-fn variable(command: &Command, argument: &str) -> Option<String> {
-    command
-        .get_arguments()
-        .find(|candidate| candidate.to_string() == argument)
-        .and_then(|found| found.get_env())
-        .filter(|name| std::env::var_os(name).is_some())
-        .and_then(OsStr::to_str)
-        .map(str::to_owned)
+fn variable(option: &clap::Arg) -> Option<String> {
+    let name = option.get_env().filter(|name| std::env::var_os(name).is_some())?;
+    name.to_str().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -129,6 +131,8 @@ mod tests {
         Serve {
             #[arg(long)]
             listen: std::net::SocketAddr,
+            #[arg(long, default_value = "100")]
+            most: u8,
             // Set in every test run by cargo.
             #[arg(long, env = "CARGO_PKG_NAME")]
             port: Option<u16>,
@@ -153,6 +157,10 @@ mod tests {
         assert_eq!(
             refusal("upwire serve --listen here --port 1"),
             "invalid value 'here' for '--listen <LISTEN>': invalid socket address syntax; see `upwire serve --help`"
+        );
+        assert_eq!(
+            refusal("upwire serve --listen 127.0.0.1:1 --most 1000"),
+            "invalid value '1000' for '--most <MOST>': 1000 is not in 0..=255; write it as 100; see `upwire serve --help`"
         );
         assert_eq!(
             refusal("upwire serve --listn 127.0.0.1:1"),

@@ -11,7 +11,7 @@ use crate::configuration::{ConfigurationError, secret};
 use crate::http::{Proxies, network};
 use crate::live::{LEGACY_PASETO_KEY, LEGACY_PASETO_KEY_FILE, LEGACY_SECRET_FILE};
 use crate::relay_options::{RelayOptions, RelaySettings};
-use crate::usage;
+use crate::{usage, values};
 
 const MAX_TTL: &str = "UPWIRE_MAX_TTL";
 const LEGACY_SECRET: &str = "UPWIRE_LEGACY_SECRET";
@@ -27,6 +27,9 @@ const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separa
         the users' distributors and delivers each push to them. A push that was answered with 201 is in the \
         file, and survives any crash.",
     mut_arg("secret", |secret| secret.help(SECRET_HELP)),
+    mut_arg("admin_listen", values::admin_listen),
+    mut_arg("registration_ttl", values::registration_ttl),
+    mut_arg("ack_timeout", values::ack_timeout),
     after_long_help = after_help()
 )]
 pub(crate) struct Options {
@@ -38,7 +41,8 @@ pub(crate) struct Options {
     database: PathBuf,
 
     /// Where the ingress listens
-    #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_LISTEN", default_value = "127.0.0.1:8080",
+        value_parser = values::listen_address)]
     listen: SocketAddr,
 
     /// Addresses and networks of reverse proxies, comma-separated: any number of incomplete requests may come from
@@ -47,11 +51,11 @@ pub(crate) struct Options {
     proxies: Vec<IpNet>,
 
     /// How long a push without a TTL is kept
-    #[arg(long, value_name = "SECONDS", env = "UPWIRE_DEFAULT_TTL", default_value = "86400")]
+    #[arg(long, value_name = "TIME", env = "UPWIRE_DEFAULT_TTL", default_value = "1d", value_parser = values::seconds)]
     default_ttl: u32,
 
     /// The longest that any push is kept
-    #[arg(long, value_name = "SECONDS", env = MAX_TTL, default_value = "604800")]
+    #[arg(long, value_name = "TIME", env = MAX_TTL, default_value = "7d", value_parser = values::seconds)]
     max_ttl: u32,
 
     /// Most pushes in the queue; beyond it, senders are told to try again later

@@ -6,6 +6,7 @@ mod encodings;
 mod logs;
 mod methods;
 mod paths;
+mod settings;
 
 use e2e::{Kind, Phone, Upwire, UpwireBuilder, XmppServer};
 

@@ -19,6 +19,7 @@ mod keygen;
 mod live;
 mod log;
 mod parts;
+mod private;
 mod relay;
 mod relay_options;
 mod serve;
@@ -103,6 +104,7 @@ fn start<F: Future<Output = anyhow::Result<()>>>(
     let report = log::start()?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.spawn(report);
+    usage::warn_of_unknown_variables::<Upwire>();
     let outcome = runtime.block_on(async { subcommand(shutdown::on_signal()?).await });
     // A write that blocks on a full pipe must not hold up the exit.
     runtime.shutdown_background();

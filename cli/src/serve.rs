@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::options::Options;
 use crate::http::{self, Server};
 use crate::live::{self, Live};
-use crate::{admin, keygen, parts, values};
+use crate::{admin, keygen, parts, private, values};
 
 mod options;
 
@@ -34,8 +34,13 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
     describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
     let in_a_minute_max = settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute);
+    private::tighten(&settings.database)?;
     let database = Database::open(&settings.database)
-        .map_err(|error| anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}"))?
+        .map_err(|error| {
+            let text = error.to_string();
+            let mend = if text.contains("is locked") { "; another program has it open: end it" } else { "" };
+            anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {text}{mend}")
+        })?
         .with_queue_max(settings.queue_max)
         .with_disk_floor(settings.disk_floor)
         .with_registration_queue_max(in_a_minute_max);
@@ -89,7 +94,16 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
 /// `UPWIRE_SECRET` later must not end the endpoints issued so far.
 async fn secrets(given: Option<&SecretString>, database: &Database) -> anyhow::Result<Vec<SecretString>> {
     let kept = match given {
-        Some(_) => database.setting(KEPT_SECRET)?,
+        Some(_) => {
+            let kept = database.setting(KEPT_SECRET)?;
+            if kept.is_some() {
+                tracing::info!(
+                    "the secret that was made at the first start verifies endpoints still, behind UPWIRE_SECRET: README, \
+                     \"Backup\", says how it is retired"
+                );
+            }
+            kept
+        }
         None => Some(database.setting_or(KEPT_SECRET, keygen::secret()?).await?),
     };
     Ok(given.into_iter().flat_map(live::split).chain(kept.map(SecretString::from)).collect())

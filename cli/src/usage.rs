@@ -4,12 +4,15 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, Parser};
+use clap::{Command, CommandFactory, Parser};
 
 use crate::configuration::{ConfigurationError, one_line};
 
 /// `EX_USAGE` of sysexits.h: wrong usage or configuration.
 pub(crate) const EX_USAGE: u8 = 64;
+
+/// From 0 to 1: how like two names are of which one is perhaps the other, misspelt.
+const LIKENESS_MIN: f64 = 0.75;
 
 /// Ends the help of `upwire` and of its long-running subcommands.
 pub(crate) const AFTER_HELP: &str = "\
@@ -98,7 +101,7 @@ fn explain(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Co
         mend.push(format!("write it as {}", example.to_string_lossy()));
     }
     mend.push(format!("see `{help}`"));
-    let variable = wrong.and_then(variable);
+    let variable = wrong.and_then(|option| variable(option, arguments));
     ConfigurationError::usage(variable, problem, mend.join("; "))
 }
 
@@ -110,10 +113,55 @@ fn subcommand<'a>(command: &'a Command, arguments: &[OsString]) -> (String, &'a 
     )
 }
 
-/// The environment variable that can stand for an option, if the value came from there.
-fn variable(option: &clap::Arg) -> Option<String> {
+/// The environment variable that can stand for an option, if the value came from there: a flag wins.
+fn variable(option: &clap::Arg, arguments: &[OsString]) -> Option<String> {
     let name = option.get_env().filter(|name| std::env::var_os(name).is_some())?;
-    name.to_str().map(str::to_owned)
+    let flag = format!("--{}", option.get_long()?);
+    let is_flag = |argument: &OsString| {
+        argument
+            .to_str()
+            .and_then(|text| text.strip_prefix(&flag))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    if arguments.iter().any(is_flag) { None } else { name.to_str().map(str::to_owned) }
+}
+
+/// Warns of variables that nothing reads: a misspelt one would be passed over without a word.
+pub(crate) fn warn_of_unknown_variables<P: CommandFactory>() {
+    let known = known_variables(&P::command());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        match unknown(&name, &known) {
+            Some(Some(nearest)) => {
+                tracing::warn!(
+                    "{name} is no variable of Upwire's, and changes nothing; did you mean {nearest}?"
+                );
+            }
+            Some(None) => tracing::warn!("{name} is no variable of Upwire's, and changes nothing"),
+            None => {}
+        }
+    }
+}
+
+/// Those of all options, and those that are none.
+fn known_variables(command: &Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(|option| option.get_env()?.to_str().map(str::to_owned));
+    let others = command.get_subcommands().flat_map(known_variables);
+    own.chain(others).chain(["UPWIRE_LOG", "UPWIRE_LOG_FORMAT"].map(str::to_owned)).collect()
+}
+
+/// `Some` if the variable looks like one of ours and is none; with the one that is most like it, if one is.
+fn unknown<'a>(name: &str, known: &'a [String]) -> Option<Option<&'a str>> {
+    let looks_like_ours = name.to_ascii_uppercase().starts_with("UPWIRE");
+    // What Kubernetes sets for a service of this name.
+    let is_of_a_service = name.starts_with("UPWIRE_SERVICE_") || name.starts_with("UPWIRE_PORT");
+    if !looks_like_ours || is_of_a_service || known.iter().any(|known| known == name) {
+        return None;
+    }
+    let likeness =
+        |known: &&String| strsim::normalized_damerau_levenshtein(&name.to_ascii_uppercase(), known);
+    let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    Some(nearest.filter(|nearest| likeness(nearest) >= LIKENESS_MIN).map(String::as_str))
 }
 
 #[cfg(test)]
@@ -169,11 +217,34 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_variable_is_told_from_all_others() {
+        let known =
+            ["UPWIRE_PUBLIC_URL", "UPWIRE_COMPONENT_SECRET", "UPWIRE_COMPONENT_SECRET_FILE", "UPWIRE_ACL"]
+                .map(str::to_owned);
+        for (name, nearest) in [
+            ("UPWIRE_PUBLIC_URI", Some("UPWIRE_PUBLIC_URL")),
+            ("UPWIRE_PUBLICURL", Some("UPWIRE_PUBLIC_URL")),
+            ("upwire_acl", Some("UPWIRE_ACL")),
+            ("UPWIRE_COMPONENT_SECERT", Some("UPWIRE_COMPONENT_SECRET")),
+            ("UPWIRE_SOMETHING_ELSE_ALTOGETHER", None),
+        ] {
+            assert_eq!(unknown(name, &known), Some(nearest), "{name}");
+        }
+        for name in ["UPWIRE_ACL", "PATH", "UPWIRE_SERVICE_HOST", "UPWIRE_PORT_8080_TCP", "UPWIRE_PORT"] {
+            assert_eq!(unknown(name, &known), None, "{name}");
+        }
+    }
+
+    #[test]
     fn a_wrong_variable_is_named() {
         assert_eq!(
             refusal("upwire serve --listen 127.0.0.1:1"),
             "CARGO_PKG_NAME: invalid value 'cli' for '--port <PORT>': invalid digit found in string; \
              see `upwire serve --help`"
+        );
+        assert!(
+            refusal("upwire serve --listen 127.0.0.1:1 --port=x")
+                .starts_with("invalid value 'x' for '--port")
         );
     }
 }

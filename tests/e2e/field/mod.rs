@@ -4,6 +4,7 @@
 mod connections;
 mod encodings;
 mod logs;
+mod mends;
 mod methods;
 mod paths;
 mod settings;

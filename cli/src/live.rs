@@ -297,7 +297,7 @@ mod tests {
         let wrong = [
             ("acl", "", "names nobody"),
             ("acl", "# nobody", "names nobody"),
-            ("acl", "example.com\n*.example.com", "*.example.com"),
+            ("acl", "example.com\nexample.*", "example.*"),
             ("acl", "a b", "a b"),
             ("component-secret", "", "is empty"),
             ("secret", "short", "at least 32"),

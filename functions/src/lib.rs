@@ -133,7 +133,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     }
 }
 
-/// The ingress as a service. Which of its routes a request means is decided before they are looked at: see [`Place`].
+/// The ingress as a service. Which of its routes a request means is decided before they are looked at: see `place.rs`.
 pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, Q, M>) -> Router {
     let ingress = Arc::new(ingress);
     let routes = routes(&ingress);

@@ -23,7 +23,7 @@ async fn a_missing_or_wrong_value_is_one_line_and_64() {
         ("UPWIRE_ADMIN_LISTEN", "127.0.0.1:99999", "as in 127.0.0.1:8080"),
         ("UPWIRE_SECRET", "short", "at least 32"),
         ("UPWIRE_ACL", "a b", "neither a domain"),
-        ("UPWIRE_ACL", "*.example.com", "name each domain"),
+        ("UPWIRE_ACL", "example.*", "*.example.com stands for"),
         ("UPWIRE_ACL_FILE", "/nowhere/acl", "cannot be read"),
         ("UPWIRE_ACL_FILE", "/dev/null", "names nobody"),
         ("UPWIRE_REGISTRATION_TTL", "1", "from 10s to 365d"),

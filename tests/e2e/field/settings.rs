@@ -55,6 +55,20 @@ async fn a_public_url_without_tls_is_warned_of() {
     }
 }
 
+/// A star for subdomains is what operators try first; of `localhost` here there are none, so its own users are refused.
+#[tokio::test]
+async fn a_star_on_the_list_stands_for_subdomains() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    for (list, is_admitted) in
+        [("*.localhost", false), ("*.localhost, localhost", true), ("*.example.org", false)]
+    {
+        let upwire = Upwire::on(server).set("UPWIRE_ACL", list).start_ready().await;
+        let registered = phone.register(&upwire.component.jid, &hashed("app"), &hashed("1")).await;
+        assert_eq!(registered.is_ok(), is_admitted, "{list}");
+    }
+}
+
 /// Who is not on the list is told so, and the operator too.
 #[tokio::test]
 async fn registrations_that_the_list_refuses_are_counted_and_logged() {

@@ -22,6 +22,7 @@ mod parts;
 mod private;
 mod relay;
 mod relay_options;
+mod secret;
 mod serve;
 mod shutdown;
 mod usage;
@@ -48,6 +49,7 @@ enum Command {
     Relay(Box<relay::Options>),
     Distributor(Box<distributor::Options>),
     Keygen(keygen::Options),
+    Secret(secret::Options),
 }
 
 fn main() -> ExitCode {
@@ -94,6 +96,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Relay(options) => start(|shutdown| relay::run(*options, shutdown)),
         Command::Distributor(options) => start(|shutdown| distributor::run(*options, shutdown)),
         Command::Keygen(options) => keygen::run(&options),
+        Command::Secret(options) => secret::run(options),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{admin, keygen, parts, private, values};
 mod options;
 
 /// The database's name for the secret that is made when none is given.
-const KEPT_SECRET: &str = "secret";
+pub(crate) const KEPT_SECRET: &str = "secret";
 const QUEUE_DEPTH: &str = "upwire_queue_depth";
 const MAILBOX_DEPTH: &str = "upwire_mailbox_depth";
 
@@ -98,8 +98,8 @@ async fn secrets(given: Option<&SecretString>, database: &Database) -> anyhow::R
             let kept = database.setting(KEPT_SECRET)?;
             if kept.is_some() {
                 tracing::info!(
-                    "the secret that was made at the first start verifies endpoints still, behind UPWIRE_SECRET: README, \
-                     \"Backup\", says how it is retired"
+                    "the secret that was made at the first start verifies endpoints still, behind UPWIRE_SECRET; \
+                     `upwire secret retire` ends that, and the endpoints that it signed"
                 );
             }
             kept

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
-use e2e::{Component, Kind, SOON, Upwire, XmppServer, folder, http};
+use e2e::{Component, Kind, Phone, SOON, Upwire, XmppServer, folder, http, profile_folder};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_xmpp::jid::BareJid;
 
@@ -145,19 +145,43 @@ async fn a_signal_that_means_nothing_here_ends_nothing() {
     scene.upwire.assert_running();
 }
 
-/// The secret of the first start verifies behind the one that is set later: at each start that is said.
+/// The secret of the first start verifies behind the one that is set later: at each start that is said, and it can be
+/// ended.
 #[tokio::test]
-async fn a_secret_that_is_still_accepted_is_said() {
+async fn a_secret_that_is_still_accepted_is_said_and_can_be_retired() {
     const LINE: &str = "the secret that was made at the first start verifies endpoints still";
     let server = XmppServer::shared(Kind::Prosody).await;
-    let mut first = Upwire::on(server).start_ready().await;
+    let component = server.component();
+    let mut first = Upwire::as_component(server, component.clone()).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&component.jid, "app").await;
     first.never_logged(&[LINE]);
     let database = first.database();
+    let retire = || {
+        let mut command = Command::new(profile_folder().join("upwire"));
+        command.args(["secret", "retire", "--database"]).arg(&database).output().unwrap()
+    };
+    assert_eq!(retire().status.code(), Some(1), "while it runs");
     first.kill();
-    let mut second = Upwire::on(server)
-        .set("UPWIRE_DATABASE", database.display())
-        .set("UPWIRE_SECRET", "another-secret-of-more-than-32-bytes-0123")
-        .start_ready()
-        .await;
+    let listen = first.public_url.strip_prefix("http://").unwrap();
+    let with_another = || {
+        Upwire::as_component(server, component.clone())
+            .set("UPWIRE_DATABASE", database.display())
+            .set("UPWIRE_LISTEN", listen)
+            .set("UPWIRE_PUBLIC_URL", &first.public_url)
+            .set("UPWIRE_SECRET", "another-secret-of-more-than-32-bytes-0123")
+    };
+    let mut second = with_another().start_ready().await;
     second.log_line(&[LINE]).await;
+    assert_eq!(http::post(&endpoint, "still").await.status, 201);
+    second.kill();
+
+    for said in ["is retired", "nothing was changed"] {
+        let output = retire();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(said), "{output:?}");
+    }
+    let third = with_another().start_ready().await;
+    third.never_logged(&[LINE]);
+    assert_eq!(http::post(&endpoint, "no more").await.status, 404);
 }

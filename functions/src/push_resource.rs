@@ -1,6 +1,12 @@
 //! The push resource (RFC 8030 §5): `POST /push/{token}`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -117,6 +123,7 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     let accepted = timeout(ANSWER_TIMEOUT, ingress.accept(&endpoint, parameters, &sender, body)).await;
     let message = accepted.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
     metrics::counter!(ACCEPTED).increment(1);
+    note_accepted();
     let kept = (message.expires_at - message.accepted_at).num_seconds();
     let home = ingress.homes(reached_at.as_deref()).next();
     let base = home.map_or("", |url| url.as_str().trim_end_matches('/'));
@@ -208,8 +215,23 @@ pub(crate) fn not_queued(error: &NotQueued) -> Rejection {
     }
 }
 
+/// Whether the last push that the store was asked to take was not taken.
+static REFUSING: AtomicBool = AtomicBool::new(false);
+
+/// Says once that what was refused is taken again.
+fn note_accepted() {
+    static LINE: Seldom = Seldom::new();
+    if REFUSING.load(Relaxed)
+        && REFUSING.swap(false, Relaxed)
+        && let Some(times) = LINE.due()
+    {
+        tracing::info!(times, "the store takes pushes again");
+    }
+}
+
 pub(crate) fn unavailable(error: &Unavailable) -> Rejection {
     static LINE: Seldom = Seldom::new();
+    REFUSING.store(true, Relaxed);
     if let Some(times) = LINE.due() {
         tracing::error!(%error, times, "a push was not accepted: the store does not take it now");
     }

@@ -28,10 +28,20 @@ async fn thousands_of_refusals_write_a_few_lines() {
     for _ in 0..200 {
         assert_eq!(rejected(&scene.upwire.public_url, request.to_string()).await, json!([]));
     }
+    // That it is over is said as well, once.
+    scene.phone.set_answer(e2e::Answer::Result);
+    scene.phone.greet(&scene.upwire.component.jid).await;
+    for _ in 0..2 {
+        e2e::eventually(SOON, "there is room again", async || {
+            http::post(&scene.endpoint, "y").await.status == 201
+        })
+        .await;
+    }
+    scene.upwire.log_line(&["the store takes pushes again"]).await;
     scene.upwire.terminate();
     scene.upwire.wait_exit(SOON).await;
     let log = scene.upwire.log();
-    for line in ["a push was not accepted", "a Matrix notification was dropped"] {
+    for line in ["a push was not accepted", "takes pushes again", "a Matrix notification was dropped"] {
         let lines = log.lines().filter(|written| written.contains(line)).count();
         assert!((1..=5).contains(&lines), "{line}: {lines} lines");
     }

@@ -7,6 +7,8 @@ use relay::{AccessList, BadAccessList};
 use secrecy::{ExposeSecret, SecretString};
 
 const CERTIFICATES: &str = "SSL_CERT_FILE";
+/// What some editors write in front of a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// A wrong option or environment variable: which one, what is wrong, and how to mend it. Exit code 64.
@@ -55,8 +57,7 @@ pub(crate) fn reveal(secret: &SecretString) -> &str {
     secret.expose_secret()
 }
 
-/// The secret that `variable` holds, or the content of the file that `{variable}_FILE` names, without the
-/// line break at its end. `None` if neither is given.
+/// The secret that `variable` holds, or that the file has which `{variable}_FILE` names. `None` if neither is given.
 ///
 /// An empty value counts as unset, an empty file is an error: a file is always meant.
 pub(crate) fn secret(
@@ -77,14 +78,31 @@ pub(crate) fn secret(
     }
 }
 
-/// The secret in the file that `variable` names.
+/// The secret in the file that `variable` names: one line. What editors put around it is left out: a byte order mark,
+/// line breaks; white space too, which is said.
 pub(crate) fn secret_from(variable: &str, file: &Path) -> Result<SecretString, ConfigurationError> {
     let name = file.display();
+    let wrong =
+        |problem: &str, mend: &str| Err(ConfigurationError::new(variable, format!("{name} {problem}"), mend));
     let content = text_of(variable, file)?;
-    let secret = content.strip_suffix('\n').unwrap_or(&content);
-    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    let line = content.trim_end_matches(['\r', '\n']);
+    let secret = line.trim();
     if secret.is_empty() {
-        return Err(ConfigurationError::new(variable, format!("{name} is empty"), "put the secret into it"));
+        return wrong("is empty", "put the secret into it");
+    }
+    if secret.contains(['\r', '\n']) {
+        return wrong(
+            "has several lines",
+            "leave the line with the secret alone in it; write a list of secrets with commas",
+        );
+    }
+    if secret.contains(char::is_control) {
+        return wrong("has control characters", "write the secret into it with an editor of plain text");
+    }
+    if secret.len() < line.len() {
+        tracing::warn!(
+            "{variable}: {name} has white space around the secret, which is not taken for a part of it; remove it"
+        );
     }
     Ok(secret.into())
 }
@@ -106,13 +124,17 @@ pub(crate) fn access_from(variable: &str, file: &Path) -> Result<AccessList, Con
 }
 
 fn text_of(variable: &str, file: &Path) -> Result<String, ConfigurationError> {
-    std::fs::read_to_string(file).map_err(|error| {
+    let content = std::fs::read_to_string(file).map_err(|error| {
         ConfigurationError::new(
             variable,
             format!("{} cannot be read: {error}", file.display()),
             "name a text file that this user may read",
         )
-    })
+    })?;
+    match content.strip_prefix(BYTE_ORDER_MARK) {
+        Some(text) => Ok(text.to_owned()),
+        None => Ok(content),
+    }
 }
 
 /// Checks the certificates that `SSL_CERT_FILE` tells TLS to trust. The TLS library takes a file that cannot be
@@ -167,7 +189,11 @@ mod tests {
         assert_eq!(read(Some("open sesame"), None), Ok(Some("open sesame".into())));
         assert_eq!(read(None, Some(b"open sesame\n")), Ok(Some("open sesame".into())));
         assert_eq!(read(None, Some(b"open sesame\r\n")), Ok(Some("open sesame".into())));
-        assert_eq!(read(None, Some(b" spaces stay \n\n")), Ok(Some(" spaces stay \n".into())));
+        for content in
+            ["\u{feff}open sesame\r\n", " open sesame \t\n\n", "\nopen sesame", "open sesame\r\n\r\n"]
+        {
+            assert_eq!(read(None, Some(content.as_bytes())), Ok(Some("open sesame".into())), "{content:?}");
+        }
     }
 
     #[test]
@@ -186,6 +212,16 @@ mod tests {
                  name a text file that this user may read"
                 .into())
         );
+        for (content, problem) in [
+            ("one\ntwo\n", "FILE has several lines"),
+            ("\u{feff}\r\n", "FILE is empty"),
+            ("a\0b", "FILE has control characters"),
+        ] {
+            let error = read(None, Some(content.as_bytes())).unwrap_err();
+            assert!(error.starts_with(&format!("UPWIRE_SECRET_FILE: {problem}")), "{error}");
+        }
+        // As Windows writes it.
+        assert!(read(None, Some(b"\xff\xfea\0b\0")).unwrap_err().contains("UTF-8"));
         assert!(secret("UPWIRE_SECRET", None, Some(Path::new("/nowhere"))).is_err());
         assert!(!format!("{:?}", SecretString::from("sesame")).contains("sesame"));
     }

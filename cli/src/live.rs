@@ -66,11 +66,11 @@ impl Live {
     /// Puts these values in force.
     pub(crate) fn new(files: Files, values: Values) -> Result<Self, ConfigurationError> {
         Ok(Self {
-            files,
             access: watch::Sender::new(values.access.clone()),
             component_secret: watch::Sender::new(reveal(&values.component_secret).to_owned()),
             secrets: watch::Sender::new(keyed(&values.secrets)?),
-            legacy: watch::Sender::new(legacy_keys(&values)?),
+            legacy: watch::Sender::new(legacy_keys(&files, &values)?),
+            files,
             values,
         })
     }
@@ -112,7 +112,7 @@ impl Live {
     /// Takes all that the files say, or nothing. Returns the variables that name what has changed.
     fn reread(&mut self) -> Result<Vec<&'static str>, ConfigurationError> {
         let (next, kept) = read(&self.files, &self.values)?;
-        let (secrets, legacy) = (keyed(&next.secrets)?, legacy_keys(&next)?);
+        let (secrets, legacy) = (keyed(&next.secrets)?, legacy_keys(&self.files, &next)?);
         let now = &self.values;
         let mut changed = Vec::new();
         if next.access != now.access {
@@ -206,12 +206,14 @@ fn keyed(secrets: &[SecretString]) -> Result<Secrets, ConfigurationError> {
         .map_err(|error| ConfigurationError::new(SECRET, error.to_string(), "make one with `upwire keygen`"))
 }
 
-fn legacy_keys(values: &Values) -> Result<LegacyKeys, ConfigurationError> {
+fn legacy_keys(files: &Files, values: &Values) -> Result<LegacyKeys, ConfigurationError> {
     let keys = values.legacy_secrets.iter().map(reveal).fold(LegacyKeys::default(), LegacyKeys::with_jwt);
     let mut paseto = values.legacy_paseto_keys.iter().map(reveal);
     paseto.try_fold(keys, LegacyKeys::with_paseto).map_err(|error| {
         let mend = "copy registration.sharedSecret from the config.json of up";
-        ConfigurationError::new(LEGACY_PASETO_KEY, error.to_string(), mend)
+        let variable =
+            if files.legacy_paseto_key.is_some() { LEGACY_PASETO_KEY_FILE } else { LEGACY_PASETO_KEY };
+        ConfigurationError::new(variable, error.to_string(), mend)
     })
 }
 
@@ -295,7 +297,7 @@ mod tests {
         let wrong = [
             ("acl", "", "names nobody"),
             ("acl", "# nobody", "names nobody"),
-            ("acl", "example.com\n*.example.com", "*.example.com"),
+            ("acl", "example.com\nexample.*", "example.*"),
             ("acl", "a b", "a b"),
             ("component-secret", "", "is empty"),
             ("secret", "short", "at least 32"),

@@ -9,7 +9,10 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt};
 
+use self::bounded::Written;
 use crate::configuration::{ConfigurationError, environment};
+
+mod bounded;
 
 const FILTER: &str = "UPWIRE_LOG";
 const FORMAT: &str = "UPWIRE_LOG_FORMAT";
@@ -23,14 +26,18 @@ const HOLD_STANZAS: [&str; 5] = ["tokio_xmpp", "xmpp_parsers", "xso", "rxml", "s
 /// What the crates of the AWS SDK begin with: their warnings show whole requests and answers.
 const AWS_SDK: &str = "aws_";
 
-/// Starts logging to stderr, as `UPWIRE_LOG` and `UPWIRE_LOG_FORMAT` say.
-pub(crate) fn start() -> Result<(), ConfigurationError> {
+/// Starts logging to stderr, as `UPWIRE_LOG` and `UPWIRE_LOG_FORMAT` say. Returns what is to run beside: it writes down
+/// each minute how many lines were left out.
+pub(crate) fn start() -> Result<impl Future<Output = ()> + Send + 'static, ConfigurationError> {
     let filter = filter(environment(FILTER)?.as_deref().unwrap_or("info"))?;
     let layer = layer(environment(FORMAT)?.as_deref())?;
+    let written = Written::default();
     Registry::default()
         .with(layer.with_filter(limited(filter)))
+        .with(written.clone())
         .try_init()
-        .map_err(|error| ConfigurationError::new(FILTER, error.to_string(), "start the log once"))
+        .map_err(|error| ConfigurationError::new(FILTER, error.to_string(), "start the log once"))?;
+    Ok(written.report())
 }
 
 fn layer(format: Option<&str>) -> Result<Box<dyn Layer<Registry> + Send + Sync>, ConfigurationError> {

@@ -14,15 +14,19 @@ use crate::configuration::ConfigurationError;
 mod admin;
 mod configuration;
 mod distributor;
+mod http;
 mod keygen;
 mod live;
 mod log;
 mod parts;
+mod private;
 mod relay;
 mod relay_options;
+mod secret;
 mod serve;
 mod shutdown;
 mod usage;
+mod values;
 
 /// A UnifiedPush server that speaks XMPP to the phone.
 #[derive(Debug, Parser)]
@@ -45,6 +49,7 @@ enum Command {
     Relay(Box<relay::Options>),
     Distributor(Box<distributor::Options>),
     Keygen(keygen::Options),
+    Secret(secret::Options),
 }
 
 fn main() -> ExitCode {
@@ -91,6 +96,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Relay(options) => start(|shutdown| relay::run(*options, shutdown)),
         Command::Distributor(options) => start(|shutdown| distributor::run(*options, shutdown)),
         Command::Keygen(options) => keygen::run(&options),
+        Command::Secret(options) => secret::run(options),
     }
 }
 
@@ -98,8 +104,10 @@ fn run(command: Command) -> anyhow::Result<()> {
 fn start<F: Future<Output = anyhow::Result<()>>>(
     subcommand: impl FnOnce(CancellationToken) -> F,
 ) -> anyhow::Result<()> {
-    log::start()?;
+    let report = log::start()?;
     let runtime = tokio::runtime::Runtime::new()?;
+    runtime.spawn(report);
+    usage::warn_of_unknown_variables::<Upwire>();
     let outcome = runtime.block_on(async { subcommand(shutdown::on_signal()?).await });
     // A write that blocks on a full pipe must not hold up the exit.
     runtime.shutdown_background();

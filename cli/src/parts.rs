@@ -1,42 +1,14 @@
-//! The parts of a server: HTTP listeners, and how all parts start, end and stop together.
+//! The parts of a server: how they end and stop together.
 
-use std::future::IntoFuture;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use axum::Router;
-use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
+use anyhow::anyhow;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How long requests that are under way at a stop may take, and with them everything else.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Listens on an address that `variable` names.
-pub(crate) async fn listen(address: SocketAddr, variable: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "cannot listen on {address}: stop what does, or set {variable} to a free port of this machine"
-        )
-    })
-}
-
-/// Answers requests until `stop`.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let listener = listener.tap_io(|socket| {
-        // An answer is one small write: it must not wait for the sender's acknowledgement.
-        let _ = socket.set_nodelay(true);
-    });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    serving.into_future().await.context("the HTTP server has ended")
-}
 
 /// Waits for every part. One that ends before the stop, or fails, stops the others.
 pub(crate) async fn wait(

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use self::cloud::Cloud;
 pub(crate) use self::options::Options;
 use self::options::Settings;
+use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
-use crate::{admin, parts};
+use crate::{admin, parts, values};
 
 mod cloud;
 mod options;
@@ -21,6 +22,7 @@ const ACTIVE: &str = "upwire_relay_active";
 /// Relays until `stop`, whenever no other relay does.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
+    values::warn_of_plain_http(&settings.relay.public_url);
     let hangups = live::hangups()?;
     let live = Live::new(settings.relay.files.clone(), settings.relay.values(settings.secrets.clone()))?;
     let metrics = admin::install_metrics()?;
@@ -30,14 +32,14 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         opened = cloud::open(&settings) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
-    let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
+    let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let state = State { connected: watch::Sender::new(false), stands_by: watch::Sender::new(false) };
     let admin =
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
     let mut parts = JoinSet::new();
-    parts.spawn(parts::serve(private, admin, stop.clone()));
+    parts.spawn(Server::private(private, admin).run(stop.clone()));
     let in_force = live.in_force();
     parts.spawn(live.reread_on(hangups, stop.clone()));
     parts.spawn(relay_when_elected(settings, in_force, cloud, state, stop.clone()));

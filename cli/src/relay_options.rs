@@ -143,7 +143,12 @@ impl RelayOptions {
             .ok_or_else(|| missing(COMPONENT_SECRET, "set it, or UPWIRE_COMPONENT_SECRET_FILE, to the secret that the XMPP server's configuration gives the component"))?;
         let secret = secret(SECRET, self.secret, self.secret_file.as_deref())?;
         if let Some(Err(error)) = secret.as_ref().map(|list| Secrets::parse(reveal(list))) {
-            return Err(ConfigurationError::new(SECRET, error.to_string(), "make one with `upwire keygen`"));
+            let variable = if self.secret_file.is_some() { SECRET_FILE } else { SECRET };
+            return Err(ConfigurationError::new(
+                variable,
+                error.to_string(),
+                "make one with `upwire keygen`",
+            ));
         }
         let access = access(self.acl, self.acl_file.as_deref(), &component)?;
         if self.xmpp_server.security == Security::Tls {

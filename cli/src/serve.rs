@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use embedded::Database;
-use functions::Ingress;
+use functions::{Dropped, Ingress};
 use metrics::{describe_gauge, gauge};
 use relay::{Fence, Rate};
 use secrecy::SecretString;
@@ -11,38 +11,48 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::options::Options;
+use crate::http::{self, Server};
 use crate::live::{self, Live};
-use crate::{admin, keygen, parts};
+use crate::{admin, keygen, parts, private, values};
 
 mod options;
 
 /// The database's name for the secret that is made when none is given.
-const KEPT_SECRET: &str = "secret";
+pub(crate) const KEPT_SECRET: &str = "secret";
 const QUEUE_DEPTH: &str = "upwire_queue_depth";
 const MAILBOX_DEPTH: &str = "upwire_mailbox_depth";
 
 /// Serves until `stop`.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
+    values::warn_of_plain_http(&settings.relay.public_url);
+    let connections_max = http::connections_max(http::raise_limit());
     let hangups = live::hangups()?;
     let metrics = admin::install_metrics()?;
     functions::describe_metrics();
+    http::describe_metrics();
     describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
     describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
+    let in_a_minute_max = settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute);
+    private::tighten(&settings.database)?;
     let database = Database::open(&settings.database)
-        .map_err(|error| anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}"))?
+        .map_err(|error| {
+            let text = error.to_string();
+            let mend = if text.contains("is locked") { "; another program has it open: end it" } else { "" };
+            anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {text}{mend}")
+        })?
         .with_queue_max(settings.queue_max)
         .with_disk_floor(settings.disk_floor)
-        .with_registration_queue_max(settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute));
+        .with_registration_queue_max(in_a_minute_max);
     let mut values = settings.relay.values(secrets(settings.relay.secret.as_ref(), &database).await?);
     values.legacy_secrets.extend(settings.legacy_secret);
     values.legacy_paseto_keys.extend(settings.legacy_paseto_key);
     let live = Live::new(settings.relay.files.clone(), values)?;
     let in_force = live.in_force();
-    let public = parts::listen(settings.listen, "UPWIRE_LISTEN").await?;
-    let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
+    let public = http::listen(settings.listen, "UPWIRE_LISTEN").await?;
+    let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     let (public_url, component) = (settings.relay.public_url.clone(), settings.relay.component.clone());
-    tracing::info!(address = %public.local_addr()?, %public_url, "the ingress listens");
+    tracing::info!(address = %public.local_addr()?, %public_url, connections_max, "the ingress listens");
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let (connected, readiness) = watch::channel(false);
@@ -61,13 +71,14 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         legacy: in_force.legacy,
         public_url: Some(public_url),
         component: Some(component),
+        dropped: Dropped::at_most(in_a_minute_max),
         default_ttl: settings.default_ttl,
         max_ttl: settings.max_ttl,
     });
 
     let mut parts = JoinSet::new();
-    parts.spawn(parts::serve(public, ingress, stop.clone()));
-    parts.spawn(parts::serve(private, admin, stop.clone()));
+    parts.spawn(Server::public(public, ingress, connections_max, settings.proxies).run(stop.clone()));
+    parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());
@@ -83,7 +94,16 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
 /// `UPWIRE_SECRET` later must not end the endpoints issued so far.
 async fn secrets(given: Option<&SecretString>, database: &Database) -> anyhow::Result<Vec<SecretString>> {
     let kept = match given {
-        Some(_) => database.setting(KEPT_SECRET)?,
+        Some(_) => {
+            let kept = database.setting(KEPT_SECRET)?;
+            if kept.is_some() {
+                tracing::info!(
+                    "the secret that was made at the first start verifies endpoints still, behind UPWIRE_SECRET; \
+                     `upwire secret retire` ends that, and the endpoints that it signed"
+                );
+            }
+            kept
+        }
         None => Some(database.setting_or(KEPT_SECRET, keygen::secret()?).await?),
     };
     Ok(given.into_iter().flat_map(live::split).chain(kept.map(SecretString::from)).collect())

@@ -1,15 +1,18 @@
 //! The command line's errors: whatever clap refuses becomes one line with exit code 64, and an empty
 //! environment variable counts as unset.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, Parser};
+use clap::{Command, CommandFactory, Parser};
 
 use crate::configuration::{ConfigurationError, one_line};
 
 /// `EX_USAGE` of sysexits.h: wrong usage or configuration.
 pub(crate) const EX_USAGE: u8 = 64;
+
+/// From 0 to 1: how like two names are of which one is perhaps the other, misspelt.
+const LIKENESS_MIN: f64 = 0.75;
 
 /// Ends the help of `upwire` and of its long-running subcommands.
 pub(crate) const AFTER_HELP: &str = "\
@@ -87,11 +90,18 @@ fn explain(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Co
     let problem = said.next().unwrap_or_default();
     let problem = problem.strip_prefix("error: ").unwrap_or(&problem).to_owned();
     let mut mend: Vec<_> = said.map(|tip| tip.strip_prefix("tip: ").unwrap_or(&tip).to_owned()).collect();
-    mend.push(format!("see `{help}`"));
-    let variable = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(argument)) => variable(command, argument),
+    let wrong = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => {
+            command.get_arguments().find(|candidate| candidate.to_string() == *argument)
+        }
         _ => None,
     };
+    let example = wrong.and_then(|option| option.get_default_values().first());
+    if let Some(example) = example.filter(|_| !problem.contains("as in ")) {
+        mend.push(format!("write it as {}", example.to_string_lossy()));
+    }
+    mend.push(format!("see `{help}`"));
+    let variable = wrong.and_then(|option| variable(option, arguments));
     ConfigurationError::usage(variable, problem, mend.join("; "))
 }
 
@@ -103,15 +113,55 @@ fn subcommand<'a>(command: &'a Command, arguments: &[OsString]) -> (String, &'a 
     )
 }
 
-/// The environment variable that can stand for an option, if the value came from there.
-fn variable(command: &Command, argument: &str) -> Option<String> {
-    command
-        .get_arguments()
-        .find(|candidate| candidate.to_string() == argument)
-        .and_then(|found| found.get_env())
-        .filter(|name| std::env::var_os(name).is_some())
-        .and_then(OsStr::to_str)
-        .map(str::to_owned)
+/// The environment variable that can stand for an option, if the value came from there: a flag wins.
+fn variable(option: &clap::Arg, arguments: &[OsString]) -> Option<String> {
+    let name = option.get_env().filter(|name| std::env::var_os(name).is_some())?;
+    let flag = format!("--{}", option.get_long()?);
+    let is_flag = |argument: &OsString| {
+        argument
+            .to_str()
+            .and_then(|text| text.strip_prefix(&flag))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    if arguments.iter().any(is_flag) { None } else { name.to_str().map(str::to_owned) }
+}
+
+/// Warns of variables that nothing reads: a misspelt one would be passed over without a word.
+pub(crate) fn warn_of_unknown_variables<P: CommandFactory>() {
+    let known = known_variables(&P::command());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        match unknown(&name, &known) {
+            Some(Some(nearest)) => {
+                tracing::warn!(
+                    "{name} is no variable of Upwire's, and changes nothing; did you mean {nearest}?"
+                );
+            }
+            Some(None) => tracing::warn!("{name} is no variable of Upwire's, and changes nothing"),
+            None => {}
+        }
+    }
+}
+
+/// Those of all options, and those that are none.
+fn known_variables(command: &Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(|option| option.get_env()?.to_str().map(str::to_owned));
+    let others = command.get_subcommands().flat_map(known_variables);
+    own.chain(others).chain(["UPWIRE_LOG", "UPWIRE_LOG_FORMAT"].map(str::to_owned)).collect()
+}
+
+/// `Some` if the variable looks like one of ours and is none; with the one that is most like it, if one is.
+fn unknown<'a>(name: &str, known: &'a [String]) -> Option<Option<&'a str>> {
+    let looks_like_ours = name.to_ascii_uppercase().starts_with("UPWIRE");
+    // What Kubernetes sets for a service of this name.
+    let is_of_a_service = name.starts_with("UPWIRE_SERVICE_") || name.starts_with("UPWIRE_PORT");
+    if !looks_like_ours || is_of_a_service || known.iter().any(|known| known == name) {
+        return None;
+    }
+    let likeness =
+        |known: &&String| strsim::normalized_damerau_levenshtein(&name.to_ascii_uppercase(), known);
+    let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    Some(nearest.filter(|nearest| likeness(nearest) >= LIKENESS_MIN).map(String::as_str))
 }
 
 #[cfg(test)]
@@ -129,6 +179,8 @@ mod tests {
         Serve {
             #[arg(long)]
             listen: std::net::SocketAddr,
+            #[arg(long, default_value = "100")]
+            most: u8,
             // Set in every test run by cargo.
             #[arg(long, env = "CARGO_PKG_NAME")]
             port: Option<u16>,
@@ -155,9 +207,32 @@ mod tests {
             "invalid value 'here' for '--listen <LISTEN>': invalid socket address syntax; see `upwire serve --help`"
         );
         assert_eq!(
+            refusal("upwire serve --listen 127.0.0.1:1 --most 1000"),
+            "invalid value '1000' for '--most <MOST>': 1000 is not in 0..=255; write it as 100; see `upwire serve --help`"
+        );
+        assert_eq!(
             refusal("upwire serve --listn 127.0.0.1:1"),
             "unexpected argument '--listn' found; a similar argument exists: '--listen'; see `upwire serve --help`"
         );
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_told_from_all_others() {
+        let known =
+            ["UPWIRE_PUBLIC_URL", "UPWIRE_COMPONENT_SECRET", "UPWIRE_COMPONENT_SECRET_FILE", "UPWIRE_ACL"]
+                .map(str::to_owned);
+        for (name, nearest) in [
+            ("UPWIRE_PUBLIC_URI", Some("UPWIRE_PUBLIC_URL")),
+            ("UPWIRE_PUBLICURL", Some("UPWIRE_PUBLIC_URL")),
+            ("upwire_acl", Some("UPWIRE_ACL")),
+            ("UPWIRE_COMPONENT_SECERT", Some("UPWIRE_COMPONENT_SECRET")),
+            ("UPWIRE_SOMETHING_ELSE_ALTOGETHER", None),
+        ] {
+            assert_eq!(unknown(name, &known), Some(nearest), "{name}");
+        }
+        for name in ["UPWIRE_ACL", "PATH", "UPWIRE_SERVICE_HOST", "UPWIRE_PORT_8080_TCP", "UPWIRE_PORT"] {
+            assert_eq!(unknown(name, &known), None, "{name}");
+        }
     }
 
     #[test]
@@ -166,6 +241,10 @@ mod tests {
             refusal("upwire serve --listen 127.0.0.1:1"),
             "CARGO_PKG_NAME: invalid value 'cli' for '--port <PORT>': invalid digit found in string; \
              see `upwire serve --help`"
+        );
+        assert!(
+            refusal("upwire serve --listen 127.0.0.1:1 --port=x")
+                .starts_with("invalid value 'x' for '--port")
         );
     }
 }

@@ -161,6 +161,15 @@ impl Database {
         .await
     }
 
+    /// Forgets the value kept under `name`; whether there was one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn forget_setting(&self, name: &'static str) -> Result<bool, Unavailable> {
+        const FORGET: &str = "DELETE FROM setting WHERE name = ?1";
+        self.write(move |connection| connection.execute(FORGET, params![name]).map(|rows| rows > 0)).await
+    }
+
     /// Pushes that wait in the queue or are being delivered.
     #[must_use]
     pub fn queue_depth(&self) -> u64 {

@@ -102,6 +102,17 @@ impl Writer {
     }
 }
 
+/// What the operator can do about a commit that failed, by what SQLite said.
+fn mend(error: &str) -> &'static str {
+    if error.contains("locked") || error.contains("busy") {
+        "another program has the database open and writes: end it, and read copies of the file alone"
+    } else if error.contains("readonly") {
+        "let the user that runs this write to the database, and to the folder that it is in"
+    } else {
+        "look whether the disk is full, or fails"
+    }
+}
+
 /// The thread: ends when every [`Writer`] is gone, and gives up the lock with that.
 async fn write_until_closed(
     mut connection: Connection,
@@ -115,7 +126,7 @@ async fn write_until_closed(
         let _ = timeout(LINGER, gather_until_hasty(&mut writes, &mut group)).await;
         let commit = commit(&mut connection, group.drain(..), &mut after).map_err(|error| error.to_string());
         if let Err(error) = &commit {
-            tracing::error!(%error, "the database did not take a commit; is the disk full?");
+            tracing::error!(%error, mend = mend(error), "the database did not take a commit");
             // The log may be what fills the disk: copied back, its room serves the deletions that wait.
             let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }

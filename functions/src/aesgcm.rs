@@ -4,9 +4,27 @@
 use std::fmt;
 
 use axum::http::HeaderMap;
+use base64::{
+    Engine,
+    alphabet::URL_SAFE,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use push::message::KEY_HEADERS_BYTES_MAX;
 
 use crate::{Rejection, header::first};
+
+/// Padded or not: senders do both.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+/// What the first drafts had: other header fields, and another way to derive the key. No phone decrypts it any more.
+const SUPERSEDED: &str = "aesgcm128";
+/// Length of a salt (draft-ietf-httpbis-encryption-encoding-03 §3.1).
+const SALT_BYTES: usize = 16;
+/// Length of an uncompressed point of P-256, which begins with [`UNCOMPRESSED`] (draft-ietf-webpush-encryption-04 §4).
+const POINT_BYTES: usize = 65;
+const UNCOMPRESSED: u8 = 4;
 
 /// What goes in front of the body of a push in `aesgcm`.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,6 +35,9 @@ impl KeyMaterial {
     pub(crate) fn read(headers: &HeaderMap) -> Result<Option<Self>, Rejection> {
         match first(headers, "content-encoding") {
             Some(Ok(encoding)) if encoding.eq_ignore_ascii_case("aesgcm") => {}
+            Some(Ok(encoding)) if encoding.eq_ignore_ascii_case(SUPERSEDED) => {
+                return Err(Rejection::SupersededEncoding);
+            }
             _ => return Ok(None),
         }
         let encryption = whole(headers, "Encryption")?;
@@ -24,6 +45,12 @@ impl KeyMaterial {
         let (encryption, crypto_key) = (once(&encryption), once(&crypto_key));
         if encryption.len() + crypto_key.len() > KEY_HEADERS_BYTES_MAX {
             return Err(Rejection::KeyMaterialTooLarge);
+        }
+        if !has(encryption, "salt", |salt| salt.len() == SALT_BYTES) {
+            return Err(Rejection::BadKeyMaterial("salt"));
+        }
+        if !has(crypto_key, "dh", |point| point.len() == POINT_BYTES && point[0] == UNCOMPRESSED) {
+            return Err(Rejection::BadKeyMaterial("dh"));
         }
         Ok(Some(Self(format!("aesgcm\nEncryption: {encryption}\nCrypto-Key: {crypto_key}\n"))))
     }
@@ -49,6 +76,18 @@ fn whole(headers: &HeaderMap, name: &'static str) -> Result<String, Rejection> {
     if once(&value).is_empty() { Err(Rejection::NoKeyMaterial(name)) } else { Ok(value) }
 }
 
+/// Whether one of the list's elements has this parameter, with a value that is as it should be: which of several counts,
+/// the phone decides. Nobody can decrypt a push that has none.
+fn has(list: &str, name: &str, is_good: impl Fn(&[u8]) -> bool) -> bool {
+    let parameters = list.split([',', ';']).filter_map(|parameter| parameter.split_once('='));
+    let mut values = parameters.filter(|(found, _)| found.trim().eq_ignore_ascii_case(name));
+    values.any(|(_, value)| {
+        // Some write the other alphabet, and some applications read it.
+        let value = value.trim().trim_matches('"').replace('+', "-").replace('/', "_");
+        BASE64.decode(value).is_ok_and(|bytes| is_good(&bytes))
+    })
+}
+
 /// The list without repetitions of the whole of it: a gateway between sends a header twice, and phones look for `dh`
 /// and `salt` without expecting two (protocol.md §2).
 fn once(value: &str) -> &str {
@@ -63,80 +102,4 @@ fn once(value: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::{HeaderName, HeaderValue};
-
-    use super::*;
-
-    const KEYS: [(&str, &str); 2] = [("encryption", "salt=c2FsdA"), ("crypto-key", "dh=BA8;p256ecdsa=BDd3")];
-
-    fn read(headers: &[(&'static str, &str)]) -> Result<Option<String>, Rejection> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        }
-        KeyMaterial::read(&map).map(|keys| keys.map(|keys| String::from_utf8(keys.before(b"\n")).unwrap()))
-    }
-
-    fn in_aesgcm(headers: &[(&'static str, &str)]) -> Result<Option<String>, Rejection> {
-        read(&[&[("content-encoding", "aesgcm")], headers].concat())
-    }
-
-    #[test]
-    fn the_headers_go_in_front_of_the_body_as_they_are() {
-        let expected = "aesgcm\nEncryption: salt=c2FsdA\nCrypto-Key: dh=BA8;p256ecdsa=BDd3\n\n";
-        for encoding in ["aesgcm", "AESGCM", " aesgcm , aes128gcm", "aesgcm,aesgcm"] {
-            let headers = [&[("content-encoding", encoding)], &KEYS[..]].concat();
-            assert_eq!(read(&headers), Ok(Some(expected.into())), "{encoding}");
-        }
-    }
-
-    #[test]
-    fn in_any_other_encoding_the_headers_are_none_of_our_business() {
-        assert_eq!(read(&KEYS), Ok(None));
-        for encoding in ["aes128gcm", "aes128gcm, aesgcm", "", "aesgcm2", "gzip", "\u{fc}"] {
-            let headers = [&[("content-encoding", encoding)], &KEYS[..]].concat();
-            assert_eq!(read(&headers), Ok(None), "{encoding}");
-        }
-    }
-
-    #[test]
-    fn a_list_stays_whole_and_what_comes_twice_comes_once() {
-        let cases: [(&[&str], &str); 9] = [
-            (&["dh=A,p256ecdsa=B"], "dh=A,p256ecdsa=B"),
-            (&["dh=A", "p256ecdsa=B"], "dh=A,p256ecdsa=B"),
-            (&["dh=A;p256ecdsa=B,dh=A;p256ecdsa=B"], "dh=A;p256ecdsa=B"),
-            (&["dh=A", "dh=A"], "dh=A"),
-            (&["dh=A, dh=A ,dh=A"], "dh=A"),
-            (&["dh=A, p256ecdsa=B,dh=A, p256ecdsa=B"], "dh=A, p256ecdsa=B"),
-            (&["dh=A,dh=A,p256ecdsa=B"], "dh=A,dh=A,p256ecdsa=B"),
-            (&["dh=A", "dh=C"], "dh=A,dh=C"),
-            (&["keyid=\"a b\"; dh=\"A\""], "keyid=\"a b\"; dh=\"A\""),
-        ];
-        for (values, expected) in cases {
-            let lines: Vec<_> = values.iter().map(|value| ("crypto-key", *value)).collect();
-            let read = in_aesgcm(&[&[KEYS[0]], &lines[..]].concat()).unwrap().unwrap();
-            assert_eq!(read, format!("aesgcm\nEncryption: salt=c2FsdA\nCrypto-Key: {expected}\n\n"));
-        }
-    }
-
-    #[test]
-    fn without_both_headers_nobody_could_decrypt_it() {
-        assert_eq!(in_aesgcm(&[]), Err(Rejection::NoKeyMaterial("Encryption")));
-        assert_eq!(in_aesgcm(&[KEYS[0]]), Err(Rejection::NoKeyMaterial("Crypto-Key")));
-        for empty in ["", ",", ", ,"] {
-            let refused = in_aesgcm(&[("encryption", empty), KEYS[1]]);
-            assert_eq!(refused, Err(Rejection::NoKeyMaterial("Encryption")), "{empty}");
-        }
-        assert_eq!(in_aesgcm(&[KEYS[0], ("crypto-key", "dh=\u{fc}")]), Err(Rejection::UnreadableHeader));
-    }
-
-    #[test]
-    fn the_headers_have_a_bound_together() {
-        let room = KEY_HEADERS_BYTES_MAX - KEYS[0].1.len();
-        let longest = in_aesgcm(&[KEYS[0], ("crypto-key", &"x".repeat(room))]);
-        assert_eq!(longest.unwrap().unwrap().len(), 33 + KEY_HEADERS_BYTES_MAX + 1);
-        let longer = in_aesgcm(&[KEYS[0], ("crypto-key", &"x".repeat(room + 1))]);
-        assert_eq!(longer, Err(Rejection::KeyMaterialTooLarge));
-    }
-}
+mod tests;

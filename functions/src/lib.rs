@@ -10,30 +10,41 @@ mod matrix;
 mod message_resource;
 mod page;
 mod parameters;
+mod place;
 mod push_resource;
 mod rejection;
+mod seldom;
 #[cfg(test)]
 mod tests;
 mod vapid;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
-    Router, middleware,
+    Router,
+    extract::Request,
+    http::Uri,
+    middleware,
+    response::IntoResponse,
     routing::{delete, get, post},
 };
 use jid::BareJid;
 use metrics::{counter, describe_counter};
+use percent_encoding::percent_decode_str;
 use push::{
     Secrets, Ttl,
     ports::{Mailbox, QueueWriter, Registrations},
 };
 use tokio::sync::watch;
+use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
+use self::place::Place;
 pub use legacy::{BadPasetoKey, LegacyKeys};
+pub use matrix::Dropped;
 pub use rejection::{Rejection, VapidFault};
+pub use seldom::Seldom;
 
 /// The path under the public URL that endpoints live at.
 pub const PUSH_PATH: &str = "push";
@@ -76,6 +87,8 @@ pub struct Ingress<R, Q, M> {
     pub public_url: Option<Url>,
     /// What people enter on their phones; the page at the root names it.
     pub component: Option<BareJid>,
+    /// Matrix notifications that no push can carry.
+    pub dropped: Dropped,
     /// How long a push without `TTL` is kept.
     pub default_ttl: Ttl,
     /// The longest that any push is kept.
@@ -94,12 +107,58 @@ impl<R, Q, M> Ingress<R, Q, M> {
     }
 }
 
-/// The routes of the ingress, at the root and, where the public URL has a path, below that too:
-/// whether a reverse proxy strips the path is its own affair.
+impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+    /// The path of the route that a request's path means; `None` where that is too long to mean any.
+    fn route_of<'a>(&self, path: &'a str) -> Option<Cow<'a, str>> {
+        let home = self.public_url.as_ref().map_or("", Url::path);
+        let elsewhere = |last: &str| {
+            let token = percent_decode_str(last).decode_utf8().ok()?;
+            let secrets = self.secrets.borrow();
+            let route = if secrets.verify(&token).is_ok() {
+                PUSH_PATH
+            } else if secrets.verify_message(&token).is_ok() {
+                MESSAGE_PATH
+            } else {
+                return None;
+            };
+            Some(format!("/{route}/{token}").into())
+        };
+        Some(match Place::of_request(path, home)? {
+            Place::Page => "/".into(),
+            Place::Gateway => matrix::PATH.into(),
+            Place::Push(token) => format!("/{PUSH_PATH}/{token}").into(),
+            Place::Message(token) => format!("/{MESSAGE_PATH}/{token}").into(),
+            Place::Elsewhere(last) => elsewhere(last).unwrap_or(path.into()),
+        })
+    }
+}
+
+/// The ingress as a service. Which of its routes a request means is decided before they are looked at: see `place.rs`.
 pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, Q, M>) -> Router {
-    let path = ingress.public_url.as_ref().map_or("", |url| url.path());
-    let prefix = path.trim_end_matches('/').to_owned();
+    let ingress = Arc::new(ingress);
+    let routes = routes(&ingress);
+    let answer = async move |mut request: Request| {
+        let Some(path) = ingress.route_of(request.uri().path()) else {
+            return Rejection::NotFound.into_response();
+        };
+        // No route reads a query.
+        if let Ok(uri) = Uri::try_from(&*path) {
+            *request.uri_mut() = uri;
+        }
+        match routes.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(impossible) => match impossible {},
+        }
+    };
+    Router::new()
+        .fallback(answer)
+        .layer(CatchPanicLayer::custom(rejection::after_a_panic))
+        .layer(middleware::map_response(cors::expose))
+}
+
+fn routes<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: &Arc<Ingress<R, Q, M>>) -> Router {
     let push_resource = post(push_resource::push::<R, Q, M>)
+        .put(push_resource::push::<R, Q, M>)
         .get(push_resource::discover::<R, Q, M>)
         .options(async || cors::preflight(push_resource::METHODS))
         .fallback(async || Rejection::MethodNotAllowed(push_resource::METHODS));
@@ -112,18 +171,11 @@ pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, 
         .fallback(matrix::other_method);
     let page = page::Page::new(ingress.component.as_ref());
     let page = get(async move || page.answer()).fallback(async || Rejection::MethodNotAllowed(page::METHODS));
-    let routes = Router::new()
+    Router::new()
         .route(&format!("/{PUSH_PATH}/{{token}}"), push_resource)
         .route(&format!("/{MESSAGE_PATH}/{{token}}"), message_resource)
         .route(matrix::PATH, matrix)
-        .with_state(Arc::new(ingress))
-        .route("/", page.clone());
-    let routes = match prefix.as_str() {
-        "" => routes,
-        prefix => routes.clone().nest(prefix, routes).route(&format!("{prefix}/"), page),
-    };
-    routes
+        .with_state(ingress.clone())
+        .route("/", page)
         .fallback(rejection::not_found)
-        .layer(CatchPanicLayer::custom(rejection::after_a_panic))
-        .layer(middleware::map_response(cors::expose))
 }

@@ -5,7 +5,7 @@ mod lambda;
 use std::{env::VarError, process::ExitCode};
 
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
-use functions::{Ingress, LegacyKeys};
+use functions::{Dropped, Ingress, LegacyKeys};
 use jid::BareJid;
 use push::{Secrets, Ttl};
 use tokio::sync::watch;
@@ -18,6 +18,10 @@ use url::Url;
 
 /// A message stays in SQS for two weeks at most.
 const TTL_MAX: u32 = 14 * 24 * 3600;
+
+/// Matrix notifications of one registration that may be dropped, in one environment: a minute's worth of the relay's
+/// default rate.
+const DROPPED_IN_A_MINUTE_MAX: u64 = 120;
 
 /// One environment of a function serves one request at a time: one thread is enough.
 #[tokio::main(flavor = "current_thread")]
@@ -72,6 +76,7 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         legacy: watch::channel(legacy_keys()?).1,
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
+        dropped: Dropped::at_most(DROPPED_IN_A_MINUTE_MAX),
         default_ttl: Ttl::from_seconds(default_ttl),
         max_ttl: Ttl::from_seconds(max_ttl),
     })

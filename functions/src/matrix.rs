@@ -1,6 +1,7 @@
 //! The Matrix push gateway (Matrix Push Gateway API; protocol.md, "Matrix push gateway"): pushes as homeservers send
 //! them, for endpoints of this server. It asks nobody anything: what it takes goes into the queue.
 
+mod dropped;
 mod notification;
 mod refusal;
 #[cfg(test)]
@@ -25,9 +26,11 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::Url;
 
+pub use self::dropped::Dropped;
 use self::{notification::Notification, refusal::Refusal};
 use crate::{
-    ACCEPTED, ANSWER_TIMEOUT, Ingress, PUSH_PATH, PublicUrl, REFUSED, Rejection,
+    ACCEPTED, ANSWER_TIMEOUT, Ingress, PublicUrl, REFUSED, Rejection, Seldom,
+    place::Place,
     push_resource::{Endpoint, EndpointKey, chance, not_queued, now, read, unavailable},
 };
 
@@ -102,7 +105,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let mut addressed = BTreeMap::<_, (Endpoint, Vec<&str>)>::new();
         let mut rejected = HashSet::new();
         for pushkey in &notification.pushkeys {
-            match token(pushkey, self.homes(reached_at)).and_then(|token| self.endpoint(&token)) {
+            match self.endpoint_of(pushkey, reached_at) {
                 Some(endpoint) => {
                     let (_, pushkeys) = addressed.entry(endpoint.key()).or_insert((endpoint, Vec::new()));
                     pushkeys.push(pushkey);
@@ -133,6 +136,24 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let rejected = in_order(&notification, &rejected);
         self.queue_for(&accepted, notification, now).await?;
         Ok(rejected)
+    }
+
+    /// The endpoint that a pushkey is, if it is at one of our homes; if there is none, wherever it is.
+    ///
+    /// `http` and `https` are one here: who ends TLS in front of this server is not ours to know.
+    fn endpoint_of(&self, pushkey: &str, reached_at: Option<&PublicUrl>) -> Option<Endpoint> {
+        let url = Url::parse(pushkey).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+        let at = |home: &str| match Place::below(url.path(), home)? {
+            Place::Push(token) => self.endpoint(token),
+            Place::Elsewhere(last) => self.endpoint_of_ours(last),
+            Place::Page | Place::Gateway | Place::Message(_) => None,
+        };
+        let mut homes = self.homes(reached_at).peekable();
+        if homes.peek().is_none() {
+            return at("");
+        }
+        let here = |home: &&Url| (home.host(), home.port()) == (url.host(), url.port());
+        homes.filter(here).find_map(|home| at(home.path()))
     }
 
     /// The registrations of those of the endpoints that live.
@@ -174,12 +195,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let ttl = self.default_ttl.min(self.max_ttl);
         let (urgency, topic) = (notification.urgency, Some(notification.topic.clone()));
         let Some(body) = notification.into_body() else {
-            // Answered like one that was taken: it would be as long the next time, and the pushkey is sound.
-            tracing::warn!(
-                "a Matrix notification was dropped: no push can carry as much as the name of its event"
-            );
-            refused("notification_too_large", registrations.len());
-            return Ok(());
+            return self.drop_for(registrations, now);
         };
         let push = |registration| {
             let wishes = Wishes { ttl, urgency, topic: topic.clone() };
@@ -192,23 +208,24 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         metrics::counter!(ACCEPTED).increment(registrations.len() as u64);
         Ok(())
     }
-}
 
-/// The token of the endpoint that a pushkey is, if it is at one of these homes; if there is none, wherever it is.
-///
-/// `http` and `https` are one here: who ends TLS in front of this server is not ours to know.
-fn token<'a>(pushkey: &str, homes: impl Iterator<Item = &'a Url>) -> Option<String> {
-    let url = Url::parse(pushkey).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
-    let below = |path: &str| {
-        let rest = url.path().strip_prefix(path.trim_end_matches('/'))?.strip_prefix('/')?;
-        rest.strip_prefix(PUSH_PATH)?.strip_prefix('/').map(str::to_owned)
-    };
-    let mut homes = homes.peekable();
-    if homes.peek().is_none() {
-        return below("");
+    /// Answers a notification that no push can carry like one that was taken: it would be as long the next time, and the
+    /// pushkey is sound. Whoever sends too many is told to wait all the same.
+    fn drop_for(&self, registrations: &[Registration], now: DateTime<Utc>) -> Result<(), Refusal> {
+        static LINE: Seldom = Seldom::new();
+        let ids = registrations.iter().map(|registration| registration.target.registration_id());
+        if let Some(wait) = self.dropped.count(ids, now) {
+            return Err(Rejection::throttled(wait).into());
+        }
+        if let Some(times) = LINE.due() {
+            tracing::warn!(
+                times,
+                "a Matrix notification was dropped: no push can carry as much as the name of its event"
+            );
+        }
+        refused("notification_too_large", registrations.len());
+        Ok(())
     }
-    let here = |home: &&Url| (home.host(), home.port()) == (url.host(), url.port());
-    homes.filter(here).find_map(|home| below(home.path()))
 }
 
 /// Those pushkeys of a request, each once.

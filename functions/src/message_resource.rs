@@ -12,7 +12,7 @@ use push::{
 };
 use tokio::time::timeout;
 
-use crate::{ANSWER_TIMEOUT, Ingress, Rejection, WITHDRAWN, push_resource::now};
+use crate::{ANSWER_TIMEOUT, Ingress, Rejection, Seldom, WITHDRAWN, push_resource::now};
 
 /// What it answers.
 pub(crate) const METHODS: &str = "DELETE, OPTIONS";
@@ -68,6 +68,9 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
 }
 
 fn unavailable(error: &Unavailable) -> Rejection {
-    tracing::error!(%error, "a push was not withdrawn: the store does not do it now");
+    static LINE: Seldom = Seldom::new();
+    if let Some(times) = LINE.due() {
+        tracing::error!(%error, times, "a push was not withdrawn: the store does not do it now");
+    }
     Rejection::Unavailable
 }

@@ -1,6 +1,12 @@
 //! The push resource (RFC 8030 §5): `POST /push/{token}`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -20,12 +26,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    ACCEPTED, ANSWER_TIMEOUT, Ingress, MESSAGE_PATH, PublicUrl, Rejection, parameters::Parameters,
+    ACCEPTED, ANSWER_TIMEOUT, Ingress, MESSAGE_PATH, PublicUrl, Rejection, Seldom, parameters::Parameters,
     vapid::Sender,
 };
 
 /// What it answers.
-pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
+pub(crate) const METHODS: &str = "POST, PUT, GET, HEAD, OPTIONS";
 /// The longest that a predecessor's endpoint may live, as our own: it bounds what whoever has the predecessor's
 /// secret can have the store keep.
 const LEGACY_LIFE_MAX: TimeDelta = TimeDelta::days(365);
@@ -103,7 +109,8 @@ pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Re
     }
 }
 
-/// `POST`: accepts a push, and answers 201 once it is durable.
+/// `POST`: accepts a push, and answers 201 once it is durable. `PUT` does the same: Telegram's simple push has no other
+/// method.
 pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     endpoint: Endpoint,
@@ -116,6 +123,7 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     let accepted = timeout(ANSWER_TIMEOUT, ingress.accept(&endpoint, parameters, &sender, body)).await;
     let message = accepted.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
     metrics::counter!(ACCEPTED).increment(1);
+    note_accepted();
     let kept = (message.expires_at - message.accepted_at).num_seconds();
     let home = ingress.homes(reached_at.as_deref()).next();
     let base = home.map_or("", |url| url.as_str().trim_end_matches('/'));
@@ -128,8 +136,13 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     /// What a token stands for that was made with one of our secrets, or a predecessor's.
     pub(crate) fn endpoint(&self, token: &str) -> Option<Endpoint> {
-        let ours = self.secrets.borrow().verify(token).map(|(id, epoch)| Endpoint::Ours(id, epoch));
-        ours.ok().or_else(|| self.legacy.borrow().target(token).map(Endpoint::Legacy))
+        self.endpoint_of_ours(token).or_else(|| self.legacy.borrow().target(token).map(Endpoint::Legacy))
+    }
+
+    /// What a token stands for that was made with one of our secrets.
+    pub(crate) fn endpoint_of_ours(&self, token: &str) -> Option<Endpoint> {
+        let verified = self.secrets.borrow().verify(token).ok();
+        verified.map(|(id, epoch)| Endpoint::Ours(id, epoch))
     }
 
     /// The row of a predecessor's endpoint, if it lives: the one it has, whatever a copy that lags may have shown,
@@ -202,8 +215,26 @@ pub(crate) fn not_queued(error: &NotQueued) -> Rejection {
     }
 }
 
+/// Whether the last push that the store was asked to take was not taken.
+static REFUSING: AtomicBool = AtomicBool::new(false);
+
+/// Says once that what was refused is taken again.
+fn note_accepted() {
+    static LINE: Seldom = Seldom::new();
+    if REFUSING.load(Relaxed)
+        && REFUSING.swap(false, Relaxed)
+        && let Some(times) = LINE.due()
+    {
+        tracing::info!(times, "the store takes pushes again");
+    }
+}
+
 pub(crate) fn unavailable(error: &Unavailable) -> Rejection {
-    tracing::error!(%error, "a push was not accepted: the store does not take it now");
+    static LINE: Seldom = Seldom::new();
+    REFUSING.store(true, Relaxed);
+    if let Some(times) = LINE.due() {
+        tracing::error!(%error, times, "a push was not accepted: the store does not take it now");
+    }
     Rejection::Unavailable
 }
 
@@ -218,7 +249,10 @@ pub(crate) async fn discover<R: Registrations, Q: QueueWriter, M: Mailbox>(
 pub(crate) fn chance() -> Result<[u8; MessageId::CHANCE_BYTES], Rejection> {
     let mut bytes = [0; MessageId::CHANCE_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| {
-        tracing::error!(%error, "the system has no random bytes");
+        static LINE: Seldom = Seldom::new();
+        if let Some(times) = LINE.due() {
+            tracing::error!(%error, times, "the system has no random bytes");
+        }
         Rejection::Unavailable
     })?;
     Ok(bytes)

@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX};
 use serde::Serialize;
 
-use crate::REFUSED;
+use crate::{REFUSED, Seldom};
 
 /// Why a request was refused (protocol.md §2).
 ///
@@ -48,8 +48,12 @@ pub enum Rejection {
     UnreadableHeader,
     /// The push is in `aesgcm` and lacks this header, or that is empty.
     NoKeyMaterial(&'static str),
+    /// The push is in `aesgcm`, and this parameter of its headers is missing, or cannot be what it should.
+    BadKeyMaterial(&'static str),
     /// The headers that go with `aesgcm` are over their limit.
     KeyMaterialTooLarge,
+    /// The push is in the encoding that `aesgcm` has superseded.
+    SupersededEncoding,
     /// The store or the queue cannot do it now.
     Unavailable,
     /// The resource has no such method; it has these.
@@ -100,6 +104,10 @@ impl VapidFault {
 pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
 /// What the relay is given to take pushes of a registration out of the queue, in seconds.
 const RETRY_AFTER_FULL_SHARE: u64 = 5;
+/// What pushes are encrypted in (RFC 8291, and the draft that many senders have stayed with).
+const ENCODINGS: &str = "aes128gcm, aesgcm";
+/// "The challenge … contains only the auth-scheme production" (RFC 8292 §3).
+const CHALLENGE: &str = "vapid";
 /// A dead endpoint stays dead; the sender may remember it for a day.
 const GONE_CACHE_CONTROL: &str = "max-age=86400";
 
@@ -112,6 +120,8 @@ struct Problem {
     r#type: String,
     title: &'static str,
     status: u16,
+    /// An extension member (RFC 9457 §3.2), for programs: it does not change with the words.
+    code: &'static str,
     detail: String,
 }
 
@@ -125,7 +135,7 @@ impl Rejection {
         Self::Throttled((u64::try_from(wait.num_seconds()).unwrap_or(0) + begun).max(1))
     }
 
-    /// Its label in the metrics.
+    /// Its label in the metrics, and its code in the problem.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -144,7 +154,9 @@ impl Rejection {
             Self::BadTopic => "bad_topic",
             Self::UnreadableHeader => "unreadable_header",
             Self::NoKeyMaterial(_) => "no_key_material",
+            Self::BadKeyMaterial(_) => "bad_key_material",
             Self::KeyMaterialTooLarge => "key_material_too_large",
+            Self::SupersededEncoding => "superseded_encoding",
             Self::Unavailable => "unavailable",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::Panicked => "panicked",
@@ -157,7 +169,6 @@ impl Rejection {
                 StatusCode::NOT_FOUND
             }
             Self::Gone => StatusCode::GONE,
-            // Without `WWW-Authenticate`: RFC 8292 §3 forbids a challenge of this scheme.
             Self::VapidMissing => StatusCode::UNAUTHORIZED,
             Self::VapidWrong(_) => StatusCode::FORBIDDEN,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -166,7 +177,9 @@ impl Rejection {
             | Self::BadTopic
             | Self::UnreadableHeader
             | Self::NoKeyMaterial(_)
+            | Self::BadKeyMaterial(_)
             | Self::KeyMaterialTooLarge => StatusCode::BAD_REQUEST,
+            Self::SupersededEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyInterrupted => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -183,7 +196,9 @@ impl Rejection {
             | Self::BadTopic
             | Self::UnreadableHeader
             | Self::NoKeyMaterial(_)
+            | Self::BadKeyMaterial(_)
             | Self::KeyMaterialTooLarge => "why-did-my-push-get-a-400",
+            Self::SupersededEncoding => "why-did-my-push-get-a-415",
             Self::VapidMissing | Self::VapidWrong(_) => "why-did-my-push-get-a-401-or-403",
             Self::NotFound | Self::UnknownEndpoint => "why-did-my-push-get-a-404",
             Self::MethodNotAllowed(_) => "why-did-my-push-get-a-405",
@@ -213,6 +228,8 @@ impl Rejection {
             Self::BadTopic => "Bad Topic header",
             Self::UnreadableHeader => "Unreadable header",
             Self::NoKeyMaterial(_) => "Key material missing",
+            Self::BadKeyMaterial(_) => "Key material wrong",
+            Self::SupersededEncoding => "Content coding not supported",
             Self::KeyMaterialTooLarge => "Key material too large",
             Self::Unavailable => "Try again shortly",
             Self::MethodNotAllowed(_) => "Method not allowed",
@@ -249,6 +266,19 @@ impl Rejection {
             Self::NoKeyMaterial(header) => format!(
                 "A push with Content-Encoding: aesgcm needs the header {header}: without it nobody can decrypt it."
             ),
+            Self::BadKeyMaterial("salt") => {
+                "A push with Content-Encoding: aesgcm needs Encryption: salt=…, the \
+                                             base64url of 16 bytes: without it nobody can decrypt it."
+                    .into()
+            }
+            Self::BadKeyMaterial(parameter) => format!(
+                "A push with Content-Encoding: aesgcm needs Crypto-Key: {parameter}=…, the base64url of the 65 bytes of an \
+                 uncompressed point of P-256: without it nobody can decrypt it."
+            ),
+            Self::SupersededEncoding => format!(
+                "Nothing decrypts a push with Content-Encoding: aesgcm128, which is of a draft of Web Push. Encrypt it in \
+                 one of {ENCODINGS}."
+            ),
             Self::KeyMaterialTooLarge => {
                 format!("Encryption and Crypto-Key have at most {KEY_HEADERS_BYTES_MAX} bytes together.")
             }
@@ -265,6 +295,9 @@ impl Rejection {
     fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::Gone => Some((header::CACHE_CONTROL, HeaderValue::from_static(GONE_CACHE_CONTROL))),
+            // RFC 9110 §15.5.16.
+            Self::SupersededEncoding => Some((header::ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS))),
+            Self::VapidMissing => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
             Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
             Self::Throttled(seconds) => Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
             Self::MethodNotAllowed(methods) => Some((header::ALLOW, HeaderValue::from_static(methods))),
@@ -282,7 +315,13 @@ impl IntoResponse for Rejection {
         metrics::counter!(REFUSED, "reason" => self.reason()).increment(1);
         let status = self.status();
         let r#type = format!("{README}{}", self.section());
-        let problem = Problem { r#type, title: self.title(), status: status.as_u16(), detail: self.detail() };
+        let problem = Problem {
+            r#type,
+            title: self.title(),
+            status: status.as_u16(),
+            code: self.reason(),
+            detail: self.detail(),
+        };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -293,7 +332,10 @@ impl IntoResponse for Rejection {
 
 /// What a panic costs: one 500, and no other request. The panic hook has said what happened and where.
 pub(crate) fn after_a_panic(_: Box<dyn Any + Send>) -> Response {
-    tracing::error!("a request ended in a panic");
+    static LINE: Seldom = Seldom::new();
+    if let Some(times) = LINE.due() {
+        tracing::error!(times, "a request ended in a panic");
+    }
     Rejection::Panicked.into_response()
 }
 
@@ -303,70 +345,4 @@ pub(crate) async fn not_found() -> Rejection {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every rejection once: the match does not compile without a new one, which then joins the line.
-    fn all() -> impl Iterator<Item = Rejection> {
-        std::iter::successors(Some(Rejection::NotFound), |rejection| match rejection {
-            Rejection::NotFound => Some(Rejection::UnknownEndpoint),
-            Rejection::UnknownEndpoint => Some(Rejection::Gone),
-            Rejection::Gone => Some(Rejection::VapidMissing),
-            Rejection::VapidMissing => Some(Rejection::VapidWrong(VapidFault::Key)),
-            Rejection::VapidWrong(_) => Some(Rejection::Throttled(1)),
-            Rejection::Throttled(_) => Some(Rejection::UnknownMessage),
-            Rejection::UnknownMessage => Some(Rejection::NotWaiting),
-            Rejection::NotWaiting => Some(Rejection::EmptyBody),
-            Rejection::EmptyBody => Some(Rejection::BodyTooLarge),
-            Rejection::BodyTooLarge => Some(Rejection::BodyInterrupted),
-            Rejection::BodyInterrupted => Some(Rejection::BadTtl),
-            Rejection::BadTtl => Some(Rejection::BadTopic),
-            Rejection::BadTopic => Some(Rejection::UnreadableHeader),
-            Rejection::UnreadableHeader => Some(Rejection::NoKeyMaterial("Encryption")),
-            Rejection::NoKeyMaterial(_) => Some(Rejection::KeyMaterialTooLarge),
-            Rejection::KeyMaterialTooLarge => Some(Rejection::Unavailable),
-            Rejection::Unavailable => Some(Rejection::MethodNotAllowed("POST")),
-            Rejection::MethodNotAllowed(_) => Some(Rejection::Panicked),
-            Rejection::Panicked => None,
-        })
-    }
-
-    /// The anchor that a forge makes of a heading.
-    fn anchor(heading: &str) -> String {
-        let kept = heading.trim().to_lowercase().replace(' ', "-");
-        kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
-    }
-
-    #[test]
-    fn the_readme_has_the_section_that_a_problem_links_to_and_every_reason() {
-        let readme = include_str!("../../README.md");
-        let anchors: Vec<String> = readme
-            .split("```")
-            .step_by(2) // Outside of code.
-            .flat_map(str::lines)
-            .filter(|line| line.starts_with('#'))
-            .map(|line| anchor(line.trim_start_matches('#')))
-            .collect();
-        for rejection in all() {
-            let section = rejection.section();
-            assert!(anchors.iter().any(|anchor| anchor == section), "{rejection:?}: #{section}");
-            let code = rejection.status().as_u16().to_string();
-            assert!(section.contains(&code) || code == "404", "{rejection:?} is answered {code}: {section}");
-            let reason = format!("`{}`", rejection.reason());
-            assert!(readme.contains(&reason), "{rejection:?}: the table of metrics lacks {reason}");
-        }
-    }
-
-    #[test]
-    fn the_wait_is_told_in_whole_seconds_and_never_too_short() {
-        let cases = [
-            (TimeDelta::nanoseconds(1), 1),
-            (TimeDelta::seconds(1), 1),
-            (TimeDelta::milliseconds(1001), 2),
-            (TimeDelta::seconds(60), 60),
-        ];
-        for (wait, seconds) in cases {
-            assert_eq!(Rejection::throttled(wait), Rejection::Throttled(seconds), "{wait}");
-        }
-    }
-}
+pub(crate) mod tests;

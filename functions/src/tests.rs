@@ -1,6 +1,7 @@
 //! The ingress over stores that no emulator can be: one whose copies lag, one that panics, one that does not answer.
 
 mod any_request;
+mod paths;
 mod store;
 
 use axum::{
@@ -9,6 +10,7 @@ use axum::{
 };
 use chrono::TimeDelta;
 use push::{Epoch, RegistrationId, VapidKey};
+use tower::ServiceExt;
 
 pub(crate) use self::store::*;
 use crate::PublicUrl;
@@ -18,6 +20,15 @@ async fn an_accepted_push_costs_one_eventual_read_and_one_send() {
     let store = store();
     assert_eq!(store.push_now().await.status(), StatusCode::CREATED);
     assert_eq!(store.calls(), [1, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_put_is_a_post() {
+    let store = store();
+    let request = Request::put(store.endpoint(store.row.epoch)).body(Body::from("version=1")).unwrap();
+    let accepted = store.answer(request).await;
+    assert_eq!((accepted.status(), store.calls()), (StatusCode::CREATED, [1, 0, 1, 0]));
+    assert!(header(&accepted, "location").is_some());
 }
 
 #[tokio::test]
@@ -87,7 +98,7 @@ async fn who_does_not_sign_for_a_key_is_refused_by_the_one_read_whatever_the_rat
     store.row.throttled_until = Some(now() + TimeDelta::seconds(3600));
     let unsigned = store.push_now().await;
     assert_eq!((unsigned.status(), store.calls()), (StatusCode::UNAUTHORIZED, [1, 0, 0, 0]));
-    assert_eq!(header(&unsigned, "www-authenticate"), None);
+    assert_eq!(header(&unsigned, "www-authenticate").as_deref(), Some("vapid"));
 
     let mut request = Request::post(store.endpoint(store.row.epoch)).header("authorization", "vapid t=x");
     request = request.extension(PublicUrl("https://push.example.com".parse().unwrap()));

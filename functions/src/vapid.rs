@@ -14,7 +14,7 @@ use serde_json::Value;
 use url::{Origin, Url};
 
 use crate::{
-    Ingress, jose,
+    Ingress, Seldom, jose,
     rejection::{Rejection, VapidFault},
 };
 
@@ -69,7 +69,10 @@ impl Sender {
         let credentials = self.credentials.as_ref().ok_or(Rejection::VapidMissing)?;
         if self.origins.is_empty() {
             // Trouble of ours is no fault of the sender's.
-            tracing::error!("a push was not accepted: nobody says where this ingress is reached");
+            static LINE: Seldom = Seldom::new();
+            if let Some(times) = LINE.due() {
+                tracing::error!(times, "a push was not accepted: nobody says where this ingress is reached");
+            }
             return Err(Rejection::Unavailable);
         }
         credentials.check(key, &self.origins, now).map_err(Rejection::VapidWrong)

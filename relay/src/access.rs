@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use tokio_xmpp::jid::{BareJid, Jid};
 
+use crate::domain_names;
+
 /// Who may register: domains, bare JIDs, or everyone (protocol.md §1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessList {
@@ -21,7 +23,7 @@ pub enum BadAccessList {
     NoJid(String),
     /// It would admit whatever matches it.
     #[error(
-        "{0:?} is a pattern, and there are none: name each domain and each bare JID, or * alone for everyone"
+        "{0:?} is no pattern that there is: *.example.com stands for the subdomains of example.com, and * alone for everyone"
     )]
     Pattern(String),
 }
@@ -36,10 +38,8 @@ impl FromStr for AccessList {
             return Ok(Self::Everyone);
         }
         let parse = |entry: &str| {
-            if entry.contains(['*', '?']) {
-                return Err(BadAccessList::Pattern(entry.to_owned()));
-            }
-            BareJid::new(entry).map_err(|_| BadAccessList::NoJid(entry.to_owned()))
+            let read = domain_names::read(entry).ok_or_else(|| BadAccessList::Pattern(entry.to_owned()))?;
+            read.map_err(|_| BadAccessList::NoJid(entry.to_owned()))
         };
         entries().map(parse).collect::<Result<_, _>>().map(Self::Only)
     }
@@ -57,9 +57,7 @@ impl AccessList {
     pub(crate) fn admits(&self, user: &Jid) -> bool {
         match self {
             Self::Everyone => true,
-            Self::Only(entries) => entries.iter().any(|entry| {
-                entry.domain() == user.domain() && (entry.node().is_none() || entry.node() == user.node())
-            }),
+            Self::Only(entries) => entries.iter().any(|entry| domain_names::covers(entry, user)),
         }
     }
 }
@@ -81,11 +79,12 @@ mod tests {
         assert!(!admits("juliet@example.com", "romeo@example.com/phone"));
         assert!(admits("*", "anyone@anywhere.net/x"));
         assert!(!admits("", "juliet@example.com/phone"));
-        for wrong in ["a b", "juliet@example.com/phone", "*.example.com", "*@example.com", "example.*"] {
+        for wrong in ["a b", "juliet@example.com/phone", "*@example.com", "example.*"] {
             assert!(format!("example.com,{wrong}").parse::<AccessList>().is_err(), "{wrong}");
         }
-        let error = "*.example.com".parse::<AccessList>().unwrap_err().to_string();
-        assert!(error.contains("name each domain"), "{error}");
+        let error = "example.*".parse::<AccessList>().unwrap_err().to_string();
+        assert!(error.contains("*.example.com stands for"), "{error}");
+        assert!(admits("example.com, *.example.com", "juliet@sub.example.com/phone"));
     }
 
     #[test]

@@ -20,7 +20,10 @@ use crate::{
     },
     jobs::Jobs,
     lease::Fence,
-    measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, RETRIED, THROTTLED},
+    measures::{
+        ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, NOT_ADMITTED, REQUESTS_DROPPED, RETRIED,
+        THROTTLED,
+    },
     stream::{
         component::{Event, Outgoing},
         framing::serialize,
@@ -248,6 +251,12 @@ fn count(measure: Measure) {
         Measure::Retried => counter!(RETRIED).increment(1),
         Measure::Throttled => counter!(THROTTLED).increment(1),
         Measure::RequestRefused => counter!(REQUESTS_DROPPED).increment(1),
+        Measure::NotAdmitted => {
+            counter!(NOT_ADMITTED).increment(1);
+            tracing::warn!(
+                "a registration was refused: UPWIRE_ACL does not have the user's domain or address"
+            );
+        }
         Measure::InFlight(count) => gauge!(IN_FLIGHT).set(count as f64),
         Measure::Unanswered(unanswered) => {
             tracing::warn!(unanswered, "pushes were not answered in time; they are delivered again");

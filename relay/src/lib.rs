@@ -4,6 +4,7 @@ mod access;
 mod backoff;
 mod clock;
 mod delivery;
+mod domain_names;
 mod driver;
 mod jobs;
 mod lease;

@@ -16,6 +16,7 @@ pub const ACKNOWLEDGED_SECONDS: &str = "upwire_push_acknowledged_seconds";
 pub(crate) const REGISTERED: &str = "upwire_registrations_total";
 pub(crate) const REGISTRATIONS_REVOKED: &str = "upwire_registrations_revoked_total";
 pub(crate) const REQUESTS_DROPPED: &str = "upwire_requests_dropped_total";
+pub(crate) const NOT_ADMITTED: &str = "upwire_registrations_refused_total";
 pub(crate) const STREAM_UP: &str = "upwire_xmpp_stream_up";
 pub(crate) const RECONNECTS: &str = "upwire_xmpp_reconnects_total";
 
@@ -33,6 +34,7 @@ pub fn describe_metrics() {
         (REGISTERED, "Registrations and renewals"),
         (REGISTRATIONS_REVOKED, "Registrations revoked because the application is gone"),
         (REQUESTS_DROPPED, "Requests of XMPP users refused, or not answered, because too many came at once"),
+        (NOT_ADMITTED, "Registrations refused because the access list does not have the user"),
         (RECONNECTS, "Streams to the XMPP server after the first"),
     ];
     for (name, meaning) in counters {

@@ -47,6 +47,7 @@ mod delivery_limits;
 mod delivery_log;
 mod description;
 mod disk;
+mod field;
 mod follow;
 mod half_open;
 mod harness;

@@ -5,6 +5,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+/// Of RFC 8291's predecessor: 16 bytes, and an uncompressed point.
+const SALT: &str = "CpweO6cOWHd1EVQcA5vsiA";
+const POINT: &str = "BCGaik-XBjQgyYWLEPW-JZSR7QwsDczQL4HtRaT-dqfx0xPjU9MionWq_Du65JSh94VuDwOky9jx5tYUJOMa_Go";
+
 type Headers = &'static [(&'static str, &'static str)];
 
 struct Registered {
@@ -67,6 +71,10 @@ async fn a_push_that_cannot_be_one_is_refused_with_a_problem() {
         assert_eq!(refused.header("content-type"), Some("application/problem+json"));
         let problem = refused.json();
         assert_eq!(problem["status"], status);
+        assert!(
+            ["empty_body", "bad_ttl", "bad_topic"].iter().any(|code| problem["code"] == *code),
+            "{problem}"
+        );
         assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
         let explained = problem["type"].as_str().unwrap();
         assert!(explained.starts_with("https://") && explained.ends_with("#why-did-my-push-get-a-400"));
@@ -127,9 +135,9 @@ async fn other_methods_answer_as_they_should() {
     assert_eq!((get.status, get.json()["unifiedpush"]["version"].as_u64()), (200, Some(1)));
     let head = http::send("HEAD", &endpoint, &[], "").await;
     assert_eq!((head.status, head.body.len()), (200, 0));
-    for method in ["PUT", "DELETE", "PATCH"] {
+    for method in ["DELETE", "PATCH", "QUERY"] {
         let refused = http::send(method, &endpoint, &[], "x").await;
-        assert_eq!((refused.status, refused.header("allow")), (405, Some("POST, GET, HEAD, OPTIONS")));
+        assert_eq!((refused.status, refused.header("allow")), (405, Some("POST, PUT, GET, HEAD, OPTIONS")));
     }
 }
 
@@ -144,7 +152,7 @@ async fn a_page_of_any_origin_may_push() {
     let preflight = http::send("OPTIONS", &endpoint, &asked, "").await;
     assert_eq!(preflight.status, 204);
     assert_eq!(preflight.header("access-control-allow-origin"), Some("*"));
-    assert_eq!(preflight.header("access-control-allow-methods"), Some("POST, GET, HEAD, OPTIONS"));
+    assert_eq!(preflight.header("access-control-allow-methods"), Some("POST, PUT, GET, HEAD, OPTIONS"));
     let allowed = preflight.header("access-control-allow-headers").unwrap();
     for name in [
         "TTL",
@@ -176,7 +184,9 @@ async fn what_a_body_claims_to_be_is_never_looked_at() {
 #[tokio::test]
 async fn the_key_material_of_aesgcm_goes_in_front_of_the_body() {
     let Registered { upwire: _upwire, endpoint, phone } = registered().await;
-    let (encryption, crypto_key) = (format!("salt={}", "s".repeat(40)), format!("dh={}", "d".repeat(2000)));
+    // Together as long as they may be.
+    let encryption = format!("salt={SALT};rs=4096;{}", "s".repeat(9));
+    let crypto_key = format!("dh={POINT};{}", "d".repeat(1912));
     let headers =
         [("Content-Encoding", "aesgcm"), ("Encryption", &*encryption), ("Crypto-Key", &*crypto_key)];
     assert_eq!(http::post_with(&endpoint, &headers, vec![0xff; 4097]).await.status, 413);
@@ -184,7 +194,7 @@ async fn the_key_material_of_aesgcm_goes_in_front_of_the_body() {
     let expected = format!("aesgcm\nEncryption: {encryption}\nCrypto-Key: {crypto_key}\n");
     assert_eq!(phone.next_push(SOON).await.body, [expected.as_bytes(), &[0xff; 4096]].concat());
 
-    let longer = format!("{crypto_key}dd");
+    let longer = format!("{crypto_key}d");
     let refused: [&[(&str, &str)]; 4] = [
         &headers[..1],
         &headers[..2],

@@ -61,7 +61,7 @@ async fn who_is_added_to_the_list_can_register(server: &XmppServer, scene: &Scen
     assert!(endpoint(&scene.listed, &upwire).await.is_ok());
 
     let stranger = Phone::connect(server, &server.user().await, "phone").await;
-    for text in ["*.localhost", "", "a b"] {
+    for text in ["localhost.*", "", "a b"] {
         scene.write("acl", text);
         upwire.hang_up();
         upwire

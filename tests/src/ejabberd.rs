@@ -30,9 +30,11 @@ pub(crate) fn command(site: &Site) -> Command {
 }
 
 fn fill(site: &Site) -> String {
-    let components: Vec<String> = (1..=COMPONENTS_MAX)
-        .map(|number| format!("\"up{number}.localhost\": {{password: \"{}\"}}", site.secret))
-        .collect();
+    let names = (1..=COMPONENTS_MAX).map(|number| format!("up{number}.localhost"));
+    // The last is a mistake that operators make: the name of a host of its own.
+    let names = names.chain(["localhost".to_owned()]);
+    let components: Vec<String> =
+        names.map(|name| format!("\"{name}\": {{password: \"{}\"}}", site.secret)).collect();
     let certificate = site.settings.component_tls.as_ref();
     let tls = certificate.map(|it| format!("tls: true\n    certfile: \"{}\"", it.file.display()));
     TEMPLATE

@@ -22,6 +22,7 @@ pub const ENDPOINT_SECRET: &str = "a-secret-of-relay-and-function-0123456789";
 pub struct UpwireBuilder {
     component: Component,
     arguments: Vec<String>,
+    descriptors: Option<u32>,
     variables: BTreeMap<String, String>,
     folder: PathBuf,
 }
@@ -216,6 +217,7 @@ impl UpwireBuilder {
         Self {
             component,
             arguments: vec![subcommand.to_owned()],
+            descriptors: None,
             variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
             folder: folder("upwire"),
         }
@@ -250,6 +252,12 @@ impl UpwireBuilder {
         self
     }
 
+    /// Lets it have so many descriptors and no more.
+    pub fn with_descriptors(mut self, descriptors: u32) -> Self {
+        self.descriptors = Some(descriptors);
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start_ready(self) -> Upwire {
         let mut upwire = self.start();
@@ -263,7 +271,14 @@ impl UpwireBuilder {
         let admin_url = listening("UPWIRE_ADMIN_LISTEN").unwrap_or_default();
         let public_url =
             listening("UPWIRE_LISTEN").or_else(|| self.variables.get("UPWIRE_PUBLIC_URL").cloned());
-        let mut command = Command::new(binary());
+        let mut command = match self.descriptors {
+            None => Command::new(binary()),
+            Some(most) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--nofile={most}:{most}")).arg(binary());
+                limited
+            }
+        };
         command.args(&self.arguments).current_dir(&self.folder);
         // Nothing of the environment of the test run must reach it.
         for (name, _) in std::env::vars_os() {

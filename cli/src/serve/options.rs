@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use push::Ttl;
 use secrecy::SecretString;
 
 use crate::configuration::{ConfigurationError, secret};
+use crate::http::{Proxies, network};
 use crate::live::{LEGACY_PASETO_KEY, LEGACY_PASETO_KEY_FILE, LEGACY_SECRET_FILE};
 use crate::relay_options::{RelayOptions, RelaySettings};
-use crate::usage;
+use crate::{usage, values};
 
 const MAX_TTL: &str = "UPWIRE_MAX_TTL";
 const LEGACY_SECRET: &str = "UPWIRE_LEGACY_SECRET";
@@ -25,6 +27,9 @@ const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separa
         the users' distributors and delivers each push to them. A push that was answered with 201 is in the \
         file, and survives any crash.",
     mut_arg("secret", |secret| secret.help(SECRET_HELP)),
+    mut_arg("admin_listen", values::admin_listen),
+    mut_arg("registration_ttl", values::registration_ttl),
+    mut_arg("ack_timeout", values::ack_timeout),
     after_long_help = after_help()
 )]
 pub(crate) struct Options {
@@ -36,15 +41,21 @@ pub(crate) struct Options {
     database: PathBuf,
 
     /// Where the ingress listens
-    #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_LISTEN", default_value = "127.0.0.1:8080",
+        value_parser = values::listen_address)]
     listen: SocketAddr,
 
+    /// Addresses and networks of reverse proxies, comma-separated: any number of incomplete requests may come from
+    /// there, and from 127.0.0.1 and ::1; from any other address, 64 at a time
+    #[arg(long, value_name = "ADDRESSES", env = "UPWIRE_PROXIES", value_delimiter = ',', value_parser = network)]
+    proxies: Vec<IpNet>,
+
     /// How long a push without a TTL is kept
-    #[arg(long, value_name = "SECONDS", env = "UPWIRE_DEFAULT_TTL", default_value = "86400")]
+    #[arg(long, value_name = "TIME", env = "UPWIRE_DEFAULT_TTL", default_value = "1d", value_parser = values::seconds)]
     default_ttl: u32,
 
     /// The longest that any push is kept
-    #[arg(long, value_name = "SECONDS", env = MAX_TTL, default_value = "604800")]
+    #[arg(long, value_name = "TIME", env = MAX_TTL, default_value = "7d", value_parser = values::seconds)]
     max_ttl: u32,
 
     /// Most pushes in the queue; beyond it, senders are told to try again later
@@ -90,6 +101,7 @@ pub(crate) struct Settings {
     pub(crate) relay: RelaySettings,
     pub(crate) database: PathBuf,
     pub(crate) listen: SocketAddr,
+    pub(crate) proxies: Proxies,
     pub(crate) default_ttl: Ttl,
     pub(crate) max_ttl: Ttl,
     pub(crate) queue_max: u64,
@@ -115,6 +127,7 @@ impl Options {
             relay,
             database: self.database,
             listen: self.listen,
+            proxies: Proxies::new(self.proxies),
             default_ttl: Ttl::from_seconds(self.default_ttl),
             max_ttl: Ttl::from_seconds(self.max_ttl),
             queue_max: self.queue_max,

@@ -3,6 +3,7 @@
 use axum::{
     body::{Body, to_bytes},
     http::{Request, Response, StatusCode},
+    response::IntoResponse,
 };
 use chrono::TimeDelta;
 use proptest::prelude::*;
@@ -11,9 +12,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use url::Url;
 
-use super::{DEVICES_MAX, PATH, REQUEST_BYTES_MAX};
+use super::{DEVICES_MAX, PATH, REQUEST_BYTES_MAX, Refusal};
 use crate::{
     LegacyKeys, PublicUrl, legacy,
+    rejection::tests::demanded,
     tests::{Copies, Line, NO_CALL, SECRET, Store, header, now, registration, secrets, store},
 };
 
@@ -102,6 +104,31 @@ async fn endpoints_of_a_predecessor_are_pushkeys_until_they_expire() {
     assert_eq!((store.calls()[2], store.sent.lock().unwrap().len()), (1, 2));
 }
 
+#[tokio::test]
+async fn a_pushkey_is_read_as_the_path_of_a_push_is() {
+    let mut row = registration(1);
+    row.target.legacy = Some(now() + TimeDelta::hours(1));
+    let store = Store { legacy: LegacyKeys::default().with_jwt(SECRET), ..store() };
+    let ours = pushkey(&store.row);
+    let ours = ours.rsplit('/').next().unwrap();
+    let of_a_predecessor = legacy::tests::endpoint(&row);
+    let of_a_predecessor = of_a_predecessor.rsplit('/').next().unwrap();
+    let taken = [
+        format!("{HOME}//push/{ours}"),
+        format!("{HOME}/push//{ours}/"),
+        format!("{HOME}/other/{ours}?up=1"),
+        format!("{HOME}//push/{of_a_predecessor}/"),
+    ];
+    assert_eq!(rejected(store.notify(&taken).await).await, json!([]));
+    let not_taken = [
+        format!("{HOME}/{of_a_predecessor}"),
+        format!("{HOME}/push/{ours}/x"),
+        format!("{HOME}/{}/{ours}", "x".repeat(1024)),
+        format!("https://elsewhere.example.com/push/{ours}"),
+    ];
+    assert_eq!(rejected(store.notify(&not_taken).await).await, json!(not_taken));
+}
+
 /// A homeserver cannot sign (RFC 8292).
 #[tokio::test]
 async fn an_endpoint_that_is_bound_to_a_key_is_rejected() {
@@ -167,14 +194,16 @@ async fn a_pushkey_is_at_home_at_either_address_of_the_ingress() {
     assert_eq!(rejected(answer).await, json!([elsewhere]));
 }
 
-#[test]
-fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
-    let row = registration(1);
-    let signed = secrets().sign(row.target.registration_id(), row.epoch);
+#[tokio::test]
+async fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
+    let store = store();
+    let signed = secrets().sign(store.id(), store.row.epoch);
     let token = signed.as_str();
-    let is_ours = |pushkey: String, home: Option<&str>| {
+    let is_ours = async |pushkey: &String, home: Option<&str>| {
         let home = home.map(|home| Url::parse(home).unwrap());
-        super::token(&pushkey, home.iter()).is_some_and(|token| secrets().verify(&token).is_ok())
+        let request = Request::post(PATH).body(notification(std::slice::from_ref(pushkey))).unwrap();
+        let answer = store.ingress_at(home).oneshot(request).await.unwrap();
+        rejected(answer).await == json!([])
     };
     let here = "https://push.example.com";
     for (pushkey, home, ours) in [
@@ -184,18 +213,45 @@ fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
         (format!("https://elsewhere.org/push/{token}"), None, true),
         (format!("{here}/up/push/{token}"), Some("https://push.example.com/up/"), true),
         (format!("{here}/push/{token}"), Some("https://push.example.com/up/"), false),
-        (format!("{here}/up/push/{token}"), Some(here), false),
+        (format!("{here}/up/push/{token}"), Some(here), true),
         (format!("https://elsewhere.org/push/{token}"), Some(here), false),
         (format!("{here}:8443/push/{token}"), Some(here), false),
         (format!("{here}.evil.org/push/{token}"), Some(here), false),
         (format!("{here}/message/{token}"), Some(here), false),
-        (format!("{here}/push/{token}/"), Some(here), false),
+        (format!("{here}/push/{token}/"), Some(here), true),
         (format!("{here}/push/x{}", &token[1..]), Some(here), false),
         (format!("gopher://push.example.com/push/{token}"), Some(here), false),
         (format!("/push/{token}"), Some(here), false),
         (token.to_owned(), Some(here), false),
     ] {
-        assert_eq!(is_ours(pushkey.clone(), home), ours, "{pushkey} at {home:?}");
+        assert_eq!(is_ours(&pushkey, home).await, ours, "{pushkey} at {home:?}");
+    }
+}
+
+/// Every refusal once: the match does not compile without a new one.
+fn refusals() -> impl Iterator<Item = Refusal> {
+    std::iter::successors(Some(Refusal::NotJson), |refusal| match refusal {
+        Refusal::NotJson => Some(Refusal::BadJson),
+        Refusal::BadJson => Some(Refusal::NoDevices),
+        Refusal::NoDevices => Some(Refusal::TooManyDevices),
+        Refusal::TooManyDevices => Some(Refusal::TooLarge),
+        Refusal::TooLarge => Some(Refusal::Interrupted),
+        Refusal::Interrupted => Some(Refusal::Throttled(1)),
+        Refusal::Throttled(_) => Some(Refusal::Unavailable),
+        Refusal::Unavailable => Some(Refusal::OtherMethod),
+        Refusal::OtherMethod => None,
+    })
+}
+
+#[tokio::test]
+async fn each_refusal_comes_with_what_http_demands_of_its_status() {
+    for refusal in refusals() {
+        let response = refusal.into_response();
+        let demanded = demanded(response.status()).expect("a status of the table");
+        // A body that was read whole leaves the connection as it was.
+        let demanded = demanded.filter(|_| refusal != Refusal::TooManyDevices);
+        assert!(demanded.is_none_or(|name| response.headers().contains_key(name)), "{refusal:?}");
+        assert!(read_json(response).await["errcode"].is_string(), "{refusal:?}");
     }
 }
 
@@ -214,9 +270,23 @@ async fn a_notification_that_no_push_can_carry_comes_no_more_and_costs_no_pusher
     let store = store();
     let devices = json!([{"app_id": "app", "pushkey": pushkey(&store.row)}]);
     let request = json!({"notification": {"event_id": "$".repeat(5000), "devices": devices}});
-    let request = Request::post(PATH).body(Body::from(request.to_string())).unwrap();
-    assert_eq!(rejected(store.answer(request).await).await, json!([]));
+    let send =
+        async || store.answer(Request::post(PATH).body(Body::from(request.to_string())).unwrap()).await;
+    assert_eq!(rejected(send().await).await, json!([]));
     assert_eq!(store.calls(), [1, 0, 0, 0]);
+
+    // Nor are there more of them than of pushes.
+    for _ in 2..=3 {
+        assert_eq!(rejected(send().await).await, json!([]));
+    }
+    let refused = send().await;
+    assert!(header(&refused, "retry-after").unwrap().parse::<u64>().unwrap() <= 60);
+    assert_refused(refused, StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED").await;
+    assert_eq!(
+        rejected(store.notify(&[pushkey(&store.row)]).await).await,
+        json!([]),
+        "what a push can carry"
+    );
 }
 
 proptest! {

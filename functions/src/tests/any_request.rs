@@ -18,7 +18,7 @@ const NAMES: [&str; 9] = [
     "x-other",
 ];
 const METHODS: [&str; 10] =
-    ["POST", "POST", "POST", "POST", "POST", "GET", "HEAD", "DELETE", "OPTIONS", "BREW"];
+    ["POST", "POST", "POST", "POST", "PUT", "GET", "HEAD", "DELETE", "OPTIONS", "BREW"];
 
 /// Values: most often ones that mean something, some of them twice.
 fn value() -> impl Strategy<Value = Vec<u8>> {
@@ -30,8 +30,9 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
         "news=",
         "aesgcm",
         "aesgcm, aes128gcm",
-        "salt=c2FsdA,salt=c2FsdA",
-        "dh=BA8;p256ecdsa=BDd3",
+        "aesgcm128",
+        "salt=CpweO6cOWHd1EVQcA5vsiA,salt=CpweO6cOWHd1EVQcA5vsiA",
+        "dh=BCGaik-XBjQgyYWLEPW-JZSR7QwsDczQL4HtRaT-dqfx0xPjU9MionWq_Du65JSh94VuDwOky9jx5tYUJOMa_Go;p256ecdsa=BDd3",
         "vapid t=a.b.c, k=BDd3",
         "WebPush a.b.c",
         ",",
@@ -69,6 +70,7 @@ async fn check(request: Request<Body>, token: &str, store: &Store) {
     let body = to_bytes(response.into_body(), 10_000).await.unwrap();
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(problem["status"], status.as_u16());
+    assert!(problem["code"].as_str().is_some_and(|code| !code.is_empty()));
     assert!(problem["type"].as_str().unwrap().starts_with("https://"));
     assert!(!String::from_utf8_lossy(&body).contains(token), "it shows the token");
 }

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use url::Url;
 
-use crate::{Ingress, LegacyKeys, router};
+use crate::{Dropped, Ingress, LegacyKeys, router};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
@@ -75,6 +75,7 @@ pub(crate) struct Store {
     pub(crate) post: Post,
     pub(crate) line: Line,
     pub(crate) legacy: LegacyKeys,
+    pub(crate) dropped: Dropped,
     pub(crate) sent: Arc<Mutex<Vec<PushMessage>>>,
     pub(crate) calls: Arc<[AtomicUsize; 4]>,
 }
@@ -252,6 +253,7 @@ pub(crate) fn store() -> Store {
         post: Post::Waits,
         line: Line::Takes,
         legacy: LegacyKeys::default(),
+        dropped: Dropped::at_most(3),
         sent: Arc::default(),
         calls: Arc::default(),
     }
@@ -279,6 +281,7 @@ impl Store {
             legacy: watch::channel(self.legacy.clone()).1,
             public_url,
             component: None,
+            dropped: self.dropped.clone(),
             default_ttl: Ttl::from_seconds(60),
             max_ttl: Ttl::from_seconds(u32::MAX),
         })

@@ -129,6 +129,8 @@ pub(crate) enum Measure {
     Retried,
     Throttled,
     RequestRefused,
+    /// Somebody asked for a registration who is not on the access list.
+    NotAdmitted,
     InFlight(usize),
     /// This many pushes were not answered before the stop.
     Unanswered(usize),

@@ -155,16 +155,23 @@ pub enum ConnectError {
     /// The TLS handshake failed for another reason.
     #[error("no TLS comes about: {0}")]
     Tls(io::Error),
+    /// This process has as many descriptors as it may, and whatever needs another says something else.
+    #[error("this process has too many open files")]
+    Descriptors,
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
 }
+
+/// How the system says that there are no more descriptors.
+const OUT_OF_DESCRIPTORS: &str = "Too many open files";
 
 impl From<tokio_xmpp::Error> for ConnectError {
     /// tokio-xmpp shows the insides of its resolver, and nothing of an address that refuses.
     fn from(error: tokio_xmpp::Error) -> Self {
         use tokio_xmpp::Error;
         match error {
+            error if format!("{error} {error:?}").contains(OUT_OF_DESCRIPTORS) => Self::Descriptors,
             Error::DnsNet(_) | Error::DnsProto(_) | Error::Idna => Self::Name,
             Error::Disconnected => Self::Nothing,
             Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => Self::Nothing,
@@ -192,6 +199,10 @@ impl ConnectError {
                 "check that the XMPP server runs and listens for components at UPWIRE_XMPP_SERVER"
             }
             Self::Certificate(problem) => certificate_mend(problem),
+            Self::Descriptors => {
+                "raise the limit of this process (LimitNOFILE= of the unit, `ulimit -n`); the XMPP server has nothing to \
+                 do with it"
+            }
             Self::NotTls | Self::Tls(_) => {
                 "let the XMPP server speak TLS on its port for components (ejabberd's `tls: true` and `certfile` in that \
                  listener, or a TLS tunnel in front of Prosody), or leave tls:// out of UPWIRE_XMPP_SERVER"

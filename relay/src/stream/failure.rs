@@ -33,6 +33,9 @@ pub(super) enum StreamError {
 const PORT_MEND: &str = "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers, and \
     write tls:// before it if that port speaks TLS";
 
+/// What ejabberd says to a component that has the name of one of its hosts.
+const NAMED_LIKE_A_HOST: &str = "existing local domain";
+
 impl StreamError {
     /// The error by which a frame ends the stream; `None`: it ends none.
     pub(super) fn of(frame: &Frame) -> Option<Self> {
@@ -53,6 +56,11 @@ impl StreamError {
     /// What the operator can do about it (RFC 6120 §4.9.3).
     pub(super) fn mend(&self) -> &'static str {
         match self {
+            // ejabberd's own text says more than its condition, which is `conflict` or another.
+            Self::Refused { text: Some(text), .. } if text.contains(NAMED_LIKE_A_HOST) => {
+                "UPWIRE_COMPONENT is the name of one of ejabberd's own hosts: give the component another name, as in \
+                 notify.example.com, there and here"
+            }
             Self::Refused { condition, .. } => match condition.as_str() {
                 "not-authorized" => {
                     // ejabberd says so of a name that it does not know, too.
@@ -82,5 +90,26 @@ impl StreamError {
             }
             Self::Closed | Self::Io(_) => "connecting again",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mend_fits_the_servers_own_text() {
+        let refused = |condition: &str, text: Option<&str>| StreamError::Refused {
+            condition: condition.into(),
+            text: text.map(Into::into),
+        };
+        let of_a_host = refused("conflict", Some("Unable to register route on existing local domain"));
+        assert!(of_a_host.mend().contains("one of ejabberd's own hosts"), "{}", of_a_host.mend());
+        for text in [None, Some("Another component has it")] {
+            assert!(refused("conflict", text).mend().contains("another process"));
+        }
+        let exhausted = io::Error::from_raw_os_error(24);
+        let error = StreamError::from(ConnectError::from(tokio_xmpp::Error::Io(exhausted)));
+        assert!(error.mend().contains("LimitNOFILE="), "{}", error.mend());
     }
 }

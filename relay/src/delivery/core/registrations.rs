@@ -11,6 +11,9 @@ const REGISTERING_MAX: usize = 8;
 impl Core {
     /// Answers what needs no store at once, and lines up what does.
     pub(super) fn take_request(&mut self, request: Request, actions: &mut Vec<Action>) {
+        if matches!(request.query, Query::Register(_)) && !self.access.admits(&request.from) {
+            actions.push(Action::Count(Measure::NotAdmitted));
+        }
         match self.answer_at_once(&request) {
             Some(answer) => actions.push(Action::Reply(stanza::answer(&request, answer))),
             None => {

@@ -1,0 +1,186 @@
+//! HTTP/1.1 listeners that stay reachable whatever comes: each connection has its time, and all of them have a bound.
+
+mod connection;
+mod crowd;
+mod descriptors;
+mod head;
+mod proxies;
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use functions::Seldom;
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::connection::{End, attend};
+use self::crowd::{Crowd, Reason};
+pub(crate) use self::descriptors::{connections_max, raise_limit};
+pub(crate) use self::proxies::{Proxies, network};
+
+/// Most connections to the administration address. Their descriptors are among the reserved.
+pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// Connections that were told to close, and have not yet: so many may be open beyond the bound.
+const CLOSING_MAX: usize = 16;
+/// What the system is given to find a descriptor again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+const CONNECTIONS: &str = "upwire_connections";
+const CLOSED: &str = "upwire_connections_closed_total";
+
+/// Describes the metrics of the listeners to the recorder.
+pub(crate) fn describe_metrics() {
+    describe_gauge!(CONNECTIONS, "Connections of senders that are open");
+    describe_counter!(CLOSED, "Connections that were closed to keep the listener reachable, by reason");
+}
+
+/// Listens on an address that `variable` names.
+pub(crate) async fn listen(address: SocketAddr, variable: &str) -> anyhow::Result<TcpListener> {
+    let mut bound = TcpListener::bind(address).await;
+    let is_without_ipv6 =
+        |error: &std::io::Error| !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+    if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && bound.as_ref().is_err_and(is_without_ipv6) {
+        bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
+    }
+    bound.with_context(|| {
+        format!(
+            "cannot listen on {address}: stop what does, or set {variable} to a free port of this machine"
+        )
+    })
+}
+
+/// A listener, and what keeps it reachable.
+pub(crate) struct Server {
+    listener: TcpListener,
+    router: Router,
+    crowd: Arc<Mutex<Crowd>>,
+    /// As many as sockets may be open.
+    places: Arc<Semaphore>,
+    /// Whether its connections are in the metrics.
+    is_counted: bool,
+}
+
+impl Server {
+    /// For senders: so many connections at a time, in which many from one of the proxies are no sign of abuse.
+    pub(crate) fn public(
+        listener: TcpListener,
+        router: Router,
+        connections_max: usize,
+        proxies: Proxies,
+    ) -> Self {
+        Self { is_counted: true, ..Self::new(listener, router, connections_max, proxies) }
+    }
+
+    /// For the operator. It has connections of its own, so that it answers under any load of senders.
+    pub(crate) fn private(listener: TcpListener, router: Router) -> Self {
+        Self::new(listener, router, ADMIN_CONNECTIONS_MAX, Proxies::default())
+    }
+
+    fn new(listener: TcpListener, router: Router, connections_max: usize, proxies: Proxies) -> Self {
+        Self {
+            listener,
+            router,
+            crowd: Arc::new(Mutex::new(Crowd::new(connections_max, proxies))),
+            places: Arc::new(Semaphore::new(connections_max + CLOSING_MAX)),
+            is_counted: false,
+        }
+    }
+
+    /// Answers requests until `stop`, and those that are under way then.
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = self.accept() => accepted,
+            };
+            if let Some((socket, peer)) = accepted {
+                self.admit(socket, peer, &mut connections, &stop);
+            }
+        }
+        drop(self.listener);
+        while connections.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// The next connection, once there is a place for it.
+    async fn accept(&self) -> Option<(TcpStream, IpAddr)> {
+        static TROUBLE: Seldom = Seldom::new();
+        // Closed by nobody.
+        let _room = self.places.acquire().await.ok()?;
+        match self.listener.accept().await {
+            Ok((socket, peer)) => Some((socket, peer.ip())),
+            Err(error) if is_of_the_peer(error.kind()) => None,
+            Err(error) => {
+                if let Some(times) = TROUBLE.due() {
+                    tracing::error!(%error, times, "no connection can be accepted for now");
+                }
+                sleep(PAUSE).await;
+                None
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        socket: TcpStream,
+        peer: IpAddr,
+        connections: &mut JoinSet<()>,
+        stop: &CancellationToken,
+    ) {
+        static FULL: Seldom = Seldom::new();
+        let Ok(place) = self.places.clone().try_acquire_owned() else { return };
+        let admitted = self.crowd.lock().admit(peer, Instant::now());
+        if admitted.is_full
+            && let Some(times) = FULL.due()
+        {
+            tracing::error!(
+                times,
+                "as many connections as may be are open: those that are slowest to send their requests are closed"
+            );
+        }
+        count(self.is_counted, admitted.closed.map(Reason::label));
+        let Some((id, closing)) = admitted.place else { return };
+        // An answer is one small write: it must not wait for the sender's acknowledgement.
+        let _ = socket.set_nodelay(true);
+        let (crowd, router, stop, is_counted) =
+            (self.crowd.clone(), self.router.clone(), stop.clone(), self.is_counted);
+        if is_counted {
+            gauge!(CONNECTIONS).increment(1.0);
+        }
+        connections.spawn(async move {
+            let note = |phase| {
+                let closed = crowd.lock().note(id, phase);
+                count(is_counted, closed.map(Reason::label));
+            };
+            let end = attend(socket, router, &stop, &closing, note).await;
+            crowd.lock().leave(id);
+            drop(place);
+            if is_counted {
+                gauge!(CONNECTIONS).decrement(1.0);
+            }
+            count(is_counted, matches!(end, End::Slow).then_some("slow"));
+        });
+    }
+}
+
+fn count(is_counted: bool, closed: Option<&'static str>) {
+    if let Some(reason) = closed.filter(|_| is_counted) {
+        counter!(CLOSED, "reason" => reason).increment(1);
+    }
+}
+
+/// Whether a connection ended before it was accepted, which is the business of whoever opened it.
+fn is_of_the_peer(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
+}

@@ -190,7 +190,10 @@ impl Ledger {
         let needless = !asked_in_trouble
             && push.shown.iter().any(|shown| {
                 shown.told.is_some_and(|told| {
-                    told >= shown.at && shown.at > quiet_since && shown.at > trouble_until
+                    told >= shown.at
+                        && shown.at > quiet_since
+                        && shown.at > trouble_until
+                        && !self.sendings.has_ended(&push.sent, told)
                 })
             });
         push.shown.push(Shown { at, told: None });

@@ -52,6 +52,8 @@ pub(crate) struct Sendings {
     signs: BTreeMap<BareJid, Duration>,
     /// When the relay heard of a full JID's session, or of a registration by it, last.
     there: BTreeMap<FullJid, Duration>,
+    /// When the relay was told of the end of a full JID's session last.
+    gone: BTreeMap<FullJid, Duration>,
     /// When the relay was told of a push's first result.
     results: BTreeMap<MessageId, Duration>,
     /// Who took a push of a registration in time.
@@ -81,6 +83,12 @@ pub(crate) enum Said {
 }
 
 impl Sendings {
+    /// Whether the relay was told between these moments that the session had ended of somebody who was asked. What it
+    /// sent a moment before may have come to the next session, of which it could not know.
+    pub(crate) fn has_ended(&self, asked: &[(Duration, FullJid)], until: Duration) -> bool {
+        asked.iter().any(|(sent, to)| self.gone.get(to).is_some_and(|gone| gone >= sent && *gone <= until))
+    }
+
     /// No other full JID of its account was asked to take anything.
     fn is_alone(&self, jid: &FullJid) -> bool {
         self.last.keys().all(|(_, other)| other == jid || other.to_bare() != jid.to_bare())
@@ -97,7 +105,10 @@ impl Ledger {
                 sendings.there.insert(from.clone(), at);
                 return sendings.refusals.retain(|(_, jid), _| jid != from);
             }
-            Said::Gone => return,
+            Said::Gone => {
+                sendings.gone.insert(from.clone(), at);
+                return;
+            }
             Said::Result(id) | Said::Refusal(id) | Said::Failure(id) => id,
         };
         let Some(sending) = sendings.last.get(&(id, from.clone())) else { return };

@@ -182,6 +182,17 @@ pub trait Accounts: Clone + Send + Sync + 'static {
         seen: Vec<Seen>,
         now: DateTime<Utc>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// The registrations of all accounts that live at `now`, behind `after` or from the beginning, in an order of the
+    /// store's own, at least `max` of them unless there are no more; then `None` instead of where to go on.
+    ///
+    /// For counting: they may be a second old, and it may miss what was stored meanwhile.
+    fn living(
+        &self,
+        after: Option<Recipient>,
+        max: usize,
+        now: DateTime<Utc>,
+    ) -> impl Future<Output = Result<(Vec<Registration>, Option<Recipient>), Unavailable>> + Send;
 }
 
 /// The ingress's side of the queue.
@@ -274,7 +285,7 @@ pub struct Kept {
     pub dropped: Vec<MessageId>,
 }
 
-/// How far [`Mailbox::recipients`] has come: the last recipient that it returned.
+/// How far [`Mailbox::recipients`] or [`Accounts::living`] has come: whom the last that it returned is for.
 pub type Recipient = (BareJid, RegistrationId);
 
 /// The pushes that wait for phones that are away: one mailbox for each account, from which pushes are handed out in

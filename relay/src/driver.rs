@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use metrics::{counter, gauge, histogram};
+use metrics::counter;
 use push::ports::{Accounts, Mailbox, QueueReader, Registrations};
 use tokio::{
     sync::{mpsc, watch},
@@ -16,11 +16,11 @@ use crate::{
     access::AccessList,
     delivery::{
         Now,
-        core::{Action, Core, Input, Job, Measure, TICK},
+        core::{Action, Core, Input, Job, TICK},
     },
     jobs::Jobs,
     lease::Fence,
-    measures::{ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, REQUESTS_DROPPED, RETRIED, THROTTLED},
+    measures::{REQUESTS_DROPPED, count},
     stream::{
         component::{Event, Outgoing},
         framing::serialize,
@@ -234,23 +234,6 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         let handle = self.running.spawn(async move { jobs.run(job).await });
         if receives {
             self.receiving = Some(handle);
-        }
-    }
-}
-
-fn count(measure: Measure) {
-    match measure {
-        Measure::Delivered(waited) => {
-            counter!(DELIVERED).increment(1);
-            histogram!(ACKNOWLEDGED_SECONDS).record(waited.as_seconds_f64().max(0.0));
-        }
-        Measure::Expired => counter!(EXPIRED).increment(1),
-        Measure::Retried => counter!(RETRIED).increment(1),
-        Measure::Throttled => counter!(THROTTLED).increment(1),
-        Measure::RequestRefused => counter!(REQUESTS_DROPPED).increment(1),
-        Measure::InFlight(count) => gauge!(IN_FLIGHT).set(count as f64),
-        Measure::Unanswered(unanswered) => {
-            tracing::warn!(unanswered, "pushes were not answered in time; they are delivered again");
         }
     }
 }

@@ -67,6 +67,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 let (found, next) = self.sweep(after).await;
                 Input::Found(found, next)
             }
+            Job::Count(after) => Input::Counted(self.count_living(after).await),
         }
     }
 

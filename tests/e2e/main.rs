@@ -20,6 +20,7 @@ macro_rules! on_each_server {
     };
 }
 
+mod access;
 mod account_bounds;
 mod browser;
 mod cloud;
@@ -31,6 +32,7 @@ mod configuration;
 mod contract;
 mod contract_accounts;
 mod contract_bounds;
+mod contract_living;
 mod contract_mailbox;
 mod contract_pages;
 mod contract_revocation;

@@ -37,6 +37,7 @@ use crate::{
 };
 
 mod answers;
+mod census;
 mod cues;
 mod phones;
 mod places;
@@ -46,6 +47,8 @@ mod registrations;
 mod settling;
 mod stop;
 mod sweep;
+
+pub(crate) use census::Lapsing;
 
 /// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
 pub(crate) const HELD_MAX: usize = 4096;
@@ -76,6 +79,8 @@ pub(crate) enum Input {
     Registered(Vec<Registered>),
     /// Registrations for which something waits, and where the sweep goes on; `None`: nowhere.
     Found(Vec<Registration>, Option<ports::Recipient>),
+    /// Registrations that live, and where to go on; `None`: the store does not answer.
+    Counted(Option<(Vec<Registration>, Option<ports::Recipient>)>),
     /// Who may register and get pushes.
     Access(AccessList),
     Tick,
@@ -117,10 +122,12 @@ pub(crate) enum Job {
     Register(Vec<(Request, Renewal)>),
     /// Read on from there, or from the beginning.
     Sweep(Option<ports::Recipient>),
+    /// Read the registrations that live, from there or from the beginning.
+    Count(Option<ports::Recipient>),
 }
 
 /// What is counted.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Measure {
     /// A push was acknowledged so long after it was accepted.
     Delivered(TimeDelta),
@@ -131,6 +138,8 @@ pub(crate) enum Measure {
     InFlight(usize),
     /// This many pushes were not answered before the stop.
     Unanswered(usize),
+    /// Registrations that lapse because the access list forbids their renewal, most first.
+    Lapsing(Vec<Lapsing>),
 }
 
 /// What the core is told once.
@@ -242,6 +251,7 @@ pub(crate) struct Core {
     /// Accounts whose full JIDs seen lately have changed.
     unseen: BTreeSet<BareJid>,
     sweep: Sweep,
+    census: census::Census,
     /// Answered or expired, of which account; perhaps not durably yet.
     settled: Lately<(BareJid, MessageId)>,
     /// Those of them whose removal from the mailbox is under way.
@@ -297,6 +307,7 @@ impl Core {
             deferred: BTreeSet::new(),
             unseen: BTreeSet::new(),
             sweep: Sweep::default(),
+            census: census::Census::default(),
             settled: Lately::new(SETTLED_MAX),
             leaving: Lately::new(SETTLED_MAX),
             metered: Lately::new(SETTLED_MAX),
@@ -328,7 +339,11 @@ impl Core {
             Input::Settled(notes) => self.take_settled(notes, now),
             Input::Registered(registered) => self.take_registered(registered, now, actions),
             Input::Found(found, next) => self.take_found(found, next, now),
+            Input::Counted(page) => self.take_counted(page, now, actions),
             Input::Access(access) => {
+                if access != self.access {
+                    self.census.begin_anew();
+                }
                 self.access = access;
                 // Those who are on the list again get what waits.
                 self.sweep_anew();
@@ -353,6 +368,7 @@ impl Core {
             }
             self.receive(actions);
             self.sweep_on(actions);
+            self.count_on(now, actions);
         }
         self.register_waiting(actions);
         self.settle(actions);

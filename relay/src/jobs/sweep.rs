@@ -1,4 +1,4 @@
-//! Finds those for whom something waits.
+//! Finds those for whom something waits, and counts all who are registered.
 
 use backon::Retryable;
 use metrics::counter;
@@ -18,6 +18,9 @@ use crate::{
 const ROW_RETRIES_MAX: usize = 3;
 /// Registrations in one step of a sweep.
 const PAGE_MAX: usize = 256;
+/// Registrations in one step of a count, and how often it is read before the count is left for later.
+const COUNTED_MAX: usize = 1024;
+const COUNT_RETRIES_MAX: usize = 5;
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// The next registrations for which something waits, one for each full JID that they name, and where to go on.
@@ -40,6 +43,15 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             }
         }
         (rows, next)
+    }
+
+    /// The next registrations that live, and where to go on; `None`: the store does not answer.
+    pub(super) async fn count_living(
+        &self,
+        after: Option<Recipient>,
+    ) -> Option<(Vec<Registration>, Option<Recipient>)> {
+        let page = || self.registrations.living(after.clone(), COUNTED_MAX, self.clock.now());
+        page.retry(backoff().with_max_times(COUNT_RETRIES_MAX)).notify(report).await.ok()
     }
 
     /// The row of a registration for which something waits; if that is over, what waits is removed.

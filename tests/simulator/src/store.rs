@@ -10,8 +10,8 @@ use push::{
     Epoch, PushMessage, Registration, RegistrationId, Target,
     bounds::registrations_counted,
     ports::{
-        Account, Accounts, Consistency, Holder, Lease, Registered, Registrations, Renewal, Revocation,
-        SEEN_MAX, Seen, Tenure, Unavailable,
+        Account, Accounts, Consistency, Holder, Lease, Recipient, Registered, Registrations, Renewal,
+        Revocation, SEEN_MAX, Seen, Tenure, Unavailable,
     },
 };
 use tokio::time::Instant;
@@ -234,6 +234,24 @@ impl Accounts for Port {
                 seen.truncate(SEEN_MAX);
                 state.rows.seen.insert(account.clone(), seen);
             }
+        })
+        .await
+    }
+
+    async fn living(
+        &self,
+        after: Option<Recipient>,
+        max: usize,
+        now: DateTime<Utc>,
+    ) -> Result<(Vec<Registration>, Option<Recipient>), Unavailable> {
+        self.call("living", move |state, _| {
+            let name = |row: &Registration| (row.target.recipient.to_bare(), row.target.registration_id());
+            let living = state.rows.rows.values().map(|row| &row.now).filter(|row| row.lives(now));
+            let all: BTreeMap<Recipient, &Registration> = living.map(|row| (name(row), row)).collect();
+            let behind = all.into_iter().filter(|(one, _)| after.as_ref().is_none_or(|after| one > after));
+            let found: Vec<Registration> = behind.take(max).map(|(_, row)| row.clone()).collect();
+            let next = found.last().filter(|_| found.len() >= max).map(name);
+            (found, next)
         })
         .await
     }

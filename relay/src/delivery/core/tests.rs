@@ -7,6 +7,7 @@ use super::*;
 use crate::stream::stanza::{Answer, Condition};
 use world::World;
 
+mod census;
 mod model;
 mod sessions;
 mod world;

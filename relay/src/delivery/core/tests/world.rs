@@ -38,6 +38,8 @@ pub(super) struct World {
     epochs: BTreeMap<MessageId, Epoch>,
     pub(super) delivered: Vec<MessageId>,
     pub(super) pages: usize,
+    /// What was measured and not looked at.
+    measured: Vec<Measure>,
     pub(super) finished: bool,
 }
 
@@ -47,7 +49,7 @@ fn core() -> Core {
         ack_timeout: Duration::from_secs(30),
         meter: None,
     };
-    Core::new(terms, AccessList::Everyone)
+    Core::new(terms, AccessList::Everyone(Vec::new()))
 }
 
 impl World {
@@ -69,6 +71,7 @@ impl World {
             epochs: BTreeMap::new(),
             delivered: Vec::new(),
             pages: 0,
+            measured: Vec::new(),
             finished: false,
         };
         world.connect();
@@ -173,6 +176,10 @@ impl World {
         std::mem::take(&mut self.sent)
     }
 
+    pub(super) fn take_measured(&mut self) -> Vec<Measure> {
+        std::mem::take(&mut self.measured)
+    }
+
     pub(super) fn waiting(&self) -> Vec<MessageId> {
         self.mailbox.keys().copied().collect()
     }
@@ -240,6 +247,10 @@ impl World {
         self.rows[&registration].lives(self.wall)
     }
 
+    pub(super) fn expiry(&self, registration: RegistrationId) -> DateTime<Utc> {
+        self.rows[&registration].expires_at
+    }
+
     pub(super) fn core(&self) -> &Core {
         &self.core
     }
@@ -266,7 +277,8 @@ impl World {
                 Action::Send(session, xml) => self.note_sent(session, &xml),
                 Action::Start(job) => self.do_job(job),
                 Action::Finish => self.finished = true,
-                Action::Reply(_) | Action::Count(_) => {}
+                Action::Count(measure) => self.measured.push(measure),
+                Action::Reply(_) => {}
             }
         }
         self.serve_queue();

@@ -24,6 +24,10 @@ impl World {
                 let registered = requests.into_iter().map(|(request, _)| self.store(&request)).collect();
                 self.take(Input::Registered(registered));
             }
+            Job::Count(_) => {
+                let living = self.rows.values().filter(|row| row.lives(self.wall)).cloned().collect();
+                self.take(Input::Counted(Some((living, None))));
+            }
             Job::Sweep(_) => {
                 let waits: BTreeSet<_> =
                     self.mailbox.values().map(|(message, _)| message.registration).collect();

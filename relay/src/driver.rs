@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use metrics::counter;
+use metrics::{counter, gauge, histogram};
 use push::ports::{Accounts, Mailbox, QueueReader, Registrations};
 use tokio::{
     sync::{mpsc, watch},
@@ -16,11 +16,13 @@ use crate::{
     access::AccessList,
     delivery::{
         Now,
-        core::{Action, Core, Input, Job, TICK},
+        core::{Action, Core, Input, Job, Lapsing, Measure, TICK},
     },
     jobs::Jobs,
     lease::Fence,
-    measures::{REQUESTS_DROPPED, count},
+    measures::{
+        ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, LAPSING, REQUESTS_DROPPED, RETRIED, THROTTLED,
+    },
     stream::{
         component::{Event, Outgoing},
         framing::serialize,
@@ -31,6 +33,8 @@ use crate::{
 const BATCH_MAX: usize = 128;
 /// Bytes of the answers that wait for a stream which takes none.
 const REPLY_BYTES_MAX: usize = 16 << 20;
+/// Domains whose lapsing registrations are told of one by one.
+const DOMAINS_TOLD_MAX: usize = 20;
 
 /// The ends of the stream's channels.
 pub(crate) struct StreamEnds {
@@ -235,5 +239,42 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         if receives {
             self.receiving = Some(handle);
         }
+    }
+}
+
+fn count(measure: Measure) {
+    match measure {
+        Measure::Delivered(waited) => {
+            counter!(DELIVERED).increment(1);
+            histogram!(ACKNOWLEDGED_SECONDS).record(waited.as_seconds_f64().max(0.0));
+        }
+        Measure::Expired => counter!(EXPIRED).increment(1),
+        Measure::Retried => counter!(RETRIED).increment(1),
+        Measure::Throttled => counter!(THROTTLED).increment(1),
+        Measure::RequestRefused => counter!(REQUESTS_DROPPED).increment(1),
+        Measure::InFlight(count) => gauge!(IN_FLIGHT).set(count as f64),
+        Measure::Unanswered(unanswered) => {
+            tracing::warn!(unanswered, "pushes were not answered in time; they are delivered again");
+        }
+        Measure::Lapsing(domains) => tell_of_lapsing(&domains),
+    }
+}
+
+fn tell_of_lapsing(domains: &[Lapsing]) {
+    let count = |domains: &[Lapsing]| domains.iter().map(|lapsing| lapsing.registrations).sum::<usize>();
+    gauge!(LAPSING).set(count(domains) as f64);
+    let (told, others) = domains.split_at(domains.len().min(DOMAINS_TOLD_MAX));
+    for Lapsing { domain, registrations, first } in told {
+        tracing::warn!(
+            domain,
+            registrations,
+            %first,
+            "registrations lapse, the first at that moment: the access list does not name their accounts, so \
+             renewals are refused and pushes wait; if that is a slip, add the domain to it"
+        );
+    }
+    if !others.is_empty() {
+        let (domains, registrations) = (others.len(), count(others));
+        tracing::warn!(domains, registrations, "registrations of further domains lapse, too");
     }
 }

@@ -1,8 +1,6 @@
-//! The names of the relay's metrics, what they mean, and how they are kept.
+//! The names of the relay's metrics, and what they mean.
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-
-use crate::delivery::core::{Lapsing, Measure};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 pub(crate) const DELIVERED: &str = "upwire_pushes_delivered_total";
 pub(crate) const EXPIRED: &str = "upwire_pushes_expired_total";
@@ -49,45 +47,4 @@ pub fn describe_metrics() {
     gauge!(IN_FLIGHT).set(0.0);
     gauge!(LAPSING).set(0.0);
     gauge!(STREAM_UP).set(0.0);
-}
-
-/// Domains whose lapsing registrations are told of one by one.
-const DOMAINS_TOLD_MAX: usize = 20;
-
-/// Counts what the core has measured.
-pub(crate) fn count(measure: Measure) {
-    match measure {
-        Measure::Delivered(waited) => {
-            counter!(DELIVERED).increment(1);
-            histogram!(ACKNOWLEDGED_SECONDS).record(waited.as_seconds_f64().max(0.0));
-        }
-        Measure::Expired => counter!(EXPIRED).increment(1),
-        Measure::Retried => counter!(RETRIED).increment(1),
-        Measure::Throttled => counter!(THROTTLED).increment(1),
-        Measure::RequestRefused => counter!(REQUESTS_DROPPED).increment(1),
-        Measure::InFlight(count) => gauge!(IN_FLIGHT).set(count as f64),
-        Measure::Unanswered(unanswered) => {
-            tracing::warn!(unanswered, "pushes were not answered in time; they are delivered again");
-        }
-        Measure::Lapsing(domains) => tell_of_lapsing(&domains),
-    }
-}
-
-fn tell_of_lapsing(domains: &[Lapsing]) {
-    let count = |domains: &[Lapsing]| domains.iter().map(|lapsing| lapsing.registrations).sum::<usize>();
-    gauge!(LAPSING).set(count(domains) as f64);
-    let (told, others) = domains.split_at(domains.len().min(DOMAINS_TOLD_MAX));
-    for Lapsing { domain, registrations, first } in told {
-        tracing::warn!(
-            domain,
-            registrations,
-            %first,
-            "registrations lapse, the first at that moment: the access list does not name their accounts, so \
-             renewals are refused and pushes wait; if that is a slip, add the domain to it"
-        );
-    }
-    if !others.is_empty() {
-        let (domains, registrations) = (others.len(), count(others));
-        tracing::warn!(domains, registrations, "registrations of further domains lapse, too");
-    }
 }

@@ -5,7 +5,7 @@ use jid::BareJid;
 use push::{
     Registration,
     bounds::registrations_counted,
-    ports::{Account, Accounts, Recipient, SEEN_MAX, Seen, Unavailable},
+    ports::{Account, Accounts, Page, Recipient, SEEN_MAX, Seen, Unavailable},
     registration::PURGE_AFTER,
 };
 use rusqlite::{Connection, Row, params};
@@ -62,7 +62,7 @@ impl Accounts for Database {
         after: Option<Recipient>,
         max: usize,
         now: DateTime<Utc>,
-    ) -> Result<(Vec<Registration>, Option<Recipient>), Unavailable> {
+    ) -> Result<Page<Registration>, Unavailable> {
         let found =
             self.read_apart(move |connection| all_living(connection, after.as_ref(), max, now)).await?;
         // A full page may be the last one; an empty one follows then.

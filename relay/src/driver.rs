@@ -263,6 +263,7 @@ fn count(measure: Measure) {
 fn tell_of_lapsing(domains: &[Lapsing]) {
     let count = |domains: &[Lapsing]| domains.iter().map(|lapsing| lapsing.registrations).sum::<usize>();
     gauge!(LAPSING).set(count(domains) as f64);
+    tracing::debug!(lapsing = count(domains), "the registrations are counted");
     let (told, others) = domains.split_at(domains.len().min(DOMAINS_TOLD_MAX));
     for Lapsing { domain, registrations, first } in told {
         tracing::warn!(

@@ -22,6 +22,7 @@ macro_rules! on_each_server {
 
 mod access;
 mod account_bounds;
+mod bounds;
 mod browser;
 mod cloud;
 mod cloud_levers;

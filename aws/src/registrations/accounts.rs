@@ -10,7 +10,7 @@ use jid::BareJid;
 use push::{
     Registration,
     bounds::registrations_counted,
-    ports::{Account, Accounts, Recipient, SEEN_MAX, Seen, Unavailable},
+    ports::{Account, Accounts, Page, Recipient, SEEN_MAX, Seen, Unavailable},
 };
 
 use super::{row::registration, table::RegistrationsTable};
@@ -60,7 +60,7 @@ impl Accounts for RegistrationsTable {
         after: Option<Recipient>,
         max: usize,
         now: DateTime<Utc>,
-    ) -> Result<(Vec<Registration>, Option<Recipient>), Unavailable> {
+    ) -> Result<Page<Registration>, Unavailable> {
         let scan = self.scan_accounts().set_exclusive_start_key(after.as_ref().map(index_key));
         let mut pages = scan.into_paginator().send();
         let mut found: Vec<Registration> = Vec::new();
@@ -106,6 +106,9 @@ impl RegistrationsTable {
         now: DateTime<Utc>,
         max: usize,
     ) -> Result<bool, Unavailable> {
+        if max == 0 {
+            return Ok(false);
+        }
         let account = next.target.recipient.to_bare();
         for _ in 0..ATTEMPTS_MAX {
             if self.raise_count(&account, next, max, now).await? {

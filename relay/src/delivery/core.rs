@@ -7,19 +7,17 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::{
-    Epoch, MessageId, PushMessage, Registration, RegistrationId,
-    ports::{self, Renewal},
-};
+use push::{Epoch, MessageId, PushMessage, Registration, RegistrationId, ports};
 use tokio::time::Instant;
 use tokio_xmpp::{
-    jid::{BareJid, FullJid},
+    jid::{BareJid, FullJid, Jid},
     minidom::Element,
 };
 
 use super::{
     Now,
     account::Account,
+    domains::{DomainBounds, Domains},
     fate::{Fate, Held, Note, Origin},
     known::{Known, Lately},
     line::Gate,
@@ -49,6 +47,8 @@ mod stop;
 mod sweep;
 
 pub(crate) use census::Lapsing;
+pub(crate) use registrations::{Outcome, Registered, Registering};
+pub(crate) use sweep::Found;
 
 /// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
 pub(crate) const HELD_MAX: usize = 4096;
@@ -77,10 +77,10 @@ pub(crate) enum Input {
     /// The fates of the last settlement are durable.
     Settled(Vec<Note>),
     Registered(Vec<Registered>),
-    /// Registrations for which something waits, and where the sweep goes on; `None`: nowhere.
-    Found(Vec<Registration>, Option<ports::Recipient>),
+    /// A page of a sweep.
+    Found(Found),
     /// Registrations that live, and where to go on; `None`: the store does not answer.
-    Counted(Option<(Vec<Registration>, Option<ports::Recipient>)>),
+    Counted(Option<ports::Page<Registration>>),
     /// Who may register and get pushes.
     Access(AccessList),
     Tick,
@@ -88,14 +88,6 @@ pub(crate) enum Input {
     Stop,
     /// Another relay may be at work.
     LeaseLost,
-}
-
-/// The answer to a registration.
-#[derive(Debug)]
-pub(crate) struct Registered {
-    pub(crate) reply: Element,
-    /// The row, if it was stored.
-    pub(crate) registration: Option<Registration>,
 }
 
 /// What the driver has to do.
@@ -119,7 +111,7 @@ pub(crate) enum Job {
     Read(ReadRequest),
     Look(BareJid),
     Settle(Vec<Fate>),
-    Register(Vec<(Request, Renewal)>),
+    Register(Vec<Registering>),
     /// Read on from there, or from the beginning.
     Sweep(Option<ports::Recipient>),
     /// Read the registrations that live, from there or from the beginning.
@@ -148,6 +140,7 @@ pub(crate) struct Terms {
     pub(crate) component: BareJid,
     pub(crate) ack_timeout: Duration,
     pub(crate) meter: Option<Meter>,
+    pub(crate) domain_bounds: DomainBounds,
 }
 
 /// A push that is held, and everywhere it is.
@@ -199,19 +192,6 @@ struct Settling {
     late_revocations: usize,
 }
 
-/// The sweep over all who have something waiting.
-#[derive(Debug, Default)]
-struct Sweep {
-    asked: bool,
-    /// What was asked for belongs to a sweep that is over.
-    anew: bool,
-    found: VecDeque<Registration>,
-    /// Where it goes on when those are done.
-    next: Option<Option<ports::Recipient>>,
-    /// When the next one begins.
-    at: Option<Instant>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -250,12 +230,15 @@ pub(crate) struct Core {
     deferred: BTreeSet<BareJid>,
     /// Accounts whose full JIDs seen lately have changed.
     unseen: BTreeSet<BareJid>,
-    sweep: Sweep,
+    sweep: sweep::Sweep,
     census: census::Census,
+    domains: Domains,
     /// Answered or expired, of which account; perhaps not durably yet.
     settled: Lately<(BareJid, MessageId)>,
     /// Those of them whose removal from the mailbox is under way.
     leaving: Lately<(BareJid, MessageId)>,
+    /// What leaves the mailbox, and is counted so, for another reason than its delivery here.
+    gone: Lately<MessageId>,
     /// Counted for the rate of their registration; their entries may come again.
     metered: Lately<MessageId>,
     fates: VecDeque<Fate>,
@@ -281,6 +264,7 @@ fn name(message: &PushMessage) -> (BareJid, MessageId) {
 
 impl Core {
     pub(crate) fn new(terms: Terms, access: AccessList) -> Self {
+        let domains = Domains::new(terms.domain_bounds);
         Self {
             terms,
             access,
@@ -306,10 +290,12 @@ impl Core {
             catching_up: BTreeMap::new(),
             deferred: BTreeSet::new(),
             unseen: BTreeSet::new(),
-            sweep: Sweep::default(),
+            sweep: sweep::Sweep::default(),
             census: census::Census::default(),
+            domains,
             settled: Lately::new(SETTLED_MAX),
             leaving: Lately::new(SETTLED_MAX),
+            gone: Lately::new(SETTLED_MAX),
             metered: Lately::new(SETTLED_MAX),
             fates: VecDeque::new(),
             settling: None,
@@ -338,16 +324,9 @@ impl Core {
             Input::Looked(account, found) => self.take_look(&account, found, now),
             Input::Settled(notes) => self.take_settled(notes, now),
             Input::Registered(registered) => self.take_registered(registered, now, actions),
-            Input::Found(found, next) => self.take_found(found, next, now),
+            Input::Found(found) => self.take_found(found, now),
             Input::Counted(page) => self.take_counted(page, now, actions),
-            Input::Access(access) => {
-                if access != self.access {
-                    self.census.begin_anew();
-                }
-                self.access = access;
-                // Those who are on the list again get what waits.
-                self.sweep_anew();
-            }
+            Input::Access(access) => self.take_access(access),
             Input::Tick => self.tick(now, actions),
             Input::Stop => self.stop(now),
             Input::LeaseLost => self.give_everything_back(now),

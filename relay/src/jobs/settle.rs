@@ -18,7 +18,10 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 use super::{Jobs, ONCE, count_over, waits_for};
 use crate::{
     backoff::{backoff, report},
-    delivery::fate::{Fate, Held, Note, Origin},
+    delivery::{
+        domains::Trim,
+        fate::{Fate, Held, Note, Origin},
+    },
     measures::{DELIVERED, DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
 };
 
@@ -143,7 +146,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 let withdraw = || self.mailbox.withdraw(&account, message, self.clock.now());
                 let waited = self.insist(withdraw).await.unwrap_or_default();
                 counter!(DELIVERED).increment(waited.into());
-                Rest::default()
+                if waited { Rest::of(Note::Left(account, 1)) } else { Rest::default() }
             }
             Fate::LateRevoke(recipient, message) => {
                 let revoked = self.revoke_late(&recipient, message).await;
@@ -168,6 +171,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                     self.whom_it_names(registration).await
                 }
             }
+            Fate::Trim(trim) => self.trim(trim).await,
             Fate::NoteSeen(account, seen) => {
                 let noted = self.registrations.note_seen(&account, seen, self.clock.now()).await;
                 // Should it fail, a restart forgets who was seen since.
@@ -242,17 +246,30 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
     }
 
+    /// Drops what an account has too much of, because its domain has.
+    async fn trim(&self, trim: Trim) -> Rest {
+        let Trim { account, max } = &trim;
+        let trimmed = self.insist(|| self.mailbox.trim(account, *max, self.clock.now())).await;
+        let Some(trimmed) = trimmed else { return Rest::default() };
+        counter!(DROPPED).increment(trimmed.dropped.len() as u64);
+        if !trimmed.dropped.is_empty() {
+            let (domain, dropped) = (account.domain(), trimmed.dropped.len());
+            tracing::warn!(%domain, dropped, "too much waits for a domain: the oldest of its fullest account were dropped");
+        }
+        Rest::of(Note::Trimmed(trim, trimmed))
+    }
+
     /// Ends the registration of a push that was refused, and with it the push.
     async fn revoke_for(&self, push: Held, recipient: &FullJid, asked_at: DateTime<Utc>) -> Rest {
         match self.revoke(&push.message, recipient, asked_at).await {
-            Ok(true) => {
+            Ok(Some(waited)) => {
                 if push.origin == Origin::Queue {
                     counter!(REVOKED).increment(1);
                 }
                 let (account, registration) = (push.message.recipient.to_bare(), push.message.registration);
-                Rest::removal(&push).and(Rest::of(Note::Ended(account, registration)))
+                Rest::removal(&push).and(Rest::of(Note::Ended(account, registration, waited)))
             }
-            Ok(false) => self.after_refusal(&push).await,
+            Ok(None) => self.after_refusal(&push).await,
             Err(error) => {
                 report(&error, ONCE);
                 self.after_refusal(&push).await
@@ -281,19 +298,20 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let waiting = self.mailbox.find(&account, message).await?;
         let Some(Waiting { message, asked_at: Some(asked_at) }) = waiting else { return Ok(Rest::default()) };
         let ended = self.revoke(&message, recipient, asked_at).await?;
-        Ok(if ended { Rest::of(Note::Ended(account, message.registration)) } else { Rest::default() })
+        let note = |waited| Rest::of(Note::Ended(account, message.registration, waited));
+        Ok(ended.map_or_else(Rest::default, note))
     }
 
-    /// Ends the registration of a push and all that waits for it; whether it is over.
+    /// Ends the registration of a push and all that waits for it; how much did. `None`: it goes on.
     async fn revoke(
         &self,
         message: &PushMessage,
         recipient: &FullJid,
         asked_at: DateTime<Utc>,
-    ) -> Result<bool, Unavailable> {
+    ) -> Result<Option<usize>, Unavailable> {
         let PushMessage { registration, epoch, .. } = *message;
         match self.registrations.revoke(registration, epoch, recipient, asked_at).await? {
-            Revocation::GoesOn => return Ok(false),
+            Revocation::GoesOn => return Ok(None),
             Revocation::OverBefore => {}
             Revocation::Revoked => {
                 counter!(REGISTRATIONS_REVOKED).increment(1);
@@ -303,7 +321,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let account = message.recipient.to_bare();
         let waited = self.mailbox.clear(&account, registration, epoch).await?;
         counter!(REVOKED).increment(waited as u64);
-        Ok(true)
+        Ok(Some(waited))
     }
 }
 

@@ -10,7 +10,7 @@ use push::{
     Epoch, PushMessage, Registration, RegistrationId, Target,
     bounds::registrations_counted,
     ports::{
-        Account, Accounts, Consistency, Holder, Lease, Recipient, Registered, Registrations, Renewal,
+        Account, Accounts, Consistency, Holder, Lease, Page, Recipient, Registered, Registrations, Renewal,
         Revocation, SEEN_MAX, Seen, Tenure, Unavailable,
     },
 };
@@ -93,7 +93,8 @@ impl Rows {
         {
             return Registered::Stored(row.clone());
         }
-        if current.is_none_or(|row| !row.lives(now)) {
+        let begins = current.is_none_or(|row| !row.lives(now));
+        if begins {
             let account = target.recipient.to_bare();
             let living = self.of_account(&account).filter(|row| row.lives(now)).count();
             if registrations_counted(living, self.of_account(&account).count(), account_max) >= account_max {
@@ -102,7 +103,7 @@ impl Rows {
         }
         let next = Registration::renew(current, target, now, lifetime);
         self.write(next.clone());
-        Registered::Stored(next)
+        if begins { Registered::Begun(next) } else { Registered::Stored(next) }
     }
 }
 
@@ -243,7 +244,7 @@ impl Accounts for Port {
         after: Option<Recipient>,
         max: usize,
         now: DateTime<Utc>,
-    ) -> Result<(Vec<Registration>, Option<Recipient>), Unavailable> {
+    ) -> Result<Page<Registration>, Unavailable> {
         self.call("living", move |state, _| {
             let name = |row: &Registration| (row.target.recipient.to_bare(), row.target.registration_id());
             let living = state.rows.rows.values().map(|row| &row.now).filter(|row| row.lives(now));

@@ -175,16 +175,7 @@ impl Core {
     ) {
         let PushMessage { id, registration, epoch, .. } = *message;
         self.note_named(registration, epoch, &recipient);
-        for gone in kept.replaced.iter().chain(&kept.dropped) {
-            // From the queue it is on its way to the mailbox, and is replaced there.
-            let waits = self
-                .pushes
-                .get(gone)
-                .is_some_and(|push| push.held.origin == Origin::Mailbox && push.asks.is_empty());
-            if waits {
-                self.take_push(*gone);
-            }
-        }
+        self.forget_gone(kept.replaced.iter().chain(&kept.dropped));
         if kept.replaced.contains(&id) || kept.dropped.contains(&id) || !self.admits(&recipient) {
             return;
         }
@@ -205,6 +196,22 @@ impl Core {
             Some(retry) => retry.hurry(),
             None if !away || untried => self.guess(&target),
             None => {}
+        }
+    }
+
+    /// What waits no longer is not sent any more, unless it was sent already.
+    pub(super) fn forget_gone<'a>(&mut self, gone: impl IntoIterator<Item = &'a MessageId>) {
+        for gone in gone {
+            // From the queue it is on its way to the mailbox, and is replaced there.
+            let waits = self
+                .pushes
+                .get(gone)
+                .is_some_and(|push| push.held.origin == Origin::Mailbox && push.asks.is_empty());
+            if waits {
+                self.take_push(*gone);
+            } else if self.pushes.contains_key(gone) {
+                self.gone.note(*gone);
+            }
         }
     }
 

@@ -13,6 +13,10 @@ impl Core {
                 *self.revoking.entry(push.message.registration).or_default() += 1;
             }
             Fate::LateRevoke(..) => self.late_revocations += 1,
+            Fate::Late(_, id) => drop(self.gone.note(*id)),
+            Fate::Done(push) if push.origin == Origin::Mailbox && !self.gone.contains(&push.message.id) => {
+                self.count_left(&push.message.recipient.to_bare(), 1);
+            }
             Fate::Keep { target, .. } => *self.keeping.entry(target.clone()).or_default() += 1,
             _ => {}
         }
@@ -73,6 +77,7 @@ impl Core {
         for note in notes {
             match note {
                 Note::Waits { message, recipient, untried, kept } => {
+                    self.count_kept(&message.recipient.to_bare(), &kept);
                     self.take_kept(&message, recipient, untried, &kept, now);
                 }
                 Note::Names(registration, epoch, recipient) => {
@@ -82,13 +87,17 @@ impl Core {
                         self.cue(&recipient, Cue::There);
                     }
                 }
-                Note::Ended(account, registration) => {
+                Note::Ended(account, registration, waited) => {
+                    self.count_ended(&account, registration, waited);
                     if let Some(account) = self.accounts.get_mut(&account) {
                         account.forget_registration(registration);
                     }
                 }
+                Note::Left(account, pushes) => self.count_left(&account, pushes),
+                Note::Trimmed(trim, trimmed) => self.take_trimmed(&trim, &trimmed),
             }
         }
+        self.trim_domains();
     }
 
     /// Notes whom a registration named when it was read. What is known already is no older: this relay alone changes it.

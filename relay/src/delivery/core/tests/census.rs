@@ -60,3 +60,32 @@ fn a_bare_jid_on_the_list_does_not_lapse_and_the_fullest_domain_is_told_of_first
     world.admit("*");
     assert_eq!(told(&mut world), [[]]);
 }
+
+#[test]
+fn a_domain_without_room_is_counted_again_before_long_and_renewals_are_taken_meanwhile() {
+    let mut world = World::bounded(DomainBounds { registrations: 2, mailbox: 10 });
+    world.register(ALICE, 1);
+    world.wall += Duration::from_secs(4 * 86_400);
+    let bob = world.register(BOB, 1);
+    assert_eq!(world.refused, 0);
+    for (jid, refused) in [(ALICE, 0), (BOB, 0), (ALICE_AGAIN, 0)] {
+        world.register(jid, 1);
+        assert_eq!(world.refused, refused, "a renewal");
+    }
+    world.register(EVE, 1);
+    assert_eq!(world.refused, 0, "another domain");
+    world.register(BOB, 2);
+    assert_eq!(world.refused, 1);
+    world.end(bob);
+    world.register(BOB, 2);
+    assert_eq!(world.refused, 2, "that is not known yet");
+    world.pass(Duration::from_secs(601));
+    world.register(BOB, 2);
+    assert_eq!(world.refused, 2);
+    world.restart();
+    world.register(BOB, 3);
+    assert_eq!(world.refused, 3, "the next process counts at its start");
+    world.admit("*, example.com");
+    world.register(BOB, 3);
+    assert_eq!(world.refused, 3, "its domain is named");
+}

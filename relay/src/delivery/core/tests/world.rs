@@ -21,6 +21,7 @@ mod jobs;
 /// See the module.
 pub(super) struct World {
     core: Core,
+    bounds: DomainBounds,
     pub(super) wall: DateTime<Utc>,
     pub(super) monotonic: Instant,
     pub(super) leased: bool,
@@ -38,24 +39,38 @@ pub(super) struct World {
     epochs: BTreeMap<MessageId, Epoch>,
     pub(super) delivered: Vec<MessageId>,
     pub(super) pages: usize,
+    /// What was dropped because too much waited for a domain.
+    pub(super) dropped: BTreeSet<MessageId>,
+    /// Registrations that were refused because their domain had too many.
+    pub(super) refused: usize,
     /// What was measured and not looked at.
     measured: Vec<Measure>,
     pub(super) finished: bool,
 }
 
-fn core() -> Core {
+/// Bounds that nobody reaches.
+const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
+
+fn core(domain_bounds: DomainBounds) -> Core {
     let terms = Terms {
         component: BareJid::new("notify.example.com").unwrap(),
         ack_timeout: Duration::from_secs(30),
         meter: None,
+        domain_bounds,
     };
     Core::new(terms, AccessList::Everyone(Vec::new()))
 }
 
 impl World {
     pub(super) fn online() -> Self {
+        Self::bounded(WIDE)
+    }
+
+    /// With bounds for the domains.
+    pub(super) fn bounded(bounds: DomainBounds) -> Self {
         let mut world = Self {
-            core: core(),
+            core: core(bounds),
+            bounds,
             wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             monotonic: Instant::now(),
             leased: true,
@@ -71,6 +86,8 @@ impl World {
             epochs: BTreeMap::new(),
             delivered: Vec::new(),
             pages: 0,
+            dropped: BTreeSet::new(),
+            refused: 0,
             measured: Vec::new(),
             finished: false,
         };
@@ -90,7 +107,7 @@ impl World {
 
     /// Another process on the same stores.
     pub(super) fn restart(&mut self) {
-        self.core = core();
+        self.core = core(self.bounds);
         self.received.clear();
         self.receiving = None;
         self.sent.clear();
@@ -243,8 +260,20 @@ impl World {
         self.rows[&registration].target.recipient.to_string()
     }
 
+    /// Whether it was ever stored.
+    pub(super) fn has_stored(&self, registration: RegistrationId) -> bool {
+        self.rows.contains_key(&registration)
+    }
+
     pub(super) fn lives(&self, registration: RegistrationId) -> bool {
         self.rows[&registration].lives(self.wall)
+    }
+
+    /// A registration ends without this process.
+    pub(super) fn end(&mut self, registration: RegistrationId) {
+        if let Some(row) = self.rows.get_mut(&registration) {
+            row.revoked = true;
+        }
     }
 
     pub(super) fn expiry(&self, registration: RegistrationId) -> DateTime<Utc> {

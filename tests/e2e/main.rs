@@ -69,6 +69,7 @@ mod overload;
 mod push_message_resource;
 mod push_resource;
 mod queue_on_sqs;
+mod queue_on_sqs_settled;
 mod queue_on_sqs_together;
 mod recorded;
 mod registration;

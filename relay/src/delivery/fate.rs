@@ -113,6 +113,8 @@ pub(crate) enum Note {
     /// So many pushes of an account wait no longer.
     Left(BareJid, usize),
     Trimmed(Trim, Trimmed),
+    /// The senders of a registration were not asked to wait: that could not be stored.
+    NotThrottled(RegistrationId),
 }
 
 #[cfg(test)]

@@ -155,9 +155,11 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             }
             Fate::Throttle(registration, epoch, until) => {
                 let throttled = self.registrations.throttle(registration, epoch, until).await;
-                // Should it fail, senders go on as before until the moment that it names.
-                let _ = throttled.inspect_err(|error| report(error, ONCE));
-                Rest::default()
+                // Should it fail, the next push of theirs that is too many asks for it again.
+                match throttled.inspect_err(|error| report(error, ONCE)) {
+                    Ok(()) => Rest::default(),
+                    Err(_) => Rest::of(Note::NotThrottled(registration)),
+                }
             }
             Fate::Follow { registration, epoch, from, to } => {
                 let followed = self.registrations.follow(registration, epoch, &from, &to).await;

@@ -154,7 +154,8 @@ impl Core {
             }
             Verdict::Refused => {
                 if self.may_have_waiting(jid) {
-                    self.decide_if_settling_keeps_up(Fate::LateRevoke(jid.clone(), id));
+                    // Should it be skipped, the push is delivered again, and refused again.
+                    let _ = self.decide_if_settling_keeps_up(Fate::LateRevoke(jid.clone(), id));
                 }
             }
         }

@@ -57,7 +57,9 @@ impl Core {
             {
                 actions.push(Action::Count(Measure::Throttled));
                 let throttle = Fate::Throttle(message.registration, message.epoch, until);
-                self.decide_if_settling_keeps_up(throttle);
+                if !self.decide_if_settling_keeps_up(throttle) {
+                    self.ask_again_to_wait(message.registration);
+                }
             }
             self.admit(message, now, actions);
         }

@@ -23,10 +23,19 @@ impl Core {
         self.fates.push_back(fate);
     }
 
-    /// Best effort: skipped while settling is behind; the event recurs.
-    pub(super) fn decide_if_settling_keeps_up(&mut self, fate: Fate) {
-        if self.settling_keeps_up() {
+    /// Best effort: skipped while settling is behind; the event recurs. Whether it was decided.
+    pub(super) fn decide_if_settling_keeps_up(&mut self, fate: Fate) -> bool {
+        let keeps_up = self.settling_keeps_up();
+        if keeps_up {
             self.decide(fate);
+        }
+        keeps_up
+    }
+
+    /// The senders of a registration do not know that they are to wait: their next push that is too many tells them.
+    pub(super) fn ask_again_to_wait(&mut self, registration: RegistrationId) {
+        if let Some(meter) = &mut self.terms.meter {
+            meter.forget_asked(registration);
         }
     }
 
@@ -94,6 +103,7 @@ impl Core {
                     }
                 }
                 Note::Left(account, pushes) => self.count_left(&account, pushes),
+                Note::NotThrottled(registration) => self.ask_again_to_wait(registration),
                 Note::Trimmed(trim, trimmed) => self.take_trimmed(&trim, &trimmed),
             }
         }

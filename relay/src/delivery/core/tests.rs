@@ -9,6 +9,7 @@ use world::World;
 
 mod census;
 mod model;
+mod once;
 mod sessions;
 mod world;
 

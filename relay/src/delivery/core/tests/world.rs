@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     delivery::{
         known::Knowledge,
+        rate::Rate,
         reading::{Cue, PAGE_MAX},
     },
     stream::{component::Session, stanza::Query},
@@ -22,6 +23,13 @@ mod jobs;
 pub(super) struct World {
     core: Core,
     bounds: DomainBounds,
+    rate: Option<Rate>,
+    /// Marks of throttling that were asked for, and how many of the next fail.
+    pub(super) throttled: Vec<DateTime<Utc>>,
+    pub(super) throttles_failing: usize,
+    /// Settling stands still, with these fates.
+    pub(super) stalls: bool,
+    stalled: Option<Vec<Fate>>,
     pub(super) wall: DateTime<Utc>,
     pub(super) monotonic: Instant,
     pub(super) leased: bool,
@@ -51,11 +59,11 @@ pub(super) struct World {
 /// Bounds that nobody reaches.
 const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
 
-fn core(domain_bounds: DomainBounds) -> Core {
+fn core(domain_bounds: DomainBounds, rate: Option<Rate>) -> Core {
     let terms = Terms {
         component: BareJid::new("notify.example.com").unwrap(),
         ack_timeout: Duration::from_secs(30),
-        meter: None,
+        meter: rate.map(Meter::new),
         domain_bounds,
     };
     Core::new(terms, AccessList::Everyone(Vec::new()))
@@ -68,9 +76,23 @@ impl World {
 
     /// With bounds for the domains.
     pub(super) fn bounded(bounds: DomainBounds) -> Self {
+        Self::with(bounds, None)
+    }
+
+    /// With a rate for each registration.
+    pub(super) fn metered(rate: &str) -> Self {
+        Self::with(WIDE, Some(rate.parse().unwrap()))
+    }
+
+    fn with(bounds: DomainBounds, rate: Option<Rate>) -> Self {
         let mut world = Self {
-            core: core(bounds),
+            core: core(bounds, rate),
             bounds,
+            rate,
+            throttled: Vec::new(),
+            throttles_failing: 0,
+            stalls: false,
+            stalled: None,
             wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             monotonic: Instant::now(),
             leased: true,
@@ -107,11 +129,19 @@ impl World {
 
     /// Another process on the same stores.
     pub(super) fn restart(&mut self) {
-        self.core = core(self.bounds);
+        self.core = core(self.bounds, self.rate);
         self.received.clear();
         self.receiving = None;
         self.sent.clear();
         self.connect();
+    }
+
+    /// Settling goes on.
+    pub(super) fn go_on_settling(&mut self) {
+        self.stalls = false;
+        if let Some(fates) = self.stalled.take() {
+            self.do_job(Job::Settle(fates));
+        }
     }
 
     pub(super) fn admit(&mut self, list: &str) {
@@ -166,6 +196,10 @@ impl World {
     /// An application server posts; the push is in the queue.
     pub(super) fn post(&mut self, registration: RegistrationId) -> MessageId {
         self.post_for(registration, 86_400)
+    }
+
+    pub(super) fn post_some(&mut self, registration: RegistrationId, count: usize) -> Vec<MessageId> {
+        (0..count).map(|_| self.post(registration)).collect()
     }
 
     pub(super) fn post_for(&mut self, registration: RegistrationId, ttl: u32) -> MessageId {

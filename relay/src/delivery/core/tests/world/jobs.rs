@@ -17,6 +17,7 @@ impl World {
                 self.take(Input::Looked(bare, Some(ports::Account { registrations, seen })));
             }
             Job::Read(request) => self.read(&request),
+            Job::Settle(fates) if self.stalls => self.stalled = Some(fates),
             Job::Settle(fates) => {
                 let notes = fates.into_iter().filter_map(|fate| self.settle(fate)).collect();
                 self.take(Input::Settled(notes));
@@ -193,7 +194,15 @@ impl World {
                 None
             }
             Fate::Trim(trim) => Some(self.trim(trim)),
-            Fate::LateRevoke(..) | Fate::Throttle(..) => None,
+            Fate::LateRevoke(..) => None,
+            Fate::Throttle(registration, _, until) => {
+                if self.throttles_failing > 0 {
+                    self.throttles_failing -= 1;
+                    return Some(Note::NotThrottled(registration));
+                }
+                self.throttled.push(until);
+                None
+            }
             Fate::Follow { registration, epoch, from, to } => {
                 let row = self.rows.get_mut(&registration)?;
                 if row.epoch == epoch && row.target.recipient == from {

@@ -237,6 +237,8 @@ pub(crate) struct Core {
     settled: Lately<(BareJid, MessageId)>,
     /// Those of them whose removal from the mailbox is under way.
     leaving: Lately<(BareJid, MessageId)>,
+    /// Those whose end was counted.
+    counted: Lately<(BareJid, MessageId)>,
     /// What leaves the mailbox, and is counted so, for another reason than its delivery here.
     gone: Lately<MessageId>,
     /// Counted for the rate of their registration; their entries may come again.
@@ -295,6 +297,7 @@ impl Core {
             domains,
             settled: Lately::new(SETTLED_MAX),
             leaving: Lately::new(SETTLED_MAX),
+            counted: Lately::new(SETTLED_MAX),
             gone: Lately::new(SETTLED_MAX),
             metered: Lately::new(SETTLED_MAX),
             fates: VecDeque::new(),
@@ -322,7 +325,7 @@ impl Core {
             Input::Received(pushes) => self.take_received(pushes, now, actions),
             Input::Page(page) => self.take_page(page, now, actions),
             Input::Looked(account, found) => self.take_look(&account, found, now),
-            Input::Settled(notes) => self.take_settled(notes, now),
+            Input::Settled(notes) => self.take_settled(notes, now, actions),
             Input::Registered(registered) => self.take_registered(registered, now, actions),
             Input::Found(found) => self.take_found(found, now),
             Input::Counted(page) => self.take_counted(page, now, actions),

@@ -110,8 +110,13 @@ pub(crate) enum Note {
     Names(RegistrationId, Epoch, FullJid),
     /// A registration has ended, and so many pushes waited for it.
     Ended(BareJid, RegistrationId, usize),
-    /// So many pushes of an account wait no longer.
-    Left(BareJid, usize),
+    /// A push has left the mailbox after a late result: delivered, unless it had expired.
+    Late {
+        account: BareJid,
+        id: MessageId,
+        accepted_at: DateTime<Utc>,
+        expired: bool,
+    },
     Trimmed(Trim, Trimmed),
     /// The senders of a registration were not asked to wait: that could not be stored.
     NotThrottled(RegistrationId),

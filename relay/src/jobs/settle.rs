@@ -22,7 +22,7 @@ use crate::{
         domains::Trim,
         fate::{Fate, Held, Note, Origin},
     },
-    measures::{DELIVERED, DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
+    measures::{DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
 };
 
 /// Delay before a push is received again whose fate could not be made durable.
@@ -142,12 +142,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 Rest::default()
             }
             Fate::Revoke { push, recipient, asked_at } => self.revoke_for(push, &recipient, asked_at).await,
-            Fate::Late(account, message) => {
-                let withdraw = || self.mailbox.withdraw(&account, message, self.clock.now());
-                let waited = self.insist(withdraw).await.unwrap_or_default();
-                counter!(DELIVERED).increment(waited.into());
-                if waited { Rest::of(Note::Left(account, 1)) } else { Rest::default() }
-            }
+            Fate::Late(account, id) => self.settle_late(account, id).await,
             Fate::LateRevoke(recipient, message) => {
                 let revoked = self.revoke_late(&recipient, message).await;
                 // Should it fail, the push is delivered again, and refused again.
@@ -246,6 +241,15 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 "a mailbox is full: the oldest pushes were dropped"
             );
         }
+    }
+
+    /// Finds a push before it is removed: the answer to a removal may be lost, and what it removed with it.
+    async fn settle_late(&self, account: BareJid, id: MessageId) -> Rest {
+        let found = self.insist(|| self.mailbox.find(&account, id)).await.flatten();
+        let Some(Waiting { message, .. }) = found else { return Rest::default() };
+        let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.clock.now()));
+        let remove = vec![(account.clone(), id)];
+        Rest { remove, ..Rest::of(Note::Late { account, id, accepted_at, expired }) }
     }
 
     /// Drops what an account has too much of, because its domain has.
@@ -355,3 +359,6 @@ fn by_topic(fates: Vec<Fate>) -> Vec<Vec<Fate>> {
     chains.extend(of_topics.into_values());
     chains
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,6 +75,7 @@ impl Core {
             None => {}
         }
         if self.settled.contains(&name(&message)) {
+            self.count_settled(&message, now, actions);
             return self.decide(Fate::Done(Self::held(Origin::Queue, message)));
         }
         let push = Self::held(Origin::Queue, message);
@@ -321,8 +322,26 @@ impl Core {
     }
 
     pub(super) fn deliver(&mut self, held: Held, now: Now, actions: &mut Vec<Action>) {
-        actions.push(Action::Count(Measure::Delivered(now.wall - held.message.accepted_at)));
+        self.count_settled(&held.message, now, actions);
         self.done(held);
+    }
+
+    /// Counts the delivery of a push that is settled, unless its end was counted.
+    pub(super) fn count_settled(&mut self, message: &PushMessage, now: Now, actions: &mut Vec<Action>) {
+        self.count_delivered(name(message), message.accepted_at, now, actions);
+    }
+
+    /// A push comes to its end more than once where the queue gives it twice, or two of its full JIDs answer.
+    pub(super) fn count_delivered(
+        &mut self,
+        name: (BareJid, MessageId),
+        accepted_at: DateTime<Utc>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.counted.note(name) {
+            actions.push(Action::Count(Measure::Delivered(now.wall - accepted_at)));
+        }
     }
 
     /// The push is delivered, or has expired.
@@ -342,7 +361,9 @@ impl Core {
     }
 
     fn settle_expired(&mut self, held: Held, actions: &mut Vec<Action>) {
-        actions.push(Action::Count(Measure::Expired));
+        if self.counted.note(name(&held.message)) {
+            actions.push(Action::Count(Measure::Expired));
+        }
         self.done(held);
     }
 }

@@ -64,7 +64,7 @@ impl Core {
         actions.push(Action::Start(Job::Settle(fates)));
     }
 
-    pub(super) fn take_settled(&mut self, notes: Vec<Note>, now: Now) {
+    pub(super) fn take_settled(&mut self, notes: Vec<Note>, now: Now, actions: &mut Vec<Action>) {
         let settling = self.settling.take().unwrap_or_default();
         self.held -= settling.of_the_queue;
         self.late_revocations -= settling.late_revocations;
@@ -73,6 +73,17 @@ impl Core {
         }
         for registration in settling.revoked {
             forget_one(&mut self.revoking, &registration);
+        }
+        for note in &notes {
+            if let Note::Late { account, id, accepted_at, expired } = note {
+                self.count_left(account, 1);
+                let name = (account.clone(), *id);
+                if !expired {
+                    self.count_delivered(name, *accepted_at, now, actions);
+                } else if self.counted.note(name) {
+                    actions.push(Action::Count(Measure::Expired));
+                }
+            }
         }
         if self.ending.is_some() {
             return;
@@ -102,7 +113,7 @@ impl Core {
                         account.forget_registration(registration);
                     }
                 }
-                Note::Left(account, pushes) => self.count_left(&account, pushes),
+                Note::Late { .. } => {}
                 Note::NotThrottled(registration) => self.ask_again_to_wait(registration),
                 Note::Trimmed(trim, trimmed) => self.take_trimmed(&trim, &trimmed),
             }

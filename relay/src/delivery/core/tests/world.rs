@@ -43,8 +43,8 @@ pub(super) struct World {
     /// What went out and was not looked at.
     sent: Vec<(MessageId, String)>,
     posted: u32,
-    /// The life that each push was posted to.
-    epochs: BTreeMap<MessageId, Epoch>,
+    /// All that was posted.
+    posts: BTreeMap<MessageId, PushMessage>,
     pub(super) delivered: Vec<MessageId>,
     pub(super) pages: usize,
     /// What was dropped because too much waited for a domain.
@@ -105,7 +105,7 @@ impl World {
             receiving: None,
             sent: Vec::new(),
             posted: 0,
-            epochs: BTreeMap::new(),
+            posts: BTreeMap::new(),
             delivered: Vec::new(),
             pages: 0,
             dropped: BTreeSet::new(),
@@ -142,6 +142,25 @@ impl World {
         if let Some(fates) = self.stalled.take() {
             self.do_job(Job::Settle(fates));
         }
+    }
+
+    /// The same, and it gets nothing of the queue yet.
+    pub(super) fn restart_before_the_queue_answers(&mut self) {
+        let queue = std::mem::take(&mut self.queue);
+        self.restart();
+        self.posts.extend(queue);
+    }
+
+    /// A push that waits while its phone is away goes out when the phone is back.
+    pub(super) fn waits_and_is_sent(&mut self, registration: RegistrationId) -> MessageId {
+        let phone = self.names(registration);
+        let push = self.post(registration);
+        self.answer(push, &phone, Some(Condition::Other));
+        assert_eq!(self.waiting(), [push]);
+        self.take_sent();
+        self.greet(&phone);
+        assert_eq!(self.take_sent(), [(push, phone)]);
+        push
     }
 
     pub(super) fn admit(&mut self, list: &str) {
@@ -212,10 +231,28 @@ impl World {
         let body = Body::from_bytes(b"x");
         let message = PushMessage::new(chance, &self.rows[&registration], wishes, body, self.wall);
         let id = message.id;
-        self.epochs.insert(id, message.epoch);
+        self.posts.insert(id, message.clone());
         self.queue.insert(id, message);
         self.serve_queue();
         id
+    }
+
+    /// The queue gives a push once more, by another entry of it.
+    pub(super) fn queue_again(&mut self, push: MessageId) {
+        self.received.remove(&push);
+        self.queue.insert(push, self.posts[&push].clone());
+        self.serve_queue();
+    }
+
+    /// Its sender withdraws a push that waits.
+    pub(super) fn withdraw(&mut self, push: MessageId) {
+        assert!(self.mailbox.remove(&push).is_some(), "it waits");
+    }
+
+    /// How many deliveries were counted since the last look.
+    pub(super) fn take_delivered_count(&mut self) -> usize {
+        let delivered = |measure: &Measure| matches!(measure, Measure::Delivered(_));
+        self.take_measured().iter().filter(|measure| delivered(measure)).count()
     }
 
     pub(super) fn answer(&mut self, push: MessageId, from: &str, error: Option<Condition>) {
@@ -245,7 +282,7 @@ impl World {
 
     /// Whether a push was for a life of its registration that is over.
     pub(super) fn began_anew(&self, registration: RegistrationId, push: MessageId) -> bool {
-        self.epochs.get(&push).is_some_and(|epoch| *epoch != self.rows[&registration].epoch)
+        self.posts.get(&push).is_some_and(|message| message.epoch != self.rows[&registration].epoch)
     }
 
     /// What is left, for a failure's message.

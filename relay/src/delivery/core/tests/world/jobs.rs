@@ -186,12 +186,12 @@ impl World {
                 Some(Note::Ended(account, registration, before - self.mailbox.len()))
             }
             Fate::Late(account, id) => {
-                if self.mailbox.get(&id).is_some_and(|(message, _)| message.recipient.to_bare() == account) {
-                    self.mailbox.remove(&id);
-                    self.delivered.push(id);
-                    return Some(Note::Left(account, 1));
-                }
-                None
+                let of_account = |(message, _): &&(PushMessage, _)| message.recipient.to_bare() == account;
+                self.mailbox.get(&id).filter(of_account)?;
+                let (message, _) = self.mailbox.remove(&id)?;
+                self.delivered.push(id);
+                let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.wall));
+                Some(Note::Late { account, id, accepted_at, expired })
             }
             Fate::Trim(trim) => Some(self.trim(trim)),
             Fate::LateRevoke(..) => None,

@@ -70,7 +70,7 @@ impl Sqs {
             json!({
                 "MessageId": format!("entry {number}"),
                 "ReceiptHandle": number.to_string(),
-                "Body": message(number.into(), at(number.into())).to_entry(),
+                "Body": message(number, at(number.into())).to_entry(),
                 "Attributes": {"ApproximateReceiveCount": "1"},
             })
         };

@@ -108,8 +108,13 @@ pub(crate) enum Note {
     },
     /// A registration names this full JID now.
     Names(RegistrationId, Epoch, FullJid),
-    /// A registration has ended, and so many pushes waited for it.
-    Ended(BareJid, RegistrationId, usize),
+    /// Lives of a registration up to this one have ended, and so many pushes waited for them.
+    Ended {
+        account: BareJid,
+        registration: RegistrationId,
+        epoch: Epoch,
+        waited: usize,
+    },
     /// A push has left the mailbox after a late result: delivered, unless it had expired.
     Late {
         account: BareJid,

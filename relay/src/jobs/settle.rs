@@ -272,8 +272,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 if push.origin == Origin::Queue {
                     counter!(REVOKED).increment(1);
                 }
-                let (account, registration) = (push.message.recipient.to_bare(), push.message.registration);
-                Rest::removal(&push).and(Rest::of(Note::Ended(account, registration, waited)))
+                Rest::removal(&push).and(Rest::of(ended(&push.message, waited)))
             }
             Ok(None) => self.after_refusal(&push).await,
             Err(error) => {
@@ -303,9 +302,8 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let account = recipient.to_bare();
         let waiting = self.mailbox.find(&account, message).await?;
         let Some(Waiting { message, asked_at: Some(asked_at) }) = waiting else { return Ok(Rest::default()) };
-        let ended = self.revoke(&message, recipient, asked_at).await?;
-        let note = |waited| Rest::of(Note::Ended(account, message.registration, waited));
-        Ok(ended.map_or_else(Rest::default, note))
+        let waited = self.revoke(&message, recipient, asked_at).await?;
+        Ok(waited.map_or_else(Rest::default, |waited| Rest::of(ended(&message, waited))))
     }
 
     /// Ends the registration of a push and all that waits for it; how much did. `None`: it goes on.
@@ -329,6 +327,11 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         counter!(REVOKED).increment(waited as u64);
         Ok(Some(waited))
     }
+}
+
+fn ended(message: &PushMessage, waited: usize) -> Note {
+    let PushMessage { registration, epoch, .. } = *message;
+    Note::Ended { account: message.recipient.to_bare(), registration, epoch, waited }
 }
 
 /// Parts the pushes that are kept, those of one registration together, from the other fates.

@@ -118,12 +118,18 @@ impl Core {
         }
     }
 
-    /// So many pushes of a registration that has ended wait no longer.
-    pub(super) fn count_ended(&mut self, account: &BareJid, registration: RegistrationId, pushes: usize) {
+    /// So many pushes wait no longer of lives of a registration up to this one.
+    pub(super) fn count_ended(
+        &mut self,
+        account: &BareJid,
+        registration: RegistrationId,
+        epoch: Epoch,
+        pushes: usize,
+    ) {
         self.count_left(account, pushes);
-        let of_it = self.pushes.values().map(|push| &push.held);
-        for held in of_it.filter(|held| held.message.registration == registration) {
-            self.gone.note(held.message.id);
+        let held = self.pushes.values().map(|push| &push.held.message);
+        for message in held.filter(|held| held.registration == registration && held.epoch <= epoch) {
+            self.gone.note(message.id);
         }
     }
 

@@ -107,10 +107,10 @@ impl Core {
                         self.cue(&recipient, Cue::There);
                     }
                 }
-                Note::Ended(account, registration, waited) => {
-                    self.count_ended(&account, registration, waited);
+                Note::Ended { account, registration, epoch, waited } => {
+                    self.count_ended(&account, registration, epoch, waited);
                     if let Some(account) = self.accounts.get_mut(&account) {
-                        account.forget_registration(registration);
+                        account.forget_registration(registration, epoch);
                     }
                 }
                 Note::Late { .. } => {}

@@ -127,3 +127,22 @@ fn what_the_old_session_took_along_goes_out_in_the_new_one_after_its_late_end() 
     assert!(world.is_settled(), "{:?}", world.rest());
     assert_eq!(world.delivered.len(), 4);
 }
+
+#[test]
+fn a_refusal_that_was_meant_for_an_earlier_life_does_not_hide_what_waits_for_this_one() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let of_the_first = world.post(app);
+    world.take_sent();
+    // The store ends that life by itself, as when another relay does.
+    world.end(app);
+    world.register(ALICE, 1);
+    let of_the_second = world.post(app);
+    world.take_sent();
+    world.answer(of_the_second, ALICE, OFFLINE);
+    world.answer(of_the_first, ALICE, GONE);
+    assert!(world.lives(app) && world.waiting() == [of_the_second]);
+    world.take_sent();
+    world.greet(ALICE);
+    assert_eq!(world.take_sent(), [(of_the_second, ALICE.to_owned())]);
+}

@@ -183,7 +183,8 @@ impl World {
                 let (life, before) = (push.message.epoch, self.mailbox.len());
                 self.mailbox
                     .retain(|_, (message, _)| message.registration != registration || message.epoch > life);
-                Some(Note::Ended(account, registration, before - self.mailbox.len()))
+                let waited = before - self.mailbox.len();
+                Some(Note::Ended { account, registration, epoch: life, waited })
             }
             Fate::Late(account, id) => {
                 let of_account = |(message, _): &&(PushMessage, _)| message.recipient.to_bare() == account;

@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos simulate bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny arrows steady \
+.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny arrows steady \
 	scripts template binary test-needs sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -41,6 +41,7 @@ help:
 	@echo 'make e2e         the end-to-end tests alone; ONLY=words runs those whose names contain them'
 	@echo 'make chaos       everything fails for a minute, and nothing is lost; SEED=, BACKEND=embedded|cloud, SERVER=, SECONDS='
 	@echo 'make simulate    the relay in simulated time, SEEDS= of them from FROM= on; SEED= runs one, and shows the least of it that fails'
+	@echo 'make simulate-mutants   faults in the relay, one at a time, each of which a seed has to find; MUTANT= is one of them'
 	@echo 'make lint        formatting, clippy, documentation, dependencies and licences, scripts, template'
 	@echo 'make deploy      builds the cloud side and shows what would change on AWS before it does; PARAMETERS="Front=HttpApi"'
 	@echo 'make parameters  gives PARAMETERS= of a stack on AWS other values, and changes nothing else; STACK=upwire'
@@ -119,9 +120,14 @@ chaos: test-needs binary
 	cargo test --locked --package e2e --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(BACKEND),--backend $(BACKEND)) \
 		$(if $(SERVER),--server $(SERVER)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PLAN),--plan)
 
-# The same seed is the same run.
+# The same seed is the same run. The faults are switches that stay off.
+SIMULATE := cargo run --locked --profile simulate --package simulator --features simulator/mutants --
+
 simulate:
-	cargo run --locked --profile simulate --package simulator -- $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM))
+	$(SIMULATE) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM))
+
+simulate-mutants:
+	$(SIMULATE) --mutants $(if $(MUTANT),--mutant $(MUTANT)) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM))
 
 bench: bench-build
 	cargo bench --locked --package cli --package e2e --bench bench -- $(ARGS)

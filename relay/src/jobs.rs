@@ -26,6 +26,7 @@ use crate::{
     delivery::core::{Input, Job},
     lease::Fence,
     measures::{EXPIRED, REVOKED},
+    mutants::{Mutant, mutant},
 };
 
 mod read;
@@ -110,7 +111,11 @@ impl<Receipt> Receipts<Receipt> {
 
     /// Takes the receipts of a push that is settled.
     fn take(&self, id: MessageId) -> Vec<Receipt> {
-        self.lock().remove(&id).unwrap_or_default()
+        let mut receipts = self.lock().remove(&id).unwrap_or_default();
+        if mutant(Mutant::SecondReceiptForgotten) {
+            receipts.truncate(1);
+        }
+        receipts
     }
 
     /// A poisoned lock means that a panic was reported elsewhere; the map is whole after every step.

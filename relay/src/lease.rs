@@ -6,7 +6,11 @@ use push::ports::{Holder, Lease, Tenure, Unavailable};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{backoff::report, clock::Uptime};
+use crate::{
+    backoff::report,
+    clock::Uptime,
+    mutants::{Mutant, mutant},
+};
 
 mod rules;
 
@@ -29,7 +33,8 @@ impl Fence {
 
     /// Whether the lease is ours at this moment.
     pub(crate) fn holds(&self) -> bool {
-        !self.lost.is_cancelled() && self.until.borrow().is_none_or(|until| self.uptime.now() < until)
+        let lapsed = |until| self.uptime.now() >= until && !mutant(Mutant::FenceIgnored);
+        !self.lost.is_cancelled() && self.until.borrow().is_none_or(|until| !lapsed(until))
     }
 
     /// Resolves when the lease is lost.
@@ -122,6 +127,10 @@ impl<L: Lease> Candidate<L> {
                 Step::Look => {
                     let Some(seen) = self.before(holding.end(), self.lease.look()).await else { continue };
                     holding.note_look(seen, now);
+                }
+                Step::Lost if mutant(Mutant::GoesOnWithoutLease) => {
+                    until.send_replace(None);
+                    return std::future::pending().await;
                 }
                 Step::Lost => break,
             }

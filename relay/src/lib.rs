@@ -8,6 +8,7 @@ mod driver;
 mod jobs;
 mod lease;
 mod measures;
+mod mutants;
 mod stream;
 
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub use delivery::{
 pub use driver::TaskDied;
 pub use lease::{Candidate, Fence, Term};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
+#[cfg(feature = "mutants")]
+pub use mutants::{Mutant, make_mutant};
 pub use stream::{
     component::ComponentAccount,
     connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},

@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use push::{
-    Epoch, RegistrationId,
+    Epoch, MessageId, RegistrationId,
     ports::{self, SEEN_MAX, Seen},
 };
 use tokio::time::Instant;
@@ -73,6 +73,9 @@ pub(crate) struct Account {
     /// Those that wait for a page or a look that is on its way.
     pub(crate) blocked: VecDeque<FullJid>,
     pub(crate) in_flight: usize,
+    /// Pushes that wait and went out unanswered, while that is being written; `true`: it is written, and a page that
+    /// was read before is on its way.
+    asked: BTreeMap<MessageId, bool>,
     cues: Cues,
     stored_seen: Vec<FullJid>,
     seen_noted_at: Option<Instant>,
@@ -97,6 +100,30 @@ impl Account {
         if let Some(last) = last.map(|(jid, _)| jid.clone()) {
             self.phones.remove(&last);
         }
+    }
+
+    /// It is being written that a push which waits went out.
+    pub(crate) fn note_asked(&mut self, id: MessageId) {
+        self.asked.insert(id, false);
+    }
+
+    /// It is written: whatever is read from now on tells of it.
+    pub(crate) fn asked_is_written(&mut self, id: MessageId) {
+        if self.page_asked {
+            self.asked.insert(id, true);
+        } else {
+            self.asked.remove(&id);
+        }
+    }
+
+    /// Whether a push went out lately, though a page that was read does not tell.
+    pub(crate) fn was_asked(&self, id: MessageId) -> bool {
+        self.asked.contains_key(&id)
+    }
+
+    /// The page that was read before has come.
+    pub(crate) fn forget_asked(&mut self) {
+        self.asked.retain(|_, written| !*written);
     }
 
     /// The full JID that a registration names, as far as is known.
@@ -270,6 +297,7 @@ impl Account {
             && !self.page_asked
             && self.blocked.is_empty()
             && self.in_flight == 0
+            && self.asked.is_empty()
             && self.phones.values().all(Phone::is_idle)
     }
 }

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     access::AccessList,
+    mutants::{Mutant, mutant},
     stream::{
         component::Session,
         stanza::{Incoming, Request},
@@ -151,15 +152,15 @@ struct Push {
     asks: Vec<Ask>,
     /// In whose lines it is.
     lines: Vec<FullJid>,
-    /// Who has not answered in time, and may yet.
-    unanswered: Vec<FullJid>,
-    /// When it went out last to one of them.
+    /// When it went out last to somebody who did not answer in time.
     unanswered_at: Option<DateTime<Utc>>,
+    /// It left the mailbox for a later one, or for want of room, while it was in flight: it is sent no more.
+    replaced: bool,
 }
 
 impl Push {
     fn new(held: Held) -> Self {
-        Self { held, asks: Vec::new(), lines: Vec::new(), unanswered: Vec::new(), unanswered_at: None }
+        Self { held, asks: Vec::new(), lines: Vec::new(), unanswered_at: None, replaced: false }
     }
 
     /// It is in a line or in flight.
@@ -167,8 +168,7 @@ impl Push {
         !self.asks.is_empty() || !self.lines.is_empty()
     }
 
-    fn note_unanswered(&mut self, jid: &FullJid, asked_at: DateTime<Utc>) {
-        self.unanswered.push(jid.clone());
+    fn note_unanswered(&mut self, asked_at: DateTime<Utc>) {
         self.unanswered_at = self.unanswered_at.max(Some(asked_at));
     }
 }
@@ -189,6 +189,8 @@ struct Settling {
     /// For whom pushes go into the mailbox.
     kept_for: Vec<FullJid>,
     revoked: Vec<RegistrationId>,
+    /// Pushes that wait, of which it is written that they went out.
+    asked: Vec<(BareJid, MessageId)>,
     late_revocations: usize,
 }
 
@@ -241,6 +243,8 @@ pub(crate) struct Core {
     counted: Lately<(BareJid, MessageId)>,
     /// What leaves the mailbox, and is counted so, for another reason than its delivery here.
     gone: Lately<MessageId>,
+    /// Lives of registrations that have ended: what the queue still has of them is sent to nobody.
+    ended: Lately<(RegistrationId, Epoch)>,
     /// Counted for the rate of their registration; their entries may come again.
     metered: Lately<MessageId>,
     fates: VecDeque<Fate>,
@@ -299,6 +303,7 @@ impl Core {
             leaving: Lately::new(SETTLED_MAX),
             counted: Lately::new(SETTLED_MAX),
             gone: Lately::new(SETTLED_MAX),
+            ended: Lately::new(SETTLED_MAX),
             metered: Lately::new(SETTLED_MAX),
             fates: VecDeque::new(),
             settling: None,

@@ -23,6 +23,7 @@ use crate::{
         fate::{Fate, Held, Note, Origin},
     },
     measures::{DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
+    mutants::{Mutant, mutant},
 };
 
 /// Delay before a push is received again whose fate could not be made durable.
@@ -73,9 +74,14 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Makes a batch of fates durable; what the core has to know of them.
     pub(super) async fn settle(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (kept, others) = by_registration(fates);
-        let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await;
+        let kept = async { join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await };
+        let others = async { join_all(others.into_iter().map(|fate| self.decide(fate))).await };
         // After them: an answer that came late may be to one of those.
-        let others = join_all(others.into_iter().map(|fate| self.decide(fate))).await;
+        let (kept, others) = if mutant(Mutant::LateBeforeKept) {
+            tokio::join!(kept, others)
+        } else {
+            (kept.await, others.await)
+        };
         let rest = kept.into_iter().chain(others).fold(Rest::default(), Rest::and);
         tokio::join!(self.settle_in_queue(rest.delete, rest.postpone), self.remove(rest.remove));
         rest.notes
@@ -84,15 +90,17 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Retried until it succeeds: pushes stay with this process, which alone could settle them.
     async fn settle_in_queue(&self, delete: Vec<MessageId>, postpone: Vec<(MessageId, DateTime<Utc>)>) {
         let delete = delete.into_iter().flat_map(|id| self.receipts.take(id)).map(Settlement::Delete);
-        let postpone = postpone.into_iter().flat_map(|(id, at)| {
+        let postpone = postpone.into_iter().filter(|_| !mutant(Mutant::PostponedForgotten));
+        let postpone = postpone.flat_map(|(id, at)| {
             let receipts = self.receipts.take(id);
             receipts.into_iter().map(move |receipt| Settlement::Postpone(receipt, at))
         });
         let settlements: Vec<_> = delete.chain(postpone).collect();
         if !settlements.is_empty() {
             let settle = || self.queue.settle(settlements.clone());
-            let settled = settle.retry(backoff()).notify(report).await;
-            debug_assert!(settled.is_ok(), "retried without end");
+            let once = mutant(Mutant::SettlementNotRetried);
+            let settled = settle.retry(backoff()).when(|_| !once).notify(report).await;
+            debug_assert!(settled.is_ok() || once, "retried without end");
         }
     }
 
@@ -136,6 +144,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Fate::Done(push) => Rest::removal(&push),
             Fate::Postpone(id, at) => Rest { postpone: vec![(id, at)], ..Rest::default() },
             Fate::Keep { message, asked_at, untried, .. } => self.keep(message, asked_at, untried).await,
+            Fate::Asked { .. } if mutant(Mutant::AskedUnwritten) => Rest::default(),
             Fate::Asked { message, asked_at } => {
                 let account = message.recipient.to_bare();
                 self.insist(|| self.mailbox.note_asked(&account, message.id, asked_at)).await;
@@ -193,6 +202,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let id = message.id;
         match self.try_keep(&message, asked_at, untried).await {
             Ok(note) => Rest { delete: vec![id], notes: note.into_iter().collect(), ..Rest::default() },
+            Err(_) if mutant(Mutant::DeletedUnkept) => Rest::deletion(id),
             Err(error) => {
                 report(&error, ONCE);
                 Rest { postpone: vec![(id, self.clock.now() + AGAIN_AFTER)], ..Rest::default() }
@@ -220,6 +230,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let mut recipient = row.target.recipient;
         // It may have moved to a full JID whose mailbox was read before this was in it.
         if self.moves() != moves
+            && !mutant(Mutant::RowNotReadAgain)
             && let Ok(Some(row)) = find().await
         {
             recipient = row.target.recipient;
@@ -272,7 +283,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 if push.origin == Origin::Queue {
                     counter!(REVOKED).increment(1);
                 }
-                Rest::removal(&push).and(Rest::of(ended(&push.message, waited)))
+                Rest::removal(&push).and(ended(&push.message, waited))
             }
             Ok(None) => self.after_refusal(&push).await,
             Err(error) => {
@@ -303,7 +314,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let waiting = self.mailbox.find(&account, message).await?;
         let Some(Waiting { message, asked_at: Some(asked_at) }) = waiting else { return Ok(Rest::default()) };
         let waited = self.revoke(&message, recipient, asked_at).await?;
-        Ok(waited.map_or_else(Rest::default, |waited| Rest::of(ended(&message, waited))))
+        Ok(waited.map_or_else(Rest::default, |waited| ended(&message, waited)))
     }
 
     /// Ends the registration of a push and all that waits for it; how much did. `None`: it goes on.
@@ -329,9 +340,10 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 }
 
-fn ended(message: &PushMessage, waited: usize) -> Note {
+/// The registration of this push is over, and so many pushes waited for it.
+fn ended(message: &PushMessage, waited: usize) -> Rest {
     let PushMessage { registration, epoch, .. } = *message;
-    Note::Ended { account: message.recipient.to_bare(), registration, epoch, waited }
+    Rest::of(Note::Ended { account: message.recipient.to_bare(), registration, epoch, waited })
 }
 
 /// Parts the pushes that are kept, those of one registration together, from the other fates.

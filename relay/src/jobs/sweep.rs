@@ -13,6 +13,7 @@ use crate::{
     backoff::{backoff, report},
     delivery::core::Found,
     measures::REVOKED,
+    mutants::{Mutant, mutant},
 };
 
 /// How often a row is read before the sweep goes on without it: it holds up no other.
@@ -33,6 +34,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         for ((account, registration), pushes) in recipients {
             let living = || self.living(&account, registration);
             let living = living.retry(backoff().with_max_times(ROW_RETRIES_MAX)).notify(report).await;
+            if living.is_err() && mutant(Mutant::SweepEndsAtError) {
+                return Found { next: None, ..found };
+            }
             let pushes = if let Ok(None) = living { 0 } else { pushes };
             // Those of one account come together.
             match found.waiting.last_mut() {

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     lease::Fence,
     measures::{RECONNECTS, STREAM_UP},
+    mutants::{Mutant, mutant},
 };
 
 /// A stream on which nothing came for so long is asked whether it lives.
@@ -181,7 +182,7 @@ async fn discard(replies: &mut mpsc::Receiver<String>, pushes: &mut mpsc::Receiv
         tokio::select! {
             biased;
             reply = replies.recv() => if reply.is_none() { return },
-            Some(_) = pushes.recv() => {}
+            Some(_) = pushes.recv(), if !mutant(Mutant::OldStream) => {}
         }
     }
 }
@@ -257,7 +258,7 @@ async fn write<S: AsyncWrite>(
         let mut bytes = String::new();
         tokio::select! {
             biased;
-            () = sleep_until(quiet_until) => {
+            () = sleep_until(quiet_until), if !pinged || !mutant(Mutant::SilenceIgnored) => {
                 // Something may have come since.
                 if *last_heard.borrow() != heard {
                     continue;
@@ -280,7 +281,8 @@ async fn write<S: AsyncWrite>(
             push_batch.push(push);
         }
         bytes.extend(reply_batch.drain(..));
-        let current = push_batch.drain(..).filter(|push| push.session == session);
+        let current =
+            push_batch.drain(..).filter(|push| push.session == session || mutant(Mutant::OldStream));
         bytes.extend(current.map(|push| push.xml));
         if !fence.holds() {
             // The relay is told, and ends this.

@@ -13,6 +13,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use tokio_xmpp::jid::BareJid;
 
 use crate::{
     chance::Chance,
@@ -34,6 +35,8 @@ pub(crate) struct Process {
     /// Which of its lives it is in; `None`: it is down.
     pub(crate) life: Option<u64>,
     pub(crate) paused_until: Option<Instant>,
+    /// When it was paused last, to this moment.
+    pub(crate) wakes_at: Option<Instant>,
     pub(crate) dies: Option<CancellationToken>,
     pub(crate) stops: Option<CancellationToken>,
     /// How long it stays down when it has ended.
@@ -61,6 +64,8 @@ pub(crate) struct State {
     pub(crate) chance: Chance,
     pub(crate) processes: Vec<Process>,
     pub(crate) failing: Option<Failing>,
+    /// An account whose rows cannot be read, and until when.
+    pub(crate) locked: Option<(Instant, BareJid)>,
 }
 
 /// What the ports and the world share.
@@ -87,6 +92,7 @@ impl Shared {
             chance: Chance::of(plan.seed, 1 << 20),
             processes: (0..plan.relays).map(|_| Process::default()).collect(),
             failing: None,
+            locked: None,
         };
         Arc::new(Self { start: Instant::now(), plan, queued: Notify::new(), state: Mutex::new(state) })
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_xmpp::jid::BareJid;
 
 use crate::{
     calls::Failing,
@@ -13,6 +14,8 @@ use crate::{
 
 /// Who answers what others were asked.
 const STRANGER: &str = "mallory@elsewhere.example/x";
+/// Between two sweeps of a relay, and as long as one takes.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(620);
 
 impl World {
     pub(crate) fn fail(&mut self, fault: Fault) {
@@ -39,14 +42,24 @@ impl World {
             Fault::Pause(process, length) => {
                 if !self.is_paused(process) {
                     let mut state = self.shared.lock();
-                    state.processes[process].paused_until = Some(Instant::now() + length);
+                    let until = Some(Instant::now() + length);
+                    (state.processes[process].paused_until, state.processes[process].wakes_at) =
+                        (until, until);
                     state.ledger.note_trouble(now + length);
                     drop(state);
                     self.server.stall(process, true);
                     self.after(length, Event::Resume(process));
                 }
             }
-            Fault::Restart(down) => self.restart(down),
+            Fault::Restart(down) => {
+                self.server.cut();
+                self.restart(down);
+            }
+            Fault::Vanish(down) => {
+                self.server.vanish();
+                self.restart(down);
+            }
+            Fault::Row(process, account, length) => self.lock_rows(process, account, length),
             Fault::Cut => self.server.cut(),
             Fault::Calls(length, percent, lost_percent) => {
                 let mut state = self.shared.lock();
@@ -61,7 +74,6 @@ impl World {
     /// after.
     fn restart(&mut self, down: Duration) {
         self.hub.open(false);
-        self.server.cut();
         self.server.sessions.clear();
         self.after(down, Event::PortOpens);
         for at in 0..self.phones.len() {
@@ -72,6 +84,19 @@ impl World {
                 self.after(late, Event::Step(at, Step::Return(Return::Same)));
             }
         }
+    }
+
+    /// The rows of an account cannot be read, while a relay starts and looks for those for whom something waits.
+    fn lock_rows(&mut self, process: usize, account: u64, length: Duration) {
+        let account = BareJid::new(&format!("u{account}@sim.example")).expect("a bare JID");
+        let until = self.shared.now() + length;
+        let mut state = self.shared.lock();
+        // A sweep passes over it, and the next one comes ten minutes later.
+        state.ledger.locked.insert(account.clone(), until + SWEEP_INTERVAL);
+        state.locked = Some((Instant::now() + length, account));
+        let process = &mut state.processes[process];
+        process.down = Duration::from_secs(1);
+        process.dies.iter().for_each(|dies| dies.cancel());
     }
 
     /// Whoever was not asked answers for whoever was.

@@ -6,8 +6,10 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::{Epoch, MessageId, PushMessage, RegistrationId};
-use tokio_xmpp::jid::FullJid;
+use push::{MessageId, PushMessage, RegistrationId};
+use tokio_xmpp::jid::{BareJid, FullJid};
+
+use crate::sends::Sendings;
 
 /// What clocks disagree by at most.
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(5);
@@ -35,6 +37,7 @@ pub(crate) struct Shown {
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) message: PushMessage,
+    pub(crate) offered_at: Duration,
     /// When its sender got the 201.
     pub(crate) promised_at: Option<Duration>,
     pub(crate) shown: Vec<Shown>,
@@ -51,7 +54,7 @@ pub(crate) struct Ledger {
     /// Those that are owed to somebody still.
     pub(crate) open: BTreeSet<MessageId>,
     /// Which full JID refused which registration last, and when.
-    pub(crate) refusals: BTreeMap<(RegistrationId, FullJid), DateTime<Utc>>,
+    pub(crate) refusals: BTreeMap<(RegistrationId, FullJid), Duration>,
     /// What a mailbox has dropped because it was full.
     pub(crate) dropped: BTreeSet<MessageId>,
     /// Since when all phones that hold a registration are there and answer.
@@ -61,6 +64,9 @@ pub(crate) struct Ledger {
     pub(crate) refused_tokens: BTreeSet<String>,
     /// Until when something was wrong that excuses delays and second copies.
     pub(crate) trouble_until: Duration,
+    /// Accounts whose rows could not be read, and until when that excuses delays.
+    pub(crate) locked: BTreeMap<BareJid, Duration>,
+    pub(crate) sendings: Sendings,
     pub(crate) violation: Option<Violation>,
 }
 
@@ -82,10 +88,16 @@ impl Ledger {
     }
 
     /// An ingress is about to queue it.
-    pub(crate) fn offer(&mut self, message: PushMessage) {
+    pub(crate) fn offer(&mut self, message: PushMessage, at: Duration) {
         let id = message.id;
-        let record =
-            Record { message, promised_at: None, shown: Vec::new(), sent: Vec::new(), gone_at: None };
+        let record = Record {
+            message,
+            offered_at: at,
+            promised_at: None,
+            shown: Vec::new(),
+            sent: Vec::new(),
+            gone_at: None,
+        };
         self.pushes.insert(id, record);
     }
 
@@ -153,27 +165,19 @@ impl Ledger {
         self.open.remove(&id);
     }
 
-    /// A registration was revoked because of what this full JID answered.
+    /// A registration, for which its application asked last at `registered`, was revoked because of what this full JID
+    /// answered.
     pub(crate) fn check_revocation(
         &mut self,
         id: RegistrationId,
-        _: Epoch,
         by: &FullJid,
-        asked_at: DateTime<Utc>,
+        registered: Duration,
         at: Duration,
     ) {
         let refused = self.refusals.get(&(id, by.clone()));
-        if refused.is_none_or(|refused| *refused + SKEW_MAX < asked_at) {
+        if refused.is_none_or(|refused| *refused < registered) {
             self.violate("only the application ends its registration", at, format!("{id} by {by}"));
         }
-    }
-
-    /// A push is sent to this full JID.
-    pub(crate) fn send(&mut self, id: MessageId, to: &FullJid, at: Duration) {
-        let Some(push) = self.pushes.get_mut(&id) else {
-            return self.violate("only what was accepted is sent", at, format!("{id} to {to}"));
-        };
-        push.sent.push((at, to.clone()));
     }
 
     /// A phone shows it.

@@ -12,6 +12,7 @@ mod plan;
 mod queue;
 mod relays;
 mod sender;
+mod sends;
 mod server;
 mod shrink;
 mod steps;
@@ -23,6 +24,8 @@ mod xml;
 
 pub use ledger::Violation;
 pub use plan::Plan;
+#[cfg(feature = "mutants")]
+pub use relay::{Mutant, make_mutant};
 pub use shrink::shrink;
 
 /// What came of a run.

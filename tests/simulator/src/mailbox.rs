@@ -70,7 +70,10 @@ impl State {
         self.mailboxes.0.insert((account.clone(), waiting.message.id), waiting.clone());
         let kept = self.mailboxes.beyond(&waiting, bounds);
         self.ledger.dropped.extend(kept.dropped.iter().copied());
+        let at = shared.now();
+        self.ledger.note_kept(waiting.message.id, at);
         for id in kept.replaced.iter().chain(&kept.dropped) {
+            self.ledger.note_removed(*id, at);
             self.remove(&account, *id, shared);
         }
         kept

@@ -1,5 +1,8 @@
 //! `simulate`: runs seeds, and tells of those that fail.
 
+#[cfg(feature = "mutants")]
+mod mutants;
+
 use std::{
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
@@ -28,10 +31,22 @@ struct Arguments {
     /// The smallest plan that fails is not looked for.
     #[arg(long)]
     whole: bool,
+    /// Faults are put into the relay, one at a time: each has to be found within so many seeds.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    mutants: bool,
+    /// This fault is put into the relay.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    mutant: Option<String>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(feature = "mutants")]
+    if arguments.mutants || arguments.mutant.is_some() {
+        return mutants::find(&arguments);
+    }
     match arguments.seed {
         Some(seed) => run_one(seed, arguments.whole),
         None => run_many(&arguments),

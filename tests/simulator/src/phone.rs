@@ -40,6 +40,8 @@ pub(crate) struct Phone {
     pub(crate) session: u64,
     /// Since when the relay knows that it is there, and it has answered all that came.
     pub(crate) ready_since: Option<Duration>,
+    /// Since when it has this session and answers.
+    pub(crate) answers_since: Option<Duration>,
     /// When the relay has heard of its session.
     pub(crate) heard_at: Option<Duration>,
     requests: u64,
@@ -78,6 +80,7 @@ impl Phone {
             online: false,
             session: 0,
             ready_since: None,
+            answers_since: None,
             heard_at: None,
             requests: 0,
             plan,
@@ -91,6 +94,10 @@ impl Phone {
 
     pub(crate) fn rename(&mut self) {
         self.names += 1;
+    }
+
+    pub(crate) fn was_renamed(&self) -> bool {
+        self.names > 0
     }
 
     pub(crate) fn registration(&self, app: usize) -> RegistrationId {

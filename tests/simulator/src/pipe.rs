@@ -32,6 +32,8 @@ struct State {
     broken: bool,
     hung_up: bool,
     stalled: bool,
+    /// Nobody is at the other end, and nobody says so.
+    deaf: bool,
     /// A write was under way when nothing got through.
     caught: bool,
 }
@@ -81,6 +83,11 @@ impl Pipe {
         state.wake();
     }
 
+    /// The server's side is gone without a word.
+    pub(crate) fn vanish(&self) {
+        self.lock().deaf = true;
+    }
+
     /// Lets nothing through for a while.
     pub(crate) fn stall(&self, stalled: bool) {
         let mut state = self.lock();
@@ -125,7 +132,9 @@ impl AsyncWrite for Connection {
             state.writes = Some(context.waker().clone());
             return Poll::Pending;
         }
-        state.to_server.extend_from_slice(bytes);
+        if !state.deaf {
+            state.to_server.extend_from_slice(bytes);
+        }
         self.hub.news.notify_one();
         Poll::Ready(Ok(bytes.len()))
     }
@@ -207,6 +216,7 @@ impl Connect for Connector {
             broken: false,
             hung_up: false,
             stalled: false,
+            deaf: false,
             caught: false,
         };
         let pipe = Pipe { life: self.life, state: Arc::new(Mutex::new(state)) };

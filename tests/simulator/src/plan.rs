@@ -117,6 +117,10 @@ pub(crate) enum Fault {
     Pause(usize, Duration),
     /// The XMPP server restarts: its port for components opens after so long.
     Restart(Duration),
+    /// Its machine does: nobody is told that connections have ended.
+    Vanish(Duration),
+    /// For so long, the rows of one account cannot be read, and a relay starts anew meanwhile.
+    Row(usize, u64, Duration),
     /// The connection of the component breaks.
     Cut,
     /// For so long, that many percent of all calls fail, and of that many the answer is lost.
@@ -211,7 +215,7 @@ impl Plan {
         let at = chance.millis(5000, STORM.as_millis() as u64 - 60_000);
         let relay = chance.below(self.relays);
         let down = chance.millis(200, 20_000);
-        let fault = match chance.number(0, 9) {
+        let fault = match chance.number(0, 11) {
             0 => Fault::Crash(relay, down),
             1 | 2 => Fault::CrashInCall(relay, chance.number(0, 40), chance.percent(50)),
             3 => Fault::Stop(relay, down),
@@ -223,6 +227,8 @@ impl Plan {
                 chance.choose(&[(1, 5), (1, 30), (1, 100)]),
                 chance.choose(&[(1, 0), (1, 10), (1, 50)]),
             ),
+            9 => Fault::Vanish(chance.millis(500, 30_000)),
+            10 => Fault::Row(relay, chance.number(0, 3), chance.millis(20_000, 40_000)),
             _ => Fault::Stranger(chance.percent(50)),
         };
         (at, fault)

@@ -40,6 +40,10 @@ impl Entries {
         self.entries.values().any(|entry| entry.message.id == id)
     }
 
+    pub(crate) fn is_held_by(&self, id: MessageId, life: Life) -> bool {
+        self.entries.values().any(|entry| entry.message.id == id && entry.held_by == Some(life))
+    }
+
     pub(crate) fn ids(&self) -> impl Iterator<Item = MessageId> {
         self.entries.values().map(|entry| entry.message.id)
     }

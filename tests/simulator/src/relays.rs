@@ -24,6 +24,8 @@ use crate::{
 };
 
 const SECRET: &str = "a-secret-of-the-simulator-long-enough-for-its-use";
+/// How long after a pause a part of a process may take to go on.
+const WAKES_WITHIN: Duration = Duration::from_millis(200);
 /// Where endpoints are.
 const ENDPOINTS: &str = "https://up.sim.example/push/";
 
@@ -71,11 +73,17 @@ struct Pausable<F> {
     life: Life,
     inner: Pin<Box<F>>,
     end: Option<Pin<Box<Sleep>>>,
+    /// How much later than the process this part wakes.
+    lag: Duration,
 }
 
 impl<F> Pausable<F> {
     fn new(shared: Arc<Shared>, life: Life, inner: F) -> Self {
-        Self { shared, life, inner: Box::pin(inner), end: None }
+        Self { shared, life, inner: Box::pin(inner), end: None, lag: Duration::ZERO }
+    }
+
+    fn lagging(self, lag: Duration) -> Self {
+        Self { lag, ..self }
     }
 }
 
@@ -83,7 +91,7 @@ impl<F: Future> Future for Pausable<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let until = self.shared.lock().processes[self.life.process].paused_until;
+        let until = self.shared.lock().processes[self.life.process].wakes_at.map(|at| at + self.lag);
         if let Some(until) = until.filter(|until| *until > Instant::now()) {
             let end = self.end.insert(Box::pin(sleep_until(until)));
             if end.as_mut().poll(context).is_pending() {
@@ -118,7 +126,8 @@ async fn serve(
         shared.note(format_args!("relay {}.{} is elected", life.process, life.number));
         let fence = term.fence();
         let holding = async {
-            candidate.hold(term).await;
+            // Of all that wakes after a pause, this comes last.
+            Pausable::new(Arc::clone(shared), life, candidate.hold(term)).lagging(WAKES_WITHIN).await;
             std::future::pending().await
         };
         let served = tokio::select! {

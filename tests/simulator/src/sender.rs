@@ -73,7 +73,7 @@ pub(crate) async fn post(
     };
     let message = PushMessage::new(chance, &row, wishes, Body::from_bytes(b"hello"), shared.wall());
     let id = message.id;
-    shared.lock().ledger.offer(message.clone());
+    shared.lock().ledger.offer(message.clone(), shared.now());
     if port.send(message).await.is_ok() {
         let at = shared.now();
         let mut state = shared.lock();

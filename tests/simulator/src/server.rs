@@ -13,6 +13,7 @@ use crate::{
     calls::Shared,
     pipe::{Hub, Life, Pipe},
     plan::Manner,
+    sends::{Said, Sending},
     xml::{attribute, name, next_piece},
 };
 
@@ -23,6 +24,7 @@ const STANZAS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 /// One stream of the component.
 #[derive(Debug)]
 struct Link {
+    number: u64,
     pipe: Pipe,
     buffer: Vec<u8>,
     ready: bool,
@@ -108,6 +110,20 @@ pub(crate) fn error(from: &str, id: &str, condition: &str) -> String {
     )
 }
 
+/// Who says what by a stanza.
+fn said(xml: &str) -> Option<(FullJid, Said)> {
+    let from = attribute(xml, 0, "from")?.parse().ok()?;
+    let id = attribute(xml, 0, "id").and_then(|id| MessageId::parse(&id));
+    let said = match (name(xml, 0), attribute(xml, 0, "type").as_deref(), id) {
+        ("presence", Some("unavailable"), _) => Said::Gone,
+        ("iq", Some("result"), Some(id)) => Said::Result(id),
+        ("iq", Some("error"), Some(id)) if name(xml, 2) == "item-not-found" => Said::Refusal(id),
+        ("iq", Some("error"), Some(id)) => Said::Failure(id),
+        _ => Said::There,
+    };
+    Some((from, said))
+}
+
 impl Server {
     pub(crate) fn new(shared: Arc<Shared>, hub: Arc<Hub>) -> Self {
         Self {
@@ -130,7 +146,8 @@ impl Server {
     /// Takes new connections, and what has come on those that there are.
     pub(crate) fn read(&mut self) {
         for pipe in self.hub.accept() {
-            self.links.push(Link { pipe, buffer: Vec::new(), ready: false, caught: false });
+            let number = self.number();
+            self.links.push(Link { number, pipe, buffer: Vec::new(), ready: false, caught: false });
         }
         let mut at = 0;
         while at < self.links.len() {
@@ -166,6 +183,14 @@ impl Server {
         }
     }
 
+    /// The same, and the relays are not told.
+    pub(crate) fn vanish(&mut self) {
+        for link in self.links.drain(..) {
+            link.pipe.vanish();
+        }
+        self.effects.push(Effect::Link);
+    }
+
     pub(crate) fn stall(&mut self, process: usize, stalled: bool) {
         self.links
             .iter()
@@ -188,8 +213,7 @@ impl Server {
             }
             "handshake" => self.take_handshake(at),
             "iq" => {
-                let caught = self.links[at].caught;
-                self.route(life, piece, caught);
+                self.route(at, piece);
                 true
             }
             _ => {
@@ -213,7 +237,7 @@ impl Server {
     }
 
     /// A stanza from the component.
-    fn route(&mut self, life: Life, xml: &str, caught: bool) {
+    fn route(&mut self, at: usize, xml: &str) {
         let (Some(to), Some(id)) = (attribute(xml, 0, "to"), attribute(xml, 0, "id")) else { return };
         if to == COMPONENT {
             self.effects.push(Effect::Echo(xml.to_owned()));
@@ -221,8 +245,11 @@ impl Server {
         }
         let Ok(jid) = to.parse::<FullJid>() else { return };
         let asks = matches!(attribute(xml, 0, "type").as_deref(), Some("get" | "set"));
+        if name(xml, 1) == "registered" {
+            self.shared.lock().ledger.answer_registration(&jid, self.shared.now());
+        }
         if name(xml, 1) == "push" {
-            self.check_push(life, &id, &jid, caught);
+            self.check_push(&self.links[at], &id, &jid);
         }
         let number = self.number();
         let Some(session) = self.sessions.get_mut(&jid) else {
@@ -237,7 +264,8 @@ impl Server {
         }
     }
 
-    fn check_push(&self, life: Life, id: &str, jid: &FullJid, caught: bool) {
+    fn check_push(&self, link: &Link, id: &str, jid: &FullJid) {
+        let Link { number, pipe: Pipe { life, .. }, caught, .. } = *link;
         let at = self.shared.now();
         let mut state = self.shared.lock();
         let tenure = state.rows.tenure;
@@ -247,7 +275,9 @@ impl Server {
             state.ledger.violate("nothing is sent without the lease", at, detail);
         }
         if let Some(id) = MessageId::parse(id) {
-            state.ledger.send(id, jid, at);
+            let wall = self.shared.wall_of(life.process);
+            let sending = Sending { id, to: jid.clone(), link: number, life, at, wall };
+            state.ledger.send(sending, !caught);
         }
     }
 
@@ -262,7 +292,11 @@ impl Server {
         let paused = self.shared.lock().processes.get(link.pipe.life.process).is_some_and(|process| {
             process.paused_until.is_some_and(|until| until > tokio::time::Instant::now())
         });
-        Some(ready.len() == 1 && !paused)
+        let alone = ready.len() == 1 && !paused;
+        if let Some((from, said)) = said(xml) {
+            self.shared.lock().ledger.hear(&from, said, link.number, alone, self.shared.now());
+        }
+        Some(alone)
     }
 
     /// Whether a stream of the component is there, and but one.

@@ -25,16 +25,19 @@ impl World {
             Step::Return(back) => self.come(at, back),
             Step::Temper(temper) => {
                 self.phones[at].temper = temper;
+                self.phones[at].answers_since = Some(self.shared.now());
                 // What it did not answer before is out for a while: its next greeting counts.
                 self.phones[at].heard_at = None;
                 self.set_ready(at, None);
             }
             Step::Uninstall(app) => {
                 self.phones[at].apps[app].held = false;
+                self.phones[at].answers_since = None;
                 self.set_ready(at, self.phones[at].ready_since);
             }
             Step::Install(app) => {
                 self.phones[at].apps[app].held = true;
+                self.phones[at].answers_since = Some(self.shared.now());
                 self.phones[at].apps[app].endpoint = None;
                 self.register(at, app);
             }
@@ -73,6 +76,7 @@ impl World {
             return;
         }
         self.phones[at].online = true;
+        self.phones[at].answers_since = Some(self.shared.now());
         let jid = self.phones[at].jid();
         if back == Return::Same
             && let Some(said) = self.server.resume(&jid)
@@ -108,10 +112,13 @@ impl World {
     /// In the calm: there, answering, and known to the relay.
     pub(crate) fn come_back(&mut self, at: usize) {
         self.leave(at, Leave::Close);
+        let now = self.shared.now();
         let phone = &mut self.phones[at];
         phone.temper = Temper::Answers(50);
         phone.online = true;
-        let anew = !phone.plan.greets;
+        phone.answers_since = Some(now);
+        // One that never registered under its name, and sends no presence, cannot be found.
+        let anew = !phone.plan.greets && phone.was_renamed();
         for app in &mut phone.apps {
             app.held = true;
             if anew {
@@ -237,7 +244,7 @@ impl World {
         let instance = attribute(xml, 1, "instance").unwrap_or_default();
         let holds = self.phones[at].holds(&application, &instance);
         let reaction = self.phones[at].react(id, holds);
-        let (now, wall) = (self.shared.now(), self.shared.wall());
+        let now = self.shared.now();
         let Some(message) = MessageId::parse(id) else { return };
         if !matches!(self.phones[at].temper, Temper::Answers(_)) {
             self.note_unrest(at);
@@ -252,7 +259,7 @@ impl World {
                 && reaction.answer.is_some()
                 && let Some(registration) = state.ledger.registration_of(message)
             {
-                state.ledger.refusals.insert((registration, jid), wall);
+                state.ledger.refusals.insert((registration, jid), now);
             }
         }
         if let Some((late, up)) = reaction.answer {

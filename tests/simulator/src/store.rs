@@ -31,6 +31,8 @@ struct Row {
     now: Registration,
     before: Option<Registration>,
     changed_at: Instant,
+    /// When its application registered last.
+    registered_at: Instant,
 }
 
 /// See the module.
@@ -54,10 +56,18 @@ impl Rows {
         if lives { Life::Lives } else { Life::Over }
     }
 
+    fn note_registered(&mut self, id: RegistrationId) {
+        if let Some(row) = self.rows.get_mut(&id) {
+            row.registered_at = Instant::now();
+        }
+    }
+
     fn write(&mut self, row: Registration) {
         let id = row.target.registration_id();
-        let before = self.rows.remove(&id).map(|row| row.now);
-        self.rows.insert(id, Row { now: row, before, changed_at: Instant::now() });
+        let before = self.rows.remove(&id);
+        let registered_at = before.as_ref().map_or_else(Instant::now, |before| before.registered_at);
+        let before = before.map(|before| before.now);
+        self.rows.insert(id, Row { now: row, before, changed_at: Instant::now(), registered_at });
     }
 
     fn read(&self, id: RegistrationId, stale: bool) -> Option<Registration> {
@@ -107,6 +117,20 @@ impl Rows {
     }
 }
 
+impl State {
+    /// Whether the row of a registration can be read.
+    fn is_readable(&self, id: RegistrationId) -> Result<(), Unavailable> {
+        let locked = self.locked.as_ref().filter(|(until, _)| Instant::now() < *until);
+        let of_it = |row: &Registration| {
+            locked.is_some_and(|(_, account)| row.target.recipient.to_bare() == *account)
+        };
+        if self.rows.row(id).is_some_and(of_it) {
+            return Err(Unavailable::new("the simulated row is locked"));
+        }
+        Ok(())
+    }
+}
+
 fn is_stale(state: &mut State, shared: &Shared, consistency: Consistency) -> bool {
     consistency == Consistency::Eventual && shared.is_cloud() && state.chance.percent(50)
 }
@@ -119,9 +143,10 @@ impl Registrations for Port {
     ) -> Result<Option<Registration>, Unavailable> {
         self.call("find", move |state, shared| {
             let stale = is_stale(state, shared, consistency);
-            state.rows.read(id, stale)
+            state.is_readable(id)?;
+            Ok(state.rows.read(id, stale))
         })
-        .await
+        .await?
     }
 
     async fn find_all(
@@ -131,9 +156,10 @@ impl Registrations for Port {
     ) -> Result<Vec<Registration>, Unavailable> {
         self.call("find_all", move |state, shared| {
             let stale = is_stale(state, shared, consistency);
-            ids.into_iter().filter_map(|id| state.rows.read(id, stale)).collect()
+            ids.iter().try_for_each(|id| state.is_readable(*id))?;
+            Ok(ids.into_iter().filter_map(|id| state.rows.read(id, stale)).collect())
         })
-        .await
+        .await?
     }
 
     async fn register(
@@ -145,7 +171,10 @@ impl Registrations for Port {
         account_max: usize,
     ) -> Result<Registered, Unavailable> {
         self.call("register", move |state, _| {
-            state.rows.register(target, now, lifetime, renewal, account_max)
+            let id = target.registration_id();
+            let registered = state.rows.register(target, now, lifetime, renewal, account_max);
+            state.rows.note_registered(id);
+            registered
         })
         .await
     }
@@ -166,8 +195,9 @@ impl Registrations for Port {
                 return Revocation::GoesOn;
             }
             let revoked = Registration { revoked: true, ..row.clone() };
+            let registered = state.rows.rows[&id].registered_at.duration_since(shared.start);
             state.rows.write(revoked);
-            state.ledger.check_revocation(id, epoch, recipient, asked_at, shared.now());
+            state.ledger.check_revocation(id, recipient, registered, shared.now());
             Revocation::Revoked
         })
         .await
@@ -180,12 +210,13 @@ impl Registrations for Port {
         from: &FullJid,
         to: &FullJid,
     ) -> Result<bool, Unavailable> {
-        self.call("follow", move |state, _| {
+        self.call("follow", move |state, shared| {
             let row = state
                 .rows
                 .row(id)
                 .filter(|row| row.epoch == epoch && !row.revoked && row.target.recipient == *from);
             let Some(mut row) = row.cloned() else { return false };
+            state.ledger.check_follow(id, to, shared.now());
             row.target.recipient = to.clone();
             state.rows.write(row);
             true

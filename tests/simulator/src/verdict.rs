@@ -20,7 +20,8 @@ impl Ledger {
     fn clear_since(&self, id: MessageId) -> Option<Duration> {
         let push = self.pushes.get(&id)?;
         let ready = *self.ready.get(&push.message.registration)?;
-        Some(push.promised_at?.max(ready).max(self.trouble_until))
+        let locked = self.locked.get(&push.message.recipient.to_bare()).copied().unwrap_or_default();
+        Some(push.promised_at?.max(ready).max(self.trouble_until).max(locked))
     }
 
     /// A push has expired undelivered; nothing may have been in order for long.

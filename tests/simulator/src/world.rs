@@ -13,7 +13,7 @@ use crate::{
     chance::Chance,
     phone::Phone,
     pipe::Hub,
-    plan::{Fault, Plan, STORM, Step},
+    plan::{Fault, Plan, STORM, Step, Temper},
     relays,
     sender::{self, Sender},
     server::{Effect, Server, Up},
@@ -22,7 +22,7 @@ use crate::{
 /// How often what may not be is looked for.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take after the storm until nothing is left.
-const DRAIN_MAX: Duration = Duration::from_secs(25 * 60);
+const DRAIN_MAX: Duration = Duration::from_secs(40 * 60);
 /// How long the way through the server takes.
 const ECHO_AFTER: Duration = Duration::from_millis(1);
 /// When phones come back in the calm.
@@ -198,7 +198,12 @@ impl World {
     /// What was heard lately may have been forgotten with a stream or a relay.
     fn note_link(&mut self) {
         let now = self.shared.now();
-        self.shared.lock().ledger.note_trouble(now);
+        let mut state = self.shared.lock();
+        state.ledger.note_trouble(now);
+        if self.server.is_linked() {
+            state.ledger.note_connected(now);
+        }
+        drop(state);
         for at in 0..self.phones.len() {
             let forgotten =
                 self.phones[at].heard_at.is_none_or(|heard| now - heard < Duration::from_secs(75));
@@ -238,12 +243,26 @@ impl World {
                 if !self.server.is_linked() {
                     self.shared.lock().ledger.note_trouble(at);
                 }
-                self.shared.lock().check(at, wall);
+                let mut state = self.shared.lock();
+                state.check(at, wall);
+                state.check_flight(&self.shared);
+                state.check_sweep(&self.present(), &self.shared);
+                drop(state);
                 self.after(CHECK_INTERVAL, Event::Check);
             }
             Event::Calm => self.calm_down(),
             Event::Back(phone) => self.come_back(phone),
         }
+    }
+
+    /// Those who are there and answer, and since when.
+    fn present(&self) -> BTreeMap<FullJid, Duration> {
+        let answers = self.phones.iter().filter(|phone| {
+            phone.online
+                && matches!(phone.temper, Temper::Answers(_))
+                && phone.apps.iter().all(|app| app.held)
+        });
+        answers.filter_map(|phone| Some((phone.jid(), phone.answers_since?))).collect()
     }
 
     fn post(&mut self, sender: usize, post: usize) {
@@ -258,7 +277,9 @@ impl World {
     /// The storm is over.
     fn calm_down(&mut self) {
         self.calm = true;
-        self.shared.lock().failing = None;
+        let mut state = self.shared.lock();
+        (state.failing, state.locked) = (None, None);
+        drop(state);
         self.shared.note(format_args!("calm"));
         for phone in 0..self.phones.len() {
             let late = BACK_AFTER - Duration::from_secs(10) + self.chance.millis(0, 5000);

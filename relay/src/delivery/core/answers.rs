@@ -13,7 +13,8 @@ impl Core {
         let Some(id) = answer.message_id() else {
             return self.take_probes_answer(&jid, answer, now);
         };
-        let ask = self.pushes.get(&id).and_then(|push| push.asks.iter().find(|ask| ask.jid == jid)).cloned();
+        let is_theirs = |ask: &&Ask| ask.jid == jid || mutant(Mutant::StrangerAnswers);
+        let ask = self.pushes.get(&id).and_then(|push| push.asks.iter().find(is_theirs)).cloned();
         let Some(ask) = ask else { return self.take_late_answer(id, &jid, verdict, now, actions) };
         if let Some(push) = self.pushes.get_mut(&id) {
             push.asks.retain(|other| other.jid != jid);
@@ -53,7 +54,7 @@ impl Core {
 
     /// Whoever takes a push is where its registration is now (protocol.md §1, "Resources change").
     fn follow(&mut self, message: &PushMessage, jid: &FullJid, now: Now) {
-        if self.named(message) == *jid || !self.settling_keeps_up() {
+        if self.named(message) == *jid || !self.settling_keeps_up() || mutant(Mutant::NotFollowed) {
             return;
         }
         let PushMessage { registration, epoch, .. } = *message;
@@ -77,9 +78,15 @@ impl Core {
     fn take_refusal(&mut self, id: MessageId, ask: &Ask, now: Now, actions: &mut Vec<Action>) {
         let Some(push) = self.pushes.get(&id) else { return };
         let registration = push.held.message.registration;
-        if self.named(&push.held.message) == ask.jid {
+        if self.named(&push.held.message) == ask.jid || mutant(Mutant::RecipientNotCompared) {
             if let Some(Push { held: push, asks, .. }) = self.take_push(id) {
-                let (recipient, asked_at) = (ask.jid.clone(), ask.asked_at);
+                let (mut recipient, mut asked_at) = (ask.jid.clone(), ask.asked_at);
+                if mutant(Mutant::RecipientNotCompared) {
+                    recipient = self.named(&push.message);
+                }
+                if mutant(Mutant::LateRefusalRevokes) {
+                    asked_at = now.wall;
+                }
                 if push.origin == Origin::Mailbox {
                     // Should the registration go on, it waits.
                     self.something_waits(&recipient);
@@ -89,7 +96,7 @@ impl Core {
             }
             return;
         }
-        if let Some(phone) = self.phone_mut(&ask.jid) {
+        if let Some(phone) = self.phone_mut(&ask.jid).filter(|_| !mutant(Mutant::BarForgotten)) {
             phone.bar(registration, now);
         }
         // What else is in its line of that registration goes elsewhere, too.
@@ -134,10 +141,11 @@ impl Core {
         match verdict {
             // An error after a result changes nothing, and one before it comes too late to change anything.
             Verdict::Failed => {}
+            Verdict::Delivered if mutant(Mutant::LateResultIgnored) => {}
             Verdict::Delivered => {
                 // It may be in line again, or asked of another full JID of the account.
-                let was_asked = |push: &Push| push.lines.contains(jid) || push.unanswered.contains(jid);
-                if self.pushes.get(&id).is_some_and(was_asked) {
+                let of_the_account = |push: &Push| push.held.message.recipient.to_bare() == name.0;
+                if self.pushes.get(&id).is_some_and(of_the_account) {
                     self.settle_delivered(id, now, actions);
                     self.read_on(jid, actions);
                 } else if self.may_have_waiting(jid)

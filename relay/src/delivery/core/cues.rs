@@ -3,7 +3,7 @@
 use std::mem::take;
 
 use super::*;
-use crate::delivery::{account::Look, known::Knowledge, phone::Phone, reading::Cue};
+use crate::delivery::{account::Look, known::Knowledge, phone::Phone, reading::Cue, retry::Retry};
 
 /// Most full JIDs whose mailbox is still to be read. A sweep finds those beyond.
 const CUED_MAX: usize = 65_536;
@@ -13,14 +13,15 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 impl Core {
     /// Whether something may wait for a full JID: for it, or for one in whose place it may be.
     pub(super) fn may_have_waiting(&self, jid: &FullJid) -> bool {
-        if self.known.of(jid) != Some(Knowledge::Nothing) {
+        // What a phone rejects waits too, and its mailbox was read past it.
+        let rejects =
+            |jid| self.phone(jid).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
+        let waits = |jid| self.known.of(jid) != Some(Knowledge::Nothing) || rejects(jid);
+        if waits(jid) {
             return true;
         }
         let account = self.accounts.get(&jid.to_bare());
-        account.is_none_or(|account| {
-            let mut others = account.all_named().filter(|(_, named)| *named != jid);
-            others.any(|(_, named)| self.known.of(named) != Some(Knowledge::Nothing))
-        })
+        account.is_none_or(|account| account.all_named().any(|(_, named)| waits(named)))
     }
 
     /// Notes that something waits for it.
@@ -93,6 +94,12 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether something came into the mailbox behind the reading that is under way, or is about to.
+    pub(super) fn is_kept_meanwhile(&self, jid: &FullJid) -> bool {
+        let reading = self.phone(jid).and_then(|phone| phone.reading.as_ref());
+        reading.is_some_and(|reading| reading.outcome().is_none() || self.keeping.contains_key(jid))
     }
 
     /// Has a mailbox read; until then, nothing overtakes what may wait in it. Whether it will be read: not if too many
@@ -203,15 +210,14 @@ impl Core {
     pub(super) fn forget_gone<'a>(&mut self, gone: impl IntoIterator<Item = &'a MessageId>) {
         for gone in gone {
             // From the queue it is on its way to the mailbox, and is replaced there.
-            let waits = self
-                .pushes
-                .get(gone)
-                .is_some_and(|push| push.held.origin == Origin::Mailbox && push.asks.is_empty());
-            if waits {
-                self.take_push(*gone);
-            } else if self.pushes.contains_key(gone) {
-                self.gone.note(*gone);
+            let push = self.pushes.get_mut(gone).filter(|push| push.held.origin == Origin::Mailbox);
+            let Some(push) = push else { continue };
+            self.gone.note(*gone);
+            if mutant(Mutant::ReplacedIsSent) {
+                continue;
             }
+            push.replaced = true;
+            self.take_from_lines(*gone);
         }
     }
 

@@ -20,7 +20,9 @@ const TIDIED_PER_TICK: usize = 1024;
 impl Core {
     pub(super) fn go_online(&mut self, session: Session) {
         self.session = Some(session);
-        self.sweep_anew();
+        if !mutant(Mutant::NoSweep) {
+            self.sweep_anew();
+        }
     }
 
     /// Everything that was in flight goes back to its line: the stream that it went out on is gone.
@@ -36,7 +38,7 @@ impl Core {
             self.land(id, &jid);
             let Some(push) = self.pushes.get_mut(&id) else { continue };
             push.asks.clear();
-            if push.lines.is_empty() {
+            if push.lines.is_empty() && !mutant(Mutant::OfflineForgets) {
                 let held = push.held.clone();
                 push.lines.push(jid.clone());
                 self.account(&jid).phone(&jid).line.insert(&held.message);
@@ -54,7 +56,7 @@ impl Core {
 
     /// A directed presence: a new session (protocol.md §1, "Coming online").
     pub(super) fn begin_session(&mut self, jid: &FullJid, now: Now) {
-        if self.ending.is_some() || !self.admits(jid) {
+        if self.ending.is_some() || !self.admits(jid) || mutant(Mutant::PresenceIgnored) {
             return;
         }
         let phone = self.account(jid).phone(jid);

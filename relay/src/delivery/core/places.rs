@@ -88,6 +88,9 @@ impl Core {
             let Some(ask) = ask.cloned() else { continue };
             self.give_up_ask(id, &ask, Attempt::Unanswered(ask.asked_at), now, actions);
             landed.insert(ask.jid);
+            if mutant(Mutant::OneOverdueEachTick) {
+                break;
+            }
         }
         for jid in landed {
             self.conclude(&jid, now, actions);
@@ -154,7 +157,7 @@ impl Core {
             if now.monotonic.duration_since(*sent) < SILENT_AFTER {
                 break;
             }
-            if let Some(Push { held, asks, lines, .. }) = self.pushes.get(id)
+            if let Some(Push { held, asks, lines, replaced: false, .. }) = self.pushes.get(id)
                 && lines.is_empty()
                 && !asks.is_empty()
                 && asks.iter().all(is_silent)

@@ -74,26 +74,32 @@ impl Core {
             Some(Origin::Mailbox) => return self.decide(Fate::Done(Self::held(Origin::Queue, message))),
             None => {}
         }
-        if self.settled.contains(&name(&message)) {
+        if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
             self.count_settled(&message, now, actions);
             return self.decide(Fate::Done(Self::held(Origin::Queue, message)));
         }
         let push = Self::held(Origin::Queue, message);
         let message = &push.message;
+        if self.ended.contains(&(message.registration, message.epoch)) {
+            return self.leave_queue(push.message);
+        }
         if !self.admits(&message.recipient) {
             return self.keep(push, Attempt::None, now, actions);
         }
         let named = self.named(message);
         let target = self.routed(message.registration, &named, now);
         let reading = self.phone(&target).is_some_and(|phone| phone.is_reading() || phone.line.is_shut());
-        if message.is_immediate() || reading {
+        // It is younger than what came into the mailbox behind the reading.
+        let overtakes = reading && self.is_kept_meanwhile(&target) && !mutant(Mutant::WaitingOvertaken);
+        if message.is_immediate() || (reading && !overtakes) {
             return self.line_up(push, &target, now, actions);
         }
         // What waits goes first, for the one in whose place the target is, too.
         let known = [&target, &named].map(|jid| self.known.of(jid));
         let waits = known.iter().any(|known| *known > Some(Knowledge::Nothing));
-        let nothing_waits = known.iter().all(|known| *known == Some(Knowledge::Nothing));
-        if nothing_waits || (!waits && self.cue(&target, Cue::Guess)) {
+        let nothing_waits =
+            known.iter().all(|known| *known == Some(Knowledge::Nothing)) || mutant(Mutant::WaitingOvertaken);
+        if !overtakes && (nothing_waits || (!waits && self.cue(&target, Cue::Guess))) {
             self.line_up(push, &target, now, actions);
         } else {
             self.keep(push, Attempt::None, now, actions);
@@ -164,7 +170,7 @@ impl Core {
                 self.take_from_line(id, &jid);
                 continue;
             };
-            if push.held.message.is_expired(now.wall) {
+            if push.held.message.is_expired(now.wall) && !mutant(Mutant::ExpiryIgnored) {
                 self.expire(id, now, actions);
                 self.read_on(&jid, actions);
             } else {
@@ -184,6 +190,10 @@ impl Core {
             push.asks.push(Ask { jid: jid.clone(), asked_at: now.wall, sent: now.monotonic });
             let xml = stanza::push(&self.terms.component, &push.held.message, jid);
             actions.push(Action::Send(session, xml));
+            if mutant(Mutant::RemovedBeforeResult) && push.held.origin == Origin::Mailbox {
+                let held = push.held.clone();
+                self.decide(Fate::Done(held));
+            }
         }
         self.sent.push_back((now.monotonic, id));
         if self.sent.len() > SENT_MAX {
@@ -221,9 +231,13 @@ impl Core {
     ) {
         let Some(push) = self.pushes.get_mut(&id) else { return };
         if let Some(asked_at) = attempt.asked_at() {
-            push.note_unanswered(failed, asked_at);
+            push.note_unanswered(asked_at);
         }
         if push.is_somewhere() {
+            return;
+        }
+        if push.replaced {
+            self.pushes.remove(&id);
             return;
         }
         let (held, unanswered_at) = (push.held.clone(), push.unanswered_at);
@@ -264,14 +278,14 @@ impl Core {
     pub(super) fn send_again(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let left: Vec<MessageId> =
             self.phone(jid).map(|phone| phone.line.left_by_earlier_sessions().collect()).unwrap_or_default();
-        for id in left {
+        for id in left.into_iter().filter(|_| !mutant(Mutant::SessionForgotten)) {
             self.land(id, jid);
             let Some(push) = self.pushes.get_mut(&id) else { continue };
             for ask in push.asks.extract_if(.., |ask| ask.jid == *jid).collect::<Vec<_>>() {
-                push.note_unanswered(jid, ask.asked_at);
+                push.note_unanswered(ask.asked_at);
             }
-            let (is_elsewhere, held) = (push.is_somewhere(), push.held.clone());
-            if is_elsewhere || self.target(&held.message, now) != *jid {
+            let (is_over, held) = (push.is_somewhere() || push.replaced, push.held.clone());
+            if is_over || self.target(&held.message, now) != *jid {
                 self.give_up(id, jid, Attempt::Failed, now, actions);
             } else {
                 actions.push(Action::Count(Measure::Retried));
@@ -308,6 +322,16 @@ impl Core {
         for id in ids {
             self.give_up(id, jid, Attempt::Failed, now, actions);
         }
+    }
+
+    /// Takes a push out of all lines. Who was asked to take it may yet answer; asked of nobody, it is not held any more.
+    pub(super) fn take_from_lines(&mut self, id: MessageId) -> Option<Held> {
+        let lines = self.pushes.get(&id)?.lines.clone();
+        lines.iter().for_each(|jid| self.take_from_line(id, jid));
+        // Their lines are shorter: what was read further back has its turn.
+        self.held_up.extend(lines);
+        let asked = self.pushes.get(&id).is_some_and(|push| !push.asks.is_empty());
+        if asked { None } else { self.pushes.remove(&id).map(|push| push.held) }
     }
 
     /// Takes a push out of one line; it stays wherever else it is.

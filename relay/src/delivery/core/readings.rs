@@ -138,15 +138,27 @@ impl Core {
         if reading.is_none_or(|reading| reading.number() != number) {
             self.stale -= 1;
         } else if self.ending.is_none() {
+            let guess = reading.is_some_and(|reading| reading.cue() == Cue::Guess);
             let mut missed = if left_out { Knowledge::Away } else { Knowledge::Nothing };
             for message in pushes {
-                if !self.line_up_read(message, &reader, now, actions) {
+                if guess && self.is_noted_as_asked(&message) {
+                    missed = Knowledge::Away;
+                } else if !self.line_up_read(message, &reader, now, actions) {
                     missed = missed.max(Knowledge::Something);
                 }
             }
             self.go_on_reading(&reader, upto, missed, end, actions);
         }
+        if let Some(account) = self.accounts.get_mut(&reader.to_bare()) {
+            account.forget_asked();
+        }
         self.unblock(&reader.to_bare(), actions);
+    }
+
+    /// Whether it went out a moment ago, which the page does not tell.
+    fn is_noted_as_asked(&self, message: &PushMessage) -> bool {
+        let account = self.accounts.get(&message.recipient.to_bare());
+        account.is_some_and(|account| account.was_asked(message.id))
     }
 
     /// Lines up a push of a mailbox; `false`: it waits on, for another occasion.
@@ -163,7 +175,7 @@ impl Core {
         }
         let (id, name) = (message.id, name(&message));
         let push = Self::held(Origin::Mailbox, message);
-        if self.settled.contains(&name) {
+        if self.settled.contains(&name) && !mutant(Mutant::SettledForgotten) {
             // If it is not on its way out, it was settled while it was in the queue, and an earlier process had put it
             // into the mailbox.
             if !self.leaving.contains(&name) {
@@ -215,10 +227,14 @@ impl Core {
             self.set_gate(reader, upto.map_or(Gate::Shut, Gate::UpTo));
             return self.read_on(reader, actions);
         }
-        let (outcome, cue, of) = (reading.outcome(), reading.cue(), reading.of());
+        let (mut outcome, cue, of) = (reading.outcome(), reading.cue(), reading.of());
+        if mutant(Mutant::ReadingForgetsKept) {
+            outcome = Some(Knowledge::Nothing);
+        }
         self.abandon_reading(reader);
         // What others were to take in its place was not read.
-        let passed_over = self.account(reader).names_beyond(reader, &of);
+        let passed_over =
+            self.account(reader).names_beyond(reader, &of) && !mutant(Mutant::ReadingPassesOver);
         let outcome = outcome.map(|known| if passed_over { known.max(Knowledge::Something) } else { known });
         let Some(knowledge) = outcome else {
             self.known.learn(reader, Knowledge::Something);

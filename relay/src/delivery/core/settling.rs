@@ -18,6 +18,7 @@ impl Core {
                 self.count_left(&push.message.recipient.to_bare(), 1);
             }
             Fate::Keep { target, .. } => *self.keeping.entry(target.clone()).or_default() += 1,
+            Fate::Asked { message, .. } => self.account(&message.recipient).note_asked(message.id),
             _ => {}
         }
         self.fates.push_back(fate);
@@ -57,6 +58,9 @@ impl Core {
                 Fate::Revoke { push, .. } => settling.revoked.push(push.message.registration),
                 Fate::LateRevoke(..) => settling.late_revocations += 1,
                 Fate::Keep { target, .. } => settling.kept_for.push(target.clone()),
+                Fate::Asked { message, .. } => {
+                    settling.asked.push((message.recipient.to_bare(), message.id));
+                }
                 _ => {}
             }
         }
@@ -83,6 +87,11 @@ impl Core {
                 } else if self.counted.note(name) {
                     actions.push(Action::Count(Measure::Expired));
                 }
+            }
+        }
+        for (account, message) in settling.asked {
+            if let Some(account) = self.accounts.get_mut(&account) {
+                account.asked_is_written(message);
             }
         }
         if self.ending.is_some() {
@@ -112,6 +121,8 @@ impl Core {
                     if let Some(account) = self.accounts.get_mut(&account) {
                         account.forget_registration(registration, epoch);
                     }
+                    self.ended.note((registration, epoch));
+                    self.drop_lines_of(registration, epoch);
                 }
                 Note::Late { .. } => {}
                 Note::NotThrottled(registration) => self.ask_again_to_wait(registration),
@@ -119,6 +130,25 @@ impl Core {
             }
         }
         self.trim_domains();
+    }
+
+    /// Nothing more is sent for a registration that has ended. What waits for it was removed with it.
+    fn drop_lines_of(&mut self, registration: RegistrationId, epoch: Epoch) {
+        let of_it =
+            |push: &Push| push.held.message.registration == registration && push.held.message.epoch <= epoch;
+        let ids: Vec<MessageId> =
+            self.pushes.iter().filter(|(_, push)| of_it(push)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(Held { origin: Origin::Queue, message }) = self.take_from_lines(id) {
+                self.leave_queue(message);
+            }
+        }
+    }
+
+    /// A push whose registration has ended leaves the queue, and is counted: the mailbox does not take it.
+    pub(super) fn leave_queue(&mut self, message: Arc<PushMessage>) {
+        let target = self.named(&message);
+        self.decide(Fate::Keep { message, target, asked_at: None, untried: false });
     }
 
     /// Notes whom a registration named when it was read. What is known already is no older: this relay alone changes it.

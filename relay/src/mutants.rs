@@ -1,0 +1,118 @@
+//! Faults that the simulator puts into the relay, one at a time, to measure what it finds (`make simulate-mutants`). They
+//! are compiled for it alone, by the feature `mutants`; without that, [`mutant`] is never true.
+
+/// Names the mutants, and lists them.
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A fault that the relay once had, or could have.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(not(feature = "mutants"), expect(unreachable_pub, reason = "public for the simulator alone"))]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)*
+        }
+
+        #[cfg(feature = "mutants")]
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+mutants! {
+    /// A relay that wakes without its lease writes until it notices.
+    FenceIgnored,
+    /// A relay that has lost its lease goes on.
+    GoesOnWithoutLease,
+    /// A stream that nothing comes on is taken for alive.
+    SilenceIgnored,
+    /// What was meant for the stream before is written on the next one.
+    OldStream,
+    /// An answer counts, whoever sent it.
+    StrangerAnswers,
+    /// A refusal of any full JID of the account ends the registration.
+    RecipientNotCompared,
+    /// A refusal ends a registration that was renewed since the push went out.
+    LateRefusalRevokes,
+    /// A full JID that does not hold a registration is asked again.
+    BarForgotten,
+    /// A push leaves the mailbox when it goes out, before its result.
+    RemovedBeforeResult,
+    /// What has expired is sent.
+    ExpiryIgnored,
+    /// Pushes that were replaced or dropped while they waited are sent.
+    ReplacedIsSent,
+    /// What is read from the mailbox may be overtaken.
+    GateIgnored,
+    /// A new push goes out before what waits.
+    WaitingOvertaken,
+    /// What was answered a moment ago is sent again if it is read meanwhile.
+    SettledForgotten,
+    /// What was in flight when the stream ended is forgotten.
+    OfflineForgets,
+    /// No sweep follows a connection.
+    NoSweep,
+    /// A sweep ends at the first row that cannot be read.
+    SweepEndsAtError,
+    /// A reading that ends forgets what was kept meanwhile.
+    ReadingForgetsKept,
+    /// A reading passes over a registration that moved meanwhile.
+    ReadingPassesOver,
+    /// One unanswered push is given up in a tick.
+    OneOverdueEachTick,
+    /// Of two entries of one push, one is settled.
+    SecondReceiptForgotten,
+    /// A settlement is tried once.
+    SettlementNotRetried,
+    /// A push leaves the queue though the mailbox did not take it.
+    DeletedUnkept,
+    /// A push that is to come again is not given back.
+    PostponedForgotten,
+    /// It is not written that a push which waits went out unanswered.
+    AskedUnwritten,
+    /// Answers that came late are settled before what they answer is kept.
+    LateBeforeKept,
+    /// A row that moved while a push was kept is not read again.
+    RowNotReadAgain,
+    /// A result that comes late settles nothing.
+    LateResultIgnored,
+    /// A presence says nothing.
+    PresenceIgnored,
+    /// What a session leaves unanswered is not sent in the next one.
+    SessionForgotten,
+    /// Whoever takes a push is not followed.
+    NotFollowed,
+}
+
+/// Whether the relay has this fault.
+#[cfg(not(feature = "mutants"))]
+#[inline]
+pub(crate) const fn mutant(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutant;
+
+    thread_local! {
+        static MADE: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Whether the relays of this thread have this fault.
+    pub(crate) fn mutant(which: Mutant) -> bool {
+        MADE.get() == Some(which)
+    }
+
+    /// Gives the relays that this thread runs from now on a fault, or none.
+    pub fn make_mutant(which: Option<Mutant>) {
+        MADE.set(which);
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::make_mutant;
+#[cfg(feature = "mutants")]
+pub(crate) use switch::mutant;

@@ -1,6 +1,7 @@
 //! The entries of the queue that this process holds: taken in, kept hidden from others, settled.
 
 use std::{
+    collections::BTreeSet,
     fmt, iter,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -17,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
     held::{Arrival, Copy, Held},
-    requests::{Attributes, BATCH_MAX, QueueSender},
+    requests::{Attributes, BATCH_MAX, QueueSender, Undone},
 };
 
 /// Most calls at a time for one round of settlements.
@@ -95,6 +96,7 @@ impl Entries {
             Arrival::Settled => {
                 // Should it fail, the entry comes again and is known again.
                 if let Err(error) = self.queue.delete(vec![receipt]).await {
+                    let error = Unavailable::from(error);
                     tracing::warn!(%error, "a second copy of a settled push is still in the queue");
                 }
                 None
@@ -106,9 +108,10 @@ impl Entries {
     async fn bury(&self, sqs_id: &str, receipt: String, body: String) {
         let moved = async {
             self.dead_letters.send_entry(body, Duration::ZERO).await?;
-            self.queue.delete(vec![receipt]).await
+            Ok(self.queue.delete(vec![receipt]).await?)
         };
-        if let Err(error) = moved.await {
+        let moved: Result<(), Unavailable> = moved.await;
+        if let Err(error) = moved {
             tracing::error!(entry = sqs_id, %error, "it could not be moved, and will come again");
         }
     }
@@ -144,15 +147,18 @@ impl Entries {
     async fn delete(&self, batch: Vec<(MessageId, Copy)>) -> Result<(), Unavailable> {
         let (ids, receipts): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|(id, copy)| (id, copy.receipt)).unzip();
-        self.queue.delete(receipts).await?;
-        ids.into_iter().for_each(|id| self.held().settled(id));
-        Ok(())
+        let deleted = self.queue.delete(receipts).await;
+        // A push of which a copy is left is held on.
+        let left: BTreeSet<MessageId> = undone(&deleted, &ids).copied().collect();
+        ids.into_iter().filter(|id| !left.contains(id)).for_each(|id| self.held().settled(id));
+        Ok(deleted?)
     }
 
     async fn give_back(&self, batch: Vec<(MessageId, Copy, Duration)>) -> Result<(), Unavailable> {
         let hide = batch.iter().map(|(_, copy, hidden)| (copy.receipt.clone(), *hidden)).collect();
         let shown = self.queue.hide(hide).await;
-        shown.inspect_err(|_| batch.into_iter().for_each(|(id, copy, _)| self.hold_again(id, copy)))
+        undone(&shown, &batch).for_each(|(id, copy, _)| self.hold_again(*id, copy.clone()));
+        Ok(shown?)
     }
 
     /// Gives worn entries back as new ones, whose receives are counted from the beginning.
@@ -162,9 +168,10 @@ impl Entries {
             let moved = async {
                 // In this order: a crash in between leaves two copies, not none.
                 self.queue.send_entry(copy.worn.clone().unwrap_or_default(), hidden).await?;
-                self.queue.delete(vec![copy.receipt.clone()]).await
+                Ok(self.queue.delete(vec![copy.receipt.clone()]).await?)
             };
-            if let Err(error) = moved.await {
+            let moved: Result<(), Unavailable> = moved.await;
+            if let Err(error) = moved {
                 self.hold_again(id, copy);
                 outcome = Err(error);
             }
@@ -194,10 +201,19 @@ impl Entries {
     async fn extend(&self, batch: Vec<(MessageId, Copy)>) -> Result<(), Unavailable> {
         let hide = batch.iter().map(|(_, copy)| (copy.receipt.clone(), self.visibility)).collect();
         let visible_at = Instant::now() + self.visibility;
-        self.queue.hide(hide).await?;
-        batch.iter().for_each(|(id, _)| self.held().extended(*id, visible_at));
-        Ok(())
+        let hidden = self.queue.hide(hide).await;
+        let left: BTreeSet<MessageId> = undone(&hidden, &batch).map(|(id, _)| *id).collect();
+        let extended = batch.iter().filter(|(id, _)| !left.contains(id));
+        extended.for_each(|(id, _)| self.held().extended(*id, visible_at));
+        Ok(hidden?)
     }
+}
+
+/// What a call has left undone of a batch.
+fn undone<'a, T>(outcome: &'a Result<(), Undone>, batch: &'a [T]) -> impl Iterator<Item = &'a T> {
+    let items = batch.iter().enumerate();
+    let left = items.filter(|(position, _)| outcome.as_ref().is_err_and(|undone| undone.has(*position)));
+    left.map(|(_, item)| item)
 }
 
 /// Makes one call for each [`BATCH_MAX`] items, some at a time; the last failure counts.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MailboxBounds, MessageId, RegistrationId,
-    ports::{Kept, Mailbox, Recipient, Unavailable, Waiting},
+    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting},
 };
 
 pub use self::table::MailboxTable;
@@ -34,8 +34,7 @@ impl Mailbox for MailboxTable {
         let put = self.client.put_item().table_name(&*self.name).set_item(Some(item(&account, &waiting)));
         put.send().await.map_err(unavailable("dynamodb:PutItem"))?;
         // Only now: a crash in between leaves one too many, and of two that are kept at once, one sees both.
-        let query = self.query(&account).index_name(BY_REGISTRATION);
-        let entries = self.read_entries(query.key_condition_expression("account = :account")).await?;
+        let entries = self.entries_of_account(&account).await?;
         let kept = superfluous(entries, message.registration, message.accepted_at, bounds);
         self.delete(kept.replaced.iter().chain(&kept.dropped).map(|id| key(&account, *id))).await?;
         Ok(kept)
@@ -107,30 +106,43 @@ impl Mailbox for MailboxTable {
         Ok(count)
     }
 
+    async fn trim(&self, account: &BareJid, max: usize, now: DateTime<Utc>) -> Result<Trimmed, Unavailable> {
+        let entries = self.entries_of_account(account).await?;
+        let waiting: Vec<_> = entries.iter().filter_map(|entry| entry.place_at(now)).collect();
+        let count = waiting.len();
+        let dropped = MailboxBounds::of_account(max).beyond_account(waiting);
+        self.delete(dropped.iter().map(|id| key(account, *id))).await?;
+        Ok(Trimmed { left: count - dropped.len(), dropped })
+    }
+
     async fn recipients(
         &self,
         after: Option<Recipient>,
         max: usize,
-    ) -> Result<(Vec<Recipient>, Option<Recipient>), Unavailable> {
+    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
         let scan = self.client.scan().table_name(&*self.name).index_name(BY_REGISTRATION);
         // It may be a second old: the next sweep finds what this one misses, and each costs half.
         let scan = scan.projection_expression("account, place");
         let scan = scan.set_exclusive_start_key(after.as_ref().map(behind));
         let mut pages = scan.into_paginator().send();
-        let mut found: Vec<Recipient> = Vec::new();
+        let mut found: Vec<(Recipient, usize)> = Vec::new();
         while let Some(page) = pages.try_next().await.map_err(unavailable("dynamodb:Scan"))? {
             for (account, registration) in page.items().iter().filter_map(recipient) {
-                let known = |(last, id): &Recipient| *id == registration && last.as_str() == account;
-                if !found.last().is_some_and(known)
-                    && let Ok(account) = BareJid::new(account)
-                {
-                    found.push((account, registration));
+                match found.last_mut() {
+                    Some(((last, id), pushes)) if *id == registration && last.as_str() == account => {
+                        *pushes += 1;
+                    }
+                    _ => found.extend(BareJid::new(account).ok().map(|account| ((account, registration), 1))),
                 }
             }
             // A page may end amid a registration: the next call begins behind all of it.
-            if found.len() >= max && page.last_evaluated_key.is_some() {
-                let last = found.last().cloned();
-                return Ok((found, last));
+            if found.len() >= max
+                && page.last_evaluated_key.is_some()
+                && let Some(((account, registration), pushes)) = found.last_mut()
+            {
+                *pushes = self.entries(account, *registration).await?.len();
+                let last = (account.clone(), *registration);
+                return Ok((found, Some(last)));
             }
         }
         Ok((found, None))

@@ -79,7 +79,7 @@ impl Registrations for RegistrationsTable {
                 return Ok(Registered::AccountFull);
             }
             if self.replace(current.as_ref(), &next).await? {
-                return Ok(Registered::Stored(next));
+                return Ok(if is_new { Registered::Begun(next) } else { Registered::Stored(next) });
             }
         }
         Err(Unavailable::new("others keep changing this registration"))

@@ -1,6 +1,6 @@
 //! The calls to SQS: one queue entry is the JSON of one push.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use aws_sdk_sqs::{
     Client,
@@ -146,25 +146,28 @@ impl QueueSender {
     }
 
     /// Deletes up to [`BATCH_MAX`] entries by their receipts.
-    pub(crate) async fn delete(&self, receipts: Vec<String>) -> Result<(), Unavailable> {
-        unless_stale(receipts, |receipts| self.delete_batch(receipts)).await
+    pub(crate) async fn delete(&self, receipts: Vec<String>) -> Result<(), Undone> {
+        each(receipts, |receipts| self.delete_batch(receipts)).await
     }
 
-    async fn delete_batch(&self, receipts: Vec<String>) -> Result<(), Failure> {
+    async fn delete_batch(&self, receipts: Vec<String>) -> Result<Vec<BatchResultErrorEntry>, Failure> {
         let entries = receipts.into_iter().enumerate().map(|(position, receipt)| {
             DeleteMessageBatchRequestEntry::builder().id(position.to_string()).receipt_handle(receipt).build()
         });
         let entries = entries.collect::<Result<_, _>>().expect("each has an id and a receipt");
         let call = self.client.delete_message_batch().queue_url(&*self.url).set_entries(Some(entries));
-        first_failure(call.send().await?.failed)
+        Ok(call.send().await?.failed)
     }
 
     /// Hides up to [`BATCH_MAX`] entries for so long from now on; zero: shows them.
-    pub(crate) async fn hide(&self, receipts: Vec<(String, Duration)>) -> Result<(), Unavailable> {
-        unless_stale(receipts, |receipts| self.hide_batch(receipts)).await
+    pub(crate) async fn hide(&self, receipts: Vec<(String, Duration)>) -> Result<(), Undone> {
+        each(receipts, |receipts| self.hide_batch(receipts)).await
     }
 
-    async fn hide_batch(&self, receipts: Vec<(String, Duration)>) -> Result<(), Failure> {
+    async fn hide_batch(
+        &self,
+        receipts: Vec<(String, Duration)>,
+    ) -> Result<Vec<BatchResultErrorEntry>, Failure> {
         let entries = receipts.into_iter().enumerate().map(|(position, (receipt, hidden))| {
             ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(position.to_string())
@@ -175,7 +178,7 @@ impl QueueSender {
         let entries = entries.collect::<Result<_, _>>().expect("each has an id and a receipt");
         let call =
             self.client.change_message_visibility_batch().queue_url(&*self.url).set_entries(Some(entries));
-        first_failure(call.send().await?.failed)
+        Ok(call.send().await?.failed)
     }
 
     /// What the queue says of itself; with [`Self::dead_letters`], where the relay starts.
@@ -254,37 +257,66 @@ impl QueueSender {
     }
 }
 
+/// What a call for a batch has left undone. It is tried again, and nothing else of the batch is.
+#[derive(Debug)]
+pub(crate) struct Undone {
+    positions: BTreeSet<usize>,
+    failure: Failure,
+}
+
+impl Undone {
+    /// Whether the item at this position of the batch was left undone.
+    pub(crate) fn has(&self, position: usize) -> bool {
+        self.positions.contains(&position)
+    }
+}
+
+impl From<Undone> for Unavailable {
+    fn from(undone: Undone) -> Self {
+        Self::new(undone.failure)
+    }
+}
+
 /// Makes a call for a batch. An entry whose receipt is stale is as settled as it can be; emulators refuse
 /// the whole batch for one of them, so that each is then tried alone.
-async fn unless_stale<T, F>(batch: Vec<T>, call: impl Fn(Vec<T>) -> F) -> Result<(), Unavailable>
+async fn each<T, F>(batch: Vec<T>, call: impl Fn(Vec<T>) -> F) -> Result<(), Undone>
 where
     T: Clone,
-    F: Future<Output = Result<(), Failure>>,
+    F: Future<Output = Result<Vec<BatchResultErrorEntry>, Failure>>,
 {
-    match call(batch.clone()).await {
+    let failures: Vec<(usize, Failure)> = match call(batch.clone()).await {
+        Ok(failed) => failed.iter().map(|entry| position_and_failure(entry, batch.len())).collect(),
         Err(failure) if is_stale(&failure) && batch.len() > 1 => {
-            for entry in batch {
-                match call(vec![entry]).await {
-                    Err(failure) if !is_stale(&failure) => return Err(Unavailable::new(failure)),
-                    _ => {}
-                }
+            let mut failures = Vec::new();
+            for (position, entry) in batch.into_iter().enumerate() {
+                let failed = match call(vec![entry]).await {
+                    Ok(failed) => failed.first().map(|entry| position_and_failure(entry, 1).1),
+                    Err(failure) => Some(failure),
+                };
+                failures.extend(failed.map(|failure| (position, failure)));
             }
-            Ok(())
+            failures
         }
-        Err(failure) if !is_stale(&failure) => Err(Unavailable::new(failure)),
-        _ => Ok(()),
-    }
+        Err(failure) if is_stale(&failure) => Vec::new(),
+        Err(failure) => {
+            let positions = (0..batch.len()).collect();
+            return Err(Undone { positions, failure });
+        }
+    };
+    let mut failures: Vec<_> = failures.into_iter().filter(|(_, failure)| !is_stale(failure)).collect();
+    let positions = failures.iter().map(|(position, _)| *position).collect();
+    failures.pop().map_or(Ok(()), |(_, failure)| Err(Undone { positions, failure }))
+}
+
+/// Each entry of a batch is named by its position in it.
+fn position_and_failure(entry: &BatchResultErrorEntry, count: usize) -> (usize, Failure) {
+    let position = entry.id.parse().ok().filter(|position| *position < count);
+    debug_assert!(position.is_some(), "SQS names what was asked of it");
+    (position.unwrap_or_default(), Failure::new(&entry.code, entry.message.as_deref()))
 }
 
 fn is_stale(failure: &Failure) -> bool {
     STALE.iter().any(|code| failure.is(code))
-}
-
-/// SQS answers for each entry of a batch. After a failure other than of a stale receipt the whole batch is
-/// tried again, which harms nothing.
-fn first_failure(failed: Vec<BatchResultErrorEntry>) -> Result<(), Failure> {
-    let failures = failed.into_iter().map(|entry| Failure::new(&entry.code, entry.message.as_deref()));
-    failures.filter(|failure| !is_stale(failure)).map(Err).next().unwrap_or(Ok(()))
 }
 
 /// Name and account of the dead-letter queue, and the number of receives that lead there.

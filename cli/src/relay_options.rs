@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
-use relay::{AccessList, BadRate, ComponentAccount, Rate, Relay, Security, ServerAddress};
+use relay::{AccessList, BadRate, ComponentAccount, DomainBounds, Rate, Relay, Security, ServerAddress};
 use secrecy::SecretString;
 use tokio_xmpp::jid::BareJid;
 use url::Url;
@@ -55,8 +55,8 @@ pub(crate) struct RelayOptions {
     #[arg(long, value_name = "FILE", env = SECRET_FILE)]
     secret_file: Option<PathBuf>,
 
-    /// Who may register: domains and bare JIDs, comma-separated, or * for everyone [default: the
-    /// component's parent domain]
+    /// Who may register: domains and bare JIDs, comma-separated, or * for everyone; domains that are named beside *
+    /// have no bound of their own [default: the component's parent domain]
     #[arg(long, value_name = "LIST", env = ACL)]
     acl: Option<AccessList>,
 
@@ -93,6 +93,18 @@ pub(crate) struct RelayOptions {
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     account_registrations_max: u32,
 
+    /// Most registrations of one domain that the access list does not name; beyond it new ones are refused, 1 to
+    /// 10000000
+    #[arg(long, value_name = "REGISTRATIONS", env = "UPWIRE_DOMAIN_REGISTRATIONS_MAX", default_value = "20000",
+        value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    domain_registrations_max: u32,
+
+    /// Most pushes that wait of one domain that the access list does not name; the oldest of its fullest account are
+    /// dropped, 1 to 10000000
+    #[arg(long, value_name = "PUSHES", env = "UPWIRE_DOMAIN_MAILBOX_MAX", default_value = "100000",
+        value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    domain_mailbox_max: u32,
+
     /// How many pushes one registration may get before its senders are told to wait: so many at once, a slash, and
     /// so many per second after that; or off
     #[arg(long, value_name = "BURST/PER_SECOND", env = "UPWIRE_RATE", default_value = "60/1", value_parser = rate)]
@@ -123,6 +135,7 @@ pub(crate) struct RelaySettings {
     pub(crate) ack_timeout: Duration,
     pub(crate) mailbox_bounds: MailboxBounds,
     pub(crate) account_registrations_max: usize,
+    pub(crate) domain_bounds: DomainBounds,
     pub(crate) rate: Option<Rate>,
 }
 
@@ -182,6 +195,10 @@ impl RelayOptions {
                 of_account: self.account_mailbox_max as usize,
             },
             account_registrations_max: self.account_registrations_max as usize,
+            domain_bounds: DomainBounds {
+                registrations: self.domain_registrations_max as usize,
+                mailbox: self.domain_mailbox_max as usize,
+            },
             rate: self.rate.0,
         })
     }
@@ -247,6 +264,7 @@ impl RelaySettings {
             ack_timeout: self.ack_timeout,
             mailbox_bounds: self.mailbox_bounds,
             account_registrations_max: self.account_registrations_max,
+            domain_bounds: self.domain_bounds,
             rate: self.rate,
             clock: relay::Clock::system(),
         }

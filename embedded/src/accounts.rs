@@ -5,7 +5,7 @@ use jid::BareJid;
 use push::{
     Registration,
     bounds::registrations_counted,
-    ports::{Account, Accounts, SEEN_MAX, Seen, Unavailable},
+    ports::{Account, Accounts, Page, Recipient, SEEN_MAX, Seen, Unavailable},
     registration::PURGE_AFTER,
 };
 use rusqlite::{Connection, Row, params};
@@ -18,6 +18,10 @@ use crate::{
 
 const LIVING: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,
     throttled_until, vapid, legacy FROM registration WHERE account = ?1 AND expires_at > ?2 AND NOT revoked";
+/// In the order of `registration_account`, which ends in the key of the table.
+const ALL_LIVING: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,
+    throttled_until, vapid, legacy FROM registration INDEXED BY registration_account
+    WHERE (account, id) > (?1, ?2) AND expires_at > ?3 AND NOT revoked ORDER BY account, id LIMIT ?4";
 const ANY_LIVES: &str = "SELECT EXISTS
     (SELECT 1 FROM registration WHERE account = ?1 AND expires_at > ?2 AND NOT revoked)";
 /// Those of a predecessor do not count.
@@ -52,6 +56,20 @@ impl Accounts for Database {
         let note = move |connection: &Connection| note(connection, &account, &seen, now);
         self.add(Haste::Soon, note, |()| ()).await
     }
+
+    async fn living(
+        &self,
+        after: Option<Recipient>,
+        max: usize,
+        now: DateTime<Utc>,
+    ) -> Result<Page<Registration>, Unavailable> {
+        let found =
+            self.read_apart(move |connection| all_living(connection, after.as_ref(), max, now)).await?;
+        // A full page may be the last one; an empty one follows then.
+        let last = found.last().filter(|_| found.len() >= max);
+        let further = last.map(|row| (row.target.recipient.to_bare(), row.target.registration_id()));
+        Ok((found, further))
+    }
 }
 
 fn living(
@@ -61,6 +79,19 @@ fn living(
 ) -> rusqlite::Result<Vec<Registration>> {
     let mut statement = connection.prepare_cached(LIVING)?;
     statement.query_map(params![account.as_str(), now.timestamp_millis()], registration)?.collect()
+}
+
+fn all_living(
+    connection: &Connection,
+    after: Option<&Recipient>,
+    max: usize,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<Vec<Registration>> {
+    // Nothing is before the empty ones.
+    let (account, id) = after.map_or(("", &[][..]), |(account, id)| (account.as_str(), id.as_bytes()));
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(ALL_LIVING)?;
+    statement.query_map(params![account, id, now.timestamp_millis(), max], registration)?.collect()
 }
 
 /// How many registrations of an account count against a bound of `max`.

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId, Topic,
-    ports::{Kept, Mailbox, Recipient, Unavailable, Waiting},
+    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting},
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
@@ -126,15 +126,25 @@ impl Mailbox for Database {
         .await
     }
 
+    async fn trim(&self, account: &BareJid, max: usize, now: DateTime<Utc>) -> Result<Trimmed, Unavailable> {
+        let (account, shared) = (account.clone(), self.shared().clone());
+        let statements = move |connection: &Connection| trim(connection, &account, max, now);
+        let committed = move |trimmed: &Trimmed| {
+            shared.waiting.fetch_sub(trimmed.dropped.len() as u64, Ordering::Relaxed);
+        };
+        self.write_then(Haste::Soon, statements, committed).await
+    }
+
     async fn recipients(
         &self,
         after: Option<Recipient>,
         max: usize,
-    ) -> Result<(Vec<Recipient>, Option<Recipient>), Unavailable> {
+    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
         let recipients =
             self.read_apart(move |connection| reading::recipients(connection, after, max)).await?;
         // A full page may be the last one; an empty one follows then.
-        let further = if recipients.len() < max { None } else { recipients.last().cloned() };
+        let last = recipients.last().filter(|_| recipients.len() >= max);
+        let further = last.map(|(recipient, _)| recipient.clone());
         Ok((recipients, further))
     }
 }
@@ -175,7 +185,8 @@ fn keep(
     gone += remove_all(connection, &account, &replaced)?;
     let mut dropped = beyond_the_bound(connection, &account, message, bounds.of_registration)?;
     gone += remove_all(connection, &account, &dropped)?;
-    let of_account = beyond_the_bound_of_the_account(connection, &account, message, bounds)?;
+    let (of_account, _) =
+        beyond_the_bound_of_the_account(connection, &account, message.accepted_at, bounds.of_account)?;
     gone += remove_all(connection, &account, &of_account)?;
     dropped.extend(of_account);
     Ok((Kept { replaced, dropped }, gone))
@@ -237,24 +248,37 @@ fn beyond_the_bound(
     Ok(ids)
 }
 
-/// What has to go because an account may have no more than so many pushes waiting. What had expired when this one was
-/// accepted is no longer counted.
+/// Drops what an account has beyond `max`.
+fn trim(
+    connection: &Connection,
+    account: &BareJid,
+    max: usize,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<Trimmed> {
+    let (dropped, count) = beyond_the_bound_of_the_account(connection, account, now, max)?;
+    remove_all(connection, account, &dropped)?;
+    Ok(Trimmed { left: count - dropped.len(), dropped })
+}
+
+/// What has to go because an account may have no more than `max` pushes waiting, and how many it has. What had expired
+/// at that moment is no longer counted.
 fn beyond_the_bound_of_the_account(
     connection: &Connection,
     account: &BareJid,
-    message: &PushMessage,
-    bounds: MailboxBounds,
-) -> rusqlite::Result<Vec<MessageId>> {
-    let key = params![account.as_str(), message.accepted_at.timestamp_millis()];
+    moment: DateTime<Utc>,
+    max: usize,
+) -> rusqlite::Result<(Vec<MessageId>, usize)> {
+    let key = params![account.as_str(), moment.timestamp_millis()];
     let count: usize = connection.prepare_cached(COUNT_OF_ACCOUNT)?.query_row(key, |row| row.get(0))?;
-    if count <= bounds.of_account {
-        return Ok(Vec::new());
+    if count <= max {
+        return Ok((Vec::new(), count));
     }
     let mut statement = connection.prepare_cached(OF_ACCOUNT)?;
     let waiting = statement.query_map(key, |row| {
         Ok((RegistrationId::from_bytes(row.get(1)?), MessageId::from_bytes(row.get(0)?)))
     })?;
-    Ok(bounds.beyond_account(waiting.collect::<rusqlite::Result<Vec<_>>>()?))
+    let waiting: Vec<_> = waiting.collect::<rusqlite::Result<_>>()?;
+    Ok((MailboxBounds::of_account(max).beyond_account(waiting), count))
 }
 
 fn remove(connection: &Connection, account: &BareJid, message: MessageId) -> rusqlite::Result<usize> {

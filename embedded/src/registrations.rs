@@ -58,7 +58,7 @@ impl Registrations for Database {
             let registration = Registration::renew(current.as_ref(), target, now, lifetime);
             store(connection, &registration)?;
             sweep(connection, &registration)?;
-            Ok(Registered::Stored(registration))
+            Ok(if is_new { Registered::Begun(registration) } else { Registered::Stored(registration) })
         };
         self.add(Haste::Now, register, |_| ()).await
     }

@@ -27,6 +27,12 @@ pub struct MailboxBounds {
 }
 
 impl MailboxBounds {
+    /// Those of an account alone.
+    #[must_use]
+    pub const fn of_account(of_account: usize) -> Self {
+        Self { of_registration: usize::MAX, of_account }
+    }
+
     /// Of all that waits for an account, what has to go because of its bound: the oldest of the registration that has the
     /// most, again and again. In that order; of several that have as many, the one with the oldest comes first.
     #[must_use]

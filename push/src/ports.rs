@@ -112,10 +112,11 @@ pub trait Registrations: Clone + Send + Sync + 'static {
 
 /// What came of [`Registrations::register`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
 pub enum Registered {
     /// It lives, by this row.
     Stored(Registration),
+    /// A life of it begins, by this row.
+    Begun(Registration),
     /// Its account has as many registrations as it may: nothing was stored.
     AccountFull,
 }
@@ -125,7 +126,7 @@ impl Registered {
     #[must_use]
     pub fn stored(self) -> Option<Registration> {
         match self {
-            Self::Stored(row) => Some(row),
+            Self::Stored(row) | Self::Begun(row) => Some(row),
             Self::AccountFull => None,
         }
     }
@@ -182,6 +183,17 @@ pub trait Accounts: Clone + Send + Sync + 'static {
         seen: Vec<Seen>,
         now: DateTime<Utc>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// The registrations of all accounts that live at `now`, behind `after` or from the beginning, in an order of the
+    /// store's own, at least `max` of them unless there are no more; then `None` instead of where to go on.
+    ///
+    /// For counting: they may be a second old, and it may miss what was stored meanwhile.
+    fn living(
+        &self,
+        after: Option<Recipient>,
+        max: usize,
+        now: DateTime<Utc>,
+    ) -> impl Future<Output = Result<Page<Registration>, Unavailable>> + Send;
 }
 
 /// The ingress's side of the queue.
@@ -274,8 +286,20 @@ pub struct Kept {
     pub dropped: Vec<MessageId>,
 }
 
-/// How far [`Mailbox::recipients`] has come: the last recipient that it returned.
+/// What came of [`Mailbox::trim`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// What was dropped.
+    pub dropped: Vec<MessageId>,
+    /// How many pushes of the account are left.
+    pub left: usize,
+}
+
+/// How far [`Mailbox::recipients`] or [`Accounts::living`] has come: whom the last that it returned is for.
 pub type Recipient = (BareJid, RegistrationId);
+
+/// A page, and where to go on; `None`: nowhere.
+pub type Page<T> = (Vec<T>, Option<Recipient>);
 
 /// The pushes that wait for phones that are away: one mailbox for each account, from which pushes are handed out in
 /// the order of their ids. What has expired may still be found in it.
@@ -340,14 +364,25 @@ pub trait Mailbox: Clone + Send + Sync + 'static {
         epoch: Epoch,
     ) -> impl Future<Output = Result<usize, Unavailable>> + Send;
 
-    /// The registrations that have something waiting, each once, behind `after` or from the beginning, in an order
-    /// of the store's own, at least `max` of them unless there are no more; then `None` instead of where to go on.
+    /// Drops pushes of an account beyond `max`, as [`MailboxBounds::beyond_account`] chooses them. What has expired at
+    /// `now` does not count.
+    fn trim(
+        &self,
+        account: &BareJid,
+        max: usize,
+        now: DateTime<Utc>,
+    ) -> impl Future<Output = Result<Trimmed, Unavailable>> + Send;
+
+    /// The registrations that have something waiting, each once and with the number of its pushes, behind `after` or
+    /// from the beginning, in an order of the store's own, at least `max` of them unless there are no more; then
+    /// `None` instead of where to go on. Those of an account come together.
+    ///
     /// For sweeps: it may miss what was kept meanwhile.
     fn recipients(
         &self,
         after: Option<Recipient>,
         max: usize,
-    ) -> impl Future<Output = Result<(Vec<Recipient>, Option<Recipient>), Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Page<(Recipient, usize)>, Unavailable>> + Send;
 }
 
 /// Who holds a lease: chance, made anew by each process.

@@ -9,8 +9,8 @@ use crate::domain_names;
 /// Who may register: domains, bare JIDs, or everyone (protocol.md §1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessList {
-    /// `*`: any user of any server.
-    Everyone,
+    /// `*`: any user of any server; these are named beside it.
+    Everyone(Vec<BareJid>),
     /// The users of these domains, and these users.
     Only(Vec<BareJid>),
 }
@@ -34,14 +34,13 @@ impl FromStr for AccessList {
     /// Parses a comma-separated list; `*` anywhere in it admits everyone.
     fn from_str(list: &str) -> Result<Self, BadAccessList> {
         let entries = || list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        if entries().any(|entry| entry == "*") {
-            return Ok(Self::Everyone);
-        }
         let parse = |entry: &str| {
             let read = domain_names::read(entry).ok_or_else(|| BadAccessList::Pattern(entry.to_owned()))?;
             read.map_err(|_| BadAccessList::NoJid(entry.to_owned()))
         };
-        entries().map(parse).collect::<Result<_, _>>().map(Self::Only)
+        let everyone = entries().any(|entry| entry == "*");
+        let named = entries().filter(|entry| *entry != "*").map(parse).collect::<Result<_, _>>()?;
+        Ok(if everyone { Self::Everyone(named) } else { Self::Only(named) })
     }
 }
 
@@ -55,10 +54,13 @@ impl AccessList {
     }
 
     pub(crate) fn admits(&self, user: &Jid) -> bool {
-        match self {
-            Self::Everyone => true,
-            Self::Only(entries) => entries.iter().any(|entry| domain_names::covers(entry, user)),
-        }
+        matches!(self, Self::Everyone(_)) || self.names(user)
+    }
+
+    /// Whether an entry covers the user: `*` names nobody.
+    pub(crate) fn names(&self, user: &Jid) -> bool {
+        let (Self::Everyone(entries) | Self::Only(entries)) = self;
+        entries.iter().any(|entry| domain_names::covers(entry, user))
     }
 }
 
@@ -85,6 +87,22 @@ mod tests {
         let error = "example.*".parse::<AccessList>().unwrap_err().to_string();
         assert!(error.contains("*.example.com stands for"), "{error}");
         assert!(admits("example.com, *.example.com", "juliet@sub.example.com/phone"));
+    }
+
+    #[test]
+    fn everyone_is_admitted_and_only_entries_are_names() {
+        let list: AccessList = "*, example.com, romeo@example.org".parse().unwrap();
+        for (user, named) in [
+            ("juliet@example.com/phone", true),
+            ("romeo@example.org", true),
+            ("juliet@example.org/phone", false),
+            ("anyone@anywhere.net", false),
+        ] {
+            let user = user.parse().unwrap();
+            assert!(list.admits(&user));
+            assert_eq!(list.names(&user), named, "{user}");
+        }
+        assert!("*, *.example.com".parse::<AccessList>().is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub(crate) mod account;
 pub(crate) mod core;
+pub(crate) mod domains;
 pub(crate) mod fate;
 pub(crate) mod known;
 pub(crate) mod line;

@@ -16,13 +16,13 @@ use crate::{
     access::AccessList,
     delivery::{
         Now,
-        core::{Action, Core, Input, Job, Measure, TICK},
+        core::{Action, Core, Input, Job, Lapsing, Measure, TICK},
     },
     jobs::Jobs,
     lease::Fence,
     measures::{
-        ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, NOT_ADMITTED, REQUESTS_DROPPED, RETRIED,
-        THROTTLED,
+        ACKNOWLEDGED_SECONDS, DELIVERED, EXPIRED, IN_FLIGHT, LAPSING, NOT_ADMITTED, REQUESTS_DROPPED,
+        RETRIED, THROTTLED,
     },
     stream::{
         component::{Event, Outgoing},
@@ -34,6 +34,8 @@ use crate::{
 const BATCH_MAX: usize = 128;
 /// Bytes of the answers that wait for a stream which takes none.
 const REPLY_BYTES_MAX: usize = 16 << 20;
+/// Domains whose lapsing registrations are told of one by one.
+const DOMAINS_TOLD_MAX: usize = 20;
 
 /// The ends of the stream's channels.
 pub(crate) struct StreamEnds {
@@ -261,5 +263,26 @@ fn count(measure: Measure) {
         Measure::Unanswered(unanswered) => {
             tracing::warn!(unanswered, "pushes were not answered in time; they are delivered again");
         }
+        Measure::Lapsing(domains) => tell_of_lapsing(&domains),
+    }
+}
+
+fn tell_of_lapsing(domains: &[Lapsing]) {
+    let count = |domains: &[Lapsing]| domains.iter().map(|lapsing| lapsing.registrations).sum::<usize>();
+    gauge!(LAPSING).set(count(domains) as f64);
+    tracing::debug!(lapsing = count(domains), "the registrations are counted");
+    let (told, others) = domains.split_at(domains.len().min(DOMAINS_TOLD_MAX));
+    for Lapsing { domain, registrations, first } in told {
+        tracing::warn!(
+            domain,
+            registrations,
+            %first,
+            "registrations lapse, the first at that moment: the access list does not name their accounts, so \
+             renewals are refused and pushes wait; if that is a slip, add the domain to it"
+        );
+    }
+    if !others.is_empty() {
+        let (domains, registrations) = (others.len(), count(others));
+        tracing::warn!(domains, registrations, "registrations of further domains lapse, too");
     }
 }

@@ -64,10 +64,8 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Job::Look(account) => self.look(account).await,
             Job::Settle(fates) => Input::Settled(self.settle(fates).await),
             Job::Register(requests) => Input::Registered(self.register_all(requests).await),
-            Job::Sweep(after) => {
-                let (found, next) = self.sweep(after).await;
-                Input::Found(found, next)
-            }
+            Job::Sweep(after) => Input::Found(self.sweep(after).await),
+            Job::Count(after) => Input::Counted(self.count_living(after).await),
         }
     }
 

@@ -29,7 +29,10 @@ use url::Url;
 
 pub use access::{AccessList, BadAccessList};
 pub use clock::{Clock, Uptime};
-pub use delivery::rate::{BadRate, Rate};
+pub use delivery::{
+    domains::DomainBounds,
+    rate::{BadRate, Rate},
+};
 pub use driver::TaskDied;
 pub use lease::{Candidate, Fence, Term};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
@@ -77,6 +80,8 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub mailbox_bounds: MailboxBounds,
     /// Most registrations of one account.
     pub account_registrations_max: usize,
+    /// How much a domain may have that the access list does not name.
+    pub domain_bounds: DomainBounds,
     /// How many pushes a registration may get before its senders are asked to wait; `None`: any number.
     pub rate: Option<Rate>,
     /// The wall clock.
@@ -105,6 +110,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             component: self.account.component.clone(),
             ack_timeout: self.ack_timeout,
             meter: self.rate.map(Meter::new),
+            domain_bounds: self.domain_bounds,
         };
         let core = Core::new(terms, self.access.borrow_and_update().clone());
         let jobs = Jobs {

@@ -15,6 +15,7 @@ pub(crate) const IN_FLIGHT: &str = "upwire_pushes_in_flight";
 pub const ACKNOWLEDGED_SECONDS: &str = "upwire_push_acknowledged_seconds";
 pub(crate) const REGISTERED: &str = "upwire_registrations_total";
 pub(crate) const REGISTRATIONS_REVOKED: &str = "upwire_registrations_revoked_total";
+pub(crate) const LAPSING: &str = "upwire_registrations_lapsing";
 pub(crate) const REQUESTS_DROPPED: &str = "upwire_requests_dropped_total";
 pub(crate) const NOT_ADMITTED: &str = "upwire_registrations_refused_total";
 pub(crate) const STREAM_UP: &str = "upwire_xmpp_stream_up";
@@ -44,6 +45,8 @@ pub fn describe_metrics() {
     describe_gauge!(IN_FLIGHT, "Pushes sent and not answered");
     describe_gauge!(STREAM_UP, "1 while the component is connected to the XMPP server");
     describe_histogram!(ACKNOWLEDGED_SECONDS, "Time from acceptance to acknowledgement, in seconds");
+    describe_gauge!(LAPSING, "Living registrations whose renewal the access list forbids, at the last count");
     gauge!(IN_FLIGHT).set(0.0);
+    gauge!(LAPSING).set(0.0);
     gauge!(STREAM_UP).set(0.0);
 }

@@ -92,6 +92,56 @@ async fn what_has_ended_counts_when_there_is_as_much_of_it_as_may_live<B: Backen
     assert!(register(&backend, instance("juliet", 7), purged).await.is_some());
 }
 
+async fn where_none_may_be_new_what_lives_is_renewed<B: Backend>() {
+    let backend = B::fresh().await;
+    let register = async |target: Target, second, renewal, max| {
+        backend.store().register(target, at(second), WEEK, renewal, max).await.unwrap()
+    };
+    let first = instance("juliet", 1);
+    assert_eq!(register(first.clone(), 0, Always, 0).await, Registered::AccountFull);
+    let Registered::Begun(row) = register(first.clone(), 1, Always, MAX).await else {
+        panic!("its first life begins")
+    };
+    for (second, renewal) in [(2, WhereNeeded), (3, Always)] {
+        let Registered::Stored(renewed) = register(first.clone(), second, renewal, 0).await else {
+            panic!("it goes on")
+        };
+        assert_eq!(renewed.epoch, row.epoch);
+    }
+    assert_eq!(register(instance("juliet", 2), 4, Always, 0).await, Registered::AccountFull);
+    revoke(&backend, &Registration { renewed_at: at(5), ..row }).await;
+    assert_eq!(register(first.clone(), 6, Always, 0).await, Registered::AccountFull);
+    assert!(matches!(register(first, 7, Always, MAX).await, Registered::Begun(_)), "another life");
+}
+
+async fn an_account_is_trimmed_by_the_oldest_of_its_fullest_registration<B: Backend>() {
+    let backend = B::fresh().await;
+    let [loud, quiet] = [1, 2].map(juliet);
+    let of_loud = [push(&loud, Urgency::VeryLow, 2, None), plain(&loud, 3), plain(&loud, 4)];
+    let of_quiet = plain(&quiet, 1);
+    for waiting in of_loud.iter().chain([&of_quiet, &plain(&romeo(1), 1)]) {
+        assert_eq!(keep(&backend, waiting, MANY).await, []);
+    }
+    let trim = async |max, second| {
+        let trimmed = backend.mailbox().trim(&account(&loud), max, at(second)).await.unwrap();
+        (trimmed.dropped, trimmed.left)
+    };
+    assert_eq!(trim(4, 5).await, (vec![], 4));
+    assert_eq!(trim(3, 5).await, (ids([&of_loud[0]]), 3));
+    let backend = backend.after_a_restart().await;
+    let trim = async |max, second| {
+        let trimmed = backend.mailbox().trim(&account(&loud), max, at(second)).await.unwrap();
+        (trimmed.dropped, trimmed.left)
+    };
+    assert_eq!(all(&backend, &loud).await, ids([&of_loud[1], &of_loud[2], &of_quiet]).into_iter().collect());
+    // What has expired counts no longer.
+    assert_eq!(trim(2, 3602).await, (vec![], 2));
+    assert_eq!(trim(1, 5).await, (ids([&of_loud[1], &of_quiet]), 1));
+    assert_eq!(trim(0, 5).await, (ids([&of_loud[2]]), 0));
+    assert_eq!(trim(0, 5).await, (vec![], 0));
+    assert_eq!(all(&backend, &romeo(1)).await.len(), 1);
+}
+
 async fn endpoints_of_a_predecessor_neither_count_nor_are_refused<B: Backend>() {
     let backend = B::fresh().await;
     let legacy = |number: u8| Target { legacy: Some(at(3600)), ..instance("juliet", number) };
@@ -180,6 +230,8 @@ async fn both_bounds_hold_and_what_has_expired_counts_for_neither<B: Backend>() 
 on_each_backend!(
     a_new_registration_beyond_the_bound_is_refused_and_what_lives_is_renewed,
     what_has_ended_counts_when_there_is_as_much_of_it_as_may_live,
+    where_none_may_be_new_what_lives_is_renewed,
+    an_account_is_trimmed_by_the_oldest_of_its_fullest_registration,
     endpoints_of_a_predecessor_neither_count_nor_are_refused,
     registrations_at_once_do_not_exceed_the_bound,
     the_bound_of_an_account_drops_the_oldest_of_its_fullest_registration,

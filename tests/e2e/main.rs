@@ -20,7 +20,9 @@ macro_rules! on_each_server {
     };
 }
 
+mod access;
 mod account_bounds;
+mod bounds;
 mod browser;
 mod cloud;
 mod cloud_levers;
@@ -31,6 +33,7 @@ mod configuration;
 mod contract;
 mod contract_accounts;
 mod contract_bounds;
+mod contract_living;
 mod contract_mailbox;
 mod contract_pages;
 mod contract_revocation;
@@ -67,6 +70,7 @@ mod overload;
 mod push_message_resource;
 mod push_resource;
 mod queue_on_sqs;
+mod queue_on_sqs_settled;
 mod queue_on_sqs_together;
 mod recorded;
 mod registration;

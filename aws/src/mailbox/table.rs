@@ -109,7 +109,13 @@ impl MailboxTable {
         self.read_entries(self.query_registration(account, registration)).await
     }
 
-    pub(super) async fn read_entries(&self, query: QueryFluentBuilder) -> Result<Vec<Entry>, Unavailable> {
+    /// What waits of an account.
+    pub(super) async fn entries_of_account(&self, account: &BareJid) -> Result<Vec<Entry>, Unavailable> {
+        let query = self.query(account).index_name(BY_REGISTRATION);
+        self.read_entries(query.key_condition_expression("account = :account")).await
+    }
+
+    async fn read_entries(&self, query: QueryFluentBuilder) -> Result<Vec<Entry>, Unavailable> {
         let items = query.into_paginator().items().send();
         let items: Vec<Item> =
             items.collect::<Result<_, _>>().await.map_err(unavailable("dynamodb:Query"))?;

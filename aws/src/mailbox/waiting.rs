@@ -91,6 +91,11 @@ impl Entry {
     fn lives_at(&self, moment: DateTime<Utc>) -> bool {
         self.purge_at > purge_at(moment)
     }
+
+    /// Where it counts, unless it had expired at this moment.
+    pub(super) fn place_at(&self, moment: DateTime<Utc>) -> Option<(RegistrationId, MessageId)> {
+        self.lives_at(moment).then_some((self.registration, self.id))
+    }
 }
 
 /// `None`: no push of ours.

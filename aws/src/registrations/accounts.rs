@@ -10,7 +10,7 @@ use jid::BareJid;
 use push::{
     Registration,
     bounds::registrations_counted,
-    ports::{Account, Accounts, SEEN_MAX, Seen, Unavailable},
+    ports::{Account, Accounts, Page, Recipient, SEEN_MAX, Seen, Unavailable},
 };
 
 use super::{row::registration, table::RegistrationsTable};
@@ -54,6 +54,26 @@ impl Accounts for RegistrationsTable {
             .expression_attribute_values(":purge_at", number(purge_at.timestamp()));
         update.send().await.map(drop).map_err(unavailable("dynamodb:UpdateItem"))
     }
+
+    async fn living(
+        &self,
+        after: Option<Recipient>,
+        max: usize,
+        now: DateTime<Utc>,
+    ) -> Result<Page<Registration>, Unavailable> {
+        let scan = self.scan_accounts().set_exclusive_start_key(after.as_ref().map(index_key));
+        let mut pages = scan.into_paginator().send();
+        let mut found: Vec<Registration> = Vec::new();
+        while let Some(page) = pages.try_next().await.map_err(unavailable("dynamodb:Scan"))? {
+            found.extend(page.items().iter().filter_map(registration).filter(|row| row.lives(now)));
+            if found.len() >= max && page.last_evaluated_key.is_some() {
+                let last = found.last().map(|row| &row.target);
+                let last = last.map(|target| (target.recipient.to_bare(), target.registration_id()));
+                return Ok((found, last));
+            }
+        }
+        Ok((found, None))
+    }
 }
 
 impl RegistrationsTable {
@@ -86,6 +106,9 @@ impl RegistrationsTable {
         now: DateTime<Utc>,
         max: usize,
     ) -> Result<bool, Unavailable> {
+        if max == 0 {
+            return Ok(false);
+        }
         let account = next.target.recipient.to_bare();
         for _ in 0..ATTEMPTS_MAX {
             if self.raise_count(&account, next, max, now).await? {
@@ -164,6 +187,12 @@ impl RegistrationsTable {
         };
         made("dynamodb:UpdateItem", update.send().await)
     }
+}
+
+/// Where a registration is in the index.
+fn index_key((account, id): &Recipient) -> Item {
+    let attributes = [("account", account.to_string()), ("id", id.to_string())];
+    attributes.map(|(name, value)| (name.to_owned(), AttributeValue::S(value))).into()
 }
 
 /// The key of an account's item. No registration has it, nor the lease; and a bare JID of the greatest length leaves

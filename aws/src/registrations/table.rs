@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::{
     Client,
-    operation::query::builders::QueryFluentBuilder,
+    operation::{query::builders::QueryFluentBuilder, scan::builders::ScanFluentBuilder},
     types::{AttributeValue, KeysAndAttributes},
 };
 use aws_types::SdkConfig;
@@ -75,7 +75,9 @@ impl RegistrationsTable {
         MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))?;
         let nobody = BareJid::new("nobody.invalid").expect("a domain is a JID");
         let query = self.query_account(&nobody).limit(1).send();
-        MEND.verdict("dynamodb:Query", query.await.map(drop).map_err(Failure::from))
+        MEND.verdict("dynamodb:Query", query.await.map(drop).map_err(Failure::from))?;
+        let scan = self.scan_accounts().limit(1).send();
+        MEND.verdict("dynamodb:Scan", scan.await.map(drop).map_err(Failure::from))
     }
 
     pub(super) async fn read(
@@ -143,6 +145,10 @@ impl RegistrationsTable {
                 .expression_attribute_values(":expires_at", millis(row.expires_at)),
         };
         made("dynamodb:PutItem", put.send().await)
+    }
+
+    pub(super) fn scan_accounts(&self) -> ScanFluentBuilder {
+        self.client.scan().table_name(&*self.name).index_name(BY_ACCOUNT)
     }
 
     pub(super) fn query_account(&self, account: &BareJid) -> QueryFluentBuilder {

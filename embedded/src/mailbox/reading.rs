@@ -20,6 +20,8 @@ pub(super) const WAITING: &str =
 pub(super) const FIND: &str = "SELECT asked_at, entry FROM mailbox WHERE account = ?1 AND id = ?2";
 pub(super) const NEXT_OF: &str = "SELECT id FROM mailbox
     WHERE account = ?1 AND registration = ?2 AND id > ?3 ORDER BY id LIMIT 1";
+pub(super) const COUNT_OF: &str = "SELECT count(*) FROM mailbox INDEXED BY mailbox_of_registration
+    WHERE account = ?1 AND registration = ?2";
 pub(super) const NEXT_RECIPIENT: &str = "SELECT account, registration FROM mailbox
     WHERE (account, registration) > (?1, ?2) ORDER BY account, registration LIMIT 1";
 
@@ -103,8 +105,9 @@ pub(super) fn recipients(
     connection: &Connection,
     after: Option<Recipient>,
     max: usize,
-) -> rusqlite::Result<Vec<Recipient>> {
+) -> rusqlite::Result<Vec<(Recipient, usize)>> {
     let mut statement = connection.prepare_cached(NEXT_RECIPIENT)?;
+    let mut count = connection.prepare_cached(COUNT_OF)?;
     let (mut account, mut registration) = match after {
         Some((account, registration)) => (account.as_str().to_owned(), *registration.as_bytes()),
         // No account has an empty name.
@@ -112,7 +115,7 @@ pub(super) fn recipients(
     };
     let mut found = Vec::new();
     while found.len() < max {
-        // One step through the index for each recipient, however many of its pushes wait.
+        // Two steps through the index for each recipient: to it, and over its pushes.
         let next = statement
             .query_row(params![account, registration], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
@@ -120,7 +123,10 @@ pub(super) fn recipients(
         (account, registration) = next;
         let id = RegistrationId::from_bytes(registration);
         match BareJid::new(&account) {
-            Ok(account) => found.push((account, id)),
+            Ok(bare) => {
+                let pushes = count.query_row(params![account, registration], |row| row.get(0))?;
+                found.push(((bare, id), pushes));
+            }
             Err(_) => tracing::error!(registration = %id, "the account of a mailbox cannot be read"),
         }
     }

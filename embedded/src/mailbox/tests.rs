@@ -117,7 +117,7 @@ async fn an_entry_that_cannot_be_read_blocks_nothing_and_stays() {
     assert_eq!(page(None, 2).await, [waiting(second), waiting(last)], "a full page, if more are there");
     assert_eq!(page(Some(second.id), 1).await, [waiting(last)]);
     assert_eq!(Mailbox::find(&database, &account, third.id).await.unwrap(), None);
-    assert_eq!(database.recipients(None, 10).await.unwrap().0, [(account.clone(), first.registration)]);
+    assert_eq!(database.recipients(None, 10).await.unwrap().0, [((account.clone(), first.registration), 4)]);
     assert_eq!(database.mailbox_depth(), 4);
     assert!(database.withdraw(&account, third.id, third.accepted_at).await.unwrap());
     assert_eq!(database.clear(&account, first.registration, first.epoch).await.unwrap(), 3);
@@ -134,5 +134,5 @@ async fn an_account_that_cannot_be_read_is_passed_over() {
         database.write(move |c| c.execute(SPOIL, [account])).await.unwrap();
     }
     let found = database.recipients(None, 2).await.unwrap();
-    assert_eq!(found, (vec![(message(1).recipient.to_bare(), message(1).registration)], None));
+    assert_eq!(found, (vec![((message(1).recipient.to_bare(), message(1).registration), 1)], None));
 }

@@ -19,8 +19,8 @@ use push::{
     Application, Epoch, Instance, MailboxBounds, MessageId, PushMessage, Registration, RegistrationId,
     Secrets, Target, Ttl,
     ports::{
-        Consistency, Kept, Mailbox, NotQueued, QueueWriter, Recipient, Registered, Registrations, Renewal,
-        Revocation, Unavailable, Waiting,
+        Consistency, Kept, Mailbox, NotQueued, Page, QueueWriter, Recipient, Registered, Registrations,
+        Renewal, Revocation, Trimmed, Unavailable, Waiting,
     },
 };
 use tokio::sync::watch;
@@ -215,7 +215,11 @@ impl Mailbox for Store {
         &self,
         _: Option<Recipient>,
         _: usize,
-    ) -> Result<(Vec<Recipient>, Option<Recipient>), Unavailable> {
+    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
+        Err(not_of_the_ingress())
+    }
+
+    async fn trim(&self, _: &BareJid, _: usize, _: DateTime<Utc>) -> Result<Trimmed, Unavailable> {
         Err(not_of_the_ingress())
     }
 }

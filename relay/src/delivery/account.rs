@@ -165,8 +165,11 @@ impl Account {
         self.named.insert(registration, named).map(|before| before.recipient)
     }
 
-    pub(crate) fn forget_registration(&mut self, registration: RegistrationId) {
-        self.named.remove(&registration);
+    /// Lives of a registration up to this one are over; a later one may have begun.
+    pub(crate) fn forget_registration(&mut self, registration: RegistrationId, epoch: Epoch) {
+        if self.epoch(registration).is_some_and(|known| known <= epoch) {
+            self.named.remove(&registration);
+        }
     }
 
     /// Takes what the store knows; what this process has seen since is newer.

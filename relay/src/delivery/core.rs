@@ -7,19 +7,17 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::{
-    Epoch, MessageId, PushMessage, Registration, RegistrationId,
-    ports::{self, Renewal},
-};
+use push::{Epoch, MessageId, PushMessage, Registration, RegistrationId, ports};
 use tokio::time::Instant;
 use tokio_xmpp::{
-    jid::{BareJid, FullJid},
+    jid::{BareJid, FullJid, Jid},
     minidom::Element,
 };
 
 use super::{
     Now,
     account::Account,
+    domains::{DomainBounds, Domains},
     fate::{Fate, Held, Note, Origin},
     known::{Known, Lately},
     line::Gate,
@@ -38,6 +36,7 @@ use crate::{
 };
 
 mod answers;
+mod census;
 mod cues;
 mod phones;
 mod places;
@@ -47,6 +46,10 @@ mod registrations;
 mod settling;
 mod stop;
 mod sweep;
+
+pub(crate) use census::Lapsing;
+pub(crate) use registrations::{Outcome, Registered, Registering};
+pub(crate) use sweep::Found;
 
 /// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
 pub(crate) const HELD_MAX: usize = 4096;
@@ -75,8 +78,10 @@ pub(crate) enum Input {
     /// The fates of the last settlement are durable.
     Settled(Vec<Note>),
     Registered(Vec<Registered>),
-    /// Registrations for which something waits, and where the sweep goes on; `None`: nowhere.
-    Found(Vec<Registration>, Option<ports::Recipient>),
+    /// A page of a sweep.
+    Found(Found),
+    /// Registrations that live, and where to go on; `None`: the store does not answer.
+    Counted(Option<ports::Page<Registration>>),
     /// Who may register and get pushes.
     Access(AccessList),
     Tick,
@@ -84,14 +89,6 @@ pub(crate) enum Input {
     Stop,
     /// Another relay may be at work.
     LeaseLost,
-}
-
-/// The answer to a registration.
-#[derive(Debug)]
-pub(crate) struct Registered {
-    pub(crate) reply: Element,
-    /// The row, if it was stored.
-    pub(crate) registration: Option<Registration>,
 }
 
 /// What the driver has to do.
@@ -115,13 +112,15 @@ pub(crate) enum Job {
     Read(ReadRequest),
     Look(BareJid),
     Settle(Vec<Fate>),
-    Register(Vec<(Request, Renewal)>),
+    Register(Vec<Registering>),
     /// Read on from there, or from the beginning.
     Sweep(Option<ports::Recipient>),
+    /// Read the registrations that live, from there or from the beginning.
+    Count(Option<ports::Recipient>),
 }
 
 /// What is counted.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Measure {
     /// A push was acknowledged so long after it was accepted.
     Delivered(TimeDelta),
@@ -134,6 +133,8 @@ pub(crate) enum Measure {
     InFlight(usize),
     /// This many pushes were not answered before the stop.
     Unanswered(usize),
+    /// Registrations that lapse because the access list forbids their renewal, most first.
+    Lapsing(Vec<Lapsing>),
 }
 
 /// What the core is told once.
@@ -142,6 +143,7 @@ pub(crate) struct Terms {
     pub(crate) component: BareJid,
     pub(crate) ack_timeout: Duration,
     pub(crate) meter: Option<Meter>,
+    pub(crate) domain_bounds: DomainBounds,
 }
 
 /// A push that is held, and everywhere it is.
@@ -152,7 +154,9 @@ struct Push {
     asks: Vec<Ask>,
     /// In whose lines it is.
     lines: Vec<FullJid>,
-    /// When it went out last to somebody who did not answer in time.
+    /// Who has not answered in time, and may yet.
+    unanswered: Vec<FullJid>,
+    /// When it went out last to one of them.
     unanswered_at: Option<DateTime<Utc>>,
     /// It left the mailbox for a later one, or for want of room, while it was in flight: it is sent no more.
     replaced: bool,
@@ -168,7 +172,8 @@ impl Push {
         !self.asks.is_empty() || !self.lines.is_empty()
     }
 
-    fn note_unanswered(&mut self, asked_at: DateTime<Utc>) {
+    fn note_unanswered(&mut self, jid: &FullJid, asked_at: DateTime<Utc>) {
+        self.unanswered.push(jid.clone());
         self.unanswered_at = self.unanswered_at.max(Some(asked_at));
     }
 }
@@ -192,19 +197,6 @@ struct Settling {
     /// Pushes that wait, of which it is written that they went out.
     asked: Vec<(BareJid, MessageId)>,
     late_revocations: usize,
-}
-
-/// The sweep over all who have something waiting.
-#[derive(Debug, Default)]
-struct Sweep {
-    asked: bool,
-    /// What was asked for belongs to a sweep that is over.
-    anew: bool,
-    found: VecDeque<Registration>,
-    /// Where it goes on when those are done.
-    next: Option<Option<ports::Recipient>>,
-    /// When the next one begins.
-    at: Option<Instant>,
 }
 
 /// See the module.
@@ -245,11 +237,17 @@ pub(crate) struct Core {
     deferred: BTreeSet<BareJid>,
     /// Accounts whose full JIDs seen lately have changed.
     unseen: BTreeSet<BareJid>,
-    sweep: Sweep,
+    sweep: sweep::Sweep,
+    census: census::Census,
+    domains: Domains,
     /// Answered or expired, of which account; perhaps not durably yet.
     settled: Lately<(BareJid, MessageId)>,
     /// Those of them whose removal from the mailbox is under way.
     leaving: Lately<(BareJid, MessageId)>,
+    /// Those whose end was counted.
+    counted: Lately<(BareJid, MessageId)>,
+    /// What leaves the mailbox, and is counted so, for another reason than its delivery here.
+    gone: Lately<MessageId>,
     /// Lives of registrations that have ended: what the queue still has of them is sent to nobody.
     ended: Lately<(RegistrationId, Epoch)>,
     /// Counted for the rate of their registration; their entries may come again.
@@ -277,6 +275,7 @@ fn name(message: &PushMessage) -> (BareJid, MessageId) {
 
 impl Core {
     pub(crate) fn new(terms: Terms, access: AccessList) -> Self {
+        let domains = Domains::new(terms.domain_bounds);
         Self {
             terms,
             access,
@@ -302,9 +301,13 @@ impl Core {
             catching_up: BTreeMap::new(),
             deferred: BTreeSet::new(),
             unseen: BTreeSet::new(),
-            sweep: Sweep::default(),
+            sweep: sweep::Sweep::default(),
+            census: census::Census::default(),
+            domains,
             settled: Lately::new(SETTLED_MAX),
             leaving: Lately::new(SETTLED_MAX),
+            counted: Lately::new(SETTLED_MAX),
+            gone: Lately::new(SETTLED_MAX),
             ended: Lately::new(SETTLED_MAX),
             metered: Lately::new(SETTLED_MAX),
             fates: VecDeque::new(),
@@ -332,14 +335,11 @@ impl Core {
             Input::Received(pushes) => self.take_received(pushes, now, actions),
             Input::Page(page) => self.take_page(page, now, actions),
             Input::Looked(account, found) => self.take_look(&account, found, now),
-            Input::Settled(notes) => self.take_settled(notes, now),
+            Input::Settled(notes) => self.take_settled(notes, now, actions),
             Input::Registered(registered) => self.take_registered(registered, now, actions),
-            Input::Found(found, next) => self.take_found(found, next, now),
-            Input::Access(access) => {
-                self.access = access;
-                // Those who are on the list again get what waits.
-                self.sweep_anew();
-            }
+            Input::Found(found) => self.take_found(found, now),
+            Input::Counted(page) => self.take_counted(page, now, actions),
+            Input::Access(access) => self.take_access(access),
             Input::Tick => self.tick(now, actions),
             Input::Stop => self.stop(now),
             Input::LeaseLost => self.give_everything_back(now),
@@ -360,6 +360,7 @@ impl Core {
             }
             self.receive(actions);
             self.sweep_on(actions);
+            self.count_on(now, actions);
         }
         self.register_waiting(actions);
         self.settle(actions);

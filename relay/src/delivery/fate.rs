@@ -5,10 +5,11 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use push::{
     Epoch, MessageId, PushMessage, RegistrationId,
-    ports::{Kept, Seen},
+    ports::{Kept, Seen, Trimmed},
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
+use super::domains::Trim;
 use crate::stream::stanza::Condition;
 
 /// Where a push that the relay holds is kept durably, until its fate is.
@@ -78,6 +79,8 @@ pub(crate) enum Fate {
     Follow { registration: RegistrationId, epoch: Epoch, from: FullJid, to: FullJid },
     /// The full JIDs of an account that were seen lately, latest first.
     NoteSeen(BareJid, Vec<Seen>),
+    /// An account has too much waiting: of its domain, too much does.
+    Trim(Trim),
 }
 
 impl Fate {
@@ -105,8 +108,23 @@ pub(crate) enum Note {
     },
     /// A registration names this full JID now.
     Names(RegistrationId, Epoch, FullJid),
-    /// A registration has ended.
-    Ended(BareJid, RegistrationId, Epoch),
+    /// Lives of a registration up to this one have ended, and so many pushes waited for them.
+    Ended {
+        account: BareJid,
+        registration: RegistrationId,
+        epoch: Epoch,
+        waited: usize,
+    },
+    /// A push has left the mailbox after a late result: delivered, unless it had expired.
+    Late {
+        account: BareJid,
+        id: MessageId,
+        accepted_at: DateTime<Utc>,
+        expired: bool,
+    },
+    Trimmed(Trim, Trimmed),
+    /// The senders of a registration were not asked to wait: that could not be stored.
+    NotThrottled(RegistrationId),
 }
 
 #[cfg(test)]

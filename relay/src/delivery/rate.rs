@@ -78,6 +78,13 @@ impl Meter {
         *asked_until = room_at.max(accepted_at + THROTTLED_MIN);
         Some(*asked_until)
     }
+
+    /// The senders of a registration were not asked to wait after all.
+    pub(crate) fn forget_asked(&mut self, id: RegistrationId) {
+        if let Some((_, asked_until)) = self.counted.get_mut(&id) {
+            *asked_until = DateTime::UNIX_EPOCH;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -107,6 +114,8 @@ mod tests {
         }
         assert_eq!(meter.count(ID, at(0)), Some(at(5000)), "the least wait");
         assert_eq!(meter.count(ID, at(10)), None, "they were asked before");
+        meter.forget_asked(ID);
+        assert_eq!(meter.count(ID, at(20)), Some(at(5020)), "they were not, after all");
         assert_eq!(meter.count(RegistrationId::from_bytes([2; 16]), at(0)), None, "each for itself");
     }
 

@@ -56,8 +56,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         for Waiting { mut message, asked_at } in waiting {
             let row = rows.get(&message.registration).filter(|row| waits_for(row, &message, now));
             let Some(row) = row else {
-                count_over(&message, now);
-                over.push((account.clone(), message.id));
+                over.push(message);
                 continue;
             };
             // The XMPP server may still deliver it.
@@ -69,7 +68,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             page.pushes.push(message);
         }
         if !over.is_empty() {
-            self.mailbox.remove(over).await?;
+            self.mailbox.remove(over.iter().map(|message| (account.clone(), message.id)).collect()).await?;
+            // Only now: should that fail, the page is read again.
+            over.iter().for_each(|message| count_over(message, now));
         }
         Ok(page)
     }

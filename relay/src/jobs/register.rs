@@ -14,30 +14,34 @@ use tokio_xmpp::{
 
 use super::Jobs;
 use crate::{
-    delivery::core::Registered,
+    delivery::core::{Outcome, Registered, Registering},
     measures::REGISTERED,
-    stream::stanza::{self, Query, Request},
+    stream::stanza::{self, Query},
 };
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
-    pub(super) async fn register_all(&self, requests: Vec<(Request, Renewal)>) -> Vec<Registered> {
-        join_all(requests.into_iter().map(|(request, renewal)| self.answer(request, renewal))).await
+    pub(super) async fn register_all(&self, requests: Vec<Registering>) -> Vec<Registered> {
+        join_all(requests.into_iter().map(|registering| self.answer(registering))).await
     }
 
-    async fn answer(&self, request: Request, renewal: Renewal) -> Registered {
+    async fn answer(&self, registering: Registering) -> Registered {
+        let Registering { request, renewal, domain_full } = registering;
         let Query::Register(Ok(target)) = &request.query else {
             let text = "this request needs no store";
             let error = stanza::error(ErrorType::Cancel, DefinedCondition::UndefinedCondition, text);
-            return Registered { reply: stanza::answer(&request, Err(error)), registration: None };
+            return Registered { reply: stanza::answer(&request, Err(error)), outcome: Outcome::Refused };
         };
         let now = self.clock.now();
-        match self.register(Target::clone(target), now, renewal).await {
-            Ok(registration) => Registered {
-                reply: stanza::answer(&request, Ok(Some(self.registered(&registration, now)))),
-                registration: Some(registration),
+        let (answer, outcome) = match self.register(Target::clone(target), now, renewal, domain_full).await {
+            Ok(ports::Registered::Stored(row)) => (Ok(self.registered(&row, now)), Outcome::Stored(row)),
+            Ok(ports::Registered::Begun(row)) => (Ok(self.registered(&row, now)), Outcome::Begun(row)),
+            Ok(ports::Registered::AccountFull) => match domain_full {
+                Some(max) => (Err(full("your domain", max)), Outcome::DomainFull),
+                None => (Err(full("your account", self.account_registrations_max)), Outcome::Refused),
             },
-            Err(error) => Registered { reply: stanza::answer(&request, Err(error)), registration: None },
-        }
+            Err(error) => (Err(error), Outcome::Refused),
+        };
+        Registered { reply: stanza::answer(&request, answer.map(Some)), outcome }
     }
 
     async fn register(
@@ -45,20 +49,22 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         target: Target,
         now: DateTime<Utc>,
         renewal: Renewal,
-    ) -> Result<Registration, StanzaError> {
+        domain_full: Option<usize>,
+    ) -> Result<ports::Registered, StanzaError> {
         let id = target.registration_id();
-        let max = self.account_registrations_max;
+        // One that lives is renewed, whatever the account may have.
+        let max = if domain_full.is_some() { 0 } else { self.account_registrations_max };
         match self.registrations.register(target, now, self.lifetime, renewal, max).await {
             Ok(ports::Registered::AccountFull) => {
-                tracing::debug!(registration = %id, "refused: its account has as many registrations as it may");
-                let text = format!("your account has {max} registrations, and may have no more");
-                Err(stanza::error(ErrorType::Wait, DefinedCondition::ResourceConstraint, &text))
+                let domain_full = domain_full.is_some();
+                tracing::debug!(registration = %id, domain_full, "refused: there are as many registrations as may be");
+                Ok(ports::Registered::AccountFull)
             }
-            Ok(ports::Registered::Stored(registration)) => {
+            Ok(registered) => {
                 self.count_move();
                 counter!(REGISTERED).increment(1);
                 tracing::debug!(registration = %id, "registered");
-                Ok(registration)
+                Ok(registered)
             }
             Err(error) => {
                 tracing::error!(registration = %id, %error, "a registration was not stored");
@@ -73,4 +79,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let expiration = registration.advertised_expiry(now).to_rfc3339_opts(SecondsFormat::Secs, true);
         stanza::registered(&format!("{}{}", self.endpoints, token.as_str()), &expiration)
     }
+}
+
+fn full(whose: &str, max: usize) -> StanzaError {
+    let text = format!("{whose} has {max} registrations, and may have no more");
+    stanza::error(ErrorType::Wait, DefinedCondition::ResourceConstraint, &text)
 }

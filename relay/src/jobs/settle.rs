@@ -18,8 +18,11 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 use super::{Jobs, ONCE, count_over, waits_for};
 use crate::{
     backoff::{backoff, report},
-    delivery::fate::{Fate, Held, Note, Origin},
-    measures::{DELIVERED, DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
+    delivery::{
+        domains::Trim,
+        fate::{Fate, Held, Note, Origin},
+    },
+    measures::{DROPPED, KEPT, REGISTRATIONS_REVOKED, REPLACED, REVOKED},
     mutants::{Mutant, mutant},
 };
 
@@ -143,12 +146,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 Rest::default()
             }
             Fate::Revoke { push, recipient, asked_at } => self.revoke_for(push, &recipient, asked_at).await,
-            Fate::Late(account, message) => {
-                let withdraw = || self.mailbox.withdraw(&account, message, self.clock.now());
-                let waited = self.insist(withdraw).await.unwrap_or_default();
-                counter!(DELIVERED).increment(waited.into());
-                Rest::default()
-            }
+            Fate::Late(account, id) => self.settle_late(account, id).await,
             Fate::LateRevoke(recipient, message) => {
                 let revoked = self.revoke_late(&recipient, message).await;
                 // Should it fail, the push is delivered again, and refused again.
@@ -156,9 +154,11 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             }
             Fate::Throttle(registration, epoch, until) => {
                 let throttled = self.registrations.throttle(registration, epoch, until).await;
-                // Should it fail, senders go on as before until the moment that it names.
-                let _ = throttled.inspect_err(|error| report(error, ONCE));
-                Rest::default()
+                // Should it fail, the next push of theirs that is too many asks for it again.
+                match throttled.inspect_err(|error| report(error, ONCE)) {
+                    Ok(()) => Rest::default(),
+                    Err(_) => Rest::of(Note::NotThrottled(registration)),
+                }
             }
             Fate::Follow { registration, epoch, from, to } => {
                 let followed = self.registrations.follow(registration, epoch, &from, &to).await;
@@ -172,6 +172,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                     self.whom_it_names(registration).await
                 }
             }
+            Fate::Trim(trim) => self.trim(trim).await,
             Fate::NoteSeen(account, seen) => {
                 let noted = self.registrations.note_seen(&account, seen, self.clock.now()).await;
                 // Should it fail, a restart forgets who was seen since.
@@ -247,16 +248,38 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
     }
 
+    /// Finds a push before it is removed: the answer to a removal may be lost, and what it removed with it.
+    async fn settle_late(&self, account: BareJid, id: MessageId) -> Rest {
+        let found = self.insist(|| self.mailbox.find(&account, id)).await.flatten();
+        let Some(Waiting { message, .. }) = found else { return Rest::default() };
+        let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.clock.now()));
+        let remove = vec![(account.clone(), id)];
+        Rest { remove, ..Rest::of(Note::Late { account, id, accepted_at, expired }) }
+    }
+
+    /// Drops what an account has too much of, because its domain has.
+    async fn trim(&self, trim: Trim) -> Rest {
+        let Trim { account, max } = &trim;
+        let trimmed = self.insist(|| self.mailbox.trim(account, *max, self.clock.now())).await;
+        let Some(trimmed) = trimmed else { return Rest::default() };
+        counter!(DROPPED).increment(trimmed.dropped.len() as u64);
+        if !trimmed.dropped.is_empty() {
+            let (domain, dropped) = (account.domain(), trimmed.dropped.len());
+            tracing::warn!(%domain, dropped, "too much waits for a domain: the oldest of its fullest account were dropped");
+        }
+        Rest::of(Note::Trimmed(trim, trimmed))
+    }
+
     /// Ends the registration of a push that was refused, and with it the push.
     async fn revoke_for(&self, push: Held, recipient: &FullJid, asked_at: DateTime<Utc>) -> Rest {
         match self.revoke(&push.message, recipient, asked_at).await {
-            Ok(true) => {
+            Ok(Some(waited)) => {
                 if push.origin == Origin::Queue {
                     counter!(REVOKED).increment(1);
                 }
-                Rest::removal(&push).and(ended(&push.message))
+                Rest::removal(&push).and(ended(&push.message, waited))
             }
-            Ok(false) => self.after_refusal(&push).await,
+            Ok(None) => self.after_refusal(&push).await,
             Err(error) => {
                 report(&error, ONCE);
                 self.after_refusal(&push).await
@@ -284,20 +307,20 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let account = recipient.to_bare();
         let waiting = self.mailbox.find(&account, message).await?;
         let Some(Waiting { message, asked_at: Some(asked_at) }) = waiting else { return Ok(Rest::default()) };
-        let over = self.revoke(&message, recipient, asked_at).await?;
-        Ok(if over { ended(&message) } else { Rest::default() })
+        let waited = self.revoke(&message, recipient, asked_at).await?;
+        Ok(waited.map_or_else(Rest::default, |waited| ended(&message, waited)))
     }
 
-    /// Ends the registration of a push and all that waits for it; whether it is over.
+    /// Ends the registration of a push and all that waits for it; how much did. `None`: it goes on.
     async fn revoke(
         &self,
         message: &PushMessage,
         recipient: &FullJid,
         asked_at: DateTime<Utc>,
-    ) -> Result<bool, Unavailable> {
+    ) -> Result<Option<usize>, Unavailable> {
         let PushMessage { registration, epoch, .. } = *message;
         match self.registrations.revoke(registration, epoch, recipient, asked_at).await? {
-            Revocation::GoesOn => return Ok(false),
+            Revocation::GoesOn => return Ok(None),
             Revocation::OverBefore => {}
             Revocation::Revoked => {
                 counter!(REGISTRATIONS_REVOKED).increment(1);
@@ -307,14 +330,14 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let account = message.recipient.to_bare();
         let waited = self.mailbox.clear(&account, registration, epoch).await?;
         counter!(REVOKED).increment(waited as u64);
-        Ok(true)
+        Ok(Some(waited))
     }
 }
 
-/// The registration of this push is over.
-fn ended(message: &PushMessage) -> Rest {
+/// The registration of this push is over, and so many pushes waited for it.
+fn ended(message: &PushMessage, waited: usize) -> Rest {
     let PushMessage { registration, epoch, .. } = *message;
-    Rest::of(Note::Ended(message.recipient.to_bare(), registration, epoch))
+    Rest::of(Note::Ended { account: message.recipient.to_bare(), registration, epoch, waited })
 }
 
 /// Parts the pushes that are kept, those of one registration together, from the other fates.
@@ -345,3 +368,6 @@ fn by_topic(fates: Vec<Fate>) -> Vec<Vec<Fate>> {
     chains.extend(of_topics.into_values());
     chains
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,17 @@
-//! Finds those for whom something waits.
+//! Finds those for whom something waits, and counts all who are registered.
 
 use backon::Retryable;
 use metrics::counter;
 use push::{
     Epoch, Registration, RegistrationId,
-    ports::{Accounts, Consistency, Mailbox, QueueReader, Recipient, Registrations, Unavailable},
+    ports::{Accounts, Consistency, Mailbox, Page, QueueReader, Recipient, Registrations, Unavailable},
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
 use super::Jobs;
 use crate::{
     backoff::{backoff, report},
+    delivery::core::Found,
     measures::REVOKED,
     mutants::{Mutant, mutant},
 };
@@ -19,31 +20,46 @@ use crate::{
 const ROW_RETRIES_MAX: usize = 3;
 /// Registrations in one step of a sweep.
 const PAGE_MAX: usize = 256;
+/// Registrations in one step of a count, and how often it is read before the count is left for later.
+const COUNTED_MAX: usize = 1024;
+const COUNT_RETRIES_MAX: usize = 5;
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
-    /// The next registrations for which something waits, one for each full JID that they name, and where to go on.
-    pub(super) async fn sweep(&self, after: Option<Recipient>) -> (Vec<Registration>, Option<Recipient>) {
+    /// The next registrations for which something waits.
+    pub(super) async fn sweep(&self, after: Option<Recipient>) -> Found {
         let page = || self.mailbox.recipients(after.clone(), PAGE_MAX);
-        let (found, next) = page.retry(backoff()).notify(report).await.unwrap_or_default();
-        let mut rows = Vec::<Registration>::new();
-        let mut told: (Option<BareJid>, Vec<FullJid>) = (None, Vec::new());
-        for (account, registration) in found {
+        let (recipients, next) = page.retry(backoff()).notify(report).await.unwrap_or_default();
+        let mut found = Found { next, ..Found::default() };
+        let mut told: Vec<FullJid> = Vec::new();
+        for ((account, registration), pushes) in recipients {
             let living = || self.living(&account, registration);
             let living = living.retry(backoff().with_max_times(ROW_RETRIES_MAX)).notify(report).await;
             if living.is_err() && mutant(Mutant::SweepEndsAtError) {
-                return (rows, None);
+                return Found { next: None, ..found };
             }
-            let Ok(Some(row)) = living else { continue };
+            let pushes = if let Ok(None) = living { 0 } else { pushes };
             // Those of one account come together.
-            if told.0.as_ref() != Some(&account) {
-                told = (Some(account), Vec::new());
+            match found.waiting.last_mut() {
+                Some((last, waiting)) if *last == account => *waiting += pushes,
+                _ => {
+                    found.waiting.push((account, pushes));
+                    told.clear();
+                }
             }
-            if !told.1.contains(&row.target.recipient) {
-                told.1.push(row.target.recipient.clone());
-                rows.push(row);
+            if let Ok(Some(row)) = living
+                && !told.contains(&row.target.recipient)
+            {
+                told.push(row.target.recipient.clone());
+                found.rows.push(row);
             }
         }
-        (rows, next)
+        found
+    }
+
+    /// The next registrations that live, and where to go on; `None`: the store does not answer.
+    pub(super) async fn count_living(&self, after: Option<Recipient>) -> Option<Page<Registration>> {
+        let page = || self.registrations.living(after.clone(), COUNTED_MAX, self.clock.now());
+        page.retry(backoff().with_max_times(COUNT_RETRIES_MAX)).notify(report).await.ok()
     }
 
     /// The row of a registration for which something waits; if that is over, what waits is removed.

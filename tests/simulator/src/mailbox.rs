@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use push::{
     Epoch, MailboxBounds, MessageId, RegistrationId,
-    ports::{Kept, Mailbox, Recipient, Unavailable, Waiting},
+    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting},
 };
 use tokio_xmpp::jid::BareJid;
 
@@ -157,21 +157,34 @@ impl Mailbox for Port {
         .await
     }
 
+    async fn trim(&self, account: &BareJid, max: usize, now: DateTime<Utc>) -> Result<Trimmed, Unavailable> {
+        self.call("trim", move |state, shared| {
+            let living = state.mailboxes.of(account).filter(|one| one.message.expires_at > now);
+            let living: Vec<_> = living.map(|one| (one.message.registration, one.message.id)).collect();
+            let count = living.len();
+            let dropped = MailboxBounds::of_account(max).beyond_account(living);
+            state.ledger.dropped.extend(dropped.iter().copied());
+            for id in &dropped {
+                state.remove(account, *id, shared);
+            }
+            Trimmed { left: count - dropped.len(), dropped }
+        })
+        .await
+    }
+
     async fn recipients(
         &self,
         after: Option<Recipient>,
         max: usize,
-    ) -> Result<(Vec<Recipient>, Option<Recipient>), Unavailable> {
+    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
         self.call("recipients", move |state, _| {
-            let all: BTreeSet<Recipient> = state
-                .mailboxes
-                .0
-                .iter()
-                .map(|((account, _), waiting)| (account.clone(), waiting.message.registration))
-                .collect();
-            let behind = all.into_iter().filter(|one| after.as_ref().is_none_or(|after| one > after));
-            let found: Vec<Recipient> = behind.take(max).collect();
-            let next = if found.len() < max { None } else { found.last().cloned() };
+            let mut all: BTreeMap<Recipient, usize> = BTreeMap::new();
+            for ((account, _), waiting) in &state.mailboxes.0 {
+                *all.entry((account.clone(), waiting.message.registration)).or_default() += 1;
+            }
+            let behind = all.into_iter().filter(|(one, _)| after.as_ref().is_none_or(|after| one > after));
+            let found: Vec<(Recipient, usize)> = behind.take(max).collect();
+            let next = found.last().filter(|_| found.len() >= max).map(|(one, _)| one.clone());
             (found, next)
         })
         .await

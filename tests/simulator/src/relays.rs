@@ -9,7 +9,7 @@ use std::{
 
 use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
-use relay::{AccessList, Candidate, Clock, ComponentAccount, Fence, Relay, TaskDied, Uptime};
+use relay::{AccessList, Candidate, Clock, ComponentAccount, DomainBounds, Fence, Relay, TaskDied, Uptime};
 use tokio::{
     sync::watch,
     time::{Instant, Sleep, sleep, sleep_until},
@@ -169,6 +169,7 @@ fn relay(
             of_account: 1000,
         },
         account_registrations_max: 200,
+        domain_bounds: DomainBounds { registrations: 20_000, mailbox: 100_000 },
         rate: None,
         clock: Clock::new(move || clock.wall_of(life.process)),
     }

@@ -10,8 +10,8 @@ use push::{
     Epoch, PushMessage, Registration, RegistrationId, Target,
     bounds::registrations_counted,
     ports::{
-        Account, Accounts, Consistency, Holder, Lease, Registered, Registrations, Renewal, Revocation,
-        SEEN_MAX, Seen, Tenure, Unavailable,
+        Account, Accounts, Consistency, Holder, Lease, Page, Recipient, Registered, Registrations, Renewal,
+        Revocation, SEEN_MAX, Seen, Tenure, Unavailable,
     },
 };
 use tokio::time::Instant;
@@ -103,7 +103,8 @@ impl Rows {
         {
             return Registered::Stored(row.clone());
         }
-        if current.is_none_or(|row| !row.lives(now)) {
+        let begins = current.is_none_or(|row| !row.lives(now));
+        if begins {
             let account = target.recipient.to_bare();
             let living = self.of_account(&account).filter(|row| row.lives(now)).count();
             if registrations_counted(living, self.of_account(&account).count(), account_max) >= account_max {
@@ -112,7 +113,7 @@ impl Rows {
         }
         let next = Registration::renew(current, target, now, lifetime);
         self.write(next.clone());
-        Registered::Stored(next)
+        if begins { Registered::Begun(next) } else { Registered::Stored(next) }
     }
 }
 
@@ -265,6 +266,24 @@ impl Accounts for Port {
                 seen.truncate(SEEN_MAX);
                 state.rows.seen.insert(account.clone(), seen);
             }
+        })
+        .await
+    }
+
+    async fn living(
+        &self,
+        after: Option<Recipient>,
+        max: usize,
+        now: DateTime<Utc>,
+    ) -> Result<Page<Registration>, Unavailable> {
+        self.call("living", move |state, _| {
+            let name = |row: &Registration| (row.target.recipient.to_bare(), row.target.registration_id());
+            let living = state.rows.rows.values().map(|row| &row.now).filter(|row| row.lives(now));
+            let all: BTreeMap<Recipient, &Registration> = living.map(|row| (name(row), row)).collect();
+            let behind = all.into_iter().filter(|(one, _)| after.as_ref().is_none_or(|after| one > after));
+            let found: Vec<Registration> = behind.take(max).map(|(_, row)| row.clone()).collect();
+            let next = found.last().filter(|_| found.len() >= max).map(name);
+            (found, next)
         })
         .await
     }

@@ -145,8 +145,13 @@ impl Core {
             Verdict::Delivered if mutant(Mutant::LateResultIgnored) => {}
             Verdict::Delivered => {
                 // It may be in line again, or asked of another full JID of the account.
-                let of_the_account = |push: &Push| push.held.message.recipient.to_bare() == name.0;
-                if self.pushes.get(&id).is_some_and(of_the_account) {
+                // What waited was given up before, and with it whom it was asked of.
+                let was_asked = |push: &Push| {
+                    let waited = push.held.origin == Origin::Mailbox;
+                    let of_the_account = push.held.message.recipient.to_bare() == name.0;
+                    waited && of_the_account || push.lines.contains(jid) || push.unanswered.contains(jid)
+                };
+                if self.pushes.get(&id).is_some_and(was_asked) {
                     self.settle_delivered(id, now, actions);
                     self.read_on(jid, actions);
                 } else if self.may_have_waiting(jid)
@@ -163,7 +168,8 @@ impl Core {
             }
             Verdict::Refused => {
                 if self.may_have_waiting(jid) {
-                    self.decide_if_settling_keeps_up(Fate::LateRevoke(jid.clone(), id));
+                    // Should it be skipped, the push is delivered again, and refused again.
+                    let _ = self.decide_if_settling_keeps_up(Fate::LateRevoke(jid.clone(), id));
                 }
             }
         }

@@ -182,16 +182,7 @@ impl Core {
     ) {
         let PushMessage { id, registration, epoch, .. } = *message;
         self.note_named(registration, epoch, &recipient);
-        for gone in kept.replaced.iter().chain(&kept.dropped) {
-            // From the queue it is on its way to the mailbox, and is replaced there.
-            let push = self.pushes.get_mut(gone).filter(|push| push.held.origin == Origin::Mailbox);
-            let Some(push) = push else { continue };
-            if mutant(Mutant::ReplacedIsSent) {
-                continue;
-            }
-            push.replaced = true;
-            self.take_from_lines(*gone);
-        }
+        self.forget_gone(kept.replaced.iter().chain(&kept.dropped));
         if kept.replaced.contains(&id) || kept.dropped.contains(&id) || !self.admits(&recipient) {
             return;
         }
@@ -212,6 +203,21 @@ impl Core {
             Some(retry) => retry.hurry(),
             None if !away || untried => self.guess(&target),
             None => {}
+        }
+    }
+
+    /// What waits no longer is not sent any more, unless it was sent already.
+    pub(super) fn forget_gone<'a>(&mut self, gone: impl IntoIterator<Item = &'a MessageId>) {
+        for gone in gone {
+            // From the queue it is on its way to the mailbox, and is replaced there.
+            let push = self.pushes.get_mut(gone).filter(|push| push.held.origin == Origin::Mailbox);
+            let Some(push) = push else { continue };
+            self.gone.note(*gone);
+            if mutant(Mutant::ReplacedIsSent) {
+                continue;
+            }
+            push.replaced = true;
+            self.take_from_lines(*gone);
         }
     }
 

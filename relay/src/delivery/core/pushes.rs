@@ -57,7 +57,9 @@ impl Core {
             {
                 actions.push(Action::Count(Measure::Throttled));
                 let throttle = Fate::Throttle(message.registration, message.epoch, until);
-                self.decide_if_settling_keeps_up(throttle);
+                if !self.decide_if_settling_keeps_up(throttle) {
+                    self.ask_again_to_wait(message.registration);
+                }
             }
             self.admit(message, now, actions);
         }
@@ -73,6 +75,7 @@ impl Core {
             None => {}
         }
         if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
+            self.count_settled(&message, now, actions);
             return self.decide(Fate::Done(Self::held(Origin::Queue, message)));
         }
         let push = Self::held(Origin::Queue, message);
@@ -228,7 +231,7 @@ impl Core {
     ) {
         let Some(push) = self.pushes.get_mut(&id) else { return };
         if let Some(asked_at) = attempt.asked_at() {
-            push.note_unanswered(asked_at);
+            push.note_unanswered(failed, asked_at);
         }
         if push.is_somewhere() {
             return;
@@ -279,7 +282,7 @@ impl Core {
             self.land(id, jid);
             let Some(push) = self.pushes.get_mut(&id) else { continue };
             for ask in push.asks.extract_if(.., |ask| ask.jid == *jid).collect::<Vec<_>>() {
-                push.note_unanswered(ask.asked_at);
+                push.note_unanswered(jid, ask.asked_at);
             }
             let (is_over, held) = (push.is_somewhere() || push.replaced, push.held.clone());
             if is_over || self.target(&held.message, now) != *jid {
@@ -343,8 +346,26 @@ impl Core {
     }
 
     pub(super) fn deliver(&mut self, held: Held, now: Now, actions: &mut Vec<Action>) {
-        actions.push(Action::Count(Measure::Delivered(now.wall - held.message.accepted_at)));
+        self.count_settled(&held.message, now, actions);
         self.done(held);
+    }
+
+    /// Counts the delivery of a push that is settled, unless its end was counted.
+    pub(super) fn count_settled(&mut self, message: &PushMessage, now: Now, actions: &mut Vec<Action>) {
+        self.count_delivered(name(message), message.accepted_at, now, actions);
+    }
+
+    /// A push comes to its end more than once where the queue gives it twice, or two of its full JIDs answer.
+    pub(super) fn count_delivered(
+        &mut self,
+        name: (BareJid, MessageId),
+        accepted_at: DateTime<Utc>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.counted.note(name) {
+            actions.push(Action::Count(Measure::Delivered(now.wall - accepted_at)));
+        }
     }
 
     /// The push is delivered, or has expired.
@@ -364,7 +385,9 @@ impl Core {
     }
 
     fn settle_expired(&mut self, held: Held, actions: &mut Vec<Action>) {
-        actions.push(Action::Count(Measure::Expired));
+        if self.counted.note(name(&held.message)) {
+            actions.push(Action::Count(Measure::Expired));
+        }
         self.done(held);
     }
 }

@@ -179,6 +179,7 @@ impl Core {
             // If it is not on its way out, it was settled while it was in the queue, and an earlier process had put it
             // into the mailbox.
             if !self.leaving.contains(&name) {
+                self.count_settled(&push.message, now, actions);
                 self.done(push);
             }
             return true;

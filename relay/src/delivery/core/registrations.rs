@@ -1,5 +1,7 @@
 //! What users ask of the component.
 
+use push::ports::Renewal;
+
 use super::*;
 use crate::stream::stanza::{self, Query};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
@@ -7,6 +9,34 @@ use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError
 /// Most registrations in one job, and most jobs at a time.
 const REGISTER_BATCH_MAX: usize = 16;
 const REGISTERING_MAX: usize = 8;
+
+/// A request to register.
+#[derive(Debug)]
+pub(crate) struct Registering {
+    pub(crate) request: Request,
+    pub(crate) renewal: Renewal,
+    /// Its domain has as many registrations as it may, which are so many: a new one is refused.
+    pub(crate) domain_full: Option<usize>,
+}
+
+/// The answer to it.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) reply: Element,
+    pub(crate) outcome: Outcome,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Stored(Registration),
+    /// The same of one that did not live before.
+    Begun(Registration),
+    /// It was refused, or could not be stored.
+    Refused,
+    /// It was refused because its domain has no room.
+    DomainFull,
+}
 
 impl Core {
     /// Answers what needs no store at once, and lines up what does.
@@ -58,8 +88,8 @@ impl Core {
             while batch.len() < REGISTER_BATCH_MAX
                 && let Some(request) = self.requests.next()
             {
-                let renewal = self.renewal(&request);
-                batch.push((request, renewal));
+                let (renewal, domain_full) = (self.renewal(&request), self.domain_full(&request.from));
+                batch.push(Registering { request, renewal, domain_full });
             }
             self.registering += 1;
             actions.push(Action::Start(Job::Register(batch)));
@@ -86,10 +116,19 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         self.registering -= 1;
-        for Registered { reply, registration } in registered {
+        for Registered { reply, outcome } in registered {
             actions.push(Action::Reply(reply));
-            if let Some(registration) = registration.filter(|_| self.ending.is_none()) {
-                self.note_registered(&registration, now);
+            if self.ending.is_some() {
+                continue;
+            }
+            match outcome {
+                Outcome::Stored(registration) => self.note_registered(&registration, now),
+                Outcome::Begun(registration) => {
+                    self.count_begun(&registration);
+                    self.note_registered(&registration, now);
+                }
+                Outcome::DomainFull => self.note_domain_full(now),
+                Outcome::Refused => {}
             }
         }
     }

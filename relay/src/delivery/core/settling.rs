@@ -13,6 +13,10 @@ impl Core {
                 *self.revoking.entry(push.message.registration).or_default() += 1;
             }
             Fate::LateRevoke(..) => self.late_revocations += 1,
+            Fate::Late(_, id) => drop(self.gone.note(*id)),
+            Fate::Done(push) if push.origin == Origin::Mailbox && !self.gone.contains(&push.message.id) => {
+                self.count_left(&push.message.recipient.to_bare(), 1);
+            }
             Fate::Keep { target, .. } => *self.keeping.entry(target.clone()).or_default() += 1,
             Fate::Asked { message, .. } => self.account(&message.recipient).note_asked(message.id),
             _ => {}
@@ -20,10 +24,19 @@ impl Core {
         self.fates.push_back(fate);
     }
 
-    /// Best effort: skipped while settling is behind; the event recurs.
-    pub(super) fn decide_if_settling_keeps_up(&mut self, fate: Fate) {
-        if self.settling_keeps_up() {
+    /// Best effort: skipped while settling is behind; the event recurs. Whether it was decided.
+    pub(super) fn decide_if_settling_keeps_up(&mut self, fate: Fate) -> bool {
+        let keeps_up = self.settling_keeps_up();
+        if keeps_up {
             self.decide(fate);
+        }
+        keeps_up
+    }
+
+    /// The senders of a registration do not know that they are to wait: their next push that is too many tells them.
+    pub(super) fn ask_again_to_wait(&mut self, registration: RegistrationId) {
+        if let Some(meter) = &mut self.terms.meter {
+            meter.forget_asked(registration);
         }
     }
 
@@ -55,7 +68,7 @@ impl Core {
         actions.push(Action::Start(Job::Settle(fates)));
     }
 
-    pub(super) fn take_settled(&mut self, notes: Vec<Note>, now: Now) {
+    pub(super) fn take_settled(&mut self, notes: Vec<Note>, now: Now, actions: &mut Vec<Action>) {
         let settling = self.settling.take().unwrap_or_default();
         self.held -= settling.of_the_queue;
         self.late_revocations -= settling.late_revocations;
@@ -64,6 +77,17 @@ impl Core {
         }
         for registration in settling.revoked {
             forget_one(&mut self.revoking, &registration);
+        }
+        for note in &notes {
+            if let Note::Late { account, id, accepted_at, expired } = note {
+                self.count_left(account, 1);
+                let name = (account.clone(), *id);
+                if !expired {
+                    self.count_delivered(name, *accepted_at, now, actions);
+                } else if self.counted.note(name) {
+                    actions.push(Action::Count(Measure::Expired));
+                }
+            }
         }
         for (account, message) in settling.asked {
             if let Some(account) = self.accounts.get_mut(&account) {
@@ -82,6 +106,7 @@ impl Core {
         for note in notes {
             match note {
                 Note::Waits { message, recipient, untried, kept } => {
+                    self.count_kept(&message.recipient.to_bare(), &kept);
                     self.take_kept(&message, recipient, untried, &kept, now);
                 }
                 Note::Names(registration, epoch, recipient) => {
@@ -91,15 +116,20 @@ impl Core {
                         self.cue(&recipient, Cue::There);
                     }
                 }
-                Note::Ended(account, registration, epoch) => {
+                Note::Ended { account, registration, epoch, waited } => {
+                    self.count_ended(&account, registration, epoch, waited);
                     if let Some(account) = self.accounts.get_mut(&account) {
-                        account.forget_registration(registration);
+                        account.forget_registration(registration, epoch);
                     }
                     self.ended.note((registration, epoch));
                     self.drop_lines_of(registration, epoch);
                 }
+                Note::Late { .. } => {}
+                Note::NotThrottled(registration) => self.ask_again_to_wait(registration),
+                Note::Trimmed(trim, trimmed) => self.take_trimmed(&trim, &trimmed),
             }
         }
+        self.trim_domains();
     }
 
     /// Nothing more is sent for a registration that has ended. What waits for it was removed with it.

@@ -7,17 +7,52 @@ const INTERVAL: Duration = Duration::from_secs(600);
 /// Registrations that are tried in one tick: one each 10 ms.
 const PER_TICK: usize = 25;
 
+/// The sweep over all who have something waiting.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    asked: bool,
+    /// What was asked for belongs to a sweep that is over.
+    anew: bool,
+    found: VecDeque<Registration>,
+    /// Where it goes on when those are done.
+    next: Option<Option<ports::Recipient>>,
+    /// When the next one begins.
+    at: Option<Instant>,
+    /// The last account of the page before.
+    last: Option<BareJid>,
+}
+
+/// What a page of a sweep has found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Registrations for which something waits, one for each full JID that they name.
+    pub(crate) rows: Vec<Registration>,
+    /// How many pushes wait for each account, in the order of the store.
+    pub(crate) waiting: Vec<(BareJid, usize)>,
+    /// Where the sweep goes on; `None`: nowhere.
+    pub(crate) next: Option<ports::Recipient>,
+}
+
 impl Core {
-    pub(super) fn take_found(&mut self, found: Vec<Registration>, next: Option<ports::Recipient>, now: Now) {
+    pub(super) fn take_found(&mut self, found: Found, now: Now) {
         self.sweep.asked = false;
         if std::mem::take(&mut self.sweep.anew) {
             self.sweep.next = Some(None);
             return;
         }
-        self.sweep.found.extend(found);
-        self.sweep.next = next.map(Some);
+        for (account, pushes) in found.waiting {
+            if self.is_bounded(&account) {
+                let further = self.sweep.last.as_ref() == Some(&account);
+                self.domains.note_found(&account, pushes, further);
+            }
+            self.sweep.last = Some(account);
+        }
+        self.sweep.found.extend(found.rows);
+        self.sweep.next = found.next.map(Some);
         if self.sweep.next.is_none() {
             self.sweep.at = Some(now.monotonic + INTERVAL);
+            self.domains.end_sweep();
+            self.trim_domains();
         }
     }
 
@@ -25,6 +60,7 @@ impl Core {
     pub(super) fn sweep_anew(&mut self) {
         self.sweep = Sweep { asked: self.sweep.asked, anew: self.sweep.asked, ..Sweep::default() };
         self.sweep.next = (!self.sweep.asked).then_some(None);
+        self.domains.begin_sweep();
     }
 
     /// Reads on when those of the last page were tried.

@@ -7,7 +7,9 @@ use super::*;
 use crate::stream::stanza::{Answer, Condition};
 use world::World;
 
+mod census;
 mod model;
+mod once;
 mod sessions;
 mod world;
 

@@ -52,12 +52,21 @@ struct Run {
 }
 
 impl Run {
+    fn of(world: World, steps: Vec<Step>) {
+        let mut run = Self { world, apps: Vec::new(), out: Vec::new(), posted: Vec::new() };
+        for step in steps {
+            run.take(step);
+            run.check();
+        }
+        run.drain();
+    }
+
     fn take(&mut self, step: Step) {
         let world = &mut self.world;
         match step {
             Step::Register(jid, app) => {
                 let app = world.register(JIDS[jid], app);
-                if !self.apps.contains(&app) {
+                if !self.apps.contains(&app) && world.has_stored(app) {
                     self.apps.push(app);
                 }
             }
@@ -124,11 +133,13 @@ impl Run {
         for (id, app) in &self.posted {
             let stored = self.world.mailbox.contains_key(id) || self.world.is_queued(*id);
             let over = self.world.delivered.contains(id)
+                || self.world.dropped.contains(id)
                 || !self.world.lives(*app)
                 || self.world.began_anew(*app, *id);
             assert!(stored || over, "{id} is lost");
         }
         self.world.check_what_waits();
+        self.world.check_bounds();
     }
 
     /// From now on everyone is there and takes what is theirs.
@@ -157,11 +168,12 @@ proptest! {
 
     #[test]
     fn whatever_happens_nothing_is_lost_and_all_drains(steps in prop::collection::vec(step(), 1..150)) {
-        let mut run = Run { world: World::online(), apps: Vec::new(), out: Vec::new(), posted: Vec::new() };
-        for step in steps {
-            run.take(step);
-            run.check();
-        }
-        run.drain();
+        Run::of(World::online(), steps);
+    }
+
+    /// What is dropped is dropped of the fullest account, and nothing else is lost.
+    #[test]
+    fn no_domain_has_more_than_its_bounds(steps in prop::collection::vec(step(), 1..150)) {
+        Run::of(World::bounded(DomainBounds { registrations: 5, mailbox: 4 }), steps);
     }
 }

@@ -72,3 +72,77 @@ fn a_presence_reads_what_its_phone_rejected() {
     world.greet(ALICE);
     assert_eq!(world.take_sent(), [(rejected, ALICE.to_owned())]);
 }
+
+/// ejabberd tells of the end of an old session after the new one, of the same resource, has sent its presence.
+#[test]
+fn an_old_session_whose_end_is_told_late_holds_nothing_up() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE);
+    world.leave(ALICE);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())], "at once");
+    world.answer(push, ALICE, None);
+    assert!(world.is_settled());
+}
+
+#[test]
+fn what_was_sent_to_the_new_session_before_the_late_end_of_the_old_one_is_settled_by_its_result() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE);
+    let sent = world.post_some(app, 3);
+    assert_eq!(world.take_sent().len(), 3);
+    world.leave(ALICE);
+    assert_eq!(world.waiting(), sent, "that session may be the one that got them");
+    // They come from the new one, in which all of them arrived.
+    sent.iter().for_each(|push| world.answer(*push, ALICE, None));
+    assert!(world.is_settled(), "{:?}", world.rest());
+    let next = world.post(app);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(
+        world.take_sent(),
+        [(next, ALICE.to_owned())],
+        "nothing comes twice, and what is new goes out"
+    );
+}
+
+#[test]
+fn what_the_old_session_took_along_goes_out_in_the_new_one_after_its_late_end() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE);
+    let sent = world.post_some(app, 3);
+    world.take_sent();
+    world.leave(ALICE);
+    let next = world.post(app);
+    // No further presence: the new session has sent its own already.
+    for _ in 0..12 {
+        world.pass(Duration::from_secs(1));
+        for (push, to) in world.take_sent() {
+            assert!(sent.contains(&push) || push == next);
+            world.answer(push, &to, None);
+        }
+    }
+    assert!(world.is_settled(), "{:?}", world.rest());
+    assert_eq!(world.delivered.len(), 4);
+}
+
+#[test]
+fn a_refusal_that_was_meant_for_an_earlier_life_does_not_hide_what_waits_for_this_one() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let of_the_first = world.post(app);
+    world.take_sent();
+    // The store ends that life by itself, as when another relay does.
+    world.end(app);
+    world.register(ALICE, 1);
+    let of_the_second = world.post(app);
+    world.take_sent();
+    world.answer(of_the_second, ALICE, OFFLINE);
+    world.answer(of_the_first, ALICE, GONE);
+    assert!(world.lives(app) && world.waiting() == [of_the_second]);
+    world.take_sent();
+    world.greet(ALICE);
+    assert_eq!(world.take_sent(), [(of_the_second, ALICE.to_owned())]);
+}

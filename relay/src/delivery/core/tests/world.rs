@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     delivery::{
         known::Knowledge,
+        rate::Rate,
         reading::{Cue, PAGE_MAX},
     },
     stream::{component::Session, stanza::Query},
@@ -21,6 +22,14 @@ mod jobs;
 /// See the module.
 pub(super) struct World {
     core: Core,
+    bounds: DomainBounds,
+    rate: Option<Rate>,
+    /// Marks of throttling that were asked for, and how many of the next fail.
+    pub(super) throttled: Vec<DateTime<Utc>>,
+    pub(super) throttles_failing: usize,
+    /// Settling stands still, with these fates.
+    pub(super) stalls: bool,
+    stalled: Option<Vec<Fate>>,
     pub(super) wall: DateTime<Utc>,
     pub(super) monotonic: Instant,
     pub(super) leased: bool,
@@ -34,26 +43,56 @@ pub(super) struct World {
     /// What went out and was not looked at.
     sent: Vec<(MessageId, String)>,
     posted: u32,
-    /// The life that each push was posted to.
-    epochs: BTreeMap<MessageId, Epoch>,
+    /// All that was posted.
+    posts: BTreeMap<MessageId, PushMessage>,
     pub(super) delivered: Vec<MessageId>,
     pub(super) pages: usize,
+    /// What was dropped because too much waited for a domain.
+    pub(super) dropped: BTreeSet<MessageId>,
+    /// Registrations that were refused because their domain had too many.
+    pub(super) refused: usize,
+    /// What was measured and not looked at.
+    measured: Vec<Measure>,
     pub(super) finished: bool,
 }
 
-fn core() -> Core {
+/// Bounds that nobody reaches.
+const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
+
+fn core(domain_bounds: DomainBounds, rate: Option<Rate>) -> Core {
     let terms = Terms {
         component: BareJid::new("notify.example.com").unwrap(),
         ack_timeout: Duration::from_secs(30),
-        meter: None,
+        meter: rate.map(Meter::new),
+        domain_bounds,
     };
-    Core::new(terms, AccessList::Everyone)
+    Core::new(terms, AccessList::Everyone(Vec::new()))
 }
 
 impl World {
     pub(super) fn online() -> Self {
+        Self::bounded(WIDE)
+    }
+
+    /// With bounds for the domains.
+    pub(super) fn bounded(bounds: DomainBounds) -> Self {
+        Self::with(bounds, None)
+    }
+
+    /// With a rate for each registration.
+    pub(super) fn metered(rate: &str) -> Self {
+        Self::with(WIDE, Some(rate.parse().unwrap()))
+    }
+
+    fn with(bounds: DomainBounds, rate: Option<Rate>) -> Self {
         let mut world = Self {
-            core: core(),
+            core: core(bounds, rate),
+            bounds,
+            rate,
+            throttled: Vec::new(),
+            throttles_failing: 0,
+            stalls: false,
+            stalled: None,
             wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             monotonic: Instant::now(),
             leased: true,
@@ -66,9 +105,12 @@ impl World {
             receiving: None,
             sent: Vec::new(),
             posted: 0,
-            epochs: BTreeMap::new(),
+            posts: BTreeMap::new(),
             delivered: Vec::new(),
             pages: 0,
+            dropped: BTreeSet::new(),
+            refused: 0,
+            measured: Vec::new(),
             finished: false,
         };
         world.connect();
@@ -87,11 +129,38 @@ impl World {
 
     /// Another process on the same stores.
     pub(super) fn restart(&mut self) {
-        self.core = core();
+        self.core = core(self.bounds, self.rate);
         self.received.clear();
         self.receiving = None;
         self.sent.clear();
         self.connect();
+    }
+
+    /// Settling goes on.
+    pub(super) fn go_on_settling(&mut self) {
+        self.stalls = false;
+        if let Some(fates) = self.stalled.take() {
+            self.do_job(Job::Settle(fates));
+        }
+    }
+
+    /// The same, and it gets nothing of the queue yet.
+    pub(super) fn restart_before_the_queue_answers(&mut self) {
+        let queue = std::mem::take(&mut self.queue);
+        self.restart();
+        self.posts.extend(queue);
+    }
+
+    /// A push that waits while its phone is away goes out when the phone is back.
+    pub(super) fn waits_and_is_sent(&mut self, registration: RegistrationId) -> MessageId {
+        let phone = self.names(registration);
+        let push = self.post(registration);
+        self.answer(push, &phone, Some(Condition::Other));
+        assert_eq!(self.waiting(), [push]);
+        self.take_sent();
+        self.greet(&phone);
+        assert_eq!(self.take_sent(), [(push, phone)]);
+        push
     }
 
     pub(super) fn admit(&mut self, list: &str) {
@@ -148,6 +217,10 @@ impl World {
         self.post_for(registration, 86_400)
     }
 
+    pub(super) fn post_some(&mut self, registration: RegistrationId, count: usize) -> Vec<MessageId> {
+        (0..count).map(|_| self.post(registration)).collect()
+    }
+
     pub(super) fn post_for(&mut self, registration: RegistrationId, ttl: u32) -> MessageId {
         self.posted += 1;
         // Ids order by the moment.
@@ -158,10 +231,28 @@ impl World {
         let body = Body::from_bytes(b"x");
         let message = PushMessage::new(chance, &self.rows[&registration], wishes, body, self.wall);
         let id = message.id;
-        self.epochs.insert(id, message.epoch);
+        self.posts.insert(id, message.clone());
         self.queue.insert(id, message);
         self.serve_queue();
         id
+    }
+
+    /// The queue gives a push once more, by another entry of it.
+    pub(super) fn queue_again(&mut self, push: MessageId) {
+        self.received.remove(&push);
+        self.queue.insert(push, self.posts[&push].clone());
+        self.serve_queue();
+    }
+
+    /// Its sender withdraws a push that waits.
+    pub(super) fn withdraw(&mut self, push: MessageId) {
+        assert!(self.mailbox.remove(&push).is_some(), "it waits");
+    }
+
+    /// How many deliveries were counted since the last look.
+    pub(super) fn take_delivered_count(&mut self) -> usize {
+        let delivered = |measure: &Measure| matches!(measure, Measure::Delivered(_));
+        self.take_measured().iter().filter(|measure| delivered(measure)).count()
     }
 
     pub(super) fn answer(&mut self, push: MessageId, from: &str, error: Option<Condition>) {
@@ -171,6 +262,10 @@ impl World {
 
     pub(super) fn take_sent(&mut self) -> Vec<(MessageId, String)> {
         std::mem::take(&mut self.sent)
+    }
+
+    pub(super) fn take_measured(&mut self) -> Vec<Measure> {
+        std::mem::take(&mut self.measured)
     }
 
     pub(super) fn waiting(&self) -> Vec<MessageId> {
@@ -187,7 +282,7 @@ impl World {
 
     /// Whether a push was for a life of its registration that is over.
     pub(super) fn began_anew(&self, registration: RegistrationId, push: MessageId) -> bool {
-        self.epochs.get(&push).is_some_and(|epoch| *epoch != self.rows[&registration].epoch)
+        self.posts.get(&push).is_some_and(|message| message.epoch != self.rows[&registration].epoch)
     }
 
     /// What is left, for a failure's message.
@@ -236,8 +331,24 @@ impl World {
         self.rows[&registration].target.recipient.to_string()
     }
 
+    /// Whether it was ever stored.
+    pub(super) fn has_stored(&self, registration: RegistrationId) -> bool {
+        self.rows.contains_key(&registration)
+    }
+
     pub(super) fn lives(&self, registration: RegistrationId) -> bool {
         self.rows[&registration].lives(self.wall)
+    }
+
+    /// A registration ends without this process.
+    pub(super) fn end(&mut self, registration: RegistrationId) {
+        if let Some(row) = self.rows.get_mut(&registration) {
+            row.revoked = true;
+        }
+    }
+
+    pub(super) fn expiry(&self, registration: RegistrationId) -> DateTime<Utc> {
+        self.rows[&registration].expires_at
     }
 
     pub(super) fn core(&self) -> &Core {
@@ -266,7 +377,8 @@ impl World {
                 Action::Send(session, xml) => self.note_sent(session, &xml),
                 Action::Start(job) => self.do_job(job),
                 Action::Finish => self.finished = true,
-                Action::Reply(_) | Action::Count(_) => {}
+                Action::Count(measure) => self.measured.push(measure),
+                Action::Reply(_) => {}
             }
         }
         self.serve_queue();

@@ -1,6 +1,7 @@
 //! What stores answer to the jobs of the core.
 
 use super::*;
+use crate::delivery::domains::Trim;
 
 impl World {
     pub(super) fn do_job(&mut self, job: Job) {
@@ -16,31 +17,43 @@ impl World {
                 self.take(Input::Looked(bare, Some(ports::Account { registrations, seen })));
             }
             Job::Read(request) => self.read(&request),
+            Job::Settle(fates) if self.stalls => self.stalled = Some(fates),
             Job::Settle(fates) => {
                 let notes = fates.into_iter().filter_map(|fate| self.settle(fate)).collect();
                 self.take(Input::Settled(notes));
             }
             Job::Register(requests) => {
-                let registered = requests.into_iter().map(|(request, _)| self.store(&request)).collect();
+                let registered = requests.into_iter().map(|registering| self.store(&registering)).collect();
                 self.take(Input::Registered(registered));
+            }
+            Job::Count(_) => {
+                let living = self.rows.values().filter(|row| row.lives(self.wall)).cloned().collect();
+                self.take(Input::Counted(Some((living, None))));
             }
             Job::Sweep(_) => {
                 let waits: BTreeSet<_> =
                     self.mailbox.values().map(|(message, _)| message.registration).collect();
-                let found = waits.iter().map(|id| self.rows[id].clone()).filter(|row| row.lives(self.wall));
-                let found = found.collect();
-                self.take(Input::Found(found, None));
+                let rows = waits.iter().map(|id| self.rows[id].clone()).filter(|row| row.lives(self.wall));
+                let waiting = self.waiting_by_account().into_iter().collect();
+                let found = Found { rows: rows.collect(), waiting, next: None };
+                self.take(Input::Found(found));
             }
         }
     }
 
-    fn store(&mut self, request: &Request) -> Registered {
-        let Query::Register(Ok(target)) = &request.query else { panic!("a registration") };
+    fn store(&mut self, registering: &Registering) -> Registered {
+        let Query::Register(Ok(target)) = &registering.request.query else { panic!("a registration") };
         let id = target.registration_id();
+        let reply = crate::stream::stanza::disco_items();
+        let begins = self.rows.get(&id).is_none_or(|row| !row.lives(self.wall));
+        if begins && registering.domain_full.is_some() {
+            self.refused += 1;
+            return Registered { reply, outcome: Outcome::DomainFull };
+        }
         let row =
             Registration::renew(self.rows.get(&id), Target::clone(target), self.wall, TimeDelta::days(7));
         self.rows.insert(id, row.clone());
-        Registered { reply: crate::stream::stanza::disco_items(), registration: Some(row) }
+        Registered { reply, outcome: if begins { Outcome::Begun(row) } else { Outcome::Stored(row) } }
     }
 
     fn read(&mut self, request: &ReadRequest) {
@@ -74,6 +87,51 @@ impl World {
             }
         }
         self.take(Input::Page(page));
+    }
+
+    /// How much waits for each account.
+    pub(super) fn waiting_by_account(&self) -> BTreeMap<BareJid, usize> {
+        let mut waiting = BTreeMap::new();
+        for (message, _) in self.mailbox.values() {
+            *waiting.entry(message.recipient.to_bare()).or_default() += 1;
+        }
+        waiting
+    }
+
+    /// No domain has more than it may; what has expired may count until it is read.
+    pub(in super::super) fn check_bounds(&self) {
+        let mut waiting: BTreeMap<String, usize> = BTreeMap::new();
+        for (account, pushes) in self.waiting_by_account() {
+            *waiting.entry(account.domain().to_string()).or_default() += pushes;
+        }
+        assert!(waiting.values().all(|pushes| *pushes <= self.bounds.mailbox), "{waiting:?}");
+        let mut living: BTreeMap<String, usize> = BTreeMap::new();
+        for row in self.rows.values().filter(|row| row.lives(self.wall)) {
+            *living.entry(row.target.recipient.domain().to_string()).or_default() += 1;
+        }
+        assert!(living.values().all(|rows| *rows <= self.bounds.registrations), "{living:?}");
+    }
+
+    /// Drops the oldest.
+    fn trim(&mut self, trim: Trim) -> Note {
+        let waiting = self.waiting_by_account();
+        let has = waiting.get(&trim.account).copied().unwrap_or(0);
+        let of_account = |(message, _): &&(PushMessage, _)| message.recipient.to_bare() == trim.account;
+        let mut ids: Vec<MessageId> =
+            self.mailbox.values().filter(of_account).map(|(message, _)| message.id).collect();
+        ids.truncate(has.saturating_sub(trim.max));
+        if !ids.is_empty() {
+            let fuller = waiting
+                .iter()
+                .find(|(account, pushes)| account.domain() == trim.account.domain() && **pushes > has);
+            assert_eq!(fuller, None, "the fullest gives, and {} has {has}", trim.account);
+        }
+        for id in &ids {
+            self.mailbox.remove(id);
+            self.dropped.insert(*id);
+        }
+        let left = has - ids.len();
+        Note::Trimmed(trim, ports::Trimmed { dropped: ids, left })
     }
 
     fn remove(&mut self, push: &Held) {
@@ -122,19 +180,30 @@ impl World {
                 row.revoked |= row.epoch == push.message.epoch;
                 let (account, registration) = (recipient.to_bare(), push.message.registration);
                 self.remove(&push);
-                let life = push.message.epoch;
+                let (life, before) = (push.message.epoch, self.mailbox.len());
                 self.mailbox
                     .retain(|_, (message, _)| message.registration != registration || message.epoch > life);
-                Some(Note::Ended(account, registration, life))
+                let waited = before - self.mailbox.len();
+                Some(Note::Ended { account, registration, epoch: life, waited })
             }
             Fate::Late(account, id) => {
-                if self.mailbox.get(&id).is_some_and(|(message, _)| message.recipient.to_bare() == account) {
-                    self.mailbox.remove(&id);
-                    self.delivered.push(id);
+                let of_account = |(message, _): &&(PushMessage, _)| message.recipient.to_bare() == account;
+                self.mailbox.get(&id).filter(of_account)?;
+                let (message, _) = self.mailbox.remove(&id)?;
+                self.delivered.push(id);
+                let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.wall));
+                Some(Note::Late { account, id, accepted_at, expired })
+            }
+            Fate::Trim(trim) => Some(self.trim(trim)),
+            Fate::LateRevoke(..) => None,
+            Fate::Throttle(registration, _, until) => {
+                if self.throttles_failing > 0 {
+                    self.throttles_failing -= 1;
+                    return Some(Note::NotThrottled(registration));
                 }
+                self.throttled.push(until);
                 None
             }
-            Fate::LateRevoke(..) | Fate::Throttle(..) => None,
             Fate::Follow { registration, epoch, from, to } => {
                 let row = self.rows.get_mut(&registration)?;
                 if row.epoch == epoch && row.target.recipient == from {

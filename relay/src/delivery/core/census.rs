@@ -1,0 +1,201 @@
+//! What is counted of all accounts: registrations that lapse because their accounts are not on the access list, and how
+//! much the domains have that it does not name.
+
+use super::*;
+use crate::delivery::domains::Trim;
+
+/// Between two counts, while registrations lapse.
+const INTERVAL: Duration = Duration::from_secs(3600);
+/// The least time between two counts, when a domain has no room left.
+const INTERVAL_MIN: Duration = Duration::from_secs(600);
+
+/// What the registrations of one domain come to that lapse, since their renewal is forbidden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lapsing {
+    pub(crate) domain: String,
+    pub(crate) registrations: usize,
+    /// When the first of them does.
+    pub(crate) first: DateTime<Utc>,
+}
+
+/// The count over all registrations that live.
+#[derive(Debug)]
+pub(super) struct Census {
+    asked: bool,
+    /// What was asked for belongs to a count that is over.
+    anew: bool,
+    /// Where it goes on.
+    next: Option<Option<ports::Recipient>>,
+    /// When the next one begins, and when the last one did.
+    at: Option<Instant>,
+    began: Option<Instant>,
+    lapsing: BTreeMap<String, Lapsing>,
+}
+
+impl Default for Census {
+    /// One begins with the process.
+    fn default() -> Self {
+        Self { asked: false, anew: false, next: Some(None), at: None, began: None, lapsing: BTreeMap::new() }
+    }
+}
+
+impl Census {
+    fn begin_anew(&mut self) {
+        *self = Self { asked: self.asked, anew: self.asked, ..Self::default() };
+    }
+
+    /// Has another count begin as soon as may be.
+    fn hurry(&mut self, now: Now) {
+        if !self.asked && self.next.is_none() {
+            let soonest = self.began.map_or(now.monotonic, |began| began + INTERVAL_MIN);
+            self.at = Some(self.at.map_or(soonest, |at| at.min(soonest)));
+        }
+    }
+
+    fn count_lapsing(&mut self, row: &Registration) {
+        let domain = row.target.recipient.domain().as_str();
+        match self.lapsing.get_mut(domain) {
+            Some(lapsing) => {
+                lapsing.registrations += 1;
+                lapsing.first = lapsing.first.min(row.expires_at);
+            }
+            None => {
+                let (domain, first) = (domain.to_owned(), row.expires_at);
+                self.lapsing.insert(domain.clone(), Lapsing { domain, registrations: 1, first });
+            }
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn take_access(&mut self, access: AccessList) {
+        if access != self.access {
+            self.census.begin_anew();
+            self.domains.clear();
+        }
+        self.access = access;
+        // Those who are on the list again get what waits.
+        self.sweep_anew();
+    }
+
+    /// Whether the bounds of its domain hold for an account: not if the access list names it, or its domain.
+    pub(super) fn is_bounded(&self, account: &BareJid) -> bool {
+        !self.access.names(&account.clone().into())
+    }
+
+    /// How many registrations the domain of a user may have, if it has them.
+    pub(super) fn domain_full(&self, user: &Jid) -> Option<usize> {
+        if self.is_bounded(&user.to_bare()) { self.domains.full(user.domain().as_str()) } else { None }
+    }
+
+    pub(super) fn count_begun(&mut self, registration: &Registration) {
+        let account = registration.target.recipient.to_bare();
+        if self.is_bounded(&account) {
+            self.domains.note_begun(account.domain().as_str());
+        }
+    }
+
+    /// A registration was refused because its domain has no room left: that may be so no longer.
+    pub(super) fn note_domain_full(&mut self, now: Now) {
+        self.census.hurry(now);
+    }
+
+    /// A push of an account waits, and others do not because of it.
+    pub(super) fn count_kept(&mut self, account: &BareJid, kept: &ports::Kept) {
+        if self.is_bounded(account) {
+            // Those that were delivered meanwhile count no longer.
+            let gone = kept.replaced.iter().chain(&kept.dropped);
+            let gone = gone.filter(|id| !self.leaving.contains(&(account.clone(), **id))).count();
+            self.domains.note_more(account, 1);
+            self.domains.note_less(account, gone);
+        }
+    }
+
+    /// So many pushes of an account wait no longer.
+    pub(super) fn count_left(&mut self, account: &BareJid, pushes: usize) {
+        if self.is_bounded(account) {
+            self.domains.note_less(account, pushes);
+        }
+    }
+
+    /// So many pushes wait no longer of lives of a registration up to this one.
+    pub(super) fn count_ended(
+        &mut self,
+        account: &BareJid,
+        registration: RegistrationId,
+        epoch: Epoch,
+        pushes: usize,
+    ) {
+        self.count_left(account, pushes);
+        let held = self.pushes.values().map(|push| &push.held.message);
+        for message in held.filter(|held| held.registration == registration && held.epoch <= epoch) {
+            self.gone.note(message.id);
+        }
+    }
+
+    pub(super) fn take_trimmed(&mut self, trim: &Trim, trimmed: &ports::Trimmed) {
+        self.forget_gone(&trimmed.dropped);
+        self.domains.note_trimmed(&trim.account, trim.max, trimmed.left);
+    }
+
+    /// Has pushes dropped of domains of which too much waits.
+    pub(super) fn trim_domains(&mut self) {
+        for trim in self.domains.trim() {
+            self.decide(Fate::Trim(trim));
+        }
+    }
+
+    /// Asks for the next page.
+    pub(super) fn count_on(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.census.at.is_some_and(|at| at <= now.monotonic) {
+            self.census.begin_anew();
+        }
+        if !self.census.asked
+            && now.leased
+            && let Some(after) = self.census.next.take()
+        {
+            self.census.asked = true;
+            if after.is_none() {
+                self.census.began = Some(now.monotonic);
+                self.domains.begin_count();
+            }
+            actions.push(Action::Start(Job::Count(after)));
+        }
+    }
+
+    /// Takes a page of registrations; `None`: the store does not answer.
+    pub(super) fn take_counted(
+        &mut self,
+        page: Option<ports::Page<Registration>>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.census.asked = false;
+        if std::mem::take(&mut self.census.anew) {
+            return;
+        }
+        let Some((rows, next)) = page else {
+            self.census.at = Some(now.monotonic + INTERVAL);
+            return;
+        };
+        for row in &rows {
+            let recipient = &row.target.recipient;
+            if !self.admits(recipient) {
+                self.census.count_lapsing(row);
+            }
+            // The bound of accounts does not count a predecessor's either.
+            if row.target.legacy.is_none() && self.is_bounded(&recipient.to_bare()) {
+                self.domains.count_registration(recipient.domain().as_str());
+            }
+        }
+        self.census.next = next.map(Some);
+        if self.census.next.is_none() {
+            self.domains.end_count();
+            let mut lapsing: Vec<Lapsing> = std::mem::take(&mut self.census.lapsing).into_values().collect();
+            lapsing.sort_by_key(|lapsing| std::cmp::Reverse(lapsing.registrations));
+            // Nobody else can come to lapse until the list changes.
+            self.census.at = (!lapsing.is_empty()).then(|| now.monotonic + INTERVAL);
+            actions.push(Action::Count(Measure::Lapsing(lapsing)));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Whose registrations lapse is told when the access list changes, and then hourly.
+
+use super::*;
+
+const EVE: &str = "eve@example.org/phone";
+
+/// Domains and registrations of each report since the last look, and when the first of each lapses.
+fn told(world: &mut World) -> Vec<Vec<(String, usize, DateTime<Utc>)>> {
+    let of_lapsing = |measure| match measure {
+        Measure::Lapsing(lapsing) => Some(lapsing),
+        _ => None,
+    };
+    let reports = world.take_measured().into_iter().filter_map(of_lapsing);
+    let entry = |Lapsing { domain, registrations, first }| (domain, registrations, first);
+    reports.map(|report| report.into_iter().map(entry).collect()).collect()
+}
+
+#[test]
+fn domains_off_the_list_are_told_of_once_and_then_hourly_for_as_long_as_they_have_registrations() {
+    let mut world = World::online();
+    assert_eq!(told(&mut world), [[]], "of nobody, at the start");
+    let first = world.register(EVE, 1);
+    let first = world.expiry(first);
+    world.pass(Duration::from_secs(1));
+    world.register(EVE, 2);
+    world.register(BOB, 1);
+    assert_eq!(told(&mut world), Vec::<Vec<_>>::new());
+    world.admit("example.com");
+    let report = vec![("example.org".to_owned(), 2, first)];
+    assert_eq!(told(&mut world), std::slice::from_ref(&report));
+
+    // Neither pushes, nor cues, nor a list that is as it was.
+    let bob = world.register(BOB, 1);
+    world.post(bob);
+    world.greet(EVE);
+    world.admit("example.com");
+    world.disconnect();
+    world.connect();
+    world.pass(Duration::from_secs(3590));
+    assert_eq!(told(&mut world), Vec::<Vec<_>>::new());
+    world.pass(Duration::from_secs(11));
+    assert_eq!(told(&mut world), std::slice::from_ref(&report));
+    world.wall += Duration::from_secs(7 * 86_400);
+    world.pass(Duration::from_secs(3601));
+    assert_eq!(told(&mut world), [[]], "they have lapsed");
+    world.pass(Duration::from_secs(2 * 3600));
+    assert_eq!(told(&mut world), Vec::<Vec<_>>::new());
+}
+
+#[test]
+fn a_bare_jid_on_the_list_does_not_lapse_and_the_fullest_domain_is_told_of_first() {
+    let mut world = World::online();
+    for jid in [ALICE, BOB, "carol@example.com/1", EVE] {
+        world.register(jid, 1);
+    }
+    world.admit("alice@example.com");
+    let report = &told(&mut world)[1];
+    let counts: Vec<_> = report.iter().map(|(domain, count, _)| (domain.as_str(), *count)).collect();
+    assert_eq!(counts, [("example.com", 2), ("example.org", 1)]);
+    world.admit("*");
+    assert_eq!(told(&mut world), [[]]);
+}
+
+#[test]
+fn a_domain_without_room_is_counted_again_before_long_and_renewals_are_taken_meanwhile() {
+    let mut world = World::bounded(DomainBounds { registrations: 2, mailbox: 10 });
+    world.register(ALICE, 1);
+    world.wall += Duration::from_secs(4 * 86_400);
+    let bob = world.register(BOB, 1);
+    assert_eq!(world.refused, 0);
+    for (jid, refused) in [(ALICE, 0), (BOB, 0), (ALICE_AGAIN, 0)] {
+        world.register(jid, 1);
+        assert_eq!(world.refused, refused, "a renewal");
+    }
+    world.register(EVE, 1);
+    assert_eq!(world.refused, 0, "another domain");
+    world.register(BOB, 2);
+    assert_eq!(world.refused, 1);
+    world.end(bob);
+    world.register(BOB, 2);
+    assert_eq!(world.refused, 2, "that is not known yet");
+    world.pass(Duration::from_secs(601));
+    world.register(BOB, 2);
+    assert_eq!(world.refused, 2);
+    world.restart();
+    world.register(BOB, 3);
+    assert_eq!(world.refused, 3, "the next process counts at its start");
+    world.admit("*, example.com");
+    world.register(BOB, 3);
+    assert_eq!(world.refused, 3, "its domain is named");
+}

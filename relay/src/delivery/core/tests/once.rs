@@ -1,0 +1,125 @@
+//! What is done once, and again only where it failed.
+
+use super::*;
+
+#[test]
+fn a_mark_of_throttling_that_was_not_stored_is_asked_for_by_the_next_push() {
+    let mut world = World::metered("2/1");
+    let app = world.register(ALICE, 1);
+    world.throttles_failing = 1;
+    world.post_some(app, 3);
+    assert_eq!((world.throttled.len(), world.throttles_failing), (0, 0), "it was tried, and failed");
+    world.post(app);
+    assert_eq!(world.throttled.len(), 1, "it is tried again");
+    world.post(app);
+    assert_eq!(world.throttled.len(), 1, "and then not until that moment");
+    let until = world.throttled[0];
+    while world.wall <= until {
+        world.pass(TICK);
+    }
+    world.post_some(app, 3);
+    assert_eq!(world.throttled.len(), 2);
+}
+
+#[test]
+fn a_mark_of_throttling_that_was_skipped_is_asked_for_when_settling_keeps_up_again() {
+    let mut world = World::metered("2/1");
+    let (app, loud) = (world.register(ALICE, 1), world.register(BOB, 1));
+    world.stalls = true;
+    // Each fate waits to be settled.
+    while world.core().settling_keeps_up() {
+        let push = world.post(loud);
+        world.take_sent();
+        world.answer(push, BOB, None);
+    }
+    world.post_some(app, 4);
+    world.go_on_settling();
+    let before = world.throttled.len();
+    world.post(app);
+    assert_eq!(world.throttled.len(), before + 1);
+}
+
+#[test]
+fn a_push_that_the_queue_gives_again_is_settled_and_counted_once() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.answer(push, ALICE, None);
+    world.take_sent();
+    world.queue_again(push);
+    assert_eq!((world.take_sent(), world.queued()), (vec![], 0));
+    assert_eq!(world.take_delivered_count(), 1);
+}
+
+#[test]
+fn a_push_of_which_two_full_jids_give_a_result_is_counted_once() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE_AGAIN);
+    let push = world.post(app);
+    world.answer(push, ALICE, OFFLINE);
+    world.answer(push, ALICE_AGAIN, OFFLINE);
+    assert_eq!(world.waiting(), [push]);
+    world.restart();
+    world.take_sent();
+    world.pass(Duration::from_secs(3));
+    let asked = world.take_sent();
+    assert!(!asked.is_empty(), "it is tried again");
+    // Each was asked by the process before, too.
+    world.answer(push, ALICE_AGAIN, None);
+    world.answer(push, ALICE, None);
+    world.pass(Duration::from_secs(200));
+    assert!(world.is_settled(), "{:?}", world.rest());
+    assert_eq!(world.take_delivered_count(), 1);
+}
+
+#[test]
+fn a_result_that_comes_before_the_queue_gives_its_push_again_is_counted_once() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+    world.restart_before_the_queue_answers();
+    world.answer(push, ALICE, None);
+    assert_eq!(world.take_delivered_count(), 0, "nothing of it is known yet");
+    world.queue_again(push);
+    world.answer(push, ALICE, None);
+    assert_eq!((world.take_sent(), world.queued()), (vec![], 0));
+    assert_eq!(world.take_delivered_count(), 1);
+}
+
+#[test]
+fn a_push_that_is_withdrawn_while_it_is_in_flight_may_arrive_and_is_counted() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.waits_and_is_sent(app);
+    world.withdraw(push);
+    world.answer(push, ALICE, None);
+    world.pass(Duration::from_secs(200));
+    assert!(world.is_settled() && world.take_sent().is_empty());
+    assert_eq!(world.take_delivered_count(), 1);
+}
+
+#[test]
+fn a_push_that_is_withdrawn_while_it_is_in_flight_and_fails_does_not_wait_again() {
+    for end in ["an error", "silence", "the end of the session", "the end of the stream"] {
+        let mut world = World::online();
+        let app = world.register(ALICE, 1);
+        let push = world.waits_and_is_sent(app);
+        world.withdraw(push);
+        match end {
+            "an error" => world.answer(push, ALICE, OFFLINE),
+            "silence" => world.pass(Duration::from_secs(31)),
+            "the end of the session" => world.leave(ALICE),
+            _ => {
+                world.disconnect();
+                world.connect();
+            }
+        }
+        assert_eq!(world.waiting(), [], "after {end}");
+        world.greet(ALICE);
+        world.pass(Duration::from_secs(200));
+        assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![]), "after {end}");
+        assert_eq!(world.take_delivered_count(), 0);
+    }
+}

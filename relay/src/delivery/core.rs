@@ -164,7 +164,14 @@ struct Push {
 
 impl Push {
     fn new(held: Held) -> Self {
-        Self { held, asks: Vec::new(), lines: Vec::new(), unanswered_at: None, replaced: false }
+        Self {
+            held,
+            asks: Vec::new(),
+            lines: Vec::new(),
+            unanswered: Vec::new(),
+            unanswered_at: None,
+            replaced: false,
+        }
     }
 
     /// It is in a line or in flight.

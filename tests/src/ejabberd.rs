@@ -31,8 +31,10 @@ pub(crate) fn command(site: &Site) -> Command {
 
 fn fill(site: &Site) -> String {
     let names = (1..=COMPONENTS_MAX).map(|number| format!("up{number}.localhost"));
-    // The last is a mistake that operators make: the name of a host of its own.
-    let names = names.chain(["localhost".to_owned()]);
+    // The last is a mistake that operators make: the name of a host of its own. With `global_routes`, a component would
+    // get what is for that host.
+    let own_host = (!site.settings.global_routes).then(|| "localhost".to_owned());
+    let names = names.chain(own_host);
     let components: Vec<String> =
         names.map(|name| format!("\"{name}\": {{password: \"{}\"}}", site.secret)).collect();
     let certificate = site.settings.component_tls.as_ref();

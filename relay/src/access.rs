@@ -102,7 +102,9 @@ mod tests {
             assert!(list.admits(&user));
             assert_eq!(list.names(&user), named, "{user}");
         }
-        assert!("*, *.example.com".parse::<AccessList>().is_err());
+        let subdomains: AccessList = "*, *.example.com".parse().unwrap();
+        assert!(subdomains.names(&"juliet@chat.example.com".parse().unwrap()));
+        assert!(!subdomains.names(&"juliet@example.com".parse().unwrap()));
     }
 
     #[test]

@@ -15,6 +15,14 @@ macro_rules! mutants {
         impl Mutant {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// How it is called.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
         }
     };
 }

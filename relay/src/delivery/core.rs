@@ -35,9 +35,11 @@ use crate::{
     },
 };
 
+mod action;
 mod answers;
 mod census;
 mod cues;
+mod input;
 mod phones;
 mod places;
 mod pushes;
@@ -47,7 +49,9 @@ mod settling;
 mod stop;
 mod sweep;
 
+pub(crate) use action::{Action, Job, Measure};
 pub(crate) use census::Lapsing;
+pub(crate) use input::Input;
 pub(crate) use registrations::{Outcome, Registered, Registering};
 pub(crate) use sweep::Found;
 
@@ -61,81 +65,6 @@ pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 const SETTLED_MAX: usize = 16_384;
 /// How often [`Input::Tick`] comes.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-
-/// What happens to the relay.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// The stream is up.
-    Online(Session),
-    /// The stream is gone; what went out unanswered may be lost.
-    Offline,
-    Stanza(Incoming),
-    /// The queue has given these pushes.
-    Received(Vec<PushMessage>),
-    Page(Page),
-    /// What the store knows of an account; `None`: it does not answer.
-    Looked(BareJid, Option<ports::Account>),
-    /// The fates of the last settlement are durable.
-    Settled(Vec<Note>),
-    Registered(Vec<Registered>),
-    /// A page of a sweep.
-    Found(Found),
-    /// Registrations that live, and where to go on; `None`: the store does not answer.
-    Counted(Option<ports::Page<Registration>>),
-    /// Who may register and get pushes.
-    Access(AccessList),
-    Tick,
-    /// Take what is in flight, and give the rest back.
-    Stop,
-    /// Another relay may be at work.
-    LeaseLost,
-}
-
-/// What the driver has to do.
-#[derive(Debug)]
-pub(crate) enum Action {
-    /// Send a push, or a probe, on this stream alone.
-    Send(Session, String),
-    /// Send an answer.
-    Reply(Element),
-    Start(Job),
-    Count(Measure),
-    /// Nothing is left to do after a stop.
-    Finish,
-}
-
-/// A call of the store or the queue.
-#[derive(Debug)]
-pub(crate) enum Job {
-    /// Receive as many pushes at most.
-    Receive(usize),
-    Read(ReadRequest),
-    Look(BareJid),
-    Settle(Vec<Fate>),
-    Register(Vec<Registering>),
-    /// Read on from there, or from the beginning.
-    Sweep(Option<ports::Recipient>),
-    /// Read the registrations that live, from there or from the beginning.
-    Count(Option<ports::Recipient>),
-}
-
-/// What is counted.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Measure {
-    /// A push was acknowledged so long after it was accepted.
-    Delivered(TimeDelta),
-    Expired,
-    Retried,
-    Throttled,
-    RequestRefused,
-    /// Somebody asked for a registration who is not on the access list.
-    NotAdmitted,
-    InFlight(usize),
-    /// This many pushes were not answered before the stop.
-    Unanswered(usize),
-    /// Registrations that lapse because the access list forbids their renewal, most first.
-    Lapsing(Vec<Lapsing>),
-}
 
 /// What the core is told once.
 #[derive(Debug)]
@@ -193,19 +122,6 @@ struct Ask {
     sent: Instant,
 }
 
-/// The settlement that is under way.
-#[derive(Debug, Default)]
-struct Settling {
-    fates: usize,
-    of_the_queue: usize,
-    /// For whom pushes go into the mailbox.
-    kept_for: Vec<FullJid>,
-    revoked: Vec<RegistrationId>,
-    /// Pushes that wait, of which it is written that they went out.
-    asked: Vec<(BareJid, MessageId)>,
-    late_revocations: usize,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -260,7 +176,7 @@ pub(crate) struct Core {
     /// Counted for the rate of their registration; their entries may come again.
     metered: Lately<MessageId>,
     fates: VecDeque<Fate>,
-    settling: Option<Settling>,
+    settling: Option<settling::Settling>,
     /// Full JIDs for which something is on its way into the mailbox, and how many pushes.
     keeping: BTreeMap<FullJid, usize>,
     /// Registrations whose revocation is not durable yet, and how many fates say so.

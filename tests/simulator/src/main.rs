@@ -37,7 +37,7 @@ struct Arguments {
     mutants: bool,
     /// This fault is put into the relay.
     #[cfg(feature = "mutants")]
-    #[arg(long)]
+    #[arg(long, value_parser = mutants::names())]
     mutant: Option<String>,
 }
 

@@ -6,30 +6,34 @@ use std::{
     thread,
 };
 
+use clap::builder::PossibleValuesParser;
 use simulator::{Mutant, Outcome, Plan, make_mutant, run};
 
 use crate::{Arguments, exit, run_one};
 
+/// The names of all faults.
+pub(crate) fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(Mutant::ALL.iter().map(|mutant| mutant.name()))
+}
+
 /// Puts faults into the relay, one at a time, and runs seeds until one fails that passes without the fault.
 pub(crate) fn find(arguments: &Arguments) -> ExitCode {
-    let named = |mutant: &&Mutant| {
-        arguments.mutant.as_ref().is_none_or(|name| format!("{mutant:?}").eq_ignore_ascii_case(name))
-    };
+    let named = |mutant: &&Mutant| arguments.mutant.as_ref().is_none_or(|name| mutant.name() == name);
     let mutants: Vec<Mutant> = Mutant::ALL.iter().filter(named).copied().collect();
     if let (Some(seed), [mutant]) = (arguments.seed, mutants.as_slice()) {
         make_mutant(Some(*mutant));
         return run_one(seed, arguments.whole);
     }
     println!("| fault | seeds until it was found | invariant |\n| --- | --- | --- |");
-    let mut missed = mutants.is_empty();
+    let mut missed = false;
     for mutant in mutants {
         let found = first(mutant, arguments);
         missed |= found.is_none();
         match found {
             Some((seed, invariant)) => {
-                println!("| {mutant:?} | {} | {invariant} |", seed - arguments.from + 1);
+                println!("| {} | {} | {invariant} |", mutant.name(), seed - arguments.from + 1);
             }
-            None => println!("| {mutant:?} | not found by {} | |", arguments.seeds),
+            None => println!("| {} | not found by {} | |", mutant.name(), arguments.seeds),
         }
     }
     exit(!missed)

@@ -6,6 +6,19 @@ use crate::delivery::{known::Knowledge, phone::Phone, reading::Cue};
 /// With more undecided fates than this, no further mailboxes are read.
 const UNSETTLED_MAX: usize = 1024;
 
+/// The settlement that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    fates: usize,
+    of_the_queue: usize,
+    /// For whom pushes go into the mailbox.
+    kept_for: Vec<FullJid>,
+    revoked: Vec<RegistrationId>,
+    /// Pushes that wait, of which it is written that they went out.
+    asked: Vec<(BareJid, MessageId)>,
+    late_revocations: usize,
+}
+
 impl Core {
     pub(super) fn decide(&mut self, fate: Fate) {
         match &fate {

@@ -1,0 +1,32 @@
+//! What the core is told.
+
+use super::*;
+
+/// What happens to the relay.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The stream is up.
+    Online(Session),
+    /// The stream is gone; what went out unanswered may be lost.
+    Offline,
+    Stanza(Incoming),
+    /// The queue has given these pushes.
+    Received(Vec<PushMessage>),
+    Page(Page),
+    /// What the store knows of an account; `None`: it does not answer.
+    Looked(BareJid, Option<ports::Account>),
+    /// The fates of the last settlement are durable.
+    Settled(Vec<Note>),
+    Registered(Vec<Registered>),
+    /// A page of a sweep.
+    Found(Found),
+    /// Registrations that live, and where to go on; `None`: the store does not answer.
+    Counted(Option<ports::Page<Registration>>),
+    /// Who may register and get pushes.
+    Access(AccessList),
+    Tick,
+    /// Take what is in flight, and give the rest back.
+    Stop,
+    /// Another relay may be at work.
+    LeaseLost,
+}

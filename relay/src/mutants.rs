@@ -80,6 +80,8 @@ mutants! {
     AskedUnwritten,
     /// A result that comes late settles nothing.
     LateResultIgnored,
+    /// A result that comes late moves the registration.
+    LateResultMoves,
     /// A presence says nothing.
     PresenceIgnored,
     /// What a session leaves unanswered is not sent in the next one.

@@ -96,8 +96,15 @@ impl Sendings {
 }
 
 impl Ledger {
-    /// A phone has said something, and the relay that has this stream was told.
-    pub(crate) fn hear(&mut self, from: &FullJid, said: Said, link: u64, alone: bool, at: Duration) {
+    /// A phone has said something, and the relay that has this stream was told. It gives a push up after `patience`.
+    pub(crate) fn hear(
+        &mut self,
+        from: &FullJid,
+        said: Said,
+        (link, alone): (u64, bool),
+        at: Duration,
+        patience: Duration,
+    ) {
         let sendings = &mut self.sendings;
         sendings.signs.insert(from.to_bare(), at);
         let id = match said {
@@ -122,7 +129,9 @@ impl Ledger {
                 if alone {
                     sendings.results.entry(id).or_insert(at);
                 }
-                sendings.takers.insert((registration, from.clone()));
+                if at - sent < patience + TO_GIVE_UP {
+                    sendings.takers.insert((registration, from.clone()));
+                }
             }
             Said::Refusal(_)
                 if same
@@ -231,7 +240,7 @@ impl Ledger {
     /// A registration follows a phone to this full JID.
     pub(crate) fn check_follow(&mut self, registration: RegistrationId, to: &FullJid, at: Duration) {
         if !self.sendings.takers.contains(&(registration, to.clone())) {
-            self.violate("only who takes a push is followed", at, format!("{registration} to {to}"));
+            self.violate("only who takes a push in time is followed", at, format!("{registration} to {to}"));
         }
     }
 }

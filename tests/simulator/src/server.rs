@@ -294,7 +294,8 @@ impl Server {
         });
         let alone = ready.len() == 1 && !paused;
         if let Some((from, said)) = said(xml) {
-            self.shared.lock().ledger.hear(&from, said, link.number, alone, self.shared.now());
+            let (now, patience) = (self.shared.now(), self.shared.plan.ack_timeout);
+            self.shared.lock().ledger.hear(&from, said, (link.number, alone), now, patience);
         }
         Some(alone)
     }

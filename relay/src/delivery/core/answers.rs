@@ -152,6 +152,9 @@ impl Core {
                     waited && of_the_account || push.lines.contains(jid) || push.unanswered.contains(jid)
                 };
                 if self.pushes.get(&id).is_some_and(was_asked) {
+                    if mutant(Mutant::LateResultMoves) {
+                        return self.take_result(id, jid, now, actions);
+                    }
                     self.settle_delivered(id, now, actions);
                     self.read_on(jid, actions);
                 } else if self.may_have_waiting(jid)

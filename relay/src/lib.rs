@@ -79,6 +79,8 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub account_registrations_max: usize,
     /// How many pushes a registration may get before its senders are asked to wait; `None`: any number.
     pub rate: Option<Rate>,
+    /// How users reach who runs this, in answers to service discovery (XEP-0157).
+    pub contact: Vec<Url>,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -105,6 +107,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             component: self.account.component.clone(),
             ack_timeout: self.ack_timeout,
             meter: self.rate.map(Meter::new),
+            contact: self.contact,
         };
         let core = Core::new(terms, self.access.borrow_and_update().clone());
         let jobs = Jobs {

@@ -16,6 +16,7 @@ use tokio_xmpp::{
     jid::{BareJid, FullJid},
     minidom::Element,
 };
+use url::Url;
 
 use super::{
     Now,
@@ -33,7 +34,7 @@ use crate::{
     mutants::{Mutant, mutant},
     stream::{
         component::Session,
-        stanza::{Incoming, Request},
+        stanza::{self, Incoming, Request},
     },
 };
 
@@ -142,6 +143,8 @@ pub(crate) struct Terms {
     pub(crate) component: BareJid,
     pub(crate) ack_timeout: Duration,
     pub(crate) meter: Option<Meter>,
+    /// How to reach who runs this.
+    pub(crate) contact: Vec<Url>,
 }
 
 /// A push that is held, and everywhere it is.
@@ -329,6 +332,9 @@ impl Core {
             Input::Stanza(Incoming::Available(jid)) => self.begin_session(&jid, now),
             Input::Stanza(Incoming::Unavailable(jid)) => self.end_session(&jid, now, actions),
             Input::Stanza(Incoming::Request(request)) => self.take_request(request, actions),
+            Input::Stanza(Incoming::Subscribe(asked)) => {
+                actions.push(Action::Reply(stanza::unsubscribed(&asked)));
+            }
             Input::Received(pushes) => self.take_received(pushes, now, actions),
             Input::Page(page) => self.take_page(page, now, actions),
             Input::Looked(account, found) => self.take_look(&account, found, now),

@@ -170,6 +170,7 @@ fn relay(
         },
         account_registrations_max: 200,
         rate: None,
+        contact: Vec::new(),
         clock: Clock::new(move || clock.wall_of(life.process)),
     }
 }

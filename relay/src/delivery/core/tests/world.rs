@@ -46,6 +46,7 @@ fn core() -> Core {
         component: BareJid::new("notify.example.com").unwrap(),
         ack_timeout: Duration::from_secs(30),
         meter: None,
+        contact: Vec::new(),
     };
     Core::new(terms, AccessList::Everyone)
 }

@@ -22,6 +22,7 @@ use crate::usage;
 
 mod answer;
 mod failure;
+mod login;
 mod output;
 mod registration;
 mod run;

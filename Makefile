@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny arrows steady \
+.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady \
 	scripts template binary test-needs sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -150,7 +150,7 @@ bench-cloud: sam-build bench-build
 
 # Gates.
 
-lint: fmt-check clippy doc deny arrows steady scripts template
+lint: fmt-check clippy doc deny advisories arrows steady scripts template
 	@echo '==> lint: every gate that ran has passed'
 
 fmt-check:
@@ -170,6 +170,12 @@ deny:
 		PATH="$(TARGET)/tools/bin:$$PATH" cargo deny --locked check bans licenses sources; \
 	elif [ -n "$${CI:-}" ]; then exit 1; \
 	else echo '==> LEFT OUT: $(CARGO_DENY) could not be installed; licences and most arrows are not checked'; fi
+
+advisories:
+	@if $(MAKE) --silent '$(TARGET)/tools/$(CARGO_DENY)'; then \
+		PATH="$(TARGET)/tools/bin:$$PATH" infra/advisories.sh; \
+	elif [ -n "$${CI:-}" ]; then exit 1; \
+	else echo '==> LEFT OUT: $(CARGO_DENY) could not be installed; vulnerable and yanked crates are not looked for'; fi
 
 $(TARGET)/tools/$(CARGO_DENY):
 	@echo '==> installing $(CARGO_DENY) into $(TARGET)/tools (two minutes, once)'

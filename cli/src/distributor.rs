@@ -22,12 +22,12 @@ use crate::usage;
 
 mod answer;
 mod failure;
+mod login;
 mod output;
 mod registration;
 mod run;
 mod session;
 
-const PASSWORD: &str = "UPWIRE_PASSWORD";
 /// The XMPP server gets this long to end the stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -137,10 +137,17 @@ fn push_server(text: &str) -> Result<Jid, String> {
 
 impl Options {
     fn account(&self) -> Result<Account, ConfigurationError> {
-        let password =
-            secret(PASSWORD, environment(PASSWORD)?.map(Into::into), self.password_file.as_deref())?;
+        let password = secret(
+            usage::DISTRIBUTOR_PASSWORD,
+            environment(usage::DISTRIBUTOR_PASSWORD)?.map(Into::into),
+            self.password_file.as_deref(),
+        )?;
         let password = password.ok_or_else(|| {
-            ConfigurationError::new(PASSWORD, "is not set", "set it, or give --password-file FILE")
+            ConfigurationError::new(
+                usage::DISTRIBUTOR_PASSWORD,
+                "is not set",
+                "set it, or give --password-file FILE",
+            )
         })?;
         let security = match &self.server {
             Some(server) if self.plaintext && !server.is_loopback() => {

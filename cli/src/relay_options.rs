@@ -109,6 +109,10 @@ pub(crate) struct RelayOptions {
     /// so many per second after that; or off
     #[arg(long, value_name = "BURST/PER_SECOND", env = "UPWIRE_RATE", default_value = "60/1", value_parser = rate)]
     rate: Limit,
+
+    /// How users reach you, as clients show it: mailto:, xmpp: and https: addresses, comma-separated
+    #[arg(long, value_name = "ADDRESSES", env = "UPWIRE_CONTACT", value_delimiter = ',', value_parser = contact)]
+    contact: Vec<Url>,
 }
 
 /// A rate, or none.
@@ -137,6 +141,7 @@ pub(crate) struct RelaySettings {
     pub(crate) account_registrations_max: usize,
     pub(crate) domain_bounds: DomainBounds,
     pub(crate) rate: Option<Rate>,
+    pub(crate) contact: Vec<Url>,
 }
 
 impl RelayOptions {
@@ -200,6 +205,7 @@ impl RelayOptions {
                 mailbox: self.domain_mailbox_max as usize,
             },
             rate: self.rate.0,
+            contact: self.contact,
         })
     }
 }
@@ -266,6 +272,7 @@ impl RelaySettings {
             account_registrations_max: self.account_registrations_max,
             domain_bounds: self.domain_bounds,
             rate: self.rate,
+            contact: self.contact,
             clock: relay::Clock::system(),
         }
     }
@@ -303,6 +310,19 @@ fn public_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+fn contact(text: &str) -> Result<Url, String> {
+    let text = text.trim();
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "mailto" | "xmpp" | "https" | "http") => Ok(url),
+        _ => {
+            let address = if text.contains('@') && !text.contains(':') { text } else { "admin@example.com" };
+            Err(format!(
+                "write each address as mailto:{address}, xmpp:{address} or https://example.com/contact"
+            ))
+        }
+    }
+}
+
 fn component(text: &str) -> Result<BareJid, String> {
     let jid = BareJid::new(text).map_err(|error| format!("{error}; write it as notify.example.com"))?;
     if jid.node().is_some() { Err("it names a user; write it as notify.example.com".into()) } else { Ok(jid) }
@@ -329,6 +349,14 @@ mod tests {
             assert!(public_url(wrong).is_err(), "{wrong}");
         }
         assert!(public_url(&format!("https://a/{}", "x".repeat(450))).is_err());
+    }
+
+    #[test]
+    fn a_contact_is_a_url_that_clients_open() {
+        assert_eq!(contact(" mailto:a@example.com").unwrap().as_str(), "mailto:a@example.com");
+        for wrong in ["a@example.com", "", "ftp://example.com/a", "example.com"] {
+            assert!(contact(wrong).unwrap_err().contains("mailto:a"), "{wrong}");
+        }
     }
 
     #[test]

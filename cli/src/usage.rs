@@ -143,11 +143,16 @@ pub(crate) fn warn_of_unknown_variables<P: CommandFactory>() {
     }
 }
 
+/// The password of a distributor's account, which has no option.
+pub(crate) const DISTRIBUTOR_PASSWORD: &str = "UPWIRE_PASSWORD";
+
 /// Those of all options, and those that are none.
 fn known_variables(command: &Command) -> Vec<String> {
     let own = command.get_arguments().filter_map(|option| option.get_env()?.to_str().map(str::to_owned));
     let others = command.get_subcommands().flat_map(known_variables);
-    own.chain(others).chain(["UPWIRE_LOG", "UPWIRE_LOG_FORMAT"].map(str::to_owned)).collect()
+    own.chain(others)
+        .chain(["UPWIRE_LOG", "UPWIRE_LOG_FORMAT", DISTRIBUTOR_PASSWORD].map(str::to_owned))
+        .collect()
 }
 
 /// `Some` if the variable looks like one of ours and is none; with the one that is most like it, if one is.
@@ -193,6 +198,13 @@ mod tests {
             Err(Refused::Wrong(error)) => error.to_string(),
             other => panic!("not refused: {other:?}"),
         }
+    }
+
+    #[test]
+    fn the_password_of_a_distributor_is_a_variable_of_ours() {
+        let known = known_variables(&Example::command());
+        assert_eq!(unknown("UPWIRE_PASSWORD", &known), None);
+        assert!(unknown("UPWIRE_PASWORD", &known).is_some());
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub domain_bounds: DomainBounds,
     /// How many pushes a registration may get before its senders are asked to wait; `None`: any number.
     pub rate: Option<Rate>,
+    /// How users reach who runs this, in answers to service discovery (XEP-0157).
+    pub contact: Vec<Url>,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -111,6 +113,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             ack_timeout: self.ack_timeout,
             meter: self.rate.map(Meter::new),
             domain_bounds: self.domain_bounds,
+            contact: self.contact,
         };
         let core = Core::new(terms, self.access.borrow_and_update().clone());
         let jobs = Jobs {

@@ -104,7 +104,7 @@ async fn the_log_at_debug_holds_no_body_no_token_and_no_jid() {
     let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     for (level, message) in [
         ("INFO", "connected to the XMPP server"),
-        ("ERROR", "no stream to the XMPP server"),
+        ("INFO", "the XMPP server has closed the stream, as when it stops or restarts: connecting again"),
         ("DEBUG", "registered"),
         ("INFO", "an application is gone; its registration is revoked"),
         ("INFO", "stopped"),

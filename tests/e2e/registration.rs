@@ -99,7 +99,8 @@ async fn the_access_list_decides_who_may_register() {
 }
 
 async fn it_is_discovered_and_answers_what_is_asked(server: &XmppServer) {
-    let upwire = Upwire::on(server).start_ready().await;
+    let contact = "mailto:admin@example.com,xmpp:admin@example.com";
+    let upwire = Upwire::on(server).set("UPWIRE_CONTACT", contact).start_ready().await;
     let phone = phone(server).await;
     let ask = async |request| phone.request(&upwire.component.jid, request).await;
 
@@ -110,15 +111,23 @@ async fn it_is_discovered_and_answers_what_is_asked(server: &XmppServer) {
     let info = DiscoInfoResult::try_from(info).unwrap();
     assert!(info.features.contains(UNIFIED_PUSH) && info.features.contains("urn:xmpp:ping"));
     assert!(!info.identities.is_empty());
+    let form = &info.extensions[0];
+    let field = form.fields.iter().find(|field| field.var.as_deref() == Some("support-addresses")).unwrap();
+    assert_eq!(field.values, contact.split(',').collect::<Vec<_>>());
     let items = DiscoItemsQuery { node: None, rsm: None };
     assert!(matches!(ask(IqRequest::Get(items.into())).await, IqResponse::Result(Some(_))));
     assert!(matches!(ask(IqRequest::Get(Ping.into())).await, IqResponse::Result(None)));
 
     let node = DiscoInfoQuery { node: Some("elsewhere".into()) };
-    let unknown: Element = "<query xmlns='jabber:iq:version'/>".parse().unwrap();
+    let items = DiscoItemsQuery { node: Some("elsewhere".into()), rsm: None };
+    let version: Element = "<query xmlns='jabber:iq:version'/>".parse().unwrap();
+    let IqResponse::Result(Some(answer)) = ask(IqRequest::Get(version)).await else { panic!("no version") };
+    assert_eq!(answer.get_child("name", "jabber:iq:version").unwrap().text(), "Upwire");
+    let unknown: Element = "<query xmlns='jabber:iq:last'/>".parse().unwrap();
     let register: Element = format!("<register xmlns='{UNIFIED_PUSH}'/>").parse().unwrap();
     let cases = [
         (IqRequest::Get(node.into()), DefinedCondition::ItemNotFound),
+        (IqRequest::Get(items.into()), DefinedCondition::ItemNotFound),
         (IqRequest::Get(unknown.clone()), DefinedCondition::ServiceUnavailable),
         (IqRequest::Set(unknown), DefinedCondition::ServiceUnavailable),
         (IqRequest::Get(register), DefinedCondition::ServiceUnavailable),

@@ -56,6 +56,30 @@ async fn what_was_accepted_survives_the_restart_of_ejabberd() {
     what_was_accepted_survives_the_servers_restart(Kind::Ejabberd).await;
 }
 
+async fn a_server_that_stops_in_order_is_no_error(kind: Kind) {
+    let mut server = XmppServer::start(kind).await;
+    let mut upwire = Upwire::on(&server).start_ready().await;
+    server.stop().await;
+    let notice = upwire.log_line(&["the XMPP server has closed the stream"]).await;
+    assert!(notice.contains("INFO"), "{notice}");
+    server.start_again().await;
+    upwire.ready().await;
+    upwire.terminate();
+    upwire.wait_exit(SOON).await;
+    let log = upwire.log();
+    assert!(!log.contains("no stream to the XMPP server"), "{log}");
+}
+
+#[tokio::test]
+async fn prosody_that_stops_in_order_is_no_error() {
+    a_server_that_stops_in_order_is_no_error(Kind::Prosody).await;
+}
+
+#[tokio::test]
+async fn ejabberd_that_stops_in_order_is_no_error() {
+    a_server_that_stops_in_order_is_no_error(Kind::Ejabberd).await;
+}
+
 /// A hanging server keeps its connections up: only silence tells. An idle one is silent, too, and
 /// keeps its stream because it answers when asked.
 #[tokio::test]

@@ -3,8 +3,11 @@
 use std::io;
 
 use tokio_xmpp::error::{AuthError, Error, ProtocolError};
-use tokio_xmpp::parsers::sasl::DefinedCondition;
+use tokio_xmpp::minidom::Element;
+use tokio_xmpp::parsers::sasl::{self, DefinedCondition};
+use tokio_xmpp::rustls::{self, CertificateError};
 
+use super::login::NoSession;
 use crate::configuration::one_line;
 
 /// Something that went wrong, and whether trying again can help.
@@ -30,7 +33,11 @@ impl Failure {
     }
 
     /// Why no session with `server` came about.
-    pub(super) fn connecting(error: &Error, server: &str) -> Self {
+    pub(super) fn connecting(problem: &NoSession, server: &str) -> Self {
+        let error = match problem {
+            NoSession::Refused(refusal) => return Self::refused(refusal, server),
+            NoSession::Other(error) => error,
+        };
         match error {
             Error::Auth(error) => Self::login(error, server),
             Error::Protocol(ProtocolError::NoTls) => Self::permanent(
@@ -60,13 +67,38 @@ impl Failure {
         }
     }
 
-    fn login(error: &AuthError, server: &str) -> Self {
-        match error {
-            AuthError::Fail(DefinedCondition::TemporaryAuthFailure) => Self::temporary(
+    /// The server refused the login; its own text says more than its condition.
+    fn refused(refusal: &sasl::Failure, server: &str) -> Self {
+        let said = refusal.texts.get("en").or_else(|| refusal.texts.values().next());
+        let said = said.map(|text| format!(" ({text})")).unwrap_or_default();
+        match &refusal.defined_condition {
+            DefinedCondition::TemporaryAuthFailure => Self::temporary(
                 "temporary-auth-failure",
-                format!("{server} cannot check passwords just now"),
+                format!("{server} cannot check passwords just now{said}"),
                 "the server's log may say more",
             ),
+            DefinedCondition::NotAuthorized if said.to_lowercase().contains("channel binding") => {
+                Self::permanent(
+                    "not-authorized",
+                    format!("{server} refused the login: not-authorized{said}"),
+                    "does anything between this machine and the server, as a proxy, end the TLS connection?",
+                )
+            }
+            DefinedCondition::NotAuthorized => Self::permanent(
+                "not-authorized",
+                format!("{server} refused the login: wrong password, or no such account{said}"),
+                "are --jid and the password right?",
+            ),
+            condition => {
+                let name = Element::from(condition.clone()).name().to_owned();
+                let text = format!("{server} refused the login: {name}{said}");
+                Self::permanent(name, text, "the server's log may say more")
+            }
+        }
+    }
+
+    fn login(error: &AuthError, server: &str) -> Self {
+        match error {
             AuthError::NoMechanism => Self::permanent(
                 "no-login-mechanism",
                 format!(
@@ -74,14 +106,9 @@ impl Failure {
                 ),
                 "does it allow a login without TLS, if --plaintext was used?",
             ),
-            AuthError::Fail(DefinedCondition::NotAuthorized) => Self::permanent(
-                "not-authorized",
-                format!("{server} refused the login: wrong password, or no such account"),
-                "are --jid and the password right?",
-            ),
             error => Self::permanent(
                 "login-failed",
-                format!("{server} refused the login: {error}"),
+                format!("the login to {server} failed: {error}"),
                 "the server's log may say more",
             ),
         }
@@ -90,11 +117,7 @@ impl Failure {
     fn io(error: &io::Error, server: &str) -> Self {
         // The TLS library's errors arrive as invalid data; the connection itself then worked.
         if error.kind() == io::ErrorKind::InvalidData {
-            return Self::temporary(
-                "tls-failed",
-                format!("{server}: {error}"),
-                "is its certificate valid for the JID's domain (SSL_CERT_FILE names others to trust), the port right?",
-            );
+            return Self::temporary("tls-failed", format!("{server}: {error}"), tls_hint(error));
         }
         Self::temporary(
             "unreachable",
@@ -104,17 +127,82 @@ impl Failure {
     }
 }
 
+/// What mends a TLS connection that did not come about.
+fn tls_hint(error: &io::Error) -> &'static str {
+    use CertificateError as Wrong;
+    let problem = error.get_ref().and_then(|error| error.downcast_ref());
+    let Some(rustls::Error::InvalidCertificate(problem)) = problem else {
+        return "is its certificate valid for the JID's domain (SSL_CERT_FILE names others to trust), the port right?";
+    };
+    match problem {
+        Wrong::Expired | Wrong::ExpiredContext { .. } => {
+            "give the XMPP server a new certificate; if it has one, restart it and check this machine's clock"
+        }
+        Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => "check this machine's clock",
+        Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
+            "give the XMPP server a certificate for the JID's domain (a DNS: entry of its subjectAltName)"
+        }
+        Wrong::UnknownIssuer | Wrong::BadSignature => {
+            "let SSL_CERT_FILE name a file with the authority's certificate, or with the server's own if it is self-signed"
+        }
+        // webpki's `CaUsedAsEndEntity` is what `openssl req -x509` makes unless it is told otherwise.
+        _ => {
+            "give the XMPP server a certificate of version 3 that is no authority's own (with openssl: \
+             -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:its-domain)"
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn refusal(condition: DefinedCondition, text: Option<&str>) -> Failure {
+        let texts = text.map(|text| ("en".to_owned(), text.to_owned())).into_iter().collect();
+        let refusal = sasl::Failure { defined_condition: condition, texts };
+        Failure::connecting(&NoSession::Refused(refusal), "example.com")
+    }
+
+    #[test]
+    fn a_refused_login_says_what_the_server_said() {
+        let conditions = [
+            DefinedCondition::NotAuthorized,
+            DefinedCondition::TemporaryAuthFailure,
+            DefinedCondition::AccountDisabled,
+            DefinedCondition::MalformedRequest,
+        ];
+        for condition in conditions {
+            let failure = refusal(condition, Some("Ask the king"));
+            assert!(failure.to_string().contains("(Ask the king)"), "{failure}");
+        }
+        assert_eq!(refusal(DefinedCondition::AccountDisabled, None).condition, "account-disabled");
+        let bound = refusal(DefinedCondition::NotAuthorized, Some("Invalid channel binding"));
+        assert!(!bound.to_string().contains("password"), "{bound}");
+    }
+
+    #[test]
+    fn a_certificate_that_is_refused_has_its_own_mend() {
+        let other = CertificateError::Other(rustls::OtherError(std::sync::Arc::new(io::Error::other("x"))));
+        for (problem, mend) in [
+            (CertificateError::Expired, "new certificate"),
+            (CertificateError::NotValidYet, "clock"),
+            (CertificateError::NotValidForName, "JID's domain"),
+            (CertificateError::UnknownIssuer, "SSL_CERT_FILE"),
+            (other, "CA:FALSE"),
+        ] {
+            let error = rustls::Error::InvalidCertificate(problem);
+            let error = Error::Io(io::Error::new(io::ErrorKind::InvalidData, error));
+            let failure = Failure::connecting(&error.into(), "example.com");
+            assert!(failure.hint.contains(mend), "{failure}");
+        }
+    }
+
     #[test]
     fn a_wrong_password_is_permanent_and_a_refused_connection_is_not() {
-        let wrong = Error::Auth(AuthError::Fail(DefinedCondition::NotAuthorized));
-        let wrong = Failure::connecting(&wrong, "example.com");
+        let wrong = refusal(DefinedCondition::NotAuthorized, None);
         assert!(wrong.permanent && wrong.to_string().contains("password"), "{wrong}");
         let refused = Error::Io(io::ErrorKind::ConnectionRefused.into());
-        let refused = Failure::connecting(&refused, "example.com");
+        let refused = Failure::connecting(&refused.into(), "example.com");
         assert!(!refused.permanent && refused.to_string().contains("connection refused"), "{refused}");
     }
 }

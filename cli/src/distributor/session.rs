@@ -23,11 +23,12 @@ use tokio_xmpp::connect::{
 use tokio_xmpp::error::Error;
 use tokio_xmpp::jid::Jid;
 use tokio_xmpp::parsers::ns;
+use tokio_xmpp::rustls;
 use tokio_xmpp::stanzastream::{Connection, StanzaStream};
 use tokio_xmpp::xmlstream::{StreamHeader, Timeouts};
-use tokio_xmpp::{client_login, rustls};
 
 use super::failure::Failure;
+use super::login::{NoSession, log_in};
 
 /// From the first packet to the end of the login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -117,7 +118,7 @@ impl Account {
         }
     }
 
-    async fn connect(&self, resume: bool) -> Result<Connection, Error> {
+    async fn connect(&self, resume: bool) -> Result<Connection, NoSession> {
         let mut connection = match self.security {
             Security::StartTls => self.login(StartTlsServerConnector(self.dns())).await?,
             Security::DirectTls => self.login(DirectTlsServerConnector(self.dns())).await?,
@@ -130,20 +131,19 @@ impl Account {
     }
 
     /// Everything up to the binding of a resource, which the stanza stream does.
-    async fn login<C: ServerConnector>(&self, connector: C) -> Result<Connection, Error> {
+    async fn login<C: ServerConnector>(&self, connector: C) -> Result<Connection, NoSession> {
         let (stream, channel_binding) = connector.connect(&self.jid, ns::JABBER_CLIENT, TIMEOUTS).await?;
         let (features, stream) = stream.recv_features().await?;
         let credentials = Credentials::default()
             .with_username(self.jid.node().map(|node| node.as_str()).unwrap_or_default())
-            .with_password(self.password.expose_secret())
-            .with_channel_binding(channel_binding);
-        let stream = client_login(stream, features.sasl_mechanisms, credentials).await?;
+            .with_password(self.password.expose_secret());
+        let stream = log_in(stream, features, &credentials, channel_binding).await?;
         let domain = self.jid.domain().as_str();
         let header = StreamHeader { to: Some(domain.into()), from: None, id: None };
         let (features, stream) = stream.send_header(header).await?.recv_features().await?;
         if !features.can_bind() {
             // The stanza stream would panic.
-            return Err(Error::InvalidState);
+            return Err(Error::InvalidState.into());
         }
         Ok(Connection { stream: stream.box_stream(), features, identity: self.jid.clone() })
     }

@@ -13,6 +13,7 @@ use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
     minidom::Element,
 };
+use url::Url;
 
 use super::{
     Now,
@@ -31,7 +32,7 @@ use crate::{
     mutants::{Mutant, mutant},
     stream::{
         component::Session,
-        stanza::{Incoming, Request},
+        stanza::{self, Incoming, Request},
     },
 };
 
@@ -73,6 +74,8 @@ pub(crate) struct Terms {
     pub(crate) ack_timeout: Duration,
     pub(crate) meter: Option<Meter>,
     pub(crate) domain_bounds: DomainBounds,
+    /// How to reach who runs this.
+    pub(crate) contact: Vec<Url>,
 }
 
 /// A push that is held, and everywhere it is.
@@ -255,6 +258,9 @@ impl Core {
             Input::Stanza(Incoming::Available(jid)) => self.begin_session(&jid, now),
             Input::Stanza(Incoming::Unavailable(jid)) => self.end_session(&jid, now, actions),
             Input::Stanza(Incoming::Request(request)) => self.take_request(request, actions),
+            Input::Stanza(Incoming::Subscribe(asked)) => {
+                actions.push(Action::Reply(stanza::unsubscribed(&asked)));
+            }
             Input::Received(pushes) => self.take_received(pushes, now, actions),
             Input::Page(page) => self.take_page(page, now, actions),
             Input::Looked(account, found) => self.take_look(&account, found, now),

@@ -92,7 +92,7 @@ impl<C: Connect> Component<C> {
                 connected = connecting => connected.unwrap_or(Err(StreamError::Timeout)),
                 () = discard(&mut self.replies, &mut self.pushes) => return,
             };
-            let error = match connected {
+            let (error, was_up) = match connected {
                 Ok(stream) => {
                     session = Session(session.0 + 1);
                     let since = Instant::now();
@@ -100,20 +100,30 @@ impl<C: Connect> Component<C> {
                         End::Stopped => return,
                         End::Lost(error) => {
                             reconnect.note_stream(since.elapsed());
-                            error
+                            (error, true)
                         }
                     }
                 }
-                Err(error) => error,
+                Err(error) => (error, false),
             };
-            if reconnect.note_failure(&error.to_string(), Instant::now()) {
-                tracing::error!(component = %self.account.component, server = %self.account.server, %error, mend = error.mend(), "no stream to the XMPP server");
-            }
+            self.tell(&error, was_up, &mut reconnect);
             tokio::select! {
                 biased;
                 () = sleep(reconnect.next_delay()) => {}
                 () = discard(&mut self.replies, &mut self.pushes) => return,
             }
+        }
+    }
+
+    /// A server that stops in good order is no failure, unless it stays away.
+    fn tell(&self, error: &StreamError, was_up: bool, reconnect: &mut Reconnect) {
+        let (component, server, now) = (&self.account.component, &self.account.server, Instant::now());
+        if was_up && error.is_orderly() && reconnect.note_stop(now) {
+            tracing::info!(%component, %server, %error, "the XMPP server has closed the stream, as when it stops or restarts: connecting again");
+        } else if error.is_absence() && reconnect.is_restart(now) {
+            tracing::debug!(%component, %server, %error, "the XMPP server is not back yet");
+        } else if reconnect.note_failure(&error.to_string(), now) {
+            tracing::error!(%component, %server, %error, mend = error.mend(), "no stream to the XMPP server");
         }
     }
 

@@ -91,11 +91,36 @@ impl StreamError {
             Self::Closed | Self::Io(_) => "connecting again",
         }
     }
+
+    /// Whether a server that stops or restarts ends a stream so. Prosody and ejabberd close the connection without a
+    /// word; others say why (RFC 6120 §4.9.3.20).
+    pub(super) fn is_orderly(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Refused { condition, .. } => matches!(condition.as_str(), "system-shutdown" | "reset"),
+            _ => false,
+        }
+    }
+
+    /// Whether it is what a server that is not there looks like.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Timeout | Self::Unopened | Self::Io(_))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_stops_says_so_in_order() {
+        let refused = |condition: &str| StreamError::Refused { condition: condition.into(), text: None };
+        assert!(StreamError::Closed.is_orderly() && refused("system-shutdown").is_orderly());
+        for error in [refused("conflict"), refused("not-authorized"), StreamError::Silent] {
+            assert!(!error.is_orderly(), "{error}");
+        }
+        assert!(StreamError::Timeout.is_absence() && !refused("conflict").is_absence());
+    }
 
     #[test]
     fn the_mend_fits_the_servers_own_text() {

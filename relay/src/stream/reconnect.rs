@@ -18,12 +18,16 @@ const TOLD_MAX: u32 = 5;
 /// How often a failure is told that goes on after that.
 const TOLD_INTERVAL: Duration = Duration::from_secs(30);
 
+/// A server that stopped in good order may take so long to be back.
+const RESTART_MAX: Duration = Duration::from_secs(30);
+
 /// See the module.
 pub(super) struct Reconnect {
     delays: ExponentialBuilder,
     delay: <ExponentialBuilder as BackoffBuilder>::Backoff,
     told: u32,
     last: Option<(String, Instant)>,
+    restart_until: Option<Instant>,
 }
 
 impl Reconnect {
@@ -34,7 +38,7 @@ impl Reconnect {
             .with_min_delay(DELAY_MIN)
             .with_max_delay(if here { DELAY_HERE_MAX } else { DELAY_MAX })
             .without_max_times();
-        Self { delays, delay: delays.build(), told: 0, last: None }
+        Self { delays, delay: delays.build(), told: 0, last: None, restart_until: None }
     }
 
     /// A stream has ended that held for so long.
@@ -48,6 +52,20 @@ impl Reconnect {
     /// How long to wait before the next attempt.
     pub(super) fn next_delay(&mut self) -> Duration {
         self.delay.next().unwrap_or(DELAY_MAX)
+    }
+
+    /// Notes that the server stopped in good order. `false`: it did so just now, too, and that is no restart.
+    pub(super) fn note_stop(&mut self, now: Instant) -> bool {
+        let first = !self.is_restart(now);
+        if first {
+            self.restart_until = Some(now + RESTART_MAX);
+        }
+        first
+    }
+
+    /// Whether the server may be restarting.
+    pub(super) fn is_restart(&self, now: Instant) -> bool {
+        self.restart_until.is_some_and(|until| now < until)
     }
 
     /// Notes a failure. Whether it is to be told: one that goes on is told now and then.
@@ -91,6 +109,17 @@ mod tests {
         assert!(reconnect.next_delay() >= DELAY_MAX);
         reconnect.note_stream(STABLE_AFTER);
         assert!(reconnect.next_delay() <= 2 * DELAY_MIN);
+    }
+
+    #[test]
+    fn a_stop_in_order_is_a_restart_for_a_while() {
+        let (mut reconnect, start) = (Reconnect::new(true), Instant::now());
+        assert!(!reconnect.is_restart(start));
+        assert!(reconnect.note_stop(start));
+        assert!(reconnect.is_restart(start + RESTART_MAX / 2));
+        assert!(!reconnect.note_stop(start + RESTART_MAX / 2), "a stream that ends each time is a failure");
+        assert!(!reconnect.is_restart(start + RESTART_MAX));
+        assert!(reconnect.note_stop(start + 2 * RESTART_MAX));
     }
 
     #[tokio::test]

@@ -3,15 +3,22 @@
 use push::{MessageId, PushMessage, Target, registration::HashError, vapid::VapidKeyError};
 use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
-    minidom::{Element, element::escape, rxml::xml_ncname},
+    minidom::{
+        Element,
+        element::escape,
+        rxml::{Namespace, xml_ncname},
+    },
     parsers::{
+        data_forms::{DataForm, DataFormType, Field, FieldType},
         disco::{DiscoInfoQuery, DiscoInfoResult, DiscoItemsQuery, DiscoItemsResult, Identity},
         iq::Iq,
         ns,
         ping::Ping,
         stanza_error::{DefinedCondition, ErrorType, StanzaError},
+        version::VersionResult,
     },
 };
+use url::Url;
 
 use super::framing::Frame;
 
@@ -29,6 +36,8 @@ pub(crate) enum Incoming {
     Available(FullJid),
     /// The session of this full JID has ended.
     Unavailable(FullJid),
+    /// A presence that asks whether, or to be told when, the component is there.
+    Subscribe(Subscribe),
 }
 
 /// A stanza is for this domain, which is not the component's.
@@ -38,19 +47,34 @@ pub(crate) struct Elsewhere(pub(crate) String);
 /// An IQ `get` or `set` that wants an answer.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// Without its resource, or its node too, where these are no part of a JID here.
     pub(crate) from: Jid,
-    /// The component, or a node or resource of it; the answer comes from there.
-    to: Jid,
+    /// Both addresses as they came, since clients compare them as text.
+    addresses: Addresses,
     pub(crate) id: String,
     pub(crate) query: Query,
+}
+
+/// A presence of type `subscribe` or `probe`.
+#[derive(Debug)]
+pub(crate) struct Subscribe(Addresses);
+
+/// Who sent a stanza, and to whom: the component, or a node or resource of it. The answer goes the other way.
+#[derive(Debug)]
+struct Addresses {
+    from: String,
+    to: String,
 }
 
 /// What an IQ asks for.
 #[derive(Debug)]
 pub(crate) enum Query {
     Register(Result<Box<Target>, BadRegister>),
-    DiscoInfo(Box<DiscoInfoQuery>),
+    DiscoInfo,
     DiscoItems,
+    /// Either of the two, about a node.
+    DiscoNode,
+    Version,
     Ping,
     /// No payload, several of them, or one that does not parse.
     Malformed,
@@ -68,6 +92,10 @@ pub(crate) enum BadRegister {
     Vapid(VapidKeyError),
     #[error("a registration comes from a full JID")]
     NoResource,
+    #[error(
+        "your JID has characters, as emoji are, that this push server cannot keep: choose another resource"
+    )]
+    Jid,
 }
 
 /// The answer to an IQ of ours.
@@ -112,22 +140,28 @@ impl Incoming {
             return Err(Elsewhere(to.domain().as_str().to_owned()));
         }
         Ok(if to == *component {
-            Self::of_component(&element, damaged, to)
+            Self::of_component(&element, damaged)
         } else {
-            Self::of_name_below(&element, to)
+            Self::of_name_below(&element)
         })
     }
 
-    fn of_component(element: &Element, damaged: bool, to: Jid) -> Option<Self> {
-        let from: Jid = element.attr("from")?.parse().ok()?;
-        match (element.name(), element.attr("type")) {
+    fn of_component(element: &Element, damaged: bool) -> Option<Self> {
+        let addresses = Addresses::of(element)?;
+        let kind = element.attr("type");
+        if let ("iq", Some("get" | "set")) = (element.name(), kind) {
+            let from = addresses.sender()?;
+            let id = element.attr("id")?.to_owned();
+            let query = if damaged { Query::Malformed } else { Query::read(&from, &addresses.from, element) };
+            return Some(Self::Request(Request { from, addresses, id, query }));
+        }
+        if let ("presence", Some("subscribe" | "probe")) = (element.name(), kind) {
+            return Some(Self::Subscribe(Subscribe(addresses)));
+        }
+        let from: Jid = addresses.from.parse().ok()?;
+        match (element.name(), kind) {
             ("presence", None) => from.try_into_full().ok().map(Self::Available),
             ("presence", Some("unavailable")) => from.try_into_full().ok().map(Self::Unavailable),
-            ("iq", Some("get" | "set")) => {
-                let id = element.attr("id")?.to_owned();
-                let query = if damaged { Query::Malformed } else { Query::read(&from, element) };
-                Some(Self::Request(Request { from, to, id, query }))
-            }
             ("iq", Some("result")) => {
                 Some(Self::Answer(Answer { from, id: element.attr("id")?.to_owned(), error: None }))
             }
@@ -140,13 +174,15 @@ impl Incoming {
     }
 
     /// The component has no nodes and no resources: whoever asks one is told so (RFC 6120 §8.4).
-    fn of_name_below(element: &Element, to: Jid) -> Option<Self> {
-        let from = element.attr("from")?.parse().ok()?;
+    fn of_name_below(element: &Element) -> Option<Self> {
+        let addresses = Addresses::of(element)?;
         match (element.name(), element.attr("type")) {
             ("iq", Some("get" | "set")) => {
+                let from = addresses.sender()?;
                 let id = element.attr("id")?.to_owned();
-                Some(Self::Request(Request { from, to, id, query: Query::Other }))
+                Some(Self::Request(Request { from, addresses, id, query: Query::Other }))
             }
+            ("presence", Some("subscribe" | "probe")) => Some(Self::Subscribe(Subscribe(addresses))),
             _ => None,
         }
     }
@@ -155,13 +191,10 @@ impl Incoming {
     pub(crate) fn bytes(&self) -> usize {
         OVERHEAD_BYTES
             + match self {
-                Self::Request(Request { from, to, id, query }) => {
-                    let node = match query {
-                        Query::DiscoInfo(query) => query.node.as_ref().map_or(0, String::len),
-                        _ => 0,
-                    };
-                    from.as_str().len() + to.as_str().len() + id.len() + node
+                Self::Request(Request { from, addresses, id, .. }) => {
+                    from.as_str().len() + addresses.bytes() + id.len()
                 }
+                Self::Subscribe(Subscribe(addresses)) => addresses.bytes(),
                 Self::Answer(Answer { from, id, .. }) => from.as_str().len() + id.len(),
                 Self::Available(jid) | Self::Unavailable(jid) => jid.as_str().len(),
             }
@@ -171,35 +204,71 @@ impl Incoming {
 #[cfg(test)]
 impl Request {
     pub(crate) fn new(from: Jid, id: String, query: Query) -> Self {
-        Self { from, to: BareJid::new("notify.example.com").unwrap().into(), id, query }
+        let addresses = Addresses { from: from.to_string(), to: "notify.example.com".into() };
+        Self { from, addresses, id, query }
+    }
+}
+
+impl Addresses {
+    fn of(stanza: &Element) -> Option<Self> {
+        let [from, to] = ["from", "to"].map(|name| stanza.attr::<str>(name).map(str::to_owned));
+        Some(Self { from: from?, to: to? })
+    }
+
+    /// The sender, or as much as is a JID by RFC 6122: servers let through more, emoji for example.
+    fn sender(&self) -> Option<Jid> {
+        let bare = self.from.split_once('/').map_or(&*self.from, |(bare, _)| bare);
+        let domain = bare.rsplit_once('@').map_or(bare, |(_, domain)| domain);
+        [&*self.from, bare, domain].iter().find_map(|text| text.parse().ok())
+    }
+
+    fn bytes(&self) -> usize {
+        self.from.len() + self.to.len()
+    }
+
+    /// Addresses `answer` to the sender.
+    fn turn(&self, answer: &mut Element) {
+        answer.set_attr(Namespace::NONE, xml_ncname!("from").into(), self.to.as_str());
+        answer.set_attr(Namespace::NONE, xml_ncname!("to").into(), self.from.as_str());
     }
 }
 
 impl Query {
-    fn read(from: &Jid, iq: &Element) -> Self {
+    fn read(from: &Jid, full_text: &str, iq: &Element) -> Self {
         let mut payloads = iq.children();
         let (Some(payload), None) = (payloads.next(), payloads.next()) else { return Self::Malformed };
         let set = iq.attr("type") == Some("set");
         match (payload.name(), &*payload.ns(), set) {
-            ("register", UNIFIED_PUSH, true) => Self::Register(read_register(from, payload).map(Box::new)),
-            ("query", ns::DISCO_INFO, false) => DiscoInfoQuery::try_from(payload.clone())
-                .map_or(Self::Malformed, |query| Self::DiscoInfo(Box::new(query))),
-            ("query", ns::DISCO_ITEMS, false) => {
-                DiscoItemsQuery::try_from(payload.clone()).map_or(Self::Malformed, |_| Self::DiscoItems)
+            ("register", UNIFIED_PUSH, true) => {
+                Self::Register(read_register(from, full_text, payload).map(Box::new))
             }
+            ("query", ns::DISCO_INFO, false) => match DiscoInfoQuery::try_from(payload.clone()) {
+                Ok(DiscoInfoQuery { node: None }) => Self::DiscoInfo,
+                Ok(_) => Self::DiscoNode,
+                Err(_) => Self::Malformed,
+            },
+            ("query", ns::DISCO_ITEMS, false) => match DiscoItemsQuery::try_from(payload.clone()) {
+                Ok(DiscoItemsQuery { node: None, .. }) => Self::DiscoItems,
+                Ok(_) => Self::DiscoNode,
+                Err(_) => Self::Malformed,
+            },
+            ("query", ns::VERSION, false) => Self::Version,
             ("ping", ns::PING, false) => Self::Ping,
             _ => Self::Other,
         }
     }
 }
 
-fn read_register(from: &Jid, register: &Element) -> Result<Target, BadRegister> {
+fn read_register(from: &Jid, full_text: &str, register: &Element) -> Result<Target, BadRegister> {
     let attribute = |name| register.attr::<str>(name).unwrap_or_default();
     Ok(Target {
         application: attribute("application").parse().map_err(BadRegister::Application)?,
         instance: attribute("instance").parse().map_err(BadRegister::Instance)?,
         vapid: register.attr::<str>("vapid").map(str::parse).transpose().map_err(BadRegister::Vapid)?,
-        recipient: from.clone().try_into_full().map_err(|_| BadRegister::NoResource)?,
+        recipient: from
+            .clone()
+            .try_into_full()
+            .map_err(|_| if full_text.contains('/') { BadRegister::Jid } else { BadRegister::NoResource })?,
         legacy: None,
     })
 }
@@ -217,14 +286,41 @@ impl Condition {
     }
 }
 
-/// The answer to an XEP-0030 query: an identity, and what we speak.
-pub(crate) fn disco_info(query: &DiscoInfoQuery) -> Result<Element, StanzaError> {
-    if query.node.is_some() {
-        return Err(error(ErrorType::Cancel, DefinedCondition::ItemNotFound, "no such node"));
-    }
-    let features = [ns::DISCO_INFO, ns::DISCO_ITEMS, ns::PING, UNIFIED_PUSH].map(str::to_owned).into();
+/// The answer to an XEP-0030 query: an identity, what we speak, and who runs this (XEP-0157).
+pub(crate) fn disco_info(contact: &[Url]) -> Element {
+    let features =
+        [ns::DISCO_INFO, ns::DISCO_ITEMS, ns::PING, ns::VERSION, UNIFIED_PUSH].map(str::to_owned).into();
     let identities = vec![Identity::new("pubsub", "push", "en", "Upwire, a UnifiedPush server")];
-    Ok(DiscoInfoResult { node: None, identities, features, extensions: Vec::new() }.into())
+    let extensions = if contact.is_empty() { Vec::new() } else { vec![contact_form(contact)] };
+    DiscoInfoResult { node: None, identities, features, extensions }.into()
+}
+
+/// One contact for all: whoever runs a push server is its administrator, its support, and told of abuse.
+fn contact_form(contact: &[Url]) -> DataForm {
+    let fields = ["abuse-addresses", "admin-addresses", "support-addresses"].map(|name| Field {
+        values: contact.iter().map(Url::to_string).collect(),
+        ..Field::new(name, FieldType::ListMulti)
+    });
+    DataForm::new(DataFormType::Result_, ns::SERVER_INFO, fields.into())
+}
+
+/// The answer to a query about a node: there are none.
+pub(crate) fn no_such_node() -> StanzaError {
+    error(ErrorType::Cancel, DefinedCondition::ItemNotFound, "no such node")
+}
+
+/// The answer to XEP-0092: which software this is.
+pub(crate) fn version() -> Element {
+    VersionResult { name: "Upwire".into(), version: env!("CARGO_PKG_VERSION").into(), os: None }.into()
+}
+
+/// The answer to a subscription or a probe: nobody is told of the component's presence (RFC 6121 §4.3.2).
+pub(crate) fn unsubscribed(Subscribe(addresses): &Subscribe) -> Element {
+    let mut presence = Element::builder("presence", ns::JABBER_CLIENT)
+        .attr(xml_ncname!("type").into(), "unsubscribed")
+        .build();
+    addresses.turn(&mut presence);
+    presence
 }
 
 /// The answer to a query for items: there are none.
@@ -247,12 +343,13 @@ pub(crate) fn error(kind: ErrorType, condition: DefinedCondition, text: &str) ->
 
 /// Completes an answer to `request`.
 pub(crate) fn answer(request: &Request, answer: Result<Option<Element>, StanzaError>) -> Element {
-    let (id, to, from) = (request.id.clone(), Some(request.from.clone()), Some(request.to.clone()));
-    let iq = match answer {
+    let (id, to, from) = (request.id.clone(), None, None);
+    let mut iq = Element::from(match answer {
         Ok(payload) => Iq::Result { id, to, from, payload },
         Err(error) => Iq::Error { id, to, from, error, payload: None },
-    };
-    iq.into()
+    });
+    request.addresses.turn(&mut iq);
+    iq
 }
 
 /// The IQ that carries a push; its id is the message's.

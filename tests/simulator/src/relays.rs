@@ -171,6 +171,7 @@ fn relay(
         account_registrations_max: 200,
         domain_bounds: DomainBounds { registrations: 20_000, mailbox: 100_000 },
         rate: None,
+        contact: Vec::new(),
         clock: Clock::new(move || clock.wall_of(life.process)),
     }
 }

@@ -61,7 +61,9 @@ impl Core {
         let refuse = |kind, condition, text: &str| Some(Err(stanza::error(kind, condition, text)));
         match &request.query {
             Query::Ping => Some(Ok(None)),
-            Query::DiscoInfo(query) => Some(stanza::disco_info(query).map(Some)),
+            Query::DiscoInfo => Some(Ok(Some(stanza::disco_info(&self.terms.contact)))),
+            Query::DiscoNode => Some(Err(stanza::no_such_node())),
+            Query::Version => Some(Ok(Some(stanza::version()))),
             Query::DiscoItems => Some(Ok(Some(stanza::disco_items()))),
             Query::Register(_) if !self.access.admits(&request.from) => {
                 let text = "this push server does not serve your account";
@@ -76,7 +78,7 @@ impl Core {
                 refuse(ErrorType::Modify, DefinedCondition::BadRequest, text)
             }
             Query::Other => {
-                let text = "this is a UnifiedPush server: it answers register, disco and ping";
+                let text = "this is a UnifiedPush server: it answers register, disco, version and ping";
                 refuse(ErrorType::Cancel, DefinedCondition::ServiceUnavailable, text)
             }
         }

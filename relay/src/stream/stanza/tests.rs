@@ -45,7 +45,7 @@ fn payload() -> impl Strategy<Value = String> {
 
 fn stanza() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec!["iq", "iq", "iq", "presence", "message"]);
-    let kind = mostly(&["get", "set", "result", "error", "unavailable"]);
+    let kind = mostly(&["get", "set", "result", "error", "unavailable", "subscribe", "probe"]);
     let (id, to) = (mostly(&["AAAAAAAAAAAAAAAAAAAAAA"]), mostly(&["notify.example.com"]));
     let from = mostly(&["juliet@example.com/phone", "juliet@example.com"]);
     let several = prop::collection::vec(payload(), 0..3).prop_map(|payloads| payloads.concat());
@@ -65,13 +65,16 @@ async fn read_all(stream: &str) {
         match Incoming::read(frame, &BareJid::new("notify.example.com").unwrap()) {
             Ok(Some(Incoming::Request(request))) => {
                 let info = match &request.query {
-                    Query::DiscoInfo(query) => disco_info(query).map(Some),
+                    Query::DiscoInfo => Ok(Some(disco_info(&[]))),
                     _ => Err(error(ErrorType::Modify, DefinedCondition::BadRequest, "no")),
                 };
                 assert!(serialize(&answer(&request, info)).starts_with("<iq"));
             }
             Ok(Some(Incoming::Answer(answer))) => {
                 let _ = answer.message_id();
+            }
+            Ok(Some(Incoming::Subscribe(asked))) => {
+                assert!(serialize(&unsubscribed(&asked)).starts_with("<presence"));
             }
             Ok(Some(Incoming::Available(_) | Incoming::Unavailable(_)) | None) => {}
             Err(Elsewhere(domain)) => assert_ne!(domain, "notify.example.com"),
@@ -132,6 +135,79 @@ fn only_stanzas_to_the_component_itself_count() {
         assert!(read.all(|meaning| meaning.is_none()), "{to}");
     }
     assert!(read("<iq type='get' id='1' from='a@b/c'/>").unwrap().is_none(), "it is for nobody");
+}
+
+/// The request that this stanza is.
+fn request(xml: &str) -> Request {
+    let Some(Incoming::Request(request)) = read(xml).unwrap() else { panic!("no request: {xml}") };
+    request
+}
+
+#[test]
+fn addresses_go_back_as_they_came() {
+    const REGISTER: &str = "<register xmlns='http://gultsch.de/xmpp/drafts/unified-push' \
+         application='bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=' \
+         instance='bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM='/>";
+    for (from, kept) in [
+        ("Juliet@Example.com/A", true),
+        ("juliet@example.com/\u{1f98a}", false),
+        ("\u{1f98a}@example.com/a", false),
+        ("example.com/\u{1f98a}", false),
+    ] {
+        let request =
+            request(&format!("<iq type='set' id='1' from='{from}' to='Notify.Example.com'>{REGISTER}</iq>"));
+        assert_eq!(request.from.domain().as_str(), "example.com");
+        match &request.query {
+            Query::Register(Ok(_)) => assert!(kept, "{from}"),
+            Query::Register(Err(bad)) => assert!(!kept && *bad == BadRegister::Jid, "{from}: {bad}"),
+            other => panic!("{other:?}"),
+        }
+        let answer = answer(&request, Ok(None));
+        assert_eq!((answer.attr("to"), answer.attr("from")), (Some(from), Some("Notify.Example.com")));
+    }
+}
+
+#[test]
+fn a_subscription_and_a_probe_are_declined() {
+    for kind in ["subscribe", "probe"] {
+        for to in ["Notify.example.com", "x@notify.example.com"] {
+            let asked = read(&format!("<presence type='{kind}' from='Juliet@example.com' to='{to}'/>"));
+            let Some(Incoming::Subscribe(asked)) = asked.unwrap() else { panic!("{kind}") };
+            let answer = unsubscribed(&asked);
+            let attributes = ["type", "from", "to"].map(|name| answer.attr(name).unwrap().to_owned());
+            assert_eq!(attributes, ["unsubscribed", to, "Juliet@example.com"]);
+        }
+    }
+    for kind in ["subscribed", "unsubscribe", "unsubscribed", "error"] {
+        let answer = format!("<presence type='{kind}' from='a@b' to='notify.example.com'/>");
+        assert!(read(&answer).unwrap().is_none(), "two that answer each other would never end: {kind}");
+    }
+}
+
+#[test]
+fn a_query_about_a_node_is_one_thing_for_info_and_items() {
+    let query = |namespace: &str, node: &str| {
+        let payload = format!("<query xmlns='{namespace}'{node}/>");
+        request(&format!("<iq type='get' id='1' from='a@b/c' to='notify.example.com'>{payload}</iq>")).query
+    };
+    for namespace in [ns::DISCO_INFO, ns::DISCO_ITEMS] {
+        assert!(matches!(query(namespace, " node='x'"), Query::DiscoNode), "{namespace}");
+        assert!(matches!(query(namespace, ""), Query::DiscoInfo | Query::DiscoItems), "{namespace}");
+    }
+    assert!(matches!(query(ns::VERSION, ""), Query::Version));
+}
+
+#[test]
+fn who_runs_this_is_in_the_answer_to_discovery() {
+    let contact = ["mailto:admin@example.com", "xmpp:admin@example.com"].map(|url| url.parse().unwrap());
+    let info = DiscoInfoResult::try_from(disco_info(&contact)).unwrap();
+    let [form] = &info.extensions[..] else { panic!("{info:?}") };
+    assert_eq!(form.form_type(), Some(ns::SERVER_INFO));
+    for name in ["abuse-addresses", "admin-addresses", "support-addresses"] {
+        let field = form.fields.iter().find(|field| field.var.as_deref() == Some(name)).unwrap();
+        assert_eq!(field.values, ["mailto:admin@example.com", "xmpp:admin@example.com"]);
+    }
+    assert!(DiscoInfoResult::try_from(disco_info(&[])).unwrap().extensions.is_empty());
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn core(domain_bounds: DomainBounds, rate: Option<Rate>) -> Core {
         ack_timeout: Duration::from_secs(30),
         meter: rate.map(Meter::new),
         domain_bounds,
+        contact: Vec::new(),
     };
     Core::new(terms, AccessList::Everyone(Vec::new()))
 }

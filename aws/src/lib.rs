@@ -10,6 +10,7 @@ mod held;
 mod item;
 mod lease;
 mod mailbox;
+mod marker;
 mod queue;
 mod registrations;
 mod requests;

@@ -1,8 +1,9 @@
 //! `upwire relay`: the relay alone, on DynamoDB tables and an SQS queue.
 
+use aws::RegistrationsTable;
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
-use relay::{Candidate, Term, Uptime};
+use relay::{Candidate, MarkerKeeper, Term, Uptime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,8 @@ use self::cloud::Cloud;
 pub(crate) use self::options::Options;
 use self::options::Settings;
 use crate::live::{self, InForce, Live};
-use crate::{admin, parts};
+use crate::relay_options::RelaySettings;
+use crate::{admin, marker, parts};
 
 mod cloud;
 mod options;
@@ -22,12 +24,15 @@ const ACTIVE: &str = "upwire_relay_active";
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
     let hangups = live::hangups()?;
-    let live = Live::new(settings.relay.files.clone(), settings.relay.values(settings.secrets.clone()))?;
+    let mut values = settings.relay.values(settings.secrets.clone());
+    settings.legacy.clone().add_to(&mut values);
+    let live = Live::new(settings.relay.files.clone(), values)?;
+    let in_force = live.in_force();
     let metrics = admin::install_metrics()?;
     describe_gauge!(ACTIVE, "1 while this relay is the active one, 0 while it waits for another to end");
     gauge!(ACTIVE).set(0.0);
     let cloud = tokio::select! {
-        opened = cloud::open(&settings) => opened?,
+        opened = open(&settings, &in_force) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
@@ -38,10 +43,20 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
     let mut parts = JoinSet::new();
     parts.spawn(parts::serve(private, admin, stop.clone()));
-    let in_force = live.in_force();
     parts.spawn(live.reread_on(hangups, stop.clone()));
     parts.spawn(relay_when_elected(settings, in_force, cloud, state, stop.clone()));
     parts::wait(parts, &stop).await
+}
+
+/// What the relay uses on AWS, once it is known that it may.
+async fn open(settings: &Settings, in_force: &InForce) -> anyhow::Result<Cloud> {
+    let cloud = cloud::open(settings).await?;
+    marker::check(&marker_keeper(settings, &cloud, in_force), settings.relay.drop_secrets).await?;
+    Ok(cloud)
+}
+
+fn marker_keeper(settings: &Settings, cloud: &Cloud, in_force: &InForce) -> MarkerKeeper<RegistrationsTable> {
+    RelaySettings::marker_keeper(cloud.registrations.clone(), settings.table_id.clone(), in_force)
 }
 
 /// What readiness goes by.
@@ -96,9 +111,19 @@ async fn serve_term(
             () = fence.lost() => return Ok(()),
             () = stop.cancelled() => return Ok(()),
         };
+        let mut keeper = marker_keeper(settings, cloud, in_force);
+        let marker = tokio::select! {
+            marker = keeper.begin_patiently() => marker,
+            () = fence.lost() => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
+        };
         let (registrations, mailbox) = (cloud.registrations.clone(), cloud.mailbox.clone());
         let relay = settings.relay.clone().relay(registrations, queue, mailbox, in_force.clone());
-        relay.run(state.connected.clone(), stop.clone(), fence.clone()).await.map_err(anyhow::Error::from)
+        let relaying = relay.run(state.connected.clone(), stop.clone(), fence.clone());
+        tokio::select! {
+            relayed = relaying => relayed.map_err(anyhow::Error::from),
+            () = keeper.keep(marker) => Ok(()),
+        }
     };
     let holding = async {
         candidate.hold(term).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
-use relay::{AccessList, BadRate, ComponentAccount, Rate, Relay, Security, ServerAddress};
+use relay::{AccessList, BadRate, ComponentAccount, MarkerKeeper, Rate, Relay, Security, ServerAddress};
 use secrecy::SecretString;
 use tokio_xmpp::jid::BareJid;
 use url::Url;
@@ -54,6 +54,10 @@ pub(crate) struct RelayOptions {
     /// A file that holds the secrets
     #[arg(long, value_name = "FILE", env = SECRET_FILE)]
     secret_file: Option<PathBuf>,
+
+    /// Start even if the list lacks the secret that endpoints are signed with: all of them have ended then
+    #[arg(long)]
+    drop_secrets: bool,
 
     /// Who may register: domains and bare JIDs, comma-separated, or * for everyone [default: the
     /// component's parent domain]
@@ -116,6 +120,7 @@ pub(crate) struct RelaySettings {
     pub(crate) component_secret: SecretString,
     /// A list that is known to parse.
     pub(crate) secret: Option<SecretString>,
+    pub(crate) drop_secrets: bool,
     pub(crate) access: AccessList,
     pub(crate) files: Files,
     pub(crate) admin_listen: SocketAddr,
@@ -162,6 +167,7 @@ impl RelayOptions {
             server: self.xmpp_server,
             component_secret,
             secret,
+            drop_secrets: self.drop_secrets,
             access,
             files: Files {
                 acl: self.acl_file,
@@ -216,6 +222,11 @@ impl RelaySettings {
             legacy_secrets: Vec::new(),
             legacy_paseto_keys: Vec::new(),
         }
+    }
+
+    /// What keeps the marker of this store.
+    pub(crate) fn marker_keeper<S>(store: S, table: Option<String>, in_force: &InForce) -> MarkerKeeper<S> {
+        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock: relay::Clock::system() }
     }
 
     /// The relay on these stores.

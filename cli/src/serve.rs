@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use embedded::Database;
-use functions::Ingress;
+use functions::{Ingress, MarkerWatch};
 use metrics::{describe_gauge, gauge};
 use relay::{Fence, Rate};
 use secrecy::SecretString;
@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::options::Options;
 use crate::live::{self, Live};
-use crate::{admin, keygen, parts};
+use crate::relay_options::RelaySettings;
+use crate::{admin, keygen, marker, parts};
 
 mod options;
 
@@ -35,10 +36,12 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         .with_disk_floor(settings.disk_floor)
         .with_registration_queue_max(settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute));
     let mut values = settings.relay.values(secrets(settings.relay.secret.as_ref(), &database).await?);
-    values.legacy_secrets.extend(settings.legacy_secret);
-    values.legacy_paseto_keys.extend(settings.legacy_paseto_key);
+    settings.legacy.add_to(&mut values);
     let live = Live::new(settings.relay.files.clone(), values)?;
     let in_force = live.in_force();
+    let mut keeper = RelaySettings::marker_keeper(database.clone(), None, &in_force);
+    marker::check(&keeper, settings.relay.drop_secrets).await?;
+    let marker = keeper.begin().await?;
     let public = parts::listen(settings.listen, "UPWIRE_LISTEN").await?;
     let private = parts::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     let (public_url, component) = (settings.relay.public_url.clone(), settings.relay.component.clone());
@@ -59,6 +62,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         mailbox: database.clone(),
         secrets: in_force.secrets,
         legacy: in_force.legacy,
+        marker: MarkerWatch::default(),
         public_url: Some(public_url),
         component: Some(component),
         default_ttl: settings.default_ttl,
@@ -69,6 +73,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     parts.spawn(parts::serve(public, ingress, stop.clone()));
     parts.spawn(parts::serve(private, admin, stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
+    parts.spawn(until(stop.clone(), keeper.keep(marker)));
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });
@@ -77,6 +82,12 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         tracing::warn!(%error, "the database's log (-wal) could not be brought into its file: copy both");
     }
     outcome
+}
+
+/// Runs a part that never ends by itself.
+async fn until(stop: CancellationToken, part: impl Future<Output = ()>) -> anyhow::Result<()> {
+    stop.run_until_cancelled(part).await;
+    Ok(())
 }
 
 /// The secrets given, and behind them the one that an earlier start without any has made: setting

@@ -6,6 +6,7 @@ mod cors;
 mod header;
 mod jose;
 mod legacy;
+mod marker;
 mod matrix;
 mod message_resource;
 mod page;
@@ -33,6 +34,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
 pub use legacy::{BadPasetoKey, LegacyKeys};
+pub use marker::MarkerWatch;
 pub use rejection::{Rejection, VapidFault};
 
 /// The path under the public URL that endpoints live at.
@@ -49,11 +51,14 @@ const ACCEPTED: &str = "upwire_pushes_accepted_total";
 const WITHDRAWN: &str = "upwire_pushes_withdrawn_total";
 const REFUSED: &str = "upwire_pushes_refused_total";
 
+const DOUBTED: &str = "upwire_endpoints_doubted_total";
+
 /// Describes the metrics of the ingress to the recorder.
 pub fn describe_metrics() {
     describe_counter!(ACCEPTED, "Pushes answered with 201, or taken from a Matrix homeserver");
     describe_counter!(WITHDRAWN, "Pushes that their senders withdrew while they waited");
     describe_counter!(REFUSED, "Requests refused, and pushkeys rejected, by reason");
+    describe_counter!(DOUBTED, "Requests answered 503, since a 404 or 410 may have been wrong, by reason");
     counter!(ACCEPTED).increment(0);
     counter!(WITHDRAWN).increment(0);
 }
@@ -71,6 +76,8 @@ pub struct Ingress<R, Q, M> {
     pub secrets: watch::Receiver<Secrets>,
     /// The keys that endpoints of a predecessor were made with; their tokens are taken at the same path.
     pub legacy: watch::Receiver<LegacyKeys>,
+    /// What has to agree before an endpoint is said to have ended.
+    pub marker: MarkerWatch,
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
     pub public_url: Option<Url>,

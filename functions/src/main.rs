@@ -5,7 +5,7 @@ mod lambda;
 use std::{env::VarError, process::ExitCode};
 
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
-use functions::{Ingress, LegacyKeys};
+use functions::{Ingress, LegacyKeys, MarkerWatch};
 use jid::BareJid;
 use push::{Secrets, Ttl};
 use tokio::sync::watch;
@@ -70,6 +70,7 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         mailbox: MailboxTable::new(&aws, &required("UPWIRE_MAILBOX_TABLE")?),
         secrets: watch::channel(secrets).1,
         legacy: watch::channel(legacy_keys()?).1,
+        marker: MarkerWatch::of_table(variable("UPWIRE_TABLE_ID")?),
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
         default_ttl: Ttl::from_seconds(default_ttl),

@@ -102,20 +102,23 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let mut addressed = BTreeMap::<_, (Endpoint, Vec<&str>)>::new();
         let mut rejected = HashSet::new();
         for pushkey in &notification.pushkeys {
-            match token(pushkey, self.homes(reached_at)).and_then(|token| self.endpoint(&token)) {
+            let token = token(pushkey, self.homes(reached_at));
+            match token.as_ref().and_then(|token| self.endpoint(token)) {
                 Some(endpoint) => {
                     let (_, pushkeys) = addressed.entry(endpoint.key()).or_insert((endpoint, Vec::new()));
                     pushkeys.push(pushkey);
                 }
                 None => {
+                    if let Some(token) = token {
+                        self.vouch_unknown(&token).await?;
+                    }
                     rejected.insert(&**pushkey);
                 }
             }
         }
         refused("unknown_endpoint", rejected.len());
 
-        let living = self.living(addressed.values().map(|(endpoint, _)| endpoint).collect(), now).await;
-        let mut living = living.map_err(|error| unavailable(&error))?;
+        let mut living = self.living(addressed.values().map(|(endpoint, _)| endpoint).collect(), now).await?;
         let (mut accepted, mut throttled) = (Vec::new(), None);
         for (key, (_, pushkeys)) in &addressed {
             match fate(living.remove(key), now) {
@@ -140,26 +143,30 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         &self,
         mut endpoints: Vec<&Endpoint>,
         now: DateTime<Utc>,
-    ) -> Result<BTreeMap<EndpointKey, Registration>, Unavailable> {
+    ) -> Result<BTreeMap<EndpointKey, Registration>, Rejection> {
         let mut living = BTreeMap::new();
+        let mut last_rows = BTreeMap::new();
         // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
         for consistency in [Consistency::Eventual, Consistency::Strong] {
             if endpoints.is_empty() {
                 break;
             }
             let ids = endpoints.iter().map(|endpoint| endpoint.key().0).collect();
-            let rows = self.registrations.find_all(ids, consistency).await?;
-            let rows: BTreeMap<_, _> = rows.iter().map(|row| (row.target.registration_id(), row)).collect();
+            let rows = self.registrations.find_all(ids, consistency).await;
+            let rows = rows.map_err(|error| unavailable(&error))?;
+            last_rows = rows.into_iter().map(|row| (row.target.registration_id(), row)).collect();
             endpoints.retain(|endpoint| {
-                let row = rows.get(&endpoint.key().0).filter(|row| endpoint.lives(row, now));
-                living.extend(row.map(|row| (endpoint.key(), (*row).clone())));
+                let row = last_rows.get(&endpoint.key().0).filter(|row| endpoint.lives(row, now));
+                living.extend(row.map(|row| (endpoint.key(), row.clone())));
                 row.is_none()
             });
         }
         for endpoint in endpoints {
             if let Endpoint::Legacy(target) = endpoint {
-                let row = self.adopt(target.clone(), now).await?;
+                let row = self.adopt(target.clone(), now).await.map_err(|error| unavailable(&error))?;
                 living.extend(row.map(|row| (endpoint.key(), row)));
+            } else {
+                self.vouch_over(endpoint, last_rows.get(&endpoint.key().0), now).await?;
             }
         }
         Ok(living)

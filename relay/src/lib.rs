@@ -7,6 +7,7 @@ mod delivery;
 mod driver;
 mod jobs;
 mod lease;
+mod marker;
 mod measures;
 mod stream;
 
@@ -30,6 +31,7 @@ pub use clock::{Clock, Uptime};
 pub use delivery::rate::{BadRate, Rate};
 pub use driver::TaskDied;
 pub use lease::{Candidate, Fence, Term};
+pub use marker::{CannotBegin, MarkerKeeper};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 pub use stream::{
     component::ComponentAccount,

@@ -11,6 +11,7 @@ mod item;
 mod lease;
 mod mailbox;
 mod marker;
+mod pace;
 mod queue;
 mod registrations;
 mod requests;

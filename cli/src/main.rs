@@ -14,6 +14,7 @@ use crate::configuration::ConfigurationError;
 mod admin;
 mod configuration;
 mod distributor;
+mod embedded_format;
 mod keygen;
 mod legacy_options;
 mod live;

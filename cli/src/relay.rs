@@ -13,7 +13,7 @@ pub(crate) use self::options::Options;
 use self::options::Settings;
 use crate::live::{self, InForce, Live};
 use crate::relay_options::RelaySettings;
-use crate::{admin, marker, parts};
+use crate::{admin, embedded_format, marker, parts};
 
 mod cloud;
 mod options;
@@ -39,6 +39,9 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let state = State { connected: watch::Sender::new(false), stands_by: watch::Sender::new(false) };
+    if let Some(stack) = settings.metrics_stack.clone() {
+        tokio::spawn(embedded_format::tell(stack, metrics.clone(), ACTIVE));
+    }
     let admin =
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
     let mut parts = JoinSet::new();

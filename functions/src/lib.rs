@@ -3,6 +3,7 @@
 
 mod aesgcm;
 mod cors;
+pub mod embedded_format;
 mod header;
 mod jose;
 mod legacy;

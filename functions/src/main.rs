@@ -5,7 +5,7 @@ mod lambda;
 use std::{env::VarError, process::ExitCode};
 
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
-use functions::{Ingress, LegacyKeys, MarkerWatch};
+use functions::{Ingress, LegacyKeys, MarkerWatch, embedded_format::Tally};
 use jid::BareJid;
 use push::{Secrets, Ttl};
 use tokio::sync::watch;
@@ -23,8 +23,8 @@ const TTL_MAX: u32 = 14 * 24 * 3600;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     start_log();
-    let outcome = match ingress() {
-        Ok(ingress) => lambda::serve(functions::router(ingress)).await,
+    let outcome = match ingress().and_then(|ingress| Ok((ingress, tally()?))) {
+        Ok((ingress, tally)) => lambda::serve(functions::router(ingress), tally).await,
         Err(error) => Err(error),
     };
     match outcome {
@@ -76,6 +76,13 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         default_ttl: Ttl::from_seconds(default_ttl),
         max_ttl: Ttl::from_seconds(max_ttl),
     })
+}
+
+/// What counts for CloudWatch, where a stack is named.
+fn tally() -> Result<Option<Tally>, lambda_http::Error> {
+    let tally = variable("UPWIRE_METRICS_STACK")?.map(Tally::of);
+    tally.as_ref().map_or(Ok(()), Tally::install)?;
+    Ok(tally)
 }
 
 fn legacy_keys() -> Result<LegacyKeys, String> {

@@ -25,6 +25,7 @@ mod browser;
 mod cloud;
 mod cloud_levers;
 mod cloud_marker;
+mod cloud_metrics;
 mod cloud_stack;
 mod cloud_start;
 mod cloud_throttled;

@@ -49,6 +49,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ID", env = TABLE_ID)]
     table_id: Option<String>,
 
+    /// Write metrics to stdout for CloudWatch, a line a minute in its embedded format, as those of this stack
+    #[arg(long, value_name = "STACK", env = "UPWIRE_METRICS_STACK")]
+    metrics_stack: Option<String>,
+
     #[command(flatten)]
     legacy: LegacyOptions,
 }
@@ -85,6 +89,7 @@ pub(crate) struct Settings {
     pub(crate) secrets: Vec<SecretString>,
     pub(crate) legacy: LegacySettings,
     pub(crate) table_id: Option<String>,
+    pub(crate) metrics_stack: Option<String>,
     pub(crate) queue_url: String,
     pub(crate) registrations_table: String,
     pub(crate) mailbox_table: String,
@@ -110,7 +115,17 @@ impl Options {
             .ok_or_else(|| missing(MAILBOX_TABLE, "set it to the stack's output MailboxTable"))?;
         check_certificates()?;
         let table_id = self.table_id.filter(|id| !id.is_empty());
-        Ok(Settings { relay, secrets, legacy, table_id, queue_url, registrations_table, mailbox_table })
+        let metrics_stack = self.metrics_stack.filter(|stack| !stack.is_empty());
+        Ok(Settings {
+            relay,
+            secrets,
+            legacy,
+            table_id,
+            metrics_stack,
+            queue_url,
+            registrations_table,
+            mailbox_table,
+        })
     }
 }
 

@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
-use relay::{AccessList, BadRate, ComponentAccount, MarkerKeeper, Rate, Relay, Security, ServerAddress};
+use relay::{
+    AccessList, Backlog, BadRate, ComponentAccount, MarkerKeeper, Rate, Relay, Security, ServerAddress,
+    Shedding,
+};
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tokio_xmpp::jid::BareJid;
 use url::Url;
 
@@ -101,6 +105,11 @@ pub(crate) struct RelayOptions {
     /// so many per second after that; or off
     #[arg(long, value_name = "BURST/PER_SECOND", env = "UPWIRE_RATE", default_value = "60/1", value_parser = rate)]
     rate: Limit,
+
+    /// How old what the relay receives may be before senders are told to keep pushes of low urgency back, and at four
+    /// times that those of normal urgency; 0 for never
+    #[arg(long, value_name = "SECONDS", env = "UPWIRE_SHED_AFTER", default_value = "120")]
+    shed_after: u32,
 }
 
 /// A rate, or none.
@@ -129,6 +138,8 @@ pub(crate) struct RelaySettings {
     pub(crate) mailbox_bounds: MailboxBounds,
     pub(crate) account_registrations_max: usize,
     pub(crate) rate: Option<Rate>,
+    /// `None`: load is never shed.
+    pub(crate) shed_after: Option<Duration>,
 }
 
 impl RelayOptions {
@@ -184,6 +195,7 @@ impl RelayOptions {
             },
             account_registrations_max: self.account_registrations_max as usize,
             rate: self.rate.0,
+            shed_after: (self.shed_after > 0).then(|| Duration::from_secs(self.shed_after.into())),
         })
     }
 }
@@ -225,8 +237,16 @@ impl RelaySettings {
     }
 
     /// What keeps the marker of this store.
-    pub(crate) fn marker_keeper<S>(store: S, table: Option<String>, in_force: &InForce) -> MarkerKeeper<S> {
-        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock: relay::Clock::system() }
+    pub(crate) fn marker_keeper<S>(
+        &self,
+        store: S,
+        table: Option<String>,
+        in_force: &InForce,
+        (backlog, connected): (&Backlog, watch::Receiver<bool>),
+    ) -> MarkerKeeper<S> {
+        let shedding = |after| Shedding { backlog: backlog.clone(), connected, after };
+        let shedding = self.shed_after.map(shedding);
+        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock: relay::Clock::system(), shedding }
     }
 
     /// The relay on these stores.

@@ -2,9 +2,9 @@
 
 use anyhow::anyhow;
 use embedded::Database;
-use functions::{Ingress, MarkerWatch};
+use functions::{Allowance, Ingress, MarkerWatch};
 use metrics::{describe_gauge, gauge};
-use relay::{Fence, Rate};
+use relay::{Backlog, Clock, Fence, Rate};
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::options::Options;
 use crate::live::{self, Live};
-use crate::relay_options::RelaySettings;
 use crate::{admin, keygen, marker, parts};
 
 mod options;
@@ -39,7 +38,10 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     settings.legacy.add_to(&mut values);
     let live = Live::new(settings.relay.files.clone(), values)?;
     let in_force = live.in_force();
-    let mut keeper = RelaySettings::marker_keeper(database.clone(), None, &in_force);
+    let (connected, readiness) = watch::channel(false);
+    let backlog = Backlog::new(Clock::system());
+    let behind = (&backlog, readiness.clone());
+    let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind);
     marker::check(&keeper, settings.relay.drop_secrets).await?;
     let marker = keeper.begin().await?;
     let public = parts::listen(settings.listen, "UPWIRE_LISTEN").await?;
@@ -48,8 +50,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %public.local_addr()?, %public_url, "the ingress listens");
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
-    let (connected, readiness) = watch::channel(false);
-    let relay = settings.relay.relay(database.clone(), database.clone(), database.clone(), in_force.clone());
+    let queue = backlog.watch(database.clone());
+    let relay = settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone());
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {
@@ -63,6 +65,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         secrets: in_force.secrets,
         legacy: in_force.legacy,
         marker: MarkerWatch::default(),
+        // The queue has a bound for each registration.
+        allowance: Allowance::default(),
         public_url: Some(public_url),
         component: Some(component),
         default_ttl: settings.default_ttl,

@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use serde_json::{Map, Value, json};
 
-use crate::{ACCEPTED, DOUBTED, REFUSED, WITHDRAWN};
+use crate::{ACCEPTED, DOUBTED, REFUSED, SHED, WITHDRAWN};
 
 /// The namespace of the metrics.
 const NAMESPACE: &str = "Upwire";
@@ -106,6 +106,7 @@ impl Tally {
             ("Refused", of(REFUSED, &|reason| !is_ours(reason))),
             ("Unavailable", of(REFUSED, &is_ours)),
             ("Doubted", of(DOUBTED, &|_| true)),
+            ("Shed", of(SHED, &|_| true)),
         ];
         let reasons = counts.iter().filter(|(_, reason, _)| !reason.is_empty());
         let reasons = reasons.fold(Map::<String, Value>::new(), |mut all, (name, reason, count)| {
@@ -167,9 +168,9 @@ mod tests {
             "_aws": {"Timestamp": 1_800_000_000_000_u64, "CloudWatchMetrics": [{
                 "Namespace": "Upwire", "Dimensions": [["Stack"]],
                 "Metrics": [{"Name": "Accepted"}, {"Name": "Withdrawn"}, {"Name": "Refused"}, {"Name": "Unavailable"},
-                    {"Name": "Doubted"}],
+                    {"Name": "Doubted"}, {"Name": "Shed"}],
             }]},
-            "Stack": "upwire", "Accepted": 2.0, "Withdrawn": 0.0, "Refused": 4.0, "Unavailable": 4.0, "Doubted": 4.0,
+            "Stack": "upwire", "Accepted": 2.0, "Withdrawn": 0.0, "Refused": 4.0, "Unavailable": 4.0, "Doubted": 4.0, "Shed": 0.0,
             "refused": {"gone": 3, "throttled": 1, "unavailable": 4}, "doubted": {"secrets": 4},
         });
         assert_eq!(line, expected);

@@ -2,6 +2,7 @@
 //! them; withdraws those that still wait.
 
 mod aesgcm;
+mod allowance;
 mod cors;
 pub mod embedded_format;
 mod header;
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
+pub use allowance::Allowance;
 pub use legacy::{BadPasetoKey, LegacyKeys};
 pub use marker::MarkerWatch;
 pub use rejection::{Rejection, VapidFault};
@@ -53,6 +55,7 @@ const WITHDRAWN: &str = "upwire_pushes_withdrawn_total";
 const REFUSED: &str = "upwire_pushes_refused_total";
 
 const DOUBTED: &str = "upwire_endpoints_doubted_total";
+const SHED: &str = "upwire_pushes_shed_total";
 
 /// Describes the metrics of the ingress to the recorder.
 pub fn describe_metrics() {
@@ -60,6 +63,8 @@ pub fn describe_metrics() {
     describe_counter!(WITHDRAWN, "Pushes that their senders withdrew while they waited");
     describe_counter!(REFUSED, "Requests refused, and pushkeys rejected, by reason");
     describe_counter!(DOUBTED, "Requests answered 503, since a 404 or 410 may have been wrong, by reason");
+    describe_counter!(SHED, "Pushes answered 429, since the relay is behind and they are not urgent");
+    counter!(SHED).increment(0);
     counter!(ACCEPTED).increment(0);
     counter!(WITHDRAWN).increment(0);
 }
@@ -79,6 +84,8 @@ pub struct Ingress<R, Q, M> {
     pub legacy: watch::Receiver<LegacyKeys>,
     /// What has to agree before an endpoint is said to have ended.
     pub marker: MarkerWatch,
+    /// What is taken for one registration in a minute.
+    pub allowance: Allowance,
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
     pub public_url: Option<Url>,

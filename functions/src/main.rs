@@ -5,7 +5,7 @@ mod lambda;
 use std::{env::VarError, process::ExitCode};
 
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
-use functions::{Ingress, LegacyKeys, MarkerWatch, embedded_format::Tally};
+use functions::{Allowance, Ingress, LegacyKeys, MarkerWatch, embedded_format::Tally};
 use jid::BareJid;
 use push::{Secrets, Ttl};
 use tokio::sync::watch;
@@ -70,12 +70,22 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         mailbox: MailboxTable::new(&aws, &required("UPWIRE_MAILBOX_TABLE")?),
         secrets: watch::channel(secrets).1,
         legacy: watch::channel(legacy_keys()?).1,
+        allowance: Allowance::per_minute(allowance()?),
         marker: MarkerWatch::of_table(variable("UPWIRE_TABLE_ID")?),
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
         default_ttl: Ttl::from_seconds(default_ttl),
         max_ttl: Ttl::from_seconds(max_ttl),
     })
+}
+
+/// How many pushes of one registration it takes in a minute; zero, or nothing: any number.
+fn allowance() -> Result<Option<u32>, String> {
+    const NAME: &str = "UPWIRE_PUSHES_PER_MINUTE";
+    let text = variable(NAME)?;
+    let pushes =
+        text.map(|text| text.parse().map_err(|_| format!("{NAME}: {text:?} is no number of pushes")));
+    Ok(pushes.transpose()?.filter(|pushes| *pushes > 0))
 }
 
 /// What counts for CloudWatch, where a stack is named.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::counter;
 use push::{
-    Marker, Registration,
+    Marker, Registration, Urgency,
     marker::{Doubt, Keys, tells_of},
     ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
     token::has_form,
@@ -13,13 +13,15 @@ use push::{
 use tokio::time::timeout;
 
 use crate::{
-    ANSWER_TIMEOUT, DOUBTED, Ingress, Rejection,
+    ANSWER_TIMEOUT, DOUBTED, Ingress, Rejection, SHED,
     push_resource::{Endpoint, now, unavailable},
 };
 
 /// How long the marker is taken to be as it was read, where it agreed.
 const TRUST: TimeDelta = TimeDelta::minutes(5);
-/// The same, where it did not: the operator is mending it.
+/// How long it is taken to be so for what is kept back.
+const SHED_TRUST: TimeDelta = TimeDelta::seconds(30);
+/// The same, where it did not agree: the operator is mending it.
 const DISTRUST: TimeDelta = TimeDelta::seconds(5);
 
 /// What an ingress knows of the marker. Its clones know the same.
@@ -45,11 +47,11 @@ impl MarkerWatch {
         Self { table: table.map(Into::into), known: Arc::default() }
     }
 
-    fn known(&self, now: DateTime<Utc>) -> Option<Result<Arc<Marker>, Doubt>> {
+    fn known(&self, now: DateTime<Utc>, trust: TimeDelta) -> Option<Result<Arc<Marker>, Doubt>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.as_ref()?;
         let age = now - known.read_at;
-        let holds = if known.marker.is_ok() { TRUST } else { DISTRUST };
+        let holds = if known.marker.is_ok() { trust } else { DISTRUST };
         (TimeDelta::zero() <= age && age < holds).then(|| known.marker.clone())
     }
 
@@ -121,12 +123,40 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         }
     }
 
+    /// Makes sure that a push of this urgency may go before those that wait in the queue already.
+    ///
+    /// The marker is read for the lowest alone: a push of normal urgency is kept back where it is known already.
+    pub(crate) async fn keep_back(&self, urgency: Urgency, now: DateTime<Utc>) -> Result<(), Rejection> {
+        let marker = match urgency {
+            Urgency::High => return Ok(()),
+            Urgency::Normal => self.marker.known(now, SHED_TRUST),
+            // It can be taken whether or not the store says so.
+            Urgency::Low | Urgency::VeryLow => self.read_marker(now, SHED_TRUST).await.ok(),
+        };
+        match marker.and_then(Result::ok).and_then(|marker| marker.shed_for(urgency, now)) {
+            Some(wait) => {
+                counter!(SHED).increment(1);
+                Err(Rejection::throttled(wait))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The marker, if it agrees with this ingress.
     async fn marker(&self, now: DateTime<Utc>) -> Result<Arc<Marker>, Rejection> {
-        if let Some(known) = self.marker.known(now) {
-            return known.map_err(doubted);
+        let read = self.read_marker(now, TRUST).await.map_err(|error| unavailable(&error))?;
+        read.map_err(doubted)
+    }
+
+    async fn read_marker(
+        &self,
+        now: DateTime<Utc>,
+        trust: TimeDelta,
+    ) -> Result<Result<Arc<Marker>, Doubt>, Unavailable> {
+        if let Some(known) = self.marker.known(now, trust) {
+            return Ok(known);
         }
-        let found = self.registrations.marker().await.map_err(|error| unavailable(&error))?;
+        let found = self.registrations.marker().await?;
         let keys = self.keys();
         let vouched = found
             .ok_or(Doubt::Missing)
@@ -135,7 +165,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
             log(*doubt);
         }
         self.marker.learn(vouched.clone(), now);
-        vouched.map_err(doubted)
+        Ok(vouched)
     }
 
     fn keys(&self) -> Keys {

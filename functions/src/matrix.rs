@@ -127,9 +127,13 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
                     rejected.extend(pushkeys);
                 }
                 Fate::Throttled(wait) => throttled = throttled.max(Some(wait)),
-                Fate::Accepted(registration) => accepted.push(*registration),
+                Fate::Accepted(registration) => {
+                    throttled = throttled.max(self.allowance.take(key.0, now).err());
+                    accepted.push(*registration);
+                }
             }
         }
+        self.keep_back(notification.urgency, now).await?;
         if let Some(wait) = throttled {
             return Err(Rejection::throttled(wait).into());
         }

@@ -175,6 +175,8 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         if let Some(wait) = registration.throttled_for(now) {
             return Err(Rejection::throttled(wait));
         }
+        self.keep_back(parameters.urgency, now).await?;
+        self.allowance.take(registration.target.registration_id(), now).map_err(Rejection::throttled)?;
         let wishes = Wishes {
             ttl: parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl),
             urgency: parameters.urgency,

@@ -8,12 +8,14 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Sha256;
 
-use crate::{Epoch, Registration};
+use crate::{Epoch, Registration, Urgency};
 
 /// The text of which a fingerprint is the HMAC; it separates this use of a secret from its others.
 const PURPOSE: &[u8] = b"upwire fingerprint\0";
 /// How long senders are asked to wait whose rows may have been lost with a restored table.
 pub const DOUBT: TimeDelta = TimeDelta::hours(72);
+/// How long pushes are not taken, unless the relay asks again: should it end, they are taken by themselves.
+pub const SHED_FOR: TimeDelta = TimeDelta::seconds(90);
 /// Most gaps that are remembered; beyond it the two oldest become one.
 const GAPS_MAX: usize = 8;
 
@@ -88,6 +90,15 @@ struct Gap {
     until: i64,
 }
 
+/// Pushes that are not taken, since older ones wait in the queue for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Shed {
+    /// And those of less urgency.
+    urgency: Urgency,
+    /// Unix seconds.
+    until: i64,
+}
+
 /// See the module. What a later version adds is skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
@@ -100,6 +111,8 @@ pub struct Marker {
     seen_until: u64,
     #[serde(default)]
     gaps: Vec<Gap>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shed: Option<Shed>,
 }
 
 /// What is stored is no marker.
@@ -201,13 +214,26 @@ impl Marker {
             gaps.splice(0..2, [Gap { from, to, until: first.until.max(second.until) }]);
         }
         let table = table.or_else(|| found.and_then(|found| found.table.clone()));
-        Self { table, keys, seen_until: to.max(from), gaps }
+        Self { table, keys, seen_until: to.max(from), gaps, shed: None }
     }
 
     /// Notes that every row of an epoch up to `now` has been written, and which secrets are in use.
     pub fn note(&mut self, keys: Keys, now: DateTime<Utc>) {
         self.keys = keys;
         self.seen_until = self.seen_until.max(seconds(now));
+    }
+
+    /// Asks that no pushes be taken of this urgency and of less, for [`SHED_FOR`].
+    pub fn shed(&mut self, urgency: Urgency, now: DateTime<Utc>) {
+        self.shed = Some(Shed { urgency, until: (now + SHED_FOR).timestamp() });
+    }
+
+    /// For how long no push of this urgency is taken; `None`: it is.
+    #[must_use]
+    pub fn shed_for(&self, urgency: Urgency, now: DateTime<Utc>) -> Option<TimeDelta> {
+        let shed = self.shed.filter(|shed| urgency <= shed.urgency)?;
+        let left = DateTime::from_timestamp(shed.until, 0)? - now;
+        Some(left).filter(|left| *left > TimeDelta::zero())
     }
 
     /// Whether a relay may go on with these secrets, in a table that it takes for this one.
@@ -273,100 +299,4 @@ fn seconds(now: DateTime<Utc>) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
-    }
-
-    fn epoch(seconds: u64) -> Epoch {
-        Epoch::from_seconds(1_800_000_000 + seconds)
-    }
-
-    fn keys(secrets: &[&str], legacy: &[&str]) -> Keys {
-        Keys {
-            secrets: secrets.iter().map(|secret| Fingerprint::of(secret.as_bytes())).collect(),
-            legacy: legacy.iter().map(|key| Fingerprint::of(key.as_bytes())).collect(),
-        }
-    }
-
-    /// Of a table that has been in use for long.
-    fn old(keys: Keys) -> Marker {
-        Marker { table: Some("t".into()), keys, seen_until: epoch(1).as_seconds(), gaps: Vec::new() }
-    }
-
-    #[test]
-    fn an_ingress_needs_every_secret_of_the_relay_and_may_have_more() {
-        let marker = old(keys(&["b", "a"], &["l"]));
-        for covering in [keys(&["a", "b"], &["l"]), keys(&["a", "c", "b"], &["m", "l"])] {
-            assert_eq!(marker.vouch(&covering, Some("t")), Ok(()));
-        }
-        for lacking in
-            [keys(&["a"], &["l"]), keys(&["a", "b"], &["m"]), keys(&["a", "b"], &[]), keys(&[], &[])]
-        {
-            assert_eq!(marker.vouch(&lacking, Some("t")), Err(Doubt::Secrets));
-        }
-        assert_eq!(marker.vouch(&keys(&["a", "b"], &["l"]), Some("u")), Err(Doubt::Table));
-        assert_eq!(marker.vouch(&keys(&["a", "b"], &["l"]), None), Ok(()), "no table is named");
-    }
-
-    #[test]
-    fn a_relay_needs_the_secret_that_signs_and_the_table() {
-        let marker = old(keys(&["b", "a"], &["l"]));
-        assert_eq!(marker.admit(&keys(&["c", "b"], &[]), Some("t")), Ok(()));
-        assert_eq!(marker.admit(&keys(&["a", "c"], &["l"]), Some("t")), Err(Misfit::Secrets));
-        assert_eq!(marker.admit(&keys(&["b"], &[]), Some("u")), Err(Misfit::Table));
-        let nameless = Marker { table: None, ..marker };
-        assert_eq!(nameless.admit(&keys(&["b"], &[]), Some("u")), Ok(()), "it gets that name");
-    }
-
-    #[test]
-    fn what_a_new_or_restored_table_may_have_lost_is_in_doubt_for_three_days() {
-        let new = Marker::begin(None, keys(&["a"], &[]), None, at(10));
-        assert_eq!(new.vouch_over(epoch(10), None, at(10)), Err(Doubt::Restored), "an empty table");
-
-        let restored = Marker::begin(Some(&old(keys(&["a"], &[]))), keys(&["b", "a"], &[]), None, at(100));
-        assert_eq!(restored.table(), Some("t"));
-        for (seconds, over) in [(0, Ok(())), (1, Err(Doubt::Restored)), (100, Err(Doubt::Restored))] {
-            assert_eq!(restored.vouch_over(epoch(seconds), None, at(200)), over, "{seconds}");
-        }
-        let mut restored = restored;
-        assert_eq!(restored.vouch_over(epoch(101), None, at(200)), Err(Doubt::Restored), "not noted yet");
-        restored.note(keys(&["b", "a"], &[]), at(150));
-        assert_eq!(restored.vouch_over(epoch(101), None, at(200)), Ok(()));
-        let later = at(100) + DOUBT;
-        assert_eq!(restored.vouch_over(epoch(1), None, later), Ok(()), "they had three days");
-        let again = Marker::begin(Some(&restored), keys(&["b"], &[]), None, at(160));
-        assert_eq!(
-            again.vouch_over(epoch(50), None, at(200)),
-            Err(Doubt::Restored),
-            "a restart forgets no gap"
-        );
-        assert_eq!(again.vouch_over(epoch(120), None, at(200)), Ok(()));
-    }
-
-    #[test]
-    fn gaps_are_bounded_and_none_is_forgotten_before_its_time() {
-        let mut marker = Marker::begin(Some(&old(keys(&["a"], &[]))), keys(&["a"], &[]), None, at(1));
-        for second in 1..100 {
-            marker = Marker::begin(Some(&marker), keys(&["a"], &[]), None, at(10 * second));
-            marker.note(keys(&["a"], &[]), at(10 * second + 1));
-        }
-        assert_eq!(marker.gaps.len(), GAPS_MAX);
-        for lost in [1, 5, 500, 989] {
-            assert_eq!(marker.vouch_over(epoch(lost), None, at(1000)), Err(Doubt::Restored), "{lost}");
-        }
-        let after = Marker::begin(Some(&marker), keys(&["a"], &[]), None, at(2000) + DOUBT);
-        assert_eq!(after.gaps.len(), 1);
-    }
-
-    #[test]
-    fn the_stored_form_does_not_change_and_a_later_one_is_read() {
-        let marker = Marker::begin(Some(&old(keys(&["a"], &["l"]))), keys(&["a"], &["l"]), None, at(2));
-        let text = r#"{"table":"t","keys":{"secrets":["8bcc7173580915c5fdd00de29a4d64eb"],"legacy":["ebaa66c5ba8f809c8723ac3594b48b83"]},"seen_until":1800000002,"gaps":[{"from":1800000001,"to":1800000002,"until":1800259202}]}"#;
-        assert_eq!(marker.to_json(), text);
-        let later = text.replacen('{', r#"{"more":[1],"#, 1);
-        assert_eq!(Marker::parse(&later), Ok(marker));
-    }
-}
+mod tests;

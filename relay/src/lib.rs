@@ -1,6 +1,7 @@
 //! The relay: holds the XMPP component, drains the queue, and keeps the registrations.
 
 mod access;
+mod backlog;
 mod backoff;
 mod clock;
 mod delivery;
@@ -27,11 +28,12 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use access::{AccessList, BadAccessList};
+pub use backlog::{Backlog, WatchedQueue};
 pub use clock::{Clock, Uptime};
 pub use delivery::rate::{BadRate, Rate};
 pub use driver::TaskDied;
 pub use lease::{Candidate, Fence, Term};
-pub use marker::{CannotBegin, MarkerKeeper};
+pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 pub use stream::{
     component::ComponentAccount,

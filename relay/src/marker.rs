@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::Retryable;
 use push::{
-    Marker,
+    Marker, Urgency,
     marker::{Keys, Misfit},
     ports::{Markers, Unavailable},
 };
@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    backlog::Backlog,
     backoff::{backoff, report},
     clock::Clock,
 };
@@ -22,6 +23,14 @@ use crate::{
 /// the same: an epoch later than the last that is noted.
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
 
+/// How often it is looked whether load is to be shed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often senders are asked for as long as it is: before what was asked ends by itself ([`SHED_FOR`]).
+///
+/// [`SHED_FOR`]: push::marker::SHED_FOR
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// How many times as old the backlog is when pushes of normal urgency are kept back, too.
+const NORMAL_TOO: u32 = 4;
 /// What a store that does not answer is given before it is asked again.
 const BEGIN_DELAY: Duration = Duration::from_secs(1);
 
@@ -47,6 +56,34 @@ pub struct MarkerKeeper<S> {
     pub keys: watch::Receiver<Keys>,
     /// The wall clock.
     pub clock: Clock,
+    /// When senders are asked to keep pushes back; `None`: never.
+    pub shedding: Option<Shedding>,
+}
+
+/// When senders are asked to keep pushes back.
+#[derive(Debug, Clone)]
+pub struct Shedding {
+    /// What the relay is behind with.
+    pub backlog: Backlog,
+    /// Whether there is a stream: without one, nothing is asked, and the queue keeps all.
+    pub connected: watch::Receiver<bool>,
+    /// The age from which on the least urgent are kept back.
+    pub after: Duration,
+}
+
+impl Shedding {
+    /// Of which urgency, and of less, pushes are to be kept back now.
+    fn urgency(&self) -> Option<Urgency> {
+        if !*self.connected.borrow() {
+            self.backlog.rest();
+            return None;
+        }
+        match self.backlog.peak() {
+            age if age > self.after * NORMAL_TOO => Some(Urgency::Normal),
+            age if age > self.after => Some(Urgency::Low),
+            _ => None,
+        }
+    }
 }
 
 impl<S: Markers> MarkerKeeper<S> {
@@ -83,14 +120,27 @@ impl<S: Markers> MarkerKeeper<S> {
         }
     }
 
-    /// Keeps the marker that was begun, for as long as it runs: at each change of the secrets, and every ten minutes.
+    /// Keeps the marker that was begun, for as long as it runs: at each change of the secrets, when load is to be
+    /// shed, and every ten minutes.
     pub async fn keep(mut self, mut marker: Marker) {
         let mut next = Instant::now() + NOTE_INTERVAL;
+        let mut shed = Shed::default();
         let mut changes = true;
         loop {
+            let look = self.shedding.is_some().then(|| Instant::now() + LOOK_INTERVAL);
             tokio::select! {
-                () = sleep_until(next) => {}
-                changed = self.keys.changed(), if changes => changes = changed.is_ok(),
+                () = sleep_until(look.map_or(next, |look| look.min(next))) => {}
+                changed = self.keys.changed(), if changes => {
+                    changes = changed.is_ok();
+                    next = Instant::now();
+                }
+            }
+            if let Some(urgency) = shed.is_due(self.shedding.as_ref().and_then(Shedding::urgency)) {
+                marker.shed(urgency, self.clock.now());
+                next = Instant::now();
+            }
+            if Instant::now() < next {
+                continue;
             }
             marker.note(self.keys.borrow_and_update().clone(), self.clock.now());
             let noted = (|| self.store.set_marker(&marker)).retry(backoff()).notify(report).await;
@@ -99,6 +149,36 @@ impl<S: Markers> MarkerKeeper<S> {
             }
             next = Instant::now() + NOTE_INTERVAL;
         }
+    }
+}
+
+/// What senders were asked last.
+#[derive(Debug, Default)]
+struct Shed(Option<(Urgency, Instant)>);
+
+impl Shed {
+    /// What they are to be asked now, if anything: again from time to time, and at once if it is more.
+    fn is_due(&mut self, urgency: Option<Urgency>) -> Option<Urgency> {
+        let Some(urgency) = urgency else {
+            // What was asked ends by itself.
+            if self.0.is_some_and(|(_, at)| at.elapsed() > ASK_AGAIN) {
+                self.0 = None;
+                tracing::info!("the relay has caught up: senders are not asked to keep pushes back any more");
+            }
+            return None;
+        };
+        let asked = self.0.filter(|(asked, at)| urgency <= *asked && at.elapsed() < ASK_AGAIN);
+        if asked.is_some() {
+            return None;
+        }
+        if self.0.is_none_or(|(asked, _)| urgency > asked) {
+            tracing::warn!(
+                ?urgency,
+                "the relay is behind: senders are asked to keep pushes of that urgency and less back"
+            );
+        }
+        self.0 = Some((urgency, Instant::now()));
+        Some(urgency)
     }
 }
 
@@ -132,7 +212,7 @@ mod tests {
 
     fn keeper(store: &Store, keys: &watch::Sender<Keys>, start: Instant) -> MarkerKeeper<Store> {
         let clock = Clock::new(move || DateTime::UNIX_EPOCH + start.elapsed());
-        MarkerKeeper { store: store.clone(), table: None, keys: keys.subscribe(), clock }
+        MarkerKeeper { store: store.clone(), table: None, keys: keys.subscribe(), clock, shedding: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -158,5 +238,40 @@ mod tests {
         keeping.abort();
         let lacking = keeper(&store, &watch::Sender::new(keys(&["a", "c"])), start);
         assert!(matches!(lacking.check().await, Err(CannotBegin::Misfit(Misfit::Secrets))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_is_behind_asks_again_and_again_until_it_has_caught_up() {
+        let (store, start) = (Store::default(), Instant::now());
+        let backlog = Backlog::new(Clock::system());
+        let (connected, after) = (watch::Sender::new(false), Duration::from_secs(100));
+        let shedding = Shedding { backlog: backlog.clone(), connected: connected.subscribe(), after };
+        let sender = watch::Sender::new(keys(&["a"]));
+        let mut keeper = MarkerKeeper { shedding: Some(shedding), ..keeper(&store, &sender, start) };
+        let marker = keeper.begin().await.unwrap();
+        let keeping = tokio::spawn(keeper.keep(marker));
+        let sheds = |urgency| {
+            let marker = store.0.lock().unwrap().clone().unwrap();
+            marker.shed_for(urgency, DateTime::UNIX_EPOCH + start.elapsed()).is_some()
+        };
+        let later = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
+
+        // It has no room for more from now on.
+        backlog.note(Duration::ZERO, false);
+        later(110).await;
+        assert!(!sheds(Urgency::VeryLow), "there is no stream");
+        connected.send_replace(true);
+        later(90).await;
+        assert!(!sheds(Urgency::VeryLow), "that time does not count");
+        later(20).await;
+        assert!(sheds(Urgency::Low) && !sheds(Urgency::Normal));
+        later(200).await;
+        assert!(sheds(Urgency::Low), "it asks again");
+        later(100).await;
+        assert!(sheds(Urgency::Normal) && !sheds(Urgency::High));
+        backlog.note(Duration::ZERO, true);
+        later(100).await;
+        assert!(!sheds(Urgency::VeryLow), "it ends by itself");
+        keeping.abort();
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn others() -> Vec<Item> {
             dollars: per_month(LEASE_LOOK_SECONDS) * READ_UNIT,
         },
         Item { what: "a secret in Secrets Manager, where it is not a parameter, per month", dollars: 0.40 },
-        Item { what: "metrics of the function's own (5), per month", dollars: 5.0 * CUSTOM_METRIC },
+        Item { what: "metrics of the function's own (6), per month", dollars: 6.0 * CUSTOM_METRIC },
         Item { what: "metrics of the relay's own (6), per month", dollars: 6.0 * CUSTOM_METRIC },
         Item { what: "alarms beyond the ten that are free, each per month", dollars: 0.10 },
     ]

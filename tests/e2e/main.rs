@@ -26,6 +26,7 @@ mod cloud;
 mod cloud_levers;
 mod cloud_marker;
 mod cloud_metrics;
+mod cloud_shed;
 mod cloud_stack;
 mod cloud_start;
 mod cloud_throttled;

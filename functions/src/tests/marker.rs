@@ -2,10 +2,10 @@
 
 use axum::http::StatusCode;
 use chrono::TimeDelta;
-use push::{Epoch, Fingerprint, Marker, RegistrationId, Secrets, marker::Keys};
+use push::{Epoch, Fingerprint, Marker, RegistrationId, Secrets, Urgency, marker::Keys};
 
 use super::*;
-use crate::{LegacyKeys, MarkerWatch};
+use crate::{Allowance, LegacyKeys, MarkerWatch};
 
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 /// Signed by the predecessor's secret, or so it looks.
@@ -97,4 +97,53 @@ async fn a_table_that_was_restored_or_begun_anew_ends_no_endpoint_that_it_may_ha
     assert!(is_in_doubt(&store, &store.endpoint(later_life)).await, "the row is of the life before");
     let earlier_life = Epoch::from_seconds(store.row.epoch.as_seconds() - 9);
     assert!(!is_in_doubt(&store, &store.endpoint(earlier_life)).await, "the row is of a later life");
+}
+
+/// The answer to a push of this urgency, or none.
+async fn pushed(store: &Store, urgency: &str) -> axum::http::Response<axum::body::Body> {
+    let request = Request::post(store.endpoint(store.row.epoch)).header("urgency", urgency);
+    store.answer(request.body(Body::from("hello")).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_relay_that_is_behind_has_the_least_urgent_kept_back_first() {
+    let mut store = store();
+    let shed = |store: &mut Store, urgency| {
+        let mut marker = long_in_use(secrets().fingerprints());
+        marker.shed(urgency, now());
+        (store.marker, store.watch) = (Some(marker), MarkerWatch::default());
+    };
+    shed(&mut store, Urgency::Low);
+    for urgency in ["low", "very-low"] {
+        let refused = pushed(&store, urgency).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "{urgency}");
+        let wait: u64 = header(&refused, "retry-after").unwrap().parse().unwrap();
+        assert!((1..=90).contains(&wait), "{wait}");
+    }
+    for urgency in ["normal", "high"] {
+        assert_eq!(pushed(&store, urgency).await.status(), StatusCode::CREATED, "{urgency}");
+    }
+    assert_eq!(store.marker_reads(), 1);
+
+    shed(&mut store, Urgency::Normal);
+    assert_eq!(pushed(&store, "normal").await.status(), StatusCode::CREATED, "it asks nobody");
+    assert_eq!(pushed(&store, "low").await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(pushed(&store, "normal").await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(pushed(&store, "high").await.status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn an_ingress_takes_so_many_pushes_of_a_registration_in_a_minute_without_any_relay() {
+    let store = Store { allowance: Allowance::per_minute(Some(20)), ..store() };
+    let mut refused = 0;
+    // A minute may end in between.
+    for _ in 0..41 {
+        let answer = store.push_now().await;
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            assert!(header(&answer, "retry-after").is_some());
+            refused += 1;
+        }
+    }
+    assert!(refused >= 1);
+    assert_eq!(store.calls(), [41, 0, 41 - refused, 0]);
 }

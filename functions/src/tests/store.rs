@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use url::Url;
 
-use crate::{Ingress, LegacyKeys, MarkerWatch, router};
+use crate::{Allowance, Ingress, LegacyKeys, MarkerWatch, router};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
@@ -80,6 +80,7 @@ pub(crate) struct Store {
     /// How often it was read.
     pub(crate) marker_reads: Arc<AtomicUsize>,
     pub(crate) watch: MarkerWatch,
+    pub(crate) allowance: Allowance,
     pub(crate) sent: Arc<Mutex<Vec<PushMessage>>>,
     pub(crate) calls: Arc<[AtomicUsize; 4]>,
 }
@@ -271,6 +272,7 @@ pub(crate) fn store() -> Store {
         marker: Some(long_in_use(secrets().fingerprints())),
         marker_reads: Arc::default(),
         watch: MarkerWatch::default(),
+        allowance: Allowance::default(),
         sent: Arc::default(),
         calls: Arc::default(),
     }
@@ -309,6 +311,7 @@ impl Store {
             secrets: watch::channel(secrets()).1,
             legacy: watch::channel(self.legacy.clone()).1,
             marker: self.watch.clone(),
+            allowance: self.allowance.clone(),
             public_url,
             component: None,
             default_ttl: Ttl::from_seconds(60),

@@ -22,6 +22,7 @@ macro_rules! on_each_server {
 
 mod account_bounds;
 mod browser;
+mod canary;
 mod cloud;
 mod cloud_levers;
 mod cloud_marker;

@@ -46,6 +46,9 @@ fn alarms_wake_for_what_they_are_for_and_sleep_otherwise() {
         ("ALARM", json!(["RelayHeartbeat", {}])),
         ("ALARM", json!(["RelayHeartbeat", {"heartbeat": [0, 0, null, 0, 0]}])),
         ("OK", json!(["RelayHeartbeat", {"heartbeat": [0, 0, null, 1, 0]}])),
+        ("ALARM", json!(["Canary", {}])),
+        ("ALARM", json!(["Canary", {"missing": [5, null, 1]}])),
+        ("OK", json!(["Canary", {"missing": [5, 0, 5]}])),
         ("ALARM", json!(["ServerErrors", {"failed": [3], "requests": [4]}])),
         ("ALARM", json!(["ServerErrors", {"failed": [60], "requests": [1000]}])),
         ("OK", json!(["ServerErrors", {"failed": [50], "requests": [1000]}])),
@@ -83,7 +86,7 @@ fn an_alarm_tells_somebody() {
     let resources = template["Resources"].as_object().unwrap().iter();
     let alarms = resources.filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
     let alarms: Vec<_> = alarms.filter(|(name, _)| !name.starts_with("New")).collect();
-    assert_eq!(alarms.len(), 12);
+    assert_eq!(alarms.len(), 13);
     for (name, alarm) in alarms {
         assert_eq!(alarm["Properties"]["AlarmActions"], json!([{"Ref": "AlarmTopic"}]), "{name}");
     }

@@ -24,6 +24,7 @@ pub struct UpwireBuilder {
     arguments: Vec<String>,
     descriptors: Option<u32>,
     variables: BTreeMap<String, String>,
+    binary: PathBuf,
     folder: PathBuf,
 }
 
@@ -219,6 +220,7 @@ impl UpwireBuilder {
             arguments: vec![subcommand.to_owned()],
             descriptors: None,
             variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
+            binary: profile_folder().join("upwire"),
             folder: folder("upwire"),
         }
     }
@@ -258,6 +260,12 @@ impl UpwireBuilder {
         self
     }
 
+    /// Runs another binary than the one that was built with this.
+    pub fn with_binary(mut self, binary: impl Into<PathBuf>) -> Self {
+        self.binary = binary.into();
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start_ready(self) -> Upwire {
         let mut upwire = self.start();
@@ -271,11 +279,13 @@ impl UpwireBuilder {
         let admin_url = listening("UPWIRE_ADMIN_LISTEN").unwrap_or_default();
         let public_url =
             listening("UPWIRE_LISTEN").or_else(|| self.variables.get("UPWIRE_PUBLIC_URL").cloned());
+        let binary = self.binary;
+        assert!(binary.exists(), "no {}: `cargo build -p cli` first", binary.display());
         let mut command = match self.descriptors {
-            None => Command::new(binary()),
+            None => Command::new(binary),
             Some(most) => {
                 let mut limited = Command::new("prlimit");
-                limited.arg(format!("--nofile={most}:{most}")).arg(binary());
+                limited.arg(format!("--nofile={most}:{most}")).arg(binary);
                 limited
             }
         };
@@ -297,10 +307,4 @@ impl UpwireBuilder {
             folder: self.folder,
         }
     }
-}
-
-fn binary() -> PathBuf {
-    let binary = profile_folder().join("upwire");
-    assert!(binary.exists(), "no {}: `cargo build -p cli` first", binary.display());
-    binary
 }

@@ -5,22 +5,20 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use parking_lot::Mutex;
 use push::{RegistrationId, ports::Unavailable};
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::Notify;
 
 use crate::{
-    backlog::Backlog,
     disk::{Disk, DiskLow},
     file::{OpenError, connect, lock},
     layout::lay_out,
+    queue::known::Known,
     readers::Readers,
-    shares::Shares,
     writer::{Haste, Writer},
 };
 
@@ -32,6 +30,7 @@ pub const QUEUE_MAX: u64 = 100_000;
 #[derive(Clone)]
 pub struct Database {
     writer: Writer,
+    known: Arc<Known>,
     shared: Arc<Shared>,
     queue_max: u64,
     registration_queue_max: u64,
@@ -43,16 +42,8 @@ pub(crate) struct Shared {
     reader: Mutex<Connection>,
     readers: Readers,
     disk: Disk,
-    pub(crate) backlog: Mutex<Backlog>,
-    pub(crate) shares: Arc<Shares>,
-    /// Rows in the queue.
-    pub(crate) depth: AtomicU64,
     /// Rows in the mailbox.
     pub(crate) waiting: AtomicU64,
-    /// What the next row of the queue is called.
-    pub(crate) next_seq: AtomicI64,
-    /// Rung when something may have become due.
-    pub(crate) arrivals: Notify,
 }
 
 pub(crate) fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
@@ -94,16 +85,12 @@ impl Database {
             reader: Mutex::new(reader),
             readers: Readers::open(path).map_err(sqlite)?,
             disk: Disk::of(path.to_owned()),
-            backlog: Mutex::default(),
-            shares: Arc::new(Shares::of(shares)),
-            depth: AtomicU64::new(depth),
             waiting: AtomicU64::new(waiting),
-            next_seq: AtomicI64::new(last_seq + 1),
-            arrivals: Notify::new(),
         });
+        let known = Arc::new(Known::of(shares, depth));
         let file = |cause| OpenError::File { path: path.to_owned(), cause };
-        let writer = Writer::start(writer, lock).map_err(file)?;
-        Ok(Self { writer, shared, queue_max: QUEUE_MAX, registration_queue_max: u64::MAX })
+        let writer = Writer::start(writer, lock, Arc::clone(&known), last_seq + 1).map_err(file)?;
+        Ok(Self { writer, known, shared, queue_max: QUEUE_MAX, registration_queue_max: u64::MAX })
     }
 
     /// The same one, which refuses pushes while its queue holds `max` of them; those that come at once may
@@ -173,7 +160,7 @@ impl Database {
     /// Pushes that wait in the queue or are being delivered.
     #[must_use]
     pub fn queue_depth(&self) -> u64 {
-        self.shared.depth.load(Ordering::Relaxed)
+        self.known.depth()
     }
 
     /// Pushes that wait in mailboxes.
@@ -191,9 +178,12 @@ impl Database {
         self.read(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
     }
 
-    /// Whether the last commit stands.
-    pub(crate) fn commits(&self) -> &Arc<AtomicBool> {
-        self.writer.commits()
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    pub(crate) fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     pub(crate) fn queue_max(&self) -> u64 {

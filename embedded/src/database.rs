@@ -46,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) waiting: AtomicU64,
 }
 
+#[cfg(test)]
 pub(crate) fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM queue", [], |row| row.get(0))
 }
@@ -54,12 +55,18 @@ pub(crate) fn count_mailbox(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0))
 }
 
-fn count_shares(connection: &Connection) -> rusqlite::Result<HashMap<RegistrationId, u64>> {
-    const SHARES: &str =
-        "SELECT registration, count(*) FROM queue WHERE registration IS NOT NULL GROUP BY registration";
+/// How many pushes the queue holds, of each registration and in all: those of an earlier layout are of none.
+fn count_shares(connection: &Connection) -> rusqlite::Result<(HashMap<RegistrationId, u64>, u64)> {
+    const SHARES: &str = "SELECT registration, count(*) FROM queue GROUP BY registration";
     let mut statement = connection.prepare(SHARES)?;
-    let shares = statement.query_map([], |row| Ok((RegistrationId::from_bytes(row.get(0)?), row.get(1)?)))?;
-    shares.collect()
+    let mut rows = statement.query([])?;
+    let (mut shares, mut depth) = (HashMap::new(), 0);
+    while let Some(row) = rows.next()? {
+        let (registration, count): (Option<[u8; RegistrationId::BYTES]>, u64) = (row.get(0)?, row.get(1)?);
+        depth += count;
+        shares.extend(registration.map(|id| (RegistrationId::from_bytes(id), count)));
+    }
+    Ok((shares, depth))
 }
 
 impl Database {
@@ -73,9 +80,8 @@ impl Database {
         let writer = connect(path).map_err(sqlite)?;
         lay_out(&writer, path)?;
         let reader = connect(path).map_err(sqlite)?;
-        let depth = count_queue(&reader).map_err(sqlite)?;
         let waiting = count_mailbox(&reader).map_err(sqlite)?;
-        let shares = count_shares(&reader).map_err(sqlite)?;
+        let (shares, depth) = count_shares(&reader).map_err(sqlite)?;
         let last_seq: i64 = reader
             .query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))
             .map_err(sqlite)?;

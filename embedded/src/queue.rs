@@ -119,7 +119,7 @@ impl Database {
         };
         let committed = move |again: &Vec<(i64, DateTime<Utc>, u32)>| {
             let mut backlog = known.backlog.lock();
-            again.iter().for_each(|(seq, due_at, _)| backlog.unclaim(*seq, due_at.timestamp_millis()));
+            again.iter().for_each(|(seq, due_at, _)| backlog.postpone(*seq, due_at.timestamp_millis()));
             drop(backlog);
             // Only now can a postponed push be claimed again, perhaps at once.
             known.arrivals.notify_one();
@@ -133,17 +133,17 @@ impl Database {
         let mut backlog = self.known().backlog.lock();
         let fresh = backlog.fresh.len().min(max);
         let mut deliveries: Vec<_> = backlog.fresh.drain(..fresh).collect();
-        if deliveries.len() < max && backlog.next_due_at <= now.timestamp_millis() {
+        if deliveries.len() < max && backlog.next_due_at() <= now.timestamp_millis() {
             let read =
                 self.read(|connection| rows::claim_due(connection, &mut backlog, &mut deliveries, max, now));
             if let Err(error) = read {
-                // What was read stays unclaimed, in the file; the others may have no row yet.
-                deliveries.drain(fresh..).for_each(|delivery| backlog.unclaim(delivery.receipt, 0));
+                // What was read is read again; the others may have no row yet.
+                deliveries.drain(fresh..).for_each(|delivery| backlog.postpone(delivery.receipt, 0));
                 deliveries.into_iter().rev().for_each(|delivery| backlog.fresh.push_front(delivery));
                 return Err(error);
             }
         }
-        Ok((deliveries, backlog.next_due_at))
+        Ok((deliveries, backlog.next_due_at()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is known of the queue without reading it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use push::{RegistrationId, ports::Delivery};
@@ -17,16 +17,20 @@ pub(crate) struct Claim {
     pub(crate) is_leaving: bool,
 }
 
-/// What is known of the queue without reading it. To begin with nothing is: what an earlier process
-/// left may be due at once.
+/// What is known of the queue without reading it. Rows are read once, in their order; of those that were read, what
+/// is not claimed is due later.
 #[derive(Default)]
 pub(crate) struct Backlog {
     /// The rows that were handed on and are there still, by `seq`; those in `fresh` too.
     claims: HashMap<i64, Claim>,
     /// Pushes that came when no other was due, oldest first.
     pub(crate) fresh: VecDeque<Delivery<i64>>,
-    /// No unclaimed row is due before this moment, in Unix milliseconds.
-    pub(crate) next_due_at: i64,
+    /// The last row that was read; `None`: none was.
+    pub(crate) read_up_to: Option<i64>,
+    /// There may be rows behind it. To begin with there may: an earlier process left them.
+    pub(crate) is_read: bool,
+    /// The rows that were read and are due at a moment, in Unix milliseconds.
+    postponed: BTreeSet<(i64, i64)>,
     /// Rows on their way to the disk that were not handed on: nothing overtakes them.
     coming: usize,
 }
@@ -34,7 +38,7 @@ pub(crate) struct Backlog {
 impl Backlog {
     /// Takes a push whose row is on its way to the disk, unless an older one waits in the file or comes into it.
     pub(crate) fn offer(&mut self, delivery: impl FnOnce() -> Delivery<i64>, now: DateTime<Utc>) -> bool {
-        let is_first = self.next_due_at > now.timestamp_millis() && self.coming == 0;
+        let is_first = self.next_due_at() > now.timestamp_millis() && self.coming == 0;
         let is_taken = is_first && self.fresh.len() < FRESH_MAX;
         if is_taken {
             let delivery = delivery();
@@ -42,6 +46,12 @@ impl Backlog {
             self.fresh.push_back(delivery);
         }
         is_taken
+    }
+
+    /// No unclaimed row is due before this moment, in Unix milliseconds.
+    pub(crate) fn next_due_at(&self) -> i64 {
+        let postponed = self.postponed.first().map_or(i64::MAX, |(due_at, _)| *due_at);
+        if self.is_read { postponed } else { i64::MIN }
     }
 
     pub(crate) fn claim(&mut self, seq: i64, registration: Option<RegistrationId>) {
@@ -63,15 +73,17 @@ impl Backlog {
         self.claims.remove(&seq);
     }
 
-    /// Notes that a row may be handed on again, from that moment on.
-    pub(crate) fn unclaim(&mut self, seq: i64, due_at: i64) {
+    /// Notes that a row that was read is handed on at that moment, in Unix milliseconds, and no sooner.
+    pub(crate) fn postpone(&mut self, seq: i64, due_at: i64) {
         self.claims.remove(&seq);
-        self.waits(due_at);
+        self.postponed.insert((due_at, seq));
     }
 
-    /// Notes a row in the file that is due at this moment.
-    pub(crate) fn waits(&mut self, due_at: i64) {
-        self.next_due_at = self.next_due_at.min(due_at);
+    /// The row that has been due for longest, of those that were postponed.
+    pub(crate) fn take_due(&mut self, now: DateTime<Utc>) -> Option<i64> {
+        let due = self.postponed.first().filter(|(due_at, _)| *due_at <= now.timestamp_millis()).copied()?;
+        self.postponed.remove(&due);
+        Some(due.1)
     }
 
     /// Notes a row on its way to the disk that was not handed on.
@@ -79,11 +91,11 @@ impl Backlog {
         self.coming += 1;
     }
 
-    /// Notes that such a row is there, and due at this moment; `None`: it could not be written.
-    pub(crate) fn came(&mut self, due_at: Option<i64>) {
+    /// Notes that such a row is there, or that it could not be written.
+    pub(crate) fn came(&mut self, is_there: bool) {
         self.coming -= 1;
-        if let Some(due_at) = due_at {
-            self.waits(due_at);
+        if is_there {
+            self.is_read = false;
         }
     }
 }

@@ -90,8 +90,8 @@ impl Known {
     pub(crate) fn note_written(&self, sending: &Sending) {
         let mut backlog = self.backlog.lock();
         let mut came = false;
-        for (_, row) in sending.rows().filter(|(_, row)| !row.is_handed_on) {
-            backlog.came(Some(row.message.accepted_at.timestamp_millis()));
+        for _ in sending.rows().filter(|(_, row)| !row.is_handed_on) {
+            backlog.came(true);
             came = true;
         }
         drop(backlog);
@@ -110,7 +110,7 @@ impl Known {
                 counts = backlog.leave(seq).is_none_or(|claim| !claim.is_leaving);
                 backlog.is_gone(seq);
             } else {
-                backlog.came(None);
+                backlog.came(false);
             }
             if counts {
                 self.give_back(Some(row.message.registration));

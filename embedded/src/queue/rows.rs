@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use push::{PushMessage, RegistrationId, ports::Delivery};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{backlog::Backlog, unwritten::Sending};
 
@@ -64,7 +64,7 @@ pub(crate) fn postpone(
     Ok(())
 }
 
-/// Adds rows that are due, oldest first, and finds out when the next one is.
+/// Adds rows that are due: what was postponed, then what was not read yet, oldest first.
 pub(crate) fn claim_due(
     connection: &Connection,
     backlog: &mut Backlog,
@@ -72,30 +72,71 @@ pub(crate) fn claim_due(
     max: usize,
     now: DateTime<Utc>,
 ) -> rusqlite::Result<()> {
-    const WAITING: &str = "SELECT seq, due_at FROM queue INDEXED BY queue_due ORDER BY due_at, seq";
-    const ENTRY: &str = "SELECT attempts, registration, entry FROM queue WHERE seq = ?1";
-    let mut waiting = connection.prepare_cached(WAITING)?;
-    let mut entry = connection.prepare_cached(ENTRY)?;
-    let mut rows = waiting.query([])?;
-    while let Some(row) = rows.next()? {
-        let (seq, due_at): (i64, i64) = (row.get(0)?, row.get(1)?);
+    const POSTPONED: &str = "SELECT seq, due_at, attempts, registration, entry FROM queue WHERE seq = ?1";
+    const UNREAD: &str =
+        "SELECT seq, due_at, attempts, registration, entry FROM queue WHERE seq > ?1 ORDER BY seq";
+    let mut postponed = connection.prepare_cached(POSTPONED)?;
+    while deliveries.len() < max
+        && let Some(seq) = backlog.take_due(now)
+    {
         if backlog.is_claimed(seq) {
             continue;
         }
-        if due_at > now.timestamp_millis() || deliveries.len() == max {
-            backlog.next_due_at = due_at;
-            return Ok(());
-        }
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        let (attempts, registration, bytes): (u32, Option<[u8; RegistrationId::BYTES]>, Vec<u8>) =
-            entry.query_row([seq], read)?;
-        backlog.claim(seq, registration.map(RegistrationId::from_bytes));
-        match PushMessage::from_entry(&bytes) {
-            Ok(message) => deliveries.push(Delivery { receipt: seq, attempts, message }),
-            // Left in the file, claimed, for the version that wrote it: it blocks nothing.
-            Err(error) => tracing::error!(seq, %error, "a queue entry cannot be read, and is passed over"),
+        let row = postponed.query_row([seq], read).optional();
+        if let Some(row) = row.inspect_err(|_| backlog.postpone(seq, 0))? {
+            deliveries.extend(claim(backlog, row));
         }
     }
-    backlog.next_due_at = i64::MAX;
+    let mut unread = connection.prepare_cached(UNREAD)?;
+    let mut rows = unread.query([backlog.read_up_to.unwrap_or(i64::MIN)])?;
+    while deliveries.len() < max && !backlog.is_read {
+        let Some(row) = rows.next()? else {
+            backlog.is_read = true;
+            break;
+        };
+        let row = read(row)?;
+        backlog.read_up_to = Some(row.seq);
+        if backlog.is_claimed(row.seq) {
+            continue;
+        }
+        if row.due_at > now.timestamp_millis() {
+            backlog.postpone(row.seq, row.due_at);
+        } else {
+            deliveries.extend(claim(backlog, row));
+        }
+    }
     Ok(())
+}
+
+/// A row as it is read.
+struct Found {
+    seq: i64,
+    due_at: i64,
+    attempts: u32,
+    registration: Option<RegistrationId>,
+    entry: Vec<u8>,
+}
+
+fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
+    let registration: Option<[u8; RegistrationId::BYTES]> = row.get(3)?;
+    Ok(Found {
+        seq: row.get(0)?,
+        due_at: row.get(1)?,
+        attempts: row.get(2)?,
+        registration: registration.map(RegistrationId::from_bytes),
+        entry: row.get(4)?,
+    })
+}
+
+fn claim(backlog: &mut Backlog, row: Found) -> Option<Delivery<i64>> {
+    let Found { seq, attempts, registration, entry, .. } = row;
+    backlog.claim(seq, registration);
+    match PushMessage::from_entry(&entry) {
+        Ok(message) => Some(Delivery { receipt: seq, attempts, message }),
+        Err(error) => {
+            // Left in the file, claimed, for the version that wrote it: it blocks nothing.
+            tracing::error!(seq, %error, "a queue entry cannot be read, and is passed over");
+            None
+        }
+    }
 }

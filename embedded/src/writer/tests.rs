@@ -54,7 +54,7 @@ impl Model {
     fn new() -> Self {
         let known = Arc::new(Known::of([].into(), 0));
         // Nothing was left by an earlier process.
-        known.backlog.lock().next_due_at = i64::MAX;
+        known.backlog.lock().is_read = true;
         Self {
             desk: Desk::of(known, 1),
             disk: BTreeSet::new(),

@@ -131,9 +131,9 @@ simulate-mutants:
 	$(SIMULATE) --mutants $(if $(MUTANT),--mutant $(MUTANT)) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM))
 
 bench: bench-build
-	cargo bench --locked --package cli --package e2e --bench bench -- $(ARGS)
-	cargo bench --locked --package cli --package e2e --bench bench-mailbox -- $(ARGS)
-	cargo bench --locked --package cli --package e2e --bench bench-senders -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench-mailbox -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench-senders -- $(ARGS)
 
 # The base is built apart, from a checkout of its own: the harness is that of this commit.
 BASE_TREE := $(TARGET)/base/tree
@@ -146,21 +146,22 @@ bench-compare: bench-build
 		if [ -e $(BASE_TREE) ]; then git -C $(BASE_TREE) checkout --quiet --detach "$$base"; \
 		else git worktree add --quiet --detach $(BASE_TREE) "$$base"; fi
 	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --release --package cli
-	cargo bench --locked --package cli --package e2e --bench bench -- --base $(BASE_TARGET)/release/upwire $(ARGS)
+	cargo bench --locked --package e2e --bench bench -- --base $(BASE_TARGET)/release/upwire $(ARGS)
 
 bench-mailbox: bench-build
-	cargo bench --locked --package cli --package e2e --bench bench-mailbox -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench-mailbox -- $(ARGS)
 
 bench-senders: bench-build
-	cargo bench --locked --package cli --package e2e --bench bench-senders -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench-senders -- $(ARGS)
 
 bench-build: test-needs
-	cargo build --locked --release --package cli --package e2e --bins --benches
+	cargo build --locked --release --package cli --bins
+	cargo build --locked --profile bench --package e2e --benches
 
 bench-cloud: sam-build bench-build
 	@infra/local/emulator.sh install fauxqs
 	@infra/local/emulator.sh install dynalite
-	cargo bench --locked --package cli --package e2e --bench bench-cloud
+	cargo bench --locked --package e2e --bench bench-cloud
 
 # Gates.
 

@@ -14,7 +14,10 @@ use push::{
     ports::{Delivery, NotQueued, QueueReader, QueueWriter, Settlement, Unavailable},
 };
 use rusqlite::Connection;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     Database,
@@ -62,6 +65,8 @@ impl QueueReader for Database {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery<i64>>, Unavailable> {
         let deadline = Instant::now() + RECEIVE_WAIT;
         loop {
+            // Whoever is about to send shares the way to the relay.
+            yield_now().await;
             let now = now();
             let (deliveries, next_due_at) = self.claim(max, now)?;
             if !deliveries.is_empty() {

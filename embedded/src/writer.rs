@@ -33,7 +33,7 @@ const WRITES_WAITING_MAX: usize = 1024;
 /// How long a write that nobody waits for lingers.
 const LINGER: Duration = Duration::from_millis(20);
 /// From the beginning of one commit to that of the next, where that one has nothing but pushes while others are settled.
-const PACE: Duration = Duration::from_millis(5);
+const PACE: Duration = Duration::from_millis(10);
 /// Delay before deletions are tried again that could not be committed.
 const DELETION_RETRY: Duration = Duration::from_secs(1);
 

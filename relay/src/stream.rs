@@ -5,6 +5,7 @@ pub(crate) mod connect;
 mod failure;
 pub(crate) mod framing;
 mod inbox;
+mod plain;
 mod reconnect;
 mod scanner;
 pub(crate) mod stanza;

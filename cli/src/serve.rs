@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::options::Options;
-use crate::http::{self, Server};
+use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
 use crate::{admin, keygen, parts, private, values};
 
@@ -28,6 +28,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     values::warn_of_plain_http(&settings.relay.public_url);
     let connections_max = http::connections_max(http::raise_limit());
     let hangups = live::hangups()?;
+    let host = settings.relay.public_url.host_str();
+    let tls = settings.certificate.map(|files| Tls::open(files, host)).transpose()?;
     let metrics = admin::install_metrics()?;
     functions::describe_metrics();
     http::describe_metrics();
@@ -77,7 +79,11 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     });
 
     let mut parts = JoinSet::new();
-    parts.spawn(Server::public(public, ingress, connections_max, settings.proxies).run(stop.clone()));
+    if let Some(tls) = tls.clone() {
+        parts.spawn(tls.reread(live::hangups()?, stop.clone()));
+    }
+    let public = Server::public(public, ingress, connections_max, settings.proxies).with_tls(tls);
+    parts.spawn(public.run(stop.clone()));
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
     // The lock on the file is what makes it the only one.

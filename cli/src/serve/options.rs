@@ -8,7 +8,7 @@ use push::Ttl;
 use secrecy::SecretString;
 
 use crate::configuration::{ConfigurationError, secret};
-use crate::http::{Proxies, network};
+use crate::http::{CertificateFiles, Proxies, network};
 use crate::live::{LEGACY_PASETO_KEY, LEGACY_PASETO_KEY_FILE, LEGACY_SECRET_FILE};
 use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::{usage, values};
@@ -22,8 +22,8 @@ const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separa
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "Run the whole push server in one process on one SQLite file.\n\n\
-        The ingress takes pushes from application servers at the public URL (put a reverse proxy with TLS in \
-        front of it). The relay is an external component (XEP-0114) of your XMPP server: it registers \
+        The ingress takes pushes from application servers at the public URL (give it a certificate, or put a \
+        reverse proxy with TLS in front of it). The relay is an external component (XEP-0114) of your XMPP server: it registers \
         the users' distributors and delivers each push to them. A push that was answered with 201 is in the \
         file, and survives any crash.",
     mut_arg("secret", |secret| secret.help(SECRET_HELP)),
@@ -44,6 +44,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_LISTEN", default_value = "127.0.0.1:8080",
         value_parser = values::listen_address)]
     listen: SocketAddr,
+
+    /// A file with the certificate for the public URL's host and those of its authorities, in PEM: the ingress speaks TLS by
+    /// itself then; read again when it changes
+    #[arg(long, value_name = "FILE", env = "UPWIRE_TLS_CERTIFICATE")]
+    tls_certificate: Option<PathBuf>,
+
+    /// The file with its private key, in PEM; it may be the same one
+    #[arg(long, value_name = "FILE", env = "UPWIRE_TLS_KEY")]
+    tls_key: Option<PathBuf>,
 
     /// Addresses and networks of reverse proxies, comma-separated: any number of incomplete requests may come from
     /// there, and from 127.0.0.1 and ::1; from any other address, 64 at a time
@@ -101,6 +110,7 @@ pub(crate) struct Settings {
     pub(crate) relay: RelaySettings,
     pub(crate) database: PathBuf,
     pub(crate) listen: SocketAddr,
+    pub(crate) certificate: Option<CertificateFiles>,
     pub(crate) proxies: Proxies,
     pub(crate) default_ttl: Ttl,
     pub(crate) max_ttl: Ttl,
@@ -127,6 +137,7 @@ impl Options {
             relay,
             database: self.database,
             listen: self.listen,
+            certificate: CertificateFiles::given(self.tls_certificate, self.tls_key)?,
             proxies: Proxies::new(self.proxies),
             default_ttl: Ttl::from_seconds(self.default_ttl),
             max_ttl: Ttl::from_seconds(self.max_ttl),

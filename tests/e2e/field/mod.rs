@@ -8,6 +8,7 @@ mod mends;
 mod methods;
 mod paths;
 mod settings;
+mod tls;
 
 use e2e::{Kind, Phone, Upwire, UpwireBuilder, XmppServer};
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, stream};
 use push::{
     MessageId, PushMessage,
@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
     held::{Arrival, Copy, Held},
+    pace::Gist,
     requests::{Attributes, BATCH_MAX, QueueSender, Undone},
 };
 
@@ -58,23 +59,22 @@ impl Entries {
     }
 
     /// One poll, for `wait` at most. Its pushes, oldest first, are held from now on.
-    pub(crate) async fn poll(&self, wait: Duration) -> Result<Vec<Delivery<MessageId>>, Unavailable> {
+    pub(crate) async fn poll(&self, wait: Duration) -> Result<Answer, Unavailable> {
+        let began = Instant::now();
         let messages = self.queue.receive(wait, self.visibility).await?;
+        let gist = Gist { entries: messages.len(), took: began.elapsed(), ages: ages(&messages, now()) };
         let visible_at = Instant::now() + self.visibility;
         let mut deliveries = Vec::with_capacity(messages.len());
         for message in messages {
             deliveries.extend(self.admit(message, visible_at).await);
         }
         deliveries.sort_by_key(|delivery| delivery.message.accepted_at);
-        Ok(deliveries)
+        Ok(Answer { deliveries, gist })
     }
 
     /// The push of an entry, unless it is held or settled already, or no push at all.
     async fn admit(&self, entry: Message, visible_at: Instant) -> Option<Delivery<MessageId>> {
-        const RECEIVES: MessageSystemAttributeName = MessageSystemAttributeName::ApproximateReceiveCount;
-        let receives =
-            entry.attributes().and_then(|all| all.get(&RECEIVES)).and_then(|text| text.parse().ok());
-        let receives: u32 = receives.unwrap_or(1);
+        let receives = receives(&entry);
         let sqs_id = entry.message_id.unwrap_or_default();
         let receipt = entry.receipt_handle.unwrap_or_default();
         let body = entry.body.unwrap_or_default();
@@ -214,6 +214,31 @@ fn undone<'a, T>(outcome: &'a Result<(), Undone>, batch: &'a [T]) -> impl Iterat
     let items = batch.iter().enumerate();
     let left = items.filter(|(position, _)| outcome.as_ref().is_err_and(|undone| undone.has(*position)));
     left.map(|(_, item)| item)
+}
+
+/// What a poll was answered with.
+pub(crate) struct Answer {
+    pub(crate) deliveries: Vec<Delivery<MessageId>>,
+    pub(crate) gist: Gist,
+}
+
+fn attribute(entry: &Message, name: MessageSystemAttributeName) -> Option<&str> {
+    entry.attributes()?.get(&name).map(String::as_str)
+}
+
+fn receives(entry: &Message) -> u32 {
+    let count = attribute(entry, MessageSystemAttributeName::ApproximateReceiveCount);
+    count.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// The age of the oldest and of the youngest entry that was never received before.
+fn ages(entries: &[Message], now: DateTime<Utc>) -> Option<(TimeDelta, TimeDelta)> {
+    let sent = |entry: &Message| {
+        let sent = attribute(entry, MessageSystemAttributeName::SentTimestamp)?;
+        Some(now - DateTime::from_timestamp_millis(sent.parse().ok()?)?)
+    };
+    let ages = || entries.iter().filter(|entry| receives(entry) == 1).filter_map(sent);
+    ages().max().zip(ages().min())
 }
 
 /// Makes one call for each [`BATCH_MAX`] items, some at a time; the last failure counts.

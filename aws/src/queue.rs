@@ -14,18 +14,15 @@ use tokio::{
 };
 
 use crate::{
-    entries::{Entries, now},
+    entries::{Answer, Entries, now},
     error::CannotStart,
+    pace::Pace,
     requests::{BATCH_MAX, QueueSender},
 };
 
 /// How long one poll waits for a push: as long as SQS allows, since each costs money.
 const POLL: Duration = Duration::from_secs(20);
-/// Most polls at a time. Each full answer adds one, each other takes one away, an empty one all but one.
-const POLLS_MAX: usize = 16;
-/// After an answer that was neither full nor empty, the next poll lets pushes gather: ten cost as much as one.
-const GATHER: Duration = Duration::from_millis(50);
-/// The same for settlements, where nobody waits.
+/// What settlements wait for others, since nobody waits for them: ten cost as much as one.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// How long a stop waits for the answers to polls.
@@ -43,8 +40,8 @@ struct Shared {
 }
 
 struct Polls {
-    running: JoinSet<Result<Vec<Delivery<MessageId>>, Unavailable>>,
-    wanted: usize,
+    running: JoinSet<Result<Answer, Unavailable>>,
+    pace: Pace,
     /// Received and not returned yet, oldest first.
     ready: VecDeque<Delivery<MessageId>>,
     /// The next poll starts no sooner.
@@ -74,8 +71,12 @@ impl Queue {
         let entries = Entries::new(queue, dead_letters, &attributes);
         let mut keeper = JoinSet::new();
         keeper.spawn(entries.clone().keep());
-        let polls =
-            Polls { running: JoinSet::new(), wanted: 1, ready: VecDeque::new(), next: Instant::now() };
+        let polls = Polls {
+            running: JoinSet::new(),
+            pace: Pace::new(),
+            ready: VecDeque::new(),
+            next: Instant::now(),
+        };
         Ok(Self(Arc::new(Shared { entries, polls: Mutex::new(polls), _keeper: keeper })))
     }
 }
@@ -87,7 +88,7 @@ impl QueueReader for Queue {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery<MessageId>>, Unavailable> {
         let mut polls = self.0.polls.lock().await;
         if polls.ready.is_empty() {
-            while polls.running.len() < polls.wanted {
+            while polls.running.len() < polls.pace.wanted() {
                 let start = polls.next;
                 let entries = self.0.entries.clone();
                 polls.running.spawn(async move {
@@ -98,7 +99,9 @@ impl QueueReader for Queue {
             // Dropped here, as at a stop, it loses nothing: the polls go on, and `close` looks after them.
             let answer =
                 polls.running.join_next().await.map(|ended| ended.map_err(Unavailable::new).flatten());
-            polls.take(answer.unwrap_or_else(|| Ok(Vec::new())))?;
+            if let Some(answer) = answer {
+                polls.take(answer)?;
+            }
         }
         let count = polls.ready.len().min(max);
         Ok(polls.ready.drain(..count).collect())
@@ -116,7 +119,9 @@ impl QueueReader for Queue {
         // Whatever is in the queue is answered at once. A poll that waits longer waits for what is not there yet;
         // should that come just when it is cut off, it shows again after the queue's visibility timeout.
         while let Ok(Some(ended)) = timeout(LAST_ANSWERS, polls.running.join_next()).await {
-            polls.ready.extend(ended.ok().and_then(Result::ok).unwrap_or_default());
+            polls
+                .ready
+                .extend(ended.ok().and_then(Result::ok).into_iter().flat_map(|answer| answer.deliveries));
         }
         polls.running.shutdown().await;
         let now = now();
@@ -129,16 +134,12 @@ impl QueueReader for Queue {
 }
 
 impl Polls {
-    fn take(&mut self, answer: Result<Vec<Delivery<MessageId>>, Unavailable>) -> Result<(), Unavailable> {
-        let deliveries = answer.inspect_err(|_| self.wanted = 1)?;
-        self.wanted = match deliveries.len() {
-            0 => 1,
-            BATCH_MAX => (self.wanted + 1).min(POLLS_MAX),
-            _ => {
-                self.next = Instant::now() + GATHER;
-                (self.wanted - 1).max(1)
-            }
-        };
+    fn take(&mut self, answer: Result<Answer, Unavailable>) -> Result<(), Unavailable> {
+        let Answer { deliveries, gist } = answer.inspect_err(|_| self.pace.failed())?;
+        let delay = self.pace.note(gist);
+        if !delay.is_zero() {
+            self.next = Instant::now() + delay;
+        }
         self.ready.extend(deliveries);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use functions::LegacyKeys;
-use push::Secrets;
+use push::{Secrets, marker::Keys};
 use relay::AccessList;
 use secrecy::SecretString;
 use tokio::{
@@ -50,6 +50,8 @@ pub(crate) struct InForce {
     pub(crate) component_secret: watch::Receiver<String>,
     pub(crate) secrets: watch::Receiver<Secrets>,
     pub(crate) legacy: watch::Receiver<LegacyKeys>,
+    /// What tells these secrets from others.
+    pub(crate) keys: watch::Receiver<Keys>,
 }
 
 /// See the module.
@@ -60,17 +62,20 @@ pub(crate) struct Live {
     component_secret: watch::Sender<String>,
     secrets: watch::Sender<Secrets>,
     legacy: watch::Sender<LegacyKeys>,
+    keys: watch::Sender<Keys>,
 }
 
 impl Live {
     /// Puts these values in force.
     pub(crate) fn new(files: Files, values: Values) -> Result<Self, ConfigurationError> {
+        let (secrets, legacy) = (keyed(&values.secrets)?, legacy_keys(&files, &values)?);
         Ok(Self {
+            files,
+            keys: watch::Sender::new(fingerprints(&secrets, &legacy)),
             access: watch::Sender::new(values.access.clone()),
             component_secret: watch::Sender::new(reveal(&values.component_secret).to_owned()),
-            secrets: watch::Sender::new(keyed(&values.secrets)?),
-            legacy: watch::Sender::new(legacy_keys(&files, &values)?),
-            files,
+            secrets: watch::Sender::new(secrets),
+            legacy: watch::Sender::new(legacy),
             values,
         })
     }
@@ -81,6 +86,7 @@ impl Live {
             component_secret: self.component_secret.subscribe(),
             secrets: self.secrets.subscribe(),
             legacy: self.legacy.subscribe(),
+            keys: self.keys.subscribe(),
         }
     }
 
@@ -113,6 +119,7 @@ impl Live {
     fn reread(&mut self) -> Result<Vec<&'static str>, ConfigurationError> {
         let (next, kept) = read(&self.files, &self.values)?;
         let (secrets, legacy) = (keyed(&next.secrets)?, legacy_keys(&self.files, &next)?);
+        let keys = fingerprints(&secrets, &legacy);
         let now = &self.values;
         let mut changed = Vec::new();
         if next.access != now.access {
@@ -134,6 +141,11 @@ impl Live {
         if of_jwt || of_paseto {
             self.legacy.send_replace(legacy);
         }
+        self.keys.send_if_modified(|known| {
+            let differ = *known != keys;
+            *known = keys;
+            differ
+        });
         if kept > 0 {
             tracing::warn!(kept, "secrets that are no longer in their files verify until a restart");
         }
@@ -204,6 +216,10 @@ fn keyed(secrets: &[SecretString]) -> Result<Secrets, ConfigurationError> {
     let list: Vec<&str> = secrets.iter().map(reveal).collect();
     Secrets::parse(&list.join(","))
         .map_err(|error| ConfigurationError::new(SECRET, error.to_string(), "make one with `upwire keygen`"))
+}
+
+fn fingerprints(secrets: &Secrets, legacy: &LegacyKeys) -> Keys {
+    Keys { secrets: secrets.fingerprints(), legacy: legacy.fingerprints().collect() }
 }
 
 fn legacy_keys(files: &Files, values: &Values) -> Result<LegacyKeys, ConfigurationError> {

@@ -12,12 +12,16 @@ use tokio_util::sync::CancellationToken;
 use crate::configuration::ConfigurationError;
 
 mod admin;
+mod canary;
 mod configuration;
 mod distributor;
+mod embedded_format;
 mod http;
 mod keygen;
+mod legacy_options;
 mod live;
 mod log;
+mod marker;
 mod parts;
 mod private;
 mod relay;
@@ -48,6 +52,7 @@ enum Command {
     Serve(Box<serve::Options>),
     Relay(Box<relay::Options>),
     Distributor(Box<distributor::Options>),
+    Canary(Box<canary::Options>),
     Keygen(keygen::Options),
     Secret(secret::Options),
 }
@@ -95,6 +100,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(options) => start(|shutdown| serve::run(*options, shutdown)),
         Command::Relay(options) => start(|shutdown| relay::run(*options, shutdown)),
         Command::Distributor(options) => start(|shutdown| distributor::run(*options, shutdown)),
+        Command::Canary(options) => start(|shutdown| canary::run(*options, shutdown)),
         Command::Keygen(options) => keygen::run(&options),
         Command::Secret(options) => secret::run(options),
     }

@@ -1,8 +1,9 @@
 //! `upwire relay`: the relay alone, on DynamoDB tables and an SQS queue.
 
+use aws::RegistrationsTable;
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
-use relay::{Candidate, Term, Uptime};
+use relay::{Backlog, Candidate, Clock, MarkerKeeper, Term, Uptime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,7 @@ pub(crate) use self::options::Options;
 use self::options::Settings;
 use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
-use crate::{admin, parts, values};
+use crate::{admin, embedded_format, marker, parts, values};
 
 mod cloud;
 mod options;
@@ -24,32 +25,59 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let settings = options.settings()?;
     values::warn_of_plain_http(&settings.relay.public_url);
     let hangups = live::hangups()?;
-    let live = Live::new(settings.relay.files.clone(), settings.relay.values(settings.secrets.clone()))?;
+    let mut values = settings.relay.values(settings.secrets.clone());
+    settings.legacy.clone().add_to(&mut values);
+    let live = Live::new(settings.relay.files.clone(), values)?;
+    let in_force = live.in_force();
     let metrics = admin::install_metrics()?;
     describe_gauge!(ACTIVE, "1 while this relay is the active one, 0 while it waits for another to end");
     gauge!(ACTIVE).set(0.0);
+    let state = State {
+        connected: watch::Sender::new(false),
+        stands_by: watch::Sender::new(false),
+        backlog: Backlog::new(Clock::system()),
+    };
     let cloud = tokio::select! {
-        opened = cloud::open(&settings) => opened?,
+        opened = open(&settings, &in_force, &state) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
-    let state = State { connected: watch::Sender::new(false), stands_by: watch::Sender::new(false) };
+    if let Some(stack) = settings.metrics_stack.clone() {
+        tokio::spawn(embedded_format::tell(stack, metrics.clone(), ACTIVE));
+    }
     let admin =
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
     let mut parts = JoinSet::new();
     parts.spawn(Server::private(private, admin).run(stop.clone()));
-    let in_force = live.in_force();
     parts.spawn(live.reread_on(hangups, stop.clone()));
     parts.spawn(relay_when_elected(settings, in_force, cloud, state, stop.clone()));
     parts::wait(parts, &stop).await
 }
 
-/// What readiness goes by.
+/// What the relay uses on AWS, once it is known that it may.
+async fn open(settings: &Settings, in_force: &InForce, state: &State) -> anyhow::Result<Cloud> {
+    let cloud = cloud::open(settings).await?;
+    marker::check(&marker_keeper(settings, &cloud, in_force, state), settings.relay.drop_secrets).await?;
+    Ok(cloud)
+}
+
+fn marker_keeper(
+    settings: &Settings,
+    cloud: &Cloud,
+    in_force: &InForce,
+    state: &State,
+) -> MarkerKeeper<RegistrationsTable> {
+    let (store, table) = (cloud.registrations.clone(), settings.table_id.clone());
+    settings.relay.marker_keeper(store, table, in_force, (&state.backlog, state.connected.subscribe()))
+}
+
+/// What readiness goes by, and how far the relay is behind.
 struct State {
     connected: watch::Sender<bool>,
     stands_by: watch::Sender<bool>,
+    backlog: Backlog,
 }
 
 /// Waits for the lease, relays while it lasts, and waits again.
@@ -98,9 +126,24 @@ async fn serve_term(
             () = fence.lost() => return Ok(()),
             () = stop.cancelled() => return Ok(()),
         };
+        let mut keeper = marker_keeper(settings, cloud, in_force, state);
+        let marker = tokio::select! {
+            marker = keeper.begin_patiently() => marker,
+            () = fence.lost() => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
+        };
         let (registrations, mailbox) = (cloud.registrations.clone(), cloud.mailbox.clone());
-        let relay = settings.relay.clone().relay(registrations, queue, mailbox, in_force.clone());
-        relay.run(state.connected.clone(), stop.clone(), fence.clone()).await.map_err(anyhow::Error::from)
+        let relay = settings.relay.clone().relay(
+            registrations,
+            state.backlog.watch(queue),
+            mailbox,
+            in_force.clone(),
+        );
+        let relaying = relay.run(state.connected.clone(), stop.clone(), fence.clone());
+        tokio::select! {
+            relayed = relaying => relayed.map_err(anyhow::Error::from),
+            () = keeper.keep(marker) => Ok(()),
+        }
     };
     let holding = async {
         candidate.hold(term).await;

@@ -7,13 +7,18 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
-use relay::{AccessList, BadRate, ComponentAccount, DomainBounds, Rate, Relay, Security, ServerAddress};
+use relay::{
+    AccessList, Backlog, BadRate, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
+    ServerAddress, Shedding,
+};
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tokio_xmpp::jid::BareJid;
 use url::Url;
 
 use crate::configuration::{ConfigurationError, access_from, check_certificates, reveal, secret};
 use crate::live::{ACL_FILE, COMPONENT_SECRET_FILE, Files, InForce, SECRET, SECRET_FILE, Values};
+use crate::values;
 
 const COMPONENT: &str = "UPWIRE_COMPONENT";
 const COMPONENT_SECRET: &str = "UPWIRE_COMPONENT_SECRET";
@@ -54,6 +59,10 @@ pub(crate) struct RelayOptions {
     /// A file that holds the secrets
     #[arg(long, value_name = "FILE", env = SECRET_FILE)]
     secret_file: Option<PathBuf>,
+
+    /// Start even if the list lacks the secret that endpoints are signed with: all of them have ended then
+    #[arg(long)]
+    drop_secrets: bool,
 
     /// Who may register: domains and bare JIDs, comma-separated, or * for everyone; domains that are named beside *
     /// have no bound of their own [default: the component's parent domain]
@@ -113,6 +122,11 @@ pub(crate) struct RelayOptions {
     /// How users reach you, as clients show it: mailto:, xmpp: and https: addresses, comma-separated
     #[arg(long, value_name = "ADDRESSES", env = "UPWIRE_CONTACT", value_delimiter = ',', value_parser = contact)]
     contact: Vec<Url>,
+
+    /// How old what the relay receives may be before senders are told to keep pushes of low urgency back, and at four
+    /// times that those of normal urgency; 0 for never
+    #[arg(long, value_name = "TIME", env = "UPWIRE_SHED_AFTER", default_value = "2m", value_parser = values::seconds)]
+    shed_after: u32,
 }
 
 /// A rate, or none.
@@ -132,6 +146,7 @@ pub(crate) struct RelaySettings {
     pub(crate) component_secret: SecretString,
     /// A list that is known to parse.
     pub(crate) secret: Option<SecretString>,
+    pub(crate) drop_secrets: bool,
     pub(crate) access: AccessList,
     pub(crate) files: Files,
     pub(crate) admin_listen: SocketAddr,
@@ -142,6 +157,8 @@ pub(crate) struct RelaySettings {
     pub(crate) domain_bounds: DomainBounds,
     pub(crate) rate: Option<Rate>,
     pub(crate) contact: Vec<Url>,
+    /// `None`: load is never shed.
+    pub(crate) shed_after: Option<Duration>,
 }
 
 impl RelayOptions {
@@ -185,6 +202,7 @@ impl RelayOptions {
             server: self.xmpp_server,
             component_secret,
             secret,
+            drop_secrets: self.drop_secrets,
             access,
             files: Files {
                 acl: self.acl_file,
@@ -206,6 +224,7 @@ impl RelayOptions {
             },
             rate: self.rate.0,
             contact: self.contact,
+            shed_after: (self.shed_after > 0).then(|| Duration::from_secs(self.shed_after.into())),
         })
     }
 }
@@ -244,6 +263,19 @@ impl RelaySettings {
             legacy_secrets: Vec::new(),
             legacy_paseto_keys: Vec::new(),
         }
+    }
+
+    /// What keeps the marker of this store.
+    pub(crate) fn marker_keeper<S>(
+        &self,
+        store: S,
+        table: Option<String>,
+        in_force: &InForce,
+        (backlog, connected): (&Backlog, watch::Receiver<bool>),
+    ) -> MarkerKeeper<S> {
+        let shedding = |after| Shedding { backlog: backlog.clone(), connected, after };
+        let shedding = self.shed_after.map(shedding);
+        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock: relay::Clock::system(), shedding }
     }
 
     /// The relay on these stores.

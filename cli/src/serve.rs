@@ -2,9 +2,9 @@
 
 use anyhow::anyhow;
 use embedded::Database;
-use functions::{Dropped, Ingress};
+use functions::{Allowance, Dropped, Ingress, MarkerWatch};
 use metrics::{describe_gauge, gauge};
-use relay::{Fence, Rate};
+use relay::{Backlog, Clock, Fence, Rate};
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::options::Options;
 use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
-use crate::{admin, keygen, parts, private, values};
+use crate::{admin, keygen, marker, parts, private, values};
 
 mod options;
 
@@ -47,18 +47,23 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         .with_disk_floor(settings.disk_floor)
         .with_registration_queue_max(in_a_minute_max);
     let mut values = settings.relay.values(secrets(settings.relay.secret.as_ref(), &database).await?);
-    values.legacy_secrets.extend(settings.legacy_secret);
-    values.legacy_paseto_keys.extend(settings.legacy_paseto_key);
+    settings.legacy.add_to(&mut values);
     let live = Live::new(settings.relay.files.clone(), values)?;
     let in_force = live.in_force();
+    let (connected, readiness) = watch::channel(false);
+    let backlog = Backlog::new(Clock::system());
+    let behind = (&backlog, readiness.clone());
+    let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind);
+    marker::check(&keeper, settings.relay.drop_secrets).await?;
+    let marker = keeper.begin().await?;
     let public = http::listen(settings.listen, "UPWIRE_LISTEN").await?;
     let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     let (public_url, component) = (settings.relay.public_url.clone(), settings.relay.component.clone());
     tracing::info!(address = %public.local_addr()?, %public_url, connections_max, "the ingress listens");
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
-    let (connected, readiness) = watch::channel(false);
-    let relay = settings.relay.relay(database.clone(), database.clone(), database.clone(), in_force.clone());
+    let queue = backlog.watch(database.clone());
+    let relay = settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone());
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {
@@ -71,6 +76,9 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         mailbox: database.clone(),
         secrets: in_force.secrets,
         legacy: in_force.legacy,
+        marker: MarkerWatch::default(),
+        // The queue has a bound for each registration.
+        allowance: Allowance::default(),
         public_url: Some(public_url),
         component: Some(component),
         dropped: Dropped::at_most(in_a_minute_max),
@@ -86,6 +94,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     parts.spawn(public.run(stop.clone()));
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
+    parts.spawn(until(stop.clone(), keeper.keep(marker)));
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });
@@ -94,6 +103,12 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         tracing::warn!(%error, "the database's log (-wal) could not be brought into its file: copy both");
     }
     outcome
+}
+
+/// Runs a part that never ends by itself.
+async fn until(stop: CancellationToken, part: impl Future<Output = ()>) -> anyhow::Result<()> {
+    stop.run_until_cancelled(part).await;
+    Ok(())
 }
 
 /// The secrets given, and behind them the one that an earlier start without any has made: setting

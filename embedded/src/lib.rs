@@ -7,6 +7,7 @@ mod disk;
 mod file;
 mod layout;
 mod mailbox;
+mod marker;
 mod queue;
 mod readers;
 mod registrations;

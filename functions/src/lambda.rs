@@ -1,7 +1,8 @@
 //! From an event of the cloud to a request of the router.
 
-use axum::{Router, http::Uri, http::uri::PathAndQuery};
-use functions::PublicUrl;
+use axum::{Router, http::Uri, http::uri::PathAndQuery, middleware, response::Response};
+use chrono::{DateTime, Utc};
+use functions::{PublicUrl, embedded_format::Tally};
 use lambda_http::{
     Adapter, Error, LambdaEvent, Request, RequestExt,
     aws_lambda_events::query_map::QueryMap,
@@ -15,9 +16,22 @@ use url::Url;
 const DEFAULT_STAGE: &str = "$default";
 
 /// Serves one event after the other, until the environment is taken away.
-pub(crate) async fn serve(router: Router) -> Result<(), Error> {
+/// After each, the metrics are told that are due.
+pub(crate) async fn serve(router: Router, tally: Option<Tally>) -> Result<(), Error> {
+    let router = match tally {
+        Some(tally) => router.layer(middleware::map_response(move |response: Response| {
+            tally.tell(now());
+            std::future::ready(response)
+        })),
+        None => router,
+    };
     let adapter = Adapter::from(MapRequest::new(router, locate));
     lambda_runtime::run(MapRequest::new(adapter, without_query)).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge of the function: a request ends now")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
 }
 
 /// No route reads a query, and lambda_http panics over one that is not percent-encoded.

@@ -12,7 +12,7 @@ use pasetors::{
     token::{Local, UntrustedToken},
     version2::{LocalToken, V2},
 };
-use push::{Application, Instance, Target, token::SECRET_BYTES_MIN};
+use push::{Application, Fingerprint, Instance, Target, token::SECRET_BYTES_MIN};
 use serde::Deserialize;
 
 use crate::jose;
@@ -24,6 +24,7 @@ pub struct LegacyKeys {
     jwt: Vec<DecodingKey>,
     /// Of up.
     paseto: Vec<SymmetricKey<V2>>,
+    fingerprints: Vec<Fingerprint>,
 }
 
 impl fmt::Debug for LegacyKeys {
@@ -69,6 +70,7 @@ impl LegacyKeys {
             );
         }
         self.jwt.push(DecodingKey::from_secret(secret.as_bytes()));
+        self.fingerprints.push(Fingerprint::of(secret.as_bytes()));
         self
     }
 
@@ -79,7 +81,13 @@ impl LegacyKeys {
     pub fn with_paseto(mut self, key: &str) -> Result<Self, BadPasetoKey> {
         let bytes = STANDARD.decode(key).map_err(|_| BadPasetoKey)?;
         self.paseto.push(SymmetricKey::from(&bytes).map_err(|_| BadPasetoKey)?);
+        self.fingerprints.push(Fingerprint::of(&bytes));
         Ok(self)
+    }
+
+    /// What tells these keys from others.
+    pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> + '_ {
+        self.fingerprints.iter().copied()
     }
 
     /// What a token stands for that one of the predecessors has made, whether or not it has expired.

@@ -2,10 +2,13 @@
 //! them; withdraws those that still wait.
 
 mod aesgcm;
+mod allowance;
 mod cors;
+pub mod embedded_format;
 mod header;
 mod jose;
 mod legacy;
+mod marker;
 mod matrix;
 mod message_resource;
 mod page;
@@ -22,7 +25,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     http::Uri,
     middleware,
     response::IntoResponse,
@@ -41,7 +44,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
 use self::place::Place;
+pub use allowance::Allowance;
 pub use legacy::{BadPasetoKey, LegacyKeys};
+pub use marker::MarkerWatch;
 pub use matrix::Dropped;
 pub use rejection::{Rejection, VapidFault};
 pub use seldom::Seldom;
@@ -60,11 +65,17 @@ const ACCEPTED: &str = "upwire_pushes_accepted_total";
 const WITHDRAWN: &str = "upwire_pushes_withdrawn_total";
 const REFUSED: &str = "upwire_pushes_refused_total";
 
+const DOUBTED: &str = "upwire_endpoints_doubted_total";
+const SHED: &str = "upwire_pushes_shed_total";
+
 /// Describes the metrics of the ingress to the recorder.
 pub fn describe_metrics() {
     describe_counter!(ACCEPTED, "Pushes answered with 201, or taken from a Matrix homeserver");
     describe_counter!(WITHDRAWN, "Pushes that their senders withdrew while they waited");
     describe_counter!(REFUSED, "Requests refused, and pushkeys rejected, by reason");
+    describe_counter!(DOUBTED, "Requests answered 503, since a 404 or 410 may have been wrong, by reason");
+    describe_counter!(SHED, "Pushes answered 429, since the relay is behind and they are not urgent");
+    counter!(SHED).increment(0);
     counter!(ACCEPTED).increment(0);
     counter!(WITHDRAWN).increment(0);
 }
@@ -82,6 +93,10 @@ pub struct Ingress<R, Q, M> {
     pub secrets: watch::Receiver<Secrets>,
     /// The keys that endpoints of a predecessor were made with; their tokens are taken at the same path.
     pub legacy: watch::Receiver<LegacyKeys>,
+    /// What has to agree before an endpoint is said to have ended.
+    pub marker: MarkerWatch,
+    /// What is taken for one registration in a minute.
+    pub allowance: Allowance,
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
     pub public_url: Option<Url>,
@@ -175,7 +190,16 @@ fn routes<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: &Arc<Ingress<R,
         .route(&format!("/{PUSH_PATH}/{{token}}"), push_resource)
         .route(&format!("/{MESSAGE_PATH}/{{token}}"), message_resource)
         .route(matrix::PATH, matrix)
-        .with_state(ingress.clone())
         .route("/", page)
-        .fallback(rejection::not_found)
+        .fallback(no_route::<R, Q, M>)
+        .with_state(ingress.clone())
+}
+
+/// Refuses a path that means nothing here. Its last segment may be a token by a secret that this ingress lacks.
+async fn no_route<R: Registrations, Q: QueueWriter, M: Mailbox>(
+    State(ingress): State<Arc<Ingress<R, Q, M>>>,
+    uri: Uri,
+) -> Rejection {
+    let last = uri.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    ingress.vouch_unknown(last).await.err().unwrap_or(Rejection::NotFound)
 }

@@ -5,7 +5,7 @@ mod lambda;
 use std::{env::VarError, process::ExitCode};
 
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
-use functions::{Dropped, Ingress, LegacyKeys};
+use functions::{Allowance, Dropped, Ingress, LegacyKeys, MarkerWatch, embedded_format::Tally};
 use jid::BareJid;
 use push::{Secrets, Ttl};
 use tokio::sync::watch;
@@ -27,8 +27,8 @@ const DROPPED_IN_A_MINUTE_MAX: u64 = 120;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     start_log();
-    let outcome = match ingress() {
-        Ok(ingress) => lambda::serve(functions::router(ingress)).await,
+    let outcome = match ingress().and_then(|ingress| Ok((ingress, tally()?))) {
+        Ok((ingress, tally)) => lambda::serve(functions::router(ingress), tally).await,
         Err(error) => Err(error),
     };
     match outcome {
@@ -74,12 +74,30 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         mailbox: MailboxTable::new(&aws, &required("UPWIRE_MAILBOX_TABLE")?),
         secrets: watch::channel(secrets).1,
         legacy: watch::channel(legacy_keys()?).1,
+        allowance: Allowance::per_minute(allowance()?),
+        marker: MarkerWatch::of_table(variable("UPWIRE_TABLE_ID")?),
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
         dropped: Dropped::at_most(DROPPED_IN_A_MINUTE_MAX),
         default_ttl: Ttl::from_seconds(default_ttl),
         max_ttl: Ttl::from_seconds(max_ttl),
     })
+}
+
+/// How many pushes of one registration it takes in a minute; zero, or nothing: any number.
+fn allowance() -> Result<Option<u32>, String> {
+    const NAME: &str = "UPWIRE_PUSHES_PER_MINUTE";
+    let text = variable(NAME)?;
+    let pushes =
+        text.map(|text| text.parse().map_err(|_| format!("{NAME}: {text:?} is no number of pushes")));
+    Ok(pushes.transpose()?.filter(|pushes| *pushes > 0))
+}
+
+/// What counts for CloudWatch, where a stack is named.
+fn tally() -> Result<Option<Tally>, lambda_http::Error> {
+    let tally = variable("UPWIRE_METRICS_STACK")?.map(Tally::of);
+    tally.as_ref().map_or(Ok(()), Tally::install)?;
+    Ok(tally)
 }
 
 fn legacy_keys() -> Result<LegacyKeys, String> {

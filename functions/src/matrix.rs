@@ -105,7 +105,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let mut addressed = BTreeMap::<_, (Endpoint, Vec<&str>)>::new();
         let mut rejected = HashSet::new();
         for pushkey in &notification.pushkeys {
-            match self.endpoint_of(pushkey, reached_at) {
+            match self.endpoint_of(pushkey, reached_at).await? {
                 Some(endpoint) => {
                     let (_, pushkeys) = addressed.entry(endpoint.key()).or_insert((endpoint, Vec::new()));
                     pushkeys.push(pushkey);
@@ -117,8 +117,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         }
         refused("unknown_endpoint", rejected.len());
 
-        let living = self.living(addressed.values().map(|(endpoint, _)| endpoint).collect(), now).await;
-        let mut living = living.map_err(|error| unavailable(&error))?;
+        let mut living = self.living(addressed.values().map(|(endpoint, _)| endpoint).collect(), now).await?;
         let (mut accepted, mut throttled) = (Vec::new(), None);
         for (key, (_, pushkeys)) in &addressed {
             match fate(living.remove(key), now) {
@@ -127,9 +126,13 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
                     rejected.extend(pushkeys);
                 }
                 Fate::Throttled(wait) => throttled = throttled.max(Some(wait)),
-                Fate::Accepted(registration) => accepted.push(*registration),
+                Fate::Accepted(registration) => {
+                    throttled = throttled.max(self.allowance.take(key.0, now).err());
+                    accepted.push(*registration);
+                }
             }
         }
+        self.keep_back(notification.urgency, now).await?;
         if let Some(wait) = throttled {
             return Err(Rejection::throttled(wait).into());
         }
@@ -141,19 +144,34 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     /// The endpoint that a pushkey is, if it is at one of our homes; if there is none, wherever it is.
     ///
     /// `http` and `https` are one here: who ends TLS in front of this server is not ours to know.
-    fn endpoint_of(&self, pushkey: &str, reached_at: Option<&PublicUrl>) -> Option<Endpoint> {
-        let url = Url::parse(pushkey).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
-        let at = |home: &str| match Place::below(url.path(), home)? {
-            Place::Push(token) => self.endpoint(token),
-            Place::Elsewhere(last) => self.endpoint_of_ours(last),
-            Place::Page | Place::Gateway | Place::Message(_) => None,
-        };
-        let mut homes = self.homes(reached_at).peekable();
-        if homes.peek().is_none() {
-            return at("");
-        }
+    async fn endpoint_of(
+        &self,
+        pushkey: &str,
+        reached_at: Option<&PublicUrl>,
+    ) -> Result<Option<Endpoint>, Rejection> {
+        let url = Url::parse(pushkey).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let Some(url) = url else { return Ok(None) };
         let here = |home: &&Url| (home.host(), home.port()) == (url.host(), url.port());
-        homes.filter(here).find_map(|home| at(home.path()))
+        let mut homes: Vec<_> = self.homes(reached_at).filter(here).map(Url::path).collect();
+        if self.homes(reached_at).next().is_none() {
+            homes.push("");
+        }
+        let mut unknown = None;
+        for home in homes {
+            let (token, endpoint) = match Place::below(url.path(), home) {
+                Some(Place::Push(token)) => (token, self.endpoint(token)),
+                Some(Place::Elsewhere(last)) => (last, self.endpoint_of_ours(last)),
+                Some(Place::Page | Place::Gateway | Place::Message(_)) | None => continue,
+            };
+            if endpoint.is_some() {
+                return Ok(endpoint);
+            }
+            unknown = Some(token);
+        }
+        if let Some(token) = unknown {
+            self.vouch_unknown(token).await?;
+        }
+        Ok(None)
     }
 
     /// The registrations of those of the endpoints that live.
@@ -161,26 +179,30 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         &self,
         mut endpoints: Vec<&Endpoint>,
         now: DateTime<Utc>,
-    ) -> Result<BTreeMap<EndpointKey, Registration>, Unavailable> {
+    ) -> Result<BTreeMap<EndpointKey, Registration>, Rejection> {
         let mut living = BTreeMap::new();
+        let mut last_rows = BTreeMap::new();
         // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
         for consistency in [Consistency::Eventual, Consistency::Strong] {
             if endpoints.is_empty() {
                 break;
             }
             let ids = endpoints.iter().map(|endpoint| endpoint.key().0).collect();
-            let rows = self.registrations.find_all(ids, consistency).await?;
-            let rows: BTreeMap<_, _> = rows.iter().map(|row| (row.target.registration_id(), row)).collect();
+            let rows = self.registrations.find_all(ids, consistency).await;
+            let rows = rows.map_err(|error| unavailable(&error))?;
+            last_rows = rows.into_iter().map(|row| (row.target.registration_id(), row)).collect();
             endpoints.retain(|endpoint| {
-                let row = rows.get(&endpoint.key().0).filter(|row| endpoint.lives(row, now));
-                living.extend(row.map(|row| (endpoint.key(), (*row).clone())));
+                let row = last_rows.get(&endpoint.key().0).filter(|row| endpoint.lives(row, now));
+                living.extend(row.map(|row| (endpoint.key(), row.clone())));
                 row.is_none()
             });
         }
         for endpoint in endpoints {
             if let Endpoint::Legacy(target) = endpoint {
-                let row = self.adopt(target.clone(), now).await?;
+                let row = self.adopt(target.clone(), now).await.map_err(|error| unavailable(&error))?;
                 living.extend(row.map(|row| (endpoint.key(), row)));
+            } else {
+                self.vouch_over(endpoint, last_rows.get(&endpoint.key().0), now).await?;
             }
         }
         Ok(living)

@@ -59,7 +59,10 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<
         let token = Path::<String>::from_request_parts(parts, ingress)
             .await
             .map_err(|_| Rejection::UnknownEndpoint)?;
-        ingress.endpoint(&token).ok_or(Rejection::UnknownEndpoint)
+        match ingress.endpoint(&token) {
+            Some(endpoint) => Ok(endpoint),
+            None => Err(ingress.vouch_unknown(&token).await.err().unwrap_or(Rejection::UnknownEndpoint)),
+        }
     }
 }
 
@@ -173,7 +176,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let found = match (found, endpoint) {
             (Some(registration), _) => Some(registration),
             // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
-            (None, Endpoint::Ours(..)) => self.find(endpoint, Consistency::Strong, now).await?,
+            (None, Endpoint::Ours(..)) => Some(self.confirm(endpoint, now).await?),
             (None, Endpoint::Legacy(target)) => {
                 self.adopt(target.clone(), now).await.map_err(|error| unavailable(&error))?
             }
@@ -185,6 +188,8 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         if let Some(wait) = registration.throttled_for(now) {
             return Err(Rejection::throttled(wait));
         }
+        self.keep_back(parameters.urgency, now).await?;
+        self.allowance.take(registration.target.registration_id(), now).map_err(Rejection::throttled)?;
         let wishes = Wishes {
             ttl: parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl),
             urgency: parameters.urgency,

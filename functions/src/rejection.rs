@@ -339,10 +339,5 @@ pub(crate) fn after_a_panic(_: Box<dyn Any + Send>) -> Response {
     Rejection::Panicked.into_response()
 }
 
-/// Any path that is not ours.
-pub(crate) async fn not_found() -> Rejection {
-    Rejection::NotFound
-}
-
 #[cfg(test)]
 pub(crate) mod tests;

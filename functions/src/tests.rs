@@ -1,6 +1,7 @@
 //! The ingress over stores that no emulator can be: one whose copies lag, one that panics, one that does not answer.
 
 mod any_request;
+mod marker;
 mod paths;
 mod store;
 
@@ -47,18 +48,21 @@ async fn a_refusal_for_good_is_confirmed_by_a_strong_read() {
 }
 
 #[tokio::test]
-async fn a_forgery_costs_nothing() {
+async fn a_forgery_costs_one_read_of_the_marker_in_all() {
     let store = store();
     let reversed = |token: &str| token.chars().rev().collect::<String>();
     let endpoint = store.endpoint(store.row.epoch);
     let endpoint = endpoint.strip_prefix("/push/").unwrap();
-    for token in [&reversed(endpoint), &store.message()] {
+    let forged = marker::of_another_secret();
+    let forged = forged.strip_prefix("/push/").unwrap();
+    for token in [&reversed(endpoint), &store.message(), forged, forged] {
         assert_eq!(store.push(&format!("/push/{token}")).await.status(), StatusCode::NOT_FOUND);
     }
     for token in [&reversed(&store.message()), endpoint, &store.message()[1..], "x", "%FF"] {
         assert_eq!(store.withdraw(token).await.status(), StatusCode::NOT_FOUND, "{token}");
     }
     assert_eq!(store.calls(), NO_CALL);
+    assert_eq!(store.marker_reads(), 1, "by the first that could be ours");
 }
 
 #[tokio::test]

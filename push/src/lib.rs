@@ -4,6 +4,7 @@
 //! random bytes as arrays.
 
 pub mod bounds;
+pub mod marker;
 pub mod message;
 pub mod ports;
 pub mod registration;
@@ -11,6 +12,7 @@ pub mod token;
 pub mod vapid;
 
 pub use bounds::MailboxBounds;
+pub use marker::{Fingerprint, Marker};
 pub use message::{Body, MessageId, PushMessage, Topic, Ttl, Urgency};
 pub use registration::{Application, Epoch, Instance, Registration, RegistrationId, Target};
 pub use token::{EndpointToken, MessageToken, Secrets};

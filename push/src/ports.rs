@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, error::Error, fmt, future::Future};
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 
-use crate::{Epoch, MailboxBounds, MessageId, PushMessage, Registration, RegistrationId, Target};
+use crate::{Epoch, MailboxBounds, Marker, MessageId, PushMessage, Registration, RegistrationId, Target};
 
 /// The store or the queue could not do its part; nothing was promised to anyone.
 #[derive(Debug)]
@@ -44,8 +44,17 @@ pub enum Renewal {
     Always,
 }
 
+/// The marker of the registrations' store, which has it beside them.
+pub trait Markers: Clone + Send + Sync + 'static {
+    /// The marker; `None`: no relay has ever begun here. It shows every write that was durable before.
+    fn marker(&self) -> impl Future<Output = Result<Option<Marker>, Unavailable>> + Send;
+
+    /// Replaces the marker; returns once that is durable.
+    fn set_marker(&self, marker: &Marker) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
 /// The registrations' store.
-pub trait Registrations: Clone + Send + Sync + 'static {
+pub trait Registrations: Markers {
     /// The row of a registration, living or not.
     fn find(
         &self,

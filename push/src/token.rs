@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::{Epoch, MessageId, RegistrationId};
+use crate::{Epoch, Fingerprint, MessageId, RegistrationId};
 
 const EPOCH_BYTES: usize = 5;
 /// 160 bits, the least that cannot be guessed (protocol.md §2).
@@ -51,6 +51,7 @@ pub struct InvalidToken;
 struct Secret {
     endpoint: Hmac<Sha256>,
     message: Hmac<Sha256>,
+    fingerprint: Fingerprint,
 }
 
 impl Secret {
@@ -59,6 +60,7 @@ impl Secret {
         Self {
             endpoint: mac.clone().chain_update(ENDPOINT_PURPOSE),
             message: mac.chain_update(MESSAGE_PURPOSE),
+            fingerprint: Fingerprint::of(secret.as_bytes()),
         }
     }
 }
@@ -91,6 +93,12 @@ impl Secrets {
             Ok(Secret::keyed(secret))
         });
         keyed.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// What tells these secrets from others, in their order.
+    #[must_use]
+    pub fn fingerprints(&self) -> Vec<Fingerprint> {
+        self.0.iter().map(|secret| secret.fingerprint).collect()
     }
 
     /// Signs one life of a registration with the first secret.
@@ -161,6 +169,13 @@ fn add_mac(keyed: &Hmac<Sha256>, token: &mut [u8]) {
     let (signed, mac) = token.split_at_mut(token.len() - MAC_BYTES);
     let made = keyed.clone().chain_update(signed).finalize().into_bytes();
     mac.copy_from_slice(&made[..MAC_BYTES]);
+}
+
+/// Whether a text has the form of an endpoint's token, by whatever secret.
+#[must_use]
+pub fn has_form(token: &str) -> bool {
+    let mut bytes = [0; TOKEN_BYTES];
+    URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).is_ok_and(|length| length == TOKEN_BYTES)
 }
 
 /// The capability in an endpoint's URL: 55 characters of base64url.

@@ -1,6 +1,7 @@
 //! The relay: holds the XMPP component, drains the queue, and keeps the registrations.
 
 mod access;
+mod backlog;
 mod backoff;
 mod clock;
 mod delivery;
@@ -8,6 +9,7 @@ mod domain_names;
 mod driver;
 mod jobs;
 mod lease;
+mod marker;
 mod measures;
 mod mutants;
 mod stream;
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use access::{AccessList, BadAccessList};
+pub use backlog::{Backlog, WatchedQueue};
 pub use clock::{Clock, Uptime};
 pub use delivery::{
     domains::DomainBounds,
@@ -35,6 +38,7 @@ pub use delivery::{
 };
 pub use driver::TaskDied;
 pub use lease::{Candidate, Fence, Term};
+pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 #[cfg(feature = "mutants")]
 pub use mutants::{Mutant, make_mutant};

@@ -23,6 +23,8 @@ const PAGE: usize = 16;
 /// What Lambda bills for a push on a function of 128 MB: the two calls take some milliseconds on AWS.
 const BILLED_SECONDS: f64 = 0.003;
 const FUNCTION_GB: f64 = 0.125;
+/// A metric of one's own, per month.
+const CUSTOM_METRIC: f64 = 0.30;
 const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
 const POLL_SECONDS: f64 = 20.0;
 const LEASE_RENEWAL_SECONDS: f64 = 5.0;
@@ -99,6 +101,8 @@ pub(crate) fn others() -> Vec<Item> {
             dollars: per_month(LEASE_LOOK_SECONDS) * READ_UNIT,
         },
         Item { what: "a secret in Secrets Manager, where it is not a parameter, per month", dollars: 0.40 },
+        Item { what: "metrics of the function's own (6), per month", dollars: 6.0 * CUSTOM_METRIC },
+        Item { what: "metrics of the relay's own (6), per month", dollars: 6.0 * CUSTOM_METRIC },
         Item { what: "alarms beyond the ten that are free, each per month", dollars: 0.10 },
     ]
 }

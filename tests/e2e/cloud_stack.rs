@@ -61,6 +61,7 @@ async fn the_stack_carries_a_push_to_the_phone(front: &str) {
         .set("UPWIRE_QUEUE_URL", queue)
         .set("UPWIRE_REGISTRATIONS_TABLE", output(&outputs, "RegistrationsTable"))
         .set("UPWIRE_MAILBOX_TABLE", output(&outputs, "MailboxTable"))
+        .set("UPWIRE_TABLE_ID", output(&outputs, "TableId"))
         .set_all(Emulator::variables(&emulator.endpoint))
         .start_ready()
         .await;

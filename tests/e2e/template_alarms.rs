@@ -43,6 +43,18 @@ fn alarms_wake_for_what_they_are_for_and_sleep_otherwise() {
         ("ALARM", json!(["RelaySilent", {}])),
         ("ALARM", json!(["RelaySilent", {"full": [0, null], "empty": [0, 0]}])),
         ("OK", json!(["RelaySilent", {"empty": [0, 15]}])),
+        ("ALARM", json!(["RelayHeartbeat", {}])),
+        ("ALARM", json!(["RelayHeartbeat", {"heartbeat": [0, 0, null, 0, 0]}])),
+        ("OK", json!(["RelayHeartbeat", {"heartbeat": [0, 0, null, 1, 0]}])),
+        ("ALARM", json!(["Canary", {}])),
+        ("ALARM", json!(["Canary", {"missing": [5, null, 1]}])),
+        ("OK", json!(["Canary", {"missing": [5, 0, 5]}])),
+        ("ALARM", json!(["ServerErrors", {"failed": [3], "requests": [4]}])),
+        ("ALARM", json!(["ServerErrors", {"failed": [60], "requests": [1000]}])),
+        ("OK", json!(["ServerErrors", {"failed": [50], "requests": [1000]}])),
+        ("OK", json!(["ServerErrors", {"failed": [2], "requests": [2]}])),
+        ("OK", json!(["ServerErrors", {"requests": [1000]}])),
+        ("OK", json!(["ServerErrors", {}])),
         // A tenth of the senders is refused by the new version.
         ("ALARM", json!(["NewRefuses", {"requests": [100], "refused": [10]}])),
         ("OK", json!(["NewRefuses", {"requests": [100], "refused": [5]}])),
@@ -74,10 +86,25 @@ fn an_alarm_tells_somebody() {
     let resources = template["Resources"].as_object().unwrap().iter();
     let alarms = resources.filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
     let alarms: Vec<_> = alarms.filter(|(name, _)| !name.starts_with("New")).collect();
-    assert_eq!(alarms.len(), 10);
+    assert_eq!(alarms.len(), 13);
     for (name, alarm) in alarms {
         assert_eq!(alarm["Properties"]["AlarmActions"], json!([{"Ref": "AlarmTopic"}]), "{name}");
     }
+}
+
+/// Whatever an alarm asks for in our own namespace has to be what the lines of metrics are called.
+#[test]
+fn our_own_metrics_are_those_of_the_stack() {
+    let template = translated(&[]);
+    let stack = json!([{"Name": "Stack", "Value": {"Ref": "AWS::StackName"}}]);
+    let doubted = &template["Resources"]["EndpointsDoubted"]["Properties"];
+    assert_eq!((&doubted["Namespace"], &doubted["Dimensions"]), (&json!("Upwire"), &stack));
+    let heartbeat = &template["Resources"]["RelayHeartbeat"];
+    assert_eq!(heartbeat["Condition"], "HasHeartbeat");
+    let metric = &heartbeat["Properties"]["Metrics"][1]["MetricStat"]["Metric"];
+    assert_eq!((&metric["Namespace"], &metric["Dimensions"]), (&json!("Upwire"), &stack));
+    let variables = &template["Resources"]["Ingress"]["Properties"]["Environment"]["Variables"];
+    assert_eq!(variables["UPWIRE_METRICS_STACK"], json!({"Ref": "AWS::StackName"}));
 }
 
 #[test]

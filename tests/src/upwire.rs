@@ -19,6 +19,7 @@ const DATABASE: &str = "upwire.db";
 pub const ENDPOINT_SECRET: &str = "a-secret-of-relay-and-function-0123456789";
 
 /// What to run, before it runs.
+#[derive(Clone)]
 pub struct UpwireBuilder {
     component: Component,
     arguments: Vec<String>,

@@ -55,6 +55,10 @@ impl RegistrationsTable {
         RelayLease::new(Client::from_conf(config::for_lease(self.client.config())), Arc::clone(&self.name))
     }
 
+    pub(crate) fn parts(&self) -> (&Client, &str) {
+        (&self.client, &self.name)
+    }
+
     /// Finds out whether the table is there, is one of registrations, and may be read and written. Changes
     /// nothing: the writes are of a row that does not exist, on condition that it does.
     ///

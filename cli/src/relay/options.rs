@@ -4,7 +4,9 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::configuration::{ConfigurationError, check_certificates};
+use crate::legacy_options::{LegacyOptions, LegacySettings};
 use crate::live::{self, SECRET};
+use crate::marker::TABLE_ID;
 use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::{usage, values};
 
@@ -45,6 +47,17 @@ pub(crate) struct Options {
     /// The DynamoDB table of pushes that wait for phones: the stack's output MailboxTable
     #[arg(long, value_name = "NAME", env = MAILBOX_TABLE, value_parser = table_name)]
     mailbox_table: Option<String>,
+
+    /// Which table of registrations that has to be, whatever its name: the stack's output TableId
+    #[arg(long, value_name = "ID", env = TABLE_ID)]
+    table_id: Option<String>,
+
+    /// Write metrics to stdout for CloudWatch, a line a minute in its embedded format, as those of this stack
+    #[arg(long, value_name = "STACK", env = "UPWIRE_METRICS_STACK")]
+    metrics_stack: Option<String>,
+
+    #[command(flatten)]
+    legacy: LegacyOptions,
 }
 
 const AWS_HELP: &str = "\
@@ -77,6 +90,9 @@ fn after_help() -> String {
 pub(crate) struct Settings {
     pub(crate) relay: RelaySettings,
     pub(crate) secrets: Vec<SecretString>,
+    pub(crate) legacy: LegacySettings,
+    pub(crate) table_id: Option<String>,
+    pub(crate) metrics_stack: Option<String>,
     pub(crate) queue_url: String,
     pub(crate) registrations_table: String,
     pub(crate) mailbox_table: String,
@@ -86,7 +102,8 @@ impl Options {
     /// Checks everything, and opens nothing but the files of secrets.
     pub(crate) fn settings(self) -> Result<Settings, ConfigurationError> {
         let missing = |variable, mend| ConfigurationError::new(variable, "is missing", mend);
-        let relay = self.relay.settings()?;
+        let mut relay = self.relay.settings()?;
+        let legacy = self.legacy.settings(&mut relay.files)?;
         let secrets = relay.secret.as_ref().map(live::split).ok_or_else(|| {
             missing(SECRET, "set it, or UPWIRE_SECRET_FILE, to the same secrets as the function's")
         })?;
@@ -100,7 +117,18 @@ impl Options {
             .mailbox_table
             .ok_or_else(|| missing(MAILBOX_TABLE, "set it to the stack's output MailboxTable"))?;
         check_certificates()?;
-        Ok(Settings { relay, secrets, queue_url, registrations_table, mailbox_table })
+        let table_id = self.table_id.filter(|id| !id.is_empty());
+        let metrics_stack = self.metrics_stack.filter(|stack| !stack.is_empty());
+        Ok(Settings {
+            relay,
+            secrets,
+            legacy,
+            table_id,
+            metrics_stack,
+            queue_url,
+            registrations_table,
+            mailbox_table,
+        })
     }
 }
 

@@ -5,16 +5,14 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use push::Ttl;
-use secrecy::SecretString;
 
-use crate::configuration::{ConfigurationError, secret};
+use crate::configuration::ConfigurationError;
 use crate::http::{CertificateFiles, Proxies, network};
-use crate::live::{LEGACY_PASETO_KEY, LEGACY_PASETO_KEY_FILE, LEGACY_SECRET_FILE};
+use crate::legacy_options::{LegacyOptions, LegacySettings};
 use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::{usage, values};
 
 const MAX_TTL: &str = "UPWIRE_MAX_TTL";
-const LEGACY_SECRET: &str = "UPWIRE_LEGACY_SECRET";
 const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separated: the first signs, all verify \
     [default: one is made, and kept in the database]";
 
@@ -77,22 +75,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "BYTES", env = "UPWIRE_DISK_FLOOR", default_value_t = embedded::DISK_FLOOR)]
     disk_floor: u64,
 
-    /// The unified_push_secret of the Prosody that this server follows: the endpoints that its mod_unified_push has
-    /// issued as JWT go on working until they expire
-    #[arg(long, value_name = "SECRET", env = LEGACY_SECRET, hide_env_values = true)]
-    legacy_secret: Option<SecretString>,
-
-    /// A file that holds that secret
-    #[arg(long, value_name = "FILE", env = LEGACY_SECRET_FILE)]
-    legacy_secret_file: Option<PathBuf>,
-
-    /// The same for endpoints of up: its registration.sharedSecret, in base64
-    #[arg(long, value_name = "KEY", env = LEGACY_PASETO_KEY, hide_env_values = true)]
-    legacy_paseto_key: Option<SecretString>,
-
-    /// A file that holds that key
-    #[arg(long, value_name = "FILE", env = LEGACY_PASETO_KEY_FILE)]
-    legacy_paseto_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    legacy: LegacyOptions,
 }
 
 fn after_help() -> String {
@@ -116,8 +100,7 @@ pub(crate) struct Settings {
     pub(crate) max_ttl: Ttl,
     pub(crate) queue_max: u64,
     pub(crate) disk_floor: u64,
-    pub(crate) legacy_secret: Option<SecretString>,
-    pub(crate) legacy_paseto_key: Option<SecretString>,
+    pub(crate) legacy: LegacySettings,
 }
 
 impl Options {
@@ -128,11 +111,7 @@ impl Options {
             let problem = format!("{} is less than UPWIRE_DEFAULT_TTL, {}", self.max_ttl, self.default_ttl);
             return Err(ConfigurationError::new(MAX_TTL, problem, "raise the one or lower the other"));
         }
-        let legacy_secret = secret(LEGACY_SECRET, self.legacy_secret, self.legacy_secret_file.as_deref())?;
-        let legacy_paseto_key =
-            secret(LEGACY_PASETO_KEY, self.legacy_paseto_key, self.legacy_paseto_key_file.as_deref())?;
-        relay.files.legacy_secret = self.legacy_secret_file;
-        relay.files.legacy_paseto_key = self.legacy_paseto_key_file;
+        let legacy = self.legacy.settings(&mut relay.files)?;
         Ok(Settings {
             relay,
             database: self.database,
@@ -143,8 +122,7 @@ impl Options {
             max_ttl: Ttl::from_seconds(self.max_ttl),
             queue_max: self.queue_max,
             disk_floor: self.disk_floor,
-            legacy_secret,
-            legacy_paseto_key,
+            legacy,
         })
     }
 }

@@ -16,18 +16,19 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 use push::{
-    Application, Epoch, Instance, MailboxBounds, MessageId, PushMessage, Registration, RegistrationId,
-    Secrets, Target, Ttl,
+    Application, Epoch, Fingerprint, Instance, MailboxBounds, Marker, MessageId, PushMessage, Registration,
+    RegistrationId, Secrets, Target, Ttl,
+    marker::Keys,
     ports::{
-        Consistency, Kept, Mailbox, NotQueued, Page, QueueWriter, Recipient, Registered, Registrations,
-        Renewal, Revocation, Trimmed, Unavailable, Waiting,
+        Consistency, Kept, Mailbox, Markers, NotQueued, Page, QueueWriter, Recipient, Registered,
+        Registrations, Renewal, Revocation, Trimmed, Unavailable, Waiting,
     },
 };
 use tokio::sync::watch;
 use tower::ServiceExt;
 use url::Url;
 
-use crate::{Dropped, Ingress, LegacyKeys, router};
+use crate::{Allowance, Dropped, Ingress, LegacyKeys, MarkerWatch, router};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
@@ -76,8 +77,24 @@ pub(crate) struct Store {
     pub(crate) line: Line,
     pub(crate) legacy: LegacyKeys,
     pub(crate) dropped: Dropped,
+    pub(crate) marker: Option<Marker>,
+    /// How often it was read.
+    pub(crate) marker_reads: Arc<AtomicUsize>,
+    pub(crate) watch: MarkerWatch,
+    pub(crate) allowance: Allowance,
     pub(crate) sent: Arc<Mutex<Vec<PushMessage>>>,
     pub(crate) calls: Arc<[AtomicUsize; 4]>,
+}
+
+impl Markers for Store {
+    async fn marker(&self) -> Result<Option<Marker>, Unavailable> {
+        self.marker_reads.fetch_add(1, Relaxed);
+        Ok(self.marker.clone())
+    }
+
+    async fn set_marker(&self, _: &Marker) -> Result<(), Unavailable> {
+        Err(Unavailable::new("the ingress sets no marker"))
+    }
 }
 
 impl Registrations for Store {
@@ -258,9 +275,21 @@ pub(crate) fn store() -> Store {
         line: Line::Takes,
         legacy: LegacyKeys::default(),
         dropped: Dropped::at_most(3),
+        marker: Some(long_in_use(secrets().fingerprints())),
+        marker_reads: Arc::default(),
+        watch: MarkerWatch::default(),
+        allowance: Allowance::default(),
         sent: Arc::default(),
         calls: Arc::default(),
     }
+}
+
+/// The marker of a table that a relay with these secrets has used for a month.
+pub(crate) fn long_in_use(secrets: Vec<Fingerprint>) -> Marker {
+    let keys = Keys { secrets, ..Keys::default() };
+    let mut marker = Marker::begin(None, keys.clone(), None, now() - TimeDelta::days(30));
+    marker.note(keys, now() + TimeDelta::hours(1));
+    marker
 }
 
 impl Store {
@@ -270,6 +299,10 @@ impl Store {
 
     pub(crate) fn calls(&self) -> Calls {
         [0, 1, 2, 3].map(|call| self.calls[call].load(Relaxed))
+    }
+
+    pub(crate) fn marker_reads(&self) -> usize {
+        self.marker_reads.load(Relaxed)
     }
 
     fn ingress(&self) -> Router {
@@ -283,6 +316,8 @@ impl Store {
             mailbox: self.clone(),
             secrets: watch::channel(secrets()).1,
             legacy: watch::channel(self.legacy.clone()).1,
+            marker: self.watch.clone(),
+            allowance: self.allowance.clone(),
             public_url,
             component: None,
             dropped: self.dropped.clone(),

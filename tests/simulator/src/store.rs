@@ -7,11 +7,11 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
-    Epoch, PushMessage, Registration, RegistrationId, Target,
+    Epoch, Marker, PushMessage, Registration, RegistrationId, Target,
     bounds::registrations_counted,
     ports::{
-        Account, Accounts, Consistency, Holder, Lease, Page, Recipient, Registered, Registrations, Renewal,
-        Revocation, SEEN_MAX, Seen, Tenure, Unavailable,
+        Account, Accounts, Consistency, Holder, Lease, Markers, Page, Recipient, Registered, Registrations,
+        Renewal, Revocation, SEEN_MAX, Seen, Tenure, Unavailable,
     },
 };
 use tokio::time::Instant;
@@ -133,6 +133,17 @@ impl State {
 
 fn is_stale(state: &mut State, shared: &Shared, consistency: Consistency) -> bool {
     consistency == Consistency::Eventual && shared.is_cloud() && state.chance.percent(50)
+}
+
+// The relay proper neither reads nor writes it.
+impl Markers for Port {
+    async fn marker(&self) -> Result<Option<Marker>, Unavailable> {
+        Err(Unavailable::new("the relay does not read the marker"))
+    }
+
+    async fn set_marker(&self, _: &Marker) -> Result<(), Unavailable> {
+        Err(Unavailable::new("the relay does not write the marker"))
+    }
 }
 
 impl Registrations for Port {

@@ -6,9 +6,9 @@ use std::{
 };
 
 use push::{
-    Application, Body, Epoch, Instance, MailboxBounds, Registration, Secrets, Target, Ttl, Urgency,
+    Application, Body, Epoch, Instance, MailboxBounds, Marker, Registration, Secrets, Target, Ttl, Urgency,
     message::Wishes,
-    ports::{Account, Delivery, Page, Recipient, Registered, Renewal, Seen, Trimmed},
+    ports::{Account, Delivery, Markers, Page, Recipient, Registered, Renewal, Seen, Trimmed},
 };
 use tokio::sync::watch;
 
@@ -82,6 +82,16 @@ impl Mailbox for Store {
         _: Option<Recipient>,
         _: usize,
     ) -> Result<Page<(Recipient, usize)>, Unavailable> {
+        not_asked()
+    }
+}
+
+impl Markers for Store {
+    async fn marker(&self) -> Result<Option<Marker>, Unavailable> {
+        not_asked()
+    }
+
+    async fn set_marker(&self, _: &Marker) -> Result<(), Unavailable> {
         not_asked()
     }
 }

@@ -1,0 +1,32 @@
+//! The marker, on DynamoDB: one item beside the registrations.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use push::{
+    Marker,
+    ports::{Markers, Unavailable},
+};
+
+use crate::{RegistrationsTable, error::unavailable, item::read_text};
+
+/// Its key among the registrations, whose keys are hexadecimal.
+const KEY: &str = "marker";
+/// The attribute that has it, as JSON.
+const MARKER: &str = "marker";
+
+impl Markers for RegistrationsTable {
+    async fn marker(&self) -> Result<Option<Marker>, Unavailable> {
+        let (client, table) = self.parts();
+        let get = client.get_item().table_name(table).key("id", AttributeValue::S(KEY.into()));
+        let read = get.consistent_read(true).send().await.map_err(unavailable("dynamodb:GetItem"))?;
+        let Some(item) = read.item else { return Ok(None) };
+        let text = read_text(&item, MARKER).ok_or_else(|| Unavailable::new("the marker is malformed"))?;
+        Marker::parse(text).map(Some).map_err(Unavailable::new)
+    }
+
+    async fn set_marker(&self, marker: &Marker) -> Result<(), Unavailable> {
+        let (client, table) = self.parts();
+        let put = client.put_item().table_name(table).item("id", AttributeValue::S(KEY.into()));
+        let put = put.item(MARKER, AttributeValue::S(marker.to_json())).send().await;
+        put.map(drop).map_err(unavailable("dynamodb:PutItem"))
+    }
+}

@@ -1,0 +1,133 @@
+//! What came of the canary's pushes, for a person, for Prometheus, and for CloudWatch.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use functions::embedded_format::line;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Report {
+    sent: u32,
+    /// Of those that arrived, in seconds.
+    times: Vec<f64>,
+}
+
+impl Report {
+    /// Of so many pushes, none of which has arrived.
+    pub(super) fn of(sent: u32) -> Self {
+        Self { sent, times: Vec::new() }
+    }
+
+    pub(super) fn arrived(&mut self, time: Duration) {
+        self.times.push(time.as_secs_f64());
+    }
+
+    pub(super) fn missing(&self) -> usize {
+        self.sent as usize - self.times.len()
+    }
+
+    /// The least time within which so many of a hundred arrived; `None`: none did.
+    fn quantile(&self, percent: usize) -> Option<f64> {
+        let mut times = self.times.clone();
+        times.sort_by(f64::total_cmp);
+        let rank = (times.len() * percent).div_ceil(100).max(1);
+        times.get(rank - 1).copied()
+    }
+
+    fn quantiles(&self) -> Option<(f64, f64)> {
+        self.quantile(50).zip(self.quantile(95))
+    }
+
+    pub(super) fn print(&self) -> io::Result<()> {
+        let arrived = self.times.len();
+        match self.quantiles() {
+            Some((p50, p95)) => {
+                writeln!(io::stdout(), "{arrived} of {} arrived; p50 {p50:.3} s, p95 {p95:.3} s", self.sent)
+            }
+            None => writeln!(io::stdout(), "none of {} arrived", self.sent),
+        }
+    }
+
+    /// Replaces the file at once: whoever reads it finds a whole one.
+    pub(super) fn write(&self, file: &Path, at: DateTime<Utc>) -> io::Result<()> {
+        let new = file.with_extension("new");
+        std::fs::write(&new, self.prometheus(at))?;
+        std::fs::rename(new, file)
+    }
+
+    fn prometheus(&self, at: DateTime<Utc>) -> String {
+        let times = self.quantiles().map(|(p50, p95)| {
+            format!(
+                "# HELP upwire_canary_seconds Time from the POST of a push to the phone.\n\
+                 # TYPE upwire_canary_seconds gauge\n\
+                 upwire_canary_seconds{{quantile=\"0.5\"}} {p50}\nupwire_canary_seconds{{quantile=\"0.95\"}} {p95}\n"
+            )
+        });
+        format!(
+            "{}# HELP upwire_canary_missing Pushes of the last run that did not arrive.\n\
+             # TYPE upwire_canary_missing gauge\nupwire_canary_missing {}\n\
+             # HELP upwire_canary_run_timestamp_seconds When the last run ended.\n\
+             # TYPE upwire_canary_run_timestamp_seconds gauge\nupwire_canary_run_timestamp_seconds {}\n",
+            times.unwrap_or_default(),
+            self.missing(),
+            at.timestamp()
+        )
+    }
+
+    pub(super) fn tell(&self, stack: &str, at: DateTime<Utc>) -> io::Result<()> {
+        writeln!(io::stdout(), "{}", self.embedded(stack, at))
+    }
+
+    fn embedded(&self, stack: &str, at: DateTime<Utc>) -> String {
+        let mut metrics = vec![("CanaryMissing", self.missing() as f64)];
+        if let Some((p50, p95)) = self.quantiles() {
+            metrics.extend([("CanaryP50", p50), ("CanaryP95", p95)]);
+        }
+        line(stack, &metrics, serde_json::Map::new(), at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn report(sent: u32, times: &[u64]) -> Report {
+        let mut report = Report::of(sent);
+        times.iter().for_each(|time| report.arrived(Duration::from_millis(*time)));
+        report
+    }
+
+    #[test]
+    fn quantiles_are_those_of_what_arrived() {
+        let times: Vec<_> = (1..=20).rev().map(|number| number * 1000).collect();
+        assert_eq!(report(20, &times).quantiles(), Some((10.0, 19.0)));
+        assert_eq!(report(5, &[250]).quantiles(), Some((0.25, 0.25)));
+        assert_eq!(report(5, &[]).quantiles(), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_to_both() {
+        let at = DateTime::UNIX_EPOCH;
+        let some = report(3, &[500, 250]);
+        let text = some.prometheus(at);
+        for sample in [
+            "\nupwire_canary_seconds{quantile=\"0.5\"} 0.25\n",
+            "\nupwire_canary_seconds{quantile=\"0.95\"} 0.5\n",
+            "\nupwire_canary_missing 1\n",
+        ] {
+            assert!(text.contains(sample), "{text}");
+        }
+        let line: Value = serde_json::from_str(&some.embedded("upwire", at)).unwrap();
+        let values = (&line["CanaryMissing"], &line["CanaryP50"], &line["CanaryP95"]);
+        assert_eq!(values, (&json!(1.0), &json!(0.25), &json!(0.5)));
+        let none = report(3, &[]);
+        assert!(none.prometheus(at).contains("upwire_canary_missing 3\n"));
+        let line: Value = serde_json::from_str(&none.embedded("upwire", at)).unwrap();
+        assert_eq!((&line["CanaryMissing"], line.get("CanaryP50")), (&json!(3.0), None));
+    }
+}

@@ -1,0 +1,58 @@
+//! The options that name the keys of a predecessor, whose endpoints go on working.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use crate::configuration::{ConfigurationError, secret};
+use crate::live::{Files, LEGACY_PASETO_KEY, LEGACY_PASETO_KEY_FILE, LEGACY_SECRET_FILE, Values};
+
+const LEGACY_SECRET: &str = "UPWIRE_LEGACY_SECRET";
+
+/// Flattened into the options of a subcommand.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LegacyOptions {
+    /// The unified_push_secret of the Prosody that this server follows: the endpoints that its mod_unified_push has
+    /// issued as JWT go on working until they expire
+    #[arg(long, value_name = "SECRET", env = LEGACY_SECRET, hide_env_values = true)]
+    legacy_secret: Option<SecretString>,
+
+    /// A file that holds that secret
+    #[arg(long, value_name = "FILE", env = LEGACY_SECRET_FILE)]
+    legacy_secret_file: Option<PathBuf>,
+
+    /// The same for endpoints of up: its registration.sharedSecret, in base64
+    #[arg(long, value_name = "KEY", env = LEGACY_PASETO_KEY, hide_env_values = true)]
+    legacy_paseto_key: Option<SecretString>,
+
+    /// A file that holds that key
+    #[arg(long, value_name = "FILE", env = LEGACY_PASETO_KEY_FILE)]
+    legacy_paseto_key_file: Option<PathBuf>,
+}
+
+/// The keys that were given.
+#[derive(Clone)]
+pub(crate) struct LegacySettings {
+    secret: Option<SecretString>,
+    paseto_key: Option<SecretString>,
+}
+
+impl LegacyOptions {
+    /// Reads the files, and notes them among those that are read again.
+    pub(crate) fn settings(self, files: &mut Files) -> Result<LegacySettings, ConfigurationError> {
+        let legacy_secret = secret(LEGACY_SECRET, self.legacy_secret, self.legacy_secret_file.as_deref())?;
+        let paseto_key =
+            secret(LEGACY_PASETO_KEY, self.legacy_paseto_key, self.legacy_paseto_key_file.as_deref())?;
+        files.legacy_secret = self.legacy_secret_file;
+        files.legacy_paseto_key = self.legacy_paseto_key_file;
+        Ok(LegacySettings { secret: legacy_secret, paseto_key })
+    }
+}
+
+impl LegacySettings {
+    /// Puts them among what is in force at first.
+    pub(crate) fn add_to(self, values: &mut Values) {
+        values.legacy_secrets.extend(self.secret);
+        values.legacy_paseto_keys.extend(self.paseto_key);
+    }
+}

@@ -1,0 +1,190 @@
+//! The marker, as the ingress asks for it: before it tells a sender that an endpoint ended or never was.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use metrics::counter;
+use push::{
+    Marker, Registration, Urgency,
+    marker::{Doubt, Keys, tells_of},
+    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
+    token::has_form,
+};
+use tokio::time::timeout;
+
+use crate::{
+    ANSWER_TIMEOUT, DOUBTED, Ingress, Rejection, SHED,
+    push_resource::{Endpoint, now, unavailable},
+};
+
+/// How long the marker is taken to be as it was read, where it agreed.
+const TRUST: TimeDelta = TimeDelta::minutes(5);
+/// How long it is taken to be so for what is kept back.
+const SHED_TRUST: TimeDelta = TimeDelta::seconds(30);
+/// The same, where it did not agree: the operator is mending it.
+const DISTRUST: TimeDelta = TimeDelta::seconds(5);
+
+/// What an ingress knows of the marker. Its clones know the same.
+#[derive(Debug, Clone, Default)]
+pub struct MarkerWatch {
+    table: Option<Arc<str>>,
+    known: Arc<Mutex<Option<Known>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    read_at: DateTime<Utc>,
+    /// The marker that agrees with this ingress.
+    marker: Result<Arc<Marker>, Doubt>,
+    /// A row that may have been lost was logged.
+    told: bool,
+}
+
+impl MarkerWatch {
+    /// For an ingress whose table has this id; `None`: whatever its id is.
+    #[must_use]
+    pub fn of_table(table: Option<String>) -> Self {
+        Self { table: table.map(Into::into), known: Arc::default() }
+    }
+
+    fn known(&self, now: DateTime<Utc>, trust: TimeDelta) -> Option<Result<Arc<Marker>, Doubt>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.as_ref()?;
+        let age = now - known.read_at;
+        let holds = if known.marker.is_ok() { trust } else { DISTRUST };
+        (TimeDelta::zero() <= age && age < holds).then(|| known.marker.clone())
+    }
+
+    fn learn(&self, marker: Result<Arc<Marker>, Doubt>, now: DateTime<Utc>) {
+        let known = Known { read_at: now, marker, told: false };
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+    }
+
+    /// Whether this is the first row that may have been lost since the marker was read.
+    fn tell(&self) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_mut().is_some_and(|known| !std::mem::replace(&mut known.told, true))
+    }
+}
+
+/// Whether a token could be one of this server's, or a predecessor's, by another secret than those at hand. Nobody
+/// deletes a subscription for the answer to any other.
+fn could_be_ours(token: &str) -> bool {
+    const PASETO: &str = "v2.local.";
+    let is_jwt = || token.starts_with("eyJ") && token.split('.').count() == 3;
+    has_form(token) || token.starts_with(PASETO) || is_jwt()
+}
+
+impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+    /// Makes sure that a token which none of our secrets made may be refused for good.
+    pub(crate) async fn vouch_unknown(&self, token: &str) -> Result<(), Rejection> {
+        if !could_be_ours(token) {
+            return Ok(());
+        }
+        let marker = timeout(ANSWER_TIMEOUT, self.marker(now())).await;
+        marker.map_err(|_| unavailable(&Unavailable::new("no answer in time")))?.map(drop)
+    }
+
+    /// Makes sure that a life of which `row` is all that is there is over.
+    pub(crate) async fn vouch_over(
+        &self,
+        endpoint: &Endpoint,
+        row: Option<&Registration>,
+        now: DateTime<Utc>,
+    ) -> Result<(), Rejection> {
+        // What a predecessor's endpoint stands for is in its token.
+        let Endpoint::Ours(_, epoch) = endpoint else { return Ok(()) };
+        if tells_of(row, *epoch) {
+            return Ok(());
+        }
+        let marker = self.marker(now).await?;
+        marker.vouch_over(*epoch, row, now).map_err(|doubt| {
+            if self.marker.tell() {
+                log(doubt);
+            }
+            doubted(doubt)
+        })
+    }
+
+    /// The row of an endpoint that no read which may lag has shown; a refusal for good, if it is over for certain.
+    pub(crate) async fn confirm(
+        &self,
+        endpoint: &Endpoint,
+        now: DateTime<Utc>,
+    ) -> Result<Registration, Rejection> {
+        let row = self.registrations.find(endpoint.key().0, Consistency::Strong).await;
+        let row = row.map_err(|error| unavailable(&error))?;
+        match row {
+            Some(row) if endpoint.lives(&row, now) => Ok(row),
+            row => {
+                self.vouch_over(endpoint, row.as_ref(), now).await?;
+                Err(Rejection::Gone)
+            }
+        }
+    }
+
+    /// Makes sure that a push of this urgency may go before those that wait in the queue already.
+    ///
+    /// The marker is read for the lowest alone: a push of normal urgency is kept back where it is known already.
+    pub(crate) async fn keep_back(&self, urgency: Urgency, now: DateTime<Utc>) -> Result<(), Rejection> {
+        let marker = match urgency {
+            Urgency::High => return Ok(()),
+            Urgency::Normal => self.marker.known(now, SHED_TRUST),
+            // It can be taken whether or not the store says so.
+            Urgency::Low | Urgency::VeryLow => self.read_marker(now, SHED_TRUST).await.ok(),
+        };
+        match marker.and_then(Result::ok).and_then(|marker| marker.shed_for(urgency, now)) {
+            Some(wait) => {
+                counter!(SHED).increment(1);
+                Err(Rejection::throttled(wait))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The marker, if it agrees with this ingress.
+    async fn marker(&self, now: DateTime<Utc>) -> Result<Arc<Marker>, Rejection> {
+        let read = self.read_marker(now, TRUST).await.map_err(|error| unavailable(&error))?;
+        read.map_err(doubted)
+    }
+
+    async fn read_marker(
+        &self,
+        now: DateTime<Utc>,
+        trust: TimeDelta,
+    ) -> Result<Result<Arc<Marker>, Doubt>, Unavailable> {
+        if let Some(known) = self.marker.known(now, trust) {
+            return Ok(known);
+        }
+        let found = self.registrations.marker().await?;
+        let keys = self.keys();
+        let vouched = found
+            .ok_or(Doubt::Missing)
+            .and_then(|marker| marker.vouch(&keys, self.marker.table.as_deref()).map(|()| Arc::new(marker)));
+        if let Err(doubt) = &vouched {
+            log(*doubt);
+        }
+        self.marker.learn(vouched.clone(), now);
+        Ok(vouched)
+    }
+
+    fn keys(&self) -> Keys {
+        Keys {
+            secrets: self.secrets.borrow().fingerprints(),
+            legacy: self.legacy.borrow().fingerprints().collect(),
+        }
+    }
+}
+
+fn log(doubt: Doubt) {
+    tracing::error!(
+        reason = doubt.reason(),
+        mend = doubt.mend(),
+        "senders are asked to try again instead of being told that their endpoints have ended"
+    );
+}
+
+fn doubted(doubt: Doubt) -> Rejection {
+    counter!(DOUBTED, "reason" => doubt.reason()).increment(1);
+    Rejection::Unavailable
+}

@@ -1,0 +1,302 @@
+//! The marker: one record beside the registrations that says which secrets sign endpoints, which table this is, and
+//! until when its rows are complete. An ingress that disagrees with it must not tell senders that an endpoint ended.
+
+use std::{collections::BTreeSet, fmt};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::Sha256;
+
+use crate::{Epoch, Registration, Urgency};
+
+/// The text of which a fingerprint is the HMAC; it separates this use of a secret from its others.
+const PURPOSE: &[u8] = b"upwire fingerprint\0";
+/// How long senders are asked to wait whose rows may have been lost with a restored table.
+pub const DOUBT: TimeDelta = TimeDelta::hours(72);
+/// How long pushes are not taken, unless the relay asks again: should it end, they are taken by themselves.
+pub const SHED_FOR: TimeDelta = TimeDelta::seconds(90);
+/// Most gaps that are remembered; beyond it the two oldest become one.
+const GAPS_MAX: usize = 8;
+
+/// What tells a secret from others and does not give it away: the HMAC of a fixed text, cut to 128 bits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 16]);
+
+impl Fingerprint {
+    /// The fingerprint of this secret.
+    #[must_use]
+    pub fn of(secret: &[u8]) -> Self {
+        let keyed = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+        let made = keyed.chain_update(PURPOSE).finalize().into_bytes();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&made[..16]);
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let number = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32);
+        number.map(|number| Self(number.to_be_bytes())).ok_or_else(|| de::Error::custom("no fingerprint"))
+    }
+}
+
+/// The fingerprints of the secrets that one half of the server has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// Of the secrets of endpoints; the first signs.
+    pub secrets: Vec<Fingerprint>,
+    /// Of the keys of predecessors.
+    #[serde(default)]
+    pub legacy: BTreeSet<Fingerprint>,
+}
+
+impl Keys {
+    /// Whether every secret of `others` is among these.
+    fn cover(&self, others: &Self) -> bool {
+        others.secrets.iter().all(|secret| self.secrets.contains(secret))
+            && others.legacy.is_subset(&self.legacy)
+    }
+}
+
+/// Epochs that may have been given out with nothing to show for it in this table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Gap {
+    /// In seconds; it is in the gap, since it had only begun.
+    from: u64,
+    /// In seconds; it is in the gap.
+    to: u64,
+    /// Unix seconds: until then an endpoint of the gap has not ended for certain.
+    until: i64,
+}
+
+/// Pushes that are not taken, since older ones wait in the queue for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Shed {
+    /// And those of less urgency.
+    urgency: Urgency,
+    /// Unix seconds.
+    until: i64,
+}
+
+/// See the module. What a later version adds is skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Which table this is, where a name was given to it.
+    #[serde(default)]
+    table: Option<String>,
+    /// The secrets of the relay.
+    keys: Keys,
+    /// In seconds; the rows of all epochs before it have been written here, but for those in a gap.
+    seen_until: u64,
+    #[serde(default)]
+    gaps: Vec<Gap>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shed: Option<Shed>,
+}
+
+/// What is stored is no marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the marker of the registrations' store is malformed")]
+pub struct MalformedMarker;
+
+/// Why an ingress cannot say that an endpoint has ended, or never was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// No relay has ever used this table.
+    Missing,
+    /// This is another table than the one meant.
+    Table,
+    /// The relay has a secret that the ingress lacks.
+    Secrets,
+    /// The row may have been lost with a table that was restored, or replaced by an empty one.
+    Restored,
+}
+
+impl Doubt {
+    /// Its label in the metrics.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Table => "table",
+            Self::Secrets => "secrets",
+            Self::Restored => "restored",
+        }
+    }
+
+    /// What the operator has to mend.
+    #[must_use]
+    pub const fn mend(self) -> &'static str {
+        match self {
+            Self::Missing => {
+                "no relay has used this table: name the table of the relay in UPWIRE_REGISTRATIONS_TABLE, or start \
+                 the relay on this one"
+            }
+            Self::Table => {
+                "the table is not the one that UPWIRE_TABLE_ID names: correct UPWIRE_REGISTRATIONS_TABLE, or give \
+                 the function and the relay the same UPWIRE_TABLE_ID (the stack's parameter TableId)"
+            }
+            Self::Secrets => {
+                "the relay has a secret that is missing here: set UPWIRE_SECRET, and UPWIRE_LEGACY_SECRET or \
+                 UPWIRE_LEGACY_PASETO_KEY, to all that the relay has; or restart the relay without those that \
+                 were retired"
+            }
+            Self::Restored => {
+                "rows of this table may be missing: if it was restored from a backup, phones register again within \
+                 72 hours, and nothing is to be done; if it is new, name the one that has the registrations"
+            }
+        }
+    }
+}
+
+/// Why a relay must not start with what it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// The secret that signs is not among the new ones: every endpoint would be refused.
+    #[error("lacks the secret that endpoints are signed with")]
+    Secrets,
+    /// The table has another id.
+    #[error("names another table than this one")]
+    Table,
+}
+
+impl Marker {
+    /// The marker as it is stored.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a marker is plain data")
+    }
+
+    /// Reads what [`Self::to_json`] made, of this version or another.
+    ///
+    /// # Errors
+    /// [`MalformedMarker`].
+    pub fn parse(json: &str) -> Result<Self, MalformedMarker> {
+        serde_json::from_str(json).map_err(|_| MalformedMarker)
+    }
+
+    /// The marker of a relay that begins to use a table at `now`. What may have been registered since the last that
+    /// is known of, while the relay was down or in a table that this one was restored in place of, is a gap.
+    #[must_use]
+    pub fn begin(found: Option<&Self>, keys: Keys, table: Option<String>, now: DateTime<Utc>) -> Self {
+        let to = seconds(now);
+        let from = found.map_or(0, |found| found.seen_until);
+        let mut gaps: Vec<_> = found.into_iter().flat_map(|found| &found.gaps).copied().collect();
+        gaps.retain(|gap| now.timestamp() < gap.until);
+        if from <= to {
+            gaps.push(Gap { from, to, until: (now + DOUBT).timestamp() });
+        }
+        while let [first, second, ..] = gaps[..]
+            && gaps.len() > GAPS_MAX
+        {
+            let (from, to) = (first.from.min(second.from), first.to.max(second.to));
+            gaps.splice(0..2, [Gap { from, to, until: first.until.max(second.until) }]);
+        }
+        let table = table.or_else(|| found.and_then(|found| found.table.clone()));
+        Self { table, keys, seen_until: to.max(from), gaps, shed: None }
+    }
+
+    /// Notes that every row of an epoch up to `now` has been written, and which secrets are in use.
+    pub fn note(&mut self, keys: Keys, now: DateTime<Utc>) {
+        self.keys = keys;
+        self.seen_until = self.seen_until.max(seconds(now));
+    }
+
+    /// Asks that no pushes be taken of this urgency and of less, for [`SHED_FOR`].
+    pub fn shed(&mut self, urgency: Urgency, now: DateTime<Utc>) {
+        self.shed = Some(Shed { urgency, until: (now + SHED_FOR).timestamp() });
+    }
+
+    /// For how long no push of this urgency is taken; `None`: it is.
+    #[must_use]
+    pub fn shed_for(&self, urgency: Urgency, now: DateTime<Utc>) -> Option<TimeDelta> {
+        let shed = self.shed.filter(|shed| urgency <= shed.urgency)?;
+        let left = DateTime::from_timestamp(shed.until, 0)? - now;
+        Some(left).filter(|left| *left > TimeDelta::zero())
+    }
+
+    /// Whether a relay may go on with these secrets, in a table that it takes for this one.
+    ///
+    /// # Errors
+    /// [`Misfit`].
+    pub fn admit(&self, keys: &Keys, table: Option<&str>) -> Result<(), Misfit> {
+        if self.is_another_table(table) && self.table.is_some() {
+            return Err(Misfit::Table);
+        }
+        let signs = self.keys.secrets.first();
+        if signs.is_some_and(|signs| !keys.secrets.contains(signs)) { Err(Misfit::Secrets) } else { Ok(()) }
+    }
+
+    /// Which table this is, where a name was given to it.
+    #[must_use]
+    pub fn table(&self) -> Option<&str> {
+        self.table.as_deref()
+    }
+
+    /// Whether an ingress with these secrets may refuse a token that none of them made.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn vouch(&self, keys: &Keys, table: Option<&str>) -> Result<(), Doubt> {
+        if self.is_another_table(table) {
+            return Err(Doubt::Table);
+        }
+        if keys.cover(&self.keys) { Ok(()) } else { Err(Doubt::Secrets) }
+    }
+
+    /// Whether a life that one of our tokens names, and of which `row` is all that is there, is over for certain.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn vouch_over(
+        &self,
+        epoch: Epoch,
+        row: Option<&Registration>,
+        now: DateTime<Utc>,
+    ) -> Result<(), Doubt> {
+        if tells_of(row, epoch) {
+            return Ok(());
+        }
+        let epoch = epoch.as_seconds();
+        let lost = |gap: &Gap| gap.from <= epoch && epoch <= gap.to && now.timestamp() < gap.until;
+        if epoch >= self.seen_until || self.gaps.iter().any(lost) { Err(Doubt::Restored) } else { Ok(()) }
+    }
+
+    fn is_another_table(&self, named: Option<&str>) -> bool {
+        named.is_some_and(|named| self.table.as_deref() != Some(named))
+    }
+}
+
+/// Whether a row tells by itself what became of a life: it is of that life, or of a later one.
+#[must_use]
+pub fn tells_of(row: Option<&Registration>, epoch: Epoch) -> bool {
+    row.is_some_and(|row| row.epoch >= epoch)
+}
+
+fn seconds(now: DateTime<Utc>) -> u64 {
+    u64::try_from(now.timestamp()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! What the marker lets an ingress say, and whom it lets be the relay.
+
+use super::*;
+
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+}
+
+fn epoch(seconds: u64) -> Epoch {
+    Epoch::from_seconds(1_800_000_000 + seconds)
+}
+
+fn keys(secrets: &[&str], legacy: &[&str]) -> Keys {
+    Keys {
+        secrets: secrets.iter().map(|secret| Fingerprint::of(secret.as_bytes())).collect(),
+        legacy: legacy.iter().map(|key| Fingerprint::of(key.as_bytes())).collect(),
+    }
+}
+
+/// Of a table that has been in use for long.
+fn old(keys: Keys) -> Marker {
+    Marker { table: Some("t".into()), keys, seen_until: epoch(1).as_seconds(), gaps: Vec::new(), shed: None }
+}
+
+#[test]
+fn an_ingress_needs_every_secret_of_the_relay_and_may_have_more() {
+    let marker = old(keys(&["b", "a"], &["l"]));
+    for covering in [keys(&["a", "b"], &["l"]), keys(&["a", "c", "b"], &["m", "l"])] {
+        assert_eq!(marker.vouch(&covering, Some("t")), Ok(()));
+    }
+    for lacking in [keys(&["a"], &["l"]), keys(&["a", "b"], &["m"]), keys(&["a", "b"], &[]), keys(&[], &[])] {
+        assert_eq!(marker.vouch(&lacking, Some("t")), Err(Doubt::Secrets));
+    }
+    assert_eq!(marker.vouch(&keys(&["a", "b"], &["l"]), Some("u")), Err(Doubt::Table));
+    assert_eq!(marker.vouch(&keys(&["a", "b"], &["l"]), None), Ok(()), "no table is named");
+}
+
+#[test]
+fn a_relay_needs_the_secret_that_signs_and_the_table() {
+    let marker = old(keys(&["b", "a"], &["l"]));
+    assert_eq!(marker.admit(&keys(&["c", "b"], &[]), Some("t")), Ok(()));
+    assert_eq!(marker.admit(&keys(&["a", "c"], &["l"]), Some("t")), Err(Misfit::Secrets));
+    assert_eq!(marker.admit(&keys(&["b"], &[]), Some("u")), Err(Misfit::Table));
+    let nameless = Marker { table: None, ..marker };
+    assert_eq!(nameless.admit(&keys(&["b"], &[]), Some("u")), Ok(()), "it gets that name");
+}
+
+#[test]
+fn what_a_new_or_restored_table_may_have_lost_is_in_doubt_for_three_days() {
+    let new = Marker::begin(None, keys(&["a"], &[]), None, at(10));
+    assert_eq!(new.vouch_over(epoch(10), None, at(10)), Err(Doubt::Restored), "an empty table");
+
+    let restored = Marker::begin(Some(&old(keys(&["a"], &[]))), keys(&["b", "a"], &[]), None, at(100));
+    assert_eq!(restored.table(), Some("t"));
+    for (seconds, over) in [(0, Ok(())), (1, Err(Doubt::Restored)), (100, Err(Doubt::Restored))] {
+        assert_eq!(restored.vouch_over(epoch(seconds), None, at(200)), over, "{seconds}");
+    }
+    let mut restored = restored;
+    assert_eq!(restored.vouch_over(epoch(101), None, at(200)), Err(Doubt::Restored), "not noted yet");
+    restored.note(keys(&["b", "a"], &[]), at(150));
+    assert_eq!(restored.vouch_over(epoch(101), None, at(200)), Ok(()));
+    let later = at(100) + DOUBT;
+    assert_eq!(restored.vouch_over(epoch(1), None, later), Ok(()), "they had three days");
+    let again = Marker::begin(Some(&restored), keys(&["b"], &[]), None, at(160));
+    assert_eq!(again.vouch_over(epoch(50), None, at(200)), Err(Doubt::Restored), "a restart forgets no gap");
+    assert_eq!(again.vouch_over(epoch(120), None, at(200)), Ok(()));
+}
+
+#[test]
+fn gaps_are_bounded_and_none_is_forgotten_before_its_time() {
+    let mut marker = Marker::begin(Some(&old(keys(&["a"], &[]))), keys(&["a"], &[]), None, at(1));
+    for second in 1..100 {
+        marker = Marker::begin(Some(&marker), keys(&["a"], &[]), None, at(10 * second));
+        marker.note(keys(&["a"], &[]), at(10 * second + 1));
+    }
+    assert_eq!(marker.gaps.len(), GAPS_MAX);
+    for lost in [1, 5, 500, 989] {
+        assert_eq!(marker.vouch_over(epoch(lost), None, at(1000)), Err(Doubt::Restored), "{lost}");
+    }
+    let after = Marker::begin(Some(&marker), keys(&["a"], &[]), None, at(2000) + DOUBT);
+    assert_eq!(after.gaps.len(), 1);
+}
+
+#[test]
+fn pushes_are_shed_up_to_an_urgency_and_for_a_time() {
+    let mut marker = old(keys(&["a"], &[]));
+    assert_eq!(marker.shed_for(Urgency::VeryLow, at(0)), None);
+    marker.shed(Urgency::Low, at(0));
+    for shed in [Urgency::VeryLow, Urgency::Low] {
+        assert_eq!(marker.shed_for(shed, at(30)), Some(TimeDelta::seconds(60)));
+    }
+    assert_eq!(marker.shed_for(Urgency::Normal, at(30)), None);
+    assert_eq!(marker.shed_for(Urgency::Low, at(90)), None);
+    assert_eq!(Marker::parse(&marker.to_json()), Ok(marker));
+}
+
+#[test]
+fn the_stored_form_does_not_change_and_a_later_one_is_read() {
+    let marker = Marker::begin(Some(&old(keys(&["a"], &["l"]))), keys(&["a"], &["l"]), None, at(2));
+    let text = r#"{"table":"t","keys":{"secrets":["8bcc7173580915c5fdd00de29a4d64eb"],"legacy":["ebaa66c5ba8f809c8723ac3594b48b83"]},"seen_until":1800000002,"gaps":[{"from":1800000001,"to":1800000002,"until":1800259202}]}"#;
+    assert_eq!(marker.to_json(), text);
+    let later = text.replacen('{', r#"{"more":[1],"#, 1);
+    assert_eq!(Marker::parse(&later), Ok(marker));
+}

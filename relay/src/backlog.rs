@@ -1,0 +1,204 @@
+//! How far the relay is behind with the queue: by the age of what it received last, and how long ago that was.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use push::ports::{Delivery, QueueReader, Settlement, Unavailable};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+
+/// A queue that gives nothing for so long has nothing to give.
+const EMPTY_AFTER: Duration = Duration::from_secs(2);
+
+/// See the module. Its clones know the same.
+#[derive(Debug, Clone)]
+pub struct Backlog {
+    clock: Clock,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// Of what was received last.
+    age: Duration,
+    /// Since when it is received, or since when it is not.
+    since: Instant,
+    receives: bool,
+    /// The greatest age since it was asked for.
+    peak: Duration,
+}
+
+/// A queue whose reader is watched.
+#[derive(Debug, Clone)]
+pub struct WatchedQueue<Q> {
+    queue: Q,
+    backlog: Backlog,
+}
+
+impl Backlog {
+    /// Of a relay that has received nothing yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let seen = Seen { age: Duration::ZERO, since: Instant::now(), receives: true, peak: Duration::ZERO };
+        Self { clock, seen: Arc::new(Mutex::new(seen)) }
+    }
+
+    /// The same queue, watched. Whoever reads it begins anew.
+    pub fn watch<Q>(&self, queue: Q) -> WatchedQueue<Q> {
+        self.note(Duration::ZERO, true);
+        WatchedQueue { queue, backlog: self.clone() }
+    }
+
+    /// How long what is received now has waited, as far as that is known.
+    pub(crate) fn age(&self) -> Duration {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).age()
+    }
+
+    /// The greatest age since the last time that somebody asked so.
+    pub(crate) fn peak(&self) -> Duration {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = seen.age();
+        std::mem::take(&mut seen.peak).max(age)
+    }
+
+    /// Notes that nothing is received for another reason than a lack of room.
+    pub(crate) fn rest(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.receives {
+            seen.since = Instant::now();
+        }
+    }
+
+    pub(crate) fn note(&self, age: Duration, receives: bool) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Seen { age, since: Instant::now(), receives, peak: seen.peak.max(age) };
+    }
+
+    fn begin(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // A receive that was given up goes on with the next.
+        if !seen.receives {
+            *seen = Seen { since: Instant::now(), receives: true, ..*seen };
+        }
+    }
+}
+
+impl Seen {
+    fn age(&self) -> Duration {
+        match (self.receives, self.since.elapsed()) {
+            (true, elapsed) if elapsed > EMPTY_AFTER => Duration::ZERO,
+            (true, _) => self.age,
+            // A relay that has no room for more lets the rest grow old.
+            (false, elapsed) => self.age + elapsed,
+        }
+    }
+}
+
+/// The age of half of them at least: one phone's pushes that wait for their turn are no sign of a relay that is behind.
+/// What was received before was put off meanwhile.
+fn median_age<R>(deliveries: &[Delivery<R>], now: DateTime<Utc>) -> Duration {
+    let first = deliveries.iter().filter(|delivery| delivery.attempts == 0);
+    let mut ages: Vec<_> = first.map(|delivery| now - delivery.message.accepted_at).collect();
+    ages.sort_unstable();
+    ages.get(ages.len() / 2).and_then(|age| age.to_std().ok()).unwrap_or_default()
+}
+
+impl<Q: QueueReader> QueueReader for WatchedQueue<Q> {
+    type Receipt = Q::Receipt;
+
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery<Q::Receipt>>, Unavailable> {
+        self.backlog.begin();
+        let received = self.queue.receive(max).await;
+        let age = match &received {
+            Ok(deliveries) => median_age(deliveries, self.backlog.clock.now()),
+            Err(_) => self.backlog.age(),
+        };
+        self.backlog.note(age, false);
+        received
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement<Q::Receipt>>) -> Result<(), Unavailable> {
+        self.queue.settle(settlements).await
+    }
+
+    async fn close(&self) {
+        self.queue.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use chrono::TimeDelta;
+    use push::{
+        Application, Body, Instance, PushMessage, Registration, Target, Ttl, Urgency, message::Wishes,
+    };
+
+    use super::*;
+
+    /// Gives pushes that were accepted so many seconds ago, then nothing more.
+    #[derive(Clone)]
+    struct Queue(Arc<Mutex<Vec<Answer>>>);
+
+    type Answer = Vec<(i64, u32)>;
+
+    impl QueueReader for Queue {
+        type Receipt = ();
+
+        async fn receive(&self, _: usize) -> Result<Vec<Delivery<()>>, Unavailable> {
+            let next = self.0.lock().unwrap().pop();
+            let Some(next) = next else { return pending().await };
+            Ok(next.into_iter().map(|(ago, attempts)| delivery(ago, attempts)).collect())
+        }
+
+        async fn settle(&self, _: Vec<Settlement<()>>) -> Result<(), Unavailable> {
+            Ok(())
+        }
+    }
+
+    fn delivery(ago: i64, attempts: u32) -> Delivery<()> {
+        let target = Target {
+            recipient: "juliet@example.com/phone".parse().unwrap(),
+            application: Application::from_bytes([1; 32]),
+            instance: Instance::from_bytes([2; 32]),
+            vapid: None,
+            legacy: None,
+        };
+        let accepted_at = DateTime::UNIX_EPOCH - TimeDelta::seconds(ago);
+        let row = Registration::renew(None, target, accepted_at, TimeDelta::days(1));
+        let wishes = Wishes { ttl: Ttl::from_seconds(86_400), urgency: Urgency::Normal, topic: None };
+        let message = PushMessage::new([0; 8], &row, wishes, Body::from_bytes(b"x"), accepted_at);
+        Delivery { receipt: (), attempts, message }
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_as_far_behind_as_half_of_what_came_last_is_old() {
+        let backlog = Backlog::new(Clock::new(|| DateTime::UNIX_EPOCH));
+        let given = vec![vec![(5, 0), (6, 0), (7, 0)], vec![(900, 3), (1, 0), (900, 0), (1, 0)]];
+        let queue = backlog.watch(Queue(Arc::new(Mutex::new(given))));
+        assert_eq!(backlog.age(), Duration::ZERO);
+        queue.receive(10).await.unwrap();
+        assert_eq!(backlog.age(), seconds(1));
+        queue.receive(10).await.unwrap();
+        assert_eq!(backlog.age(), seconds(6));
+        tokio::time::advance(seconds(60)).await;
+        assert_eq!(backlog.age(), seconds(66), "there is no room for more");
+
+        let waiting = tokio::spawn(async move { queue.receive(10).await });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(backlog.age(), seconds(6));
+        tokio::time::advance(seconds(3)).await;
+        assert_eq!(backlog.age(), Duration::ZERO, "nothing is there");
+        assert_eq!((backlog.peak(), backlog.peak()), (seconds(6), Duration::ZERO));
+        waiting.abort();
+    }
+}

@@ -1,0 +1,76 @@
+//! A deployment that went wrong tells no sender that an endpoint has ended: of `upwire serve`.
+
+use e2e::{Kind, Phone, SOON, Upwire, XmppServer, http};
+
+const FIRST: &str = "the-first-secret-of-more-than-32-bytes-012345";
+const OTHER: &str = "another-secret-of-more-than-32-bytes-01234567";
+
+/// An `upwire serve` on which one phone has registered, and its endpoint; it was stopped.
+async fn stopped(server: &XmppServer) -> (e2e::UpwireBuilder, Upwire, String) {
+    let folder = e2e::folder("marker");
+    let builder = |secret| {
+        let database = folder.join("upwire.db").display().to_string();
+        Upwire::on(server).set("UPWIRE_DATABASE", database).set("UPWIRE_SECRET", secret)
+    };
+    let mut upwire = builder(FIRST).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    assert_eq!(http::post(&endpoint, "hello").await.status, 201);
+    phone.next_push(SOON).await;
+    upwire.terminate();
+    upwire.wait_exit(SOON).await;
+    (builder(OTHER), upwire, endpoint)
+}
+
+#[tokio::test]
+async fn secrets_without_the_one_that_signs_are_refused_unless_it_is_meant() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let (wrong, _upwire, endpoint) = stopped(server).await;
+    let mut refused = wrong.clone().start();
+    assert_eq!(refused.wait_exit(SOON).await.code(), Some(64));
+    let log = refused.log();
+    let last = log.lines().last().unwrap();
+    assert!(last.starts_with("upwire: UPWIRE_SECRET: lacks") && last.contains("--drop-secrets"), "{log}");
+
+    let meant = wrong.argument("--drop-secrets").start_ready().await;
+    let token = endpoint.rsplit('/').next().unwrap();
+    assert_eq!(http::post(&format!("{}/push/{token}", meant.public_url), "hello").await.status, 404);
+}
+
+#[tokio::test]
+async fn an_empty_database_ends_no_endpoint() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let (_, _upwire, endpoint) = stopped(server).await;
+    let token = endpoint.rsplit('/').next().unwrap();
+    let mut empty = Upwire::on(server).set("UPWIRE_SECRET", FIRST).start_ready().await;
+    let answer = http::post(&format!("{}/push/{token}", empty.public_url), "hello").await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.header("retry-after").is_some());
+    empty.log_line(&["rows of this table may be missing"]).await;
+    let metrics = http::get(&format!("{}/metrics", empty.admin_url)).await.text();
+    assert!(metrics.contains(r#"upwire_endpoints_doubted_total{reason="restored"} 1"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_database_that_was_restored_ends_no_endpoint_that_it_may_have_lost() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let mut upwire = Upwire::on(server).set("UPWIRE_SECRET", FIRST).start_ready().await;
+    upwire.terminate();
+    upwire.wait_exit(SOON).await;
+    let backup = std::fs::read(upwire.database()).unwrap();
+
+    upwire.start_again();
+    upwire.ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
+    assert_eq!(http::post(&endpoint, "hello").await.status, 201);
+    upwire.kill();
+    std::fs::write(upwire.database(), backup).unwrap();
+    for journal in ["-wal", "-shm"] {
+        let journal = format!("{}{journal}", upwire.database().display());
+        let _ = std::fs::remove_file(journal);
+    }
+    upwire.start_again();
+    upwire.ready().await;
+    assert_eq!(http::post(&endpoint, "hello").await.status, 503);
+}

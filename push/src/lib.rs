@@ -3,6 +3,7 @@
 //! This crate decides and never does: no I/O, no clock, no chance. Time comes in as `now`,
 //! random bytes as arrays.
 
+pub mod access;
 pub mod bounds;
 pub mod marker;
 pub mod message;
@@ -11,6 +12,7 @@ pub mod registration;
 pub mod token;
 pub mod vapid;
 
+pub use access::{AccessList, BadAccessList};
 pub use bounds::MailboxBounds;
 pub use marker::{Fingerprint, Marker};
 pub use message::{Body, MessageId, PushMessage, Topic, Ttl, Urgency};

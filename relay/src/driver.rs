@@ -3,7 +3,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use metrics::{counter, gauge, histogram};
-use push::ports::{Accounts, Mailbox, QueueReader, Registrations};
+use push::{
+    AccessList,
+    ports::{Accounts, Mailbox, QueueReader, Registrations},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
@@ -13,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_xmpp::minidom::Element;
 
 use crate::{
-    access::AccessList,
     delivery::{
         Now,
         core::{Action, Core, Input, Job, Lapsing, Measure, TICK},

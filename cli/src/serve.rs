@@ -15,6 +15,7 @@ use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
 use crate::{admin, keygen, marker, parts, private, values};
 
+mod legacy;
 mod options;
 
 /// The database's name for the secret that is made when none is given.
@@ -56,6 +57,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind);
     marker::check(&keeper, settings.relay.drop_secrets).await?;
     let marker = keeper.begin().await?;
+    let now = Clock::system().now();
+    let legacy_terms = legacy::terms(&settings.legacy_bounds, &in_force, &marker, &database, now)?;
     let public = http::listen(settings.listen, "UPWIRE_LISTEN").await?;
     let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     let (public_url, component) = (settings.relay.public_url.clone(), settings.relay.component.clone());
@@ -76,6 +79,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         mailbox: database.clone(),
         secrets: in_force.secrets,
         legacy: in_force.legacy,
+        legacy_terms,
         marker: MarkerWatch::default(),
         // The queue has a bound for each registration.
         allowance: Allowance::default(),

@@ -6,6 +6,7 @@ mod database;
 mod disk;
 mod file;
 mod layout;
+mod legacy;
 mod mailbox;
 mod marker;
 mod queue;

@@ -45,7 +45,9 @@ use url::Url;
 
 use self::place::Place;
 pub use allowance::Allowance;
-pub use legacy::{BadPasetoKey, LegacyKeys};
+pub use legacy::{
+    BadPasetoKey, LEGACY_LIFE, LEGACY_MAX, LEGACY_OF_DOMAIN_MAX, LegacyKeys, LegacyTally, LegacyTerms,
+};
 pub use marker::MarkerWatch;
 pub use matrix::Dropped;
 pub use rejection::{Rejection, VapidFault};
@@ -93,6 +95,8 @@ pub struct Ingress<R, Q, M> {
     pub secrets: watch::Receiver<Secrets>,
     /// The keys that endpoints of a predecessor were made with; their tokens are taken at the same path.
     pub legacy: watch::Receiver<LegacyKeys>,
+    /// What those endpoints are granted.
+    pub legacy_terms: LegacyTerms,
     /// What has to agree before an endpoint is said to have ended.
     pub marker: MarkerWatch,
     /// What is taken for one registration in a minute.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::counter;
 use push::{
-    Marker, Registration, Urgency,
+    Fingerprint, Marker, Registration, Urgency,
     marker::{Doubt, Keys, tells_of},
     ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
     token::has_form,
@@ -140,6 +140,16 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
             }
             None => Ok(()),
         }
+    }
+
+    /// Since when a predecessor's key is in use, if that is known.
+    pub(crate) async fn legacy_key_since(
+        &self,
+        key: Fingerprint,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, Rejection> {
+        let read = self.read_marker(now, TRUST).await.map_err(|error| unavailable(&error))?;
+        Ok(read.ok().and_then(|marker| marker.legacy_since(key)))
     }
 
     /// The marker, if it agrees with this ingress.

@@ -180,6 +180,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         mut endpoints: Vec<&Endpoint>,
         now: DateTime<Utc>,
     ) -> Result<BTreeMap<EndpointKey, Registration>, Rejection> {
+        self.retain_admitted(&mut endpoints, now).await?;
         let mut living = BTreeMap::new();
         let mut last_rows = BTreeMap::new();
         // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
@@ -198,14 +199,34 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
             });
         }
         for endpoint in endpoints {
-            if let Endpoint::Legacy(target) = endpoint {
-                let row = self.adopt(target.clone(), now).await.map_err(|error| unavailable(&error))?;
+            if let Endpoint::Legacy(target, _) = endpoint {
+                let row = self.adopt(target.clone(), now).await?;
                 living.extend(row.map(|row| (endpoint.key(), row)));
             } else {
                 self.vouch_over(endpoint, last_rows.get(&endpoint.key().0), now).await?;
             }
         }
         Ok(living)
+    }
+
+    /// Leaves out the endpoints of a predecessor that have ended with its key.
+    async fn retain_admitted(
+        &self,
+        endpoints: &mut Vec<&Endpoint>,
+        now: DateTime<Utc>,
+    ) -> Result<(), Rejection> {
+        for endpoint in std::mem::take(endpoints) {
+            let admitted = match endpoint {
+                Endpoint::Ours(..) => Ok(()),
+                Endpoint::Legacy(target, key) => self.admit_legacy(target, *key, now).await,
+            };
+            match admitted {
+                Ok(()) => endpoints.push(endpoint),
+                Err(Rejection::Gone) => {}
+                Err(rejection) => return Err(rejection),
+            }
+        }
+        Ok(())
     }
 
     async fn queue_for(

@@ -25,7 +25,9 @@ impl Clock {
         Self(Arc::new(now))
     }
 
-    pub(crate) fn now(&self) -> DateTime<Utc> {
+    /// What it shows.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
         (self.0)()
     }
 }

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chrono::TimeDelta;
 use ipnet::IpNet;
 use push::Ttl;
 
+use super::legacy;
 use crate::configuration::ConfigurationError;
 use crate::http::{CertificateFiles, Proxies, network};
 use crate::legacy_options::{LegacyOptions, LegacySettings};
@@ -77,6 +79,15 @@ pub(crate) struct Options {
 
     #[command(flatten)]
     legacy: LegacyOptions,
+
+    /// How long an endpoint of a predecessor lives at most, from its first push on; the keys end such a time and a day
+    /// after the first start with them
+    #[arg(long, value_name = "TIME", env = "UPWIRE_LEGACY_LIFE", default_value = "30d", value_parser = values::seconds)]
+    legacy_life: u32,
+
+    /// Most endpoints of a predecessor that live; beyond it, senders to further ones are told to try again later
+    #[arg(long, value_name = "ENDPOINTS", env = "UPWIRE_LEGACY_MAX", default_value_t = functions::LEGACY_MAX)]
+    legacy_max: usize,
 }
 
 fn after_help() -> String {
@@ -101,6 +112,7 @@ pub(crate) struct Settings {
     pub(crate) queue_max: u64,
     pub(crate) disk_floor: u64,
     pub(crate) legacy: LegacySettings,
+    pub(crate) legacy_bounds: legacy::Bounds,
 }
 
 impl Options {
@@ -112,6 +124,11 @@ impl Options {
             return Err(ConfigurationError::new(MAX_TTL, problem, "raise the one or lower the other"));
         }
         let legacy = self.legacy.settings(&mut relay.files)?;
+        let legacy_bounds = legacy::Bounds {
+            life: TimeDelta::seconds(self.legacy_life.into()),
+            max: self.legacy_max,
+            of_domain_max: relay.domain_bounds.registrations,
+        };
         Ok(Settings {
             relay,
             database: self.database,
@@ -123,6 +140,7 @@ impl Options {
             queue_max: self.queue_max,
             disk_floor: self.disk_floor,
             legacy,
+            legacy_bounds,
         })
     }
 }

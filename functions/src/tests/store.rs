@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use url::Url;
 
-use crate::{Allowance, Dropped, Ingress, LegacyKeys, MarkerWatch, router};
+use crate::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, router};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
@@ -76,6 +76,7 @@ pub(crate) struct Store {
     pub(crate) post: Post,
     pub(crate) line: Line,
     pub(crate) legacy: LegacyKeys,
+    pub(crate) legacy_terms: LegacyTerms,
     pub(crate) dropped: Dropped,
     pub(crate) marker: Option<Marker>,
     /// How often it was read.
@@ -274,6 +275,7 @@ pub(crate) fn store() -> Store {
         post: Post::Waits,
         line: Line::Takes,
         legacy: LegacyKeys::default(),
+        legacy_terms: LegacyTerms::default(),
         dropped: Dropped::at_most(3),
         marker: Some(long_in_use(secrets().fingerprints())),
         marker_reads: Arc::default(),
@@ -316,6 +318,7 @@ impl Store {
             mailbox: self.clone(),
             secrets: watch::channel(secrets()).1,
             legacy: watch::channel(self.legacy.clone()).1,
+            legacy_terms: self.legacy_terms.clone(),
             marker: self.watch.clone(),
             allowance: self.allowance.clone(),
             public_url,

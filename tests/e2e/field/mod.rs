@@ -3,6 +3,7 @@
 
 mod connections;
 mod encodings;
+mod legacy;
 mod logs;
 mod mends;
 mod methods;

@@ -13,6 +13,7 @@
 mod draw;
 mod faults;
 mod ledger;
+mod machine;
 mod order;
 mod phones;
 mod plan;

@@ -134,7 +134,7 @@ async fn one_address_has_64_incomplete_requests_and_a_proxy_any_number() {
     let peers =
         [([127, 0, 5, 1], true), ([127, 0, 0, 1], false), ([127, 0, 3, 1], false), ([127, 0, 4, 1], false)];
     let mut expected = 0.0;
-    for (peer, is_bound) in peers {
+    for (mut peer, is_bound) in peers {
         // An incomplete head has ten seconds: a machine that was busy for longer has shown nothing.
         let mut slow = loop {
             let begun = Instant::now();
@@ -151,6 +151,8 @@ async fn one_address_has_64_incomplete_requests_and_a_proxy_any_number() {
             if begun.elapsed() < HEAD_TIMEOUT / 4 {
                 break slow;
             }
+            // The connections of this attempt may still count when the next one begins.
+            peer[3] += u8::from(is_bound);
         };
         // The others are open still, and complete.
         for socket in &mut slow[60..] {

@@ -215,6 +215,12 @@ impl Ledger {
         records.disturbances.len() - 1
     }
 
+    /// Notes a disturbance of all that began then, and ends now.
+    pub(super) fn was_disturbed(&self, what: &'static str, begin: Moment) {
+        let end = Some(self.now());
+        self.records().disturbances.push(Disturbance { what, phone: None, begin, end });
+    }
+
     pub(super) fn is_over(&self, disturbance: usize) {
         let end = self.now();
         self.records().disturbances[disturbance].end = Some(end);

@@ -17,7 +17,7 @@ use super::plan::{Plan, PushPlan, Timed};
 use super::report::{End, Report};
 use super::senders::Numbered;
 use super::stage::{Depths, Stage};
-use super::{Chaos, draw, faults, readiness, senders};
+use super::{Chaos, draw, faults, machine, readiness, senders};
 
 /// Two cores that others use start the servers.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -63,7 +63,8 @@ pub(super) async fn run(chaos: Chaos) -> Report {
         end
     };
     let watching = readiness::watch_readiness(&admin_urls, &ledger, over.subscribe());
-    let (end, (), _) = join!(directing, watching, playing);
+    let watching_machine = machine::watch_machine(&ledger, over.subscribe());
+    let (end, (), (), _) = join!(directing, watching, watching_machine, playing);
     stage.assert_running();
     Report::new(chaos, &plan, &mut stage, &accounts, &ledger, end).await
 }

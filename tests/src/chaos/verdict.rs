@@ -191,6 +191,7 @@ impl Verdict {
             }
         };
         check(&self.lost, "lost");
+        check(&self.needless, "expired or vanished although nothing was in their way");
         check(&self.late, "arrived long after their time had run out");
         check(&self.multiplied, "arrived under more ids than they were sent");
         if self.unexplained.len() * 100 > accepted * UNEXPLAINED_PERCENT_MAX {

@@ -9,8 +9,8 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-use push::{RegistrationId, ports::Unavailable};
+use parking_lot::{Mutex, RwLock};
+use push::{Clock, RegistrationId, ports::Unavailable};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Notify;
 
@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) depth: AtomicU64,
     /// Rows in the mailbox.
     pub(crate) waiting: AtomicU64,
+    /// The clock that moments of the queue go by.
+    pub(crate) clock: RwLock<Clock>,
     /// What the next row of the queue is called.
     pub(crate) next_seq: AtomicI64,
     /// Rung when something may have become due.
@@ -98,6 +100,7 @@ impl Database {
             shares: Arc::new(Shares::of(shares)),
             depth: AtomicU64::new(depth),
             waiting: AtomicU64::new(waiting),
+            clock: RwLock::new(Clock::system()),
             next_seq: AtomicI64::new(last_seq + 1),
             arrivals: Notify::new(),
         });
@@ -123,6 +126,13 @@ impl Database {
     #[must_use]
     pub fn with_disk_floor(self, bytes: u64) -> Self {
         self.shared.disk.set_floor(bytes);
+        self
+    }
+
+    /// The same one, which goes by this clock. For all clones.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        *self.shared.clock.write() = clock;
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod backlog;
+mod clock;
 mod database;
 mod disk;
 mod file;
@@ -16,6 +17,7 @@ mod row;
 mod shares;
 mod writer;
 
+pub use clock::KnownTime;
 pub use database::{Database, QUEUE_MAX};
 pub use disk::{DISK_FLOOR, DiskLow};
 pub use file::OpenError;

@@ -67,7 +67,7 @@ impl QueueReader for Database {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery<i64>>, Unavailable> {
         let deadline = Instant::now() + RECEIVE_WAIT;
         loop {
-            let now = now();
+            let now = self.shared().clock.read().now();
             let (deliveries, next_due_at) = self.claim(max, now)?;
             if !deliveries.is_empty() {
                 return Ok(deliveries);
@@ -143,7 +143,8 @@ fn insert(
     let seq = shared.next_seq.fetch_add(1, Ordering::Relaxed);
     connection.prepare_cached(SEND)?.execute(params![seq, due_at, message.registration.as_bytes(), entry])?;
     let delivery = Delivery { receipt: seq, attempts: 0, message };
-    let offered = commits.load(Ordering::Relaxed) && shared.backlog.lock().offer(delivery, now());
+    let offered =
+        commits.load(Ordering::Relaxed) && shared.backlog.lock().offer(delivery, shared.clock.read().now());
     if offered {
         shared.arrivals.notify_one();
     }
@@ -230,14 +231,6 @@ fn settle(
     };
     connection.prepare_cached(AGAIN)?.execute(params![seq, due_at.timestamp_millis(), attempts])?;
     Ok(())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the queue's own clock, as SQS has one: a release names a moment"
-)]
-fn now() -> DateTime<Utc> {
-    Utc::now()
 }
 
 #[cfg(test)]

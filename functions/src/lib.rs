@@ -4,6 +4,7 @@
 mod aesgcm;
 mod allowance;
 mod cors;
+mod doubt;
 pub mod embedded_format;
 mod header;
 mod jose;
@@ -35,7 +36,7 @@ use jid::BareJid;
 use metrics::{counter, describe_counter};
 use percent_encoding::percent_decode_str;
 use push::{
-    Secrets, Ttl,
+    Clock, Secrets, Ttl,
     ports::{Mailbox, QueueWriter, Registrations},
 };
 use tokio::sync::watch;
@@ -106,6 +107,10 @@ pub struct Ingress<R, Q, M> {
     pub public_url: Option<Url>,
     /// What people enter on their phones; the page at the root names it.
     pub component: Option<BareJid>,
+    /// The wall clock.
+    pub clock: Clock,
+    /// An endpoint that was refused because its life was over stays so, whatever the clock says later.
+    pub remembers_refusals: bool,
     /// Matrix notifications that no push can carry.
     pub dropped: Dropped,
     /// How long a push without `TTL` is kept.

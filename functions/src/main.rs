@@ -8,7 +8,7 @@ use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use chrono::TimeDelta;
 use functions::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, embedded_format::Tally};
 use jid::BareJid;
-use push::{AccessList, Secrets, Ttl};
+use push::{AccessList, Clock, Secrets, Ttl};
 use tokio::sync::watch;
 use tracing_subscriber::{
     filter::Targets,
@@ -80,6 +80,9 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         marker: MarkerWatch::of_table(variable("UPWIRE_TABLE_ID")?),
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
+        // Lambda's is right.
+        clock: Clock::system(),
+        remembers_refusals: false,
         dropped: Dropped::at_most(DROPPED_IN_A_MINUTE_MAX),
         default_ttl: Ttl::from_seconds(default_ttl),
         max_ttl: Ttl::from_seconds(max_ttl),

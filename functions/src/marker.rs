@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     ANSWER_TIMEOUT, DOUBTED, Ingress, Rejection, SHED,
-    push_resource::{Endpoint, now, unavailable},
+    push_resource::{Endpoint, unavailable},
 };
 
 /// How long the marker is taken to be as it was read, where it agreed.
@@ -81,7 +81,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         if !could_be_ours(token) {
             return Ok(());
         }
-        let marker = timeout(ANSWER_TIMEOUT, self.marker(now())).await;
+        let marker = timeout(ANSWER_TIMEOUT, self.marker(self.clock.now())).await;
         marker.map_err(|_| unavailable(&Unavailable::new("no answer in time")))?.map(drop)
     }
 
@@ -94,6 +94,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     ) -> Result<(), Rejection> {
         // What a predecessor's endpoint stands for is in its token.
         let Endpoint::Ours(_, epoch) = endpoint else { return Ok(()) };
+        self.end(row.filter(|row| row.epoch == *epoch), now).await?;
         if tells_of(row, *epoch) {
             return Ok(());
         }

@@ -31,7 +31,7 @@ use self::{notification::Notification, refusal::Refusal};
 use crate::{
     ACCEPTED, ANSWER_TIMEOUT, Ingress, PublicUrl, REFUSED, Rejection, Seldom,
     place::Place,
-    push_resource::{Endpoint, EndpointKey, chance, not_queued, now, read, unavailable},
+    push_resource::{Endpoint, EndpointKey, chance, not_queued, read, unavailable},
 };
 
 /// Where homeservers look for it; none of them takes another path.
@@ -101,7 +101,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         notification: Notification<'_>,
         reached_at: Option<&PublicUrl>,
     ) -> Result<Vec<String>, Refusal> {
-        let now = now();
+        let now = self.clock.now();
         let mut addressed = BTreeMap::<_, (Endpoint, Vec<&str>)>::new();
         let mut rejected = HashSet::new();
         for pushkey in &notification.pushkeys {
@@ -121,6 +121,8 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let (mut accepted, mut throttled) = (Vec::new(), None);
         for (key, (_, pushkeys)) in &addressed {
             match fate(living.remove(key), now) {
+                // It may only look over.
+                Fate::Gone if self.clock.read().is_in_doubt() => return Err(self.gone().into()),
                 Fate::Gone => {
                     refused("gone", 1);
                     rejected.extend(pushkeys);
@@ -235,7 +237,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         notification: Notification<'_>,
         now: DateTime<Utc>,
     ) -> Result<(), Refusal> {
-        let ttl = self.default_ttl.min(self.max_ttl);
+        let ttl = self.kept_for(self.default_ttl.min(self.max_ttl));
         let (urgency, topic) = (notification.urgency, Some(notification.topic.clone()));
         let Some(body) = notification.into_body() else {
             return self.drop_for(registrations, now);

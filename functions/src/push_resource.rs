@@ -121,11 +121,12 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     PushBody(sent): PushBody,
 ) -> Result<Response, Rejection> {
     let body = parameters.body(&sent);
+    let asked = parameters.ttl.unwrap_or(ingress.default_ttl).min(ingress.max_ttl);
     let accepted = timeout(ANSWER_TIMEOUT, ingress.accept(&endpoint, parameters, &sender, body)).await;
     let message = accepted.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
     metrics::counter!(ACCEPTED).increment(1);
     note_accepted();
-    let kept = (message.expires_at - message.accepted_at).num_seconds();
+    let kept = (message.expires_at - message.accepted_at).num_seconds().min(asked.as_seconds().into());
     let home = ingress.homes(reached_at.as_deref()).next();
     let base = home.map_or("", |url| url.as_str().trim_end_matches('/'));
     let token = ingress.secrets.borrow().sign_message(message.registration, message.id);
@@ -155,7 +156,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         sender: &Sender,
         body: Body,
     ) -> Result<PushMessage, Rejection> {
-        let now = now();
+        let now = self.clock.now();
         if let Endpoint::Legacy(target, key) = endpoint {
             self.admit_legacy(target, *key, now).await?;
         }
@@ -166,9 +167,9 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
             (None, Endpoint::Ours(..)) => Some(self.confirm(endpoint, now).await?),
             (None, Endpoint::Legacy(target, _)) => self.adopt(target.clone(), now).await?,
         };
-        let registration = found.ok_or(Rejection::Gone)?;
+        let registration = found.ok_or_else(|| self.gone())?;
         if let Some(key) = &registration.target.vapid {
-            sender.prove(key, now)?;
+            self.prove(sender, key)?;
         }
         if let Some(wait) = registration.throttled_for(now) {
             return Err(Rejection::throttled(wait));
@@ -176,7 +177,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         self.keep_back(parameters.urgency, now).await?;
         self.allowance.take(registration.target.registration_id(), now).map_err(Rejection::throttled)?;
         let wishes = Wishes {
-            ttl: parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl),
+            ttl: self.kept_for(parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl)),
             urgency: parameters.urgency,
             topic: parameters.topic,
         };
@@ -246,9 +247,4 @@ pub(crate) fn chance() -> Result<[u8; MessageId::CHANCE_BYTES], Rejection> {
         Rejection::Unavailable
     })?;
     Ok(bytes)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the edge of the ingress: a request comes now")]
-pub(crate) fn now() -> DateTime<Utc> {
-    Utc::now()
 }

@@ -191,8 +191,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
     }
 
     fn take(&mut self, input: Input) {
-        let now =
-            Now { wall: self.jobs.clock.now(), monotonic: Instant::now(), leased: self.jobs.fence.holds() };
+        let clock = self.jobs.clock.read();
+        let (monotonic, leased) = (Instant::now(), self.jobs.fence.holds());
+        let now = Now { wall: clock.now, least: clock.least(), monotonic, leased };
         let mut actions = std::mem::take(&mut self.actions);
         self.core.handle(input, now, &mut actions);
         actions.drain(..).for_each(|action| self.carry_out(action));

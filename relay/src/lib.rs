@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use backlog::{Backlog, WatchedQueue};
-pub use clock::{Clock, Uptime};
+pub use clock::Uptime;
 pub use delivery::{
     domains::DomainBounds,
     rate::{BadRate, Rate},
@@ -39,7 +39,7 @@ pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 #[cfg(feature = "mutants")]
 pub use mutants::{Mutant, make_mutant};
-pub use push::{AccessList, BadAccessList};
+pub use push::{AccessList, BadAccessList, Clock};
 pub use stream::{
     component::ComponentAccount,
     connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},

@@ -133,7 +133,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         static NOT_LISTED: Seldom = Seldom::new();
         static ENDED: Seldom = Seldom::new();
         if target.legacy.is_none_or(|expiry| expiry <= now) {
-            return Err(Rejection::Gone);
+            return Err(self.gone());
         }
         if !self.legacy_terms.admits(&target.recipient) {
             if let Some(times) = NOT_LISTED.due() {
@@ -153,7 +153,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
                      UPWIRE_LEGACY_SECRET or UPWIRE_LEGACY_PASETO_KEY"
                 );
             }
-            return Err(Rejection::Gone);
+            return Err(self.gone());
         }
         Ok(())
     }
@@ -170,6 +170,9 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let left = target.legacy.map_or(TimeDelta::zero(), |expiry| expiry - now).min(terms.life);
         if left <= TimeDelta::zero() {
             return Ok(None);
+        }
+        if self.clock.read().is_in_doubt() {
+            return Err(Rejection::Unavailable);
         }
         let account = target.recipient.to_bare();
         if !terms.tally.has_room(&account, terms.names(&target.recipient), now) {
@@ -188,7 +191,10 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         if let Some(row) = row.as_ref().filter(|row| row.renewed_at == now) {
             terms.tally.count(&account, row.expires_at);
         }
-        Ok(row.filter(|row| row.lives(now)))
+        match row {
+            Some(row) if !row.lives(now) => self.end(Some(&row), now).await.map(|()| None),
+            row => Ok(row),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the open Internet and tired operators send: reports on other servers, played on this one. A file for each kind;
 //! each case names the public report of the symptom.
 
+mod clock;
 mod connections;
 mod encodings;
 mod legacy;

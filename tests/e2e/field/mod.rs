@@ -5,6 +5,7 @@ mod clock;
 mod connections;
 mod encodings;
 mod legacy;
+mod logins;
 mod logs;
 mod mends;
 mod methods;

@@ -5,13 +5,14 @@ mod crowd;
 mod descriptors;
 mod head;
 mod proxies;
+mod socket;
+mod tls;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::Router;
 use functions::Seldom;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
@@ -22,10 +23,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::connection::{End, attend};
+use self::connection::{End, HEAD_TIMEOUT, attend};
 use self::crowd::{Crowd, Reason};
 pub(crate) use self::descriptors::{connections_max, raise_limit};
 pub(crate) use self::proxies::{Proxies, network};
+pub(crate) use self::tls::{CertificateFiles, Tls};
 
 /// Most connections to the administration address. Their descriptors are among the reserved.
 pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 32;
@@ -33,6 +35,9 @@ pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 32;
 const CLOSING_MAX: usize = 16;
 /// What the system is given to find a descriptor again.
 const PAUSE: Duration = Duration::from_millis(100);
+
+const LOW_PORT_MEND: &str =
+    "ports below 1024 are for who may have them (AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit)";
 
 const CONNECTIONS: &str = "upwire_connections";
 const CLOSED: &str = "upwire_connections_closed_total";
@@ -51,10 +56,12 @@ pub(crate) async fn listen(address: SocketAddr, variable: &str) -> anyhow::Resul
     if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && bound.as_ref().is_err_and(is_without_ipv6) {
         bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
     }
-    bound.with_context(|| {
-        format!(
-            "cannot listen on {address}: stop what does, or set {variable} to a free port of this machine"
-        )
+    bound.map_err(|error| {
+        let is_forbidden = error.kind() == ErrorKind::PermissionDenied;
+        let mend = if is_forbidden { LOW_PORT_MEND } else { "stop what does" };
+        let problem =
+            format!("cannot listen on {address}: {mend}, or set {variable} to a free port of this machine");
+        anyhow::Error::from(error).context(problem)
     })
 }
 
@@ -62,6 +69,7 @@ pub(crate) async fn listen(address: SocketAddr, variable: &str) -> anyhow::Resul
 pub(crate) struct Server {
     listener: TcpListener,
     router: Router,
+    tls: Option<Tls>,
     crowd: Arc<Mutex<Crowd>>,
     /// As many as sockets may be open.
     places: Arc<Semaphore>,
@@ -89,10 +97,16 @@ impl Server {
         Self {
             listener,
             router,
+            tls: None,
             crowd: Arc::new(Mutex::new(Crowd::new(connections_max, proxies))),
             places: Arc::new(Semaphore::new(connections_max + CLOSING_MAX)),
             is_counted: false,
         }
+    }
+
+    /// The same one, which speaks TLS if it has a certificate.
+    pub(crate) fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Answers requests until `stop`, and those that are under way then.
@@ -140,7 +154,8 @@ impl Server {
     ) {
         static FULL: Seldom = Seldom::new();
         let Ok(place) = self.places.clone().try_acquire_owned() else { return };
-        let admitted = self.crowd.lock().admit(peer, Instant::now());
+        let since = Instant::now();
+        let admitted = self.crowd.lock().admit(peer, since);
         if admitted.is_full
             && let Some(times) = FULL.due()
         {
@@ -155,6 +170,7 @@ impl Server {
         let _ = socket.set_nodelay(true);
         let (crowd, router, stop, is_counted) =
             (self.crowd.clone(), self.router.clone(), stop.clone(), self.is_counted);
+        let tls = self.tls.clone();
         if is_counted {
             gauge!(CONNECTIONS).increment(1.0);
         }
@@ -163,7 +179,11 @@ impl Server {
                 let closed = crowd.lock().note(id, phase);
                 count(is_counted, closed.map(Reason::label));
             };
-            let end = attend(socket, router, &stop, &closing, note).await;
+            // Until its handshake is done, a connection counts as one whose request has not begun to come.
+            let end = match tls::open(socket, tls.as_ref(), since + HEAD_TIMEOUT, &stop, &closing).await {
+                Ok(socket) => attend(socket, since, router, &stop, &closing, note).await,
+                Err(end) => end,
+            };
             crowd.lock().leave(id);
             drop(place);
             if is_counted {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use crate::configuration::{ConfigurationError, secret};
-use crate::live::{Files, LEGACY_PASETO_KEY, LEGACY_PASETO_KEY_FILE, LEGACY_SECRET_FILE, Values};
-
-const LEGACY_SECRET: &str = "UPWIRE_LEGACY_SECRET";
+use crate::live::{
+    Files, LEGACY_PASETO_KEY, LEGACY_PASETO_KEY_FILE, LEGACY_SECRET, LEGACY_SECRET_FILE, Values,
+};
 
 /// Flattened into the options of a subcommand.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,11 @@ pub(crate) struct LegacyOptions {
     /// A file that holds that key
     #[arg(long, value_name = "FILE", env = LEGACY_PASETO_KEY_FILE)]
     legacy_paseto_key_file: Option<PathBuf>,
+
+    /// Take a unified_push_secret of fewer than 32 bytes: who has an old endpoint may find it by trying, and push to
+    /// anyone
+    #[arg(long, env = "UPWIRE_WEAK_LEGACY_SECRET")]
+    weak_legacy_secret: bool,
 }
 
 /// The keys that were given.
@@ -35,6 +40,7 @@ pub(crate) struct LegacyOptions {
 pub(crate) struct LegacySettings {
     secret: Option<SecretString>,
     paseto_key: Option<SecretString>,
+    takes_weak: bool,
 }
 
 impl LegacyOptions {
@@ -45,13 +51,14 @@ impl LegacyOptions {
             secret(LEGACY_PASETO_KEY, self.legacy_paseto_key, self.legacy_paseto_key_file.as_deref())?;
         files.legacy_secret = self.legacy_secret_file;
         files.legacy_paseto_key = self.legacy_paseto_key_file;
-        Ok(LegacySettings { secret: legacy_secret, paseto_key })
+        Ok(LegacySettings { secret: legacy_secret, paseto_key, takes_weak: self.weak_legacy_secret })
     }
 }
 
 impl LegacySettings {
     /// Puts them among what is in force at first.
     pub(crate) fn add_to(self, values: &mut Values) {
+        values.takes_weak_legacy_secrets = self.takes_weak;
         values.legacy_secrets.extend(self.secret);
         values.legacy_paseto_keys.extend(self.paseto_key);
     }

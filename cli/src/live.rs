@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use functions::LegacyKeys;
-use push::{Secrets, marker::Keys};
+use push::{Secrets, marker::Keys, token::SECRET_BYTES_MIN};
 use relay::AccessList;
 use secrecy::SecretString;
 use tokio::{
@@ -18,6 +18,7 @@ pub(crate) const ACL_FILE: &str = "UPWIRE_ACL_FILE";
 pub(crate) const COMPONENT_SECRET_FILE: &str = "UPWIRE_COMPONENT_SECRET_FILE";
 pub(crate) const SECRET: &str = "UPWIRE_SECRET";
 pub(crate) const SECRET_FILE: &str = "UPWIRE_SECRET_FILE";
+pub(crate) const LEGACY_SECRET: &str = "UPWIRE_LEGACY_SECRET";
 pub(crate) const LEGACY_SECRET_FILE: &str = "UPWIRE_LEGACY_SECRET_FILE";
 pub(crate) const LEGACY_PASETO_KEY: &str = "UPWIRE_LEGACY_PASETO_KEY";
 pub(crate) const LEGACY_PASETO_KEY_FILE: &str = "UPWIRE_LEGACY_PASETO_KEY_FILE";
@@ -41,6 +42,8 @@ pub(crate) struct Values {
     pub(crate) secrets: Vec<SecretString>,
     pub(crate) legacy_secrets: Vec<SecretString>,
     pub(crate) legacy_paseto_keys: Vec<SecretString>,
+    /// Also those that could be found by trying.
+    pub(crate) takes_weak_legacy_secrets: bool,
 }
 
 /// Where the parts of a server find what is in force.
@@ -223,7 +226,16 @@ fn fingerprints(secrets: &Secrets, legacy: &LegacyKeys) -> Keys {
 }
 
 fn legacy_keys(files: &Files, values: &Values) -> Result<LegacyKeys, ConfigurationError> {
-    let keys = values.legacy_secrets.iter().map(reveal).fold(LegacyKeys::default(), LegacyKeys::with_jwt);
+    let secrets = values.legacy_secrets.iter().map(reveal);
+    if !values.takes_weak_legacy_secrets && secrets.clone().any(|secret| secret.len() < SECRET_BYTES_MIN) {
+        let variable = if files.legacy_secret.is_some() { LEGACY_SECRET_FILE } else { LEGACY_SECRET };
+        let problem = format!(
+            "has fewer than {SECRET_BYTES_MIN} bytes: who has an old endpoint may find it by trying, and push to anyone"
+        );
+        let mend = "have the phones get new endpoints without it, or take it with --weak-legacy-secret";
+        return Err(ConfigurationError::new(variable, problem, mend));
+    }
+    let keys = secrets.fold(LegacyKeys::default(), LegacyKeys::with_jwt);
     let mut paseto = values.legacy_paseto_keys.iter().map(reveal);
     paseto.try_fold(keys, LegacyKeys::with_paseto).map_err(|error| {
         let mend = "copy registration.sharedSecret from the config.json of up";
@@ -239,6 +251,7 @@ mod tests {
 
     const ONE: &str = "one-secret-of-more-than-32-bytes-0123456789";
     const TWO: &str = "two-secret-of-more-than-32-bytes-0123456789";
+    const LEGACY: &str = "old-secret-of-more-than-32-bytes-0123456789";
     const KEPT: &str = "kept-secret-of-more-than-32-bytes-0123456789";
 
     struct Scene {
@@ -261,14 +274,15 @@ mod tests {
                 access: "example.com".parse().unwrap(),
                 component_secret: "component".into(),
                 secrets: vec![ONE.into(), KEPT.into()],
-                legacy_secrets: vec!["legacy".into()],
+                legacy_secrets: vec![LEGACY.into()],
                 legacy_paseto_keys: Vec::new(),
+                takes_weak_legacy_secrets: false,
             };
             let scene = Self { live: Live::new(files, values).unwrap(), folder };
             scene.write("acl", "example.com");
             scene.write("component-secret", "component");
             scene.write("secret", ONE);
-            scene.write("legacy-secret", "legacy");
+            scene.write("legacy-secret", LEGACY);
             scene
         }
 
@@ -294,7 +308,7 @@ mod tests {
         scene.write("acl", "# The family\nexample.com\njuliet@example.net, example.org # and a friend\n");
         scene.write("component-secret", "another\n");
         scene.write("secret", &format!("{TWO},{ONE}\n"));
-        scene.write("legacy-secret", "another");
+        scene.write("legacy-secret", TWO);
         let all = [ACL_FILE, COMPONENT_SECRET_FILE, SECRET_FILE, LEGACY_SECRET_FILE];
         assert_eq!(scene.live.reread().unwrap(), all);
         assert_eq!(*in_force.access.borrow(), "example.com,juliet@example.net,example.org".parse().unwrap());
@@ -318,6 +332,7 @@ mod tests {
             ("component-secret", "", "is empty"),
             ("secret", "short", "at least 32"),
             ("legacy-secret", "", "is empty"),
+            ("legacy-secret", "weak", "--weak-legacy-secret"),
         ];
         for (name, text, problem) in wrong {
             let mut scene = Scene::set();
@@ -325,7 +340,7 @@ mod tests {
             scene.write("acl", "example.net");
             scene.write("component-secret", "another");
             scene.write("secret", TWO);
-            scene.write("legacy-secret", "another");
+            scene.write("legacy-secret", TWO);
             scene.write(name, text);
             let error = scene.live.reread().unwrap_err().to_string();
             assert!(error.contains(problem) && error.contains(';'), "{error}");

@@ -13,6 +13,7 @@ use crate::configuration::ConfigurationError;
 
 mod admin;
 mod canary;
+mod clock;
 mod configuration;
 mod distributor;
 mod embedded_format;
@@ -55,6 +56,7 @@ enum Command {
     Canary(Box<canary::Options>),
     Keygen(keygen::Options),
     Secret(secret::Options),
+    Clock(clock::Options),
 }
 
 fn main() -> ExitCode {
@@ -103,6 +105,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Canary(options) => start(|shutdown| canary::run(*options, shutdown)),
         Command::Keygen(options) => keygen::run(&options),
         Command::Secret(options) => secret::run(options),
+        Command::Clock(options) => clock::run(options),
     }
 }
 

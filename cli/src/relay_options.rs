@@ -262,6 +262,7 @@ impl RelaySettings {
             secrets,
             legacy_secrets: Vec::new(),
             legacy_paseto_keys: Vec::new(),
+            takes_weak_legacy_secrets: false,
         }
     }
 

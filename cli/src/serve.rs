@@ -4,18 +4,21 @@ use anyhow::anyhow;
 use embedded::Database;
 use functions::{Allowance, Dropped, Ingress, MarkerWatch};
 use metrics::{describe_gauge, gauge};
-use relay::{Backlog, Clock, Fence, Rate};
+use relay::{Backlog, Fence, Rate};
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::options::Options;
-use crate::http::{self, Server};
+use self::timekeeper::{Sources, Timekeeper};
+use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
 use crate::{admin, keygen, marker, parts, private, values};
 
+mod legacy;
 mod options;
+mod timekeeper;
 
 /// The database's name for the secret that is made when none is given.
 pub(crate) const KEPT_SECRET: &str = "secret";
@@ -28,6 +31,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     values::warn_of_plain_http(&settings.relay.public_url);
     let connections_max = http::connections_max(http::raise_limit());
     let hangups = live::hangups()?;
+    let host = settings.relay.public_url.host_str();
+    let tls = settings.certificate.map(|files| Tls::open(files, host)).transpose()?;
     let metrics = admin::install_metrics()?;
     functions::describe_metrics();
     http::describe_metrics();
@@ -44,16 +49,21 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         .with_queue_max(settings.queue_max)
         .with_disk_floor(settings.disk_floor)
         .with_registration_queue_max(in_a_minute_max);
+    let timekeeper = Timekeeper::begin(database.clone(), Sources::system()).await?;
+    let clock = timekeeper.clock();
+    let database = database.with_clock(clock.clone());
     let mut values = settings.relay.values(secrets(settings.relay.secret.as_ref(), &database).await?);
     settings.legacy.add_to(&mut values);
     let live = Live::new(settings.relay.files.clone(), values)?;
     let in_force = live.in_force();
     let (connected, readiness) = watch::channel(false);
-    let backlog = Backlog::new(Clock::system());
+    let backlog = Backlog::new(clock.clone());
     let behind = (&backlog, readiness.clone());
     let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind);
+    keeper.clock = clock.clone();
     marker::check(&keeper, settings.relay.drop_secrets).await?;
     let marker = keeper.begin().await?;
+    let legacy_terms = legacy::terms(&settings.legacy_bounds, &in_force, &marker, &database, clock.now())?;
     let public = http::listen(settings.listen, "UPWIRE_LISTEN").await?;
     let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     let (public_url, component) = (settings.relay.public_url.clone(), settings.relay.component.clone());
@@ -61,7 +71,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let queue = backlog.watch(database.clone());
-    let relay = settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone());
+    let mut relay = settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone());
+    relay.clock = clock.clone();
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {
@@ -74,21 +85,29 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         mailbox: database.clone(),
         secrets: in_force.secrets,
         legacy: in_force.legacy,
+        legacy_terms,
         marker: MarkerWatch::default(),
         // The queue has a bound for each registration.
         allowance: Allowance::default(),
         public_url: Some(public_url),
         component: Some(component),
+        clock,
+        remembers_refusals: true,
         dropped: Dropped::at_most(in_a_minute_max),
         default_ttl: settings.default_ttl,
         max_ttl: settings.max_ttl,
     });
 
     let mut parts = JoinSet::new();
-    parts.spawn(Server::public(public, ingress, connections_max, settings.proxies).run(stop.clone()));
+    if let Some(tls) = tls.clone() {
+        parts.spawn(tls.reread(live::hangups()?, stop.clone()));
+    }
+    let public = Server::public(public, ingress, connections_max, settings.proxies).with_tls(tls);
+    parts.spawn(public.run(stop.clone()));
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
     parts.spawn(until(stop.clone(), keeper.keep(marker)));
+    parts.spawn(timekeeper.keep(stop.clone()));
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });

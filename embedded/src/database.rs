@@ -9,8 +9,8 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-use push::{RegistrationId, ports::Unavailable};
+use parking_lot::{Mutex, RwLock};
+use push::{Clock, RegistrationId, ports::Unavailable};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     disk: Disk,
     /// Rows in the mailbox.
     pub(crate) waiting: AtomicU64,
+    /// The clock that moments of the queue go by.
+    pub(crate) clock: RwLock<Clock>,
 }
 
 #[cfg(test)]
@@ -92,6 +94,7 @@ impl Database {
             readers: Readers::open(path).map_err(sqlite)?,
             disk: Disk::of(path.to_owned()),
             waiting: AtomicU64::new(waiting),
+            clock: RwLock::new(Clock::system()),
         });
         let known = Arc::new(Known::of(shares, depth));
         let file = |cause| OpenError::File { path: path.to_owned(), cause };
@@ -116,6 +119,13 @@ impl Database {
     #[must_use]
     pub fn with_disk_floor(self, bytes: u64) -> Self {
         self.shared.disk.set_floor(bytes);
+        self
+    }
+
+    /// The same one, which goes by this clock. For all clones.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        *self.shared.clock.write() = clock;
         self
     }
 

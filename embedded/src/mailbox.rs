@@ -43,7 +43,9 @@ const CLEAR: &str = "DELETE FROM mailbox WHERE account = ?1 AND registration = ?
 impl Mailbox for Database {
     async fn keep(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
         let shared = self.shared().clone();
-        let statements = move |connection: &Connection| keep(connection, &waiting, bounds);
+        // Whatever the push says: its moment may have been a wrong one.
+        let least = self.shared().clock.read().read().least();
+        let statements = move |connection: &Connection| keep(connection, &waiting, bounds, least);
         let committed = move |(_, gone): &(Kept, usize)| {
             shared.waiting.fetch_add(1, Ordering::Relaxed);
             shared.waiting.fetch_sub(*gone as u64, Ordering::Relaxed);
@@ -171,11 +173,11 @@ fn keep(
     connection: &Connection,
     waiting: &Waiting,
     bounds: MailboxBounds,
+    least: DateTime<Utc>,
 ) -> rusqlite::Result<(Kept, usize)> {
     let message = &waiting.message;
     let account = message.recipient.to_bare();
-    // No clock is needed: now is no earlier than the moment that any push was accepted at.
-    let mut gone = purge(connection, message.accepted_at)?;
+    let mut gone = purge(connection, message.accepted_at.min(least))?;
     let key = params![account.as_str(), message.id.as_bytes()];
     let overwritten: bool = connection.prepare_cached(IS_THERE)?.query_row(key, |row| row.get(0))?;
     gone += usize::from(overwritten);

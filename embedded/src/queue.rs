@@ -54,7 +54,7 @@ impl QueueWriter for Database {
         self.check_room().map_err(Unavailable::new)?;
         let room = self.writer().room().await;
         known.count(reservation);
-        let outcome = self.writer().send(messages, room, now());
+        let outcome = self.writer().send(messages, room, self.shared().clock.read().now());
         Ok(outcome.await.unwrap_or_else(|_| Err(refused()))?)
     }
 }
@@ -67,7 +67,7 @@ impl QueueReader for Database {
         loop {
             // Whoever is about to send shares the way to the relay.
             yield_now().await;
-            let now = now();
+            let now = self.shared().clock.read().now();
             let (deliveries, next_due_at) = self.claim(max, now)?;
             if !deliveries.is_empty() {
                 return Ok(deliveries);
@@ -150,14 +150,6 @@ impl Database {
         }
         Ok((deliveries, backlog.next_due_at()))
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the queue's own clock, as SQS has one: a postponement names a moment"
-)]
-fn now() -> DateTime<Utc> {
-    Utc::now()
 }
 
 #[cfg(test)]

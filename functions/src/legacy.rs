@@ -1,6 +1,8 @@
 //! Endpoints that a predecessor of this server has issued: each goes on working until it expires by itself, so that
 //! moving here costs nobody a push. What such an endpoint stands for is in its token.
 
+mod terms;
+
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -15,16 +17,16 @@ use pasetors::{
 use push::{Application, Fingerprint, Instance, Target, token::SECRET_BYTES_MIN};
 use serde::Deserialize;
 
+pub use self::terms::{LEGACY_LIFE, LEGACY_MAX, LEGACY_OF_DOMAIN_MAX, LegacyTally, LegacyTerms};
 use crate::jose;
 
 /// The keys of the predecessors.
 #[derive(Clone, Default)]
 pub struct LegacyKeys {
     /// Of Prosody's mod_unified_push.
-    jwt: Vec<DecodingKey>,
+    jwt: Vec<(DecodingKey, Fingerprint)>,
     /// Of up.
-    paseto: Vec<SymmetricKey<V2>>,
-    fingerprints: Vec<Fingerprint>,
+    paseto: Vec<(SymmetricKey<V2>, Fingerprint)>,
 }
 
 impl fmt::Debug for LegacyKeys {
@@ -69,8 +71,8 @@ impl LegacyKeys {
                  it as soon as the old endpoints have expired"
             );
         }
-        self.jwt.push(DecodingKey::from_secret(secret.as_bytes()));
-        self.fingerprints.push(Fingerprint::of(secret.as_bytes()));
+        let secret = secret.as_bytes();
+        self.jwt.push((DecodingKey::from_secret(secret), Fingerprint::of(secret)));
         self
     }
 
@@ -80,30 +82,39 @@ impl LegacyKeys {
     /// [`BadPasetoKey`], if it is of another form or length.
     pub fn with_paseto(mut self, key: &str) -> Result<Self, BadPasetoKey> {
         let bytes = STANDARD.decode(key).map_err(|_| BadPasetoKey)?;
-        self.paseto.push(SymmetricKey::from(&bytes).map_err(|_| BadPasetoKey)?);
-        self.fingerprints.push(Fingerprint::of(&bytes));
+        let key = SymmetricKey::from(&bytes).map_err(|_| BadPasetoKey)?;
+        self.paseto.push((key, Fingerprint::of(&bytes)));
         Ok(self)
     }
 
     /// What tells these keys from others.
     pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> + '_ {
-        self.fingerprints.iter().copied()
+        let of_jwt = self.jwt.iter().map(|(_, fingerprint)| *fingerprint);
+        of_jwt.chain(self.paseto.iter().map(|(_, fingerprint)| *fingerprint))
     }
 
-    /// What a token stands for that one of the predecessors has made, whether or not it has expired.
-    pub(crate) fn target(&self, token: &str) -> Option<Target> {
+    /// What a token stands for that one of the predecessors has made, whether or not it has expired; and which key
+    /// it was made with.
+    pub(crate) fn read(&self, token: &str) -> Option<(Target, Fingerprint)> {
         if token.starts_with(LocalToken::HEADER) {
             let token = UntrustedToken::<Local, V2>::try_from(token).ok()?;
-            let token = self.paseto.iter().find_map(|key| LocalToken::decrypt(key, &token, None).ok())?;
+            let decrypted = |(key, fingerprint): &(_, Fingerprint)| {
+                LocalToken::decrypt(key, &token, None).ok().map(|token| (token, *fingerprint))
+            };
+            let (token, fingerprint) = self.paseto.iter().find_map(decrypted)?;
             let claims: Claims<PasetoExpiry> = serde_json::from_str(token.payload()).ok()?;
-            return claims.target(|expiry| match expiry {
+            let target = claims.target(|expiry| match expiry {
                 PasetoExpiry::Milliseconds(milliseconds) => DateTime::from_timestamp_millis(*milliseconds),
                 PasetoExpiry::Text(moment) => Some(*moment),
-            });
+            })?;
+            return Some((target, fingerprint));
         }
-        let verified = |key| jose::verified(token, key, Algorithm::HS256).ok();
-        let claims: Claims<f64> = self.jwt.iter().find_map(verified)?;
-        claims.target(|seconds| DateTime::from_timestamp_millis((seconds * 1000.0) as i64))
+        let verified = |(key, fingerprint): &(_, Fingerprint)| {
+            jose::verified(token, key, Algorithm::HS256).ok().map(|claims| (claims, *fingerprint))
+        };
+        let (claims, fingerprint): (Claims<f64>, _) = self.jwt.iter().find_map(verified)?;
+        let target = claims.target(|seconds| DateTime::from_timestamp_millis((seconds * 1000.0) as i64))?;
+        Some((target, fingerprint))
     }
 }
 

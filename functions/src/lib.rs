@@ -4,6 +4,7 @@
 mod aesgcm;
 mod allowance;
 mod cors;
+mod doubt;
 pub mod embedded_format;
 mod header;
 mod jose;
@@ -35,7 +36,7 @@ use jid::BareJid;
 use metrics::{counter, describe_counter};
 use percent_encoding::percent_decode_str;
 use push::{
-    Secrets, Ttl,
+    Clock, Secrets, Ttl,
     ports::{Mailbox, QueueWriter, Registrations},
 };
 use tokio::sync::watch;
@@ -45,7 +46,9 @@ use url::Url;
 
 use self::place::Place;
 pub use allowance::Allowance;
-pub use legacy::{BadPasetoKey, LegacyKeys};
+pub use legacy::{
+    BadPasetoKey, LEGACY_LIFE, LEGACY_MAX, LEGACY_OF_DOMAIN_MAX, LegacyKeys, LegacyTally, LegacyTerms,
+};
 pub use marker::MarkerWatch;
 pub use matrix::Dropped;
 pub use rejection::{Rejection, VapidFault};
@@ -93,6 +96,8 @@ pub struct Ingress<R, Q, M> {
     pub secrets: watch::Receiver<Secrets>,
     /// The keys that endpoints of a predecessor were made with; their tokens are taken at the same path.
     pub legacy: watch::Receiver<LegacyKeys>,
+    /// What those endpoints are granted.
+    pub legacy_terms: LegacyTerms,
     /// What has to agree before an endpoint is said to have ended.
     pub marker: MarkerWatch,
     /// What is taken for one registration in a minute.
@@ -102,6 +107,10 @@ pub struct Ingress<R, Q, M> {
     pub public_url: Option<Url>,
     /// What people enter on their phones; the page at the root names it.
     pub component: Option<BareJid>,
+    /// The wall clock.
+    pub clock: Clock,
+    /// An endpoint that was refused because its life was over stays so, whatever the clock says later.
+    pub remembers_refusals: bool,
     /// Matrix notifications that no push can carry.
     pub dropped: Dropped,
     /// How long a push without `TTL` is kept.

@@ -5,9 +5,10 @@ mod lambda;
 use std::{env::VarError, process::ExitCode};
 
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
-use functions::{Allowance, Dropped, Ingress, LegacyKeys, MarkerWatch, embedded_format::Tally};
+use chrono::TimeDelta;
+use functions::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, embedded_format::Tally};
 use jid::BareJid;
-use push::{Secrets, Ttl};
+use push::{AccessList, Clock, Secrets, Ttl};
 use tokio::sync::watch;
 use tracing_subscriber::{
     filter::Targets,
@@ -74,10 +75,14 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         mailbox: MailboxTable::new(&aws, &required("UPWIRE_MAILBOX_TABLE")?),
         secrets: watch::channel(secrets).1,
         legacy: watch::channel(legacy_keys()?).1,
+        legacy_terms: legacy_terms()?,
         allowance: Allowance::per_minute(allowance()?),
         marker: MarkerWatch::of_table(variable("UPWIRE_TABLE_ID")?),
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
+        // Lambda's is right.
+        clock: Clock::system(),
+        remembers_refusals: false,
         dropped: Dropped::at_most(DROPPED_IN_A_MINUTE_MAX),
         default_ttl: Ttl::from_seconds(default_ttl),
         max_ttl: Ttl::from_seconds(max_ttl),
@@ -98,6 +103,21 @@ fn tally() -> Result<Option<Tally>, lambda_http::Error> {
     let tally = variable("UPWIRE_METRICS_STACK")?.map(Tally::of);
     tally.as_ref().map_or(Ok(()), Tally::install)?;
     Ok(tally)
+}
+
+fn legacy_terms() -> Result<LegacyTerms, String> {
+    const LIFE: &str = "UPWIRE_LEGACY_LIFE";
+    const ACL: &str = "UPWIRE_ACL";
+    let mut terms = LegacyTerms::default();
+    if let Some(text) = variable(LIFE)? {
+        let seconds: u32 = text.parse().map_err(|_| format!("{LIFE}: {text:?} is no number of seconds"))?;
+        terms.life = TimeDelta::seconds(seconds.into());
+    }
+    if let Some(text) = variable(ACL)? {
+        let list: AccessList = text.parse().map_err(|error| format!("{ACL}: {error}"))?;
+        terms.access = Some(watch::channel(list).1);
+    }
+    Ok(terms)
 }
 
 fn legacy_keys() -> Result<LegacyKeys, String> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::counter;
 use push::{
-    Marker, Registration, Urgency,
+    Fingerprint, Marker, Registration, Urgency,
     marker::{Doubt, Keys, tells_of},
     ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
     token::has_form,
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     ANSWER_TIMEOUT, DOUBTED, Ingress, Rejection, SHED,
-    push_resource::{Endpoint, now, unavailable},
+    push_resource::{Endpoint, unavailable},
 };
 
 /// How long the marker is taken to be as it was read, where it agreed.
@@ -81,7 +81,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         if !could_be_ours(token) {
             return Ok(());
         }
-        let marker = timeout(ANSWER_TIMEOUT, self.marker(now())).await;
+        let marker = timeout(ANSWER_TIMEOUT, self.marker(self.clock.now())).await;
         marker.map_err(|_| unavailable(&Unavailable::new("no answer in time")))?.map(drop)
     }
 
@@ -94,6 +94,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     ) -> Result<(), Rejection> {
         // What a predecessor's endpoint stands for is in its token.
         let Endpoint::Ours(_, epoch) = endpoint else { return Ok(()) };
+        self.end(row.filter(|row| row.epoch == *epoch), now).await?;
         if tells_of(row, *epoch) {
             return Ok(());
         }
@@ -140,6 +141,16 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
             }
             None => Ok(()),
         }
+    }
+
+    /// Since when a predecessor's key is in use, if that is known.
+    pub(crate) async fn legacy_key_since(
+        &self,
+        key: Fingerprint,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, Rejection> {
+        let read = self.read_marker(now, TRUST).await.map_err(|error| unavailable(&error))?;
+        Ok(read.ok().and_then(|marker| marker.legacy_since(key)))
     }
 
     /// The marker, if it agrees with this ingress.

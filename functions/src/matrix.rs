@@ -31,7 +31,7 @@ use self::{notification::Notification, refusal::Refusal};
 use crate::{
     ACCEPTED, ANSWER_TIMEOUT, Ingress, PublicUrl, REFUSED, Rejection, Seldom,
     place::Place,
-    push_resource::{Endpoint, EndpointKey, chance, not_queued, now, read, unavailable},
+    push_resource::{Endpoint, EndpointKey, chance, not_queued, read, unavailable},
 };
 
 /// Where homeservers look for it; none of them takes another path.
@@ -101,7 +101,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         notification: Notification<'_>,
         reached_at: Option<&PublicUrl>,
     ) -> Result<Vec<String>, Refusal> {
-        let now = now();
+        let now = self.clock.now();
         let mut addressed = BTreeMap::<_, (Endpoint, Vec<&str>)>::new();
         let mut rejected = HashSet::new();
         for pushkey in &notification.pushkeys {
@@ -121,6 +121,8 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let (mut accepted, mut throttled) = (Vec::new(), None);
         for (key, (_, pushkeys)) in &addressed {
             match fate(living.remove(key), now) {
+                // It may only look over.
+                Fate::Gone if self.clock.read().is_in_doubt() => return Err(self.gone().into()),
                 Fate::Gone => {
                     refused("gone", 1);
                     rejected.extend(pushkeys);
@@ -180,6 +182,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         mut endpoints: Vec<&Endpoint>,
         now: DateTime<Utc>,
     ) -> Result<BTreeMap<EndpointKey, Registration>, Rejection> {
+        self.retain_admitted(&mut endpoints, now).await?;
         let mut living = BTreeMap::new();
         let mut last_rows = BTreeMap::new();
         // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
@@ -198,8 +201,8 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
             });
         }
         for endpoint in endpoints {
-            if let Endpoint::Legacy(target) = endpoint {
-                let row = self.adopt(target.clone(), now).await.map_err(|error| unavailable(&error))?;
+            if let Endpoint::Legacy(target, _) = endpoint {
+                let row = self.adopt(target.clone(), now).await?;
                 living.extend(row.map(|row| (endpoint.key(), row)));
             } else {
                 self.vouch_over(endpoint, last_rows.get(&endpoint.key().0), now).await?;
@@ -208,13 +211,33 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         Ok(living)
     }
 
+    /// Leaves out the endpoints of a predecessor that have ended with its key.
+    async fn retain_admitted(
+        &self,
+        endpoints: &mut Vec<&Endpoint>,
+        now: DateTime<Utc>,
+    ) -> Result<(), Rejection> {
+        for endpoint in std::mem::take(endpoints) {
+            let admitted = match endpoint {
+                Endpoint::Ours(..) => Ok(()),
+                Endpoint::Legacy(target, key) => self.admit_legacy(target, *key, now).await,
+            };
+            match admitted {
+                Ok(()) => endpoints.push(endpoint),
+                Err(Rejection::Gone) => {}
+                Err(rejection) => return Err(rejection),
+            }
+        }
+        Ok(())
+    }
+
     async fn queue_for(
         &self,
         registrations: &[Registration],
         notification: Notification<'_>,
         now: DateTime<Utc>,
     ) -> Result<(), Refusal> {
-        let ttl = self.default_ttl.min(self.max_ttl);
+        let ttl = self.kept_for(self.default_ttl.min(self.max_ttl));
         let (urgency, topic) = (notification.urgency, Some(notification.topic.clone()));
         let Some(body) = notification.into_body() else {
             return self.drop_for(registrations, now);

@@ -12,7 +12,7 @@ use push::{
 };
 use tokio::time::timeout;
 
-use crate::{ANSWER_TIMEOUT, Ingress, Rejection, Seldom, WITHDRAWN, push_resource::now};
+use crate::{ANSWER_TIMEOUT, Ingress, Rejection, Seldom, WITHDRAWN};
 
 /// What it answers.
 pub(crate) const METHODS: &str = "DELETE, OPTIONS";
@@ -59,7 +59,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let row = self.registrations.find(push.registration, Consistency::Strong).await;
         let row = row.map_err(|error| unavailable(&error))?.ok_or(Rejection::NotWaiting)?;
         let account = row.target.recipient.to_bare();
-        match self.mailbox.withdraw(&account, push.message, now()).await {
+        match self.mailbox.withdraw(&account, push.message, self.clock.now()).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Rejection::NotWaiting),
             Err(error) => Err(unavailable(&error)),

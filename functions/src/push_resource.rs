@@ -15,12 +15,12 @@ use axum::{
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use push::{
-    Body, Epoch, MessageId, PushMessage, Registration, RegistrationId, Target,
+    Body, Epoch, Fingerprint, MessageId, PushMessage, Registration, RegistrationId, Target,
     message::{BODY_BYTES_MAX, Wishes},
-    ports::{Consistency, Mailbox, NotQueued, QueueWriter, Registrations, Renewal, Unavailable},
+    ports::{Consistency, Mailbox, NotQueued, QueueWriter, Registrations, Unavailable},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -32,9 +32,6 @@ use crate::{
 
 /// What it answers.
 pub(crate) const METHODS: &str = "POST, PUT, GET, HEAD, OPTIONS";
-/// The longest that a predecessor's endpoint may live, as our own: it bounds what whoever has the predecessor's
-/// secret can have the store keep.
-const LEGACY_LIFE_MAX: TimeDelta = TimeDelta::days(365);
 /// The longest that a sender may take over its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,8 +42,9 @@ pub(crate) type EndpointKey = (RegistrationId, Option<Epoch>);
 pub(crate) enum Endpoint {
     /// Of one life of a registration.
     Ours(RegistrationId, Epoch),
-    /// Of a predecessor. It has a row from its first push on, so that what becomes of it is known.
-    Legacy(Target),
+    /// Of a predecessor. It has a row from its first push on, so that what becomes of it is known. And the key
+    /// that it was made with.
+    Legacy(Target, Fingerprint),
 }
 
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<R, Q, M>>> for Endpoint {
@@ -70,7 +68,7 @@ impl Endpoint {
     pub(crate) fn key(&self) -> EndpointKey {
         match self {
             Self::Ours(id, epoch) => (*id, Some(*epoch)),
-            Self::Legacy(target) => (target.registration_id(), None),
+            Self::Legacy(target, _) => (target.registration_id(), None),
         }
     }
 
@@ -78,7 +76,7 @@ impl Endpoint {
     pub(crate) fn lives(&self, row: &Registration, now: DateTime<Utc>) -> bool {
         let of_this_life = match self {
             Self::Ours(_, epoch) => *epoch == row.epoch,
-            Self::Legacy(_) => true,
+            Self::Legacy(..) => true,
         };
         of_this_life && row.lives(now)
     }
@@ -123,11 +121,12 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     PushBody(sent): PushBody,
 ) -> Result<Response, Rejection> {
     let body = parameters.body(&sent);
+    let asked = parameters.ttl.unwrap_or(ingress.default_ttl).min(ingress.max_ttl);
     let accepted = timeout(ANSWER_TIMEOUT, ingress.accept(&endpoint, parameters, &sender, body)).await;
     let message = accepted.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
     metrics::counter!(ACCEPTED).increment(1);
     note_accepted();
-    let kept = (message.expires_at - message.accepted_at).num_seconds();
+    let kept = (message.expires_at - message.accepted_at).num_seconds().min(asked.as_seconds().into());
     let home = ingress.homes(reached_at.as_deref()).next();
     let base = home.map_or("", |url| url.as_str().trim_end_matches('/'));
     let token = ingress.secrets.borrow().sign_message(message.registration, message.id);
@@ -139,29 +138,15 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     /// What a token stands for that was made with one of our secrets, or a predecessor's.
     pub(crate) fn endpoint(&self, token: &str) -> Option<Endpoint> {
-        self.endpoint_of_ours(token).or_else(|| self.legacy.borrow().target(token).map(Endpoint::Legacy))
+        let of_a_predecessor =
+            || self.legacy.borrow().read(token).map(|(target, key)| Endpoint::Legacy(target, key));
+        self.endpoint_of_ours(token).or_else(of_a_predecessor)
     }
 
     /// What a token stands for that was made with one of our secrets.
     pub(crate) fn endpoint_of_ours(&self, token: &str) -> Option<Endpoint> {
         let verified = self.secrets.borrow().verify(token).ok();
         verified.map(|(id, epoch)| Endpoint::Ours(id, epoch))
-    }
-
-    /// The row of a predecessor's endpoint, if it lives: the one it has, whatever a copy that lags may have shown,
-    /// or the first. One that would live for longer than any predecessor lets them gets none.
-    pub(crate) async fn adopt(
-        &self,
-        target: Target,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Registration>, Unavailable> {
-        let left = target.legacy.map_or(TimeDelta::zero(), |expiry| expiry - now);
-        if left <= TimeDelta::zero() || left > LEGACY_LIFE_MAX {
-            return Ok(None);
-        }
-        // No bound of an account is for a predecessor's endpoints.
-        let registering = self.registrations.register(target, now, left, Renewal::WhereNeeded, usize::MAX);
-        Ok(registering.await?.stored().filter(|row| row.lives(now)))
     }
 
     async fn accept(
@@ -171,19 +156,20 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         sender: &Sender,
         body: Body,
     ) -> Result<PushMessage, Rejection> {
-        let now = now();
+        let now = self.clock.now();
+        if let Endpoint::Legacy(target, key) = endpoint {
+            self.admit_legacy(target, *key, now).await?;
+        }
         let found = self.find(endpoint, Consistency::Eventual, now).await?;
         let found = match (found, endpoint) {
             (Some(registration), _) => Some(registration),
             // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
             (None, Endpoint::Ours(..)) => Some(self.confirm(endpoint, now).await?),
-            (None, Endpoint::Legacy(target)) => {
-                self.adopt(target.clone(), now).await.map_err(|error| unavailable(&error))?
-            }
+            (None, Endpoint::Legacy(target, _)) => self.adopt(target.clone(), now).await?,
         };
-        let registration = found.ok_or(Rejection::Gone)?;
+        let registration = found.ok_or_else(|| self.gone())?;
         if let Some(key) = &registration.target.vapid {
-            sender.prove(key, now)?;
+            self.prove(sender, key)?;
         }
         if let Some(wait) = registration.throttled_for(now) {
             return Err(Rejection::throttled(wait));
@@ -191,7 +177,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         self.keep_back(parameters.urgency, now).await?;
         self.allowance.take(registration.target.registration_id(), now).map_err(Rejection::throttled)?;
         let wishes = Wishes {
-            ttl: parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl),
+            ttl: self.kept_for(parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl)),
             urgency: parameters.urgency,
             topic: parameters.topic,
         };
@@ -261,9 +247,4 @@ pub(crate) fn chance() -> Result<[u8; MessageId::CHANCE_BYTES], Rejection> {
         Rejection::Unavailable
     })?;
     Ok(bytes)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the edge of the ingress: a request comes now")]
-pub(crate) fn now() -> DateTime<Utc> {
-    Utc::now()
 }

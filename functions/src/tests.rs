@@ -1,6 +1,7 @@
 //! The ingress over stores that no emulator can be: one whose copies lag, one that panics, one that does not answer.
 
 mod any_request;
+mod doubt;
 mod marker;
 mod paths;
 mod store;

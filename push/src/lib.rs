@@ -1,9 +1,11 @@
 //! What a push is: registrations, endpoint tokens, push messages, and the ports that store them.
 //!
-//! This crate decides and never does: no I/O, no clock, no chance. Time comes in as `now`,
+//! This crate decides and never does: no I/O, no chance, and no clock of its own. Time comes in as `now`,
 //! random bytes as arrays.
 
+pub mod access;
 pub mod bounds;
+pub mod clock;
 pub mod marker;
 pub mod message;
 pub mod ports;
@@ -11,7 +13,9 @@ pub mod registration;
 pub mod token;
 pub mod vapid;
 
+pub use access::{AccessList, BadAccessList};
 pub use bounds::MailboxBounds;
+pub use clock::{Clock, Reading};
 pub use marker::{Fingerprint, Marker};
 pub use message::{Body, MessageId, PushMessage, Topic, Ttl, Urgency};
 pub use registration::{Application, Epoch, Instance, Registration, RegistrationId, Target};

@@ -1,7 +1,10 @@
 //! The marker: one record beside the registrations that says which secrets sign endpoints, which table this is, and
 //! until when its rows are complete. An ingress that disagrees with it must not tell senders that an endpoint ended.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
@@ -16,6 +19,8 @@ const PURPOSE: &[u8] = b"upwire fingerprint\0";
 pub const DOUBT: TimeDelta = TimeDelta::hours(72);
 /// How long pushes are not taken, unless the relay asks again: should it end, they are taken by themselves.
 pub const SHED_FOR: TimeDelta = TimeDelta::seconds(90);
+/// Most keys of predecessors whose beginnings are remembered, beside those in use.
+const LEGACY_KEYS_MAX: usize = 16;
 /// Most gaps that are remembered; beyond it the two oldest become one.
 const GAPS_MAX: usize = 8;
 
@@ -111,6 +116,9 @@ pub struct Marker {
     seen_until: u64,
     #[serde(default)]
     gaps: Vec<Gap>,
+    /// Since when each key of a predecessor is in use, in Unix seconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    legacy_since: BTreeMap<Fingerprint, i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shed: Option<Shed>,
 }
@@ -214,13 +222,35 @@ impl Marker {
             gaps.splice(0..2, [Gap { from, to, until: first.until.max(second.until) }]);
         }
         let table = table.or_else(|| found.and_then(|found| found.table.clone()));
-        Self { table, keys, seen_until: to.max(from), gaps, shed: None }
+        let legacy_since = found.map_or_else(BTreeMap::new, |found| found.legacy_since.clone());
+        let mut marker = Self { table, keys, seen_until: to.max(from), gaps, legacy_since, shed: None };
+        marker.note_legacy(now);
+        marker
     }
 
     /// Notes that every row of an epoch up to `now` has been written, and which secrets are in use.
     pub fn note(&mut self, keys: Keys, now: DateTime<Utc>) {
         self.keys = keys;
+        self.note_legacy(now);
         self.seen_until = self.seen_until.max(seconds(now));
+    }
+
+    /// Since when a key of a predecessor is in use.
+    #[must_use]
+    pub fn legacy_since(&self, key: Fingerprint) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp(*self.legacy_since.get(&key)?, 0)
+    }
+
+    /// A key that was taken away and comes back goes on from where it began.
+    fn note_legacy(&mut self, now: DateTime<Utc>) {
+        for key in &self.keys.legacy {
+            self.legacy_since.entry(*key).or_insert(now.timestamp());
+        }
+        while self.legacy_since.len() > LEGACY_KEYS_MAX + self.keys.legacy.len() {
+            let unused = self.legacy_since.iter().filter(|(key, _)| !self.keys.legacy.contains(key));
+            let Some(oldest) = unused.min_by_key(|(_, since)| **since).map(|(key, _)| *key) else { return };
+            self.legacy_since.remove(&oldest);
+        }
     }
 
     /// Asks that no pushes be taken of this urgency and of less, for [`SHED_FOR`].

@@ -6,10 +6,11 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use push::ports::{Delivery, QueueReader, Settlement, Unavailable};
+use push::{
+    Clock,
+    ports::{Delivery, QueueReader, Settlement, Unavailable},
+};
 use tokio::time::Instant;
-
-use crate::clock::Clock;
 
 /// A queue that gives nothing for so long has nothing to give.
 const EMPTY_AFTER: Duration = Duration::from_secs(2);

@@ -1,40 +1,8 @@
-//! Where the relay reads its clocks.
+//! The clock that leases go by.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
 use rustix::time::{ClockId, Timespec, clock_gettime};
-
-/// A wall clock: the system's, or a simulated one.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>);
-
-impl Clock {
-    /// The system's.
-    #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the edge of the relay; what decides takes `now` from here"
-    )]
-    pub fn system() -> Self {
-        Self(Arc::new(Utc::now))
-    }
-
-    /// One that shows what `now` says.
-    pub fn new(now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    pub(crate) fn now(&self) -> DateTime<Utc> {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
-    }
-}
 
 /// A clock that shows the time since the machine's start, and goes on while it is suspended; or a simulated one.
 #[derive(Clone)]
@@ -60,7 +28,9 @@ impl Uptime {
         Self(Arc::new(now))
     }
 
-    pub(crate) fn now(&self) -> Duration {
+    /// What it shows.
+    #[must_use]
+    pub fn now(&self) -> Duration {
         (self.0)()
     }
 }

@@ -24,6 +24,8 @@ use tokio::time::Instant;
 pub(crate) struct Now {
     /// For expiries, and for what a later process reads.
     pub(crate) wall: DateTime<Utc>,
+    /// What had expired then has for certain.
+    pub(crate) least: DateTime<Utc>,
     /// For delays.
     pub(crate) monotonic: Instant,
     /// This relay holds the lease: it may send.

@@ -3,7 +3,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use metrics::{counter, gauge, histogram};
-use push::ports::{Accounts, Mailbox, QueueReader, Registrations};
+use push::{
+    AccessList,
+    ports::{Accounts, Mailbox, QueueReader, Registrations},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
@@ -13,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_xmpp::minidom::Element;
 
 use crate::{
-    access::AccessList,
     delivery::{
         Now,
         core::{Action, Core, Input, Job, Lapsing, Measure, TICK},
@@ -189,8 +191,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
     }
 
     fn take(&mut self, input: Input) {
-        let now =
-            Now { wall: self.jobs.clock.now(), monotonic: Instant::now(), leased: self.jobs.fence.holds() };
+        let clock = self.jobs.clock.read();
+        let (monotonic, leased) = (Instant::now(), self.jobs.fence.holds());
+        let now = Now { wall: clock.now, least: clock.least(), monotonic, leased };
         let mut actions = std::mem::take(&mut self.actions);
         self.core.handle(input, now, &mut actions);
         actions.drain(..).for_each(|action| self.carry_out(action));

@@ -13,7 +13,7 @@ use backon::Retryable;
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::counter;
 use push::{
-    MailboxBounds, MessageId, PushMessage, Registration, Secrets,
+    Clock, MailboxBounds, MessageId, PushMessage, Registration, Secrets,
     ports::{Accounts, Delivery, Mailbox, QueueReader, Registrations},
 };
 use tokio::sync::watch;
@@ -22,7 +22,6 @@ use url::Url;
 
 use crate::{
     backoff::{backoff, report},
-    clock::Clock,
     delivery::core::{Input, Job},
     lease::Fence,
     measures::{EXPIRED, REVOKED},
@@ -76,7 +75,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 
     async fn look(&self, account: BareJid) -> Input {
-        let look = || self.registrations.account(&account, self.clock.now());
+        let look = || self.registrations.account(&account, self.clock.read().least());
         let found = look.retry(backoff().with_max_times(LOOK_RETRIES_MAX)).notify(report).await.ok();
         Input::Looked(account, found)
     }

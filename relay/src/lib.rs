@@ -1,11 +1,9 @@
 //! The relay: holds the XMPP component, drains the queue, and keeps the registrations.
 
-mod access;
 mod backlog;
 mod backoff;
 mod clock;
 mod delivery;
-mod domain_names;
 mod driver;
 mod jobs;
 mod lease;
@@ -29,9 +27,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub use access::{AccessList, BadAccessList};
 pub use backlog::{Backlog, WatchedQueue};
-pub use clock::{Clock, Uptime};
+pub use clock::Uptime;
 pub use delivery::{
     domains::DomainBounds,
     rate::{BadRate, Rate},
@@ -42,6 +39,7 @@ pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 #[cfg(feature = "mutants")]
 pub use mutants::{Mutant, make_mutant};
+pub use push::{AccessList, BadAccessList, Clock};
 pub use stream::{
     component::ComponentAccount,
     connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},

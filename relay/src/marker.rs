@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::Retryable;
 use push::{
-    Marker, Urgency,
+    Clock, Marker, Urgency,
     marker::{Keys, Misfit},
     ports::{Markers, Unavailable},
 };
@@ -16,7 +16,6 @@ use tokio::{
 use crate::{
     backlog::Backlog,
     backoff::{backoff, report},
-    clock::Clock,
 };
 
 /// How often it is noted that the rows are complete. What was registered since and lost with a table is in doubt all

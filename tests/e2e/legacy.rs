@@ -18,7 +18,7 @@ use crate::matrix::{notification, rejected};
 
 const UP_TOKEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/senders/up_token.py");
 /// `sharedSecret` in the configuration of `up`.
-const UP_SECRET: &str = "7z8XLjkj/8h2T22nd1Z279vT2ONMOgQu8xj0BLps3qA=";
+pub(crate) const UP_SECRET: &str = "7z8XLjkj/8h2T22nd1Z279vT2ONMOgQu8xj0BLps3qA=";
 
 /// A Prosody with a push server of its own, and a phone that is registered there.
 struct Predecessor {
@@ -112,7 +112,7 @@ async fn an_endpoint_of_prosodys_module_works_through_the_function() {
 #[tokio::test]
 async fn without_the_predecessors_secret_or_with_another_its_endpoints_are_unknown() {
     let predecessor = Predecessor::new().await;
-    for secret in ["", "another secret"] {
+    for secret in ["", "another secret, of more than 32 bytes 0123456789"] {
         let upwire = Upwire::on(&predecessor.server).set("UPWIRE_LEGACY_SECRET", secret).start_ready().await;
         let endpoint = predecessor.endpoint_at(&upwire.public_url);
         assert_eq!(http::post(&endpoint, "hello").await.status, 404, "{secret}");
@@ -136,7 +136,7 @@ async fn a_push_to_a_predecessors_endpoint_waits_for_a_phone_that_is_away() {
 }
 
 /// A token as `up` makes it, by a library that is not ours.
-fn up_token(phone: &Phone, expires_in: i64) -> String {
+pub(crate) fn up_token(phone: &Phone, expires_in: i64) -> String {
     let claims = json!({
         "sub": phone.jid(), "exp": now() + expires_in * 1000,
         "application": hashed("app"), "instance": hashed("1"),
@@ -151,7 +151,7 @@ fn up_token(phone: &Phone, expires_in: i64) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "an expiry is a time of day")]
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     Utc::now().timestamp_millis()
 }
 

@@ -50,7 +50,7 @@ fn fill(site: &Site) -> String {
 }
 
 /// Debian keeps ejabberd in its multiarch folder: /usr/lib/x86_64-linux-gnu/ejabberd-23.01.
-fn libraries() -> PathBuf {
+pub fn libraries() -> PathBuf {
     let has_ejabberd = |folder: &PathBuf| {
         fs::read_dir(folder)
             .into_iter()

@@ -48,6 +48,7 @@ mod xmpp_server;
 pub use application_server::ApplicationServer;
 pub use browser::browse;
 pub use certificate::{Authority, Certificate};
+pub use ejabberd::libraries as ejabberd_libraries;
 pub use emulator::{Emulator, EmulatorKind, Queues};
 pub use fault_proxy::FaultProxy;
 pub use function::Function;

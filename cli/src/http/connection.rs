@@ -18,15 +18,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::head::Head;
+use super::socket::Socket;
 
-/// How long the head of a request may take to come.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the head of a request may take to come; of the first one, with the handshake before it.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the rest of it may take. The ingress gives a body ten seconds, and answers 408.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long an answer may take. The ingress takes two seconds at most.
@@ -76,16 +76,17 @@ pub(crate) enum End {
     Slow,
 }
 
-/// Answers the requests of one connection until it is closed, its time is over, it is told to be `closing`, or the
+/// Answers the requests of one connection, open `since` then, until it is closed, its time is over, it is told to be `closing`, or the
 /// server stops. `note` is told each phase.
 pub(crate) async fn attend(
-    socket: TcpStream,
+    socket: Socket,
+    since: Instant,
     router: Router,
     stop: &CancellationToken,
     closing: &CancellationToken,
     note: impl Fn(Phase),
 ) -> End {
-    let progress = Progress::new(Instant::now());
+    let progress = Progress::new(since);
     let service = service_fn(|request| answer(request, router.clone(), progress.clone()));
     let io = TokioIo::new(Observed { socket, progress: progress.clone() });
     let mut builder = http1::Builder::new();
@@ -172,8 +173,8 @@ struct State {
 }
 
 impl Progress {
-    fn new(now: Instant) -> Self {
-        Self(Arc::new(Mutex::new(State { phase: Phase::Fresh { since: now }, head: Some(Head::default()) })))
+    fn new(since: Instant) -> Self {
+        Self(Arc::new(Mutex::new(State { phase: Phase::Fresh { since }, head: Some(Head::default()) })))
     }
 
     fn phase(&self) -> Phase {
@@ -226,7 +227,7 @@ impl Progress {
 
 /// A socket whose reads are observed.
 struct Observed {
-    socket: TcpStream,
+    socket: Socket,
     progress: Progress,
 }
 

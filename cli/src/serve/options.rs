@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chrono::TimeDelta;
 use ipnet::IpNet;
 use push::Ttl;
 
+use super::legacy;
 use crate::configuration::ConfigurationError;
-use crate::http::{Proxies, network};
+use crate::http::{CertificateFiles, Proxies, network};
 use crate::legacy_options::{LegacyOptions, LegacySettings};
 use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::{usage, values};
@@ -20,8 +22,8 @@ const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separa
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "Run the whole push server in one process on one SQLite file.\n\n\
-        The ingress takes pushes from application servers at the public URL (put a reverse proxy with TLS in \
-        front of it). The relay is an external component (XEP-0114) of your XMPP server: it registers \
+        The ingress takes pushes from application servers at the public URL (give it a certificate, or put a \
+        reverse proxy with TLS in front of it). The relay is an external component (XEP-0114) of your XMPP server: it registers \
         the users' distributors and delivers each push to them. A push that was answered with 201 is in the \
         file, and survives any crash.",
     mut_arg("secret", |secret| secret.help(SECRET_HELP)),
@@ -42,6 +44,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_LISTEN", default_value = "127.0.0.1:8080",
         value_parser = values::listen_address)]
     listen: SocketAddr,
+
+    /// A file with the certificate for the public URL's host and those of its authorities, in PEM: the ingress speaks TLS by
+    /// itself then; read again when it changes
+    #[arg(long, value_name = "FILE", env = "UPWIRE_TLS_CERTIFICATE")]
+    tls_certificate: Option<PathBuf>,
+
+    /// The file with its private key, in PEM; it may be the same one
+    #[arg(long, value_name = "FILE", env = "UPWIRE_TLS_KEY")]
+    tls_key: Option<PathBuf>,
 
     /// Addresses and networks of reverse proxies, comma-separated: any number of incomplete requests may come from
     /// there, and from 127.0.0.1 and ::1; from any other address, 64 at a time
@@ -68,6 +79,15 @@ pub(crate) struct Options {
 
     #[command(flatten)]
     legacy: LegacyOptions,
+
+    /// How long an endpoint of a predecessor lives at most, from its first push on; the keys end such a time and a day
+    /// after the first start with them
+    #[arg(long, value_name = "TIME", env = "UPWIRE_LEGACY_LIFE", default_value = "30d", value_parser = values::seconds)]
+    legacy_life: u32,
+
+    /// Most endpoints of a predecessor that live; beyond it, senders to further ones are told to try again later
+    #[arg(long, value_name = "ENDPOINTS", env = "UPWIRE_LEGACY_MAX", default_value_t = functions::LEGACY_MAX)]
+    legacy_max: usize,
 }
 
 fn after_help() -> String {
@@ -85,12 +105,14 @@ pub(crate) struct Settings {
     pub(crate) relay: RelaySettings,
     pub(crate) database: PathBuf,
     pub(crate) listen: SocketAddr,
+    pub(crate) certificate: Option<CertificateFiles>,
     pub(crate) proxies: Proxies,
     pub(crate) default_ttl: Ttl,
     pub(crate) max_ttl: Ttl,
     pub(crate) queue_max: u64,
     pub(crate) disk_floor: u64,
     pub(crate) legacy: LegacySettings,
+    pub(crate) legacy_bounds: legacy::Bounds,
 }
 
 impl Options {
@@ -102,16 +124,23 @@ impl Options {
             return Err(ConfigurationError::new(MAX_TTL, problem, "raise the one or lower the other"));
         }
         let legacy = self.legacy.settings(&mut relay.files)?;
+        let legacy_bounds = legacy::Bounds {
+            life: TimeDelta::seconds(self.legacy_life.into()),
+            max: self.legacy_max,
+            of_domain_max: relay.domain_bounds.registrations,
+        };
         Ok(Settings {
             relay,
             database: self.database,
             listen: self.listen,
+            certificate: CertificateFiles::given(self.tls_certificate, self.tls_key)?,
             proxies: Proxies::new(self.proxies),
             default_ttl: Ttl::from_seconds(self.default_ttl),
             max_ttl: Ttl::from_seconds(self.max_ttl),
             queue_max: self.queue_max,
             disk_floor: self.disk_floor,
             legacy,
+            legacy_bounds,
         })
     }
 }

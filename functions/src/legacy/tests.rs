@@ -1,16 +1,18 @@
 use axum::{
-    body::Body,
+    body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use proptest::prelude::*;
-use push::Registration;
+use push::{AccessList, Marker, Registration, marker::Keys};
 use ring::hmac;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::tests::{SECRET, Store, header, now, store};
+use tokio::sync::watch;
+
+use crate::tests::{NO_CALL, SECRET, Store, header, now, secrets, store};
 
 const KEY: [u8; 32] = [7; 32];
 const EXPIRY: i64 = 1_800_000_000;
@@ -51,6 +53,10 @@ fn paseto(claims: &Value) -> String {
     LocalToken::encrypt(&key, claims.to_string().as_bytes(), None).unwrap()
 }
 
+fn target_of(keys: &LegacyKeys, token: &str) -> Option<Target> {
+    keys.read(token).map(|(target, _)| target)
+}
+
 fn target(milliseconds: i64) -> Target {
     Target {
         recipient: "juliet@example.com/Conversations.r4nD".parse().unwrap(),
@@ -70,7 +76,7 @@ fn a_token_says_what_it_stands_for_and_until_when() {
         (paseto(&claims(EXPIRY * 1000 + 123)), EXPIRY * 1000 + 123),
         (paseto(&claims("2027-01-15T08:00:00+00:00")), EXPIRY * 1000),
     ] {
-        assert_eq!(keys().target(&token), Some(target(expiry)), "{token}");
+        assert_eq!(target_of(&keys(), &token), Some(target(expiry)), "{token}");
     }
 }
 
@@ -83,21 +89,21 @@ fn what_nobody_made_with_the_key_stands_for_nothing() {
     );
     let others = LegacyKeys::default().with_jwt("another").with_paseto(&STANDARD.encode([8; 32])).unwrap();
     for token in [&jwt, &paseto] {
-        assert!(keys().target(token).is_some());
-        assert_eq!(LegacyKeys::default().target(token), None);
-        assert_eq!(others.target(token), None);
+        assert!(target_of(&keys(), token).is_some());
+        assert_eq!(target_of(&LegacyKeys::default(), token), None);
+        assert_eq!(target_of(&others, token), None);
         for changed in
             [&token[1..], &token[..token.len() - 2], &format!("{token}AA"), &format!("{token}.AAAA")]
         {
-            assert_eq!(keys().target(changed), None, "{changed}");
+            assert_eq!(target_of(&keys(), changed), None, "{changed}");
         }
     }
-    assert!(jwt_alone.target(&paseto).is_none() && paseto_alone.target(&jwt).is_none());
+    assert!(target_of(&jwt_alone, &paseto).is_none() && target_of(&paseto_alone, &jwt).is_none());
     for algorithm in ["none", "HS384", "ES256", "RS256"] {
         let token = jwt_headed(&json!({ "alg": algorithm }).to_string(), &claims(EXPIRY));
-        assert_eq!(keys().target(&token), None, "{algorithm}");
+        assert_eq!(target_of(&keys(), &token), None, "{algorithm}");
     }
-    assert_eq!(keys().target(&paseto.replacen("local", "public", 1)), None);
+    assert_eq!(target_of(&keys(), &paseto.replacen("local", "public", 1)), None);
 }
 
 #[test]
@@ -114,9 +120,17 @@ fn a_token_that_lacks_something_stands_for_nothing() {
     ] {
         let mut claims = claims(EXPIRY);
         claims[name] = value;
-        assert_eq!((keys().target(&jwt(&claims)), keys().target(&paseto(&claims))), (None, None), "{claims}");
+        assert_eq!(
+            (target_of(&keys(), &jwt(&claims)), target_of(&keys(), &paseto(&claims))),
+            (None, None),
+            "{claims}"
+        );
         claims.as_object_mut().unwrap().remove(name);
-        assert_eq!((keys().target(&jwt(&claims)), keys().target(&paseto(&claims))), (None, None), "{claims}");
+        assert_eq!(
+            (target_of(&keys(), &jwt(&claims)), target_of(&keys(), &paseto(&claims))),
+            (None, None),
+            "{claims}"
+        );
     }
 }
 
@@ -144,7 +158,7 @@ async fn an_endpoint_gets_its_row_with_its_first_push_and_has_one_life() {
     assert_eq!(calls(&store).await, (StatusCode::CREATED, [1, 1, 1, 0]));
 
     let keys = store.legacy.clone();
-    store.row.target = keys.target(path.strip_prefix("/push/").unwrap()).unwrap();
+    store.row.target = target_of(&keys, path.strip_prefix("/push/").unwrap()).unwrap();
     assert_eq!(calls(&store).await, (StatusCode::CREATED, [2, 1, 2, 0]));
     store.row.revoked = true;
     assert_eq!(calls(&store).await, (StatusCode::GONE, [3, 2, 2, 0]));
@@ -153,18 +167,100 @@ async fn an_endpoint_gets_its_row_with_its_first_push_and_has_one_life() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_has_expired_or_would_never_is_gone() {
-    let year = TimeDelta::days(365);
-    for (left, status) in [
-        (TimeDelta::seconds(-1), StatusCode::GONE),
-        (TimeDelta::seconds(5), StatusCode::CREATED),
-        (year, StatusCode::CREATED),
-        (year + TimeDelta::seconds(5), StatusCode::GONE),
-        (year * 100_000, StatusCode::GONE),
-        (DateTime::<Utc>::MAX_UTC - now() - TimeDelta::seconds(1), StatusCode::GONE),
+async fn an_endpoint_lives_until_it_expires_and_for_a_bounded_time() {
+    let life = TimeDelta::days(30);
+    for (left, lives_for) in [
+        (TimeDelta::seconds(-1), None),
+        (TimeDelta::seconds(5), Some(TimeDelta::seconds(5))),
+        (life, Some(life)),
+        (life + TimeDelta::seconds(5), Some(life)),
+        (life * 100_000, Some(life)),
+        (DateTime::<Utc>::MAX_UTC - now() - TimeDelta::seconds(1), Some(life)),
     ] {
         let (store, path) = ingress(left);
-        assert_eq!(store.push(&path).await.status(), status, "{left}");
+        let store = Store { legacy_terms: LegacyTerms { life, ..LegacyTerms::default() }, ..store };
+        let status = store.push(&path).await.status();
+        let Some(lives_for) = lives_for else {
+            assert_eq!((status, store.calls()), (StatusCode::GONE, NO_CALL), "{left}");
+            continue;
+        };
+        assert_eq!(status, StatusCode::CREATED, "{left}");
+        let request =
+            Request::post(&path).header("ttl", u32::MAX.to_string()).body(Body::from("hello")).unwrap();
+        let kept: i64 = header(&store.answer(request).await, "ttl").unwrap().parse().unwrap();
+        let least = lives_for.num_seconds() - 3;
+        assert!((least..=lives_for.num_seconds()).contains(&kept), "{left}: {kept}");
+    }
+}
+
+#[tokio::test]
+async fn only_who_is_on_the_list_gets_pushes_and_nothing_ends_for_that() {
+    let (mut store, path) = ingress(TimeDelta::hours(1));
+    let list = watch::Sender::new("example.org".parse::<AccessList>().unwrap());
+    store.legacy_terms.access = Some(list.subscribe());
+    let refused = store.push(&path).await;
+    assert_eq!((refused.status(), store.calls()), (StatusCode::SERVICE_UNAVAILABLE, NO_CALL));
+    assert!(header(&refused, "retry-after").is_some());
+    list.send_replace("example.com".parse().unwrap());
+    assert_eq!(store.push(&path).await.status(), StatusCode::CREATED);
+    // Also one that has its row.
+    store.row.target = target_of(&store.legacy, path.strip_prefix("/push/").unwrap()).unwrap();
+    assert_eq!(store.push(&path).await.status(), StatusCode::CREATED);
+    list.send_replace("example.org".parse().unwrap());
+    assert_eq!(store.push(&path).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    store.row.target.legacy = None;
+    assert_eq!(store.push_now().await.status(), StatusCode::CREATED, "ours end by themselves");
+}
+
+#[tokio::test]
+async fn beyond_their_number_senders_are_asked_to_wait() {
+    let (mut store, path) = ingress(TimeDelta::hours(1));
+    store.legacy_terms.tally = LegacyTally::at_most(2, 1);
+    let count = |account: &str| {
+        let account = account.parse().unwrap();
+        store.legacy_terms.tally.count(&account, now() + TimeDelta::hours(1));
+    };
+    count("romeo@example.com");
+    assert_eq!(store.push(&path).await.status(), StatusCode::SERVICE_UNAVAILABLE, "of the domain");
+    let list = watch::Sender::new("example.com".parse::<AccessList>().unwrap());
+    store.legacy_terms.access = Some(list.subscribe());
+    assert_eq!(
+        store.push(&path).await.status(),
+        StatusCode::CREATED,
+        "the domain is named, and has no bound"
+    );
+    // It counts, though this store forgets it.
+    assert_eq!(store.push(&path).await.status(), StatusCode::SERVICE_UNAVAILABLE, "of all");
+    store.row.target = target_of(&store.legacy, path.strip_prefix("/push/").unwrap()).unwrap();
+    assert_eq!(store.push(&path).await.status(), StatusCode::CREATED, "one that has its row counts no more");
+}
+
+#[tokio::test]
+async fn the_key_ends_a_life_and_a_day_after_its_first_start() {
+    let life = TimeDelta::days(2);
+    for (in_use_for, status) in [
+        (life, StatusCode::CREATED),
+        (life + TimeDelta::days(1) - TimeDelta::seconds(5), StatusCode::CREATED),
+        (life + TimeDelta::days(1) + TimeDelta::seconds(1), StatusCode::GONE),
+    ] {
+        let (mut store, path) = ingress(TimeDelta::hours(1));
+        store.legacy_terms.life = life;
+        let keys = Keys { legacy: store.legacy.fingerprints().collect(), secrets: secrets().fingerprints() };
+        let mut marker = Marker::begin(None, keys.clone(), None, now() - in_use_for);
+        marker.note(keys, now());
+        store.marker = Some(marker);
+        // Whether it has a row or not.
+        for _ in 0..2 {
+            assert_eq!(store.push(&path).await.status(), status, "{in_use_for}");
+            store.row.target = target_of(&store.legacy, path.strip_prefix("/push/").unwrap()).unwrap();
+        }
+        let pushkey = format!("https://push.example.com{path}");
+        let body =
+            json!({"notification": {"event_id": "$1", "devices": [{"app_id": "a", "pushkey": pushkey}]}});
+        let request = Request::post("/_matrix/push/v1/notify").body(Body::from(body.to_string())).unwrap();
+        let answer = to_bytes(store.answer(request).await.into_body(), 10_000).await.unwrap();
+        let rejected = if status == StatusCode::GONE { json!([pushkey]) } else { json!([]) };
+        assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap(), json!({"rejected": rejected}));
     }
 }
 
@@ -179,6 +275,6 @@ async fn no_push_is_kept_for_longer_than_the_endpoint_lives() {
 proptest! {
     #[test]
     fn any_text_at_all_is_answered(text in "(v2\\.local\\.|v2\\.public\\.|)[A-Za-z0-9_.=-]{0,80}|.*") {
-        prop_assert_eq!(keys().target(&text), None);
+        prop_assert_eq!(target_of(&keys(), &text), None);
     }
 }

@@ -16,8 +16,8 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 use push::{
-    Application, Epoch, Fingerprint, Instance, MailboxBounds, Marker, MessageId, PushMessage, Registration,
-    RegistrationId, Secrets, Target, Ttl,
+    Application, Clock, Epoch, Fingerprint, Instance, MailboxBounds, Marker, MessageId, PushMessage,
+    Registration, RegistrationId, Secrets, Target, Ttl,
     marker::Keys,
     ports::{
         Consistency, Kept, Mailbox, Markers, NotQueued, Page, QueueWriter, Recipient, Registered,
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use url::Url;
 
-use crate::{Allowance, Dropped, Ingress, LegacyKeys, MarkerWatch, router};
+use crate::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, router};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
@@ -76,7 +76,11 @@ pub(crate) struct Store {
     pub(crate) post: Post,
     pub(crate) line: Line,
     pub(crate) legacy: LegacyKeys,
+    pub(crate) legacy_terms: LegacyTerms,
     pub(crate) dropped: Dropped,
+    pub(crate) clock: Clock,
+    /// Where refusals are remembered: what was revoked, or `None`.
+    pub(crate) refusals: Option<Arc<Mutex<Vec<Epoch>>>>,
     pub(crate) marker: Option<Marker>,
     /// How often it was read.
     pub(crate) marker_reads: Arc<AtomicUsize>,
@@ -141,12 +145,20 @@ impl Registrations for Store {
 
     async fn revoke(
         &self,
-        _: RegistrationId,
-        _: Epoch,
-        _: &FullJid,
-        _: DateTime<Utc>,
+        id: RegistrationId,
+        epoch: Epoch,
+        recipient: &FullJid,
+        asked_at: DateTime<Utc>,
     ) -> Result<Revocation, Unavailable> {
-        Err(Unavailable::new("the ingress revokes nothing"))
+        let Some(refusals) = &self.refusals else {
+            return Err(Unavailable::new("the ingress revokes nothing"));
+        };
+        assert_eq!((id, recipient), (self.id(), &self.row.target.recipient));
+        if self.row.renewed_at > asked_at {
+            return Ok(Revocation::GoesOn);
+        }
+        refusals.lock().unwrap().push(epoch);
+        Ok(Revocation::Revoked)
     }
 
     async fn follow(
@@ -274,7 +286,10 @@ pub(crate) fn store() -> Store {
         post: Post::Waits,
         line: Line::Takes,
         legacy: LegacyKeys::default(),
+        legacy_terms: LegacyTerms::default(),
         dropped: Dropped::at_most(3),
+        clock: Clock::system(),
+        refusals: None,
         marker: Some(long_in_use(secrets().fingerprints())),
         marker_reads: Arc::default(),
         watch: MarkerWatch::default(),
@@ -316,10 +331,13 @@ impl Store {
             mailbox: self.clone(),
             secrets: watch::channel(secrets()).1,
             legacy: watch::channel(self.legacy.clone()).1,
+            legacy_terms: self.legacy_terms.clone(),
             marker: self.watch.clone(),
             allowance: self.allowance.clone(),
             public_url,
             component: None,
+            clock: self.clock.clone(),
+            remembers_refusals: self.refusals.is_some(),
             dropped: self.dropped.clone(),
             default_ttl: Ttl::from_seconds(60),
             max_ttl: Ttl::from_seconds(u32::MAX),

@@ -19,7 +19,14 @@ fn keys(secrets: &[&str], legacy: &[&str]) -> Keys {
 
 /// Of a table that has been in use for long.
 fn old(keys: Keys) -> Marker {
-    Marker { table: Some("t".into()), keys, seen_until: epoch(1).as_seconds(), gaps: Vec::new(), shed: None }
+    Marker {
+        table: Some("t".into()),
+        keys,
+        seen_until: epoch(1).as_seconds(),
+        gaps: Vec::new(),
+        legacy_since: BTreeMap::new(),
+        shed: None,
+    }
 }
 
 #[test]
@@ -97,8 +104,30 @@ fn pushes_are_shed_up_to_an_urgency_and_for_a_time() {
 #[test]
 fn the_stored_form_does_not_change_and_a_later_one_is_read() {
     let marker = Marker::begin(Some(&old(keys(&["a"], &["l"]))), keys(&["a"], &["l"]), None, at(2));
-    let text = r#"{"table":"t","keys":{"secrets":["8bcc7173580915c5fdd00de29a4d64eb"],"legacy":["ebaa66c5ba8f809c8723ac3594b48b83"]},"seen_until":1800000002,"gaps":[{"from":1800000001,"to":1800000002,"until":1800259202}]}"#;
+    let text = r#"{"table":"t","keys":{"secrets":["8bcc7173580915c5fdd00de29a4d64eb"],"legacy":["ebaa66c5ba8f809c8723ac3594b48b83"]},"seen_until":1800000002,"gaps":[{"from":1800000001,"to":1800000002,"until":1800259202}],"legacy_since":{"ebaa66c5ba8f809c8723ac3594b48b83":1800000002}}"#;
     assert_eq!(marker.to_json(), text);
     let later = text.replacen('{', r#"{"more":[1],"#, 1);
     assert_eq!(Marker::parse(&later), Ok(marker));
+}
+
+#[test]
+fn a_predecessors_key_is_in_use_since_it_was_first_there() {
+    let (one, two) = (Fingerprint::of(b"one"), Fingerprint::of(b"two"));
+    let keys = |legacy: &[Fingerprint]| Keys { legacy: legacy.iter().copied().collect(), ..Keys::default() };
+    let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
+    let mut marker = Marker::begin(None, keys(&[one]), None, at(100));
+    marker.note(keys(&[one, two]), at(200));
+    assert_eq!((marker.legacy_since(one), marker.legacy_since(two)), (Some(at(100)), Some(at(200))));
+    // Without it for a while, and read again.
+    let marker = Marker::begin(Some(&marker), keys(&[]), None, at(300));
+    let marker = Marker::begin(Some(&Marker::parse(&marker.to_json()).unwrap()), keys(&[one]), None, at(400));
+    assert_eq!((marker.legacy_since(one), marker.legacy_since(two)), (Some(at(100)), Some(at(200))));
+    assert_eq!(marker.legacy_since(Fingerprint::of(b"three")), None);
+
+    let mut marker = marker;
+    for number in 0..100_u8 {
+        marker.note(keys(&[one, Fingerprint::of(&[number])]), at(500 + i64::from(number)));
+    }
+    assert_eq!(marker.legacy_since(one), Some(at(100)), "it is in use");
+    assert_eq!((marker.legacy_since(two), marker.legacy_since.len()), (None, LEGACY_KEYS_MAX + 2));
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::{Epoch, MessageId, PushMessage, Registration, RegistrationId, ports};
+use push::{AccessList, Epoch, MessageId, PushMessage, Registration, RegistrationId, ports};
 use tokio::time::Instant;
 use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
@@ -28,7 +28,6 @@ use super::{
     turns::Turns,
 };
 use crate::{
-    access::AccessList,
     mutants::{Mutant, mutant},
     stream::{
         component::Session,

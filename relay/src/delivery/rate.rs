@@ -79,6 +79,11 @@ impl Meter {
         Some(*asked_until)
     }
 
+    /// Whether the senders of a registration are asked to wait at `now` by what was counted here.
+    pub(crate) fn asks(&self, id: RegistrationId, now: DateTime<Utc>) -> bool {
+        self.counted.get(&id).is_some_and(|(_, asked_until)| *asked_until > now)
+    }
+
     /// The senders of a registration were not asked to wait after all.
     pub(crate) fn forget_asked(&mut self, id: RegistrationId) {
         if let Some((_, asked_until)) = self.counted.get_mut(&id) {
@@ -113,6 +118,7 @@ mod tests {
             assert_eq!(meter.count(ID, at(0)), None);
         }
         assert_eq!(meter.count(ID, at(0)), Some(at(5000)), "the least wait");
+        assert!(meter.asks(ID, at(10)) && !meter.asks(ID, at(5000)));
         assert_eq!(meter.count(ID, at(10)), None, "they were asked before");
         meter.forget_asked(ID);
         assert_eq!(meter.count(ID, at(20)), Some(at(5020)), "they were not, after all");

@@ -51,10 +51,11 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             return Ok(page);
         }
         let rows = self.rows(&waiting).await?;
-        let now = self.clock.now();
+        let clock = self.clock.read();
+        let (now, least) = (clock.now, clock.least());
         let mut over = Vec::new();
         for Waiting { mut message, asked_at } in waiting {
-            let row = rows.get(&message.registration).filter(|row| waits_for(row, &message, now));
+            let row = rows.get(&message.registration).filter(|row| waits_for(row, &message, least));
             let Some(row) = row else {
                 over.push(message);
                 continue;
@@ -70,7 +71,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         if !over.is_empty() {
             self.mailbox.remove(over.iter().map(|message| (account.clone(), message.id)).collect()).await?;
             // Only now: should that fail, the page is read again.
-            over.iter().for_each(|message| count_over(message, now));
+            over.iter().for_each(|message| count_over(message, least));
         }
         Ok(page)
     }

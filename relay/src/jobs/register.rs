@@ -31,7 +31,13 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             let error = stanza::error(ErrorType::Cancel, DefinedCondition::UndefinedCondition, text);
             return Registered { reply: stanza::answer(&request, Err(error)), outcome: Outcome::Refused };
         };
-        let now = self.clock.now();
+        let clock = self.clock.read();
+        if clock.is_in_doubt() {
+            let text = "the clock of the push server is wrong at the moment";
+            let error = stanza::error(ErrorType::Wait, DefinedCondition::InternalServerError, text);
+            return Registered { reply: stanza::answer(&request, Err(error)), outcome: Outcome::Refused };
+        }
+        let now = clock.now;
         let (answer, outcome) = match self.register(Target::clone(target), now, renewal, domain_full).await {
             Ok(ports::Registered::Stored(row)) => (Ok(self.registered(&row, now)), Outcome::Stored(row)),
             Ok(ports::Registered::Begun(row)) => (Ok(self.registered(&row, now)), Outcome::Begun(row)),

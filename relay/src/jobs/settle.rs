@@ -222,7 +222,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     ) -> Result<Option<Note>, Unavailable> {
         let moves = self.moves();
         let find = || self.registrations.find(message.registration, Consistency::Strong);
-        let (row, now) = (find().await?, self.clock.now());
+        let (row, now) = (find().await?, self.clock.read().least());
         let Some(row) = row.filter(|row| waits_for(row, message, now)) else {
             count_over(message, now);
             return Ok(None);
@@ -260,7 +260,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     async fn settle_late(&self, account: BareJid, id: MessageId) -> Rest {
         let found = self.insist(|| self.mailbox.find(&account, id)).await.flatten();
         let Some(Waiting { message, .. }) = found else { return Rest::default() };
-        let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.clock.now()));
+        let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.clock.read().least()));
         let remove = vec![(account.clone(), id)];
         Rest { remove, ..Rest::of(Note::Late { account, id, accepted_at, expired }) }
     }
@@ -268,7 +268,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Drops what an account has too much of, because its domain has.
     async fn trim(&self, trim: Trim) -> Rest {
         let Trim { account, max } = &trim;
-        let trimmed = self.insist(|| self.mailbox.trim(account, *max, self.clock.now())).await;
+        let trimmed = self.insist(|| self.mailbox.trim(account, *max, self.clock.read().least())).await;
         let Some(trimmed) = trimmed else { return Rest::default() };
         counter!(DROPPED).increment(trimmed.dropped.len() as u64);
         if !trimmed.dropped.is_empty() {

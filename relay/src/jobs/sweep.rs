@@ -71,7 +71,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let row = self.registrations.find(registration, Consistency::Strong).await?;
         // An absent row was kept for longer than anything may wait.
         let over = match &row {
-            Some(row) if row.lives(self.clock.now()) => return Ok(Some(row.clone())),
+            Some(row) if row.lives(self.clock.read().least()) => return Ok(Some(row.clone())),
             Some(row) => row.epoch,
             None => Epoch::MAX,
         };

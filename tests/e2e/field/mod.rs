@@ -1,13 +1,17 @@
 //! What the open Internet and tired operators send: reports on other servers, played on this one. A file for each kind;
 //! each case names the public report of the symptom.
 
+mod clock;
 mod connections;
 mod encodings;
+mod legacy;
+mod logins;
 mod logs;
 mod mends;
 mod methods;
 mod paths;
 mod settings;
+mod tls;
 
 use e2e::{Kind, Phone, Upwire, UpwireBuilder, XmppServer};
 

@@ -1,6 +1,6 @@
 //! Settings as tired operators write them.
 
-use e2e::{Kind, Phone, SOON, Upwire, XmppServer, hashed, http};
+use e2e::{Kind, Phone, SOON, Upwire, XmppServer, eventually, eventually_some, hashed, http};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use super::Scene;
@@ -88,4 +88,39 @@ async fn registrations_that_the_list_refuses_are_counted_and_logged() {
     upwire.wait_exit(SOON).await;
     let lines = upwire.log().matches("UPWIRE_ACL does not have").count();
     assert!((1..=30).contains(&lines), "{lines}");
+}
+
+/// The limit is raised, and who was over the old one is to wait as before.
+#[tokio::test]
+async fn another_rate_judges_anew_who_was_over_the_last_one() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let component = server.component();
+    // Three pushes, and then one in a quarter of an hour.
+    let rate = |rate: &str| Upwire::as_component(server, component.clone()).set("UPWIRE_RATE", rate);
+    let mut strict = rate("3/0.001").start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&component.jid, "app").await;
+    let waits = async || {
+        let answer = http::post(&endpoint, "hello").await;
+        (answer.status == 429).then(|| answer.header("retry-after").unwrap().parse::<u64>().unwrap())
+    };
+    let marked = async || waits().await.filter(|wait| *wait > 60);
+    eventually_some(SOON, "the mark is written", &marked).await;
+    for another in ["1000/1000", "off"] {
+        let database = strict.database();
+        strict.kill();
+        let listen = strict.public_url.strip_prefix("http://").unwrap();
+        let lax = rate(another)
+            .set("UPWIRE_DATABASE", database.display())
+            .set("UPWIRE_LISTEN", listen)
+            .set("UPWIRE_PUBLIC_URL", &strict.public_url)
+            .start_ready()
+            .await;
+        eventually(SOON, "the mark is taken away", async || waits().await.is_none()).await;
+        assert_eq!(http::post(&endpoint, "hello").await.status, 201, "{another}");
+        drop(lax);
+        strict.start_again();
+        strict.ready().await;
+        eventually_some(SOON, "the mark is written again", &marked).await;
+    }
 }

@@ -163,6 +163,15 @@ impl Core {
         }
     }
 
+    /// Takes a mark away that this process did not make: another rate may have been in force then.
+    fn judge_mark(&mut self, row: &Registration, now: Now) {
+        let id = row.target.registration_id();
+        let is_ours = self.terms.meter.as_ref().is_some_and(|meter| meter.asks(id, now.wall));
+        if row.throttled_for(now.wall).is_some() && !is_ours {
+            self.decide_if_settling_keeps_up(Fate::Throttle(id, row.epoch, now.wall));
+        }
+    }
+
     /// Takes a page of registrations; `None`: the store does not answer.
     pub(super) fn take_counted(
         &mut self,
@@ -179,6 +188,7 @@ impl Core {
             return;
         };
         for row in &rows {
+            self.judge_mark(row, now);
             let recipient = &row.target.recipient;
             if !self.admits(recipient) {
                 self.census.count_lapsing(row);

@@ -170,7 +170,7 @@ impl Core {
                 self.take_from_line(id, &jid);
                 continue;
             };
-            if push.held.message.is_expired(now.wall) && !mutant(Mutant::ExpiryIgnored) {
+            if push.held.message.is_expired(now.least) && !mutant(Mutant::ExpiryIgnored) {
                 self.expire(id, now, actions);
                 self.read_on(&jid, actions);
             } else {
@@ -255,7 +255,7 @@ impl Core {
     /// Gives a push to the mailbox.
     fn keep(&mut self, push: Held, attempt: Attempt, now: Now, actions: &mut Vec<Action>) {
         // RFC 8030 §5.2: TTL 0 is delivered at once or not at all.
-        if push.message.is_immediate() || push.message.is_expired(now.wall) {
+        if push.message.is_immediate() || push.message.is_expired(now.least) {
             return self.settle_expired(push, actions);
         }
         let named = self.named(&push.message);

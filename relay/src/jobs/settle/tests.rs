@@ -6,14 +6,15 @@ use std::{
 };
 
 use push::{
-    Application, Body, Epoch, Instance, MailboxBounds, Marker, Registration, Secrets, Target, Ttl, Urgency,
+    Application, Body, Clock, Epoch, Instance, MailboxBounds, Marker, Registration, Secrets, Target, Ttl,
+    Urgency,
     message::Wishes,
     ports::{Account, Delivery, Markers, Page, Recipient, Registered, Renewal, Seen, Trimmed},
 };
 use tokio::sync::watch;
 
 use super::*;
-use crate::{clock::Clock, lease::Fence};
+use crate::lease::Fence;
 
 /// A mailbox that loses the answer to each call but every second one.
 #[derive(Debug, Clone, Default)]

@@ -370,7 +370,7 @@ impl World {
     fn take(&mut self, input: Input) {
         // No two events come at one moment.
         self.wall += Duration::from_millis(1);
-        let now = Now { wall: self.wall, monotonic: self.monotonic, leased: self.leased };
+        let now = Now { wall: self.wall, least: self.wall, monotonic: self.monotonic, leased: self.leased };
         let mut actions = Vec::new();
         self.core.handle(input, now, &mut actions);
         for action in actions {

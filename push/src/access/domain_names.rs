@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use tokio_xmpp::jid::{BareJid, Jid};
+use jid::{BareJid, Jid};
 
 /// In front of a domain: its subdomains, and not itself.
 const SUBDOMAINS: &str = "*.";
 
 /// Reads an entry: a domain, a bare JID, or `*.` and a domain. `None`: it is another pattern.
-pub(crate) fn read(entry: &str) -> Option<Result<BareJid, tokio_xmpp::jid::Error>> {
+pub(crate) fn read(entry: &str) -> Option<Result<BareJid, jid::Error>> {
     let name = entry.strip_prefix(SUBDOMAINS).filter(|name| !name.contains('@')).unwrap_or(entry);
     // A star is a character that the syntax of a domain lets through: it stands in the JID as it was written.
     (!name.contains(['*', '?'])).then(|| BareJid::new(name).and_then(|_| BareJid::new(entry)))

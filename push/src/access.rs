@@ -1,10 +1,10 @@
 //! Who may register and get pushes.
 
+mod domain_names;
+
 use std::str::FromStr;
 
-use tokio_xmpp::jid::{BareJid, Jid};
-
-use crate::domain_names;
+use jid::{BareJid, Jid};
 
 /// Who may register: domains, bare JIDs, or everyone (protocol.md §1).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +53,15 @@ impl AccessList {
         Self::Only(parent.into_iter().collect())
     }
 
-    pub(crate) fn admits(&self, user: &Jid) -> bool {
+    /// Whether a user may register.
+    #[must_use]
+    pub fn admits(&self, user: &Jid) -> bool {
         matches!(self, Self::Everyone(_)) || self.names(user)
     }
 
     /// Whether an entry covers the user: `*` names nobody.
-    pub(crate) fn names(&self, user: &Jid) -> bool {
+    #[must_use]
+    pub fn names(&self, user: &Jid) -> bool {
         let (Self::Everyone(entries) | Self::Only(entries)) = self;
         entries.iter().any(|entry| domain_names::covers(entry, user))
     }

@@ -1,0 +1,66 @@
+//! `upwire clock`: what somebody knows of the time that a server cannot.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use push::Clock;
+
+use crate::configuration::ConfigurationError;
+
+/// Say that this machine's clock is right.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "`upwire serve` goes by the time that was last known, and by what has passed since, while this machine's clock \
+        is more than an hour from that. It ends nothing for good then, and asks registrations to wait.",
+    arg_required_else_help = true
+)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    Accept(Accept),
+}
+
+/// Have the server believe the clock as it is now.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Has the server on this database believe the clock of this machine as it is now, within a second if it runs, or \
+        when it starts, within the hour. Look at the clock first (`date`): what is over by it is over for good then.",
+    after_long_help = "Exit codes: 0 said; 1 it cannot be said; 64 wrong usage."
+)]
+struct Accept {
+    /// The SQLite file
+    #[arg(long, value_name = "FILE", env = "UPWIRE_DATABASE", default_value = "upwire.db")]
+    database: PathBuf,
+}
+
+/// The file beside the database in which it is said: the moment by this machine's clock, in Unix milliseconds.
+pub(crate) fn acceptance(database: &Path) -> PathBuf {
+    let mut name = OsString::from(database);
+    name.push(".clock-accepted");
+    name.into()
+}
+
+/// Says it.
+pub(crate) fn run(Options { action: Action::Accept(accept) }: Options) -> anyhow::Result<()> {
+    let database = &accept.database;
+    if !database.exists() {
+        let problem = format!("{} does not exist", database.display());
+        bail!(ConfigurationError::new("UPWIRE_DATABASE", problem, "name the database of `upwire serve`"));
+    }
+    let (now, file) = (Clock::system().now(), acceptance(database));
+    // Renamed, so that nobody reads half of it.
+    let half = file.with_extension("half");
+    let written = std::fs::write(&half, now.timestamp_millis().to_string());
+    written
+        .and_then(|()| std::fs::rename(&half, &file))
+        .with_context(|| format!("{} cannot be written: do it as the server's user", file.display()))?;
+    // Not `println!`: a closed stdout must not turn what was done into a panic.
+    let _ = writeln!(std::io::stdout(), "the server believes that it is {now}; its log says when it does");
+    Ok(())
+}

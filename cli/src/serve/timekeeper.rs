@@ -1,0 +1,157 @@
+//! The clock of `serve`: the machine's, unless that has jumped.
+//!
+//! A clock that is wrong for an hour must end nothing for good. The time that was last known is kept in the database, and
+//! what has passed since is told by a clock that nobody sets. While the machine's clock is further from that than
+//! [`AGREEMENT`], the time goes on from where it was, and both are shown ([`Reading`]).
+
+mod rules;
+mod sources;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use embedded::{Database, KnownTime};
+use metrics::{describe_gauge, gauge};
+use parking_lot::Mutex;
+use push::{Clock, Reading};
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
+
+use self::rules::{Change, Rules};
+pub(crate) use self::sources::Sources;
+use crate::clock::acceptance;
+
+/// How often it is looked whether the clock has jumped, or holds.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the time is noted. What a crash costs of it is far less than what clocks may disagree by.
+const NOTE_INTERVAL: Duration = Duration::from_secs(600);
+/// How often the log says again that the clock is in doubt.
+const SAY_INTERVAL: Duration = Duration::from_secs(600);
+
+const IN_DOUBT: &str = "upwire_clock_in_doubt";
+
+/// See the module.
+pub(crate) struct Timekeeper {
+    database: Database,
+    sources: Sources,
+    rules: Arc<Mutex<Rules>>,
+    /// Where `upwire clock accept` leaves its word.
+    acceptance: PathBuf,
+    said: Option<Instant>,
+}
+
+impl Timekeeper {
+    /// Begins with what the database remembers.
+    pub(crate) async fn begin(database: Database, sources: Sources) -> anyhow::Result<Self> {
+        describe_gauge!(
+            IN_DOUBT,
+            "1 while the machine's clock has jumped, and nothing is ended for good by it"
+        );
+        let known = database.known_time()?;
+        let rules = Arc::new(Mutex::new(Rules::begin(known.as_ref(), &sources.look())));
+        let acceptance = acceptance(database.path());
+        let mut timekeeper = Self { database, sources, rules, acceptance, said: None };
+        timekeeper.look().await;
+        let reading = timekeeper.clock().read();
+        if !reading.is_in_doubt() {
+            timekeeper.hasten(reading.now).await;
+            timekeeper.note().await;
+        }
+        Ok(timekeeper)
+    }
+
+    /// The clock for all parts of the server.
+    pub(crate) fn clock(&self) -> Clock {
+        let (sources, rules) = (self.sources.clone(), self.rules.clone());
+        Clock::guarded(move || rules.lock().read(sources.wall(), sources.uptime()))
+    }
+
+    /// Watches the clock until `stop`.
+    pub(crate) async fn keep(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut looks = interval(LOOK_INTERVAL);
+        let mut noted = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = looks.tick() => {}
+            }
+            if self.look().await || noted.elapsed() >= NOTE_INTERVAL {
+                noted = Instant::now();
+                self.note().await;
+            }
+        }
+        self.note().await;
+        Ok(())
+    }
+
+    /// Whether what is known of the time has changed.
+    async fn look(&mut self) -> bool {
+        let look = self.sources.look();
+        let accepted = self.take_acceptance(look.wall);
+        let change = self.rules.lock().look(&look, accepted);
+        let reading = self.rules.lock().read(look.wall, look.uptime);
+        gauge!(IN_DOUBT).set(f64::from(u8::from(reading.is_in_doubt())));
+        match change {
+            Some(Change::Trusted) => {
+                self.said = None;
+                tracing::info!(now = %look.wall, "the machine's clock is trusted again");
+                self.hasten(look.wall).await;
+            }
+            None if reading.is_in_doubt() => self.say(reading, look.is_synchronized),
+            None => {}
+        }
+        change.is_some()
+    }
+
+    fn say(&mut self, Reading { now, wall }: Reading, is_synchronized: Option<bool>) {
+        if self.said.is_some_and(|said| said.elapsed() < SAY_INTERVAL) {
+            return;
+        }
+        self.said = Some(Instant::now());
+        let synchronized = match is_synchronized {
+            Some(true) => "it is synchronized, and is believed once it has held for ten minutes",
+            Some(false) => "it is not synchronized: set it right (timedatectl), and it is believed",
+            None => {
+                "whether it is synchronized is not to be known here (ProtectClock= in a unit, or no Linux)"
+            }
+        };
+        tracing::error!(
+            clock = %wall,
+            expected = %now,
+            "this machine's clock is more than an hour from the last known time and what has passed since: until it is \
+             right, no endpoint ends, no push expires, and registrations are asked to wait; {synchronized}; if it is right \
+             now, `upwire clock accept` says so"
+        );
+    }
+
+    async fn note(&self) {
+        let (wall, uptime) = (self.sources.wall(), self.sources.uptime());
+        let now = self.rules.lock().read(wall, uptime).now;
+        let known = KnownTime { wall: now, uptime, boot: self.sources.boot().to_owned() };
+        if let Err(error) = self.database.note_time(&known).await {
+            tracing::warn!(%error, "the time could not be noted");
+        }
+    }
+
+    async fn hasten(&self, now: DateTime<Utc>) {
+        match self.database.hasten(now).await {
+            Ok(0) => {}
+            Ok(pushes) => tracing::info!(pushes, "pushes that a wrong clock had put off are due"),
+            Err(error) => tracing::warn!(%error, "pushes that a wrong clock has put off stay so"),
+        }
+    }
+
+    /// Whether somebody has said that the machine's clock is right as it is.
+    fn take_acceptance(&self, wall: DateTime<Utc>) -> bool {
+        let Ok(text) = std::fs::read_to_string(&self.acceptance) else { return false };
+        let _ = std::fs::remove_file(&self.acceptance);
+        let said_at = text.trim().parse().ok().and_then(DateTime::from_timestamp_millis);
+        // One that was left for a server that never ran says nothing of the clock now.
+        said_at.is_some_and(|said_at| (wall - said_at).abs() < rules::AGREEMENT)
+    }
+}
+
+#[cfg(test)]
+mod tests;

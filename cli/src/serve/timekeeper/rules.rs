@@ -1,0 +1,232 @@
+//! When a clock is believed. No I/O; what is seen is an argument.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use embedded::KnownTime;
+use push::Reading;
+
+/// What the machine's clock may be away from the time that is expected.
+pub(super) const AGREEMENT: TimeDelta = TimeDelta::hours(1);
+/// How long it has to hold before it is believed where it disagrees.
+const HOLDS_FOR: Duration = Duration::from_secs(600);
+/// What a clock that holds may gain or lose in that time, while it is slewed.
+const SLEWED: TimeDelta = TimeDelta::seconds(30);
+
+/// What is seen at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Look<'a> {
+    pub(super) wall: DateTime<Utc>,
+    pub(super) uptime: Duration,
+    /// Which start of the machine that is the time since.
+    pub(super) boot: &'a str,
+    /// Whether the kernel calls its clock synchronized; `None`: it does not say.
+    pub(super) is_synchronized: Option<bool>,
+}
+
+/// What has become known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The machine's clock is believed again.
+    Trusted,
+}
+
+/// A moment by both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Anchor {
+    wall: DateTime<Utc>,
+    uptime: Duration,
+}
+
+impl Anchor {
+    fn at(self, uptime: Duration) -> DateTime<Utc> {
+        let passed = TimeDelta::from_std(uptime.saturating_sub(self.uptime)).unwrap_or(TimeDelta::MAX);
+        self.wall.checked_add_signed(passed).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Rules {
+    known: Anchor,
+    /// Since when the machine's clock goes on evenly, while it is in doubt.
+    held_since: Option<Anchor>,
+}
+
+impl Rules {
+    /// With the time that was last known. Nothing tells how long a machine was off: then it is as if no time had passed.
+    pub(super) fn begin(known: Option<&KnownTime>, look: &Look<'_>) -> Self {
+        let known = match known {
+            None => Anchor { wall: look.wall, uptime: look.uptime },
+            Some(known) if known.boot == look.boot && !known.boot.is_empty() => {
+                Anchor { wall: known.wall, uptime: known.uptime }
+            }
+            Some(known) => Anchor { wall: known.wall, uptime: look.uptime },
+        };
+        Self { known, held_since: None }
+    }
+
+    /// The time.
+    pub(super) fn read(&self, wall: DateTime<Utc>, uptime: Duration) -> Reading {
+        let expected = self.known.at(uptime);
+        if (wall - expected).abs() <= AGREEMENT {
+            return Reading::certain(wall);
+        }
+        Reading { now: expected, wall }
+    }
+
+    /// Learns from what is seen. `accepted`: somebody says that the machine's clock is right.
+    pub(super) fn look(&mut self, look: &Look<'_>, accepted: bool) -> Option<Change> {
+        let seen = Anchor { wall: look.wall, uptime: look.uptime };
+        let was_in_doubt = self.held_since.is_some();
+        if !self.read(look.wall, look.uptime).is_in_doubt() {
+            self.believe(seen);
+            return was_in_doubt.then_some(Change::Trusted);
+        }
+        let holds = |since: &Anchor| (look.wall - since.at(look.uptime)).abs() <= SLEWED;
+        let since = *self.held_since.take_if(|since| holds(since)).get_or_insert(seen);
+        self.held_since = Some(since);
+        let has_held = look.uptime.saturating_sub(since.uptime) >= HOLDS_FOR;
+        let is_believed = accepted || (has_held && look.is_synchronized == Some(true));
+        if !is_believed {
+            return None;
+        }
+        self.believe(seen);
+        Some(Change::Trusted)
+    }
+
+    fn believe(&mut self, seen: Anchor) {
+        self.known = seen;
+        self.held_since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    const DAY: i64 = 86_400;
+
+    /// A machine whose clock is off by `off` seconds.
+    struct Machine {
+        rules: Rules,
+        off: i64,
+        now: i64,
+        is_synchronized: Option<bool>,
+    }
+
+    impl Machine {
+        fn start(known: Option<(i64, u64, &str)>, off: i64) -> Self {
+            let known = known.map(|(wall, uptime, boot)| KnownTime {
+                wall: at(wall),
+                uptime: Duration::from_secs(uptime),
+                boot: boot.into(),
+            });
+            let look = Look { wall: at(off), uptime: Duration::ZERO, boot: "this", is_synchronized: None };
+            Self { rules: Rules::begin(known.as_ref(), &look), off, now: 0, is_synchronized: Some(true) }
+        }
+
+        fn reading(&self) -> Reading {
+            self.rules.read(at(self.now + self.off), Duration::from_secs(self.now.unsigned_abs()))
+        }
+
+        /// Looks each second for so long; when the clock was believed again, if it was.
+        fn pass(&mut self, seconds: i64) -> Option<i64> {
+            let end = self.now + seconds;
+            let mut trusted = None;
+            while self.now < end {
+                self.now += 1;
+                if self.look(false) {
+                    trusted.get_or_insert(self.now);
+                }
+            }
+            trusted
+        }
+
+        fn look(&mut self, accepted: bool) -> bool {
+            let look = Look {
+                wall: at(self.now + self.off),
+                uptime: Duration::from_secs(self.now.unsigned_abs()),
+                boot: "this",
+                is_synchronized: self.is_synchronized,
+            };
+            self.rules.look(&look, accepted).is_some()
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_right_or_moves_by_less_than_an_hour_is_believed() {
+        let mut machine = Machine::start(None, 0);
+        for step in [0, 3600, -3600, 1800, 3599] {
+            machine.off += step;
+            assert!(!machine.reading().is_in_doubt(), "{step}");
+            assert_eq!(machine.pass(10), None);
+        }
+    }
+
+    #[test]
+    fn a_jump_is_in_doubt_at_once_and_time_goes_on() {
+        for jump in [30 * DAY, 3601, -3601, -30 * DAY, -1_800_000_000] {
+            let mut machine = Machine::start(None, 0);
+            machine.pass(100);
+            machine.off = jump;
+            let reading = machine.reading();
+            assert_eq!((reading.now, reading.wall), (at(100), at(100 + jump)));
+            machine.is_synchronized = Some(false);
+            assert_eq!(machine.pass(1000), None);
+            assert_eq!(machine.reading().now, at(1100));
+            machine.off = 0;
+            assert_eq!(machine.pass(10), Some(1101), "the jump is undone");
+            assert_eq!(machine.reading(), Reading::certain(at(1110)));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_has_held_and_is_synchronized_is_believed_after_ten_minutes() {
+        // It was off for a month, and nobody knows.
+        let mut machine = Machine::start(Some((-30 * DAY, 5_000_000, "another")), 0);
+        assert_eq!(machine.reading().now, at(-30 * DAY));
+        machine.is_synchronized = None;
+        assert_eq!(machine.pass(300), None);
+        machine.off = 7;
+        machine.is_synchronized = Some(true);
+        assert_eq!(machine.pass(200), None);
+        // A step is another clock.
+        machine.off = 3 * DAY;
+        assert_eq!(machine.pass(600), None);
+        assert_eq!(machine.pass(10), Some(1101));
+        assert_eq!(machine.reading(), Reading::certain(at(1110 + 3 * DAY)));
+    }
+
+    #[test]
+    fn a_clock_that_is_not_synchronized_is_believed_where_somebody_says_so() {
+        for is_synchronized in [Some(false), None] {
+            let mut machine = Machine::start(Some((-30 * DAY, 0, "another")), 0);
+            machine.is_synchronized = is_synchronized;
+            assert_eq!(machine.pass(DAY), None);
+            assert!(machine.look(true));
+            assert_eq!(machine.reading(), Reading::certain(at(DAY)));
+        }
+    }
+
+    #[test]
+    fn within_one_start_of_the_machine_what_has_passed_is_known() {
+        let look = Look {
+            wall: at(0),
+            uptime: Duration::from_secs(40 * 86_400),
+            boot: "this",
+            is_synchronized: None,
+        };
+        let known =
+            KnownTime { wall: at(-30 * DAY), uptime: Duration::from_secs(10 * 86_400), boot: "this".into() };
+        let rules = Rules::begin(Some(&known), &look);
+        assert_eq!(rules.read(look.wall, look.uptime), Reading::certain(at(0)));
+        let nameless = Look { boot: "", ..look.clone() };
+        let rules = Rules::begin(Some(&KnownTime { boot: String::new(), ..known }), &nameless);
+        assert!(rules.read(look.wall, look.uptime).is_in_doubt());
+    }
+}

@@ -1,0 +1,65 @@
+//! What the machine says of the time.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use push::Clock;
+use relay::Uptime;
+
+use super::rules::Look;
+
+/// Which start of which machine this is.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The machine's clocks, or those of a test.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    pub(super) wall: Clock,
+    pub(super) uptime: Uptime,
+    pub(super) boot: String,
+    pub(super) is_synchronized: fn() -> Option<bool>,
+}
+
+impl Sources {
+    /// This machine's.
+    pub(crate) fn system() -> Self {
+        let boot = std::fs::read_to_string(BOOT).unwrap_or_default();
+        Self {
+            wall: Clock::system(),
+            uptime: Uptime::system(),
+            boot: boot.trim().to_owned(),
+            is_synchronized: kernel_says,
+        }
+    }
+
+    pub(super) fn wall(&self) -> DateTime<Utc> {
+        self.wall.now()
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.uptime.now()
+    }
+
+    pub(super) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    pub(super) fn look(&self) -> Look<'_> {
+        let (wall, uptime) = (self.wall(), self.uptime());
+        Look { wall, uptime, boot: &self.boot, is_synchronized: (self.is_synchronized)() }
+    }
+}
+
+/// Whether the kernel calls its clock synchronized (adjtimex(2)); `None`: it does not say.
+#[cfg(target_os = "linux")]
+fn kernel_says() -> Option<bool> {
+    /// `TIME_ERROR`: "The clock is not synchronized to a reliable server".
+    const NOT_SYNCHRONIZED: i32 = 5;
+    let state = rtime_clock::adjtime::adjtimex(&mut rtime_clock::adjtime::Timex::new()).ok()?;
+    Some(state != NOT_SYNCHRONIZED)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn kernel_says() -> Option<bool> {
+    None
+}

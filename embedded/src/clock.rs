@@ -1,0 +1,91 @@
+//! What the file remembers of the time.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use push::ports::Unavailable;
+use rusqlite::params;
+
+use crate::Database;
+
+const NAME: &str = "clock";
+const SET: &str = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
+/// Further ahead nothing of the queue is due, unless its moment is one of a clock that was wrong.
+const DUE_WITHIN: TimeDelta = TimeDelta::hours(2);
+
+/// The time when it was last known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownTime {
+    /// What it was.
+    pub wall: DateTime<Utc>,
+    /// How long the machine had been up then.
+    pub uptime: Duration,
+    /// Which start of which machine that counts from; empty where nobody knows.
+    pub boot: String,
+}
+
+impl KnownTime {
+    fn to_text(&self) -> String {
+        format!("{} {} {}", self.wall.timestamp_millis(), self.uptime.as_millis(), self.boot)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.splitn(3, ' ');
+        let wall = DateTime::from_timestamp_millis(words.next()?.parse().ok()?)?;
+        let uptime = Duration::from_millis(words.next()?.parse().ok()?);
+        Some(Self { wall, uptime, boot: words.next()?.to_owned() })
+    }
+}
+
+impl Database {
+    /// The time when it was last known; `None`: it never was.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn known_time(&self) -> Result<Option<KnownTime>, Unavailable> {
+        Ok(self.setting(NAME)?.as_deref().and_then(KnownTime::parse))
+    }
+
+    /// Remembers the time.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn note_time(&self, known: &KnownTime) -> Result<(), Unavailable> {
+        let text = known.to_text();
+        self.write(move |connection| connection.execute(SET, params![NAME, text]).map(drop)).await
+    }
+
+    /// Has pushes of the queue be due that would be so at a moment of a clock which was wrong; returns how many.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn hasten(&self, now: DateTime<Utc>) -> Result<usize, Unavailable> {
+        const HASTEN: &str = "UPDATE queue SET due_at = ?1 WHERE due_at > ?2";
+        let moments = [now, now + DUE_WITHIN].map(|moment| moment.timestamp_millis());
+        self.write(move |connection| connection.execute(HASTEN, moments)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_time_is_remembered_and_what_is_none_is_not_taken_for_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("upwire.db")).unwrap();
+        assert_eq!(database.known_time().unwrap(), None);
+        for boot in ["0b5f", ""] {
+            let known = KnownTime {
+                wall: DateTime::from_timestamp_millis(1_800_000_000_123).unwrap(),
+                uptime: Duration::from_millis(12_345),
+                boot: boot.into(),
+            };
+            database.note_time(&known).await.unwrap();
+            assert_eq!(database.known_time().unwrap(), Some(known));
+        }
+        for wrong in ["", "1", "1 2", "x 2 y", "1 -2 y"] {
+            assert_eq!(KnownTime::parse(wrong), None, "{wrong}");
+        }
+    }
+}

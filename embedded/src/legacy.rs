@@ -1,0 +1,30 @@
+//! The endpoints of a predecessor, which have no index of their own: they are few, and are counted once, at a start.
+
+use chrono::{DateTime, Utc};
+use jid::{BareJid, FullJid};
+use push::ports::Unavailable;
+
+use crate::{
+    Database,
+    row::{full_jid, moment},
+};
+
+const LIVING: &str = "SELECT recipient, expires_at FROM registration
+    WHERE legacy IS NOT NULL AND expires_at > ?1 AND NOT revoked";
+
+impl Database {
+    /// Whose endpoints of a predecessor live at `now`, and until when.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn legacy_living(&self, now: DateTime<Utc>) -> Result<Vec<(BareJid, DateTime<Utc>)>, Unavailable> {
+        self.read(|connection| {
+            let mut statement = connection.prepare(LIVING)?;
+            let living = statement.query_map([now.timestamp_millis()], |row| {
+                let account = full_jid(&row.get::<_, String>(0)?).map(FullJid::into_bare)?;
+                Ok((account, moment(row.get(1)?)?))
+            })?;
+            living.collect()
+        })
+    }
+}

@@ -1,0 +1,67 @@
+//! What the ingress does while its clock is in doubt, and what it writes down so that no clock can take it back.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use push::{
+    Registration, Ttl, VapidKey,
+    ports::{Mailbox, QueueWriter, Registrations, Revocation},
+};
+
+use crate::{Ingress, Rejection, Seldom, VapidFault, push_resource::unavailable, vapid::Sender};
+
+impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+    /// The refusal for good of an endpoint that is over, or one for now: it may only look over.
+    pub(crate) fn gone(&self) -> Rejection {
+        static LINE: Seldom = Seldom::new();
+        if !self.clock.read().is_in_doubt() {
+            return Rejection::Gone;
+        }
+        if let Some(times) = LINE.due() {
+            tracing::warn!(
+                times,
+                "pushes to endpoints that look over are refused for now: the clock is in doubt"
+            );
+        }
+        Rejection::Unavailable
+    }
+
+    /// Makes sure that a life which is over by the clock stays so, before its senders are told.
+    pub(crate) async fn end(&self, row: Option<&Registration>, now: DateTime<Utc>) -> Result<(), Rejection> {
+        if self.clock.read().is_in_doubt() {
+            return Err(self.gone());
+        }
+        let by_the_clock = |row: &&Registration| !row.revoked && !row.lives(now);
+        let Some(row) = row.filter(by_the_clock).filter(|_| self.remembers_refusals) else { return Ok(()) };
+        let id = row.target.registration_id();
+        let revoked = self.registrations.revoke(id, row.epoch, &row.target.recipient, now).await;
+        match revoked.map_err(|error| unavailable(&error))? {
+            Revocation::Revoked | Revocation::OverBefore => Ok(()),
+            // It was renewed meanwhile.
+            Revocation::GoesOn => Err(Rejection::Unavailable),
+        }
+    }
+
+    /// Whether a sender may push to an endpoint bound to this key. While the clock is in doubt, its token may be in time
+    /// by either.
+    pub(crate) fn prove(&self, sender: &Sender, key: &VapidKey) -> Result<(), Rejection> {
+        let clock = self.clock.read();
+        let proof = sender.prove(key, clock.now);
+        if !clock.is_in_doubt() {
+            return proof;
+        }
+        proof.or_else(|_| sender.prove(key, clock.wall)).map_err(|rejection| match rejection {
+            Rejection::VapidWrong(VapidFault::Expired | VapidFault::TooFarAhead) => Rejection::Unavailable,
+            other => other,
+        })
+    }
+
+    /// How long a push is kept. Should the machine's clock be right that is ahead, it is kept for no less.
+    pub(crate) fn kept_for(&self, ttl: Ttl) -> Ttl {
+        let ahead = self.clock.read().ahead();
+        if ttl == Ttl::from_seconds(0) || ahead == TimeDelta::zero() {
+            return ttl;
+        }
+        Ttl::from_seconds(
+            ttl.as_seconds().saturating_add(u32::try_from(ahead.num_seconds()).unwrap_or(u32::MAX)),
+        )
+    }
+}

@@ -1,0 +1,224 @@
+//! What endpoints of a predecessor are granted. Whoever has the predecessor's secret can make any number of them, for
+//! anyone: they live for a bounded time, for those on the access list, and in a bounded number.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use jid::{BareJid, FullJid};
+use push::{
+    AccessList, Fingerprint, Registration, Target,
+    ports::{Mailbox, QueueWriter, Registrations, Renewal},
+};
+use tokio::sync::watch;
+
+use crate::{Ingress, Rejection, Seldom, push_resource::unavailable};
+
+/// How long one lives from its first push on, unless it is set: a Prosody may give them a month.
+pub const LEGACY_LIFE: TimeDelta = TimeDelta::days(30);
+/// Most of them that live, unless it is set.
+pub const LEGACY_MAX: usize = 100_000;
+/// Most of them of one domain that the access list does not name.
+pub const LEGACY_OF_DOMAIN_MAX: usize = 20_000;
+/// A key ends so long after the last endpoint that could have been made with it: clocks may disagree by less.
+const KEY_MARGIN: TimeDelta = TimeDelta::days(1);
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct LegacyTerms {
+    /// How long one lives at most, from its first push on. A day after such a life, the key ends that it was made with.
+    pub life: TimeDelta,
+    /// Whose are taken, at any time; `None`: anyone's.
+    pub access: Option<watch::Receiver<AccessList>>,
+    /// How many live.
+    pub tally: LegacyTally,
+}
+
+impl Default for LegacyTerms {
+    fn default() -> Self {
+        Self {
+            life: LEGACY_LIFE,
+            access: None,
+            tally: LegacyTally::at_most(LEGACY_MAX, LEGACY_OF_DOMAIN_MAX),
+        }
+    }
+}
+
+impl LegacyTerms {
+    /// Whether a key that is in use since then has ended.
+    #[must_use]
+    pub fn key_ended(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        now - since >= self.life + KEY_MARGIN
+    }
+
+    fn admits(&self, user: &FullJid) -> bool {
+        self.access.as_ref().is_none_or(|access| access.borrow().admits(&user.clone().into()))
+    }
+
+    fn names(&self, user: &FullJid) -> bool {
+        self.access.as_ref().is_some_and(|access| access.borrow().names(&user.clone().into()))
+    }
+}
+
+/// How many endpoints of a predecessor live. Its clones know the same.
+#[derive(Debug, Clone)]
+pub struct LegacyTally {
+    max: usize,
+    of_domain_max: usize,
+    living: Arc<Mutex<Living>>,
+}
+
+#[derive(Debug, Default)]
+struct Living {
+    by_expiry: BTreeMap<DateTime<Utc>, Vec<BareJid>>,
+    of_domains: HashMap<BareJid, usize>,
+    all: usize,
+}
+
+impl LegacyTally {
+    /// Of at most so many in all, and of one domain that the access list does not name.
+    #[must_use]
+    pub fn at_most(max: usize, of_domain_max: usize) -> Self {
+        Self { max, of_domain_max, living: Arc::default() }
+    }
+
+    /// Counts one more, of this account, that lives until then.
+    pub fn count(&self, account: &BareJid, expires_at: DateTime<Utc>) {
+        let domain = domain(account);
+        let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
+        living.all += 1;
+        *living.of_domains.entry(domain.clone()).or_default() += 1;
+        living.by_expiry.entry(expires_at).or_default().push(domain);
+    }
+
+    fn has_room(&self, account: &BareJid, is_named: bool, now: DateTime<Utc>) -> bool {
+        let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
+        living.forget_until(now);
+        let of_domain = living.of_domains.get(&domain(account)).copied().unwrap_or(0);
+        living.all < self.max && (is_named || of_domain < self.of_domain_max)
+    }
+}
+
+impl Living {
+    fn forget_until(&mut self, now: DateTime<Utc>) {
+        while let Some(first) = self.by_expiry.first_entry().filter(|first| *first.key() <= now) {
+            for domain in first.remove() {
+                self.all -= 1;
+                if let Some(left) = self.of_domains.get_mut(&domain) {
+                    *left -= 1;
+                    if *left == 0 {
+                        self.of_domains.remove(&domain);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn domain(account: &BareJid) -> BareJid {
+    BareJid::from_parts(None, account.domain())
+}
+
+impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+    /// Makes sure that pushes may go to an endpoint of a predecessor at all. What is not certain to stay so is no reason
+    /// to end it.
+    pub(crate) async fn admit_legacy(
+        &self,
+        target: &Target,
+        key: Fingerprint,
+        now: DateTime<Utc>,
+    ) -> Result<(), Rejection> {
+        static NOT_LISTED: Seldom = Seldom::new();
+        static ENDED: Seldom = Seldom::new();
+        if target.legacy.is_none_or(|expiry| expiry <= now) {
+            return Err(self.gone());
+        }
+        if !self.legacy_terms.admits(&target.recipient) {
+            if let Some(times) = NOT_LISTED.due() {
+                tracing::warn!(
+                    times,
+                    "pushes to endpoints of the predecessor are refused for now: UPWIRE_ACL does not have their accounts"
+                );
+            }
+            return Err(Rejection::Unavailable);
+        }
+        let since = self.legacy_key_since(key, now).await?;
+        if since.is_some_and(|since| self.legacy_terms.key_ended(since, now)) {
+            if let Some(times) = ENDED.due() {
+                tracing::warn!(
+                    times,
+                    "endpoints of the predecessor have ended with its key, after a life (UPWIRE_LEGACY_LIFE) and a day: remove \
+                     UPWIRE_LEGACY_SECRET or UPWIRE_LEGACY_PASETO_KEY"
+                );
+            }
+            return Err(self.gone());
+        }
+        Ok(())
+    }
+
+    /// The row of a predecessor's endpoint, if it lives: the one it has, whatever a copy that lags may have shown,
+    /// or the first.
+    pub(crate) async fn adopt(
+        &self,
+        target: Target,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Registration>, Rejection> {
+        static FULL: Seldom = Seldom::new();
+        let terms = &self.legacy_terms;
+        let left = target.legacy.map_or(TimeDelta::zero(), |expiry| expiry - now).min(terms.life);
+        if left <= TimeDelta::zero() {
+            return Ok(None);
+        }
+        if self.clock.read().is_in_doubt() {
+            return Err(Rejection::Unavailable);
+        }
+        let account = target.recipient.to_bare();
+        if !terms.tally.has_room(&account, terms.names(&target.recipient), now) {
+            if let Some(times) = FULL.due() {
+                tracing::warn!(
+                    times,
+                    "pushes to endpoints of the predecessor are refused for now: as many live as may, of all or of a domain \
+                     (UPWIRE_LEGACY_MAX); who has its secret can make any number"
+                );
+            }
+            return Err(Rejection::Unavailable);
+        }
+        // No bound of an account is for a predecessor's endpoints.
+        let registering = self.registrations.register(target, now, left, Renewal::WhereNeeded, usize::MAX);
+        let row = registering.await.map_err(|error| unavailable(&error))?.stored();
+        if let Some(row) = row.as_ref().filter(|row| row.renewed_at == now) {
+            terms.tally.count(&account, row.expires_at);
+        }
+        match row {
+            Some(row) if !row.lives(now) => self.end(Some(&row), now).await.map(|()| None),
+            row => Ok(row),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_expired_makes_room() {
+        let tally = LegacyTally::at_most(5, 3);
+        let account = |text| BareJid::new(text).unwrap();
+        let at = |seconds| DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        for (number, user) in ["a@one.example", "b@one.example", "a@one.example"].into_iter().enumerate() {
+            assert!(tally.has_room(&account(user), false, at(0)));
+            tally.count(&account(user), at(10 + number as i64));
+        }
+        assert!(!tally.has_room(&account("c@one.example"), false, at(9)));
+        assert!(tally.has_room(&account("c@one.example"), true, at(9)), "its domain is named");
+        assert!(tally.has_room(&account("c@two.example"), false, at(9)));
+        tally.count(&account("c@two.example"), at(20));
+        tally.count(&account("d@two.example"), at(20));
+        assert!(!tally.has_room(&account("c@three.example"), true, at(9)), "there are five");
+        assert!(tally.has_room(&account("c@one.example"), false, at(10)));
+        assert!(tally.has_room(&account("c@three.example"), false, at(20)));
+        assert_eq!(tally.living.lock().unwrap().of_domains.len(), 0);
+    }
+}

@@ -1,0 +1,81 @@
+//! The wall clock, as it is handed to whoever stamps and judges: perhaps one that nobody should go by for now.
+
+use std::{fmt, sync::Arc};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// What a clock shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The time to go by.
+    pub now: DateTime<Utc>,
+    /// What the machine's clock shows. While it is not `now`, one of the two is wrong, and which is not known.
+    pub wall: DateTime<Utc>,
+}
+
+impl Reading {
+    /// Of a clock that is trusted.
+    #[must_use]
+    pub const fn certain(now: DateTime<Utc>) -> Self {
+        Self { now, wall: now }
+    }
+
+    /// Whether nothing may be ended for good.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.now != self.wall
+    }
+
+    /// A moment that has passed for certain: what was over then, is.
+    #[must_use]
+    pub fn least(&self) -> DateTime<Utc> {
+        self.now.min(self.wall)
+    }
+
+    /// How far the machine's clock is ahead of the time to go by.
+    #[must_use]
+    pub fn ahead(&self) -> TimeDelta {
+        (self.wall - self.now).max(TimeDelta::zero())
+    }
+}
+
+/// A wall clock: the system's, a guarded or a simulated one.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Reading + Send + Sync>);
+
+impl Clock {
+    /// The system's.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the edge; what decides takes `now` from here")]
+    pub fn system() -> Self {
+        Self::new(Utc::now)
+    }
+
+    /// One that shows what `now` says.
+    pub fn new(now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move || Reading::certain(now())))
+    }
+
+    /// One that may be in doubt.
+    pub fn guarded(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        (self.0)()
+    }
+
+    /// The time to go by.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.read().now
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}

@@ -1,0 +1,79 @@
+//! A clock that jumps: a battery is dead, a virtual machine was asleep, NTP was set wrong.
+
+use std::process::Command;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use e2e::{Answer, SOON, hashed, http, profile_folder};
+use embedded::{Database, KnownTime};
+use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};
+
+use super::Scene;
+
+/// Has the database remember another time than the machine's.
+async fn last_known(scene: &Scene, wall: DateTime<Utc>) {
+    let database = Database::open(&scene.upwire.database()).unwrap();
+    let known = KnownTime { wall, uptime: std::time::Duration::ZERO, boot: "of another machine".into() };
+    database.note_time(&known).await.unwrap();
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(crate::legacy::now()).unwrap()
+}
+
+fn accept(scene: &Scene) {
+    let mut accept = Command::new(profile_folder().join("upwire"));
+    accept.args(["clock", "accept", "--database"]).arg(scene.upwire.database());
+    let output = accept.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// OctoPrint/OctoPrint#3266, projectbuendia/buendia#226: what starts before the clock is set takes 1970, or a month
+/// ahead, for now, and everything has expired.
+#[tokio::test]
+async fn after_a_jump_pushes_go_on_nothing_ends_and_somebody_can_say_that_it_is_right() {
+    let mut scene = Scene::set().await;
+    for known in [now() - TimeDelta::days(30), now() + TimeDelta::days(30)] {
+        scene.upwire.terminate();
+        scene.upwire.wait_exit(SOON).await;
+        last_known(&scene, known).await;
+        scene.upwire.start_again();
+        scene.upwire.ready().await;
+        scene
+            .upwire
+            .log_line(&["ERROR", "more than an hour from the last known time", "upwire clock accept"])
+            .await;
+        scene.upwire.metric_is("upwire_clock_in_doubt", 1.0).await;
+        scene.phone.greet(&scene.upwire.component.jid).await;
+
+        let answer = http::post_with(&scene.endpoint, &[("TTL", "3600")], "in doubt").await;
+        if known < now() {
+            assert_eq!((answer.status, answer.header("ttl")), (201, Some("3600")));
+            assert_eq!(scene.phone.next_push(SOON).await.body, b"in doubt");
+            scene.phone.set_answer(Answer::Error(DefinedCondition::ServiceUnavailable));
+            assert_eq!(http::post(&scene.endpoint, "waits").await.status, 201);
+            assert_eq!(scene.phone.next_push(SOON).await.body, b"waits");
+            scene.upwire.mailbox_holds(1).await;
+        } else {
+            // It has expired by the time that was known.
+            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+        }
+        let refused = scene
+            .phone
+            .register(&scene.upwire.component.jid, &hashed("app"), &hashed("1"))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.type_, ErrorType::Wait);
+
+        accept(&scene);
+        scene.upwire.log_line(&["INFO", "the machine's clock is trusted again"]).await;
+        scene.upwire.metric_is("upwire_clock_in_doubt", 0.0).await;
+        if known < now() {
+            scene.phone.set_answer(Answer::Result);
+            scene.phone.greet(&scene.upwire.component.jid).await;
+            assert_eq!(scene.phone.next_push(SOON).await.body, b"waits");
+        }
+        assert_eq!(scene.phone.endpoint(&scene.upwire.component.jid, "app").await, scene.endpoint);
+        assert_eq!(http::post(&scene.endpoint, "as ever").await.status, 201);
+        assert_eq!(scene.phone.next_push(SOON).await.body, b"as ever");
+    }
+}

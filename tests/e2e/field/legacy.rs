@@ -1,0 +1,137 @@
+//! Who has a predecessor's secret can make any number of endpoints, for anyone: what that is worth is bounded.
+
+use std::fs;
+
+use e2e::{Kind, Phone, SOON, Upwire, XmppServer, eventually, folder, hashed, http};
+use embedded::Database;
+use push::Marker;
+use push::ports::Markers;
+
+use crate::cloud::Cloud;
+use crate::legacy::{UP_SECRET, up_token};
+
+/// A phone that has the application which the tokens name.
+async fn phone(server: &XmppServer) -> Phone {
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    phone.hold(&hashed("app"), &hashed("1"));
+    phone
+}
+
+fn endpoint(upwire: &Upwire, token: &str) -> String {
+    format!("{}/push/{token}", upwire.public_url)
+}
+
+/// The token names the account, and whoever made it chose it.
+#[tokio::test]
+async fn a_predecessors_endpoint_is_for_those_on_the_list() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let list = folder("acl").join("acl");
+    fs::write(&list, "example.org").unwrap();
+    let mut upwire = Upwire::on(server)
+        .set("UPWIRE_LEGACY_PASETO_KEY", UP_SECRET)
+        .set("UPWIRE_ACL_FILE", list.display())
+        .start_ready()
+        .await;
+    let phone = phone(server).await;
+    let endpoint = endpoint(&upwire, &up_token(&phone, 3600));
+    let refused = http::post(&endpoint, "hello").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    upwire.log_line(&["WARN", "UPWIRE_ACL does not have their accounts"]).await;
+    fs::write(&list, "localhost").unwrap();
+    upwire.hang_up();
+    upwire.log_line(&["\"changed\":\"UPWIRE_ACL_FILE\""]).await;
+    assert_eq!(http::post(&endpoint, "hello").await.status, 201);
+    assert_eq!(phone.next_push(SOON).await.body, b"hello");
+}
+
+#[tokio::test]
+async fn so_it_is_at_the_function_where_that_has_a_list() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let phone = phone(server).await;
+    let token = up_token(&phone, 3600);
+    let cloud_with = |list: &str| {
+        Cloud::with([("UPWIRE_LEGACY_PASETO_KEY", UP_SECRET.to_owned()), ("UPWIRE_ACL", list.to_owned())])
+    };
+    let (listed, unlisted) = (cloud_with("localhost").await, cloud_with("example.org").await);
+    let endpoint = |cloud: &Cloud| format!("{}/push/{token}", cloud.function.url);
+    assert_eq!(http::post_patiently(&endpoint(&listed), &[], "hello").await.status, 201);
+    eventually(SOON, "the function refuses it for that reason", async || {
+        assert_eq!(http::post(&endpoint(&unlisted), "hello").await.status, 503);
+        unlisted.function.log().contains("UPWIRE_ACL does not have their accounts")
+    })
+    .await;
+}
+
+/// The rows outlive a restart, and so does their number.
+#[tokio::test]
+async fn beyond_their_number_senders_are_asked_to_wait() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let mut upwire = Upwire::on(server)
+        .set("UPWIRE_LEGACY_PASETO_KEY", UP_SECRET)
+        .set("UPWIRE_LEGACY_MAX", 2)
+        .start_ready()
+        .await;
+    let phone = phone(server).await;
+    let endpoints = [3600, 3700, 3800].map(|lives_for| endpoint(&upwire, &up_token(&phone, lives_for)));
+    for _ in 0..2 {
+        for (endpoint, status) in endpoints.iter().zip([201, 201, 503]) {
+            assert_eq!(http::post(endpoint, "hello").await.status, status);
+        }
+        upwire.log_line(&["WARN", "UPWIRE_LEGACY_MAX"]).await;
+        upwire.kill();
+        upwire.start_again();
+        upwire.ready().await;
+    }
+}
+
+/// ecadlabs/signatory#356: a short secret is taken, and is found by trying by anyone who has one token.
+#[tokio::test]
+async fn a_secret_that_could_be_found_by_trying_is_not_taken_unasked() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let short = || Upwire::on(server).set("UPWIRE_LEGACY_SECRET", "open sesame");
+    let mut refused = short().start();
+    assert_eq!(refused.wait_exit(SOON).await.code(), Some(64));
+    let log = refused.log();
+    let said = log.lines().find(|line| line.starts_with("upwire: UPWIRE_LEGACY_SECRET: ")).expect("one line");
+    assert!(said.contains("fewer than 32 bytes") && said.contains("--weak-legacy-secret"), "{said}");
+    for taken in [short().argument("--weak-legacy-secret"), short().set("UPWIRE_WEAK_LEGACY_SECRET", "true")]
+    {
+        taken.start_ready().await.log_line(&["WARN", "UPWIRE_LEGACY_SECRET is short"]).await;
+    }
+}
+
+/// A key that is never removed would be good for ever.
+#[tokio::test]
+async fn the_key_ends_and_the_log_says_to_remove_it() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let mut upwire = Upwire::on(server)
+        .set("UPWIRE_LEGACY_PASETO_KEY", UP_SECRET)
+        .set("UPWIRE_LEGACY_LIFE", "2d")
+        .start_ready()
+        .await;
+    let phone = phone(server).await;
+    let endpoint = endpoint(&upwire, &up_token(&phone, 3600));
+    assert_eq!(http::post(&endpoint, "hello").await.status, 201);
+    for (days_ago, status) in [(2, 201), (4, 410)] {
+        upwire.terminate();
+        upwire.wait_exit(SOON).await;
+        first_used(&upwire, days_ago).await;
+        upwire.start_again();
+        upwire.ready().await;
+        assert_eq!(http::post(&endpoint, "hello").await.status, status, "{days_ago}");
+    }
+    upwire.log_line(&["WARN", "a key of the predecessor has ended", "remove UPWIRE_LEGACY_SECRET or"]).await;
+    upwire.log_line(&["WARN", "endpoints of the predecessor have ended with its key"]).await;
+}
+
+/// Has the first start with the predecessor's key be so long ago.
+async fn first_used(upwire: &Upwire, days_ago: i64) {
+    let database = Database::open(&upwire.database()).unwrap();
+    let mut marker: serde_json::Value =
+        serde_json::from_str(&database.marker().await.unwrap().unwrap().to_json()).unwrap();
+    let since = crate::legacy::now() / 1000 - days_ago * 86_400;
+    for known in marker["legacy_since"].as_object_mut().unwrap().values_mut() {
+        *known = since.into();
+    }
+    database.set_marker(&Marker::parse(&marker.to_string()).unwrap()).await.unwrap();
+}

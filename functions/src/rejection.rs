@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{REFUSED, Seldom};
 
-/// Why a request was refused (protocol.md §2).
+/// Why a request was refused (docs/senders.md).
 ///
 /// Senders delete a subscription on most 4xx, so trouble of ours is always 5xx.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

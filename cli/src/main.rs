@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::configuration::ConfigurationError;
 
 mod admin;
+mod backup;
 mod configuration;
 mod distributor;
 mod http;
@@ -22,6 +23,7 @@ mod parts;
 mod private;
 mod relay;
 mod relay_options;
+mod restore;
 mod secret;
 mod serve;
 mod shutdown;
@@ -50,6 +52,8 @@ enum Command {
     Distributor(Box<distributor::Options>),
     Keygen(keygen::Options),
     Secret(secret::Options),
+    Backup(backup::Options),
+    Restore(restore::Options),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +101,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Distributor(options) => start(|shutdown| distributor::run(*options, shutdown)),
         Command::Keygen(options) => keygen::run(&options),
         Command::Secret(options) => secret::run(options),
+        Command::Backup(options) => backup::run(&options),
+        Command::Restore(options) => restore::run(&options),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod backlog;
+mod backup;
 mod database;
 mod disk;
 mod file;
@@ -10,10 +11,13 @@ mod mailbox;
 mod queue;
 mod readers;
 mod registrations;
+mod restore;
 mod row;
 mod shares;
 mod writer;
 
+pub use backup::{BackupError, Contents, back_up};
 pub use database::{Database, QUEUE_MAX};
 pub use disk::{DISK_FLOOR, DiskLow};
 pub use file::OpenError;
+pub use restore::{Ending, EndsSince, Losses, Restoration};

@@ -22,6 +22,7 @@ macro_rules! on_each_server {
 
 mod access;
 mod account_bounds;
+mod backup;
 mod bounds;
 mod browser;
 mod cloud;

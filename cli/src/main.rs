@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::configuration::ConfigurationError;
 
+mod account;
 mod admin;
 mod backup;
 mod configuration;
@@ -21,12 +22,14 @@ mod live;
 mod log;
 mod parts;
 mod private;
+mod registrations;
 mod relay;
 mod relay_options;
 mod restore;
 mod secret;
 mod serve;
 mod shutdown;
+mod store;
 mod usage;
 mod values;
 
@@ -54,6 +57,8 @@ enum Command {
     Secret(secret::Options),
     Backup(backup::Options),
     Restore(restore::Options),
+    Registrations(registrations::Options),
+    Account(account::Options),
 }
 
 fn main() -> ExitCode {
@@ -103,6 +108,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Secret(options) => secret::run(options),
         Command::Backup(options) => backup::run(&options),
         Command::Restore(options) => restore::run(&options),
+        Command::Registrations(options) => registrations::run(options),
+        Command::Account(options) => account::run(options),
     }
 }
 

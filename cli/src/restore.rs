@@ -4,8 +4,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use chrono::{DateTime, Utc};
 use embedded::{BackupError, Ending, EndsSince, Losses, Restoration};
+
+use crate::store;
 
 /// Put a copy of the database back, while the server is stopped.
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,7 @@ pub(crate) struct Options {
 
 /// Restores it, and says what was lost.
 pub(crate) fn run(Options { file, database, dry_run }: &Options) -> anyhow::Result<()> {
-    let restoration = Restoration::prepare(file, database, now()).map_err(|error| match error {
+    let restoration = Restoration::prepare(file, database, store::now()).map_err(|error| match error {
         BackupError::InUse(_) => anyhow!("{error}: stop the server first"),
         error => error.into(),
     })?;
@@ -99,9 +100,4 @@ fn say(said: &mut impl Write, restoration: &Restoration) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "the edge: the moment is passed down from here")]
-fn now() -> DateTime<Utc> {
-    Utc::now()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) next_seq: AtomicI64,
     /// Rung when something may have become due.
     pub(crate) arrivals: Notify,
+    /// The last change from beside after which the mailboxes were counted.
+    pub(crate) counted_change: Mutex<Option<String>>,
 }
 
 pub(crate) fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
@@ -81,6 +84,12 @@ impl Database {
         let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
         let writer = connect(path).map_err(sqlite)?;
         lay_out(&writer, path)?;
+        Self::start(path, writer, lock)
+    }
+
+    /// Starts on a file of the present layout; the writer thread holds `lock`.
+    pub(crate) fn start(path: &Path, writer: Connection, lock: File) -> Result<Self, OpenError> {
+        let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
         let reader = connect(path).map_err(sqlite)?;
         let depth = count_queue(&reader).map_err(sqlite)?;
         let waiting = count_mailbox(&reader).map_err(sqlite)?;
@@ -100,6 +109,7 @@ impl Database {
             waiting: AtomicU64::new(waiting),
             next_seq: AtomicI64::new(last_seq + 1),
             arrivals: Notify::new(),
+            counted_change: Mutex::default(),
         });
         let file = |cause| OpenError::File { path: path.to_owned(), cause };
         let writer = Writer::start(writer, lock).map_err(file)?;
@@ -176,9 +186,10 @@ impl Database {
         self.shared.depth.load(Ordering::Relaxed)
     }
 
-    /// Pushes that wait in mailboxes.
+    /// Pushes that wait in mailboxes. What was changed from beside is counted a moment later.
     #[must_use]
     pub fn mailbox_depth(&self) -> u64 {
+        self.recount_after_change_beside();
         self.shared.waiting.load(Ordering::Relaxed)
     }
 

@@ -3,8 +3,10 @@
 mod accounts;
 mod backlog;
 mod backup;
+mod beside;
 mod database;
 mod disk;
+mod erasure;
 mod file;
 mod layout;
 mod mailbox;

@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady \
+.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady \
 	scripts template binary test-needs sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -48,6 +48,7 @@ help:
 	@echo 'make close, make open   the ingress of a stack on AWS takes no push, or does again, within seconds'
 	@echo 'make rollback    senders get the version of the function before, within seconds; VERSION= names another'
 	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; ARGS=--quick is shorter'
+	@echo 'make bench-compare BASE=commit   this commit beside another, in turn; an error where it has lost 15 % of anything'
 	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
 	@echo 'make bench-senders   what signed pushes and those of Matrix homeservers cost, beside plain ones'
 	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay'
@@ -130,23 +131,37 @@ simulate-mutants:
 	$(SIMULATE) --mutants $(if $(MUTANT),--mutant $(MUTANT)) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM))
 
 bench: bench-build
-	cargo bench --locked --package cli --package e2e --bench bench -- $(ARGS)
-	cargo bench --locked --package cli --package e2e --bench bench-mailbox -- $(ARGS)
-	cargo bench --locked --package cli --package e2e --bench bench-senders -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench-mailbox -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench-senders -- $(ARGS)
+
+# The base is built apart, from a checkout of its own: the harness is that of this commit.
+BASE_TREE := $(TARGET)/base/tree
+BASE_TARGET := $(TARGET)/base/target
+
+bench-compare: bench-build
+	@[ -n '$(BASE)' ] || { echo 'make bench-compare BASE=<commit>'; exit 2; }
+	@git worktree prune
+	@base=$$(git rev-parse --verify '$(BASE)^{commit}'); \
+		if [ -e $(BASE_TREE) ]; then git -C $(BASE_TREE) checkout --quiet --detach "$$base"; \
+		else git worktree add --quiet --detach $(BASE_TREE) "$$base"; fi
+	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --release --package cli
+	cargo bench --locked --package e2e --bench bench -- --base $(BASE_TARGET)/release/upwire $(ARGS)
 
 bench-mailbox: bench-build
-	cargo bench --locked --package cli --package e2e --bench bench-mailbox -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench-mailbox -- $(ARGS)
 
 bench-senders: bench-build
-	cargo bench --locked --package cli --package e2e --bench bench-senders -- $(ARGS)
+	cargo bench --locked --package e2e --bench bench-senders -- $(ARGS)
 
 bench-build: test-needs
-	cargo build --locked --release --package cli --package e2e --bins --benches
+	cargo build --locked --release --package cli --bins
+	cargo build --locked --profile bench --package e2e --benches
 
 bench-cloud: sam-build bench-build
 	@infra/local/emulator.sh install fauxqs
 	@infra/local/emulator.sh install dynalite
-	cargo bench --locked --package cli --package e2e --bench bench-cloud
+	cargo bench --locked --package e2e --bench bench-cloud
 
 # Gates.
 

@@ -5,22 +5,20 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use parking_lot::{Mutex, RwLock};
 use push::{Clock, RegistrationId, ports::Unavailable};
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::Notify;
 
 use crate::{
-    backlog::Backlog,
     disk::{Disk, DiskLow},
     file::{OpenError, connect, lock},
     layout::lay_out,
+    queue::known::Known,
     readers::Readers,
-    shares::Shares,
     writer::{Haste, Writer},
 };
 
@@ -32,6 +30,7 @@ pub const QUEUE_MAX: u64 = 100_000;
 #[derive(Clone)]
 pub struct Database {
     writer: Writer,
+    known: Arc<Known>,
     shared: Arc<Shared>,
     queue_max: u64,
     registration_queue_max: u64,
@@ -43,20 +42,13 @@ pub(crate) struct Shared {
     reader: Mutex<Connection>,
     readers: Readers,
     disk: Disk,
-    pub(crate) backlog: Mutex<Backlog>,
-    pub(crate) shares: Arc<Shares>,
-    /// Rows in the queue.
-    pub(crate) depth: AtomicU64,
     /// Rows in the mailbox.
     pub(crate) waiting: AtomicU64,
     /// The clock that moments of the queue go by.
     pub(crate) clock: RwLock<Clock>,
-    /// What the next row of the queue is called.
-    pub(crate) next_seq: AtomicI64,
-    /// Rung when something may have become due.
-    pub(crate) arrivals: Notify,
 }
 
+#[cfg(test)]
 pub(crate) fn count_queue(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM queue", [], |row| row.get(0))
 }
@@ -65,12 +57,18 @@ pub(crate) fn count_mailbox(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0))
 }
 
-fn count_shares(connection: &Connection) -> rusqlite::Result<HashMap<RegistrationId, u64>> {
-    const SHARES: &str =
-        "SELECT registration, count(*) FROM queue WHERE registration IS NOT NULL GROUP BY registration";
+/// How many pushes the queue holds, of each registration and in all: those of an earlier layout are of none.
+fn count_shares(connection: &Connection) -> rusqlite::Result<(HashMap<RegistrationId, u64>, u64)> {
+    const SHARES: &str = "SELECT registration, count(*) FROM queue GROUP BY registration";
     let mut statement = connection.prepare(SHARES)?;
-    let shares = statement.query_map([], |row| Ok((RegistrationId::from_bytes(row.get(0)?), row.get(1)?)))?;
-    shares.collect()
+    let mut rows = statement.query([])?;
+    let (mut shares, mut depth) = (HashMap::new(), 0);
+    while let Some(row) = rows.next()? {
+        let (registration, count): (Option<[u8; RegistrationId::BYTES]>, u64) = (row.get(0)?, row.get(1)?);
+        depth += count;
+        shares.extend(registration.map(|id| (RegistrationId::from_bytes(id), count)));
+    }
+    Ok((shares, depth))
 }
 
 impl Database {
@@ -84,9 +82,8 @@ impl Database {
         let writer = connect(path).map_err(sqlite)?;
         lay_out(&writer, path)?;
         let reader = connect(path).map_err(sqlite)?;
-        let depth = count_queue(&reader).map_err(sqlite)?;
         let waiting = count_mailbox(&reader).map_err(sqlite)?;
-        let shares = count_shares(&reader).map_err(sqlite)?;
+        let (shares, depth) = count_shares(&reader).map_err(sqlite)?;
         let last_seq: i64 = reader
             .query_row("SELECT coalesce(max(seq), 0) FROM queue", [], |row| row.get(0))
             .map_err(sqlite)?;
@@ -96,17 +93,13 @@ impl Database {
             reader: Mutex::new(reader),
             readers: Readers::open(path).map_err(sqlite)?,
             disk: Disk::of(path.to_owned()),
-            backlog: Mutex::default(),
-            shares: Arc::new(Shares::of(shares)),
-            depth: AtomicU64::new(depth),
             waiting: AtomicU64::new(waiting),
             clock: RwLock::new(Clock::system()),
-            next_seq: AtomicI64::new(last_seq + 1),
-            arrivals: Notify::new(),
         });
+        let known = Arc::new(Known::of(shares, depth));
         let file = |cause| OpenError::File { path: path.to_owned(), cause };
-        let writer = Writer::start(writer, lock).map_err(file)?;
-        Ok(Self { writer, shared, queue_max: QUEUE_MAX, registration_queue_max: u64::MAX })
+        let writer = Writer::start(writer, lock, Arc::clone(&known), last_seq + 1).map_err(file)?;
+        Ok(Self { writer, known, shared, queue_max: QUEUE_MAX, registration_queue_max: u64::MAX })
     }
 
     /// The same one, which refuses pushes while its queue holds `max` of them; those that come at once may
@@ -183,7 +176,7 @@ impl Database {
     /// Pushes that wait in the queue or are being delivered.
     #[must_use]
     pub fn queue_depth(&self) -> u64 {
-        self.shared.depth.load(Ordering::Relaxed)
+        self.known.depth()
     }
 
     /// Pushes that wait in mailboxes.
@@ -201,9 +194,12 @@ impl Database {
         self.read(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
     }
 
-    /// Whether the last commit stands.
-    pub(crate) fn commits(&self) -> &Arc<AtomicBool> {
-        self.writer.commits()
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    pub(crate) fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     pub(crate) fn queue_max(&self) -> u64 {

@@ -1,7 +1,6 @@
 //! The ports on SQLite: one file, one process, every promise on disk before it is given.
 
 mod accounts;
-mod backlog;
 mod clock;
 mod database;
 mod disk;
@@ -14,7 +13,6 @@ mod queue;
 mod readers;
 mod registrations;
 mod row;
-mod shares;
 mod writer;
 
 pub use clock::KnownTime;

@@ -2,24 +2,33 @@
 //!
 //! A claim is not written: it lasts as long as the process that could settle it, and the next
 //! process finds every row unclaimed. A push that finds nothing waiting before it is handed on from
-//! memory while its row is on the way to the disk; only the sender waits for that. Should the commit
-//! fail, the sender is told so and the push may come twice. Its row is read again only after a restart
-//! or a release.
+//! memory while its row is on the way to the disk; only the sender waits for that, or for the settlement
+//! where that comes first ([`unwritten`]). Should the commit fail, the sender is told so and the push may come
+//! twice. Its row is read again only after a restart or a postponement.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use push::{
-    PushMessage, RegistrationId,
+    PushMessage,
     ports::{Delivery, NotQueued, QueueReader, QueueWriter, Settlement, Unavailable},
 };
-use rusqlite::{Connection, params};
-use tokio::time::{Instant, sleep_until};
+use rusqlite::Connection;
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
 
-use crate::{Database, backlog::Backlog, database::Shared, writer::Haste};
+use crate::{
+    Database,
+    writer::{Haste, refused},
+};
+
+mod backlog;
+pub(crate) mod known;
+pub(crate) mod rows;
+mod shares;
+pub(crate) mod unwritten;
 
 /// The longest that [`QueueReader::receive`] waits for a push.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
@@ -30,34 +39,23 @@ impl QueueWriter for Database {
     }
 
     async fn send_all(&self, messages: Vec<PushMessage>) -> Result<(), NotQueued> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         let registrations = messages.iter().map(|push| push.registration).collect();
-        let reservation = self.shared().shares.reserve(registrations, self.registration_queue_max());
+        let known = self.known();
+        let reservation = known.reserve(registrations, self.registration_queue_max());
         let reservation = reservation.ok_or(NotQueued::TooMany)?;
         let max = self.queue_max();
-        if self.queue_depth() >= max {
+        if known.depth() >= max {
             let full = format!("the queue holds as many pushes as it may: {max} (UPWIRE_QUEUE_MAX)");
             return Err(Unavailable::new(full).into());
         }
-        let entries: Vec<_> = messages.into_iter().map(|push| (push.to_entry().into_bytes(), push)).collect();
-        let (shared, count) = (self.shared().clone(), entries.len() as u64);
-        let commits = self.commits().clone();
-        let on_commit = shared.clone();
-        let insert = move |connection: &Connection| {
-            let insert =
-                || entries.into_iter().map(|entry| insert(connection, &shared, &commits, entry)).collect();
-            // One statement is that by itself.
-            if count == 1 { insert() } else { all_or_none(connection, insert) }
-        };
-        let committed = move |waiting: &Vec<Option<i64>>| {
-            reservation.keep();
-            on_commit.depth.fetch_add(count, Ordering::Relaxed);
-            if let Some(due_at) = waiting.iter().flatten().min() {
-                on_commit.backlog.lock().waits(*due_at);
-                on_commit.arrivals.notify_one();
-            }
-        };
-        self.add(Haste::Now, insert, committed).await?;
-        Ok(())
+        self.check_room().map_err(Unavailable::new)?;
+        let room = self.writer().room().await;
+        known.count(reservation);
+        let outcome = self.writer().send(messages, room, self.shared().clock.read().now());
+        Ok(outcome.await.unwrap_or_else(|_| Err(refused()))?)
     }
 }
 
@@ -67,6 +65,8 @@ impl QueueReader for Database {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery<i64>>, Unavailable> {
         let deadline = Instant::now() + RECEIVE_WAIT;
         loop {
+            // Whoever is about to send shares the way to the relay.
+            yield_now().await;
             let now = self.shared().clock.read().now();
             let (deliveries, next_due_at) = self.claim(max, now)?;
             if !deliveries.is_empty() {
@@ -76,8 +76,8 @@ impl QueueReader for Database {
             let due = Instant::now().checked_add(Duration::from_millis(wait));
             let wake = due.map_or(deadline, |due| due.min(deadline));
             tokio::select! {
-                // A commit before this was polled has left its permit: nothing is overslept.
-                () = self.shared().arrivals.notified() => {}
+                // A push before this was polled has left its permit: nothing is overslept.
+                () = self.known().arrivals.notified() => {}
                 () = sleep_until(wake) => {
                     if wake == deadline {
                         return Ok(Vec::new());
@@ -87,156 +87,79 @@ impl QueueReader for Database {
         }
     }
 
+    /// Returns before the rows of deleted pushes are gone: who waited for that would hold up the settlement of those
+    /// that have no row yet. [`QueueReader::close`] waits.
     async fn settle(&self, settlements: Vec<Settlement<i64>>) -> Result<(), Unavailable> {
-        let shared = self.shared().clone();
-        let delete_and_release = move |connection: &Connection| {
-            let mut deleted = Deleted::default();
-            for settlement in &settlements {
-                settle(connection, settlement, &mut deleted)?;
+        let mut again = Vec::new();
+        let deleted = settlements.into_iter().filter_map(|settlement| match settlement {
+            Settlement::Delete(seq) => Some(seq),
+            Settlement::Release(seq, due_at) => {
+                again.push((seq, due_at, 1));
+                None
             }
-            Ok((deleted, settlements))
-        };
-        let committed = move |(deleted, settlements): &(Deleted, Vec<Settlement<i64>>)| {
-            shared.depth.fetch_sub(deleted.rows, Ordering::Relaxed);
-            shared.shares.give_back(&deleted.registrations);
-            let mut backlog = shared.backlog.lock();
-            settlements.iter().for_each(|settlement| backlog.settled(settlement));
-            drop(backlog);
-            // Only now can a released push be claimed again, perhaps at once.
-            shared.arrivals.notify_one();
-        };
-        self.write_then(Haste::Soon, delete_and_release, committed).await?;
-        Ok(())
+            Settlement::Postpone(seq, due_at) => {
+                again.push((seq, due_at, 0));
+                None
+            }
+        });
+        self.writer().settle(deleted.collect());
+        if again.is_empty() { Ok(()) } else { self.postpone(again).await }
+    }
+
+    /// Returns when the rows of what was settled are gone.
+    async fn close(&self) {
+        // Should it fail, that was reported: what was settled is delivered again after a restart.
+        let _ = self.write(|_| Ok(())).await;
     }
 }
 
 impl Database {
+    async fn postpone(&self, again: Vec<(i64, DateTime<Utc>, u32)>) -> Result<(), Unavailable> {
+        let known = self.known().clone();
+        let postpone = move |connection: &Connection| {
+            for (seq, due_at, attempts) in &again {
+                rows::postpone(connection, *seq, *due_at, *attempts)?;
+            }
+            Ok(again)
+        };
+        let committed = move |again: &Vec<(i64, DateTime<Utc>, u32)>| {
+            let mut backlog = known.backlog.lock();
+            again.iter().for_each(|(seq, due_at, _)| backlog.postpone(*seq, due_at.timestamp_millis()));
+            drop(backlog);
+            // Only now can a postponed push be claimed again, perhaps at once.
+            known.arrivals.notify_one();
+        };
+        self.write_then(Haste::Soon, postpone, committed).await.map(drop)
+    }
+
     /// Claims what is due; also returns when there may be more.
     fn claim(&self, max: usize, now: DateTime<Utc>) -> Result<(Vec<Delivery<i64>>, i64), Unavailable> {
         // Held while the file is read: what is settled meanwhile stays claimed until its commit is seen.
-        let mut backlog = self.shared().backlog.lock();
+        let mut backlog = self.known().backlog.lock();
         let fresh = backlog.fresh.len().min(max);
         let mut deliveries: Vec<_> = backlog.fresh.drain(..fresh).collect();
-        if deliveries.len() < max && backlog.next_due_at <= now.timestamp_millis() {
-            let read = self.read(|connection| claim_due(connection, &mut backlog, &mut deliveries, max, now));
+        if deliveries.len() < max && backlog.next_due_at() <= now.timestamp_millis() {
+            let read =
+                self.read(|connection| rows::claim_due(connection, &mut backlog, &mut deliveries, max, now));
             if let Err(error) = read {
-                // What would have been returned stays unclaimed, in the file.
-                deliveries.iter().for_each(|delivery| backlog.unclaim(delivery.receipt, 0));
+                // What was read is read again; the others may have no row yet.
+                deliveries.drain(fresh..).for_each(|delivery| backlog.postpone(delivery.receipt, 0));
+                deliveries.into_iter().rev().for_each(|delivery| backlog.fresh.push_front(delivery));
                 return Err(error);
             }
         }
-        Ok((deliveries, backlog.next_due_at))
+        Ok((deliveries, backlog.next_due_at()))
     }
-}
-
-/// Writes the row of a push, and hands it on from memory if it may be; otherwise returns when it is due.
-fn insert(
-    connection: &Connection,
-    shared: &Shared,
-    commits: &AtomicBool,
-    (entry, message): (Vec<u8>, PushMessage),
-) -> rusqlite::Result<Option<i64>> {
-    const SEND: &str = "INSERT INTO queue (seq, due_at, attempts, registration, entry)
-        VALUES (?1, ?2, 0, ?3, ?4)";
-    let due_at = message.accepted_at.timestamp_millis();
-    // Never one of a row that was rolled back: whoever holds that push may yet settle it.
-    let seq = shared.next_seq.fetch_add(1, Ordering::Relaxed);
-    connection.prepare_cached(SEND)?.execute(params![seq, due_at, message.registration.as_bytes(), entry])?;
-    let delivery = Delivery { receipt: seq, attempts: 0, message };
-    let offered =
-        commits.load(Ordering::Relaxed) && shared.backlog.lock().offer(delivery, shared.clock.read().now());
-    if offered {
-        shared.arrivals.notify_one();
-    }
-    Ok((!offered).then_some(due_at))
-}
-
-/// Undoes all of the statements where one of them fails.
-fn all_or_none<T>(
-    connection: &Connection,
-    statements: impl FnOnce() -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    connection.execute_batch("SAVEPOINT together")?;
-    let result = statements();
-    // A full disk ends the whole transaction, and the savepoint with it.
-    if !connection.is_autocommit() {
-        let undo = if result.is_ok() { "" } else { "ROLLBACK TO together;" };
-        connection.execute_batch(&format!("{undo} RELEASE together"))?;
-    }
-    result
-}
-
-/// Adds rows that are due, oldest first, and finds out when the next one is.
-fn claim_due(
-    connection: &Connection,
-    backlog: &mut Backlog,
-    deliveries: &mut Vec<Delivery<i64>>,
-    max: usize,
-    now: DateTime<Utc>,
-) -> rusqlite::Result<()> {
-    const WAITING: &str = "SELECT seq, due_at FROM queue INDEXED BY queue_due ORDER BY due_at, seq";
-    const ENTRY: &str = "SELECT attempts, entry FROM queue WHERE seq = ?1";
-    let mut waiting = connection.prepare_cached(WAITING)?;
-    let mut entry = connection.prepare_cached(ENTRY)?;
-    let mut rows = waiting.query([])?;
-    while let Some(row) = rows.next()? {
-        let (seq, due_at): (i64, i64) = (row.get(0)?, row.get(1)?);
-        if backlog.claimed.contains(&seq) {
-            continue;
-        }
-        if due_at > now.timestamp_millis() || deliveries.len() == max {
-            backlog.next_due_at = due_at;
-            return Ok(());
-        }
-        let (attempts, bytes): (u32, Vec<u8>) =
-            entry.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        backlog.claimed.insert(seq);
-        match PushMessage::from_entry(&bytes) {
-            Ok(message) => deliveries.push(Delivery { receipt: seq, attempts, message }),
-            // Left in the file, claimed, for the version that wrote it: it blocks nothing.
-            Err(error) => tracing::error!(seq, %error, "a queue entry cannot be read, and is passed over"),
-        }
-    }
-    backlog.next_due_at = i64::MAX;
-    Ok(())
-}
-
-/// What is gone of the queue.
-#[derive(Default)]
-struct Deleted {
-    rows: u64,
-    /// One for each row that has one.
-    registrations: Vec<RegistrationId>,
-}
-
-fn settle(
-    connection: &Connection,
-    settlement: &Settlement<i64>,
-    deleted: &mut Deleted,
-) -> rusqlite::Result<()> {
-    const DELETE: &str = "DELETE FROM queue WHERE seq = ?1 RETURNING registration";
-    const AGAIN: &str = "UPDATE queue SET due_at = ?2, attempts = attempts + ?3 WHERE seq = ?1";
-    let (seq, due_at, attempts) = match settlement {
-        Settlement::Delete(seq) => {
-            let mut statement = connection.prepare_cached(DELETE)?;
-            let registrations = statement.query_map([seq], |row| row.get::<_, Option<_>>(0))?;
-            for registration in registrations {
-                deleted.rows += 1;
-                deleted.registrations.extend(registration?.map(RegistrationId::from_bytes));
-            }
-            return Ok(());
-        }
-        Settlement::Release(seq, due_at) => (seq, due_at, 1),
-        Settlement::Postpone(seq, due_at) => (seq, due_at, 0),
-    };
-    connection.prepare_cached(AGAIN)?.execute(params![seq, due_at.timestamp_millis(), attempts])?;
-    Ok(())
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use chrono::TimeDelta;
-    use push::{Application, Body, Instance, MessageId, Registration, Target, Ttl, Urgency, message::Wishes};
+    use push::{
+        Application, Body, Instance, MessageId, Registration, RegistrationId, Target, Ttl, Urgency,
+        message::Wishes,
+    };
+    use rusqlite::params;
 
     use super::*;
 
@@ -357,7 +280,8 @@ pub(crate) mod tests {
         let of_mine = received.iter().find(|delivery| delivery.message.id == message(1).id).unwrap();
         database.settle(vec![Settlement::Postpone(of_mine.receipt, DateTime::UNIX_EPOCH)]).await.unwrap();
         assert!(is_refused(&database, 3).await, "it is there still");
-        let receipts = [of_mine.receipt, of_mine.receipt];
+        let again = database.receive(1).await.unwrap()[0].receipt;
+        let receipts = [again, again];
         database.settle(receipts.map(Settlement::Delete).into()).await.unwrap();
         database.send(message(3)).await.unwrap();
         assert!(is_refused(&database, 5).await, "one is gone, not two");

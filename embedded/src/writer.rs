@@ -3,32 +3,39 @@
 //! A write is durable when its future resolves: SQLite's write-ahead log is synced at each commit,
 //! and whatever arrived while the last commit was under way shares the next one. A write that
 //! nobody waits for lingers, to share the commit of one that somebody does.
+//!
+//! Pushes are written with them, unless they are settled before ([`Unwritten`]). While the relay settles pushes, a
+//! commit that has nothing but pushes begins [`PACE`] after the one before, so that it finds most of them settled: that
+//! is a pause and no wait for the settlement of any of them.
 
 use std::{
     fs::File,
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use push::ports::Unavailable;
+use chrono::{DateTime, Utc};
+use parking_lot::{Condvar, Mutex};
+use push::{PushMessage, ports::Unavailable};
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::{
-    runtime,
-    sync::{mpsc, oneshot},
-    time::timeout,
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::queue::{
+    known::{Deletion, Known},
+    rows,
+    unwritten::{Answer, Row, Sending, Unwritten},
 };
 
 /// Writes that wait for the writer thread; a further one waits for room.
 const WRITES_WAITING_MAX: usize = 1024;
-/// Writes that share a commit.
-const WRITES_PER_COMMIT_MAX: usize = 512;
 /// How long a write that nobody waits for lingers.
 const LINGER: Duration = Duration::from_millis(20);
+/// From the beginning of one commit to that of the next, where that one has nothing but pushes while others are settled.
+const PACE: Duration = Duration::from_millis(10);
+/// Delay before deletions are tried again that could not be committed.
+const DELETION_RETRY: Duration = Duration::from_secs(1);
 
 /// Whether somebody waits for a write to be durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,33 +50,114 @@ type Statements = Box<dyn FnOnce(&Connection) -> AfterCommit + Send>;
 type AfterCommit = Box<dyn FnOnce(&Result<(), String>) + Send>;
 
 struct Write {
-    haste: Haste,
     statements: Statements,
+    _room: OwnedSemaphorePermit,
+}
+
+/// What a commit takes with it.
+#[derive(Default)]
+struct Batch {
+    sendings: Vec<Sending>,
+    writes: Vec<Write>,
+    deletions: Vec<Deletion>,
+}
+
+/// What waits for the next commit.
+struct Waiting {
+    unwritten: Unwritten,
+    writes: Vec<Write>,
+    deletions: Vec<Deletion>,
+    /// Somebody waits for one of the writes.
+    is_hasty: bool,
+    /// When what lingers is written at the latest.
+    linger_until: Option<Instant>,
+    /// When the last commit began.
+    begun: Instant,
+    /// A push was settled since.
+    settles: bool,
+    /// The last commit stands. While none does, nothing is handed on before its own.
+    stands: bool,
+    /// What the next row of the queue is called. Never as one that was rolled back: whoever holds that push may yet
+    /// settle it.
+    next_seq: i64,
+    /// Until when the thread sleeps, unless it is woken.
+    sleeps_until: Option<Instant>,
+    /// Nobody is left to add anything.
+    is_closed: bool,
+    /// The thread has died.
+    is_dead: bool,
+}
+
+/// What the thread shares with those who write.
+struct Desk {
+    waiting: Mutex<Waiting>,
+    work: Condvar,
+    known: Arc<Known>,
 }
 
 /// Hands writes to the thread, which ends when every clone is gone and what they were given is committed.
 #[derive(Clone)]
 pub(crate) struct Writer {
-    writes: mpsc::Sender<Write>,
-    commits: Arc<AtomicBool>,
+    room: Arc<Semaphore>,
+    handle: Arc<Handle>,
+}
+
+/// Dropped with the last clone.
+struct Handle(Arc<Desk>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.waiting.lock().is_closed = true;
+        self.0.work.notify_one();
+    }
+}
+
+/// Dropped with the thread: whoever waits for it gets an error.
+struct Presence(Arc<Desk>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting.lock();
+        waiting.is_dead = true;
+        drop(waiting.take());
+    }
 }
 
 impl Writer {
     /// Starts the thread, which holds the lock for as long as it runs.
-    pub(crate) fn start(connection: Connection, lock: File) -> io::Result<Self> {
-        let (writes, incoming) = mpsc::channel(WRITES_WAITING_MAX);
-        let commits = Arc::new(AtomicBool::new(true));
-        let stands = Arc::clone(&commits);
-        let clock = runtime::Builder::new_current_thread().enable_time().build()?;
-        thread::Builder::new()
-            .name("upwire-writer".into())
-            .spawn(move || clock.block_on(write_until_closed(connection, incoming, &stands, &lock)))?;
-        Ok(Self { writes, commits })
+    pub(crate) fn start(
+        connection: Connection,
+        lock: File,
+        known: Arc<Known>,
+        next_seq: i64,
+    ) -> io::Result<Self> {
+        let desk = Arc::new(Desk::of(known, next_seq));
+        let presence = Presence(Arc::clone(&desk));
+        thread::Builder::new().name("upwire-writer".into()).spawn(move || {
+            write_until_closed(connection, &presence.0);
+            drop((presence, lock));
+        })?;
+        Ok(Self { room: Arc::new(Semaphore::new(WRITES_WAITING_MAX)), handle: Arc::new(Handle(desk)) })
     }
 
-    /// Whether the last commit stands. While none does, nothing is handed on before its own.
-    pub(crate) fn commits(&self) -> &Arc<AtomicBool> {
-        &self.commits
+    /// Room for a write, or for pushes that are sent together.
+    pub(crate) async fn room(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.room).acquire_owned().await.expect("it is never closed")
+    }
+
+    /// Takes pushes that count already: hands them to the relay, and has them written unless they are settled before.
+    pub(crate) fn send(
+        &self,
+        messages: Vec<PushMessage>,
+        room: OwnedSemaphorePermit,
+        now: DateTime<Utc>,
+    ) -> oneshot::Receiver<Answer> {
+        self.handle.0.send(messages, Some(room), now)
+    }
+
+    /// Settles pushes for good. Those that have no row yet get none; the others' rows leave with a later commit.
+    pub(crate) fn settle(&self, seqs: Vec<i64>) {
+        self.handle.0.settle(seqs);
     }
 
     /// Writes; `committed` runs in the writer thread right after the commit, and runs even if
@@ -96,9 +184,185 @@ impl Writer {
                 let _ = reply.send(outcome);
             })
         });
-        let refused = |_| Unavailable::new("the database did not take the write");
-        self.writes.send(Write { haste, statements }).await.map_err(|_| refused(()))?;
-        outcome.await.map_err(|_| refused(()))?
+        let write = Write { statements, _room: self.room().await };
+        self.handle.0.add(haste, write);
+        outcome.await.map_err(|_| refused())?
+    }
+}
+
+/// The thread has died.
+pub(crate) fn refused() -> Unavailable {
+    Unavailable::new("the database did not take the write")
+}
+
+impl Desk {
+    fn of(known: Arc<Known>, next_seq: i64) -> Self {
+        let waiting = Waiting {
+            unwritten: Unwritten::default(),
+            writes: Vec::new(),
+            deletions: Vec::new(),
+            is_hasty: false,
+            linger_until: None,
+            begun: Instant::now(),
+            settles: false,
+            stands: true,
+            next_seq,
+            sleeps_until: None,
+            is_closed: false,
+            is_dead: false,
+        };
+        Self { waiting: Mutex::new(waiting), work: Condvar::new(), known }
+    }
+
+    /// See [`Writer::send`].
+    fn send(
+        &self,
+        messages: Vec<PushMessage>,
+        room: Option<OwnedSemaphorePermit>,
+        now: DateTime<Utc>,
+    ) -> oneshot::Receiver<Answer> {
+        let (answer, outcome) = oneshot::channel();
+        let mut waiting = self.waiting.lock();
+        let first = waiting.next_seq;
+        let rows = (first..).zip(messages).map(|(seq, message)| {
+            let is_handed_on = waiting.stands && self.known.hand_on(seq, &message, now);
+            if !is_handed_on {
+                self.known.keep_back();
+            }
+            Row { message, is_handed_on }
+        });
+        let rows: Vec<Row> = rows.collect();
+        waiting.next_seq += rows.len() as i64;
+        let is_any_handed_on = rows.iter().any(|row| row.is_handed_on);
+        let sending = Sending::new(first, rows, answer, room);
+        if waiting.is_dead {
+            self.known.note_refused(&sending);
+            return outcome;
+        }
+        waiting.unwritten.add(sending);
+        self.wake(&waiting);
+        drop(waiting);
+        if is_any_handed_on {
+            self.known.arrivals.notify_one();
+        }
+        outcome
+    }
+
+    /// See [`Writer::settle`].
+    fn settle(&self, seqs: Vec<i64>) {
+        let mut waiting = self.waiting.lock();
+        for seq in seqs {
+            waiting.settles = true;
+            match waiting.unwritten.settle(seq) {
+                Some(registration) => self.known.settle_unwritten(seq, registration),
+                None => waiting.deletions.extend(self.known.settle_written(seq)),
+            }
+        }
+        if !waiting.deletions.is_empty() {
+            waiting.linger(LINGER);
+            self.wake(&waiting);
+        }
+    }
+
+    fn add(&self, haste: Haste, write: Write) {
+        let mut waiting = self.waiting.lock();
+        if waiting.is_dead {
+            return;
+        }
+        waiting.writes.push(write);
+        match haste {
+            Haste::Now => waiting.is_hasty = true,
+            Haste::Soon => waiting.linger(LINGER),
+        }
+        self.wake(&waiting);
+    }
+
+    /// Wakes the thread, unless it wakes by itself as soon as it has to.
+    fn wake(&self, waiting: &Waiting) {
+        if let (Some(until), Some(due)) = (waiting.sleeps_until, waiting.due())
+            && due < until
+        {
+            self.work.notify_one();
+        }
+    }
+
+    /// Tells everyone what has come of a commit.
+    fn conclude(&self, batch: Batch, done: Done, commit: &Result<(), String>) {
+        let Batch { sendings, deletions, .. } = batch;
+        let mut waiting = self.waiting.lock();
+        waiting.stands = commit.is_ok();
+        if commit.is_err() && !deletions.is_empty() {
+            waiting.linger(DELETION_RETRY);
+            waiting.deletions.extend_from_slice(&deletions);
+        }
+        drop(waiting);
+        // What was not run has no result of its own: the commit has failed.
+        let mut sent = done.sent.into_iter();
+        for sending in sendings {
+            let answer = match (sent.next(), commit) {
+                (Some(Ok(())), Ok(())) => Ok(()),
+                (Some(Err(cause)), _) => Err(Unavailable::new(cause)),
+                (_, Err(cause)) => Err(Unavailable::new(cause.clone())),
+                (None, Ok(())) => Err(refused()),
+            };
+            match answer {
+                Ok(()) => self.known.note_written(&sending),
+                Err(_) => self.known.note_refused(&sending),
+            }
+            sending.answer(answer);
+        }
+        done.written.into_iter().for_each(|after| after(commit));
+        if commit.is_ok() {
+            for (deletion, row) in deletions.iter().zip(done.deleted) {
+                self.known.note_deleted(*deletion, row);
+            }
+        }
+    }
+
+    /// What the next commit takes with it, when its time has come; `None`: nobody is left to add anything.
+    fn next(&self) -> Option<Batch> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            let now = Instant::now();
+            match waiting.due() {
+                None if waiting.is_closed => return None,
+                Some(due) if waiting.is_closed || due <= now => {
+                    waiting.begun = now;
+                    return Some(waiting.take());
+                }
+                due => {
+                    let until = due.unwrap_or(now + Duration::from_secs(3600));
+                    waiting.sleeps_until = Some(until);
+                    self.work.wait_until(&mut waiting, until);
+                    waiting.sleeps_until = None;
+                }
+            }
+        }
+    }
+}
+
+impl Waiting {
+    /// When the next commit is to begin.
+    fn due(&self) -> Option<Instant> {
+        let pause = if self.settles { PACE } else { Duration::ZERO };
+        let pushes = (!self.unwritten.is_empty()).then(|| self.begun + pause);
+        let hasty = self.is_hasty.then_some(self.begun);
+        [pushes, hasty, self.linger_until].into_iter().flatten().min()
+    }
+
+    fn linger(&mut self, how_long: Duration) {
+        if self.linger_until.is_none() {
+            self.linger_until = Some(Instant::now() + how_long);
+        }
+    }
+
+    fn take(&mut self) -> Batch {
+        (self.is_hasty, self.settles, self.linger_until) = (false, false, None);
+        Batch {
+            sendings: self.unwritten.take(),
+            writes: std::mem::take(&mut self.writes),
+            deletions: std::mem::take(&mut self.deletions),
+        }
     }
 }
 
@@ -113,56 +377,54 @@ fn mend(error: &str) -> &'static str {
     }
 }
 
-/// The thread: ends when every [`Writer`] is gone, and gives up the lock with that.
-async fn write_until_closed(
-    mut connection: Connection,
-    mut writes: mpsc::Receiver<Write>,
-    commits: &AtomicBool,
-    _lock: &File,
-) {
-    let mut group = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
-    let mut after = Vec::with_capacity(WRITES_PER_COMMIT_MAX);
-    while writes.recv_many(&mut group, WRITES_PER_COMMIT_MAX).await > 0 {
-        let _ = timeout(LINGER, gather_until_hasty(&mut writes, &mut group)).await;
-        let commit = commit(&mut connection, group.drain(..), &mut after).map_err(|error| error.to_string());
+/// The thread: ends when every [`Writer`] is gone.
+fn write_until_closed(mut connection: Connection, desk: &Desk) {
+    while let Some(mut batch) = desk.next() {
+        let mut done = Done::default();
+        let commit = commit(&mut connection, &mut batch, &mut done).map_err(|error| error.to_string());
         if let Err(error) = &commit {
             tracing::error!(%error, mend = mend(error), "the database did not take a commit");
             // The log may be what fills the disk: copied back, its room serves the deletions that wait.
             let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
-        commits.store(commit.is_ok(), Ordering::Relaxed);
-        for after in after.drain(..) {
-            after(&commit);
-        }
+        desk.conclude(batch, done, &commit);
     }
 }
 
-/// Adds to the group until somebody waits for it, or it is full.
-async fn gather_until_hasty(writes: &mut mpsc::Receiver<Write>, group: &mut Vec<Write>) {
-    let mut seen = 0;
-    while group.len() < WRITES_PER_COMMIT_MAX && group[seen..].iter().all(|write| write.haste == Haste::Soon)
-    {
-        seen = group.len();
-        if writes.recv_many(group, WRITES_PER_COMMIT_MAX - seen).await == 0 {
-            return;
-        }
-    }
+/// What the statements of a commit have come to, as far as they ran.
+#[derive(Default)]
+struct Done {
+    /// Of each sending.
+    sent: Vec<rusqlite::Result<()>>,
+    written: Vec<AfterCommit>,
+    /// Of each deletion.
+    deleted: Vec<rows::Deleted>,
 }
 
-/// Runs the group in one transaction. A write that was not run is dropped, and so refused.
-fn commit(
-    connection: &mut Connection,
-    group: impl Iterator<Item = Write>,
-    after: &mut Vec<AfterCommit>,
-) -> rusqlite::Result<()> {
+/// Runs all of it in one transaction. A write that was not run is dropped, and so refused.
+fn commit(connection: &mut Connection, batch: &mut Batch, done: &mut Done) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for write in group {
-        after.push((write.statements)(&transaction));
-        // A full disk rolls the transaction back at the statement: nothing of the group stands.
+    // A full disk rolls the transaction back at the statement: nothing of it stands.
+    let stands = |transaction: &Connection| {
         if transaction.is_autocommit() {
             let aborted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);
             return Err(rusqlite::Error::SqliteFailure(aborted, Some("it was rolled back".into())));
         }
+        Ok(())
+    };
+    for sending in &batch.sendings {
+        done.sent.push(rows::insert(&transaction, sending));
+        stands(&transaction)?;
+    }
+    for write in batch.writes.drain(..) {
+        done.written.push((write.statements)(&transaction));
+        stands(&transaction)?;
+    }
+    for deletion in &batch.deletions {
+        done.deleted.push(rows::delete(&transaction, deletion.seq)?);
     }
     transaction.commit()
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,7 +207,7 @@ pub trait Accounts: Clone + Send + Sync + 'static {
 
 /// The ingress's side of the queue.
 pub trait QueueWriter: Clone + Send + Sync + 'static {
-    /// Queues a push; returns once it is durable.
+    /// Queues a push; returns once it is durable, or settled.
     fn send(&self, message: PushMessage) -> impl Future<Output = Result<(), NotQueued>> + Send;
 
     /// Queues pushes together, in as few steps as the queue allows; returns once all are durable. After an error
@@ -261,7 +261,8 @@ pub trait QueueReader: Clone + Send + Sync + 'static {
         max: usize,
     ) -> impl Future<Output = Result<Vec<Delivery<Self::Receipt>>, Unavailable>> + Send;
 
-    /// Settles received pushes; returns once that is durable.
+    /// Settles received pushes; returns once that is durable. A deletion may become so later, but before `close`
+    /// returns: a crash meanwhile has the push delivered again, as one before the settlement would.
     fn settle(
         &self,
         settlements: Vec<Settlement<Self::Receipt>>,

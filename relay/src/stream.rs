@@ -7,6 +7,7 @@ pub(crate) mod framing;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod inbox;
+mod plain;
 mod reconnect;
 mod scanner;
 pub(crate) mod stanza;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use e2e::bench::{Journal, LightPhone, Request};
-use e2e::{Kind, Settings, Upwire, XmppServer};
+use e2e::{Kind, Settings, Upwire, UpwireBuilder, XmppServer};
 use tokio::time::{Instant, sleep};
 use tokio_xmpp::jid::{BareJid, FullJid};
 
@@ -24,16 +24,29 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) enum Who {
     /// `upwire serve` beside this XMPP server.
     Upwire(Kind),
+    /// The same of another commit.
+    Base(Kind),
     /// Prosody's mod_unified_push on this backend.
     Module(&'static str),
     /// The most that this XMPP server carries.
     Bare(Kind),
 }
 
+impl Who {
+    /// The XMPP server beside it, if others are measured with the same one.
+    pub(crate) fn server(self) -> Option<Kind> {
+        match self {
+            Self::Upwire(kind) | Self::Base(kind) | Self::Bare(kind) => Some(kind),
+            Self::Module(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Upwire(kind) => write!(f, "upwire serve, {}", server_name(*kind)),
+            Self::Base(kind) => write!(f, "upwire of the base, {}", server_name(*kind)),
             Self::Module(backend) => write!(f, "mod_unified_push ({backend}), Prosody"),
             Self::Bare(kind) => write!(f, "bare component, {}", server_name(*kind)),
         }
@@ -92,7 +105,7 @@ pub(crate) async fn start_all(plan: &Plan, journal: &Rc<Journal>) -> anyhow::Res
         }
     }
     for backend in ["jwt", "storage"] {
-        if plan.includes(&Who::Module(backend).to_string()) {
+        if plan.base.is_none() && plan.includes(&Who::Module(backend).to_string()) {
             contestants.push(module(backend, plan, journal).await?);
         }
     }
@@ -101,35 +114,49 @@ pub(crate) async fn start_all(plan: &Plan, journal: &Rc<Journal>) -> anyhow::Res
     Ok(contestants)
 }
 
-/// `upwire serve` and a bare component, beside one server, pushing to the same phones.
-async fn beside(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<[Contestant; 2]> {
+/// `upwire serve` and a bare component, beside one server, pushing to the same phones; and the base with its own.
+async fn beside(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<Vec<Contestant>> {
     let server = Rc::new(XmppServer::start(kind).await);
     // As it comes, that is, without a line for each push.
-    let upwire = Upwire::on(&server).set("UPWIRE_LOG", "info").start_ready().await;
-    let (jids, requests) = register_phones(&server, &upwire.component.jid, journal).await?;
-    let bare = BareComponent::connect(&server, &jids).await?;
-    let xmpp_server = process_of(&server);
-    let push_server = Process { title: Who::Upwire(kind).to_string(), pid: upwire.pid() };
-    Ok([
-        Contestant {
-            who: Who::Upwire(kind),
-            source: Source::PushServer(requests),
-            loads: plan.loads(true),
-            push_server: Some(push_server),
-            xmpp_server: xmpp_server.clone(),
-            upwire: Some(upwire),
-            _server: Rc::clone(&server),
-        },
-        Contestant {
-            who: Who::Bare(kind),
-            source: Source::Bare(bare),
-            loads: plan.bare_loads(),
-            push_server: None,
-            xmpp_server,
-            upwire: None,
-            _server: server,
-        },
-    ])
+    let upwire = Upwire::on(&server).set("UPWIRE_LOG", "info");
+    let (jids, upwire) = serve(Who::Upwire(kind), upwire, &server, plan, journal).await?;
+    let bare = Contestant {
+        who: Who::Bare(kind),
+        source: Source::Bare(BareComponent::connect(&server, &jids).await?),
+        loads: plan.bare_loads(),
+        push_server: None,
+        xmpp_server: process_of(&server),
+        upwire: None,
+        _server: Rc::clone(&server),
+    };
+    // First of all, since the loads of others are parts of what it carries.
+    let mut contestants = vec![bare, upwire];
+    if let Some(base) = &plan.base {
+        let base = Upwire::on(&server).set("UPWIRE_LOG", "info").with_binary(base);
+        contestants.push(serve(Who::Base(kind), base, &server, plan, journal).await?.1);
+    }
+    Ok(contestants)
+}
+
+async fn serve(
+    who: Who,
+    upwire: UpwireBuilder,
+    server: &Rc<XmppServer>,
+    plan: &Plan,
+    journal: &Rc<Journal>,
+) -> anyhow::Result<(Vec<FullJid>, Contestant)> {
+    let upwire = upwire.start_ready().await;
+    let (jids, requests) = register_phones(server, &upwire.component.jid, journal).await?;
+    let contestant = Contestant {
+        who,
+        source: Source::PushServer(requests),
+        loads: plan.loads(true),
+        push_server: Some(Process { title: who.to_string(), pid: upwire.pid() }),
+        xmpp_server: process_of(server),
+        upwire: Some(upwire),
+        _server: Rc::clone(server),
+    };
+    Ok((jids, contestant))
 }
 
 /// A Prosody of its own with `mod_unified_push`.

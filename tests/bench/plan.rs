@@ -1,5 +1,6 @@
 //! What is measured, for how long, and in which order.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -12,8 +13,29 @@ pub(crate) enum Load {
     /// The same, but the next follows the arrival at the phone as well: nothing piles up, as with a push
     /// server that answers only after delivery.
     Arrived(usize),
+    /// So many pushes a second, as parts of what the XMPP server carries at most, whatever became of those before.
+    OfCeiling(Part),
     /// No push server: a bare component with so many pushes unanswered.
     Bare(usize),
+}
+
+/// A part of a whole, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Part(u8);
+
+impl Part {
+    /// A half.
+    pub(crate) const HALF: Self = Self(50);
+
+    /// In percent.
+    pub(crate) fn percent(self) -> u8 {
+        self.0
+    }
+
+    /// That part of `whole`.
+    pub(crate) fn of(self, whole: f64) -> f64 {
+        whole * f64::from(self.0) / 100.0
+    }
 }
 
 /// The length of everything.
@@ -35,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) quick: bool,
     /// Leave out the contestants whose title does not contain this.
     pub(crate) only: Option<String>,
+    /// The binary of another commit, which runs in turn with that of this one; nobody else takes part.
+    pub(crate) base: Option<PathBuf>,
 }
 
 const FULL: Plan = Plan {
@@ -46,6 +70,7 @@ const FULL: Plan = Plan {
     repeats: Duration::from_secs(90),
     quick: false,
     only: None,
+    base: None,
 };
 
 const QUICK: Plan = Plan {
@@ -57,19 +82,40 @@ const QUICK: Plan = Plan {
     repeats: Duration::ZERO,
     quick: true,
     only: None,
+    base: None,
 };
 
-const USAGE: &str = "cargo bench -p e2e -- [--quick] [--rounds NUMBER] [--only TEXT]";
+/// Two binaries in turn: more rounds of fewer loads, in three minutes.
+const COMPARE: Plan = Plan {
+    rounds: 5,
+    warm_up: Duration::from_millis(300),
+    window: Duration::from_millis(1500),
+    senders: &[1, 64],
+    bounds: &[512],
+    repeats: Duration::ZERO,
+    quick: false,
+    only: None,
+    base: None,
+};
+
+const USAGE: &str = "cargo bench -p e2e -- [--quick | --base BINARY] [--rounds NUMBER] [--only TEXT]";
 
 impl Plan {
     /// Reads the command line; `cargo bench` adds `--bench` to it.
     pub(crate) fn read(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
         let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
-        let mut plan = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
+        let has = |option: &str| arguments.iter().any(|argument| argument == option);
+        let mut plan = match (has("--quick"), has("--base")) {
+            (true, true) => bail!(USAGE),
+            (true, false) => QUICK,
+            (false, true) => COMPARE,
+            (false, false) => FULL,
+        };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--quick" => {}
+                "--base" => plan.base = Some(arguments.next().context(USAGE)?.into()),
                 "--only" => plan.only = Some(arguments.next().context(USAGE)?),
                 "--rounds" => {
                     plan.rounds = arguments.next().context(USAGE)?.parse().context(USAGE)?;
@@ -84,7 +130,8 @@ impl Plan {
     /// The loads for a contestant with a push server, lightest first.
     pub(crate) fn loads(&self, answers_at_once: bool) -> Vec<Load> {
         let arrived = self.senders.iter().copied().filter(|_| answers_at_once).map(Load::Arrived);
-        self.senders.iter().copied().map(Load::Answered).chain(arrived).collect()
+        let steady = Some(Load::OfCeiling(Part::HALF)).filter(|_| answers_at_once);
+        self.senders.iter().copied().map(Load::Answered).chain(arrived).chain(steady).collect()
     }
 
     /// The loads for a bare component.

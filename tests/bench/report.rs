@@ -70,7 +70,7 @@ fn write_speed(text: &mut String, results: &Results) -> fmt::Result {
     writeln!(
         text,
         "## Speed\n\nA sender posts when its last push was answered with 201, or (\"arrived\") when it has also \
-         arrived, so that nothing piles up. Backlog: accepted but not arrived when the window ended. A bare \
+         arrived, so that nothing piles up. A steady load posts at moments planned ahead; latencies count from those. Backlog: accepted but not arrived when the window ended. A bare \
          component has no senders, but so many pushes unanswered.\n\n\
          | contestant | load | delivered/s | accepted/s | backlog | to client p50 ms | p99 | to 201 p50 ms | p99 \
          | errors | lost | twice |\n\
@@ -105,8 +105,8 @@ fn write_cost(text: &mut String, results: &Results) -> fmt::Result {
         text,
         "## Cost\n\nCPU time in µs for each push delivered. With all {} cores at work, what one takes the others \
          lack: the load generator (one thread) and processes that are none of ours included.\n\n\
-         | contestant | load | push server µs | XMPP server µs | load generator µs | load generator, of a core \
-         | others, of the machine |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+         | contestant | load | push server µs | bytes it writes to disk | XMPP server µs | load generator µs | load generator, of a core \
+         | others, of the machine |\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         machine::cores()
     )?;
     for case in &results.cases {
@@ -115,6 +115,7 @@ fn write_cost(text: &mut String, results: &Results) -> fmt::Result {
             case.who.to_string(),
             load(case.load),
             show(&figures, Measure::PushServerCpu, 1.0, 0),
+            show(&figures, Measure::PushServerWritten, 1.0, 0),
             show(&figures, Measure::XmppServerCpu, 1.0, 0),
             show(&figures, Measure::GeneratorCpu, 1.0, 0),
             show(&figures, Measure::GeneratorShare, PERCENT, 0) + " %",
@@ -136,6 +137,7 @@ pub(crate) fn load(load: Load) -> String {
         Load::Answered(count) => format!("{count} senders"),
         Load::Arrived(1) => "1 sender, arrived".to_owned(),
         Load::Arrived(count) => format!("{count} senders, arrived"),
+        Load::OfCeiling(part) => format!("{} % of the ceiling, steadily", part.percent()),
         Load::Bare(bound) => format!("{bound} unanswered"),
     }
 }
@@ -172,6 +174,7 @@ fn case_json(case: &Case) -> Value {
     let (load_kind, count) = match case.load {
         Load::Answered(count) => ("senders_wait_for_201", count),
         Load::Arrived(count) => ("senders_wait_for_arrival", count),
+        Load::OfCeiling(part) => ("steady_percent_of_ceiling", usize::from(part.percent())),
         Load::Bare(bound) => ("unanswered_max", bound),
     };
     json!({

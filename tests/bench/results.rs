@@ -1,8 +1,9 @@
 //! Everything that was measured, case by case and round by round.
 
 use crate::contestant::{Contestant, Who};
-use crate::figures::Figures;
+use crate::figures::{Figures, Measure};
 use crate::plan::Load;
+use e2e::Kind;
 use e2e::machine::Process;
 
 /// One contestant under one load.
@@ -36,6 +37,13 @@ impl Results {
         if let Some(case) = self.cases.iter_mut().find(|case| case.who == who && case.load == load) {
             case.rounds.push(figures);
         }
+    }
+
+    /// The most that an XMPP server has carried so far, in pushes a second.
+    pub(crate) fn ceiling(&self, kind: Kind) -> Option<f64> {
+        let bare = self.cases.iter().filter(|case| case.who == Who::Bare(kind));
+        let delivered = bare.flat_map(|case| &case.rounds).filter_map(|round| round.get(&Measure::Delivered));
+        delivered.copied().max_by(f64::total_cmp)
     }
 
     /// Reads what each server needed; each once, in the order of the contestants.

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant as StdInstant};
 
-use e2e::bench::{Journal, Sender};
+use anyhow::Context;
+use e2e::bench::{Journal, Sender, SteadySender};
 use e2e::machine::{self, Process};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -16,11 +17,15 @@ use crate::plan::{Load, Plan};
 /// How long pushes may stay away after the load has ended, before they are lost.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Senders that share a steady load: more than are ever busy while the push server keeps up.
+const STEADY_SENDERS: usize = 128;
 
 /// What everyone had spent at some moment.
 struct Spent {
     at: StdInstant,
     push_server: Option<f64>,
+    /// Bytes, by the push server.
+    written: Option<f64>,
     xmpp_server: f64,
     generator: f64,
     machine: f64,
@@ -32,6 +37,7 @@ pub(crate) async fn run(
     load: Load,
     plan: &Plan,
     journal: &Rc<Journal>,
+    ceiling: Option<f64>,
 ) -> anyhow::Result<Figures> {
     journal.begin();
     let left = Rc::new(Cell::new(usize::MAX));
@@ -51,6 +57,23 @@ pub(crate) async fn run(
                 let (requests, journal, left) = (requests.clone(), Rc::clone(journal), Rc::clone(&left));
                 let waits_for_arrival = matches!(load, Load::Arrived(_));
                 senders.spawn_local(Sender { requests, waits_for_arrival, journal, left }.run());
+            }
+            let spent = window.await?;
+            while let Some(ended) = senders.join_next().await {
+                ended??;
+            }
+            spent
+        }
+        (Source::PushServer(requests), Load::OfCeiling(part)) => {
+            let ceiling = ceiling.context("the ceiling was not measured: --only leaves it out")?;
+            let (begin, taken) = (StdInstant::now(), Rc::new(Cell::new(0)));
+            let interval = Duration::from_secs_f64(1.0 / part.of(ceiling));
+            let mut senders = JoinSet::new();
+            for _ in 0..STEADY_SENDERS {
+                let (requests, journal) = (requests.clone(), Rc::clone(journal));
+                let (taken, left) = (Rc::clone(&taken), Rc::clone(&left));
+                let sender = SteadySender { requests, journal, taken, begin, interval, left };
+                senders.spawn_local(sender.run());
             }
             let spent = window.await?;
             while let Some(ended) = senders.join_next().await {
@@ -84,6 +107,7 @@ impl Spent {
         Ok(Self {
             at: StdInstant::now(),
             push_server: push_server.map(Process::cpu_seconds).transpose()?,
+            written: push_server.map(Process::bytes_written).transpose()?,
             xmpp_server: xmpp_server.cpu_seconds()?,
             generator: Process::own().cpu_seconds()?,
             machine: machine::busy_seconds()?,
@@ -106,6 +130,8 @@ impl Spent {
             figures.insert(Measure::XmppServerCpu, micros(xmpp_server));
             figures.insert(Measure::GeneratorCpu, micros(generator));
             figures.extend(push_server.map(|seconds| (Measure::PushServerCpu, micros(seconds))));
+            let written = after.written.zip(before.written).map(|(after, before)| after - before);
+            figures.extend(written.map(|bytes| (Measure::PushServerWritten, bytes / pushes as f64)));
         }
         figures
     }

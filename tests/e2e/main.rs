@@ -49,6 +49,7 @@ mod contract_together;
 mod contract_vapid;
 mod crash;
 mod crash_points;
+mod crash_unwritten;
 mod delivery;
 mod delivery_answers;
 mod delivery_limits;

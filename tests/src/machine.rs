@@ -34,6 +34,13 @@ impl Process {
         Ok((user + system) as f64 * TICK_SECONDS)
     }
 
+    /// Bytes that it has had written to disks so far.
+    pub fn bytes_written(&self) -> anyhow::Result<f64> {
+        let io = self.read("io")?;
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:")).context("write_bytes")?;
+        Ok(line.trim().parse()?)
+    }
+
     /// The most memory that it has held, in MiB.
     pub fn memory_peak_mib(&self) -> anyhow::Result<f64> {
         let status = self.read("status")?;

@@ -25,6 +25,7 @@ pub struct UpwireBuilder {
     arguments: Vec<String>,
     descriptors: Option<u32>,
     variables: BTreeMap<String, String>,
+    binary: PathBuf,
     folder: PathBuf,
 }
 
@@ -220,6 +221,7 @@ impl UpwireBuilder {
             arguments: vec![subcommand.to_owned()],
             descriptors: None,
             variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
+            binary: profile_folder().join("upwire"),
             folder: folder("upwire"),
         }
     }
@@ -259,6 +261,12 @@ impl UpwireBuilder {
         self
     }
 
+    /// Runs another binary than the one that was built with this.
+    pub fn with_binary(mut self, binary: impl Into<PathBuf>) -> Self {
+        self.binary = binary.into();
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start_ready(self) -> Upwire {
         let mut upwire = self.start();
@@ -272,11 +280,13 @@ impl UpwireBuilder {
         let admin_url = listening("UPWIRE_ADMIN_LISTEN").unwrap_or_default();
         let public_url =
             listening("UPWIRE_LISTEN").or_else(|| self.variables.get("UPWIRE_PUBLIC_URL").cloned());
+        let binary = self.binary;
+        assert!(binary.exists(), "no {}: `cargo build -p cli` first", binary.display());
         let mut command = match self.descriptors {
-            None => Command::new(binary()),
+            None => Command::new(binary),
             Some(most) => {
                 let mut limited = Command::new("prlimit");
-                limited.arg(format!("--nofile={most}:{most}")).arg(binary());
+                limited.arg(format!("--nofile={most}:{most}")).arg(binary);
                 limited
             }
         };
@@ -298,10 +308,4 @@ impl UpwireBuilder {
             folder: self.folder,
         }
     }
-}
-
-fn binary() -> PathBuf {
-    let binary = profile_folder().join("upwire");
-    assert!(binary.exists(), "no {}: `cargo build -p cli` first", binary.display());
-    binary
 }

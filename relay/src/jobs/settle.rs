@@ -73,6 +73,14 @@ impl Rest {
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Makes a batch of fates durable; what the core has to know of them.
     pub(super) async fn settle(&self, fates: Vec<Fate>) -> Vec<Note> {
+        let (delivered, fates) = apart_from_delivered(fates);
+        // At once: a queue may answer senders by that.
+        let ((), notes) =
+            tokio::join!(self.settle_in_queue(delivered, Vec::new()), self.settle_others(fates));
+        notes
+    }
+
+    async fn settle_others(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (kept, others) = by_registration(fates);
         let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await;
         // After them: an answer that came late may be to one of those.
@@ -338,6 +346,18 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 fn ended(message: &PushMessage, waited: usize) -> Rest {
     let PushMessage { registration, epoch, .. } = *message;
     Rest::of(Note::Ended { account: message.recipient.to_bare(), registration, epoch, waited })
+}
+
+/// Parts the pushes that leave the queue without any other write from the other fates.
+fn apart_from_delivered(fates: Vec<Fate>) -> (Vec<MessageId>, Vec<Fate>) {
+    let (mut delivered, mut others) = (Vec::new(), Vec::new());
+    for fate in fates {
+        match fate {
+            Fate::Done(Held { origin: Origin::Queue, message }) => delivered.push(message.id),
+            _ => others.push(fate),
+        }
+    }
+    (delivered, others)
 }
 
 /// Parts the pushes that are kept, those of one registration together, from the other fates.

@@ -7,6 +7,7 @@ use metrics::{counter, gauge};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::{mpsc, watch},
+    task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_xmpp::{jid::BareJid, minidom::Element, parsers::component::Handshake};
@@ -284,6 +285,8 @@ async fn write<S: AsyncWrite>(
             },
             _ = pushes.recv_many(&mut push_batch, WRITE_BATCH_MAX), if !pushes.is_closed() => {}
         }
+        // Whatever is ready adds to what is written.
+        yield_now().await;
         // Replies without end hold up no push.
         while push_batch.len() < WRITE_BATCH_MAX
             && let Ok(push) = pushes.try_recv()

@@ -14,7 +14,10 @@ use tokio_xmpp::{
     parsers::ns,
 };
 
-use super::scanner::{Part, Scanner};
+use super::{
+    plain::PlainResult,
+    scanner::{Part, Scanner},
+};
 
 /// The most of a stanza that is looked at. The largest that means something is a push that comes back inside an error,
 /// less than 10 KB.
@@ -32,6 +35,8 @@ pub(crate) enum Frame {
     Opened(String),
     /// A stanza, or another child of the stream.
     Element(Element),
+    /// The result of a request.
+    Result(PlainResult),
     /// A stanza of which only the beginning could be kept; its own attributes are complete.
     Damaged(Element),
     /// `</stream:stream>`, or the end of the connection.
@@ -46,6 +51,8 @@ pub(crate) struct FrameReader<R> {
     part: Vec<u8>,
     /// The namespaces that the stream header declares.
     prefixes: BTreeMap<Option<String>, String>,
+    /// A stanza without a prefix is of the stream's own namespace.
+    is_plain: bool,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -55,6 +62,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             scanner: Scanner::default(),
             part: Vec::new(),
             prefixes: BTreeMap::new(),
+            is_plain: false,
         }
     }
 
@@ -83,6 +91,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Part::Header => return self.header(&bytes).map(Frame::Opened),
                 Part::Footer => return Ok(Frame::Closed),
                 Part::Child => {
+                    if self.is_plain
+                        && let Some(result) = PlainResult::read(&bytes)
+                    {
+                        self.part = bytes;
+                        self.part.clear();
+                        return Ok(Frame::Result(result));
+                    }
                     if let Some(frame) = parse_stanza(&bytes, &self.prefixes) {
                         return Ok(frame);
                     }
@@ -104,7 +119,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Ok(Some(RawEvent::Attribute(_, (Some(xmlns), prefix), value))) if xmlns == "xmlns" => {
                     self.prefixes.insert(Some(prefix.to_string()), value);
                 }
-                Ok(Some(RawEvent::ElementHeadClose(_))) => return Ok(id),
+                Ok(Some(RawEvent::ElementHeadClose(_))) => {
+                    self.is_plain = self.prefixes.get(&None).is_some_and(|ns| ns == ns::JABBER_CLIENT);
+                    return Ok(id);
+                }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "the stream's header is not XML"));
@@ -116,7 +134,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
 /// Parses a stanza as far as it goes. `None`: not even its own head is good, and nothing could
 /// answer it.
-fn parse_stanza(mut bytes: &[u8], prefixes: &BTreeMap<Option<String>, String>) -> Option<Frame> {
+pub(super) fn parse_stanza(mut bytes: &[u8], prefixes: &BTreeMap<Option<String>, String>) -> Option<Frame> {
     let mut parser =
         RawParser::with_options(Options { max_token_length: STANZA_BYTES_MAX, ..Options::default() });
     let mut builder = TreeBuilder::new().with_prefixes_stack(vec![prefixes.clone().into()]);

@@ -20,7 +20,7 @@ use tokio_xmpp::{
 };
 use url::Url;
 
-use super::framing::Frame;
+use super::{framing::Frame, plain::PlainResult};
 
 /// The namespace of registration and push.
 pub(crate) const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
@@ -128,6 +128,7 @@ impl Incoming {
         let (element, damaged) = match frame {
             Frame::Element(element) => (element, false),
             Frame::Damaged(element) => (element, true),
+            Frame::Result(result) => return Self::of_result(result, component),
             Frame::Opened(_) | Frame::Closed => return Ok(None),
         };
         if element.ns() != ns::JABBER_CLIENT {
@@ -144,6 +145,25 @@ impl Incoming {
         } else {
             Self::of_name_below(&element)
         })
+    }
+
+    /// As for any other stanza, without a tree.
+    fn of_result(result: PlainResult, component: &BareJid) -> Result<Option<Self>, Elsewhere> {
+        let PlainResult { id, from, to } = result;
+        if to != component.as_str() {
+            return match to.parse::<Jid>() {
+                Ok(to) if to.domain() != component.domain() => {
+                    Err(Elsewhere(to.domain().as_str().to_owned()))
+                }
+                Ok(to) if to == *component => Ok(Self::answer(id, &from)),
+                Ok(_) | Err(_) => Ok(None),
+            };
+        }
+        Ok(Self::answer(id, &from))
+    }
+
+    fn answer(id: String, from: &str) -> Option<Self> {
+        Some(Self::Answer(Answer { from: from.parse().ok()?, id, error: None }))
     }
 
     fn of_component(element: &Element, damaged: bool) -> Option<Self> {

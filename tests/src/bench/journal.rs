@@ -72,9 +72,14 @@ impl Journal {
 
     /// Notes that a push goes out now, and names it.
     pub fn posted(&self, sender: Option<Rc<Notify>>) -> (usize, Tag) {
+        self.planned(Instant::now(), sender)
+    }
+
+    /// Notes a push that was to go out at `posted`, and names it: what it waits for its sender counts, too.
+    pub fn planned(&self, posted: Instant, sender: Option<Rc<Notify>>) -> (usize, Tag) {
         let mut entries = self.entries.borrow_mut();
         let number = entries.len();
-        entries.push(Entry { posted: Instant::now(), answered: None, arrived: None, sender });
+        entries.push(Entry { posted, answered: None, arrived: None, sender });
         let mut tag = [0; TAG_BYTES];
         tag[..RUN_BYTES].copy_from_slice(&self.run.get().to_be_bytes());
         tag[RUN_BYTES..].copy_from_slice(&(number as u64).to_be_bytes());

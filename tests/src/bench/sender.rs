@@ -2,13 +2,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::journal::{BODY_BYTES, Journal, TAG_BYTES};
 
@@ -99,6 +99,53 @@ impl Sender {
             }
         }
         Ok(())
+    }
+}
+
+/// One of many that post at moments planned ahead, whatever became of the pushes before.
+pub struct SteadySender {
+    /// Served in turn, by all senders together; all of one server.
+    pub requests: Vec<Request>,
+    /// Where each push is noted.
+    pub journal: Rc<Journal>,
+    /// How many moments all senders together have taken.
+    pub taken: Rc<Cell<usize>>,
+    /// The first moment.
+    pub begin: Instant,
+    /// From one moment to the next.
+    pub interval: Duration,
+    /// Set to zero: no moment is taken any more.
+    pub left: Rc<Cell<usize>>,
+}
+
+impl SteadySender {
+    /// Posts at each moment that it takes; late where all senders are busy, and the push is as late.
+    ///
+    /// # Errors
+    /// The push server does not take connections.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let authority = self.requests[0].authority.clone();
+        let mut connection = Connection::open(&authority).await?;
+        loop {
+            let place = self.taken.replace(self.taken.get() + 1);
+            let planned = self.begin + self.interval.mul_f64(place as f64);
+            sleep_until(planned.into()).await;
+            if self.left.get() == 0 {
+                return Ok(());
+            }
+            let (number, tag) = self.journal.planned(planned, None);
+            let place = number % self.requests.len();
+            let request = &mut self.requests[place];
+            request.tag().copy_from_slice(&tag);
+            match connection.exchange(&request.bytes).await {
+                Ok(CREATED) => self.journal.accepted(number),
+                Ok(status) => self.journal.refused(&format!("HTTP status {status}")),
+                Err(error) => {
+                    self.journal.refused(&format!("{error:#}"));
+                    connection = Connection::open(&authority).await?;
+                }
+            }
+        }
     }
 }
 

@@ -66,8 +66,12 @@ impl Report {
         for line in &broken {
             let _ = writeln!(text, "  BROKEN: {line}");
         }
-        let told =
-            verdict.lost.iter().chain(&verdict.needless).chain(&verdict.late).chain(&verdict.multiplied);
+        let told = verdict
+            .lost
+            .iter()
+            .chain(&verdict.needless_of_long)
+            .chain(&verdict.late)
+            .chain(&verdict.multiplied);
         let overtaken = order.overtaken_waiting.iter().flat_map(|(a, b)| [a, b]);
         let told = told.chain(overtaken).chain(left.iter()).chain(verdict.unexplained.iter());
         for push in told.take(STORIES_MAX) {

@@ -16,6 +16,9 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 /// What two cores that are busy with others delay until the relay takes it for unanswered.
 const UNEXPLAINED_PERCENT_MAX: usize = 1;
 
+/// Whether a push that is kept for less than this finds its phone depends on how busy the machine is.
+const KEPT_LONG: Duration = Duration::from_secs(30);
+
 /// What became of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fate {
@@ -45,6 +48,8 @@ pub(super) struct Verdict {
     pub(super) late: Vec<usize>,
     /// Those that expired or vanished although nothing was in the way.
     pub(super) needless: Vec<usize>,
+    /// Those of them that were kept for long enough to find their phones on any machine.
+    pub(super) needless_of_long: Vec<usize>,
     /// Arrivals of what had been answered otherwise than by a result, and so had to come again.
     pub(super) again: usize,
     /// Arrivals of what had been answered by a result before.
@@ -111,6 +116,9 @@ impl Records {
             }
             if matches!(fate, Fate::Expired | Fate::Vanished) && !self.is_excused(record) {
                 verdict.needless.push(push);
+                if record.accepted().is_some_and(|(.., ttl)| ttl >= KEPT_LONG) {
+                    verdict.needless_of_long.push(push);
+                }
             }
             if is_late(record) {
                 verdict.late.push(push);
@@ -191,7 +199,7 @@ impl Verdict {
             }
         };
         check(&self.lost, "lost");
-        check(&self.needless, "expired or vanished although nothing was in their way");
+        check(&self.needless_of_long, "expired or vanished although nothing was in their way");
         check(&self.late, "arrived long after their time had run out");
         check(&self.multiplied, "arrived under more ids than they were sent");
         if self.unexplained.len() * 100 > accepted * UNEXPLAINED_PERCENT_MAX {

@@ -1,6 +1,6 @@
 //! How many pushes of each registration the queue holds: none may fill it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use push::RegistrationId;
@@ -18,7 +18,7 @@ impl Shares {
     }
 
     /// Counts these, one for each push, unless a registration would have more than `max` then: `None`.
-    pub(crate) fn reserve(self: &Arc<Self>, ids: Vec<RegistrationId>, max: u64) -> Option<Reservation> {
+    pub(crate) fn reserve(&self, ids: Vec<RegistrationId>, max: u64) -> Option<Reservation<'_>> {
         let mut counts = self.counts.lock();
         for (counted, id) in ids.iter().enumerate() {
             let count = counts.entry(*id).or_default();
@@ -28,7 +28,7 @@ impl Shares {
             }
             *count += 1;
         }
-        Some(Reservation { shares: Arc::clone(self), ids })
+        Some(Reservation { shares: self, ids })
     }
 
     /// Notes that rows are gone.
@@ -48,19 +48,21 @@ fn lower(counts: &mut HashMap<RegistrationId, u64>, id: RegistrationId) {
 }
 
 /// Pushes that are counted and may not come to be: dropped, it gives their places back.
-pub(crate) struct Reservation {
-    shares: Arc<Shares>,
+pub(crate) struct Reservation<'a> {
+    shares: &'a Shares,
     ids: Vec<RegistrationId>,
 }
 
-impl Reservation {
-    /// The rows are on disk.
-    pub(crate) fn keep(mut self) {
+impl Reservation<'_> {
+    /// The pushes are taken; how many they are.
+    pub(crate) fn keep(mut self) -> u64 {
+        let count = self.ids.len() as u64;
         self.ids.clear();
+        count
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.shares.give_back(&self.ids);
     }
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_registration_has_its_bound_and_gets_back_what_did_not_come_to_be() {
-        let shares = Arc::<Shares>::default();
+        let shares = Shares::default();
         let [one, other] = [1, 2].map(|number| RegistrationId::from_bytes([number; RegistrationId::BYTES]));
         let reserve = |ids: &[RegistrationId]| shares.reserve(ids.to_vec(), 2);
         reserve(&[one, other]).unwrap().keep();

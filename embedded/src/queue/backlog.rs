@@ -1,0 +1,107 @@
+//! What is known of the queue without reading it.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use chrono::{DateTime, Utc};
+use push::{RegistrationId, ports::Delivery};
+
+/// Most pushes that are handed on from memory; further ones are read from the file.
+const FRESH_MAX: usize = 512;
+
+/// A push that was handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// Whose share of the queue it counts to. `None`: to nobody's; its row is of an earlier layout.
+    pub(crate) registration: Option<RegistrationId>,
+    /// It is settled; its row leaves with the next commit.
+    pub(crate) is_leaving: bool,
+}
+
+/// What is known of the queue without reading it. Rows are read once, in their order; of those that were read, what
+/// is not claimed is due later.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    /// The rows that were handed on and are there still, by `seq`; those in `fresh` too.
+    claims: HashMap<i64, Claim>,
+    /// Pushes that came when no other was due, oldest first.
+    pub(crate) fresh: VecDeque<Delivery<i64>>,
+    /// The last row that was read; `None`: none was.
+    pub(crate) read_up_to: Option<i64>,
+    /// There may be rows behind it. To begin with there may: an earlier process left them.
+    pub(crate) is_read: bool,
+    /// The rows that were read and are due at a moment, in Unix milliseconds.
+    postponed: BTreeSet<(i64, i64)>,
+    /// Rows on their way to the disk that were not handed on: nothing overtakes them.
+    coming: usize,
+}
+
+impl Backlog {
+    /// Takes a push whose row is on its way to the disk, unless an older one waits in the file or comes into it.
+    pub(crate) fn offer(&mut self, delivery: impl FnOnce() -> Delivery<i64>, now: DateTime<Utc>) -> bool {
+        let is_first = self.next_due_at() > now.timestamp_millis() && self.coming == 0;
+        let is_taken = is_first && self.fresh.len() < FRESH_MAX;
+        if is_taken {
+            let delivery = delivery();
+            self.claim(delivery.receipt, Some(delivery.message.registration));
+            self.fresh.push_back(delivery);
+        }
+        is_taken
+    }
+
+    /// No unclaimed row is due before this moment, in Unix milliseconds.
+    pub(crate) fn next_due_at(&self) -> i64 {
+        let postponed = self.postponed.first().map_or(i64::MAX, |(due_at, _)| *due_at);
+        if self.is_read { postponed } else { i64::MIN }
+    }
+
+    /// Has rows be due now, in Unix milliseconds, that would be so behind `latest`.
+    pub(crate) fn hasten(&mut self, now: i64, latest: i64) {
+        let late = self.postponed.split_off(&(latest + 1, i64::MIN));
+        self.postponed.extend(late.into_iter().map(|(_, seq)| (now, seq)));
+    }
+
+    pub(crate) fn claim(&mut self, seq: i64, registration: Option<RegistrationId>) {
+        self.claims.insert(seq, Claim { registration, is_leaving: false });
+    }
+
+    pub(crate) fn is_claimed(&self, seq: i64) -> bool {
+        self.claims.contains_key(&seq)
+    }
+
+    /// Notes that the row of a claimed push is to leave, and returns the claim as it was.
+    pub(crate) fn leave(&mut self, seq: i64) -> Option<Claim> {
+        let claim = self.claims.get_mut(&seq)?;
+        Some(std::mem::replace(claim, Claim { is_leaving: true, ..*claim }))
+    }
+
+    /// Notes that there is no such row any more, or that there never will be.
+    pub(crate) fn is_gone(&mut self, seq: i64) {
+        self.claims.remove(&seq);
+    }
+
+    /// Notes that a row that was read is handed on at that moment, in Unix milliseconds, and no sooner.
+    pub(crate) fn postpone(&mut self, seq: i64, due_at: i64) {
+        self.claims.remove(&seq);
+        self.postponed.insert((due_at, seq));
+    }
+
+    /// The row that has been due for longest, of those that were postponed.
+    pub(crate) fn take_due(&mut self, now: DateTime<Utc>) -> Option<i64> {
+        let due = self.postponed.first().filter(|(due_at, _)| *due_at <= now.timestamp_millis()).copied()?;
+        self.postponed.remove(&due);
+        Some(due.1)
+    }
+
+    /// Notes a row on its way to the disk that was not handed on.
+    pub(crate) fn comes(&mut self) {
+        self.coming += 1;
+    }
+
+    /// Notes that such a row is there, or that it could not be written.
+    pub(crate) fn came(&mut self, is_there: bool) {
+        self.coming -= 1;
+        if is_there {
+            self.is_read = false;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What of the queue is kept in memory: how much it holds, of whom, and what the relay has of it.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
+use push::{PushMessage, RegistrationId, ports::Delivery};
+use tokio::sync::Notify;
+
+use super::{
+    backlog::Backlog,
+    shares::{Reservation, Shares},
+    unwritten::Sending,
+};
+
+/// See the module. A push counts from the moment it is taken, whether it has a row yet or not, until it is settled.
+pub(crate) struct Known {
+    pub(crate) backlog: Mutex<Backlog>,
+    shares: Shares,
+    depth: AtomicU64,
+    /// Rung when something may have become due.
+    pub(crate) arrivals: Notify,
+}
+
+/// A row that is to be deleted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deletion {
+    pub(crate) seq: i64,
+    /// Its push counts no more since it was settled; otherwise it counts until the row is gone.
+    is_counted: bool,
+}
+
+impl Known {
+    /// What an earlier process left, by registrations and in all.
+    pub(crate) fn of(shares: HashMap<RegistrationId, u64>, depth: u64) -> Self {
+        Self {
+            backlog: Mutex::default(),
+            shares: Shares::of(shares),
+            depth: AtomicU64::new(depth),
+            arrivals: Notify::new(),
+        }
+    }
+
+    pub(crate) fn depth(&self) -> u64 {
+        self.depth.load(Ordering::Relaxed)
+    }
+
+    /// Places for pushes of these registrations, one each, unless one of them has as many as it may: `None`.
+    pub(crate) fn reserve(&self, ids: Vec<RegistrationId>, max: u64) -> Option<Reservation<'_>> {
+        self.shares.reserve(ids, max)
+    }
+
+    /// Takes pushes that have places.
+    pub(crate) fn count(&self, reservation: Reservation<'_>) {
+        self.depth.fetch_add(reservation.keep(), Ordering::Relaxed);
+    }
+
+    /// Hands a push on that has no row yet, if nothing older waits; whether the relay gets it.
+    pub(crate) fn hand_on(&self, seq: i64, message: &PushMessage, now: DateTime<Utc>) -> bool {
+        let delivery = || Delivery { receipt: seq, attempts: 0, message: message.clone() };
+        self.backlog.lock().offer(delivery, now)
+    }
+
+    /// Notes that a push will be handed on when its row is there.
+    pub(crate) fn keep_back(&self) {
+        self.backlog.lock().comes();
+    }
+
+    /// A push was settled that has no row, and will have none.
+    pub(crate) fn settle_unwritten(&self, seq: i64, registration: RegistrationId) {
+        self.backlog.lock().is_gone(seq);
+        self.give_back(Some(registration));
+    }
+
+    /// A push was settled that has a row, or gets one by the commit that is under way. `None`: it was settled before.
+    pub(crate) fn settle_written(&self, seq: i64) -> Option<Deletion> {
+        let claim = self.backlog.lock().leave(seq);
+        match claim {
+            Some(claim) if claim.is_leaving => return None,
+            Some(claim) => self.give_back(claim.registration),
+            None => {}
+        }
+        Some(Deletion { seq, is_counted: claim.is_some() })
+    }
+
+    /// Rows are on disk.
+    pub(crate) fn note_written(&self, sending: &Sending) {
+        let mut backlog = self.backlog.lock();
+        let mut came = false;
+        for _ in sending.rows().filter(|(_, row)| !row.is_handed_on) {
+            backlog.came(true);
+            came = true;
+        }
+        drop(backlog);
+        if came {
+            self.arrivals.notify_one();
+        }
+    }
+
+    /// Rows could not be written. The relay may have their pushes all the same, and settle them later.
+    pub(crate) fn note_refused(&self, sending: &Sending) {
+        let mut backlog = self.backlog.lock();
+        for (seq, row) in sending.rows() {
+            // One that is settled meanwhile was given back by that.
+            let mut counts = true;
+            if row.is_handed_on {
+                counts = backlog.leave(seq).is_none_or(|claim| !claim.is_leaving);
+                backlog.is_gone(seq);
+            } else {
+                backlog.came(false);
+            }
+            if counts {
+                self.give_back(Some(row.message.registration));
+            }
+        }
+    }
+
+    /// A row is deleted; whose it was, if there was one and that is known.
+    pub(crate) fn note_deleted(&self, deletion: Deletion, row: Option<Option<RegistrationId>>) {
+        self.backlog.lock().is_gone(deletion.seq);
+        if let Some(registration) = row.filter(|_| !deletion.is_counted) {
+            self.give_back(registration);
+        }
+    }
+
+    fn give_back(&self, registration: Option<RegistrationId>) {
+        self.depth.fetch_sub(1, Ordering::Relaxed);
+        if let Some(registration) = registration {
+            self.shares.give_back(&[registration]);
+        }
+    }
+}

@@ -22,7 +22,7 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 /// What one attempt of the ingress may take, connecting included.
 const INGRESS_ATTEMPT: Duration = Duration::from_millis(600);
 /// What one call of the ingress may take with all its attempts: two of them stay under the two seconds
-/// after which a gateway bans a host (protocol.md §2), and the ingress bounds both once more.
+/// after which a gateway bans a host (docs/senders.md, "What senders do"), and the ingress bounds both once more.
 const INGRESS_CALL: Duration = Duration::from_millis(1300);
 const INGRESS_ATTEMPTS: u32 = 3;
 const INGRESS_BACKOFF: Duration = Duration::from_millis(50);

@@ -25,7 +25,7 @@ const COMPONENT_SECRET: &str = "UPWIRE_COMPONENT_SECRET";
 const PUBLIC_URL: &str = "UPWIRE_PUBLIC_URL";
 const ACL: &str = "UPWIRE_ACL";
 
-/// Endpoints stay under 512 bytes (protocol.md §2); the token and its path take 61.
+/// Endpoints stay under 512 bytes (docs/senders.md, "What senders do"); the token and its path take 61.
 const PUBLIC_URL_BYTES_MAX: usize = 448;
 
 /// Flattened into the options of a subcommand.

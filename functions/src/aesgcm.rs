@@ -1,5 +1,5 @@
 //! `Content-Encoding: aesgcm`: its key material is in headers, and XMPP carries a body alone. The two headers go in
-//! front of the body, in the form that the UnifiedPush gateways have agreed on (protocol.md §2).
+//! front of the body, in the form that the UnifiedPush gateways have agreed on (docs/senders.md, "Encryption").
 
 use std::fmt;
 
@@ -89,7 +89,7 @@ fn has(list: &str, name: &str, is_good: impl Fn(&[u8]) -> bool) -> bool {
 }
 
 /// The list without repetitions of the whole of it: a gateway between sends a header twice, and phones look for `dh`
-/// and `salt` without expecting two (protocol.md §2).
+/// and `salt` without expecting two (docs/senders.md, "Encryption").
 fn once(value: &str) -> &str {
     let elements: Vec<&str> = value.split(',').map(str::trim).collect();
     let repeats = |length: &usize| {

@@ -1,4 +1,4 @@
-//! Cross-origin access: a page of any origin may push, and withdraw (protocol.md §2).
+//! Cross-origin access: a page of any origin may push, and withdraw (docs/senders.md, "What senders do").
 
 use axum::{
     http::{HeaderValue, StatusCode, header},

@@ -63,7 +63,7 @@ pub const PUSH_PATH: &str = "push";
 const MESSAGE_PATH: &str = "message";
 
 /// The longest that the stores and the queue together may take over a request: a gateway bans a host that needs
-/// more than two seconds (protocol.md §2).
+/// more than two seconds (docs/senders.md, "What senders do").
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 const ACCEPTED: &str = "upwire_pushes_accepted_total";

@@ -1,4 +1,4 @@
-//! The Matrix push gateway (Matrix Push Gateway API; protocol.md, "Matrix push gateway"): pushes as homeservers send
+//! The Matrix push gateway (Matrix Push Gateway API; docs/matrix.md): pushes as homeservers send
 //! them, for endpoints of this server. It asks nobody anything: what it takes goes into the queue.
 
 mod dropped;

@@ -2,7 +2,7 @@
 
 use crate::{MESSAGE_PATH, PUSH_PATH};
 
-/// The longest path that is looked at, below that of the public URL. Endpoints have 512 bytes at most (protocol.md §2).
+/// The longest path that is looked at, below that of the public URL. Endpoints have 512 bytes at most (docs/senders.md, "What senders do").
 const PATH_BYTES_MAX: usize = 1024;
 
 /// What a path names. Empty segments do not count: a proxy may double a slash, or add one at the end.

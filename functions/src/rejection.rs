@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{REFUSED, Seldom};
 
-/// Why a request was refused (protocol.md §2).
+/// Why a request was refused (docs/senders.md).
 ///
 /// Senders delete a subscription on most 4xx, so trouble of ours is always 5xx.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +111,8 @@ const CHALLENGE: &str = "vapid";
 /// A dead endpoint stays dead; the sender may remember it for a day.
 const GONE_CACHE_CONTROL: &str = "max-age=86400";
 
-/// The README, whose sections say more than a problem can (RFC 9457 §3.1.1).
-const README: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "#");
+/// The page whose sections say more than a problem can (RFC 9457 §3.1.1).
+const PROBLEMS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/problems.md#");
 
 /// An answer by RFC 9457. It shows nothing of the request: no token, and nothing of whose it is.
 #[derive(Serialize)]
@@ -188,7 +188,7 @@ impl Rejection {
         }
     }
 
-    /// The anchor of the README's section that says why, and what to do.
+    /// The anchor of the section of docs/problems.md that says why, and what to do.
     const fn section(self) -> &'static str {
         match self {
             Self::EmptyBody
@@ -314,7 +314,7 @@ impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         metrics::counter!(REFUSED, "reason" => self.reason()).increment(1);
         let status = self.status();
-        let r#type = format!("{README}{}", self.section());
+        let r#type = format!("{PROBLEMS}{}", self.section());
         let problem = Problem {
             r#type,
             title: self.title(),

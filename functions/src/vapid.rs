@@ -20,7 +20,7 @@ use crate::{
 
 /// How far ahead a token may expire (RFC 8292 §2).
 const AHEAD_SECONDS_MAX: f64 = 86_400.0;
-/// Clocks disagree, and Mastodon signs for exactly a day (protocol.md §2, "VAPID"). It goes for both ends: a
+/// Clocks disagree, and Mastodon signs for exactly a day (docs/senders.md, "What senders do"). It goes for both ends: a
 /// clock of ours that is wrong by less costs nobody a subscription.
 const LEEWAY_SECONDS: f64 = 300.0;
 
@@ -151,7 +151,7 @@ fn begin(item: &str) -> Option<(Scheme, &str)> {
     }
 }
 
-/// What a header lists. Headers that come twice may be joined by a comma (protocol.md §2), and the parameters of
+/// What a header lists. Headers that come twice may be joined by a comma (docs/senders.md, "What senders do"), and the parameters of
 /// `Crypto-Key` are separated by semicolons. What is no text is skipped.
 fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use jid::{BareJid, Jid};
 
-/// Who may register: domains, bare JIDs, or everyone (protocol.md §1).
+/// Who may register: domains, bare JIDs, or everyone (docs/protocol.md, "Register").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessList {
     /// `*`: any user of any server; these are named beside it.

@@ -13,10 +13,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{Application, Epoch, Instance, Registration, RegistrationId};
 
-/// The largest body of a push, in bytes, as its sender sends it (protocol.md §2; RFC 8030 §7.2).
+/// The largest body of a push, in bytes, as its sender sends it (docs/problems.md, "Why did my push get a 413?"; RFC 8030 §7.2).
 pub const BODY_BYTES_MAX: usize = 4096;
 
-/// Most bytes of the two headers that go in front of a body in `aesgcm` (protocol.md §2). With them, in base64, the
+/// Most bytes of the two headers that go in front of a body in `aesgcm` (docs/senders.md, "Encryption"). With them, in base64, the
 /// push is within the 10000 bytes that every XMPP server takes for a stanza (RFC 6120 §13.12).
 pub const KEY_HEADERS_BYTES_MAX: usize = 2048;
 
@@ -210,7 +210,7 @@ impl Topic {
     pub const CHARACTERS_MAX: usize = 32;
 
     /// Parses the header's value: at most 32 characters of base64url; padding is dropped, since
-    /// some senders add it (protocol.md §2).
+    /// some senders add it (docs/senders.md, "What senders do").
     #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
         let topic = value.trim_end_matches('=');

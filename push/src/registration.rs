@@ -16,8 +16,8 @@ const HASH_BYTES: usize = 32;
 /// A renewal that comes so shortly before the expiry starts a new life.
 ///
 /// An ingress whose clock runs ahead may already have answered 410 for the old one, and an
-/// endpoint that was refused once must never come back (protocol.md, "How Conversations treats
-/// an endpoint").
+/// endpoint that was refused once must never come back (docs/protocol.md,
+/// "How Conversations treats an endpoint").
 const LAPSE_MARGIN: TimeDelta = TimeDelta::seconds(5);
 
 /// The longest that a distributor is told that its endpoint lives.
@@ -81,7 +81,7 @@ macro_rules! target_hash {
             type Err = HashError;
 
             /// Parses the attribute of a `<register/>`: standard base64 of 32 bytes
-            /// (protocol.md §1, "Register").
+            /// (docs/protocol.md, "Register").
             fn from_str(text: &str) -> Result<Self, HashError> {
                 parse_hash(text).map(Self)
             }
@@ -261,7 +261,7 @@ impl Registration {
     /// What the row becomes when `target` registers at `now`.
     ///
     /// A registration that lives keeps its epoch, and with it its URL; one that lapsed, was
-    /// revoked or never was starts a new one (protocol.md, "How Conversations treats an endpoint").
+    /// revoked or never was starts a new one (docs/protocol.md, "How Conversations treats an endpoint").
     /// So does one whose key changes: to the senders of the former key the URL is refused from then on.
     #[must_use]
     pub fn renew(current: Option<&Self>, target: Target, now: DateTime<Utc>, lifetime: TimeDelta) -> Self {

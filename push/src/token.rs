@@ -10,12 +10,12 @@ use sha2::Sha256;
 use crate::{Epoch, Fingerprint, MessageId, RegistrationId};
 
 const EPOCH_BYTES: usize = 5;
-/// 160 bits, the least that cannot be guessed (protocol.md §2).
+/// 160 bits, the least that cannot be guessed (docs/protocol.md, "Security considerations").
 const MAC_BYTES: usize = 20;
 const SIGNED_BYTES: usize = RegistrationId::BYTES + EPOCH_BYTES;
 const TOKEN_BYTES: usize = SIGNED_BYTES + MAC_BYTES;
 
-/// The least length of a secret, in bytes (protocol.md §5).
+/// The least length of a secret, in bytes (docs/protocol.md, "Security considerations").
 pub const SECRET_BYTES_MIN: usize = 32;
 
 const MESSAGE_SIGNED_BYTES: usize = RegistrationId::BYTES + MessageId::BYTES;

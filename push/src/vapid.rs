@@ -63,7 +63,7 @@ impl FromStr for VapidKey {
     type Err = VapidKeyError;
 
     /// Parses what a distributor registers or a sender presents: either alphabet of base64, padded or not
-    /// (protocol.md §2, "VAPID").
+    /// (docs/senders.md, "Endpoints of one application server").
     fn from_str(text: &str) -> Result<Self, VapidKeyError> {
         let text = text.replace('+', "-").replace('/', "_");
         let bytes = LENIENT.decode(text).map_err(|_| VapidKeyError::NotBase64)?;

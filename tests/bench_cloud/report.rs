@@ -10,7 +10,7 @@ use crate::mailbox::{DRAINED, SINGLES, Stored, TRIES_SECONDS};
 use crate::prices::{self, Item, Waiting};
 use crate::relay::{PUSHES, Relay};
 
-/// Bodies that wait, as README.md has them.
+/// Bodies that wait, as docs/aws/cost.md has them.
 const WAITING_BODIES_BYTES: [usize; 3] = [400, 1024, 4096];
 
 pub(crate) struct Report {

@@ -1,4 +1,4 @@
-//! The Matrix push gateway (protocol.md, "Matrix push gateway"), as a homeserver sees it.
+//! The Matrix push gateway (docs/matrix.md), as a homeserver sees it.
 
 use e2e::{Answer, Kind, Phone, SOON, Upwire, XmppServer, eventually, eventually_some, http};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The push resource (protocol.md §2): every row of its table, as a sender sees it.
+//! The push resource (docs/senders.md): every row of its table, as a sender sees it.
 
 use e2e::{Kind, Phone, SOON, Upwire, XmppServer, hashed, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,4 +1,4 @@
-//! Requests as known senders make them (`tests/requests`, written by hand from protocol.md §2), byte for byte, on
+//! Requests as known senders make them (`tests/requests`, written by hand), byte for byte, on
 //! both ways in: each is taken, and what it carries reaches the application.
 //!
 //! A file has comments, the head of a request, an empty line, and the body: text, or `base64 …`. The bodies are encrypted

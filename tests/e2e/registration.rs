@@ -1,4 +1,4 @@
-//! Registration (protocol.md §1): who may, what is refused and how, and which URL comes back.
+//! Registration (docs/protocol.md, "Register"): who may, what is refused and how, and which URL comes back.
 
 use std::process::Command;
 

@@ -112,7 +112,7 @@ on_each_server!(
     a_stop_without_an_xmpp_server_exits_0,
 );
 
-/// As the README says of backups.
+/// As docs/operations.md says of backups.
 #[tokio::test]
 async fn after_a_stop_the_file_alone_is_the_whole_database() {
     let server = XmppServer::shared(Kind::Prosody).await;

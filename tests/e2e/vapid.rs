@@ -1,4 +1,4 @@
-//! VAPID (protocol.md §2; RFC 8292): who may push to an endpoint that is bound to a key, and what ends it.
+//! VAPID (docs/protocol.md, "VAPID"; RFC 8292): who may push to an endpoint that is bound to a key, and what ends it.
 
 use std::process::Command;
 

@@ -108,7 +108,7 @@ impl Responder {
         let Ok(PushPayload { application, instance, body }) = PushPayload::try_from(payload) else {
             return refuse("a push without application or instance", modify());
         };
-        // protocol.md, "Push": the target is looked up by both, and an unknown one is gone for good.
+        // docs/protocol.md, "Push": the target is looked up by both, and an unknown one is gone for good.
         if from != Some(&self.push_server) {
             return refuse(
                 "a push from another JID than the push server's",

@@ -13,7 +13,7 @@ use crate::{REFUSED, Rejection, rejection::RETRY_AFTER_SECONDS};
 /// Why a homeserver's request was refused: all of it, and none of its pushes was queued. (When the queue fails in
 /// the middle, some may be.)
 ///
-/// The homeserver sends it again after any of these, for a day (protocol.md, "Matrix push gateway").
+/// The homeserver sends it again after any of these, for a day (docs/matrix.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The body is no JSON.

@@ -27,7 +27,7 @@ pub(crate) struct Held {
     pub(crate) message: Arc<PushMessage>,
 }
 
-/// What an answer says of a push (protocol.md §1, "Push").
+/// What an answer says of a push (docs/protocol.md, "Push").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Delivered,

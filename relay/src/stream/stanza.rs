@@ -1,4 +1,4 @@
-//! The stanzas of protocol.md §1, read leniently and written exactly.
+//! The stanzas of docs/protocol.md, read leniently and written exactly.
 
 use push::{MessageId, PushMessage, Target, registration::HashError, vapid::VapidKeyError};
 use tokio_xmpp::{
@@ -107,7 +107,7 @@ pub(crate) struct Answer {
     pub(crate) error: Option<Condition>,
 }
 
-/// The conditions that decide something (protocol.md §1, "Push").
+/// The conditions that decide something (docs/protocol.md, "Push").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     ItemNotFound,

@@ -18,7 +18,7 @@ pub(crate) enum Flavour {
     Cloud,
 }
 
-/// Whose manners the XMPP server has (xmpp-servers.md).
+/// Whose manners the XMPP server has (docs/xmpp-servers.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// A second connection of the component is refused.

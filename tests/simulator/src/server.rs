@@ -1,4 +1,4 @@
-//! The XMPP server: streams of the component, sessions of phones (xmpp-servers.md).
+//! The XMPP server: streams of the component, sessions of phones (docs/xmpp-servers.md).
 
 use std::{
     collections::{BTreeMap, VecDeque},

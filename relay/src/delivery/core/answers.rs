@@ -52,7 +52,7 @@ impl Core {
         self.conclude_all(&push.asks, now, actions);
     }
 
-    /// Whoever takes a push is where its registration is now (protocol.md §1, "Resources change").
+    /// Whoever takes a push is where its registration is now (docs/protocol.md, "Resources change").
     fn follow(&mut self, message: &PushMessage, jid: &FullJid, now: Now) {
         if self.named(message) == *jid || !self.settling_keeps_up() || mutant(Mutant::NotFollowed) {
             return;

@@ -54,7 +54,7 @@ impl Core {
         lines.iter().for_each(|jid| self.make_ready(jid));
     }
 
-    /// A directed presence: a new session (protocol.md §1, "Coming online").
+    /// A directed presence: a new session (docs/protocol.md, "Coming online").
     pub(super) fn begin_session(&mut self, jid: &FullJid, now: Now) {
         if self.ending.is_some() || !self.admits(jid) || mutant(Mutant::PresenceIgnored) {
             return;

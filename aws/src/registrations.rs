@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod accounts;
+mod erasure;
 mod row;
 mod table;
 

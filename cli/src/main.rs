@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::configuration::ConfigurationError;
 
+mod account;
 mod admin;
+mod backup;
 mod canary;
 mod clock;
 mod configuration;
@@ -25,11 +27,14 @@ mod log;
 mod marker;
 mod parts;
 mod private;
+mod registrations;
 mod relay;
 mod relay_options;
+mod restore;
 mod secret;
 mod serve;
 mod shutdown;
+mod store;
 mod usage;
 mod values;
 
@@ -57,6 +62,10 @@ enum Command {
     Keygen(keygen::Options),
     Secret(secret::Options),
     Clock(clock::Options),
+    Backup(backup::Options),
+    Restore(restore::Options),
+    Registrations(registrations::Options),
+    Account(account::Options),
 }
 
 fn main() -> ExitCode {
@@ -106,6 +115,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Keygen(options) => keygen::run(&options),
         Command::Secret(options) => secret::run(options),
         Command::Clock(options) => clock::run(options),
+        Command::Backup(options) => backup::run(&options),
+        Command::Restore(options) => restore::run(&options),
+        Command::Registrations(options) => registrations::run(options),
+        Command::Account(options) => account::run(options),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
 use crate::{admin, embedded_format, marker, parts, values};
 
-mod cloud;
+pub(crate) mod cloud;
 mod options;
 
 const ACTIVE: &str = "upwire_relay_active";

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) waiting: AtomicU64,
     /// The clock that moments of the queue go by.
     pub(crate) clock: RwLock<Clock>,
+    /// The last change from beside after which the mailboxes were counted.
+    pub(crate) counted_change: Mutex<Option<String>>,
 }
 
 #[cfg(test)]
@@ -81,6 +84,12 @@ impl Database {
         let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
         let writer = connect(path).map_err(sqlite)?;
         lay_out(&writer, path)?;
+        Self::start(path, writer, lock)
+    }
+
+    /// Starts on a file of the present layout; the writer thread holds `lock`.
+    pub(crate) fn start(path: &Path, writer: Connection, lock: File) -> Result<Self, OpenError> {
+        let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
         let reader = connect(path).map_err(sqlite)?;
         let waiting = count_mailbox(&reader).map_err(sqlite)?;
         let (shares, depth) = count_shares(&reader).map_err(sqlite)?;
@@ -95,6 +104,7 @@ impl Database {
             disk: Disk::of(path.to_owned()),
             waiting: AtomicU64::new(waiting),
             clock: RwLock::new(Clock::system()),
+            counted_change: Mutex::default(),
         });
         let known = Arc::new(Known::of(shares, depth));
         let file = |cause| OpenError::File { path: path.to_owned(), cause };
@@ -179,9 +189,10 @@ impl Database {
         self.known.depth()
     }
 
-    /// Pushes that wait in mailboxes.
+    /// Pushes that wait in mailboxes. What was changed from beside is counted a moment later.
     #[must_use]
     pub fn mailbox_depth(&self) -> u64 {
+        self.recount_after_change_beside();
         self.shared.waiting.load(Ordering::Relaxed)
     }
 

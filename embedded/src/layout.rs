@@ -88,7 +88,7 @@ const STEPS: [&str; 6] = [
     ",
 ];
 /// The layout that this code writes, in `PRAGMA user_version`: so many steps were taken.
-const VERSION: usize = STEPS.len();
+pub(crate) const VERSION: usize = STEPS.len();
 
 /// Takes the steps that the file has not taken yet, all or none.
 pub(crate) fn lay_out(connection: &Connection, path: &Path) -> Result<(), OpenError> {

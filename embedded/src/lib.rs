@@ -1,9 +1,12 @@
 //! The ports on SQLite: one file, one process, every promise on disk before it is given.
 
 mod accounts;
+mod backup;
+mod beside;
 mod clock;
 mod database;
 mod disk;
+mod erasure;
 mod file;
 mod layout;
 mod legacy;
@@ -12,10 +15,13 @@ mod marker;
 mod queue;
 mod readers;
 mod registrations;
+mod restore;
 mod row;
 mod writer;
 
+pub use backup::{BackupError, Contents, back_up};
 pub use clock::KnownTime;
 pub use database::{Database, QUEUE_MAX};
 pub use disk::{DISK_FLOOR, DiskLow};
 pub use file::OpenError;
+pub use restore::{Ending, EndsSince, Losses, Restoration};

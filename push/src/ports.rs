@@ -7,6 +7,8 @@ use jid::{BareJid, FullJid};
 
 use crate::{Epoch, MailboxBounds, Marker, MessageId, PushMessage, Registration, RegistrationId, Target};
 
+pub mod operator;
+
 /// The store or the queue could not do its part; nothing was promised to anyone.
 #[derive(Debug)]
 pub struct Unavailable(Box<dyn Error + Send + Sync>);

@@ -29,7 +29,7 @@ const RECEIVES_MAX: u32 = 1000;
 
 /// A backend, and a way to leave it as a crash would and come back.
 pub(crate) trait Backend: Sized {
-    type Store: Registrations + Accounts;
+    type Store: Registrations + Accounts + push::ports::operator::Erasure;
     type Writer: QueueWriter;
     type Reader: QueueReader;
     type Mailbox: Mailbox;

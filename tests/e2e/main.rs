@@ -22,6 +22,7 @@ macro_rules! on_each_server {
 
 mod access;
 mod account_bounds;
+mod backup;
 mod bounds;
 mod browser;
 mod canary;
@@ -37,6 +38,7 @@ mod configuration;
 mod contract;
 mod contract_accounts;
 mod contract_bounds;
+mod contract_erasure;
 mod contract_living;
 mod contract_mailbox;
 mod contract_marker;
@@ -73,6 +75,7 @@ mod mailbox_on_dynamodb;
 mod marker;
 mod matrix;
 mod matrix_on_aws;
+mod operator;
 mod overload;
 mod push_message_resource;
 mod push_resource;

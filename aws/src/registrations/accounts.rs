@@ -78,7 +78,7 @@ impl Accounts for RegistrationsTable {
 
 impl RegistrationsTable {
     /// The registrations of an account, living or not.
-    async fn rows(&self, account: &BareJid) -> Result<Vec<Registration>, Unavailable> {
+    pub(super) async fn rows(&self, account: &BareJid) -> Result<Vec<Registration>, Unavailable> {
         let mut items = self.query_account(account).into_paginator().items().send();
         let mut rows = Vec::new();
         while let Some(item) = items.try_next().await.map_err(unavailable("dynamodb:Query"))? {
@@ -197,7 +197,7 @@ fn index_key((account, id): &Recipient) -> Item {
 
 /// The key of an account's item. No registration has it, nor the lease; and a bare JID of the greatest length leaves
 /// room for one more byte.
-fn key(account: &BareJid) -> AttributeValue {
+pub(super) fn key(account: &BareJid) -> AttributeValue {
     AttributeValue::S(format!("@{account}"))
 }
 

@@ -69,7 +69,7 @@ async fn open_queue(config: &SdkConfig, url: &str) -> anyhow::Result<Queue> {
 }
 
 /// As every program that speaks to AWS finds it: from the environment, the profiles, or what the machine gives.
-async fn config() -> Result<SdkConfig, ConfigurationError> {
+pub(crate) async fn config() -> Result<SdkConfig, ConfigurationError> {
     for variable in ENDPOINTS {
         if let Some(url) = environment(variable)? {
             check_endpoint(variable, &url)?;

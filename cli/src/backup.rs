@@ -1,0 +1,45 @@
+//! `upwire backup`: a copy of the database while the server runs.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::configuration::ConfigurationError;
+
+/// Copy the database, while the server runs or not.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Copies the database of `upwire serve` to FILE, as one moment left it, while the server runs or not. The \
+        copy is whole by itself, is checked, and only its owner may read it: it has addresses, pushes and the secret of \
+        the first start in it. Nothing is overwritten. `upwire restore` puts it back.",
+    after_long_help = "Example, from cron, as the user that runs the server:\n  \
+        upwire backup --database /var/lib/upwire/upwire.db /var/backups/upwire-$(date +%F).db\n\n\
+        Exit codes: 0 copied; 1 FILE exists, or a file cannot be read or written; 64 wrong usage."
+)]
+pub(crate) struct Options {
+    /// The copy
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// The SQLite file
+    #[arg(long, value_name = "FILE", env = "UPWIRE_DATABASE", default_value = "upwire.db")]
+    database: PathBuf,
+}
+
+/// Makes the copy, and says what is in it.
+pub(crate) fn run(Options { file, database }: &Options) -> anyhow::Result<()> {
+    if !database.exists() {
+        let problem = format!("{} does not exist", database.display());
+        let mend = "name the database of `upwire serve`";
+        return Err(ConfigurationError::new("UPWIRE_DATABASE", problem, mend).into());
+    }
+    let contents = embedded::back_up(database, file)?;
+    // Not `println!`: a closed stdout must not turn what was done into a panic.
+    let _ = writeln!(
+        std::io::stdout(),
+        "{} has {} registrations and {} pushes; keep it as safe as the server's secret",
+        file.display(),
+        contents.registrations,
+        contents.pushes
+    );
+    Ok(())
+}

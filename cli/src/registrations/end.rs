@@ -1,0 +1,47 @@
+//! Ends one registration.
+
+use anyhow::bail;
+use chrono::{DateTime, Utc};
+use push::ports::{Consistency, Mailbox, Registrations, Revocation};
+use push::{Epoch, RegistrationId};
+
+/// How often it is read anew because its phone has renewed or moved it meanwhile.
+const ATTEMPTS_MAX: usize = 16;
+
+/// Ends a registration, or this life of it alone, and removes what waits for it; returns how many pushes that were.
+/// `None`: it does not live.
+pub(super) async fn end<S: Registrations, M: Mailbox>(
+    store: &S,
+    mailbox: &M,
+    id: RegistrationId,
+    epoch: Option<Epoch>,
+    now: DateTime<Utc>,
+) -> anyhow::Result<Option<usize>> {
+    for _ in 0..ATTEMPTS_MAX {
+        let row = store.find(id, Consistency::Strong).await?;
+        let is_meant = |life: Epoch| epoch.is_none_or(|epoch| epoch == life);
+        let Some(row) = row.filter(|row| row.lives(now) && is_meant(row.epoch)) else { return Ok(None) };
+        // The clock of who has renewed it may be ahead.
+        let asked_at = row.renewed_at.max(now);
+        match store.revoke(id, row.epoch, &row.target.recipient, asked_at).await? {
+            Revocation::GoesOn => {}
+            Revocation::OverBefore => return Ok(None),
+            Revocation::Revoked => {
+                let account = row.target.recipient.to_bare();
+                return Ok(Some(mailbox.clear(&account, id, row.epoch).await?));
+            }
+        }
+    }
+    bail!("registration {id} is renewed again and again: try it again")
+}
+
+/// Whether there is something to end.
+pub(super) async fn lives<S: Registrations>(
+    store: &S,
+    id: RegistrationId,
+    epoch: Option<Epoch>,
+    now: DateTime<Utc>,
+) -> anyhow::Result<bool> {
+    let row = store.find(id, Consistency::Strong).await?;
+    Ok(row.is_some_and(|row| row.lives(now) && epoch.is_none_or(|epoch| epoch == row.epoch)))
+}

@@ -1,0 +1,103 @@
+//! `upwire restore`: puts a copy of the database back, and says what that ends.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use embedded::{BackupError, Ending, EndsSince, Losses, Restoration};
+
+use crate::store;
+
+/// Put a copy of the database back, while the server is stopped.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Puts FILE, a copy that `upwire backup` made, in the place of the database. The server has to be stopped. \
+        FILE is checked first, and stays as it is; the present database is set aside under a name that is printed. What \
+        has been registered since the copy was made is lost, and each endpoint that ends by that is printed: senders are \
+        answered 410, and phones get new ones as they renew. What has ended since stays ended. Pushes that were delivered \
+        since may come a second time.",
+    after_long_help = "Example:\n  \
+        systemctl stop upwire && upwire restore --database /var/lib/upwire/upwire.db /var/backups/upwire-2026-01-31.db\n  \
+        systemctl start upwire\n\n\
+        Exit codes: 0 restored; 1 the server runs, FILE is damaged or no copy, or a file cannot be read or written; \
+        64 wrong usage."
+)]
+pub(crate) struct Options {
+    /// The copy
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// The SQLite file to replace; it may be missing
+    #[arg(long, value_name = "FILE", env = "UPWIRE_DATABASE", default_value = "upwire.db")]
+    database: PathBuf,
+
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Restores it, and says what was lost.
+pub(crate) fn run(Options { file, database, dry_run }: &Options) -> anyhow::Result<()> {
+    let restoration = Restoration::prepare(file, database, store::now()).map_err(|error| match error {
+        BackupError::InUse(_) => anyhow!("{error}: stop the server first"),
+        error => error.into(),
+    })?;
+    let mut said = BufWriter::new(io::stdout());
+    say(&mut said, &restoration)?;
+    if *dry_run {
+        writeln!(said, "nothing was changed")?;
+        return Ok(said.flush()?);
+    }
+    said.flush()?;
+    let contents = restoration.contents;
+    let aside = restoration.put_in_place()?;
+    // What was done is done, whether or not stdout is still there.
+    let _ = writeln!(
+        said,
+        "{} is restored, with {} registrations and {} pushes",
+        database.display(),
+        contents.registrations,
+        contents.pushes
+    );
+    if let Some(aside) = aside {
+        let _ = writeln!(said, "the database of before is {}: remove it when all is well", aside.display());
+    }
+    let _ = said.flush();
+    Ok(())
+}
+
+/// Says what is lost: a line for each endpoint that ends, then the rest.
+fn say(said: &mut impl Write, restoration: &Restoration) -> anyhow::Result<()> {
+    let mut count = 0_u64;
+    restoration.ending(|Ending { account, id, why }| {
+        count += 1;
+        let why = match why {
+            EndsSince::Registered => "registered since",
+            EndsSince::BegunAnew => "begun anew since",
+            EndsSince::Lapsed => "lapsed in the copy",
+        };
+        writeln!(said, "ends: {account} {id} ({why})")
+    })?;
+    match &restoration.losses {
+        None => writeln!(said, "there is no database yet: no endpoint ends")?,
+        Some(Err(error)) => writeln!(
+            said,
+            "the present database cannot be read ({error}): every endpoint that was registered since the copy ends"
+        )?,
+        Some(Ok(Losses { stay_ended, pushes, secret })) => {
+            writeln!(said, "{count} endpoints end; {stay_ended} of the copy have ended since, and stay so")?;
+            writeln!(
+                said,
+                "{pushes} pushes of the present database are not in the copy, and are lost to it"
+            )?;
+            if *secret {
+                writeln!(
+                    said,
+                    "the copy does not have the secret of the first start that the present database has: endpoints \
+                     that it signed are dead, unless UPWIRE_SECRET holds it"
+                )?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Where commands of an operator find the registrations and the mailboxes: a database on this machine, or tables on AWS.
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use aws::{MailboxTable, RegistrationsTable};
+use chrono::{DateTime, Utc};
+use embedded::Database;
+use push::ports::operator::Erasure;
+use push::ports::{Accounts, Mailbox, Registrations};
+use tokio::runtime::Runtime;
+
+use crate::configuration::ConfigurationError;
+use crate::relay::cloud;
+
+/// Ends the help of these commands.
+pub(crate) const AFTER_HELP: &str = "\
+It works on the database of `upwire serve`, which may run meanwhile (UPWIRE_DATABASE), or on the tables on AWS \
+(UPWIRE_REGISTRATIONS_TABLE and UPWIRE_MAILBOX_TABLE, with AWS_REGION and credentials as for `upwire relay`).
+
+Exit codes: 0 done; 1 the database or a table cannot be used; 64 wrong usage or configuration.";
+
+/// Which store.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StoreOptions {
+    /// The SQLite file [default: upwire.db, unless tables are named]
+    #[arg(long, value_name = "FILE", env = "UPWIRE_DATABASE", global = true)]
+    database: Option<PathBuf>,
+
+    /// The DynamoDB table of registrations: the stack's output RegistrationsTable
+    #[arg(long, value_name = "NAME", env = "UPWIRE_REGISTRATIONS_TABLE", global = true)]
+    registrations_table: Option<String>,
+
+    /// The DynamoDB table of pushes that wait for phones: the stack's output MailboxTable
+    #[arg(long, value_name = "NAME", env = "UPWIRE_MAILBOX_TABLE", global = true)]
+    mailbox_table: Option<String>,
+}
+
+/// What is done with a store, whichever it is.
+pub(crate) trait Work {
+    /// Does it.
+    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
+        self,
+        store: S,
+        mailbox: M,
+    ) -> anyhow::Result<()>;
+}
+
+/// Does the work on the store that the options name.
+pub(crate) fn run(options: StoreOptions, work: impl Work) -> anyhow::Result<()> {
+    let outcome = Runtime::new()?.block_on(async {
+        match options {
+            StoreOptions { database: Some(_), registrations_table: Some(_), .. } => {
+                let problem = "is given, and UPWIRE_REGISTRATIONS_TABLE too";
+                Err(ConfigurationError::new("UPWIRE_DATABASE", problem, "give one of the two").into())
+            }
+            StoreOptions { registrations_table: Some(table), mailbox_table, .. } => {
+                let mailbox_table = mailbox_table.ok_or_else(|| {
+                    let mend = "set it to the stack's output MailboxTable";
+                    ConfigurationError::new("UPWIRE_MAILBOX_TABLE", "is missing", mend)
+                })?;
+                let config = cloud::config().await?;
+                let registrations = RegistrationsTable::new(&config, &table);
+                work.on(registrations, MailboxTable::new(&config, &mailbox_table)).await
+            }
+            StoreOptions { database, .. } => {
+                let file = database.unwrap_or_else(|| "upwire.db".into());
+                if !file.exists() {
+                    let problem = format!("{} does not exist", file.display());
+                    let mend = "name the database of `upwire serve`, or set UPWIRE_REGISTRATIONS_TABLE";
+                    return Err(ConfigurationError::new("UPWIRE_DATABASE", problem, mend).into());
+                }
+                let database = Database::beside(&file).map_err(|error| {
+                    anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}; use the upwire that serves it")
+                })?;
+                let outcome = work.on(database.clone(), database.clone()).await;
+                // The server counts what waits in memory.
+                database.note_change_beside().await?;
+                outcome
+            }
+        }
+    });
+    match outcome {
+        // Whoever reads stdout has had enough.
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The moment at which the command runs.
+#[expect(clippy::disallowed_methods, reason = "the edge: the moment is passed down from here")]
+pub(crate) fn now() -> DateTime<Utc> {
+    Utc::now()
+}

@@ -1,0 +1,163 @@
+//! A copy of the file that is whole by itself, made while another process may write to it.
+
+use std::{
+    fs::{File, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OpenFlags};
+use tempfile::NamedTempFile;
+
+use crate::layout::VERSION;
+
+/// Why a copy was not made, or not put in the file's place.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The file of the copy is there already.
+    #[error("{} exists, and nothing is overwritten", .0.display())]
+    Exists(PathBuf),
+    /// The server holds the database.
+    #[error("{} is in use by another upwire process", .0.display())]
+    InUse(PathBuf),
+    /// It is some other file.
+    #[error("{} is no database of Upwire's: {problem}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// SQLite finds it damaged.
+    #[error("{} is damaged: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite found first.
+        problem: String,
+    },
+    /// The file system refused.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        cause: io::Error,
+    },
+    /// SQLite refused.
+    #[error("{}: {cause}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        cause: rusqlite::Error,
+    },
+}
+
+impl BackupError {
+    pub(crate) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
+        let path = path.to_owned();
+        move |cause| Self::File { path: path.clone(), cause }
+    }
+
+    pub(crate) fn sqlite(path: &Path) -> impl Fn(rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        move |cause| Self::Sqlite { path: path.clone(), cause }
+    }
+}
+
+/// What is in a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contents {
+    /// Rows of registrations, living or not.
+    pub registrations: u64,
+    /// Pushes on their way and pushes that wait for phones.
+    pub pushes: u64,
+}
+
+/// Copies the database at `from` to `to`, as one moment left it. The server may run: it is not held up.
+///
+/// # Errors
+/// `to` exists, `from` is no database of Upwire's or is damaged, or a file cannot be read or written. Nothing is left
+/// at `to` then.
+pub fn back_up(from: &Path, to: &Path) -> Result<Contents, BackupError> {
+    if to.symlink_metadata().is_ok() {
+        return Err(BackupError::Exists(to.to_owned()));
+    }
+    let source = open(from)?;
+    let copy = copy(&source, from, to)?;
+    let contents = check(&open(copy.path())?, to)?;
+    copy.persist_noclobber(to).map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => BackupError::Exists(to.to_owned()),
+        _ => BackupError::file(to)(error.error),
+    })?;
+    sync_folder(to)?;
+    Ok(contents)
+}
+
+/// Opens a database that is there, and changes nothing about it.
+pub(crate) fn open(path: &Path) -> Result<Connection, BackupError> {
+    // Read-write: what a crash has left in the write-ahead log is not seen otherwise.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    path.metadata().map_err(BackupError::file(path))?;
+    let connection = Connection::open_with_flags(path, flags).map_err(BackupError::sqlite(path))?;
+    let foreign = |problem| BackupError::Foreign { path: path.to_owned(), problem };
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|error| foreign(error.to_string()))?;
+    let version = usize::try_from(version).ok().filter(|version| (1..=VERSION).contains(version));
+    if version.is_none() {
+        return Err(foreign(
+            "its layout is none that this upwire knows; a newer one may have written it".into(),
+        ));
+    }
+    Ok(connection)
+}
+
+/// Copies what `source` has to a private file beside `to`, which is on disk when this returns.
+pub(crate) fn copy(source: &Connection, from: &Path, to: &Path) -> Result<NamedTempFile, BackupError> {
+    let copy = tempfile::Builder::new()
+        .prefix(".upwire-")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(folder_of(to))
+        .map_err(BackupError::file(to))?;
+    // One read transaction; SQLite takes an empty file for one that is not there.
+    source.execute("VACUUM INTO ?1", [copy.path().to_string_lossy()]).map_err(BackupError::sqlite(from))?;
+    copy.as_file().sync_all().map_err(BackupError::file(to))?;
+    Ok(copy)
+}
+
+/// Finds out whether a database is whole; it is called `name` in what is said.
+pub(crate) fn check(connection: &Connection, name: &Path) -> Result<Contents, BackupError> {
+    let damaged = |problem: String| BackupError::Damaged { path: name.to_owned(), problem };
+    let found: String = connection
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(|error| damaged(error.to_string()))?;
+    if found != "ok" {
+        return Err(damaged(found));
+    }
+    let count = |table: &str| -> Result<u64, BackupError> {
+        let count = format!("SELECT count(*) FROM {table}");
+        connection.query_row(&count, [], |row| row.get(0)).map_err(|error| damaged(error.to_string()))
+    };
+    Ok(Contents {
+        registrations: count("registration")?,
+        pushes: count("queue")? + count_mailbox(connection)?,
+    })
+}
+
+/// The first layout has no mailbox.
+fn count_mailbox(connection: &Connection) -> Result<u64, BackupError> {
+    Ok(connection.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0)).unwrap_or(0))
+}
+
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes what was renamed in the folder of `path` durable.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), BackupError> {
+    let folder = folder_of(path);
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(BackupError::file(folder))
+}

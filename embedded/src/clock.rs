@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::ports::Unavailable;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
-use crate::Database;
+use crate::{Database, writer::Haste};
 
 const NAME: &str = "clock";
 const SET: &str = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
@@ -61,14 +61,23 @@ impl Database {
     /// The file cannot be written.
     pub async fn hasten(&self, now: DateTime<Utc>) -> Result<usize, Unavailable> {
         const HASTEN: &str = "UPDATE queue SET due_at = ?1 WHERE due_at > ?2";
-        let moments = [now, now + DUE_WITHIN].map(|moment| moment.timestamp_millis());
-        self.write(move |connection| connection.execute(HASTEN, moments)).await
+        let moments @ [due, latest] = [now, now + DUE_WITHIN].map(|moment| moment.timestamp_millis());
+        let known = self.known().clone();
+        let hasten = move |connection: &Connection| connection.execute(HASTEN, moments);
+        let committed = move |_: &usize| {
+            known.backlog.lock().hasten(due, latest);
+            known.arrivals.notify_one();
+        };
+        self.write_then(Haste::Now, hasten, committed).await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use push::ports::{Delivery, QueueReader, QueueWriter, Settlement};
+
     use super::*;
+    use crate::queue::tests::message;
 
     #[tokio::test]
     async fn the_time_is_remembered_and_what_is_none_is_not_taken_for_one() {
@@ -87,5 +96,26 @@ mod tests {
         for wrong in ["", "1", "1 2", "x 2 y", "1 -2 y"] {
             assert_eq!(KnownTime::parse(wrong), None, "{wrong}");
         }
+    }
+    #[tokio::test]
+    async fn what_a_wrong_clock_put_off_is_due_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("upwire.db")).unwrap();
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let database = database.with_clock(push::Clock::new(move || now));
+        for number in [1, 2] {
+            database.send(message(number)).await.unwrap();
+        }
+        let received = database.receive(2).await.unwrap();
+        let late = |delivery: &Delivery<i64>, put_off| Settlement::Postpone(delivery.receipt, now + put_off);
+        let settlements =
+            vec![late(&received[0], TimeDelta::days(30)), late(&received[1], TimeDelta::minutes(1))];
+        database.settle(settlements).await.unwrap();
+        assert_eq!(database.hasten(now).await.unwrap(), 1);
+        let due = database.receive(2).await.unwrap();
+        assert_eq!(
+            due.iter().map(|delivery| delivery.message.id).collect::<Vec<_>>(),
+            [received[0].message.id]
+        );
     }
 }

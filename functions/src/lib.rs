@@ -6,6 +6,8 @@ mod allowance;
 mod cors;
 mod doubt;
 pub mod embedded_format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod header;
 mod jose;
 mod legacy;

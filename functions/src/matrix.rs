@@ -70,6 +70,15 @@ pub(crate) async fn notify<R: Registrations, Q: QueueWriter, M: Mailbox>(
     Ok(Json(json!({ "rejected": rejected })))
 }
 
+/// The length of the push that a notification becomes, if it does.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzed_notification(bytes: &[u8]) -> Option<usize> {
+    let body = Notification::parse(bytes).ok()?.into_body()?;
+    base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body.as_base64())
+        .ok()
+        .map(|bytes| bytes.len())
+}
+
 /// What becomes of a push for one endpoint.
 enum Fate {
     /// Its pushkey is rejected: it will never take one again.

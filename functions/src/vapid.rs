@@ -64,6 +64,12 @@ impl<R: Sync + Send, Q: Sync + Send, M: Sync + Send> FromRequestParts<Arc<Ingres
 }
 
 impl Sender {
+    /// Who these headers say it is.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of(headers: &HeaderMap, origins: Vec<Origin>) -> Self {
+        Self { credentials: Credentials::parse(headers), origins }
+    }
+
     /// Whether it is the one that may push to an endpoint bound to this key.
     pub(crate) fn prove(&self, key: &VapidKey, now: DateTime<Utc>) -> Result<(), Rejection> {
         let credentials = self.credentials.as_ref().ok_or(Rejection::VapidMissing)?;

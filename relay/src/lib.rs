@@ -40,6 +40,8 @@ pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 #[cfg(feature = "mutants")]
 pub use mutants::{Mutant, make_mutant};
 pub use push::{AccessList, BadAccessList, Clock};
+#[cfg(feature = "fuzzing")]
+pub use stream::fuzzing;
 pub use stream::{
     component::ComponentAccount,
     connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},

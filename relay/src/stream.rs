@@ -4,6 +4,8 @@ pub(crate) mod component;
 pub(crate) mod connect;
 mod failure;
 pub(crate) mod framing;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod inbox;
 mod plain;
 mod reconnect;

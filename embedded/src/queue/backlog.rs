@@ -54,6 +54,12 @@ impl Backlog {
         if self.is_read { postponed } else { i64::MIN }
     }
 
+    /// Has rows be due now, in Unix milliseconds, that would be so behind `latest`.
+    pub(crate) fn hasten(&mut self, now: i64, latest: i64) {
+        let late = self.postponed.split_off(&(latest + 1, i64::MIN));
+        self.postponed.extend(late.into_iter().map(|(_, seq)| (now, seq)));
+    }
+
     pub(crate) fn claim(&mut self, seq: i64, registration: Option<RegistrationId>) {
         self.claims.insert(seq, Claim { registration, is_leaving: false });
     }

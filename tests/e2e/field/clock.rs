@@ -7,13 +7,15 @@ use e2e::{Answer, SOON, hashed, http, profile_folder};
 use embedded::{Database, KnownTime};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};
 
-use super::Scene;
+use super::{Scene, is_released};
 
 /// Has the database remember another time than the machine's.
 async fn last_known(scene: &Scene, wall: DateTime<Utc>) {
     let database = Database::open(&scene.upwire.database()).unwrap();
     let known = KnownTime { wall, uptime: std::time::Duration::ZERO, boot: "of another machine".into() };
     database.note_time(&known).await.unwrap();
+    drop(database);
+    is_released(&scene.upwire.database()).await;
 }
 
 fn now() -> DateTime<Utc> {

@@ -7,6 +7,7 @@ use embedded::Database;
 use push::Marker;
 use push::ports::Markers;
 
+use super::is_released;
 use crate::cloud::Cloud;
 use crate::legacy::{UP_SECRET, up_token};
 
@@ -134,4 +135,6 @@ async fn first_used(upwire: &Upwire, days_ago: i64) {
         *known = since.into();
     }
     database.set_marker(&Marker::parse(&marker.to_string()).unwrap()).await.unwrap();
+    drop(database);
+    is_released(&upwire.database()).await;
 }

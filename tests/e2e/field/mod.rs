@@ -13,7 +13,10 @@ mod paths;
 mod settings;
 mod tls;
 
-use e2e::{Kind, Phone, Upwire, UpwireBuilder, XmppServer};
+use std::fs::File;
+use std::path::Path;
+
+use e2e::{Kind, Phone, SOON, Upwire, UpwireBuilder, XmppServer, eventually};
 
 /// A server, a phone that is there, and an endpoint of it.
 struct Scene {
@@ -40,4 +43,12 @@ impl Scene {
     fn token(&self) -> &str {
         self.endpoint.rsplit('/').next().unwrap()
     }
+}
+
+/// Waits until a database that this process had open can be opened by another.
+async fn is_released(database: &Path) {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = File::open(name).unwrap();
+    eventually(SOON, "the database is released", async || lock.try_lock().is_ok()).await;
 }

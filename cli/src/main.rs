@@ -14,6 +14,8 @@ use crate::configuration::ConfigurationError;
 mod admin;
 mod canary;
 mod configuration;
+#[cfg(test)]
+mod configuration_page;
 mod distributor;
 mod embedded_format;
 mod http;

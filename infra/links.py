@@ -105,7 +105,7 @@ def main():
     for path in paths:
         if path.suffix == ".md":
             found += links(path)
-        elif (path.suffix in CODE or path.name == "Makefile") and path != Path(__file__).resolve():
+        if path.name == "ARCHITECTURE.md" or (path.suffix in CODE or path.name == "Makefile") and path != Path(__file__).resolve():
             found += citations(path)
     for one in found:
         print(f"links: {one}", file=sys.stderr)

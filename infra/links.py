@@ -21,8 +21,8 @@ LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
 # A path that a scheme or a host precedes is no file of ours.
 CITATION = re.compile(r'(?<![\w/."-])((?:docs/(?:[\w-]+/)?)?[\w-]+\.md)(?:, "([^"]+)")?')
 METRIC = re.compile(r'(?:&str = "|!\("|# TYPE )(upwire_[a-z_]+)\b')
-# The line's start, between the words of a comment that goes on.
-COMMENT_BREAK = re.compile(r"\n\s*(?://[/!]?|#) ?")
+# The start of a line, between the words of a comment that goes on.
+COMMENT_BREAK = re.compile(r"\n[ \t]*(?://[/!]?|#) ?")
 
 
 def prose(text):

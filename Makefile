@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady \
+.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady links words docs watch \
 	scripts template binary test-needs sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -42,7 +42,9 @@ help:
 	@echo 'make chaos       everything fails for a minute, and nothing is lost; SEED=, BACKEND=embedded|cloud, SERVER=, SECONDS='
 	@echo 'make simulate    the relay in simulated time, SEEDS= of them from FROM= on; SEED= runs one, and shows the least of it that fails'
 	@echo 'make simulate-mutants   faults in the relay, one at a time, each of which a seed has to find; MUTANT= is one of them'
-	@echo 'make lint        formatting, clippy, documentation, dependencies and licences, scripts, template'
+	@echo 'make lint        formatting, clippy, documentation, links, words, dependencies and licences, scripts, template'
+	@echo 'make watch       cargo test at each change of a file; ONLY="-p relay words" names the tests'
+	@echo 'make docs        the docs as a site in target/docs, by mdbook'
 	@echo 'make deploy      builds the cloud side and shows what would change on AWS before it does; PARAMETERS="Front=HttpApi"'
 	@echo 'make parameters  gives PARAMETERS= of a stack on AWS other values, and changes nothing else; STACK=upwire'
 	@echo 'make close, make open   the ingress of a stack on AWS takes no push, or does again, within seconds'
@@ -165,7 +167,7 @@ bench-cloud: sam-build bench-build
 
 # Gates.
 
-lint: fmt-check clippy doc deny advisories arrows steady scripts template
+lint: fmt-check clippy doc deny advisories arrows steady links words scripts template
 	@echo '==> lint: every gate that ran has passed'
 
 fmt-check:
@@ -204,6 +206,34 @@ arrows:
 # Nothing in a test that a busy machine alone makes fail.
 steady:
 	infra/steady.py
+
+# Links, anchors and citations lead somewhere; the metrics are documented.
+links:
+	infra/links.py
+
+# Sentences begin with their subjects.
+words:
+	infra/words.py
+
+MDBOOK := mdbook@0.5.4
+
+$(TARGET)/tools/$(MDBOOK):
+	@echo '==> installing $(MDBOOK) into $(TARGET)/tools (some minutes, once)'
+	@infra/packages.sh gcc libc6-dev
+	@cargo install --quiet --locked --debug --root $(TARGET)/tools --target-dir $(TARGET)/tools/build $(MDBOOK)
+	@rm -rf $(TARGET)/tools/build
+	@touch '$@'
+
+docs: links $(TARGET)/tools/$(MDBOOK)
+	$(TARGET)/tools/bin/mdbook build --dest-dir $(TARGET)/docs
+	@echo '==> $(TARGET)/docs/index.html'
+
+# The first of the three that is installed runs. ONLY goes to cargo test.
+watch:
+	@if command -v watchexec >/dev/null; then exec watchexec --exts rs,toml,md,snap --ignore target -- cargo test $(ONLY); \
+	elif command -v cargo-watch >/dev/null; then exec cargo watch --ignore target --exec 'test $(ONLY)'; \
+	elif command -v bacon >/dev/null; then exec bacon test -- $(ONLY); \
+	else echo 'make watch needs watchexec, cargo-watch or bacon: cargo install --locked watchexec-cli' >&2; exit 1; fi
 
 scripts: $(TARGET)/venv/$(SHELLCHECK)
 	$(TARGET)/venv/bin/shellcheck --external-sources infra/*.sh infra/local/*.sh .ci/run

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Gates what a text names: links and anchors of the docs, citations in code, the README's length.
+"""Gates what a text names: links and anchors of the docs, citations in code, metrics, the README's length.
 
 A link in Markdown leads to a file of the repository, and its anchor to a heading there. A comment cites a page by its path
 (docs/protocol.md), perhaps with a heading in double quotes after it; both exist.
@@ -20,8 +20,9 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
 # A path that a scheme or a host precedes is no file of ours.
 CITATION = re.compile(r'(?<![\w/."-])((?:docs/(?:[\w-]+/)?)?[\w-]+\.md)(?:, "([^"]+)")?')
-# The line's start, between the words of a comment that goes on.
-COMMENT_BREAK = re.compile(r"\n\s*(?://[/!]?|#) ?")
+METRIC = re.compile(r'(?:&str = "|!\("|# TYPE )(upwire_[a-z_]+)\b')
+# The start of a line, between the words of a comment that goes on.
+COMMENT_BREAK = re.compile(r"\n[ \t]*(?://[/!]?|#) ?")
 
 
 def prose(text):
@@ -78,21 +79,33 @@ def lengths():
 
 
 def unlisted():
-    index = (ROOT / "docs/README.md").read_text()
-    for page in sorted((ROOT / "docs").rglob("*.md")):
-        name = page.relative_to(ROOT / "docs").as_posix()
-        if name not in ("README.md", "SUMMARY.md") and f"({name})" not in index:
-            yield f"docs/README.md does not list {name}"
+    # A forge shows the one, mdbook the other.
+    for index in ("README.md", "SUMMARY.md"):
+        listed = (ROOT / "docs" / index).read_text()
+        for page in sorted((ROOT / "docs").rglob("*.md")):
+            name = page.relative_to(ROOT / "docs").as_posix()
+            if name not in ("README.md", "SUMMARY.md") and f"({name})" not in listed:
+                yield f"docs/{index} does not list {name}"
+
+
+def metrics():
+    """The names of metrics in the code, and those in the page, are the same."""
+    page = (ROOT / "docs/operations.md").read_text()
+    sources = [path for crate in ("functions", "relay", "cli") for path in (ROOT / crate / "src").rglob("*.rs")]
+    named = {name for path in sources if "tests" not in path.as_posix() for name in METRIC.findall(path.read_text())}
+    told = set(re.findall(r"`(upwire_[a-z_]+)", page))
+    yield from (f"docs/operations.md lacks the metric {name}" for name in sorted(named - told))
+    yield from (f"docs/operations.md names {name}, which no code counts" for name in sorted(told - named))
 
 
 def main():
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True)
     paths = [ROOT / name for name in files.stdout.splitlines() if (ROOT / name).is_file()]
-    found = [*lengths(), *unlisted()]
+    found = [*lengths(), *unlisted(), *metrics()]
     for path in paths:
         if path.suffix == ".md":
             found += links(path)
-        elif (path.suffix in CODE or path.name == "Makefile") and path != Path(__file__).resolve():
+        if path.name == "ARCHITECTURE.md" or (path.suffix in CODE or path.name == "Makefile") and path != Path(__file__).resolve():
             found += citations(path)
     for one in found:
         print(f"links: {one}", file=sys.stderr)

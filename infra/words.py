@@ -12,6 +12,8 @@ FENCE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.MULTILINE | re.DOTALL)
 STARTS_DOCS = r"(?:^\s*|^\s*(?:[-*]|\d+\.)\s+(?:\*\*[^*]+\*\*\s+)?|\|\s+|[.!?:]\)?\s+)"
 STARTS_CODE = r"(?:[.!?:]\)?\s+|\A\s*)"
 COMMENT = re.compile(r"((?:^[ \t]*(?://[/!]?|#)(?!\[|!).*\n)+)", re.MULTILINE)
+# A table of bad and good examples.
+EXAMPLES = re.compile(r"^\| not \| but \|\n(?:\|.*\n)+", re.MULTILINE)
 MARKER = re.compile(r"^[ \t]*(?://[/!]?|#)[ \t]?", re.MULTILINE)
 
 
@@ -29,7 +31,9 @@ def paragraphs(path):
     """The texts of a file in which sentences are, each with its line."""
     text = path.read_text()
     if path.suffix == ".md":
-        yield 1, FENCE.sub(lambda block: "\n" * block[0].count("\n"), text)
+        for left_out in (FENCE, EXAMPLES):
+            text = left_out.sub(lambda block: "\n" * block[0].count("\n"), text)
+        yield 1, text
     else:
         for comment in COMMENT.finditer(text):
             yield text.count("\n", 0, comment.start()) + 1, MARKER.sub("", comment[0])

@@ -17,6 +17,8 @@ mod backup;
 mod canary;
 mod clock;
 mod configuration;
+#[cfg(test)]
+mod configuration_page;
 mod distributor;
 mod embedded_format;
 mod http;

@@ -244,11 +244,9 @@ impl Rejection {
             Self::Gone => "The application was removed, or its registration was not renewed in time. \
                            Forget this endpoint; the application will send a new one."
                 .into(),
-            Self::VapidMissing => {
-                "This endpoint takes the pushes of one application server alone, which signs \
-                                   them (RFC 8292): Authorization: vapid t=…, k=…"
-                    .into()
-            }
+            Self::VapidMissing => "This endpoint accepts only the pushes that one application server signs \
+                                   (RFC 8292): Authorization: vapid t=…, k=…"
+                .into(),
             Self::VapidWrong(fault) => fault.detail().into(),
             Self::Throttled(seconds) => {
                 format!("Pushes come faster than this endpoint takes them. Try again in {seconds} s.")
@@ -276,19 +274,23 @@ impl Rejection {
                  uncompressed point of P-256: without it nobody can decrypt it."
             ),
             Self::SupersededEncoding => format!(
-                "Nothing decrypts a push with Content-Encoding: aesgcm128, which is of a draft of Web Push. Encrypt it in \
-                 one of {ENCODINGS}."
+                "No phone decrypts Content-Encoding: aesgcm128, which an early draft of Web Push had. Encrypt in one of \
+                 {ENCODINGS}."
             ),
             Self::KeyMaterialTooLarge => {
                 format!("Encryption and Crypto-Key have at most {KEY_HEADERS_BYTES_MAX} bytes together.")
             }
-            Self::Unavailable => "The push was not accepted, or not withdrawn, because the server's store \
-                                  does not do it now. Nothing is wrong with this URL."
-                .into(),
+            Self::Unavailable => {
+                "The server's store cannot do this now, so the push was not accepted, or not \
+                                  withdrawn. Try again; nothing is wrong with this URL."
+                    .into()
+            }
             Self::MethodNotAllowed(methods) => format!("This URL answers {methods}."),
-            Self::Panicked => "The push was perhaps not accepted, or not withdrawn. Nothing is wrong with \
-                               this URL."
-                .into(),
+            Self::Panicked => {
+                "The server failed while it handled this request, so the push may not have been \
+                               accepted, or not withdrawn. Try again; nothing is wrong with this URL."
+                    .into()
+            }
         }
     }
 

@@ -13,10 +13,10 @@ use push::{
 pub use self::table::MailboxTable;
 use self::{
     table::BY_REGISTRATION,
-    waiting::{behind, item, key, read_waiting, recipient, superfluous},
+    waiting::{Entry, behind, item, key, read_waiting, recipient, superfluous},
 };
 use crate::{
-    error::{made, unavailable},
+    error::{Failure, made, unavailable},
     item::{Item, millis},
 };
 
@@ -26,17 +26,21 @@ mod waiting;
 
 /// Most registrations whose pushes are looked for one by one, rather than among all of the account.
 const APART_MAX: usize = 16;
+/// What DynamoDB says of a write to an account whose items have reached 10 GB, those of the index included.
+const FULL: &str = "ItemCollectionSizeLimitExceededException";
+/// Pushes that such an account loses for one that comes.
+const ROOM: usize = 25;
 
 impl Mailbox for MailboxTable {
     async fn keep(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
         let message = &waiting.message;
         let account = message.recipient.to_bare();
-        let put = self.client.put_item().table_name(&*self.name).set_item(Some(item(&account, &waiting)));
-        put.send().await.map_err(unavailable("dynamodb:PutItem"))?;
+        let made_room = self.put(&account, &waiting).await?;
         // Only now: a crash in between leaves one too many, and of two that are kept at once, one sees both.
         let entries = self.entries_of_account(&account).await?;
-        let kept = superfluous(entries, message.registration, message.accepted_at, bounds);
+        let mut kept = superfluous(entries, message.registration, message.accepted_at, bounds);
         self.delete(kept.replaced.iter().chain(&kept.dropped).map(|id| key(&account, *id))).await?;
+        kept.dropped.splice(..0, made_room);
         Ok(kept)
     }
 
@@ -146,5 +150,25 @@ impl Mailbox for MailboxTable {
             }
         }
         Ok((found, None))
+    }
+}
+
+impl MailboxTable {
+    /// Writes a push. Where DynamoDB takes no more of its account, the oldest pushes go first; returns those.
+    async fn put(&self, account: &BareJid, waiting: &Waiting) -> Result<Vec<MessageId>, Unavailable> {
+        let put = || self.client.put_item().table_name(&*self.name).set_item(Some(item(account, waiting)));
+        let failed = |failure| Unavailable::new(format!("dynamodb:PutItem: {failure}"));
+        match put().send().await.map_err(Failure::from) {
+            Ok(_) => return Ok(Vec::new()),
+            Err(failure) if failure.is(FULL) => {}
+            Err(failure) => return Err(failed(failure)),
+        }
+        let mut others = self.entries_of_account(account).await?;
+        others.retain(|entry| entry.id != waiting.message.id);
+        let bounds = MailboxBounds::of_account(others.len().saturating_sub(ROOM));
+        let dropped = bounds.beyond_account(others.iter().map(Entry::place));
+        self.delete(dropped.iter().map(|id| key(account, *id))).await?;
+        put().send().await.map_err(|error| failed(error.into()))?;
+        Ok(dropped)
     }
 }

@@ -7,17 +7,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use aws::MailboxTable;
 use e2e::{Emulator, Kind, Phone, SOON, XmppServer, eventually, http};
 use futures::future::{join_all, select};
-use push::ports::Mailbox;
+use push::ports::{Kept, Mailbox};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::cloud::Cloud;
 use crate::cloud_start::reading_in_between;
 use crate::contract::{WEEK, at, at_most, target};
-use crate::contract_mailbox::plain;
+use crate::contract_mailbox::{account, ids, plain};
 
 const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
     "message":"The level of configured provisioned throughput for the table was exceeded."}"#;
+const FULL: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ItemCollectionSizeLimitExceededException",
+    "message":"Collection size exceeded."}"#;
 
 /// A way to DynamoDB on which the writes of one account are throttled for as long as the switch is on.
 struct Throttle {
@@ -115,4 +117,45 @@ async fn a_push_whose_write_is_throttled_goes_back_alone() {
         phone.wait_for_body(&format!("push {number}")).await;
     }
     cloud.mailbox_empties().await;
+}
+
+/// DynamoDB takes no more of an account: 30 pushes fill it here, in the place of 10 GB.
+#[tokio::test]
+async fn an_account_of_which_no_more_is_taken_loses_its_oldest() {
+    const FILLING: i64 = 30;
+    let emulator = Emulator::shared().await;
+    let table = emulator.mailbox_table().await;
+    let count = Arc::<AtomicUsize>::default();
+    let taken = Arc::clone(&count);
+    let refuse = move |target: String, body: String| {
+        if target.ends_with(".BatchWriteItem") {
+            taken.fetch_sub(body.matches("DeleteRequest").count(), Ordering::Relaxed);
+        }
+        let refused =
+            target.ends_with(".PutItem") && taken.fetch_add(1, Ordering::Relaxed) >= FILLING as usize;
+        taken.fetch_sub(usize::from(refused), Ordering::Relaxed);
+        ready(refused.then(|| FULL.to_owned()))
+    };
+    let (endpoint, server) = reading_in_between(emulator.endpoint.clone(), refuse).await;
+    let mailbox = MailboxTable::new(&Emulator::config_at(&endpoint), &table);
+    let registration = push::Registration::renew(None, target("romeo", "phone"), at(0), WEEK);
+    let pushes: Vec<_> = (0..=FILLING).map(|second| plain(&registration, second)).collect();
+    let (last, first) = pushes.split_last().unwrap();
+    for push in first {
+        assert_eq!(mailbox.keep(push.clone(), at_most(1000)).await.unwrap(), Kept::default());
+    }
+
+    let kept = mailbox.keep(last.clone(), at_most(1000)).await.unwrap();
+    let (dropped, staying) = pushes.split_at(kept.dropped.len());
+    assert_eq!((kept.replaced.len(), &kept.dropped), (0, &ids(dropped)));
+    assert!(!dropped.is_empty() && staying.contains(last));
+    let account = account(&registration);
+    assert_eq!(mailbox.waiting(&account, None, None, 100).await.unwrap(), staying);
+
+    // Nothing is left that could make room: the push goes back to the queue, and no call is repeated without end.
+    mailbox.remove(staying.iter().map(|push| (account.clone(), push.message.id)).collect()).await.unwrap();
+    count.store(FILLING as usize, Ordering::Relaxed);
+    let refused = timeout(SOON, mailbox.keep(last.clone(), at_most(1000))).await.expect("an answer");
+    assert!(refused.unwrap_err().to_string().contains("ItemCollectionSizeLimitExceeded"));
+    server.abort();
 }

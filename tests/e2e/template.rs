@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use e2e::target_folder;
+use e2e::{profile_folder, target_folder};
 use serde_json::Value;
 
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -136,5 +136,38 @@ fn senders_that_move_one_after_the_other_move_back_by_alarms() {
         let alias = &template["Resources"]["IngressAliaslive"];
         let policy = &alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"];
         assert_eq!(policy["DeploymentGroupName"]["Ref"], "IngressDeploymentGroup");
+    }
+}
+
+#[test]
+fn a_relay_on_fargate_has_every_setting_and_another_stands_by() {
+    let parse = "import json; from samtranslator.yaml_helper import yaml_parse; \
+                 print(json.dumps(yaml_parse(open('infra/fargate.yaml').read())))";
+    let template = python(&["-c", parse]);
+    let resources = &template["Resources"];
+    let service = &resources["Service"]["Properties"];
+    assert_eq!(service["DesiredCount"]["Ref"], "Tasks");
+    let deployment = &service["DeploymentConfiguration"];
+    assert_eq!(
+        (&deployment["MinimumHealthyPercent"], &deployment["MaximumPercent"]),
+        (&100.into(), &200.into())
+    );
+
+    let container = &resources["Task"]["Properties"]["ContainerDefinitions"][0];
+    let lists = [&container["Environment"], &container["Secrets"]];
+    let given = lists.map(Value::to_string).concat();
+    let help = Command::new(profile_folder().join("upwire")).args(["relay", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let names = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
+    // Nothing in the task is a file, and nobody else reaches its administration.
+    let settings: Vec<_> =
+        names.filter(|name| !name.ends_with("_FILE") && *name != "UPWIRE_ADMIN_LISTEN").collect();
+    assert!(settings.len() > 15, "{settings:?}");
+    for setting in settings {
+        assert!(given.contains(&format!("\"{setting}\"")), "{setting} cannot be set on Fargate");
+    }
+    let passed_on = translated(&[])["Resources"]["Relay"]["Properties"]["Parameters"].clone();
+    for parameter in template["Parameters"].as_object().unwrap().keys() {
+        assert!(!passed_on[parameter].is_null(), "{parameter}");
     }
 }

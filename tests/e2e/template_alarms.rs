@@ -133,3 +133,24 @@ fn a_key_and_addresses_are_taken_where_they_are_given() {
     let addresses = &conditional[1]["Condition"]["NotIpAddress"]["aws:SourceIp"];
     assert_eq!(addresses["Fn::Split"][1]["Ref"], "RelaySourceIps");
 }
+
+#[test]
+fn a_budget_tells_before_it_is_spent() {
+    let template = translated(&["MonthlyBudget=20", "AlarmEmail=operator@example.com"]);
+    let budget = &template["Resources"]["Budget"];
+    assert_eq!(budget["Condition"], "HasBudget");
+    let properties = &budget["Properties"];
+    assert_eq!(
+        properties["Budget"]["BudgetLimit"],
+        json!({"Amount": {"Ref": "MonthlyBudget"}, "Unit": "USD"})
+    );
+    let told = properties["NotificationsWithSubscribers"].as_array().unwrap();
+    let told: Vec<_> = told
+        .iter()
+        .map(|one| {
+            assert_eq!(one["Subscribers"][0]["Address"], json!({"Ref": "AlarmEmail"}));
+            (one["Notification"]["NotificationType"].as_str().unwrap(), &one["Notification"]["Threshold"])
+        })
+        .collect();
+    assert_eq!(told, [("ACTUAL", &json!(80)), ("FORECASTED", &json!(100))]);
+}

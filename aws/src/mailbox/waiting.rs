@@ -92,9 +92,14 @@ impl Entry {
         self.purge_at > purge_at(moment)
     }
 
+    /// Where it counts, expired or not.
+    pub(super) fn place(&self) -> (RegistrationId, MessageId) {
+        (self.registration, self.id)
+    }
+
     /// Where it counts, unless it had expired at this moment.
     pub(super) fn place_at(&self, moment: DateTime<Utc>) -> Option<(RegistrationId, MessageId)> {
-        self.lives_at(moment).then_some((self.registration, self.id))
+        self.lives_at(moment).then(|| self.place())
     }
 }
 

@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady \
+.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady monitoring \
 	scripts template binary test-needs release package-trial sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -154,7 +154,7 @@ bench-cloud: sam-build bench-build
 
 # Gates.
 
-lint: fmt-check clippy doc deny advisories arrows steady scripts template
+lint: fmt-check clippy doc deny advisories arrows steady scripts template monitoring
 	@echo '==> lint: every gate that ran has passed'
 
 fmt-check:
@@ -193,6 +193,10 @@ arrows:
 # Nothing in a test that a busy machine alone makes fail.
 steady:
 	infra/steady.py
+
+# Alerts and dashboard; promtool is taken where it is.
+monitoring:
+	@PATH="$(TARGET)/tools/bin:$$PATH" infra/monitoring/check.py
 
 scripts: $(TARGET)/venv/$(SHELLCHECK)
 	$(TARGET)/venv/bin/shellcheck --external-sources infra/*.sh infra/local/*.sh infra/debian/*.sh infra/debian/scripts/p* .ci/run

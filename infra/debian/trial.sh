@@ -81,6 +81,12 @@ sed -i "s|^UPWIRE_PUBLIC_URL=.*|UPWIRE_PUBLIC_URL=http://127.0.0.1:$http|; s|^UP
 serve
 push_to_a_distributor
 
+if promtool=$(PATH="$target/tools/bin:$PATH" command -v promtool); then
+    curl --silent --fail "http://127.0.0.1:$admin/metrics" | "$promtool" check metrics || fail "metrics have odd names"
+else
+    echo "==> LEFT OUT: promtool is not here; the names of the metrics are not checked"
+fi
+
 say "Upgrading it, with a copy of its data before"
 inside chroot --userspec=upwire:upwire / upwire backup --database /var/lib/upwire/upwire.db /var/lib/upwire/before.db
 stop_serve

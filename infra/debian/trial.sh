@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 demo="package-trial"
+never_kept=1
 . infra/demo-parts.sh
 
 fail() {

@@ -6,8 +6,8 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady links words docs watch \
-	scripts template binary test-needs sam-build deploy parameters close open rollback
+.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady links words docs watch monitoring \
+	scripts template binary test-needs release package-trial sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
@@ -32,6 +32,8 @@ CARGO_LAMBDA := cargo-lambda==1.9.2
 ZIG := ziglang==0.17.1
 # With optimizations its build would take minutes, and the check itself takes a second either way.
 CARGO_DENY := cargo-deny@0.20.2
+# Makes the Debian package.
+CARGO_DEB := cargo-deb@3.8.0
 
 help:
 	@echo 'make demo        one push from a POST to an XMPP client, on this machine; KEEP=1 leaves it running'
@@ -49,6 +51,8 @@ help:
 	@echo 'make parameters  gives PARAMETERS= of a stack on AWS other values, and changes nothing else; STACK=upwire'
 	@echo 'make close, make open   the ingress of a stack on AWS takes no push, or does again, within seconds'
 	@echo 'make rollback    senders get the version of the function before, within seconds; VERSION= names another'
+	@echo 'make release     the binary, its Debian package and their checksums, in target/release-files'
+	@echo 'make package-trial   the package in a clean Debian root: installed, used, upgraded, removed, purged; takes root and mmdebstrap'
 	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; ARGS=--quick is shorter'
 	@echo 'make bench-compare BASE=commit   this commit beside another, in turn; an error where it has lost 15 % of anything'
 	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
@@ -167,7 +171,7 @@ bench-cloud: sam-build bench-build
 
 # Gates.
 
-lint: fmt-check clippy doc deny advisories arrows steady links words scripts template
+lint: fmt-check clippy doc deny advisories arrows steady links words scripts template monitoring
 	@echo '==> lint: every gate that ran has passed'
 
 fmt-check:
@@ -235,13 +239,37 @@ watch:
 	elif command -v bacon >/dev/null; then exec bacon test -- $(ONLY); \
 	else echo 'make watch needs watchexec, cargo-watch or bacon: cargo install --locked watchexec-cli' >&2; exit 1; fi
 
+# Alerts and dashboard; promtool is taken where it is.
+monitoring:
+	@PATH="$(TARGET)/tools/bin:$$PATH" infra/monitoring/check.py
+
 scripts: $(TARGET)/venv/$(SHELLCHECK)
-	$(TARGET)/venv/bin/shellcheck --external-sources infra/*.sh infra/local/*.sh .ci/run
+	$(TARGET)/venv/bin/shellcheck --external-sources infra/*.sh infra/local/*.sh infra/debian/*.sh infra/debian/scripts/p* .ci/run
 
 # Offline, and for no region in particular.
 template: $(TARGET)/venv/$(SAM) $(TARGET)/venv/$(CFN_LINT)
 	AWS_DEFAULT_REGION=us-east-1 $(TARGET)/venv/bin/sam validate
 	$(TARGET)/venv/bin/cfn-lint template.yaml infra/fargate.yaml
+
+# Packages.
+
+$(TARGET)/tools/$(CARGO_DEB):
+	@echo '==> installing $(CARGO_DEB) into $(TARGET)/tools (two minutes, once)'
+	@cargo install --quiet --locked --debug --root $(TARGET)/tools --target-dir $(TARGET)/tools/build $(CARGO_DEB)
+	@rm -rf $(TARGET)/tools/build
+	@touch '$@'
+
+release: $(TARGET)/tools/$(CARGO_DEB)
+	@infra/packages.sh gcc libc6-dev
+	cargo build --locked --release --package cli
+	@rm -rf $(TARGET)/release-files
+	infra/debian/package.sh release $(TARGET)/release-files
+	@cp $(TARGET)/package/upwire $(TARGET)/release-files/
+	@cd $(TARGET)/release-files && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
+	@echo '==> LEFT OUT: an SBOM'
+
+package-trial: $(TARGET)/tools/$(CARGO_DEB)
+	infra/debian/trial.sh
 
 # The cloud side.
 

@@ -87,7 +87,9 @@ finish() {
     elif [ ! -e "$folder/kept" ]; then
         end "$folder"
         rm -rf "$folder"
-        say "Everything is stopped. \`make $demo KEEP=1\` leaves it running."
+        hint=" \`make $demo KEEP=1\` leaves it running."
+        [ -z "${never_kept:-}" ] || hint=
+        say "Everything is stopped.$hint"
     fi
     exit $status
 }

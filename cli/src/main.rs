@@ -6,13 +6,14 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::configuration::ConfigurationError;
 
 mod account;
 mod admin;
+mod assets;
 mod backup;
 mod canary;
 mod clock;
@@ -68,6 +69,8 @@ enum Command {
     Restore(restore::Options),
     Registrations(registrations::Options),
     Account(account::Options),
+    #[command(hide = true)]
+    Assets(assets::Options),
 }
 
 fn main() -> ExitCode {
@@ -121,6 +124,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(options) => restore::run(&options),
         Command::Registrations(options) => registrations::run(options),
         Command::Account(options) => account::run(options),
+        Command::Assets(options) => assets::run(&options, Upwire::command()),
     }
 }
 

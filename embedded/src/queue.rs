@@ -245,6 +245,7 @@ pub(crate) mod tests {
         assert!(database.clone().send(message(3)).await.is_err(), "a clone has the same bound");
         let receipt = database.receive(1).await.unwrap()[0].receipt;
         database.settle(vec![Settlement::Delete(receipt)]).await.unwrap();
+        database.close().await;
         database.send(message(3)).await.unwrap();
     }
 
@@ -283,6 +284,7 @@ pub(crate) mod tests {
         let again = database.receive(1).await.unwrap()[0].receipt;
         let receipts = [again, again];
         database.settle(receipts.map(Settlement::Delete).into()).await.unwrap();
+        database.close().await;
         database.send(message(3)).await.unwrap();
         assert!(is_refused(&database, 5).await, "one is gone, not two");
     }

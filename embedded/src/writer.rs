@@ -23,7 +23,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::queue::{
-    known::{Deletion, Known},
+    known::Known,
     rows,
     unwritten::{Answer, Row, Sending, Unwritten},
 };
@@ -59,14 +59,16 @@ struct Write {
 struct Batch {
     sendings: Vec<Sending>,
     writes: Vec<Write>,
-    deletions: Vec<Deletion>,
+    /// Rows of the queue.
+    deletions: Vec<i64>,
 }
 
 /// What waits for the next commit.
 struct Waiting {
     unwritten: Unwritten,
     writes: Vec<Write>,
-    deletions: Vec<Deletion>,
+    /// Rows of the queue.
+    deletions: Vec<i64>,
     /// Somebody waits for one of the writes.
     is_hasty: bool,
     /// When what lingers is written at the latest.
@@ -255,7 +257,8 @@ impl Desk {
             waiting.settles = true;
             match waiting.unwritten.settle(seq) {
                 Some(registration) => self.known.settle_unwritten(seq, registration),
-                None => waiting.deletions.extend(self.known.settle_written(seq)),
+                None if self.known.settle_written(seq) => waiting.deletions.push(seq),
+                None => {}
             }
         }
         if !waiting.deletions.is_empty() {
@@ -313,8 +316,8 @@ impl Desk {
         }
         done.written.into_iter().for_each(|after| after(commit));
         if commit.is_ok() {
-            for (deletion, row) in deletions.iter().zip(done.deleted) {
-                self.known.note_deleted(*deletion, row);
+            for (seq, row) in deletions.into_iter().zip(done.deleted) {
+                self.known.note_deleted(seq, row);
             }
         }
     }
@@ -420,8 +423,8 @@ fn commit(connection: &mut Connection, batch: &mut Batch, done: &mut Done) -> ru
         done.written.push((write.statements)(&transaction));
         stands(&transaction)?;
     }
-    for deletion in &batch.deletions {
-        done.deleted.push(rows::delete(&transaction, deletion.seq)?);
+    for seq in &batch.deletions {
+        done.deleted.push(rows::delete(&transaction, *seq)?);
     }
     transaction.commit()
 }

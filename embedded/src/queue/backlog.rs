@@ -3,26 +3,18 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
-use push::{RegistrationId, ports::Delivery};
+use push::ports::Delivery;
 
 /// Most pushes that are handed on from memory; further ones are read from the file.
 const FRESH_MAX: usize = 512;
-
-/// A push that was handed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Claim {
-    /// Whose share of the queue it counts to. `None`: to nobody's; its row is of an earlier layout.
-    pub(crate) registration: Option<RegistrationId>,
-    /// It is settled; its row leaves with the next commit.
-    pub(crate) is_leaving: bool,
-}
 
 /// What is known of the queue without reading it. Rows are read once, in their order; of those that were read, what
 /// is not claimed is due later.
 #[derive(Default)]
 pub(crate) struct Backlog {
-    /// The rows that were handed on and are there still, by `seq`; those in `fresh` too.
-    claims: HashMap<i64, Claim>,
+    /// The rows that were handed on and are there still, by `seq`; those in `fresh` too. Whether its push is settled, so
+    /// that it leaves with the next commit.
+    claims: HashMap<i64, bool>,
     /// Pushes that came when no other was due, oldest first.
     pub(crate) fresh: VecDeque<Delivery<i64>>,
     /// The last row that was read; `None`: none was.
@@ -42,7 +34,7 @@ impl Backlog {
         let is_taken = is_first && self.fresh.len() < FRESH_MAX;
         if is_taken {
             let delivery = delivery();
-            self.claim(delivery.receipt, Some(delivery.message.registration));
+            self.claim(delivery.receipt);
             self.fresh.push_back(delivery);
         }
         is_taken
@@ -60,18 +52,17 @@ impl Backlog {
         self.postponed.extend(late.into_iter().map(|(_, seq)| (now, seq)));
     }
 
-    pub(crate) fn claim(&mut self, seq: i64, registration: Option<RegistrationId>) {
-        self.claims.insert(seq, Claim { registration, is_leaving: false });
+    pub(crate) fn claim(&mut self, seq: i64) {
+        self.claims.insert(seq, false);
     }
 
     pub(crate) fn is_claimed(&self, seq: i64) -> bool {
         self.claims.contains_key(&seq)
     }
 
-    /// Notes that the row of a claimed push is to leave, and returns the claim as it was.
-    pub(crate) fn leave(&mut self, seq: i64) -> Option<Claim> {
-        let claim = self.claims.get_mut(&seq)?;
-        Some(std::mem::replace(claim, Claim { is_leaving: true, ..*claim }))
+    /// Notes that the row of a push is to leave; whether that was not noted before.
+    pub(crate) fn leave(&mut self, seq: i64) -> bool {
+        self.claims.get_mut(&seq).is_none_or(|is_leaving| !std::mem::replace(is_leaving, true))
     }
 
     /// Notes that there is no such row any more, or that there never will be.

@@ -16,21 +16,14 @@ use super::{
     unwritten::Sending,
 };
 
-/// See the module. A push counts from the moment it is taken, whether it has a row yet or not, until it is settled.
+/// See the module. A push counts from the moment it is taken, whether it has a row yet or not, until it is settled and
+/// has no row: the next process would find nothing of it.
 pub(crate) struct Known {
     pub(crate) backlog: Mutex<Backlog>,
     shares: Shares,
     depth: AtomicU64,
     /// Rung when something may have become due.
     pub(crate) arrivals: Notify,
-}
-
-/// A row that is to be deleted.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deletion {
-    pub(crate) seq: i64,
-    /// Its push counts no more since it was settled; otherwise it counts until the row is gone.
-    is_counted: bool,
 }
 
 impl Known {
@@ -75,15 +68,9 @@ impl Known {
         self.give_back(Some(registration));
     }
 
-    /// A push was settled that has a row, or gets one by the commit that is under way. `None`: it was settled before.
-    pub(crate) fn settle_written(&self, seq: i64) -> Option<Deletion> {
-        let claim = self.backlog.lock().leave(seq);
-        match claim {
-            Some(claim) if claim.is_leaving => return None,
-            Some(claim) => self.give_back(claim.registration),
-            None => {}
-        }
-        Some(Deletion { seq, is_counted: claim.is_some() })
+    /// A push was settled that has a row, or gets one by the commit that is under way; whether it was not settled before.
+    pub(crate) fn settle_written(&self, seq: i64) -> bool {
+        self.backlog.lock().leave(seq)
     }
 
     /// Rows are on disk.
@@ -104,24 +91,19 @@ impl Known {
     pub(crate) fn note_refused(&self, sending: &Sending) {
         let mut backlog = self.backlog.lock();
         for (seq, row) in sending.rows() {
-            // One that is settled meanwhile was given back by that.
-            let mut counts = true;
             if row.is_handed_on {
-                counts = backlog.leave(seq).is_none_or(|claim| !claim.is_leaving);
                 backlog.is_gone(seq);
             } else {
                 backlog.came(false);
             }
-            if counts {
-                self.give_back(Some(row.message.registration));
-            }
+            self.give_back(Some(row.message.registration));
         }
     }
 
     /// A row is deleted; whose it was, if there was one and that is known.
-    pub(crate) fn note_deleted(&self, deletion: Deletion, row: Option<Option<RegistrationId>>) {
-        self.backlog.lock().is_gone(deletion.seq);
-        if let Some(registration) = row.filter(|_| !deletion.is_counted) {
+    pub(crate) fn note_deleted(&self, seq: i64, row: Option<Option<RegistrationId>>) {
+        self.backlog.lock().is_gone(seq);
+        if let Some(registration) = row {
             self.give_back(registration);
         }
     }

@@ -72,9 +72,8 @@ pub(crate) fn claim_due(
     max: usize,
     now: DateTime<Utc>,
 ) -> rusqlite::Result<()> {
-    const POSTPONED: &str = "SELECT seq, due_at, attempts, registration, entry FROM queue WHERE seq = ?1";
-    const UNREAD: &str =
-        "SELECT seq, due_at, attempts, registration, entry FROM queue WHERE seq > ?1 ORDER BY seq";
+    const POSTPONED: &str = "SELECT seq, due_at, attempts, entry FROM queue WHERE seq = ?1";
+    const UNREAD: &str = "SELECT seq, due_at, attempts, entry FROM queue WHERE seq > ?1 ORDER BY seq";
     let mut postponed = connection.prepare_cached(POSTPONED)?;
     while deliveries.len() < max
         && let Some(seq) = backlog.take_due(now)
@@ -113,24 +112,16 @@ struct Found {
     seq: i64,
     due_at: i64,
     attempts: u32,
-    registration: Option<RegistrationId>,
     entry: Vec<u8>,
 }
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
-    let registration: Option<[u8; RegistrationId::BYTES]> = row.get(3)?;
-    Ok(Found {
-        seq: row.get(0)?,
-        due_at: row.get(1)?,
-        attempts: row.get(2)?,
-        registration: registration.map(RegistrationId::from_bytes),
-        entry: row.get(4)?,
-    })
+    Ok(Found { seq: row.get(0)?, due_at: row.get(1)?, attempts: row.get(2)?, entry: row.get(3)? })
 }
 
 fn claim(backlog: &mut Backlog, row: Found) -> Option<Delivery<i64>> {
-    let Found { seq, attempts, registration, entry, .. } = row;
-    backlog.claim(seq, registration);
+    let Found { seq, attempts, entry, .. } = row;
+    backlog.claim(seq);
     match PushMessage::from_entry(&entry) {
         Ok(message) => Some(Delivery { receipt: seq, attempts, message }),
         Err(error) => {

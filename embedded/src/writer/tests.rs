@@ -110,7 +110,7 @@ impl Model {
             done.sent.push(Ok(()));
         }
         for deletion in &batch.deletions {
-            let was_there = disk.remove(&deletion.seq);
+            let was_there = disk.remove(deletion);
             done.deleted.push(was_there.then(|| Some(message(1).registration)));
         }
         if stands {
@@ -124,6 +124,11 @@ impl Model {
 
     /// Senders hear of their pushes. Whoever is told that a push is taken has it on disk, or it is settled.
     fn hear(&mut self) {
+        let counted = self.desk.known.depth();
+        assert!(
+            counted >= self.disk.len() as u64,
+            "a crash now would leave more than the {counted} that count"
+        );
         for sent in &mut self.sent {
             if let Ok(answer) = sent.outcome.try_recv() {
                 sent.answer = Some(answer.is_ok());

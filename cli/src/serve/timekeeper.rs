@@ -2,7 +2,7 @@
 //!
 //! A clock that is wrong for an hour must end nothing for good. The time that was last known is kept in the database, and
 //! what has passed since is told by a clock that nobody sets. While the machine's clock is further from that than
-//! [`AGREEMENT`], the time goes on from where it was, and both are shown ([`Reading`]).
+//! [`rules::AGREEMENT`], the time goes on from where it was, and both are shown ([`Reading`]).
 
 mod rules;
 mod sources;

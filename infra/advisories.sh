@@ -1,6 +1,6 @@
 #!/bin/sh
 # Known vulnerabilities of the crates, and crates that their authors took back, by RustSec's database.
-# A machine that cannot fetch the database leaves this out, and says so; CI fails.
+# A machine that cannot fetch the database leaves this out, and says so.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,6 @@ fi
 case $answer in
 *"failed to fetch advisory database"*)
     echo "$answer" >&2
-    [ -z "${CI:-}" ] || exit 1
     echo "==> LEFT OUT: RustSec's database could not be fetched; vulnerable and yanked crates are not looked for"
     ;;
 *)

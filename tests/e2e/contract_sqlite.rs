@@ -29,6 +29,7 @@ async fn the_file_is_for_its_owner_alone_and_depth_is_counted() {
     assert_eq!(database.queue_depth(), 1);
     let receipt = receive(&database, 1).await[0].receipt;
     database.settle(vec![Settlement::Delete(receipt)]).await.unwrap();
+    database.close().await;
     assert_eq!(database.queue_depth(), 0);
 }
 

@@ -91,7 +91,9 @@ impl Entries {
         let copy = Copy { sqs_id, receipt: receipt.clone(), worn };
         let arrival = self.held().arrived(id, copy, visible_at);
         match arrival {
-            Arrival::New => Some(Delivery { receipt: id, attempts: receives.saturating_sub(1), message }),
+            Arrival::New => {
+                Some(Delivery { receipt: id, is_first: receives == 1, message: Arc::new(message) })
+            }
             Arrival::Held => None,
             Arrival::Settled => {
                 // Should it fail, the entry comes again and is known again.
@@ -123,7 +125,7 @@ impl Entries {
         for settlement in settlements {
             match settlement {
                 Settlement::Delete(id) => done.extend(self.copies(id)),
-                Settlement::Release(id, until) | Settlement::Postpone(id, until) => {
+                Settlement::Postpone(id, until) => {
                     let hidden = (until - now).to_std().unwrap_or(Duration::ZERO);
                     // No longer held before it shows: it may be received again before the call returns.
                     for copy in self.held().take(id) {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::configuration::ConfigurationError;
+use crate::configuration::existing;
 
 /// Copy the database, while the server runs or not.
 #[derive(Debug, clap::Args)]
@@ -27,12 +27,7 @@ pub(crate) struct Options {
 
 /// Makes the copy, and says what is in it.
 pub(crate) fn run(Options { file, database }: &Options) -> anyhow::Result<()> {
-    if !database.exists() {
-        let problem = format!("{} does not exist", database.display());
-        let mend = "name the database of `upwire serve`";
-        return Err(ConfigurationError::new("UPWIRE_DATABASE", problem, mend).into());
-    }
-    let contents = embedded::back_up(database, file)?;
+    let contents = embedded::back_up(existing(database)?, file)?;
     // Not `println!`: a closed stdout must not turn what was done into a panic.
     let _ = writeln!(
         std::io::stdout(),

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_xmpp::jid::Jid;
 
 use self::report::Report;
+use crate::values;
 
 mod report;
 
@@ -58,8 +59,7 @@ pub(crate) struct Options {
     pushes: u32,
 
     /// How long each may take before it is missing
-    #[arg(long, value_name = "SECONDS", env = "UPWIRE_CANARY_TIMEOUT", default_value = "5",
-        value_parser = clap::value_parser!(u32).range(1..=600))]
+    #[arg(long, value_name = "TIME", env = "UPWIRE_CANARY_TIMEOUT", default_value = "5s", value_parser = values::time(1..=600))]
     timeout: u32,
 
     /// A file for Prometheus' node exporter (its textfile collector), written anew by each run

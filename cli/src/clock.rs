@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use push::Clock;
 
-use crate::configuration::ConfigurationError;
+use crate::configuration::existing;
 
 /// Say that this machine's clock is right.
 #[derive(Debug, clap::Args)]
@@ -48,12 +48,7 @@ pub(crate) fn acceptance(database: &Path) -> PathBuf {
 
 /// Says it.
 pub(crate) fn run(Options { action: Action::Accept(accept) }: Options) -> anyhow::Result<()> {
-    let database = &accept.database;
-    if !database.exists() {
-        let problem = format!("{} does not exist", database.display());
-        bail!(ConfigurationError::new("UPWIRE_DATABASE", problem, "name the database of `upwire serve`"));
-    }
-    let (now, file) = (Clock::system().now(), acceptance(database));
+    let (now, file) = (Clock::system().now(), acceptance(existing(&accept.database)?));
     // Renamed, so that nobody reads half of it.
     let half = file.with_extension("half");
     let written = std::fs::write(&half, now.timestamp_millis().to_string());

@@ -33,6 +33,15 @@ impl ConfigurationError {
     }
 }
 
+/// Refuses a database of `upwire serve` that is not there, where none is to be made.
+pub(crate) fn existing(database: &Path) -> Result<&Path, ConfigurationError> {
+    if database.exists() {
+        return Ok(database);
+    }
+    let problem = format!("{} does not exist", database.display());
+    Err(ConfigurationError::new("UPWIRE_DATABASE", problem, "name the database of `upwire serve`"))
+}
+
 /// Text with each run of white space and control characters made one space.
 pub(crate) fn one_line(text: &str) -> String {
     text.split(|c: char| c.is_whitespace() || c.is_control())

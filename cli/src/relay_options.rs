@@ -74,17 +74,17 @@ pub(crate) struct RelayOptions {
     acl_file: Option<PathBuf>,
 
     /// Where /healthz, /readyz and /metrics are served; keep it private
-    #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_ADMIN_LISTEN", default_value = "127.0.0.1:9090")]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_ADMIN_LISTEN", default_value = values::ADMIN_LISTEN,
+        value_parser = values::listen_address)]
     admin_listen: SocketAddr,
 
     /// The life of a registration that is not renewed, 10 seconds to a year
-    #[arg(long, value_name = "SECONDS", env = "UPWIRE_REGISTRATION_TTL", default_value = "604800",
-        value_parser = clap::value_parser!(u32).range(10..=31_536_000))]
+    #[arg(long, value_name = "TIME", env = "UPWIRE_REGISTRATION_TTL", default_value = "7d",
+        value_parser = values::time(10..=365 * values::DAY))]
     registration_ttl: u32,
 
     /// How long a distributor may take to answer a push before it is tried again, 1 second to an hour
-    #[arg(long, value_name = "SECONDS", env = "UPWIRE_ACK_TIMEOUT", default_value = "30",
-        value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(long, value_name = "TIME", env = "UPWIRE_ACK_TIMEOUT", default_value = "30s", value_parser = values::time(1..=3600))]
     ack_timeout: u32,
 
     /// Most pushes that wait of one registration while its phone is away; the oldest are dropped, 1 to 100000
@@ -120,7 +120,7 @@ pub(crate) struct RelayOptions {
     rate: Limit,
 
     /// How users reach you, as clients show it: mailto:, xmpp: and https: addresses, comma-separated
-    #[arg(long, value_name = "ADDRESSES", env = "UPWIRE_CONTACT", value_delimiter = ',', value_parser = contact)]
+    #[arg(long, value_name = "ADDRESSES", env = "UPWIRE_CONTACT", value_delimiter = ',', value_parser = values::contact)]
     contact: Vec<Url>,
 
     /// How old what the relay receives may be before senders are told to keep pushes of low urgency back, and at four
@@ -343,19 +343,6 @@ fn public_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn contact(text: &str) -> Result<Url, String> {
-    let text = text.trim();
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "mailto" | "xmpp" | "https" | "http") => Ok(url),
-        _ => {
-            let address = if text.contains('@') && !text.contains(':') { text } else { "admin@example.com" };
-            Err(format!(
-                "write each address as mailto:{address}, xmpp:{address} or https://example.com/contact"
-            ))
-        }
-    }
-}
-
 fn component(text: &str) -> Result<BareJid, String> {
     let jid = BareJid::new(text).map_err(|error| format!("{error}; write it as notify.example.com"))?;
     if jid.node().is_some() { Err("it names a user; write it as notify.example.com".into()) } else { Ok(jid) }
@@ -382,14 +369,6 @@ mod tests {
             assert!(public_url(wrong).is_err(), "{wrong}");
         }
         assert!(public_url(&format!("https://a/{}", "x".repeat(450))).is_err());
-    }
-
-    #[test]
-    fn a_contact_is_a_url_that_clients_open() {
-        assert_eq!(contact(" mailto:a@example.com").unwrap().as_str(), "mailto:a@example.com");
-        for wrong in ["a@example.com", "", "ftp://example.com/a", "example.com"] {
-            assert!(contact(wrong).unwrap_err().contains("mailto:a"), "{wrong}");
-        }
     }
 
     #[test]

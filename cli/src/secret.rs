@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use embedded::Database;
 
-use crate::configuration::ConfigurationError;
+use crate::configuration::existing;
 use crate::serve::KEPT_SECRET;
 
 /// Retire the secret that the first start made.
@@ -43,11 +43,7 @@ struct Retire {
 
 /// Does it, and says what was done.
 pub(crate) fn run(Options { action: Action::Retire(retire) }: Options) -> anyhow::Result<()> {
-    let file = &retire.database;
-    if !file.exists() {
-        let problem = format!("{} does not exist", file.display());
-        bail!(ConfigurationError::new("UPWIRE_DATABASE", problem, "name the database of `upwire serve`"));
-    }
+    let file = existing(&retire.database)?;
     let retired = tokio::runtime::Runtime::new()?.block_on(async {
         let database = Database::open(file)
             .map_err(|error| anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}"))?;

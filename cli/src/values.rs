@@ -3,30 +3,15 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 
-use clap::Arg;
 use url::{Host, Url};
 
-const DAY: u32 = 86_400;
+pub(crate) const DAY: u32 = 86_400;
 /// Not Prometheus's own port: it may run on the same machine.
-const ADMIN_LISTEN: &str = "127.0.0.1:9480";
+pub(crate) const ADMIN_LISTEN: &str = "127.0.0.1:9480";
 
-/// `UPWIRE_REGISTRATION_TTL`, with units.
-pub(crate) fn registration_ttl(option: Arg) -> Arg {
-    time(option, 10..=365 * DAY).default_value("7d")
-}
-
-/// `UPWIRE_ACK_TIMEOUT`, with units.
-pub(crate) fn ack_timeout(option: Arg) -> Arg {
-    time(option, 1..=3600).default_value("30s")
-}
-
-/// `UPWIRE_ADMIN_LISTEN`.
-pub(crate) fn admin_listen(option: Arg) -> Arg {
-    option.value_parser(listen_address).default_value(ADMIN_LISTEN)
-}
-
-fn time(option: Arg, range: RangeInclusive<u32>) -> Arg {
-    option.value_name("TIME").value_parser(move |text: &str| within(text, range.clone()))
+/// A time of so many seconds, with units as for [`seconds`].
+pub(crate) fn time(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync {
+    move |text| within(text, range.clone())
 }
 
 /// Seconds, or numbers with units: `86400`, `12h`, `7d`, `1h 30m`.
@@ -87,6 +72,20 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     address.ok_or_else(|| format!("nothing has the name {host:?}; {examples}"))
 }
 
+/// An address at which users reach the operator: `mailto:`, `xmpp:`, `https:` or `http:`.
+pub(crate) fn contact(text: &str) -> Result<Url, String> {
+    let text = text.trim();
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "mailto" | "xmpp" | "https" | "http") => Ok(url),
+        _ => {
+            let address = if text.contains('@') && !text.contains(':') { text } else { "admin@example.com" };
+            Err(format!(
+                "write each address as mailto:{address}, xmpp:{address} or https://example.com/contact"
+            ))
+        }
+    }
+}
+
 /// Warns of endpoints that would go over the Internet in the clear: who reads one can push to it.
 pub(crate) fn warn_of_plain_http(public_url: &Url) {
     if is_plain_and_elsewhere(public_url) {
@@ -111,6 +110,14 @@ fn is_plain_and_elsewhere(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_contact_is_a_url_that_clients_open() {
+        assert_eq!(contact(" mailto:a@example.com").unwrap().as_str(), "mailto:a@example.com");
+        for wrong in ["a@example.com", "", "ftp://example.com/a", "example.com"] {
+            assert!(contact(wrong).unwrap_err().contains("mailto:a"), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_time_has_units_or_is_in_seconds() {

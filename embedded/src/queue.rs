@@ -93,12 +93,8 @@ impl QueueReader for Database {
         let mut again = Vec::new();
         let deleted = settlements.into_iter().filter_map(|settlement| match settlement {
             Settlement::Delete(seq) => Some(seq),
-            Settlement::Release(seq, due_at) => {
-                again.push((seq, due_at, 1));
-                None
-            }
             Settlement::Postpone(seq, due_at) => {
-                again.push((seq, due_at, 0));
+                again.push((seq, due_at));
                 None
             }
         });
@@ -114,17 +110,17 @@ impl QueueReader for Database {
 }
 
 impl Database {
-    async fn postpone(&self, again: Vec<(i64, DateTime<Utc>, u32)>) -> Result<(), Unavailable> {
+    async fn postpone(&self, again: Vec<(i64, DateTime<Utc>)>) -> Result<(), Unavailable> {
         let known = self.known().clone();
         let postpone = move |connection: &Connection| {
-            for (seq, due_at, attempts) in &again {
-                rows::postpone(connection, *seq, *due_at, *attempts)?;
+            for (seq, due_at) in &again {
+                rows::postpone(connection, *seq, *due_at)?;
             }
             Ok(again)
         };
-        let committed = move |again: &Vec<(i64, DateTime<Utc>, u32)>| {
+        let committed = move |again: &Vec<(i64, DateTime<Utc>)>| {
             let mut backlog = known.backlog.lock();
-            again.iter().for_each(|(seq, due_at, _)| backlog.postpone(*seq, due_at.timestamp_millis()));
+            again.iter().for_each(|(seq, due_at)| backlog.postpone(*seq, due_at.timestamp_millis()));
             drop(backlog);
             // Only now can a postponed push be claimed again, perhaps at once.
             known.arrivals.notify_one();
@@ -224,8 +220,7 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(&folder.path().join("upwire.db")).unwrap();
         for (seq, entry) in [(-1, "{\"v\":2}"), (-2, "{"), (-3, "")] {
-            let insert =
-                "INSERT INTO queue (seq, due_at, attempts, entry) VALUES (?1, 0, 0, CAST(?2 AS BLOB))";
+            let insert = "INSERT INTO queue (seq, due_at, entry) VALUES (?1, 0, CAST(?2 AS BLOB))";
             database.write(move |c| c.execute(insert, params![seq, entry])).await.unwrap();
         }
         database.send(message(1)).await.unwrap();

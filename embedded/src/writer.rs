@@ -19,14 +19,16 @@ use std::{
 use chrono::{DateTime, Utc};
 use parking_lot::{Condvar, Mutex};
 use push::{PushMessage, ports::Unavailable};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::commit::{Batch, Done, Statements, Write, commit};
 use crate::queue::{
     known::Known,
-    rows,
     unwritten::{Answer, Row, Sending, Unwritten},
 };
+
+mod commit;
 
 /// Writes that wait for the writer thread; a further one waits for room.
 const WRITES_WAITING_MAX: usize = 1024;
@@ -43,24 +45,6 @@ pub(crate) enum Haste {
     Now,
     /// May linger for [`LINGER`].
     Soon,
-}
-
-/// Runs within the transaction, and returns what to do once the commit is known.
-type Statements = Box<dyn FnOnce(&Connection) -> AfterCommit + Send>;
-type AfterCommit = Box<dyn FnOnce(&Result<(), String>) + Send>;
-
-struct Write {
-    statements: Statements,
-    _room: OwnedSemaphorePermit,
-}
-
-/// What a commit takes with it.
-#[derive(Default)]
-struct Batch {
-    sendings: Vec<Sending>,
-    writes: Vec<Write>,
-    /// Rows of the queue.
-    deletions: Vec<i64>,
 }
 
 /// What waits for the next commit.
@@ -227,6 +211,7 @@ impl Desk {
         let mut waiting = self.waiting.lock();
         let first = waiting.next_seq;
         let rows = (first..).zip(messages).map(|(seq, message)| {
+            let message = Arc::new(message);
             let is_handed_on = waiting.stands && self.known.hand_on(seq, &message, now);
             if !is_handed_on {
                 self.known.keep_back();
@@ -392,41 +377,6 @@ fn write_until_closed(mut connection: Connection, desk: &Desk) {
         }
         desk.conclude(batch, done, &commit);
     }
-}
-
-/// What the statements of a commit have come to, as far as they ran.
-#[derive(Default)]
-struct Done {
-    /// Of each sending.
-    sent: Vec<rusqlite::Result<()>>,
-    written: Vec<AfterCommit>,
-    /// Of each deletion.
-    deleted: Vec<rows::Deleted>,
-}
-
-/// Runs all of it in one transaction. A write that was not run is dropped, and so refused.
-fn commit(connection: &mut Connection, batch: &mut Batch, done: &mut Done) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // A full disk rolls the transaction back at the statement: nothing of it stands.
-    let stands = |transaction: &Connection| {
-        if transaction.is_autocommit() {
-            let aborted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);
-            return Err(rusqlite::Error::SqliteFailure(aborted, Some("it was rolled back".into())));
-        }
-        Ok(())
-    };
-    for sending in &batch.sendings {
-        done.sent.push(rows::insert(&transaction, sending));
-        stands(&transaction)?;
-    }
-    for write in batch.writes.drain(..) {
-        done.written.push((write.statements)(&transaction));
-        stands(&transaction)?;
-    }
-    for seq in &batch.deletions {
-        done.deleted.push(rows::delete(&transaction, *seq)?);
-    }
-    transaction.commit()
 }
 
 #[cfg(test)]

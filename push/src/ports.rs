@@ -5,9 +5,14 @@ use std::{collections::BTreeSet, error::Error, fmt, future::Future};
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 
-use crate::{Epoch, MailboxBounds, Marker, MessageId, PushMessage, Registration, RegistrationId, Target};
+use crate::{Epoch, Marker, Registration, RegistrationId, Target};
 
+mod mailbox;
 pub mod operator;
+mod queue;
+
+pub use mailbox::{Kept, Mailbox, Trimmed, Waiting};
+pub use queue::{Delivery, NotQueued, QueueReader, QueueWriter, Settlement};
 
 /// The store or the queue could not do its part; nothing was promised to anyone.
 #[derive(Debug)]
@@ -207,195 +212,11 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Page<Registration>, Unavailable>> + Send;
 }
 
-/// The ingress's side of the queue.
-pub trait QueueWriter: Clone + Send + Sync + 'static {
-    /// Queues a push; returns once it is durable, or settled.
-    fn send(&self, message: PushMessage) -> impl Future<Output = Result<(), NotQueued>> + Send;
-
-    /// Queues pushes together, in as few steps as the queue allows; returns once all are durable. After an error
-    /// some of them may be in the queue.
-    fn send_all(&self, messages: Vec<PushMessage>) -> impl Future<Output = Result<(), NotQueued>> + Send;
-}
-
-/// Why a push was not queued.
-#[derive(Debug, thiserror::Error)]
-pub enum NotQueued {
-    /// The queue holds as many of its registration as it may.
-    #[error("the queue holds as many pushes of one registration as it may")]
-    TooMany,
-    /// The queue does not take it now.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
-/// A push that was received and not yet settled. Until then the queue gives it to nobody else;
-/// if this process dies, the next one receives it again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery<Receipt> {
-    /// By which the queue knows it.
-    pub receipt: Receipt,
-    /// How often it was released before. A queue that counts otherwise may count what was postponed too.
-    pub attempts: u32,
-    /// The push.
-    pub message: PushMessage,
-}
-
-/// What becomes of a received push.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settlement<Receipt> {
-    /// Its fate is durable elsewhere: delivered, expired or revoked.
-    Delete(Receipt),
-    /// It could not be delivered; it stays, and is received again at this moment.
-    Release(Receipt, DateTime<Utc>),
-    /// The same for one whose turn it was not: that is no reason to wait longer when it fails.
-    Postpone(Receipt, DateTime<Utc>),
-}
-
-/// The relay's side of the queue.
-pub trait QueueReader: Clone + Send + Sync + 'static {
-    /// By which the queue knows a received push.
-    type Receipt: Clone + fmt::Debug + Send + Sync + 'static;
-
-    /// The oldest pushes that are due, at most `max` of them; waits for one to come, for a bounded
-    /// time, and may return none.
-    fn receive(
-        &self,
-        max: usize,
-    ) -> impl Future<Output = Result<Vec<Delivery<Self::Receipt>>, Unavailable>> + Send;
-
-    /// Settles received pushes; returns once that is durable. A deletion may become so later, but before `close`
-    /// returns: a crash meanwhile has the push delivered again, as one before the settlement would.
-    fn settle(
-        &self,
-        settlements: Vec<Settlement<Self::Receipt>>,
-    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
-
-    /// Ends receiving: whatever was taken from the queue and not yet returned goes back at once, for
-    /// another process. What was returned is still to be settled.
-    fn close(&self) -> impl Future<Output = ()> + Send {
-        async {}
-    }
-}
-
-/// A push that waits in a mailbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// The push. Its `recipient` is the full JID that its registration named when it was accepted.
-    pub message: PushMessage,
-    /// When it last went out without an answer: until the session that it went to has ended, the XMPP server
-    /// may still hold it, and deliver it by itself. In milliseconds.
-    pub asked_at: Option<DateTime<Utc>>,
-}
-
-/// What came of [`Mailbox::keep`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// What a later push of the same topic replaced (RFC 8030 §5.4). It may be the push itself, that came late: then
-    /// it does not wait.
-    pub replaced: Vec<MessageId>,
-    /// The oldest ones, dropped because too many waited for the registration or the account: then of the account's
-    /// fullest registration. It may be the push itself.
-    pub dropped: Vec<MessageId>,
-}
-
-/// What came of [`Mailbox::trim`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trimmed {
-    /// What was dropped.
-    pub dropped: Vec<MessageId>,
-    /// How many pushes of the account are left.
-    pub left: usize,
-}
-
 /// How far [`Mailbox::recipients`] or [`Accounts::living`] has come: whom the last that it returned is for.
 pub type Recipient = (BareJid, RegistrationId);
 
 /// A page, and where to go on; `None`: nowhere.
 pub type Page<T> = (Vec<T>, Option<Recipient>);
-
-/// The pushes that wait for phones that are away: one mailbox for each account, from which pushes are handed out in
-/// the order of their ids. What has expired may still be found in it.
-///
-/// A removal settles exactly the pushes that it names. Removing an absent push succeeds.
-pub trait Mailbox: Clone + Send + Sync + 'static {
-    /// Puts a push into the mailbox of its account; returns once it is durable. One that waits already is
-    /// overwritten. Of one registration, the newest of each topic stays, and no more than the newest in all,
-    /// whatever their urgency; of an account, no more than [`MailboxBounds::beyond_account`] leaves. What had expired
-    /// when this one was accepted does not count.
-    fn keep(
-        &self,
-        waiting: Waiting,
-        bounds: MailboxBounds,
-    ) -> impl Future<Output = Result<Kept, Unavailable>> + Send;
-
-    /// What waits for an account behind the place of `after` or from the beginning, in order, at most `max` of
-    /// them; of these registrations alone, or of all. Fewer than `max` mean that no more are there. It shows every
-    /// write that was durable before.
-    fn waiting(
-        &self,
-        account: &BareJid,
-        of: Option<&BTreeSet<RegistrationId>>,
-        after: Option<MessageId>,
-        max: usize,
-    ) -> impl Future<Output = Result<Vec<Waiting>, Unavailable>> + Send;
-
-    /// One push that waits for an account.
-    fn find(
-        &self,
-        account: &BareJid,
-        message: MessageId,
-    ) -> impl Future<Output = Result<Option<Waiting>, Unavailable>> + Send;
-
-    /// Removes pushes, each from the mailbox of its account; returns once that is durable.
-    fn remove(
-        &self,
-        messages: Vec<(BareJid, MessageId)>,
-    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
-
-    /// Notes when a push that waits last went out. Nothing happens if it waits no longer.
-    fn note_asked(
-        &self,
-        account: &BareJid,
-        message: MessageId,
-        asked_at: DateTime<Utc>,
-    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
-
-    /// Removes one push; whether it was there, and had not expired by `now`.
-    fn withdraw(
-        &self,
-        account: &BareJid,
-        message: MessageId,
-        now: DateTime<Utc>,
-    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
-
-    /// Removes all that waits for lives of a registration up to this one; returns how many pushes that were.
-    fn clear(
-        &self,
-        account: &BareJid,
-        registration: RegistrationId,
-        epoch: Epoch,
-    ) -> impl Future<Output = Result<usize, Unavailable>> + Send;
-
-    /// Drops pushes of an account beyond `max`, as [`MailboxBounds::beyond_account`] chooses them. What has expired at
-    /// `now` does not count.
-    fn trim(
-        &self,
-        account: &BareJid,
-        max: usize,
-        now: DateTime<Utc>,
-    ) -> impl Future<Output = Result<Trimmed, Unavailable>> + Send;
-
-    /// The registrations that have something waiting, each once and with the number of its pushes, behind `after` or
-    /// from the beginning, in an order of the store's own, at least `max` of them unless there are no more; then
-    /// `None` instead of where to go on. Those of an account come together.
-    ///
-    /// For sweeps: it may miss what was kept meanwhile.
-    fn recipients(
-        &self,
-        after: Option<Recipient>,
-        max: usize,
-    ) -> impl Future<Output = Result<Page<(Recipient, usize)>, Unavailable>> + Send;
-}
 
 /// Who holds a lease: chance, made anew by each process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

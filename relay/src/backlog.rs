@@ -102,7 +102,7 @@ impl Seen {
 /// The age of half of them at least: one phone's pushes that wait for their turn are no sign of a relay that is behind.
 /// What was received before was put off meanwhile.
 fn median_age<R>(deliveries: &[Delivery<R>], now: DateTime<Utc>) -> Duration {
-    let first = deliveries.iter().filter(|delivery| delivery.attempts == 0);
+    let first = deliveries.iter().filter(|delivery| delivery.is_first);
     let mut ages: Vec<_> = first.map(|delivery| now - delivery.message.accepted_at).collect();
     ages.sort_unstable();
     ages.get(ages.len() / 2).and_then(|age| age.to_std().ok()).unwrap_or_default()
@@ -146,7 +146,7 @@ mod tests {
     #[derive(Clone)]
     struct Queue(Arc<Mutex<Vec<Answer>>>);
 
-    type Answer = Vec<(i64, u32)>;
+    type Answer = Vec<(i64, bool)>;
 
     impl QueueReader for Queue {
         type Receipt = ();
@@ -154,7 +154,7 @@ mod tests {
         async fn receive(&self, _: usize) -> Result<Vec<Delivery<()>>, Unavailable> {
             let next = self.0.lock().unwrap().pop();
             let Some(next) = next else { return pending().await };
-            Ok(next.into_iter().map(|(ago, attempts)| delivery(ago, attempts)).collect())
+            Ok(next.into_iter().map(|(ago, is_first)| delivery(ago, is_first)).collect())
         }
 
         async fn settle(&self, _: Vec<Settlement<()>>) -> Result<(), Unavailable> {
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    fn delivery(ago: i64, attempts: u32) -> Delivery<()> {
+    fn delivery(ago: i64, is_first: bool) -> Delivery<()> {
         let target = Target {
             recipient: "juliet@example.com/phone".parse().unwrap(),
             application: Application::from_bytes([1; 32]),
@@ -174,7 +174,7 @@ mod tests {
         let row = Registration::renew(None, target, accepted_at, TimeDelta::days(1));
         let wishes = Wishes { ttl: Ttl::from_seconds(86_400), urgency: Urgency::Normal, topic: None };
         let message = PushMessage::new([0; 8], &row, wishes, Body::from_bytes(b"x"), accepted_at);
-        Delivery { receipt: (), attempts, message }
+        Delivery { receipt: (), is_first, message: Arc::new(message) }
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -184,7 +184,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_is_as_far_behind_as_half_of_what_came_last_is_old() {
         let backlog = Backlog::new(Clock::new(|| DateTime::UNIX_EPOCH));
-        let given = vec![vec![(5, 0), (6, 0), (7, 0)], vec![(900, 3), (1, 0), (900, 0), (1, 0)]];
+        let given = vec![
+            vec![(5, true), (6, true), (7, true)],
+            vec![(900, false), (1, true), (900, true), (1, true)],
+        ];
         let queue = backlog.watch(Queue(Arc::new(Mutex::new(given))));
         assert_eq!(backlog.age(), Duration::ZERO);
         queue.receive(10).await.unwrap();

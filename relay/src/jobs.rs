@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -68,7 +68,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
     }
 
-    async fn receive(&self, max: usize) -> Vec<PushMessage> {
+    async fn receive(&self, max: usize) -> Vec<Arc<PushMessage>> {
         let receive = || self.queue.receive(max);
         let received = receive.retry(backoff()).notify(report).await.unwrap_or_default();
         self.receipts.keep(received)
@@ -99,7 +99,7 @@ impl<Receipt> Default for Receipts<Receipt> {
 }
 
 impl<Receipt> Receipts<Receipt> {
-    fn keep(&self, received: Vec<Delivery<Receipt>>) -> Vec<PushMessage> {
+    fn keep(&self, received: Vec<Delivery<Receipt>>) -> Vec<Arc<PushMessage>> {
         let mut kept = self.lock();
         let keep = |delivery: Delivery<Receipt>| {
             kept.entry(delivery.message.id).or_default().push(delivery.receipt);

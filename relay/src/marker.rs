@@ -134,7 +134,7 @@ impl<S: Markers> MarkerKeeper<S> {
                     next = Instant::now();
                 }
             }
-            if let Some(urgency) = shed.is_due(self.shedding.as_ref().and_then(Shedding::urgency)) {
+            if let Some(urgency) = shed.ask(self.shedding.as_ref().and_then(Shedding::urgency)) {
                 marker.shed(urgency, self.clock.now());
                 next = Instant::now();
             }
@@ -157,7 +157,7 @@ struct Shed(Option<(Urgency, Instant)>);
 
 impl Shed {
     /// What they are to be asked now, if anything: again from time to time, and at once if it is more.
-    fn is_due(&mut self, urgency: Option<Urgency>) -> Option<Urgency> {
+    fn ask(&mut self, urgency: Option<Urgency>) -> Option<Urgency> {
         let Some(urgency) = urgency else {
             // What was asked ends by itself.
             if self.0.is_some_and(|(_, at)| at.elapsed() > ASK_AGAIN) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod component;
 pub(crate) mod connect;
+pub(crate) mod discovery;
 mod failure;
 pub(crate) mod framing;
 #[cfg(feature = "fuzzing")]

@@ -30,7 +30,7 @@ async fn pushes_sent_together_are_all_received_once<B: Backend>() {
     backend.reader().settle(settled).await.unwrap();
     backend.writer().send_all(Vec::new()).await.unwrap();
     backend.writer().send_all(vec![message(COUNT, at(0))]).await.unwrap();
-    assert_eq!(receive(&backend, 10).await[0].message, message(COUNT, at(0)));
+    assert_eq!(*receive(&backend, 10).await[0].message, message(COUNT, at(0)));
 }
 
 async fn pushes_sent_together_survive_a_crash<B: Backend>() {

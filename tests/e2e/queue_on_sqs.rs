@@ -82,7 +82,7 @@ async fn what_is_no_push_goes_to_the_dead_letter_queue_and_blocks_nothing() {
     }
     bench.sender.send(message(2)).await.unwrap();
     let delivery = bench.receive_one().await;
-    assert_eq!(delivery.message, message(2));
+    assert_eq!(*delivery.message, message(2));
     bench.queue.settle(vec![Settlement::Delete(delivery.receipt)]).await.unwrap();
     bench.empties().await;
     bench.emulator.queue_holds(&bench.urls.dead_letters, poison.len() as u64).await;
@@ -150,8 +150,8 @@ async fn a_push_that_was_tried_too_often_for_sqs_is_queued_afresh() {
     bench.sender.send(message(1)).await.unwrap();
     for _ in 0..4 * receives_max {
         let delivery = bench.receive_one().await;
-        assert_eq!(delivery.message, message(1));
-        bench.queue.settle(vec![Settlement::Release(delivery.receipt, now())]).await.unwrap();
+        assert_eq!(*delivery.message, message(1));
+        bench.queue.settle(vec![Settlement::Postpone(delivery.receipt, now())]).await.unwrap();
     }
     let delivery = bench.receive_one().await;
     bench.queue.settle(vec![Settlement::Delete(delivery.receipt)]).await.unwrap();

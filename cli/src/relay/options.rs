@@ -8,7 +8,7 @@ use crate::legacy_options::{LegacyOptions, LegacySettings};
 use crate::live::{self, SECRET};
 use crate::marker::TABLE_ID;
 use crate::relay_options::{RelayOptions, RelaySettings};
-use crate::{usage, values};
+use crate::usage;
 
 pub(super) const QUEUE_URL: &str = "UPWIRE_QUEUE_URL";
 pub(super) const REGISTRATIONS_TABLE: &str = "UPWIRE_REGISTRATIONS_TABLE";
@@ -27,9 +27,6 @@ const SECRET_HELP: &str = "The secrets that authenticate endpoints, the same as 
         other: the secret, the tables and the queue are all that they share. It needs no address that others reach, \
         and keeps nothing on disk.",
     mut_arg("secret", |secret| secret.help(SECRET_HELP)),
-    mut_arg("admin_listen", values::admin_listen),
-    mut_arg("registration_ttl", values::registration_ttl),
-    mut_arg("ack_timeout", values::ack_timeout),
     after_long_help = after_help()
 )]
 pub(crate) struct Options {

@@ -27,9 +27,6 @@ const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separa
         the users' distributors and delivers each push to them. A push that was answered with 201 is in the \
         file, and survives any crash.",
     mut_arg("secret", |secret| secret.help(SECRET_HELP)),
-    mut_arg("admin_listen", values::admin_listen),
-    mut_arg("registration_ttl", values::registration_ttl),
-    mut_arg("ack_timeout", values::ack_timeout),
     after_long_help = after_help()
 )]
 pub(crate) struct Options {

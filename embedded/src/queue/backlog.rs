@@ -66,7 +66,7 @@ impl Backlog {
     }
 
     /// Notes that there is no such row any more, or that there never will be.
-    pub(crate) fn is_gone(&mut self, seq: i64) {
+    pub(crate) fn forget(&mut self, seq: i64) {
         self.claims.remove(&seq);
     }
 

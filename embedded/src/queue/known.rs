@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use chrono::{DateTime, Utc};
@@ -52,8 +55,8 @@ impl Known {
     }
 
     /// Hands a push on that has no row yet, if nothing older waits; whether the relay gets it.
-    pub(crate) fn hand_on(&self, seq: i64, message: &PushMessage, now: DateTime<Utc>) -> bool {
-        let delivery = || Delivery { receipt: seq, attempts: 0, message: message.clone() };
+    pub(crate) fn hand_on(&self, seq: i64, message: &Arc<PushMessage>, now: DateTime<Utc>) -> bool {
+        let delivery = || Delivery { receipt: seq, is_first: true, message: Arc::clone(message) };
         self.backlog.lock().offer(delivery, now)
     }
 
@@ -64,7 +67,7 @@ impl Known {
 
     /// A push was settled that has no row, and will have none.
     pub(crate) fn settle_unwritten(&self, seq: i64, registration: RegistrationId) {
-        self.backlog.lock().is_gone(seq);
+        self.backlog.lock().forget(seq);
         self.give_back(Some(registration));
     }
 
@@ -92,7 +95,7 @@ impl Known {
         let mut backlog = self.backlog.lock();
         for (seq, row) in sending.rows() {
             if row.is_handed_on {
-                backlog.is_gone(seq);
+                backlog.forget(seq);
             } else {
                 backlog.came(false);
             }
@@ -102,7 +105,7 @@ impl Known {
 
     /// A row is deleted; whose it was, if there was one and that is known.
     pub(crate) fn note_deleted(&self, seq: i64, row: Option<Option<RegistrationId>>) {
-        self.backlog.lock().is_gone(seq);
+        self.backlog.lock().forget(seq);
         if let Some(registration) = row {
             self.give_back(registration);
         }

@@ -1,5 +1,7 @@
 //! The rows of the queue: what is read and written of them.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use push::{PushMessage, RegistrationId, ports::Delivery};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -11,8 +13,8 @@ pub(crate) type Deleted = Option<Option<RegistrationId>>;
 
 /// Writes the rows of pushes that were sent together, all or none.
 pub(crate) fn insert(connection: &Connection, sending: &Sending) -> rusqlite::Result<()> {
-    const SEND: &str = "INSERT INTO queue (seq, due_at, attempts, registration, entry)
-        VALUES (?1, ?2, 0, ?3, CAST(?4 AS BLOB))";
+    const SEND: &str =
+        "INSERT INTO queue (seq, due_at, registration, entry) VALUES (?1, ?2, ?3, CAST(?4 AS BLOB))";
     let mut statement = connection.prepare_cached(SEND)?;
     let mut insert = || {
         for (seq, row) in sending.rows() {
@@ -53,14 +55,9 @@ pub(crate) fn delete(connection: &Connection, seq: i64) -> rusqlite::Result<Dele
 }
 
 /// Has a push handed on again at a later moment.
-pub(crate) fn postpone(
-    connection: &Connection,
-    seq: i64,
-    due_at: DateTime<Utc>,
-    attempts: u32,
-) -> rusqlite::Result<()> {
-    const AGAIN: &str = "UPDATE queue SET due_at = ?2, attempts = attempts + ?3 WHERE seq = ?1";
-    connection.prepare_cached(AGAIN)?.execute(params![seq, due_at.timestamp_millis(), attempts])?;
+pub(crate) fn postpone(connection: &Connection, seq: i64, due_at: DateTime<Utc>) -> rusqlite::Result<()> {
+    const AGAIN: &str = "UPDATE queue SET due_at = ?2 WHERE seq = ?1";
+    connection.prepare_cached(AGAIN)?.execute(params![seq, due_at.timestamp_millis()])?;
     Ok(())
 }
 
@@ -72,8 +69,8 @@ pub(crate) fn claim_due(
     max: usize,
     now: DateTime<Utc>,
 ) -> rusqlite::Result<()> {
-    const POSTPONED: &str = "SELECT seq, due_at, attempts, entry FROM queue WHERE seq = ?1";
-    const UNREAD: &str = "SELECT seq, due_at, attempts, entry FROM queue WHERE seq > ?1 ORDER BY seq";
+    const POSTPONED: &str = "SELECT seq, due_at, entry FROM queue WHERE seq = ?1";
+    const UNREAD: &str = "SELECT seq, due_at, entry FROM queue WHERE seq > ?1 ORDER BY seq";
     let mut postponed = connection.prepare_cached(POSTPONED)?;
     while deliveries.len() < max
         && let Some(seq) = backlog.take_due(now)
@@ -111,19 +108,22 @@ pub(crate) fn claim_due(
 struct Found {
     seq: i64,
     due_at: i64,
-    attempts: u32,
     entry: Vec<u8>,
 }
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
-    Ok(Found { seq: row.get(0)?, due_at: row.get(1)?, attempts: row.get(2)?, entry: row.get(3)? })
+    Ok(Found { seq: row.get(0)?, due_at: row.get(1)?, entry: row.get(2)? })
 }
 
 fn claim(backlog: &mut Backlog, row: Found) -> Option<Delivery<i64>> {
-    let Found { seq, attempts, entry, .. } = row;
+    let Found { seq, due_at, entry } = row;
     backlog.claim(seq);
     match PushMessage::from_entry(&entry) {
-        Ok(message) => Some(Delivery { receipt: seq, attempts, message }),
+        Ok(message) => {
+            // Another moment was written by a postponement.
+            let is_first = due_at == message.accepted_at.timestamp_millis();
+            Some(Delivery { receipt: seq, is_first, message: Arc::new(message) })
+        }
         Err(error) => {
             // Left in the file, claimed, for the version that wrote it: it blocks nothing.
             tracing::error!(seq, %error, "a queue entry cannot be read, and is passed over");

@@ -7,7 +7,7 @@
 //! **A push is answered well because it was settled or because its row is on disk.** Nothing here waits for a
 //! settlement: when a commit begins, every row that is here goes with it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use push::{PushMessage, RegistrationId, ports::Unavailable};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -18,7 +18,7 @@ pub(crate) type Answer = Result<(), Unavailable>;
 /// A row that is to be written.
 #[derive(Debug)]
 pub(crate) struct Row {
-    pub(crate) message: PushMessage,
+    pub(crate) message: Arc<PushMessage>,
     /// The relay has the push already, and may settle it.
     pub(crate) is_handed_on: bool,
 }

@@ -342,10 +342,6 @@ impl Core {
         self.account(jid).phone(jid).line.set_gate(gate);
         self.make_ready(jid);
     }
-
-    fn held(origin: Origin, message: PushMessage) -> Held {
-        Held { origin, message: Arc::new(message) }
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The stanzas of docs/protocol.md, read leniently and written exactly.
 
+use super::{framing::Frame, plain::PlainResult};
 use push::{MessageId, PushMessage, Target, registration::HashError, vapid::VapidKeyError};
 use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
@@ -9,18 +10,13 @@ use tokio_xmpp::{
         rxml::{Namespace, xml_ncname},
     },
     parsers::{
-        data_forms::{DataForm, DataFormType, Field, FieldType},
-        disco::{DiscoInfoQuery, DiscoInfoResult, DiscoItemsQuery, DiscoItemsResult, Identity},
+        disco::{DiscoInfoQuery, DiscoItemsQuery},
         iq::Iq,
         ns,
         ping::Ping,
         stanza_error::{DefinedCondition, ErrorType, StanzaError},
-        version::VersionResult,
     },
 };
-use url::Url;
-
-use super::{framing::Frame, plain::PlainResult};
 
 /// The namespace of registration and push.
 pub(crate) const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
@@ -306,34 +302,6 @@ impl Condition {
     }
 }
 
-/// The answer to an XEP-0030 query: an identity, what we speak, and who runs this (XEP-0157).
-pub(crate) fn disco_info(contact: &[Url]) -> Element {
-    let features =
-        [ns::DISCO_INFO, ns::DISCO_ITEMS, ns::PING, ns::VERSION, UNIFIED_PUSH].map(str::to_owned).into();
-    let identities = vec![Identity::new("pubsub", "push", "en", "Upwire, a UnifiedPush server")];
-    let extensions = if contact.is_empty() { Vec::new() } else { vec![contact_form(contact)] };
-    DiscoInfoResult { node: None, identities, features, extensions }.into()
-}
-
-/// One contact for all: whoever runs a push server is its administrator, its support, and told of abuse.
-fn contact_form(contact: &[Url]) -> DataForm {
-    let fields = ["abuse-addresses", "admin-addresses", "support-addresses"].map(|name| Field {
-        values: contact.iter().map(Url::to_string).collect(),
-        ..Field::new(name, FieldType::ListMulti)
-    });
-    DataForm::new(DataFormType::Result_, ns::SERVER_INFO, fields.into())
-}
-
-/// The answer to a query about a node: there are none.
-pub(crate) fn no_such_node() -> StanzaError {
-    error(ErrorType::Cancel, DefinedCondition::ItemNotFound, "no such node")
-}
-
-/// The answer to XEP-0092: which software this is.
-pub(crate) fn version() -> Element {
-    VersionResult { name: "Upwire".into(), version: env!("CARGO_PKG_VERSION").into(), os: None }.into()
-}
-
 /// The answer to a subscription or a probe: nobody is told of the component's presence (RFC 6121 §4.3.2).
 pub(crate) fn unsubscribed(Subscribe(addresses): &Subscribe) -> Element {
     let mut presence = Element::builder("presence", ns::JABBER_CLIENT)
@@ -341,11 +309,6 @@ pub(crate) fn unsubscribed(Subscribe(addresses): &Subscribe) -> Element {
         .build();
     addresses.turn(&mut presence);
     presence
-}
-
-/// The answer to a query for items: there are none.
-pub(crate) fn disco_items() -> Element {
-    DiscoItemsResult { node: None, items: Vec::new(), rsm: None }.into()
 }
 
 /// The `<registered/>` of an accepted registration; `expiration` is XEP-0082.

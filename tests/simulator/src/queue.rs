@@ -1,6 +1,6 @@
 //! The queue: SQS, which may deliver twice and in any order, or SQLite.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use push::{
     MessageId, PushMessage,
@@ -115,7 +115,7 @@ impl State {
                     self.note_left(&entry.message, shared);
                 }
             }
-            Settlement::Release(key, at) | Settlement::Postpone(key, at) => {
+            Settlement::Postpone(key, at) => {
                 let wait = (*at - shared.wall_of(life.process)).to_std().unwrap_or_default();
                 if let Some(entry) = self.entries.entries.get_mut(key) {
                     (entry.held_by, entry.visible_at) = (None, Instant::now() + wait);
@@ -187,8 +187,12 @@ impl QueueReader for Port {
             if let Some(entry) =
                 state.entries.entries.get_mut(&key).filter(|entry| entry.held_by == Some(life))
             {
-                entry.returned = true;
-                deliveries.push(Delivery { receipt: key, attempts: 0, message: entry.message.clone() });
+                let is_first = !std::mem::replace(&mut entry.returned, true);
+                deliveries.push(Delivery {
+                    receipt: key,
+                    is_first,
+                    message: Arc::new(entry.message.clone()),
+                });
             }
         }
         Ok(deliveries)

@@ -11,7 +11,7 @@ pub(crate) enum Input {
     Offline,
     Stanza(Incoming),
     /// The queue has given these pushes.
-    Received(Vec<PushMessage>),
+    Received(Vec<Arc<PushMessage>>),
     Page(Page),
     /// What the store knows of an account; `None`: it does not answer.
     Looked(BareJid, Option<ports::Account>),

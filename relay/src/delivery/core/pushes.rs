@@ -40,10 +40,15 @@ impl Attempt {
 
 impl Core {
     pub(super) fn admits(&self, jid: &FullJid) -> bool {
-        self.access.admits(&jid.clone().into())
+        self.access.admits(jid)
     }
 
-    pub(super) fn take_received(&mut self, pushes: Vec<PushMessage>, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn take_received(
+        &mut self,
+        pushes: Vec<Arc<PushMessage>>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         self.receiving = false;
         self.held += pushes.len();
         for message in pushes {
@@ -66,19 +71,19 @@ impl Core {
     }
 
     /// Takes a push from the queue: into a line, or behind what waits for the same full JID.
-    fn admit(&mut self, message: PushMessage, now: Now, actions: &mut Vec<Action>) {
+    fn admit(&mut self, message: Arc<PushMessage>, now: Now, actions: &mut Vec<Action>) {
         match self.pushes.get(&message.id).map(|push| push.held.origin) {
             // A second entry of a push that is held: its receipt is settled with the first.
             Some(Origin::Queue) => return self.held -= 1,
             // The mailbox has it.
-            Some(Origin::Mailbox) => return self.decide(Fate::Done(Self::held(Origin::Queue, message))),
+            Some(Origin::Mailbox) => return self.decide(Fate::Done(Held { origin: Origin::Queue, message })),
             None => {}
         }
         if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
             self.count_settled(&message, now, actions);
-            return self.decide(Fate::Done(Self::held(Origin::Queue, message)));
+            return self.decide(Fate::Done(Held { origin: Origin::Queue, message }));
         }
-        let push = Self::held(Origin::Queue, message);
+        let push = Held { origin: Origin::Queue, message };
         let message = &push.message;
         if self.ended.contains(&(message.registration, message.epoch)) {
             return self.leave_queue(push.message);

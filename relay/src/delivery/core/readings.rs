@@ -174,7 +174,7 @@ impl Core {
             return mutant(Mutant::MovePassedOver);
         }
         let (id, name) = (message.id, name(&message));
-        let push = Self::held(Origin::Mailbox, message);
+        let push = Held { origin: Origin::Mailbox, message: Arc::new(message) };
         if self.settled.contains(&name) && !mutant(Mutant::SettledForgotten) {
             // If it is not on its way out, it was settled while it was in the queue, and an earlier process had put it
             // into the mailbox.

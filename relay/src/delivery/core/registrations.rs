@@ -3,6 +3,7 @@
 use push::ports::Renewal;
 
 use super::*;
+use crate::stream::discovery;
 use crate::stream::stanza::{self, Query};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
 
@@ -61,10 +62,10 @@ impl Core {
         let refuse = |kind, condition, text: &str| Some(Err(stanza::error(kind, condition, text)));
         match &request.query {
             Query::Ping => Some(Ok(None)),
-            Query::DiscoInfo => Some(Ok(Some(stanza::disco_info(&self.terms.contact)))),
-            Query::DiscoNode => Some(Err(stanza::no_such_node())),
-            Query::Version => Some(Ok(Some(stanza::version()))),
-            Query::DiscoItems => Some(Ok(Some(stanza::disco_items()))),
+            Query::DiscoInfo => Some(Ok(Some(discovery::info(&self.terms.contact)))),
+            Query::DiscoNode => Some(Err(discovery::no_such_node())),
+            Query::Version => Some(Ok(Some(discovery::version()))),
+            Query::DiscoItems => Some(Ok(Some(discovery::items()))),
             Query::Register(_) if !self.access.admits(&request.from) => {
                 let text = "this push server does not serve your account";
                 refuse(ErrorType::Auth, DefinedCondition::Forbidden, text)

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use push::{Application, Body, Instance, Registration, Ttl, Urgency, message::Wishes};
 
 use super::*;
+use crate::stream::discovery;
 use crate::stream::framing::{FrameReader, serialize};
 
 /// Most often this value of an attribute, at times any other.
@@ -65,7 +66,7 @@ async fn read_all(stream: &str) {
         match Incoming::read(frame, &BareJid::new("notify.example.com").unwrap()) {
             Ok(Some(Incoming::Request(request))) => {
                 let info = match &request.query {
-                    Query::DiscoInfo => Ok(Some(disco_info(&[]))),
+                    Query::DiscoInfo => Ok(Some(discovery::info(&[]))),
                     _ => Err(error(ErrorType::Modify, DefinedCondition::BadRequest, "no")),
                 };
                 assert!(serialize(&answer(&request, info)).starts_with("<iq"));
@@ -195,19 +196,6 @@ fn a_query_about_a_node_is_one_thing_for_info_and_items() {
         assert!(matches!(query(namespace, ""), Query::DiscoInfo | Query::DiscoItems), "{namespace}");
     }
     assert!(matches!(query(ns::VERSION, ""), Query::Version));
-}
-
-#[test]
-fn who_runs_this_is_in_the_answer_to_discovery() {
-    let contact = ["mailto:admin@example.com", "xmpp:admin@example.com"].map(|url| url.parse().unwrap());
-    let info = DiscoInfoResult::try_from(disco_info(&contact)).unwrap();
-    let [form] = &info.extensions[..] else { panic!("{info:?}") };
-    assert_eq!(form.form_type(), Some(ns::SERVER_INFO));
-    for name in ["abuse-addresses", "admin-addresses", "support-addresses"] {
-        let field = form.fields.iter().find(|field| field.var.as_deref() == Some(name)).unwrap();
-        assert_eq!(field.values, ["mailto:admin@example.com", "xmpp:admin@example.com"]);
-    }
-    assert!(DiscoInfoResult::try_from(disco_info(&[])).unwrap().extensions.is_empty());
 }
 
 #[test]

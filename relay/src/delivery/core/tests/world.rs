@@ -359,7 +359,7 @@ impl World {
     fn serve_queue(&mut self) {
         let Some(max) = self.receiving else { return };
         let due = self.queue.iter().filter(|(id, _)| !self.received.contains(*id)).take(max);
-        let due: Vec<PushMessage> = due.map(|(_, message)| message.clone()).collect();
+        let due: Vec<_> = due.map(|(_, message)| Arc::new(message.clone())).collect();
         if !due.is_empty() {
             self.receiving = None;
             self.received.extend(due.iter().map(|message| message.id));

@@ -44,7 +44,7 @@ impl World {
     fn store(&mut self, registering: &Registering) -> Registered {
         let Query::Register(Ok(target)) = &registering.request.query else { panic!("a registration") };
         let id = target.registration_id();
-        let reply = crate::stream::stanza::disco_items();
+        let reply = crate::stream::discovery::items();
         let begins = self.rows.get(&id).is_none_or(|row| !row.lives(self.wall));
         if begins && registering.domain_full.is_some() {
             self.refused += 1;

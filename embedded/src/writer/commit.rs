@@ -1,0 +1,63 @@
+//! One commit: what it takes with it, and what has come of that.
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::queue::{rows, unwritten::Sending};
+
+/// Runs within the transaction, and returns what to do once the commit is known.
+pub(super) type Statements = Box<dyn FnOnce(&Connection) -> AfterCommit + Send>;
+pub(super) type AfterCommit = Box<dyn FnOnce(&Result<(), String>) + Send>;
+
+pub(super) struct Write {
+    pub(super) statements: Statements,
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+/// What a commit takes with it.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) sendings: Vec<Sending>,
+    pub(super) writes: Vec<Write>,
+    /// Rows of the queue.
+    pub(super) deletions: Vec<i64>,
+}
+
+/// What the statements of a commit have come to, as far as they ran.
+#[derive(Default)]
+pub(super) struct Done {
+    /// Of each sending.
+    pub(super) sent: Vec<rusqlite::Result<()>>,
+    pub(super) written: Vec<AfterCommit>,
+    /// Of each deletion.
+    pub(super) deleted: Vec<rows::Deleted>,
+}
+
+/// Runs all of it in one transaction. A write that was not run is dropped, and so refused.
+pub(super) fn commit(
+    connection: &mut Connection,
+    batch: &mut Batch,
+    done: &mut Done,
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // A full disk rolls the transaction back at the statement: nothing of it stands.
+    let stands = |transaction: &Connection| {
+        if transaction.is_autocommit() {
+            let aborted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);
+            return Err(rusqlite::Error::SqliteFailure(aborted, Some("it was rolled back".into())));
+        }
+        Ok(())
+    };
+    for sending in &batch.sendings {
+        done.sent.push(rows::insert(&transaction, sending));
+        stands(&transaction)?;
+    }
+    for write in batch.writes.drain(..) {
+        done.written.push((write.statements)(&transaction));
+        stands(&transaction)?;
+    }
+    for seq in &batch.deletions {
+        done.deleted.push(rows::delete(&transaction, *seq)?);
+    }
+    transaction.commit()
+}

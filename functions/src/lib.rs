@@ -22,6 +22,7 @@ mod rejection;
 mod seldom;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod vapid;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -46,7 +47,7 @@ use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
-use self::place::Place;
+use self::{place::Place, unread::Unread};
 pub use allowance::Allowance;
 pub use legacy::{
     BadPasetoKey, LEGACY_LIFE, LEGACY_MAX, LEGACY_OF_DOMAIN_MAX, LegacyKeys, LegacyTally, LegacyTerms,
@@ -163,18 +164,25 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
 pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, Q, M>) -> Router {
     let ingress = Arc::new(ingress);
     let routes = routes(&ingress);
-    let answer = async move |mut request: Request| {
-        let Some(path) = ingress.route_of(request.uri().path()) else {
-            return Rejection::NotFound.into_response();
+    let answer = async move |request: Request| {
+        let (mut request, unread) = Unread::of(request);
+        let response = match ingress.route_of(request.uri().path()) {
+            None => Rejection::NotFound.into_response(),
+            Some(path) => {
+                // No route reads a query.
+                if let Ok(uri) = Uri::try_from(&*path) {
+                    *request.uri_mut() = uri;
+                }
+                match routes.clone().oneshot(request).await {
+                    Ok(response) => response,
+                    Err(impossible) => match impossible {},
+                }
+            }
         };
-        // No route reads a query.
-        if let Ok(uri) = Uri::try_from(&*path) {
-            *request.uri_mut() = uri;
+        if response.status().is_client_error() || response.status().is_server_error() {
+            unread.read().await;
         }
-        match routes.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(impossible) => match impossible {},
-        }
+        response
     };
     Router::new()
         .fallback(answer)

@@ -96,25 +96,11 @@ impl<S: Sync> FromRequest<S> for PushBody {
     }
 }
 
-/// A body that is too large, and no larger than this, is read before it is refused: a client that is still sending when
-/// the connection closes never sees the answer.
-const DISCARDED_BYTES_MAX: u64 = 65_536;
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-
-async fn discard(request: Request) {
-    let mut body = request.into_body();
-    while let Some(Ok(_)) = body.frame().await {}
-}
-
 /// The body of a request, read no further than so many bytes.
 pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Rejection> {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let announced = announced.and_then(|length| length.parse().ok());
-    if let Some(length) = announced.filter(|length: &u64| *length > bytes_max as u64) {
-        let asks_first = request.headers().contains_key(header::EXPECT);
-        if length <= DISCARDED_BYTES_MAX && !asks_first {
-            let _ = timeout(DISCARD_TIMEOUT, discard(request)).await;
-        }
+    if announced.is_some_and(|length: u64| length > bytes_max as u64) {
         return Err(Rejection::BodyTooLarge);
     }
     match timeout(BODY_TIMEOUT, Limited::new(request.into_body(), bytes_max).collect()).await {

@@ -54,11 +54,11 @@ impl LegacyTerms {
     }
 
     fn admits(&self, user: &FullJid) -> bool {
-        self.access.as_ref().is_none_or(|access| access.borrow().admits(&user.clone().into()))
+        self.access.as_ref().is_none_or(|access| access.borrow().admits(user))
     }
 
     fn names(&self, user: &FullJid) -> bool {
-        self.access.as_ref().is_some_and(|access| access.borrow().names(&user.clone().into()))
+        self.access.as_ref().is_some_and(|access| access.borrow().names(user))
     }
 }
 

@@ -193,6 +193,36 @@ async fn half_a_request_is_closed_and_a_kept_connection_is_not() {
     assert!(kept.push().await, "it was idle for longer than a head may take");
 }
 
+/// rwf2/Rocket#2783, and Python's requests with "Remote end closed connection without response": a refusal that does not
+/// wait for the body closes the connection under its sender.
+#[tokio::test]
+async fn a_sender_that_sends_its_body_late_sees_why_it_is_refused() {
+    let scene = Scene::set().await;
+    let server = address(&scene.endpoint);
+    let path = scene.endpoint.strip_prefix(&format!("http://{server}")).unwrap();
+    for (path, length, status) in [("/push/nothing", 4096, "404"), (path, 4097, "413"), ("/", 10, "405")] {
+        // The body has a second: a machine that was busy for longer has shown nothing.
+        loop {
+            let mut socket = TcpStream::connect(server).await.unwrap();
+            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+            let begun = Instant::now();
+            socket.write_all(head.as_bytes()).await.unwrap();
+            time_passes(Duration::from_millis(100)).await;
+            let half = socket.write_all(&vec![b'x'; length / 2]).await;
+            time_passes(Duration::from_millis(100)).await;
+            let rest = socket.write_all(&vec![b'x'; length - length / 2]).await;
+            if begun.elapsed() > Duration::from_millis(500) {
+                continue;
+            }
+            assert!(half.is_ok() && rest.is_ok(), "{status}: the connection is open");
+            let mut answer = [0; 12];
+            timeout(SOON, socket.read_exact(&mut answer)).await.expect("an answer").unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"));
+            break;
+        }
+    }
+}
+
 /// What is no HTTP/1.1, or two requests in one for a proxy that reads it otherwise.
 #[tokio::test]
 async fn what_can_be_read_in_two_ways_is_refused() {

@@ -1,0 +1,77 @@
+//! The rest of a body that a refused request has. It is read before the answer goes out: where a connection closes while
+//! its client still sends, the client may never see the answer.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    http::header::EXPECT,
+};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use tokio::time::timeout;
+
+/// A longer rest is left unread: who sends that much loses the answer.
+const BYTES_MAX: usize = 65_536;
+/// How long the rest may take to come.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A body of which the rest can be read when its reader has had enough.
+#[derive(Debug, Clone)]
+struct Shared(Arc<Mutex<Body>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Body> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HttpBody for Shared {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut *self.lock()).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.lock().size_hint()
+    }
+}
+
+/// See the module.
+pub(crate) struct Unread(Option<Shared>);
+
+impl Unread {
+    /// Of this request, which goes on with the same body. `Expect` (RFC 9110 §10.1.1) says that nothing is sent unasked.
+    pub(crate) fn of(request: Request) -> (Request, Self) {
+        if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
+            return (request, Self(None));
+        }
+        let (head, body) = request.into_parts();
+        let body = Shared(Arc::new(Mutex::new(body)));
+        (Request::from_parts(head, Body::new(body.clone())), Self(Some(body)))
+    }
+
+    /// Reads the rest, unless it is long, or slow to come.
+    pub(crate) async fn read(self) {
+        if let Some(rest) = self.0
+            && rest.size_hint().lower() <= BYTES_MAX as u64
+        {
+            let _ = timeout(TIMEOUT, Limited::new(rest, BYTES_MAX).collect()).await;
+        }
+    }
+}

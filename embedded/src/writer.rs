@@ -299,12 +299,13 @@ impl Desk {
             }
             sending.answer(answer);
         }
-        done.written.into_iter().for_each(|after| after(commit));
         if commit.is_ok() {
             for (seq, row) in deletions.into_iter().zip(done.deleted) {
                 self.known.note_deleted(seq, row);
             }
         }
+        // Last: who waits for one of these counts on all that came before it.
+        done.written.into_iter().for_each(|after| after(commit));
     }
 
     /// What the next commit takes with it, when its time has come; `None`: nobody is left to add anything.

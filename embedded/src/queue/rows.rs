@@ -80,7 +80,7 @@ pub(crate) fn claim_due(
         }
         let row = postponed.query_row([seq], read).optional();
         if let Some(row) = row.inspect_err(|_| backlog.postpone(seq, 0))? {
-            deliveries.extend(claim(backlog, row));
+            deliveries.extend(claim(backlog, row, false));
         }
     }
     let mut unread = connection.prepare_cached(UNREAD)?;
@@ -98,7 +98,7 @@ pub(crate) fn claim_due(
         if row.due_at > now.timestamp_millis() {
             backlog.postpone(row.seq, row.due_at);
         } else {
-            deliveries.extend(claim(backlog, row));
+            deliveries.extend(claim(backlog, row, true));
         }
     }
     Ok(())
@@ -115,13 +115,13 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found { seq: row.get(0)?, due_at: row.get(1)?, entry: row.get(2)? })
 }
 
-fn claim(backlog: &mut Backlog, row: Found) -> Option<Delivery<i64>> {
+fn claim(backlog: &mut Backlog, row: Found, is_unread: bool) -> Option<Delivery<i64>> {
     let Found { seq, due_at, entry } = row;
     backlog.claim(seq);
     match PushMessage::from_entry(&entry) {
         Ok(message) => {
-            // Another moment was written by a postponement.
-            let is_first = due_at == message.accepted_at.timestamp_millis();
+            // An earlier process may have had it: then it wrote another moment.
+            let is_first = is_unread && due_at == message.accepted_at.timestamp_millis();
             Some(Delivery { receipt: seq, is_first, message: Arc::new(message) })
         }
         Err(error) => {

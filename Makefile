@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady links words docs watch monitoring \
+.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-crowd bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady links words docs watch monitoring \
 	scripts template binary test-needs release package-trial sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -56,6 +56,7 @@ help:
 	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; ARGS=--quick is shorter'
 	@echo 'make bench-compare BASE=commit   this commit beside another, in turn; an error where it has lost 15 % of anything'
 	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
+	@echo 'make bench-crowd     what a phone notices of thousands that are silent, or come back at once; ARGS=--quick is shorter'
 	@echo 'make bench-senders   what signed pushes and those of Matrix homeservers cost, beside plain ones'
 	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay'
 
@@ -157,6 +158,9 @@ bench-compare: bench-build
 
 bench-mailbox: bench-build
 	cargo bench --locked --package e2e --bench bench-mailbox -- $(ARGS)
+
+bench-crowd: bench-build
+	cargo bench --locked --package e2e --bench bench-crowd -- $(ARGS)
 
 bench-senders: bench-build
 	cargo bench --locked --package e2e --bench bench-senders -- $(ARGS)

@@ -59,8 +59,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let (connected, readiness) = watch::channel(false);
     let backlog = Backlog::new(clock.clone());
     let behind = (&backlog, readiness.clone());
-    let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind);
-    keeper.clock = clock.clone();
+    let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind, clock.clone());
     marker::check(&keeper, settings.relay.drop_secrets).await?;
     let marker = keeper.begin().await?;
     let legacy_terms = legacy::terms(&settings.legacy_bounds, &in_force, &marker, &database, clock.now())?;
@@ -71,8 +70,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let queue = backlog.watch(database.clone());
-    let mut relay = settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone());
-    relay.clock = clock.clone();
+    let relay =
+        settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone(), clock.clone());
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {

@@ -81,7 +81,7 @@ async fn after_a_jump_pushes_go_on_nothing_ends_and_somebody_can_say_that_it_is_
     }
 }
 
-/// aws/aws-cli#4145, hashicorp/vault#4086: a machine whose clock is off by days, and AWS, which knows better.
+/// convox/rack#235, aws/aws-sdk-js#527: a machine whose clock is off, and AWS, which knows better.
 #[tokio::test]
 async fn a_relay_whose_clock_differs_from_that_of_aws_ends_nothing_and_says_so() {
     const MONTH: i64 = 30 * 86_400;

@@ -278,7 +278,7 @@ release: $(addprefix $(TARGET)/tools/,$(CARGO_DEB) $(CARGO_AUDITABLE) $(CARGO_CY
 	@rm -rf $(TARGET)/release-files
 	infra/debian/package.sh release $(TARGET)/release-files
 	@cp $(TARGET)/package/upwire $(TARGET)/release-files/
-	PATH="$(TARGET)/tools/bin:$$PATH" infra/sbom.sh $(TARGET)/release-files
+	PATH="$(TARGET)/tools/bin:$$PATH" infra/sbom.py $(TARGET)/release-files
 	@cd $(TARGET)/release-files && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
 
 package-trial: $(TARGET)/tools/$(CARGO_DEB)

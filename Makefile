@@ -34,6 +34,9 @@ ZIG := ziglang==0.17.1
 CARGO_DENY := cargo-deny@0.20.2
 # Makes the Debian package.
 CARGO_DEB := cargo-deb@3.8.0
+# Puts the list of its crates into a binary, and writes the one that goes with a release.
+CARGO_AUDITABLE := cargo-auditable@0.7.7
+CARGO_CYCLONEDX := cargo-cyclonedx@0.5.9
 
 help:
 	@echo 'make demo        one push from a POST to an XMPP client, on this machine; KEEP=1 leaves it running'
@@ -51,7 +54,7 @@ help:
 	@echo 'make parameters  gives PARAMETERS= of a stack on AWS other values, and changes nothing else; STACK=upwire'
 	@echo 'make close, make open   the ingress of a stack on AWS takes no push, or does again, within seconds'
 	@echo 'make rollback    senders get the version of the function before, within seconds; VERSION= names another'
-	@echo 'make release     the binary, its Debian package and their checksums, in target/release-files'
+	@echo 'make release     the binary, its Debian package, an SBOM and their checksums, in target/release-files'
 	@echo 'make package-trial   the package in a clean Debian root: installed, used, upgraded, removed, purged; takes root and mmdebstrap'
 	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; ARGS=--quick is shorter'
 	@echo 'make bench-compare BASE=commit   this commit beside another, in turn; an error where it has lost 15 % of anything'
@@ -186,6 +189,7 @@ clippy:
 	@infra/packages.sh gcc libc6-dev
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --package simulator --features simulator/mutants -- -D warnings
+	cargo clippy --locked --package relay --package functions --features relay/fuzzing,functions/fuzzing -- -D warnings
 
 doc:
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
@@ -264,14 +268,22 @@ $(TARGET)/tools/$(CARGO_DEB):
 	@rm -rf $(TARGET)/tools/build
 	@touch '$@'
 
-release: $(TARGET)/tools/$(CARGO_DEB)
+$(addprefix $(TARGET)/tools/,$(CARGO_AUDITABLE) $(CARGO_CYCLONEDX)):
+	@echo '==> installing $(@F) into $(TARGET)/tools (a minute, once)'
 	@infra/packages.sh gcc libc6-dev
-	cargo build --locked --release --package cli
+	@cargo install --quiet --locked --debug --root $(TARGET)/tools --target-dir $(TARGET)/tools/build $(@F)
+	@rm -rf $(TARGET)/tools/build
+	@touch '$@'
+
+# The features of the binary that is released, and nothing that only builds or tests it.
+release: $(addprefix $(TARGET)/tools/,$(CARGO_DEB) $(CARGO_AUDITABLE) $(CARGO_CYCLONEDX))
+	@infra/packages.sh gcc libc6-dev
+	PATH="$(TARGET)/tools/bin:$$PATH" cargo auditable build --locked --release --package cli
 	@rm -rf $(TARGET)/release-files
 	infra/debian/package.sh release $(TARGET)/release-files
 	@cp $(TARGET)/package/upwire $(TARGET)/release-files/
+	PATH="$(TARGET)/tools/bin:$$PATH" infra/sbom.py $(TARGET)/release-files
 	@cd $(TARGET)/release-files && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
-	@echo '==> LEFT OUT: an SBOM'
 
 package-trial: $(TARGET)/tools/$(CARGO_DEB)
 	infra/debian/trial.sh

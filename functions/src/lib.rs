@@ -20,6 +20,7 @@ mod place;
 mod push_resource;
 mod rejection;
 mod seldom;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 mod unread;

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod bounds;
 pub mod clock;
+mod lately;
 pub mod marker;
 pub mod message;
 pub mod ports;
@@ -16,6 +17,7 @@ pub mod vapid;
 pub use access::{AccessList, BadAccessList};
 pub use bounds::MailboxBounds;
 pub use clock::{Clock, Reading};
+pub use lately::Lately;
 pub use marker::{Fingerprint, Marker};
 pub use message::{Body, MessageId, PushMessage, Topic, Ttl, Urgency};
 pub use registration::{Application, Epoch, Instance, Registration, RegistrationId, Target};

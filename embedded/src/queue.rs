@@ -150,31 +150,20 @@ impl Database {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use chrono::TimeDelta;
-    use push::{
-        Application, Body, Instance, MessageId, Registration, RegistrationId, Target, Ttl, Urgency,
-        message::Wishes,
-    };
+    use push::{Body, RegistrationId, Target, testing};
     use rusqlite::params;
 
     use super::*;
 
     pub(crate) fn target() -> Target {
-        Target {
-            recipient: "juliet@example.com/phone".parse().unwrap(),
-            application: Application::from_bytes([1; 32]),
-            instance: Instance::from_bytes([2; 32]),
-            vapid: None,
-            legacy: None,
-        }
+        testing::target("juliet@example.com/phone")
     }
 
     pub(crate) fn message(number: u16) -> PushMessage {
-        let registration = Registration::renew(None, target(), DateTime::UNIX_EPOCH, TimeDelta::days(7));
-        let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-        let mut chance = [0; MessageId::CHANCE_BYTES];
-        chance[..2].copy_from_slice(&number.to_be_bytes());
-        PushMessage::new(chance, &registration, wishes, Body::from_bytes(&[0; 4096]), DateTime::UNIX_EPOCH)
+        let registration = testing::registration("juliet@example.com/phone", DateTime::UNIX_EPOCH);
+        let mut message = testing::push(number.into(), &registration, DateTime::UNIX_EPOCH);
+        message.body = Body::from_bytes(&[0; 4096]);
+        message
     }
 
     #[tokio::test]

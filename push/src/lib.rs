@@ -11,6 +11,8 @@ pub mod marker;
 pub mod message;
 pub mod ports;
 pub mod registration;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod token;
 pub mod vapid;
 

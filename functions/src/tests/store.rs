@@ -16,13 +16,14 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 use push::{
-    Application, Clock, Epoch, Fingerprint, Instance, MailboxBounds, Marker, MessageId, PushMessage,
-    Registration, RegistrationId, Secrets, Target, Ttl,
+    Application, Clock, Epoch, Fingerprint, MailboxBounds, Marker, MessageId, PushMessage, Registration,
+    RegistrationId, Secrets, Target, Ttl,
     marker::Keys,
     ports::{
         Consistency, Kept, Mailbox, Markers, NotQueued, Page, QueueWriter, Recipient, Registered,
         Registrations, Renewal, Revocation, Trimmed, Unavailable, Waiting,
     },
+    testing,
 };
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -268,13 +269,8 @@ pub(crate) fn now() -> DateTime<Utc> {
 }
 
 pub(crate) fn registration(application: u8) -> Registration {
-    let target = Target {
-        recipient: "juliet@example.com/phone".parse().unwrap(),
-        application: Application::from_bytes([application; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
+    let application = Application::from_bytes([application; 32]);
+    let target = Target { application, ..testing::target("juliet@example.com/phone") };
     Registration::renew(None, target, now(), LIFETIME)
 }
 

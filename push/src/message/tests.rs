@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::{chance, registration, wishes};
 
 const ENTRY: &str = r#"{"v":1,"id":"AAAAAAAAAAAAAAAAAAAAAA","registration":"00000000000000000000000000000007","epoch":5,"recipient":"juliet@example.com/phone","application":"bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=","instance":"EtD/1XPLmoIph7W73CZ/uyv6FAnhEAXY1GySHX17vAw=","accepted_at":1800000000123,"expires_at":1800086400123,"urgency":"very-low","topic":"upd","body":"aGVsbG8="}"#;
 
@@ -34,19 +35,9 @@ fn an_unknown_urgency_is_normal() {
 
 #[test]
 fn an_immediate_push_is_over_after_seconds_and_another_at_its_expiry() {
-    let target = crate::Target {
-        recipient: FullJid::new("juliet@example.com/phone").unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-    let registration = Registration::renew(None, target, now, TimeDelta::days(7));
-    let push = |ttl| {
-        let wishes = Wishes { ttl: Ttl(ttl), urgency: Urgency::Normal, topic: None };
-        PushMessage::new([0; 8], &registration, wishes, Body::from_bytes(b"x"), now)
-    };
+    let registration = registration("juliet@example.com/phone", now);
+    let push = |ttl| PushMessage::new(chance(0), &registration, wishes(ttl), Body::from_bytes(b"x"), now);
     assert!(push(0).is_immediate() && !push(0).is_expired(now));
     assert!(push(0).is_expired(now + TimeDelta::minutes(1)));
     assert!(!push(1).is_immediate() && push(1).is_expired(now + TimeDelta::seconds(1)));

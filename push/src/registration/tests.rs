@@ -1,21 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-
-const WEEK: TimeDelta = TimeDelta::days(7);
+use crate::testing::{WEEK, registration, target};
 
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
-}
-
-fn target(recipient: &str) -> Target {
-    Target {
-        recipient: FullJid::new(recipient).unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    }
 }
 
 fn key(number: u8) -> Option<VapidKey> {
@@ -25,7 +14,7 @@ fn key(number: u8) -> Option<VapidKey> {
 }
 
 fn first() -> Registration {
-    Registration::renew(None, target("juliet@example.com/Conversations.r4nD"), at(0), WEEK)
+    registration("juliet@example.com/Conversations.r4nD", at(0))
 }
 
 #[test]

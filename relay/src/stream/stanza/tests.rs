@@ -1,6 +1,6 @@
-use chrono::{DateTime, TimeDelta};
+use chrono::DateTime;
 use proptest::prelude::*;
-use push::{Application, Body, Instance, Registration, Ttl, Urgency, message::Wishes};
+use push::{Body, testing};
 
 use super::*;
 use crate::stream::discovery;
@@ -200,17 +200,10 @@ fn a_query_about_a_node_is_one_thing_for_info_and_items() {
 
 #[test]
 fn a_push_is_the_stanza_of_the_protocol() {
-    let target = Target {
-        recipient: FullJid::new("juliet@example.com/a 'b' \"c\" <d> & e").unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
-    let registration = Registration::renew(None, target.clone(), DateTime::UNIX_EPOCH, TimeDelta::days(7));
-    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-    let body = Body::from_bytes(b"hello");
-    let message = PushMessage::new([3; 8], &registration, wishes, body, DateTime::UNIX_EPOCH);
+    let registration = testing::registration("juliet@example.com/a 'b' \"c\" <d> & e", DateTime::UNIX_EPOCH);
+    let target = &registration.target;
+    let mut message = testing::push(3, &registration, DateTime::UNIX_EPOCH);
+    message.body = Body::from_bytes(b"hello");
     let xml = push(&BareJid::new("notify.example.com").unwrap(), &message, &message.recipient);
 
     let in_stream = xml.replacen("<iq", &format!("<iq xmlns='{}'", ns::JABBER_CLIENT), 1);

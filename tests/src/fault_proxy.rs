@@ -1,4 +1,4 @@
-//! A TCP proxy between two that speak XMPP, which does to their connections what networks do.
+//! A TCP proxy that does to connections what networks do, and shows what passes.
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +12,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Sees the bytes of one connection that come from its client, in order.
+pub(crate) type Tap = Box<dyn FnMut(&[u8]) + Send>;
+
+/// Makes a tap for each connection.
+type Taps = Arc<dyn Fn() -> Tap + Send + Sync>;
 
 /// A proxy on a port of its own; closed when dropped.
 pub struct FaultProxy {
@@ -50,11 +56,24 @@ enum End {
 impl FaultProxy {
     /// A proxy to this port on loopback.
     pub async fn to(target: u16) -> Self {
+        Self::tapped(format!("127.0.0.1:{target}"), || Box::new(|_| {})).await
+    }
+
+    /// A proxy to this `host:port`; `tap` makes a tap for each connection.
+    pub(crate) async fn tapped(target: String, tap: impl Fn() -> Tap + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it listens").port();
         let (orders, from_clients) = (watch::Sender::new(Orders::default()), Arc::<AtomicU64>::default());
+        let bytes = Arc::clone(&from_clients);
+        let taps: Taps = Arc::new(move || {
+            let (mut tap, bytes) = (tap(), Arc::clone(&bytes));
+            Box::new(move |read: &[u8]| {
+                bytes.fetch_add(read.len() as u64, Ordering::Relaxed);
+                tap(read);
+            })
+        });
         let mut connections = JoinSet::new();
-        connections.spawn(accept(listener, target, orders.subscribe(), Arc::clone(&from_clients)));
+        connections.spawn(accept(listener, target, orders.subscribe(), taps));
         Self { port, orders, from_clients, _connections: connections }
     }
 
@@ -104,20 +123,16 @@ impl FaultProxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    target: u16,
-    orders: watch::Receiver<Orders>,
-    from_clients: Arc<AtomicU64>,
-) {
+async fn accept(listener: TcpListener, target: String, orders: watch::Receiver<Orders>, taps: Taps) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let (orders, from_clients) = (orders.clone(), Arc::clone(&from_clients));
-        if orders.borrow().flow != Flow::Closed {
+        let (target, orders, tap) = (target.clone(), orders.clone(), taps());
+        let Orders { flow, ends, .. } = *orders.borrow();
+        if flow != Flow::Closed {
             connections.spawn(async move {
                 // A target that is down shows as a connection that ends at once.
-                if let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await {
-                    carry(client, server, orders, &from_clients).await;
+                if let Ok(server) = TcpStream::connect(target).await {
+                    carry(client, server, orders, ends, tap).await;
                 }
             });
         }
@@ -129,16 +144,15 @@ async fn carry(
     mut client: TcpStream,
     mut server: TcpStream,
     mut orders: watch::Receiver<Orders>,
-    from_clients: &AtomicU64,
+    ends: usize,
+    tap: Tap,
 ) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ends = orders.borrow().ends;
     let flow = orders.clone();
     let end = {
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
-        let uncounted = AtomicU64::new(0);
-        let there = pump(from_client, to_server, flow.clone(), from_clients);
-        let back = pump(from_server, to_client, flow, &uncounted);
+        let there = pump(from_client, to_server, flow.clone(), tap);
+        let back = pump(from_server, to_client, flow, Box::new(|_| {}));
         tokio::select! {
             _ = try_join(there, back) => End::Close,
             ordered = orders.wait_for(|orders| orders.ends > ends) => match ordered {
@@ -163,12 +177,12 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut orders: watch::Receiver<Orders>,
-    bytes: &AtomicU64,
+    mut tap: Tap,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
-        bytes.fetch_add(count as u64, Ordering::Relaxed);
+        tap(&buffer[..count]);
         let flows = orders.wait_for(|orders| orders.flow != Flow::Stalled).await;
         flows.map_err(|_| io::ErrorKind::ConnectionAborted)?;
         if count == 0 {

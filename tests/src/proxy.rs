@@ -4,22 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::emulator::Emulator;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use crate::fault_proxy::FaultProxy;
 
 /// The header by which both SDKs say what they call.
 const TARGET: &[u8] = b"x-amz-target: ";
-const BUFFER_BYTES: usize = 16 * 1024;
 
 /// A proxy on a port of its own; closed when dropped.
 pub struct Proxy {
     /// `http://127.0.0.1:…`.
     pub endpoint: String,
-    whole: Arc<watch::Sender<bool>>,
+    way: FaultProxy,
     calls: Calls,
-    _connections: JoinSet<()>,
 }
 
 /// The two ways from one process to AWS: each can be cut alone.
@@ -67,65 +62,33 @@ impl Proxy {
     /// A proxy to this endpoint, `http://127.0.0.1:…`.
     pub async fn to(endpoint: &str) -> Self {
         let target = endpoint.strip_prefix("http://").expect("an http endpoint").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("it listens");
-        let (whole, calls) = (Arc::new(watch::Sender::new(true)), Calls::default());
-        let mut connections = JoinSet::new();
-        connections.spawn(accept(listener, target, Arc::clone(&whole), Arc::clone(&calls)));
-        Self { endpoint: format!("http://{address}"), whole, calls, _connections: connections }
+        let calls = Calls::default();
+        let counted = Arc::clone(&calls);
+        let way = FaultProxy::tapped(target, move || {
+            let (mut head, calls) = (Vec::new(), Arc::clone(&counted));
+            Box::new(move |read| {
+                head.extend_from_slice(read);
+                count_calls(&mut head, &calls);
+            })
+        });
+        let way = way.await;
+        Self { endpoint: format!("http://{}", way.address()), way, calls }
     }
 
     /// Cuts every connection, and each new one at once.
     pub fn cut(&self) {
-        self.whole.send_replace(false);
+        self.way.cut();
     }
 
     /// Lets connections through again.
     pub fn mend(&self) {
-        self.whole.send_replace(true);
+        self.way.mend();
     }
 
     /// How often each operation was called so far.
     pub fn calls(&self) -> BTreeMap<String, usize> {
         self.calls.lock().expect("no panic while held").clone()
     }
-}
-
-async fn accept(listener: TcpListener, target: String, whole: Arc<watch::Sender<bool>>, calls: Calls) {
-    let mut connections = JoinSet::new();
-    while let Ok((client, _)) = listener.accept().await {
-        let mut whole = whole.subscribe();
-        if *whole.borrow_and_update() {
-            let (target, calls) = (target.clone(), Arc::clone(&calls));
-            connections.spawn(async move {
-                tokio::select! {
-                    () = carry(client, &target, &calls) => {}
-                    _ = whole.wait_for(|whole| !whole) => {}
-                }
-            });
-        }
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn carry(client: TcpStream, target: &str, calls: &Calls) {
-    let Ok(server) = TcpStream::connect(target).await else { return };
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
-        (client.into_split(), server.into_split());
-    let requests = async {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut head = Vec::new();
-        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
-            head.extend_from_slice(&buffer[..count]);
-            count_calls(&mut head, calls);
-            if to_server.write_all(&buffer[..count]).await.is_err() {
-                return;
-            }
-        }
-    };
-    let responses = copy(&mut from_server, &mut to_client);
-    tokio::select! { () = requests => {}, _ = responses => {} }
 }
 
 /// Counts the whole target headers in what has come, and keeps what may be the beginning of one.

@@ -79,3 +79,23 @@ impl fmt::Debug for Clock {
         f.write_str("Clock")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_clock_that_shows_another_time_than_the_machines_is_in_doubt() {
+        for (wall, least, ahead) in [(0, 0, 0), (9, 0, 9), (-9, -9, 0)] {
+            let reading = Reading { now: at(0), wall: at(wall) };
+            assert_eq!(reading.is_in_doubt(), wall != 0, "{wall}");
+            assert_eq!((reading.least(), reading.ahead()), (at(least), TimeDelta::seconds(ahead)), "{wall}");
+        }
+        assert_eq!(Clock::new(|| at(1)).read(), Reading::certain(at(1)));
+        assert_eq!(format!("{:?}", Clock::new(|| at(1))), "Clock");
+    }
+}

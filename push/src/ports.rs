@@ -247,3 +247,18 @@ pub trait Lease: Clone + Send + Sync + 'static {
     /// Gives it back, if this holder has it.
     fn release(&self, holder: Holder) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_is_full_has_no_row() {
+        let row = crate::testing::registration("juliet@example.com/phone", DateTime::UNIX_EPOCH);
+        for registered in [Registered::Stored(row.clone()), Registered::Begun(row.clone())] {
+            assert_eq!(registered.stored().as_ref(), Some(&row));
+        }
+        assert_eq!(Registered::AccountFull.stored(), None);
+        assert_eq!(Unavailable::new("the disk is full").to_string(), "the disk is full");
+    }
+}

@@ -289,7 +289,8 @@ impl Registration {
         // A row from before the lifetime was shortened would promise more than is given now.
         let left = self.expires_at - now;
         let enough = (lifetime - RENEWAL_MIN).max(ADVERTISED_MAX);
-        !self.lives(now + LAPSE_MARGIN) || self.target != *target || left <= enough || left > lifetime
+        // Of a life that has lapsed, nothing is left.
+        self.revoked || self.target != *target || left <= enough || left > lifetime
     }
 
     /// Until when a distributor is told at `now` that its endpoint lives.

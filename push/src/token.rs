@@ -255,6 +255,29 @@ mod tests {
         assert_eq!(token.as_str(), "BwcHBwcHBwcHBwcHBwcHBwBrSdIAZh6Y5YfF2WGt--o3N9JichjHaDQ");
     }
 
+    #[test]
+    fn a_token_of_an_unknown_secret_has_the_form_of_one_and_another_text_has_not() {
+        let token = secrets(OLD).sign(RegistrationId::from_bytes([7; 16]), Epoch::from_seconds(1));
+        assert!(has_form(token.as_str()));
+        for other in ["", &token.as_str()[..54], &format!("{}A", token.as_str()), &"%".repeat(55)] {
+            assert!(!has_form(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn no_debug_form_shows_a_token() {
+        let id = RegistrationId::from_bytes([7; 16]);
+        let endpoint = secrets(OLD).sign(id, Epoch::from_seconds(1));
+        let message = secrets(OLD).sign_message(id, MessageId::from_bytes([1; 16]));
+        assert_eq!(format!("{endpoint:?} {message:?}"), "EndpointToken(…) MessageToken(…)");
+    }
+
+    #[test]
+    fn fingerprints_come_in_the_order_of_the_secrets() {
+        let of = |secret: &str| Fingerprint::of(secret.as_bytes());
+        assert_eq!(secrets(&format!("{NEW},{OLD}")).fingerprints(), [of(NEW), of(OLD)]);
+    }
+
     proptest! {
         #[test]
         fn every_token_verifies_to_what_was_signed(id: [u8; 16], epoch in 0..=Epoch::MAX.as_seconds()) {

@@ -29,8 +29,9 @@ fn a_topic_is_at_most_32_characters_of_base64url() {
 
 #[test]
 fn an_unknown_urgency_is_normal() {
-    assert_eq!(Urgency::parse("high"), Urgency::High);
-    assert_eq!(Urgency::parse("apocalyptic"), Urgency::Normal);
+    use Urgency::{High, Low, Normal, VeryLow};
+    let named = ["very-low", "low", "normal", "high", "apocalyptic"].map(Urgency::parse);
+    assert_eq!(named, [VeryLow, Low, Normal, High, Normal]);
 }
 
 #[test]
@@ -70,6 +71,14 @@ fn an_entry_reads_back_and_one_of_another_version_does_not() {
         let error = PushMessage::from_entry(malformed.as_bytes()).unwrap_err();
         assert!(matches!(error, BadEntry::Malformed { .. }), "{malformed}");
     }
+}
+
+#[test]
+fn a_body_is_base64_and_its_debug_form_shows_none_of_it() {
+    let body = Body::from_bytes(b"hello");
+    assert_eq!((body.as_base64(), format!("{body:?}").as_str()), ("aGVsbG8=", "Body(8 characters)"));
+    let id = MessageId::from_bytes([0; 16]);
+    assert_eq!(format!("{id:?}"), "MessageId(AAAAAAAAAAAAAAAAAAAAAA)");
 }
 
 proptest! {

@@ -35,7 +35,7 @@ pub enum OpenError {
     File {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the file system.
         cause: std::io::Error,
     },
     /// SQLite refused: not a database, a damaged one, a full disk.
@@ -43,7 +43,7 @@ pub enum OpenError {
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
 }

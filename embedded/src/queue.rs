@@ -65,7 +65,7 @@ impl QueueReader for Database {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery<i64>>, Unavailable> {
         let deadline = Instant::now() + RECEIVE_WAIT;
         loop {
-            // Whoever is about to send shares the way to the relay.
+            // Each call that is about to send shares the way to the relay.
             yield_now().await;
             let now = self.shared().clock.read().now();
             let (deliveries, next_due_at) = self.claim(max, now)?;
@@ -138,7 +138,7 @@ impl Database {
             let read =
                 self.read(|connection| rows::claim_due(connection, &mut backlog, &mut deliveries, max, now));
             if let Err(error) = read {
-                // What was read is read again; the others may have no row yet.
+                // Rows that were read are read again; the others may have no row yet.
                 deliveries.drain(fresh..).for_each(|delivery| backlog.postpone(delivery.receipt, 0));
                 deliveries.into_iter().rev().for_each(|delivery| backlog.fresh.push_front(delivery));
                 return Err(error);

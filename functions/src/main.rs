@@ -100,7 +100,7 @@ fn allowance() -> Result<Option<u32>, String> {
     Ok(pushes.transpose()?.filter(|pushes| *pushes > 0))
 }
 
-/// What counts for CloudWatch, where a stack is named.
+/// The counters for CloudWatch, where a stack is named.
 fn tally() -> Result<Option<Tally>, lambda_http::Error> {
     let tally = variable("UPWIRE_METRICS_STACK")?.map(Tally::of);
     tally.as_ref().map_or(Ok(()), Tally::install)?;

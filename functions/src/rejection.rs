@@ -62,7 +62,7 @@ pub enum Rejection {
     Panicked,
 }
 
-/// What is wrong with the credentials that were presented (RFC 8292 §4.2).
+/// The fault of the credentials that were presented (RFC 8292 §4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VapidFault {
     /// The public key is not the one that the endpoint is bound to.
@@ -82,7 +82,7 @@ pub enum VapidFault {
 }
 
 impl VapidFault {
-    /// What a person who runs the application server has to mend.
+    /// The fault in words, for the person who runs the application server.
     pub(crate) const fn detail(self) -> &'static str {
         match self {
             Self::Key => "The public key (k) is not the one that this endpoint is bound to.",
@@ -100,11 +100,11 @@ impl VapidFault {
     }
 }
 
-/// What the queue or the store is given to recover before a sender tries again.
+/// Time for the queue or the store to recover before a sender tries again, in seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
-/// What the relay is given to take pushes of a registration out of the queue, in seconds.
+/// Time for the relay to take pushes of a registration out of the queue, in seconds.
 const RETRY_AFTER_FULL_SHARE: u64 = 5;
-/// What pushes are encrypted in (RFC 8291, and the draft that many senders have stayed with).
+/// The content codings of pushes (RFC 8291, and the draft that many senders have stayed with).
 const ENCODINGS: &str = "aes128gcm, aesgcm";
 /// "The challenge … contains only the auth-scheme production" (RFC 8292 §3).
 const CHALLENGE: &str = "vapid";
@@ -302,7 +302,7 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// What a panic costs: one 500, and no other request. The panic hook has said what happened and where.
+/// Answers a panic with one 500, which no other request shares. The panic hook has said what happened and where.
 pub(crate) fn after_a_panic(_: Box<dyn Any + Send>) -> Response {
     static LINE: Seldom = Seldom::new();
     if let Some(times) = LINE.due() {

@@ -4,12 +4,12 @@ use std::{fmt, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// What a clock shows.
+/// The time that a clock shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// The time to go by.
     pub now: DateTime<Utc>,
-    /// What the machine's clock shows. While it is not `now`, one of the two is wrong, and which is not known.
+    /// The time that the machine's clock shows. While it is not `now`, one of the two is wrong, and which is not known.
     pub wall: DateTime<Utc>,
 }
 
@@ -61,7 +61,7 @@ impl Clock {
         Self(Arc::new(read))
     }
 
-    /// What it shows.
+    /// The time that it shows.
     #[must_use]
     pub fn read(&self) -> Reading {
         (self.0)()

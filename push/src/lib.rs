@@ -1,4 +1,4 @@
-//! What a push is: registrations, endpoint tokens, push messages, and the ports that store them.
+//! The domain of pushes: registrations, endpoint tokens, push messages, and the ports that store them.
 //!
 //! This crate decides and never does: no I/O, no chance, and no clock of its own. Time comes in as `now`,
 //! random bytes as arrays.

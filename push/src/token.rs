@@ -95,7 +95,7 @@ impl Secrets {
         keyed.collect::<Result<_, _>>().map(Self)
     }
 
-    /// What tells these secrets from others, in their order.
+    /// The fingerprints of these secrets, in their order.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<Fingerprint> {
         self.0.iter().map(|secret| secret.fingerprint).collect()
@@ -180,7 +180,7 @@ pub fn has_form(token: &str) -> bool {
 
 /// The capability in an endpoint's URL: 55 characters of base64url.
 ///
-/// Who knows it can push, so it has no `Debug` that shows it.
+/// Knowing it is enough to push, so it has no `Debug` that shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointToken(String);
 
@@ -199,7 +199,7 @@ impl fmt::Debug for EndpointToken {
 }
 
 /// The capability in the URL of a push message resource, `registration ‖ message ‖ MAC`: 70 characters of
-/// base64url. Who knows it can withdraw the push.
+/// base64url. Knowing it is enough to withdraw the push.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MessageToken(String);
 

@@ -1,4 +1,4 @@
-//! What the next process finds and does, wherever between two durable steps the last one died.
+//! Crashes between any two durable steps, and what the next process finds and does.
 //!
 //! Each test makes in the file what a crash at that point leaves there, by the ports that would have written it, and
 //! starts an upwire on it.
@@ -45,7 +45,7 @@ async fn dies_after(upwire: &mut Upwire, steps: impl AsyncFnOnce(&Database)) {
     upwire.ready().await;
 }
 
-/// What a phone has registered.
+/// The target that a phone has registered.
 fn target(phone: &Phone, application: &str) -> Target {
     let [application, instance] = [application, "1"].map(hashed);
     let recipient = phone.jid().clone();

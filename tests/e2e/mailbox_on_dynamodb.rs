@@ -1,4 +1,4 @@
-//! What DynamoDB does that a file does not: it leaves parts of a batch undone, and holds what others put there.
+//! DynamoDB, unlike a file, leaves parts of a batch undone, and holds what others put there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

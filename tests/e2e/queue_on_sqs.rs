@@ -1,4 +1,4 @@
-//! What SQS does that a file does not: it delivers twice, shows again what takes long, counts receives, and
+//! SQS, unlike a file, delivers twice, shows again what takes long, counts receives, and
 //! holds what others put there.
 
 use std::time::Duration;

@@ -21,7 +21,7 @@ type Taps = Arc<dyn Fn() -> Tap + Send + Sync>;
 
 /// A proxy on a port of its own; closed when dropped.
 pub struct FaultProxy {
-    /// Where it listens, on loopback.
+    /// Its port on loopback.
     pub port: u16,
     orders: watch::Sender<Orders>,
     from_clients: Arc<AtomicU64>,

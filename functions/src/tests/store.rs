@@ -34,7 +34,7 @@ use crate::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, r
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
 
-/// What an eventually consistent read finds.
+/// The row that an eventually consistent read finds.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Copies {
     AllAgree,
@@ -43,7 +43,7 @@ pub(crate) enum Copies {
     Panic,
 }
 
-/// What the mailbox has of the push that a sender withdraws.
+/// The push that a sender withdraws, as the mailbox has it.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Post {
     Waits,
@@ -53,11 +53,11 @@ pub(crate) enum Post {
     Hangs,
 }
 
-/// What it cost: reads that may lag, reads that may not, sends, withdrawals.
+/// Calls of the store: reads that may lag, reads that may not, sends, withdrawals.
 pub(crate) type Calls = [usize; 4];
 pub(crate) const NO_CALL: Calls = [0; 4];
 
-/// What the queue does with a push.
+/// The answer of the queue to a push.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Line {
     Takes,

@@ -1,4 +1,4 @@
-//! What the marker lets an ingress say, and whom it lets be the relay.
+//! The marker: the refusals that it allows to an ingress, and the relays that it admits.
 
 use super::*;
 

@@ -12,7 +12,7 @@ fn mostly(usual: &'static [&'static str]) -> impl Strategy<Value = String> {
     prop_oneof![12 => usual, 1 => "[^'<&]{0,12}", 1 => any::<String>()]
 }
 
-/// What an IQ may hold: most often something that means something, or nearly.
+/// Payloads of an IQ: most often something that means something, or nearly.
 fn payload() -> impl Strategy<Value = String> {
     const HASH: &[&str] = &["bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM="];
     const KEY: &[&str] =
@@ -56,7 +56,7 @@ fn stanza() -> impl Strategy<Value = String> {
     })
 }
 
-/// What all of it means, and what it is answered, as the relay finds out.
+/// Reads all of it, and answers it, as the relay does.
 async fn read_all(stream: &str) {
     let mut reader = FrameReader::new(stream.as_bytes());
     while let Ok(frame) = reader.next().await {
@@ -94,7 +94,7 @@ proptest! {
     }
 }
 
-/// What one stanza means.
+/// Reads one stanza.
 fn read(xml: &str) -> Result<Option<Incoming>, Elsewhere> {
     let xml = xml.replacen(' ', &format!(" xmlns='{}' ", ns::JABBER_CLIENT), 1);
     let component = BareJid::new("notify.example.com").unwrap();

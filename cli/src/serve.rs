@@ -87,8 +87,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         clock,
         remembers_refusals: true,
         dropped: Dropped::at_most(in_a_minute_max),
-        default_ttl: settings.default_ttl,
-        max_ttl: settings.max_ttl,
+        default_ttl: settings.kept_for.default,
+        max_ttl: settings.kept_for.max,
     });
 
     let mut parts = JoinSet::new();

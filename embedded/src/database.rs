@@ -37,7 +37,7 @@ pub struct Database {
     registration_queue_max: u64,
 }
 
-/// What every clone of a [`Database`] and its writer thread hold together.
+/// The state that every clone of a [`Database`] shares with its writer thread.
 pub(crate) struct Shared {
     path: PathBuf,
     reader: Mutex<Connection>,
@@ -198,7 +198,7 @@ impl Database {
         self.known.depth()
     }
 
-    /// Pushes that wait in mailboxes. What was changed from beside is counted a moment later.
+    /// Pushes that wait in mailboxes. Changes by another process are counted a moment later.
     #[must_use]
     pub fn mailbox_depth(&self) -> u64 {
         self.recount_after_change_beside();

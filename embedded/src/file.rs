@@ -38,7 +38,7 @@ pub enum OpenError {
     File {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the file system.
         cause: std::io::Error,
     },
     /// SQLite refused: not a database, a damaged one, a full disk.
@@ -46,7 +46,7 @@ pub enum OpenError {
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
 }

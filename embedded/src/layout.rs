@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::file::OpenError;
 
-/// What makes each layout of the one before it; the first one, of an empty file. A step that was released
+/// Steps that make each layout of the one before it; the first, of an empty file. A step that was released
 /// never changes: files that took it are out there.
 const STEPS: [&str; 6] = [
     "

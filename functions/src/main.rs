@@ -6,16 +6,19 @@ use std::{env::VarError, process::ExitCode};
 
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use chrono::TimeDelta;
-use functions::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, embedded_format::Tally};
+use functions::{
+    Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch,
+    embedded_format::Tally,
+    settings::{self, KeptFor},
+};
 use jid::BareJid;
-use push::{AccessList, Clock, Secrets, Ttl};
+use push::{AccessList, Clock, Secrets};
 use tokio::sync::watch;
 use tracing_subscriber::{
     filter::Targets,
     layer::{Layer, SubscriberExt},
     util::SubscriberInitExt,
 };
-use url::Url;
 
 /// A message stays in SQS for two weeks at most.
 const TTL_MAX: u32 = 14 * 24 * 3600;
@@ -63,12 +66,12 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
             _ => Err(format!("{name}: {text:?} is not a number of seconds from 0 to {TTL_MAX}")),
         },
     };
-    let default_ttl = seconds("UPWIRE_DEFAULT_TTL", 86_400)?;
-    let max_ttl = seconds("UPWIRE_MAX_TTL", 604_800)?;
-    let public_url = variable("UPWIRE_PUBLIC_URL")?.map(|text| Url::parse(&text)).transpose();
+    let kept_for = KeptFor::new(seconds("UPWIRE_DEFAULT_TTL", 86_400)?, seconds("UPWIRE_MAX_TTL", 604_800)?)
+        .map_err(|problem| format!("UPWIRE_MAX_TTL: {problem}"))?;
+    let public_url = variable("UPWIRE_PUBLIC_URL")?.as_deref().map(settings::public_url).transpose();
     let secrets =
         Secrets::parse(&required("UPWIRE_SECRET")?).map_err(|error| format!("UPWIRE_SECRET: {error}"))?;
-    let component = variable("UPWIRE_COMPONENT")?.map(|text| BareJid::new(&text)).transpose();
+    let component = variable("UPWIRE_COMPONENT")?.as_deref().map(settings::component).transpose();
     let component = component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?;
     Ok(Ingress {
         registrations: RegistrationsTable::new(&aws, &required("UPWIRE_REGISTRATIONS_TABLE")?),
@@ -85,8 +88,8 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         clock: Clock::system(),
         remembers_refusals: false,
         dropped: Dropped::at_most(DROPPED_IN_A_MINUTE_MAX),
-        default_ttl: Ttl::from_seconds(default_ttl),
-        max_ttl: Ttl::from_seconds(max_ttl),
+        default_ttl: kept_for.default,
+        max_ttl: kept_for.max,
     })
 }
 
@@ -99,7 +102,7 @@ fn allowance() -> Result<Option<u32>, String> {
     Ok(pushes.transpose()?.filter(|pushes| *pushes > 0))
 }
 
-/// What counts for CloudWatch, where a stack is named.
+/// The counters for CloudWatch, where a stack is named.
 fn tally() -> Result<Option<Tally>, lambda_http::Error> {
     let tally = variable("UPWIRE_METRICS_STACK")?.map(Tally::of);
     tally.as_ref().map_or(Ok(()), Tally::install)?;

@@ -1,4 +1,4 @@
-//! Who may register and get pushes.
+//! Access lists: the users who may register and get pushes.
 
 mod domain_names;
 
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use jid::{BareJid, Jid};
 
-/// Who may register: domains, bare JIDs, or everyone (docs/protocol.md, "Register").
+/// The users who may register: domains, bare JIDs, or everyone (docs/protocol.md, "Register").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessList {
     /// `*`: any user of any server; these are named beside it.

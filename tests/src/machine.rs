@@ -1,4 +1,4 @@
-//! What processes and the machine spend, from `/proc`.
+//! Time and memory that processes and the machine spend, from `/proc`.
 
 use std::fs;
 use std::process::{self, Command};
@@ -12,7 +12,7 @@ const TICK_SECONDS: f64 = 0.01;
 /// A process that is measured, and what it is to the reader.
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// What it is to the reader.
+    /// Its name for the reader.
     pub title: String,
     /// Its process id.
     pub pid: u32,

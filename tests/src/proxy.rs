@@ -6,11 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::emulator::Emulator;
+use crate::fault_proxy::FaultProxy;
 use chrono::{NaiveDateTime, TimeDelta};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// The header by which both SDKs say what they call.
 const TARGET: &[u8] = b"x-amz-target: ";
@@ -18,16 +15,14 @@ const TARGET: &[u8] = b"x-amz-target: ";
 const DATE: &[u8] = b"\r\ndate: ";
 const DATE_FORM: &str = "%a, %d %b %Y %H:%M:%S GMT";
 const DATE_BYTES: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
-const BUFFER_BYTES: usize = 16 * 1024;
 
 /// A proxy on a port of its own; closed when dropped.
 pub struct Proxy {
     /// `http://127.0.0.1:…`.
     pub endpoint: String,
-    whole: Arc<watch::Sender<bool>>,
+    way: FaultProxy,
     calls: Calls,
     shift: Shift,
-    _connections: JoinSet<()>,
 }
 
 /// By how many seconds the `Date` of each answer is moved.
@@ -78,24 +73,29 @@ impl Proxy {
     /// A proxy to this endpoint, `http://127.0.0.1:…`.
     pub async fn to(endpoint: &str) -> Self {
         let target = endpoint.strip_prefix("http://").expect("an http endpoint").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("it listens");
-        let (whole, calls) = (Arc::new(watch::Sender::new(true)), Calls::default());
-        let shift = Shift::default();
-        let mut connections = JoinSet::new();
-        let noted = (Arc::clone(&calls), Arc::clone(&shift));
-        connections.spawn(accept(listener, target, Arc::clone(&whole), noted));
-        Self { endpoint: format!("http://{address}"), whole, calls, shift, _connections: connections }
+        let (calls, shift) = (Calls::default(), Shift::default());
+        let (counted, shifted) = (Arc::clone(&calls), Arc::clone(&shift));
+        let way = FaultProxy::tapped(target, move || {
+            let (mut head, calls, shift) = (Vec::new(), Arc::clone(&counted), Arc::clone(&shifted));
+            let there = move |read: &mut [u8]| {
+                head.extend_from_slice(read);
+                count_calls(&mut head, &calls);
+            };
+            let back = move |read: &mut [u8]| move_dates(read, shift.load(Ordering::Relaxed));
+            [Box::new(there), Box::new(back)]
+        });
+        let way = way.await;
+        Self { endpoint: format!("http://{}", way.address()), way, calls, shift }
     }
 
     /// Cuts every connection, and each new one at once.
     pub fn cut(&self) {
-        self.whole.send_replace(false);
+        self.way.cut();
     }
 
     /// Lets connections through again.
     pub fn mend(&self) {
-        self.whole.send_replace(true);
+        self.way.mend();
     }
 
     /// Has each answer from now on be of another time: its `Date` is so many seconds later.
@@ -107,56 +107,6 @@ impl Proxy {
     pub fn calls(&self) -> BTreeMap<String, usize> {
         self.calls.lock().expect("no panic while held").clone()
     }
-}
-
-async fn accept(
-    listener: TcpListener,
-    target: String,
-    whole: Arc<watch::Sender<bool>>,
-    (calls, shift): (Calls, Shift),
-) {
-    let mut connections = JoinSet::new();
-    while let Ok((client, _)) = listener.accept().await {
-        let mut whole = whole.subscribe();
-        if *whole.borrow_and_update() {
-            let (target, calls, shift) = (target.clone(), Arc::clone(&calls), Arc::clone(&shift));
-            connections.spawn(async move {
-                tokio::select! {
-                    () = carry(client, &target, &calls, &shift) => {}
-                    _ = whole.wait_for(|whole| !whole) => {}
-                }
-            });
-        }
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn carry(client: TcpStream, target: &str, calls: &Calls, shift: &Shift) {
-    let Ok(server) = TcpStream::connect(target).await else { return };
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
-        (client.into_split(), server.into_split());
-    let requests = async {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut head = Vec::new();
-        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
-            head.extend_from_slice(&buffer[..count]);
-            count_calls(&mut head, calls);
-            if to_server.write_all(&buffer[..count]).await.is_err() {
-                return;
-            }
-        }
-    };
-    let responses = async {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-            move_dates(&mut buffer[..count], shift.load(Ordering::Relaxed));
-            if to_client.write_all(&buffer[..count]).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! { () = requests => {}, () = responses => {} }
 }
 
 /// Moves the dates in what has come. A head that comes in two parts keeps its own.

@@ -15,10 +15,10 @@ const READY_DEADLINE: Duration = Duration::from_secs(300);
 /// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
 const EVENT_DEADLINE: Duration = Duration::from_secs(120);
 const DATABASE: &str = "upwire.db";
-/// What authenticates the endpoints of an `upwire relay`, and of the function beside it.
+/// The secret of the endpoints of an `upwire relay`, and of the function beside it.
 pub const ENDPOINT_SECRET: &str = "a-secret-of-relay-and-function-0123456789";
 
-/// What to run, before it runs.
+/// An `upwire` before it runs.
 #[derive(Clone)]
 pub struct UpwireBuilder {
     component: Component,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::{AccessList, Epoch, MessageId, PushMessage, Registration, RegistrationId, ports};
+use push::{AccessList, Epoch, Lately, MessageId, PushMessage, Registration, RegistrationId, ports};
 use tokio::time::Instant;
 use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
@@ -20,7 +20,7 @@ use super::{
     account::Account,
     domains::{DomainBounds, Domains},
     fate::{Fate, Held, Note, Origin},
-    known::{Known, Lately},
+    known::Known,
     line::Gate,
     rate::Meter,
     reading::{Page, ReadRequest},

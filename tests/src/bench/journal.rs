@@ -51,7 +51,7 @@ pub struct Journal {
     complaint: RefCell<Option<String>>,
 }
 
-/// What a run came to.
+/// The result of a run.
 pub struct Account {
     /// Arrivals within the window.
     pub delivered: usize,
@@ -175,7 +175,7 @@ impl Journal {
         self.complaint.borrow().clone()
     }
 
-    /// What the run came to within `begin..end`.
+    /// The result of the run within `begin..end`.
     pub fn account(&self, begin: Instant, end: Instant) -> Account {
         let entries = self.entries.borrow();
         let within = |moment: Option<Instant>| moment.is_some_and(|at| (begin..end).contains(&at));

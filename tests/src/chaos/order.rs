@@ -7,17 +7,17 @@ use std::time::Duration;
 use super::ledger::{AWAY, Moment, PushRecord, Records};
 
 /// How long the relay may take a phone for present that has left. A push of that time may go to the session that is
-/// over, stays unanswered, and holds up nothing that the next session gets (docs/delivery.md, "Unanswered pushes").
+/// over, stays unanswered, and holds up nothing that the next session gets (docs/delivery.md, "Phones that are away").
 const LEAVING: Duration = Duration::from_secs(3);
 
-/// What was seen of the order.
+/// The order, as it was seen.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     /// Pushes that were overtaken by one sent after their 201, whatever the reason.
     pub(super) overtaken: usize,
     /// Pushes that waited in the calm, with others before or behind them.
     pub(super) waited: usize,
-    /// Those of them that were overtaken all the same.
+    /// The pushes of these that were overtaken all the same.
     pub(super) overtaken_waiting: Vec<(usize, usize)>,
 }
 

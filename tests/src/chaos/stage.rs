@@ -1,4 +1,4 @@
-//! What runs: the XMPP server, `upwire` behind a network that fails, and for the cloud the function and AWS.
+//! The running parts: the XMPP server, `upwire` behind a network that fails, and for the cloud the function and AWS.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ impl Stage {
         }
     }
 
-    /// What still waits or is being delivered, and what went where it should not.
+    /// Pushes that still wait or are being delivered, and those that went where they should not.
     pub(super) async fn depths(&self) -> Depths {
         match &self.cloud {
             None => Depths {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use push::{
     MessageId, Registration, RegistrationId,
     ports::{self, Kept, Seen},
+    testing,
 };
 
 use super::*;
@@ -195,13 +196,8 @@ impl World {
     }
 
     pub(super) fn register(&mut self, jid: &str, application: u8) -> RegistrationId {
-        let target = Target {
-            recipient: jid.parse().unwrap(),
-            application: Application::from_bytes([application; 32]),
-            instance: Instance::from_bytes([1; 32]),
-            vapid: None,
-            legacy: None,
-        };
+        let application = Application::from_bytes([application; 32]);
+        let target = Target { application, ..testing::target(jid) };
         let id = target.registration_id();
         let request = Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(Box::new(target))));
         self.take(Input::Stanza(Incoming::Request(request)));
@@ -229,9 +225,7 @@ impl World {
         self.posted += 1;
         // Ids order by the moment.
         self.wall += Duration::from_millis(1);
-        let mut chance = [0; MessageId::CHANCE_BYTES];
-        chance[4..].copy_from_slice(&self.posted.to_be_bytes());
-        let wishes = Wishes { ttl: Ttl::from_seconds(ttl), urgency: Urgency::Normal, topic: None };
+        let (chance, wishes) = (testing::chance(self.posted), testing::wishes(ttl));
         let body = Body::from_bytes(b"x");
         let message = PushMessage::new(chance, &self.rows[&registration], wishes, body, self.wall);
         let id = message.id;

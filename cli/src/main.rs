@@ -22,6 +22,8 @@ mod configuration;
 mod configuration_page;
 mod distributor;
 mod embedded_format;
+mod explain;
+mod fetch;
 mod http;
 mod keygen;
 mod legacy_options;
@@ -38,6 +40,7 @@ mod secret;
 mod serve;
 mod shutdown;
 mod store;
+mod trail;
 mod usage;
 mod values;
 
@@ -69,6 +72,7 @@ enum Command {
     Restore(restore::Options),
     Registrations(registrations::Options),
     Account(account::Options),
+    Explain(explain::Options),
     #[command(hide = true)]
     Assets(assets::Options),
 }
@@ -124,6 +128,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(options) => restore::run(&options),
         Command::Registrations(options) => registrations::run(options),
         Command::Account(options) => account::run(options),
+        Command::Explain(options) => explain::run(options),
         Command::Assets(options) => assets::run(&options, Upwire::command()),
     }
 }

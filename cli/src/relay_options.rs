@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
 use relay::{
     AccessList, Backlog, BadRate, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
-    ServerAddress, Shedding,
+    ServerAddress, Shedding, Trail,
 };
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -307,6 +307,7 @@ impl RelaySettings {
             rate: self.rate,
             contact: self.contact,
             clock: relay::Clock::system(),
+            trail: Trail::default(),
         }
     }
 

@@ -30,6 +30,7 @@ use crate::{
         component::{Event, Outgoing},
         framing::serialize,
     },
+    trail::Trail,
 };
 
 /// Most inputs taken before the clock is looked at again.
@@ -76,6 +77,7 @@ pub(crate) struct Driver<R, Q: QueueReader, M> {
     next_tick: Instant,
     actions: Vec<Action>,
     finished: bool,
+    trail: Trail,
 }
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
@@ -84,6 +86,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         jobs: Jobs<R, Q, M>,
         stream: StreamEnds,
         access: watch::Receiver<AccessList>,
+        trail: Trail,
     ) -> Self {
         Self {
             core,
@@ -97,6 +100,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
             next_tick: Instant::now() + TICK,
             actions: Vec::new(),
             finished: false,
+            trail,
         }
     }
 
@@ -195,7 +199,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         let (monotonic, leased) = (Instant::now(), self.jobs.fence.holds());
         let now = Now { wall: clock.now, least: clock.least(), monotonic, leased };
         let mut actions = std::mem::take(&mut self.actions);
+        let told = self.trail.note_input(&input, now.wall);
         self.core.handle(input, now, &mut actions);
+        self.trail.note_actions(&told, &actions, now.wall);
         actions.drain(..).for_each(|action| self.carry_out(action));
         self.actions = actions;
     }

@@ -11,6 +11,7 @@ mod marker;
 mod measures;
 mod mutants;
 mod stream;
+mod trail;
 
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ pub use stream::{
     component::ComponentAccount,
     connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},
 };
+pub use trail::{Outcome, Trace, Trail};
 
 use delivery::{
     core::{Core, IN_FLIGHT_MAX, Terms},
@@ -92,6 +94,8 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub contact: Vec<Url>,
     /// The wall clock.
     pub clock: Clock,
+    /// Where it notes what became of the last pushes.
+    pub trail: Trail,
 }
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, M, C> {
@@ -155,7 +159,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             connected.send_replace(false);
             gauge!(measures::STREAM_UP).set(0.0);
         });
-        Driver::new(core, jobs, ends, self.access).run(stop, fence).await?;
+        Driver::new(core, jobs, ends, self.access, self.trail).run(stop, fence).await?;
         match tasks.join_next().await {
             Some(Err(error)) => Err(TaskDied(error.to_string())),
             _ => Ok(()),

@@ -180,7 +180,9 @@ impl Question {
     async fn process(&self) -> Process {
         let asked = match (self.subject.push(), self.subject.registration()) {
             (Some(id), _) => self.told(&trail::path_of_push(id)).await.map(|told| told.into_iter().collect()),
-            (None, Some(id)) => self.told(&trail::path_of_registration(id)).await.map(Option::unwrap_or_default),
+            (None, Some(id)) => {
+                self.told(&trail::path_of_registration(id)).await.map(Option::unwrap_or_default)
+            }
             (None, None) => Ok(Vec::new()),
         };
         match asked {

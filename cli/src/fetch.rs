@@ -28,6 +28,13 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+impl Answer {
+    /// Its body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
 /// Sends a request over a connection, and reads the answer.
 pub(crate) async fn ask<S>(stream: S, request: Request<Body>) -> anyhow::Result<Answer>
 where

@@ -21,6 +21,7 @@ mod configuration;
 #[cfg(test)]
 mod configuration_page;
 mod distributor;
+mod doctor;
 mod embedded_format;
 mod explain;
 mod fetch;
@@ -73,6 +74,7 @@ enum Command {
     Registrations(registrations::Options),
     Account(account::Options),
     Explain(explain::Options),
+    Doctor(Box<doctor::Options>),
     #[command(hide = true)]
     Assets(assets::Options),
 }
@@ -129,6 +131,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Registrations(options) => registrations::run(options),
         Command::Account(options) => account::run(options),
         Command::Explain(options) => explain::run(options),
+        Command::Doctor(options) => doctor::run(*options),
         Command::Assets(options) => assets::run(&options, Upwire::command()),
     }
 }

@@ -46,6 +46,11 @@ impl StoreOptions {
         let file = || self.database.clone().unwrap_or_else(|| DATABASE.into());
         self.registrations_table.is_none().then(file)
     }
+
+    /// The names of the tables of registrations and of mailboxes.
+    pub(crate) fn tables(&self) -> (String, Option<String>) {
+        (self.registrations_table.clone().unwrap_or_default(), self.mailbox_table.clone())
+    }
 }
 
 /// What is done with a store, whichever it is.

@@ -16,8 +16,8 @@ impl Database {
         const QUEUED: &str = "SELECT entry FROM queue WHERE registration = ?1 ORDER BY seq LIMIT ?2";
         let read = move |connection: &rusqlite::Connection| {
             let mut statement = connection.prepare(QUEUED)?;
-            let rows = statement
-                .query_map((registration.as_bytes(), QUEUED_MAX), |row| row.get::<_, Vec<u8>>(0))?;
+            let rows =
+                statement.query_map((registration.as_bytes(), QUEUED_MAX), |row| row.get::<_, Vec<u8>>(0))?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
         let entries = self.read_apart(read).await?;

@@ -46,6 +46,7 @@ pub use stream::fuzzing;
 pub use stream::{
     component::ComponentAccount,
     connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},
+    trial::{NoStream, Trial, try_component},
 };
 pub use trail::{Outcome, Trace, Trail};
 

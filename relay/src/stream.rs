@@ -12,3 +12,4 @@ mod plain;
 mod reconnect;
 mod scanner;
 pub(crate) mod stanza;
+pub(crate) mod trial;

@@ -58,6 +58,7 @@ mod delivery_limits;
 mod delivery_log;
 mod description;
 mod disk;
+mod explain;
 mod field;
 mod follow;
 mod half_open;

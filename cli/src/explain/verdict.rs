@@ -26,7 +26,11 @@ fn of_push(facts: &Facts, push: &Push, now: DateTime<Utc>) -> String {
     }
     if let Some(until) = push.waits_until {
         return if until <= now {
-            format!("Its time ran out {} ago, before a phone took it: {}.", span(now - until), phone(facts, now))
+            format!(
+                "Its time ran out {} ago, before a phone took it: {}.",
+                span(now - until),
+                phone(facts, now)
+            )
         } else {
             format!("It waits: {}.", phone(facts, now))
         };
@@ -84,7 +88,8 @@ fn of_endpoint(facts: &Facts, now: DateTime<Utc>) -> String {
         return format!("{pushes}: {}.", phone(facts, now));
     }
     if facts.waiting.in_the_queue.unwrap_or(0) > 0 {
-        return "Pushes are in the queue: the relay is about to take them, or is not connected (/readyz).".into();
+        return "Pushes are in the queue: the relay is about to take them, or is not connected (/readyz)."
+            .into();
     }
     match facts.process.pushes.first() {
         Some(last) if last.outcome == "delivered" => format!(
@@ -125,14 +130,17 @@ fn of_life(facts: &Facts, now: DateTime<Utc>) -> String {
 fn phone(facts: &Facts, now: DateTime<Utc>) -> String {
     let renewed = facts.registration.as_ref().map(|row| row.renewed_at);
     let Some(last) = facts.phones.first() else {
-        let since = renewed.map_or_else(String::new, |at| format!(" since it registered {} ago", span(now - at)));
+        let since =
+            renewed.map_or_else(String::new, |at| format!(" since it registered {} ago", span(now - at)));
         return format!("no phone of the account has been seen{since}");
     };
     // A phone that registers is there, whether or not it was noted.
     let seen_at = renewed.map_or(last.seen_at, |renewed| renewed.max(last.seen_at));
     let ago = span(now - seen_at);
     match (now - seen_at < LATELY, last.session_has_ended) {
-        (_, true) if seen_at == last.seen_at => format!("the phone's session has ended, it was last seen {ago} ago"),
+        (_, true) if seen_at == last.seen_at => {
+            format!("the phone's session has ended, it was last seen {ago} ago")
+        }
         (true, _) => format!("the phone was seen {ago} ago, and does not answer"),
         (false, _) => format!("the phone has not been seen for {ago}"),
     }

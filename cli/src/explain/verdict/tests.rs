@@ -80,11 +80,26 @@ fn remembering(mut facts: Facts, told: Told) -> Facts {
 fn a_phone_that_is_away_is_named_as_the_cause() {
     let waiting = |facts: Facts, pushes| Facts { waiting: Waiting { pushes, ..Waiting::default() }, ..facts };
     let cases = [
-        (waiting(seen(living(), TimeDelta::days(4), false), 3), "3 pushes wait: the phone has not been seen for 4 days."),
-        (waiting(seen(living(), TimeDelta::hours(3), true), 1), "1 push waits: the phone's session has ended, it was last seen 3 hours ago."),
-        (waiting(seen(living(), TimeDelta::seconds(20), false), 1), "1 push waits: the phone was seen 20 s ago, and does not answer."),
-        (waiting(living(), 1), "1 push waits: no phone of the account has been seen since it registered 5 days ago."),
-        (push(seen(living(), TimeDelta::days(4), false), true), "It waits: the phone has not been seen for 4 days."),
+        (
+            waiting(seen(living(), TimeDelta::days(4), false), 3),
+            "3 pushes wait: the phone has not been seen for 4 days.",
+        ),
+        (
+            waiting(seen(living(), TimeDelta::hours(3), true), 1),
+            "1 push waits: the phone's session has ended, it was last seen 3 hours ago.",
+        ),
+        (
+            waiting(seen(living(), TimeDelta::seconds(20), false), 1),
+            "1 push waits: the phone was seen 20 s ago, and does not answer.",
+        ),
+        (
+            waiting(living(), 1),
+            "1 push waits: no phone of the account has been seen since it registered 5 days ago.",
+        ),
+        (
+            push(seen(living(), TimeDelta::days(4), false), true),
+            "It waits: the phone has not been seen for 4 days.",
+        ),
     ];
     for (facts, sentence) in cases {
         assert_eq!(verdict(&facts, now()), sentence);

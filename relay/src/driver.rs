@@ -30,8 +30,11 @@ use crate::{
         component::{Event, Outgoing},
         framing::serialize,
     },
-    trail::Trail,
 };
+
+pub(crate) mod trail;
+
+use self::trail::Trail;
 
 /// Most inputs taken before the clock is looked at again.
 const BATCH_MAX: usize = 128;

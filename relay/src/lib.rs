@@ -11,7 +11,6 @@ mod marker;
 mod measures;
 mod mutants;
 mod stream;
-mod trail;
 
 use std::time::Duration;
 
@@ -34,7 +33,10 @@ pub use delivery::{
     domains::DomainBounds,
     rate::{BadRate, Rate},
 };
-pub use driver::TaskDied;
+pub use driver::{
+    TaskDied,
+    trail::{Outcome, Trace, Trail},
+};
 pub use lease::{Candidate, Fence, Term};
 pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
@@ -48,7 +50,6 @@ pub use stream::{
     connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},
     trial::{NoStream, Trial, try_component},
 };
-pub use trail::{Outcome, Trace, Trail};
 
 use delivery::{
     core::{Core, IN_FLIGHT_MAX, Terms},

@@ -1,5 +1,6 @@
 //! The stream to the XMPP server (XEP-0114): bytes to stanzas, and stanzas to bytes.
 
+pub(crate) mod commands;
 pub(crate) mod component;
 pub(crate) mod connect;
 pub(crate) mod discovery;

@@ -103,8 +103,7 @@ async fn an_endpoint_that_is_over_or_elsewhere_says_so() {
     let mut ending = Command::new(profile_folder().join("upwire"));
     let ended = ending.envs(&variables).args(["registrations", "end", &endpoint]).status().unwrap();
     assert!(ended.success());
-    says(&endpoint, &variables, "has ended, by the phone since the application is gone, or by an operator")
-        .await;
+    says(&endpoint, &variables, "or by an operator: senders get 410").await;
     let renewed = phone.register(&component, &hashed("app"), &hashed("1")).await.unwrap().endpoint;
     says(&renewed, &variables, "no push has come").await;
     says(&endpoint, &variables, "a newer endpoint").await;

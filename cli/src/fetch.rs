@@ -59,7 +59,17 @@ where
 
 /// Asks the administration address of a running process.
 pub(crate) async fn ask_admin(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
-    let request = Request::get(path).header("host", address.to_string()).body(Body::empty())?;
+    send_admin(address, Request::get(path).header("host", address.to_string()).body(Body::empty())?).await
+}
+
+/// POSTs JSON there.
+pub(crate) async fn post_admin(address: SocketAddr, path: &str, json: String) -> anyhow::Result<Answer> {
+    let request = Request::post(path).header("host", address.to_string());
+    let request = request.header("content-type", "application/json").header("content-length", json.len());
+    send_admin(address, request.body(Body::from(json))?).await
+}
+
+async fn send_admin(address: SocketAddr, request: Request<Body>) -> anyhow::Result<Answer> {
     let asking = async { ask(TcpStream::connect(address).await?, request).await };
     let asked = timeout(ADMIN_PATIENCE, asking).await.map_err(|_| anyhow!("no answer in time")).flatten();
     asked.with_context(|| format!("no upwire answers at {address} (UPWIRE_ADMIN_LISTEN)"))

@@ -3,7 +3,7 @@
 use aws::RegistrationsTable;
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
-use relay::{Backlog, Candidate, Clock, MarkerKeeper, Term, Trail, Uptime};
+use relay::{Backlog, Candidate, Clock, Forgetting, MarkerKeeper, Term, Trail, Uptime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         stands_by: watch::Sender::new(false),
         backlog: Backlog::new(Clock::system()),
         trail: Trail::default(),
+        forgetting: Forgetting::default(),
     };
     let cloud = tokio::select! {
         opened = open(&settings, &in_force, &state) => opened?,
@@ -50,7 +51,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     }
     let admin =
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
-    let admin = admin.merge(trail::routes(state.trail.clone()));
+    let admin = admin.merge(trail::routes(state.trail.clone(), state.forgetting.clone()));
     let mut parts = JoinSet::new();
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
@@ -81,6 +82,7 @@ struct State {
     stands_by: watch::Sender<bool>,
     backlog: Backlog,
     trail: Trail,
+    forgetting: Forgetting,
 }
 
 /// Waits for the lease, relays while it lasts, and waits again.
@@ -143,6 +145,7 @@ async fn serve_term(
             in_force.clone(),
         );
         relay.trail = state.trail.clone();
+        relay.forgetting = state.forgetting.clone();
         let relaying = relay.run(state.connected.clone(), stop.clone(), fence.clone());
         tokio::select! {
             relayed = relaying => relayed.map_err(anyhow::Error::from),

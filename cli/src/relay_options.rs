@@ -8,8 +8,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
 use relay::{
-    AccessList, Backlog, BadRate, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
-    ServerAddress, Shedding, Trail,
+    AccessList, Backlog, BadRate, ComponentAccount, DomainBounds, Forgetting, MarkerKeeper, Rate, Relay,
+    Security, ServerAddress, Shedding, Trail,
 };
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -308,6 +308,7 @@ impl RelaySettings {
             contact: self.contact,
             clock: relay::Clock::system(),
             trail: Trail::default(),
+            forgetting: Forgetting::default(),
         }
     }
 

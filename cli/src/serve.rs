@@ -73,14 +73,14 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let queue = backlog.watch(database.clone());
     let mut relay = settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone());
     relay.clock = clock.clone();
-    let trail = relay.trail.clone();
+    let (trail, forgetting) = (relay.trail.clone(), relay.forgetting.clone());
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {
         gauge!(QUEUE_DEPTH).set(depths.queue_depth() as f64);
         gauge!(MAILBOX_DEPTH).set(depths.mailbox_depth() as f64);
     });
-    let admin = admin.merge(trail::routes(trail));
+    let admin = admin.merge(trail::routes(trail, forgetting));
     let ingress = functions::router(Ingress {
         registrations: database.clone(),
         queue: database.clone(),

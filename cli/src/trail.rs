@@ -1,13 +1,15 @@
-//! What became of the last pushes, at the administration address: ids and moments, and no addresses.
+//! What an operator's commands ask of the running relay at the administration address: what became of the last pushes, by
+//! ids and moments, and no addresses; and that it forgets an account.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use push::{MessageId, RegistrationId};
-use relay::{Trace, Trail};
+use relay::{Forgetting, Trace, Trail};
 use serde::{Deserialize, Serialize};
+use tokio_xmpp::jid::BareJid;
 
 /// Most pushes of one registration in an answer.
 const LAST_MAX: usize = 20;
@@ -51,9 +53,28 @@ pub(crate) fn path_of_registration(id: RegistrationId) -> String {
     format!("/registrations/{id}/pushes")
 }
 
+/// Where an account is forgotten.
+pub(crate) const FORGET_PATH: &str = "/accounts/forget";
+
+/// Which account is to be forgotten. As JSON: no page in a browser can send that here without being asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Forget {
+    /// Its bare JID.
+    pub(crate) account: String,
+}
+
 /// The routes.
-pub(crate) fn routes(trail: Trail) -> Router {
+pub(crate) fn routes(trail: Trail, forgetting: Forgetting) -> Router {
+    let forget = post(async move |Json(Forget { account }): Json<Forget>| match account.parse::<BareJid>() {
+        Err(_) => StatusCode::BAD_REQUEST,
+        Ok(account) => match forgetting.forget(account) {
+            true => StatusCode::ACCEPTED,
+            // It stands by, and holds nothing.
+            false => StatusCode::NO_CONTENT,
+        },
+    });
     Router::new()
+        .route(FORGET_PATH, forget)
         .route("/pushes/{id}", get(push))
         .route("/registrations/{id}/pushes", get(pushes))
         .with_state(trail)

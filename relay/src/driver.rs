@@ -8,12 +8,12 @@ use push::{
     ports::{Accounts, Mailbox, QueueReader, Registrations},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tokio_xmpp::minidom::Element;
+use tokio_xmpp::{jid::BareJid, minidom::Element};
 
 use crate::{
     delivery::{
@@ -32,6 +32,7 @@ use crate::{
     },
 };
 
+pub(crate) mod forgetting;
 pub(crate) mod trail;
 
 use self::trail::Trail;
@@ -60,6 +61,7 @@ enum Ready {
     Lost,
     Stop,
     Access,
+    Forget(BareJid),
     Done(Result<Input, JoinError>),
     Event(Option<Event>),
     Room,
@@ -81,6 +83,7 @@ pub(crate) struct Driver<R, Q: QueueReader, M> {
     actions: Vec<Action>,
     finished: bool,
     trail: Trail,
+    forgotten: broadcast::Receiver<BareJid>,
 }
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
@@ -90,6 +93,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         stream: StreamEnds,
         access: watch::Receiver<AccessList>,
         trail: Trail,
+        forgotten: broadcast::Receiver<BareJid>,
     ) -> Self {
         Self {
             core,
@@ -104,6 +108,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
             actions: Vec::new(),
             finished: false,
             trail,
+            forgotten,
         }
     }
 
@@ -116,6 +121,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
                 () = fence.lost(), if !lost => Ready::Lost,
                 () = stop.cancelled(), if !stopping => Ready::Stop,
                 Ok(()) = self.access.changed() => Ready::Access,
+                Ok(account) = self.forgotten.recv() => Ready::Forget(account),
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => Ready::Done(done),
                 event = self.stream.events.recv(), if streams => Ready::Event(event),
                 Ok(_) = self.stream.replies.reserve(), if !self.replies.is_empty() => Ready::Room,
@@ -134,6 +140,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
                     let access = self.access.borrow_and_update().clone();
                     self.take(Input::Access(access));
                 }
+                Ready::Forget(account) => self.take(Input::Forget(account)),
                 Ready::Done(done) => self.take_done(done)?,
                 Ready::Event(Some(event)) => self.take_event(event),
                 // The loss of the lease ends it.

@@ -35,6 +35,7 @@ pub use delivery::{
 };
 pub use driver::{
     TaskDied,
+    forgetting::Forgetting,
     trail::{Outcome, Trace, Trail},
 };
 pub use lease::{Candidate, Fence, Term};
@@ -98,6 +99,8 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub clock: Clock,
     /// Where it notes what became of the last pushes.
     pub trail: Trail,
+    /// By which an operator has it forget accounts.
+    pub forgetting: Forgetting,
 }
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, M, C> {
@@ -161,7 +164,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             connected.send_replace(false);
             gauge!(measures::STREAM_UP).set(0.0);
         });
-        Driver::new(core, jobs, ends, self.access, self.trail).run(stop, fence).await?;
+        Driver::new(core, jobs, ends, self.access, self.trail, self.forgetting.heard())
+            .run(stop, fence)
+            .await?;
         match tasks.join_next().await {
             Some(Err(error)) => Err(TaskDied(error.to_string())),
             _ => Ok(()),

@@ -33,6 +33,9 @@ pub(super) async fn check(names: &Names) -> anyhow::Result<(Option<Registrations
 fn finding(check: &'static str, name: &str, checked: Result<(), CannotStart>) -> Finding {
     match checked {
         Ok(()) => Finding::ok(check, format!("{name} may be used")),
-        Err(error) => Finding::error(check, error.problem, "the relay does not start without it", error.mend),
+        Err(error) => {
+            let what = format!("{name}: {}", error.problem);
+            Finding::error(check, what, "the relay does not start without it", error.mend)
+        }
     }
 }

@@ -45,6 +45,10 @@ fn of_push(facts: &Facts, push: &Push, now: DateTime<Utc>) -> String {
                 .into(),
         };
     }
+    if facts.id.is_none() {
+        return "The running process does not remember it: give its whole Location, which names its registration."
+            .into();
+    }
     match facts.life {
         Life::Lives => match &facts.process.unreachable {
             None => "It waits nowhere, and the running process does not remember it: it ended before the last 10,000 \

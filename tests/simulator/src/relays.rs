@@ -174,5 +174,6 @@ fn relay(
         contact: Vec::new(),
         clock: Clock::new(move || clock.wall_of(life.process)),
         trail: relay::Trail::default(),
+        forgetting: relay::Forgetting::default(),
     }
 }

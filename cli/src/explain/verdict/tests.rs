@@ -26,6 +26,7 @@ fn living() -> Facts {
         legacy: false,
     };
     Facts {
+        id: Some("00".repeat(16)),
         token: Token::SignedBy { secret: 1, of: 1 },
         life: Life::Lives,
         registration: Some(registration),
@@ -138,6 +139,12 @@ fn senders_that_are_asked_to_wait_are_named() {
     facts.registration.as_mut().unwrap().throttled_until = Some(now() + TimeDelta::seconds(40));
     assert!(verdict(&facts, now()).contains("429 for another 40 s"));
     assert!(verdict(&living(), now()).contains("no push has come to it lately"));
+}
+
+#[test]
+fn a_push_that_nobody_remembers_needs_its_location() {
+    let unknown = push(Facts::default(), false);
+    assert!(verdict(&unknown, now()).contains("does not remember it: give its whole Location"));
 }
 
 #[test]

@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::health::reachable;
+
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How long an administration address may take: it is on this machine.
@@ -70,6 +72,7 @@ pub(crate) async fn post_admin(address: SocketAddr, path: &str, json: String) ->
 }
 
 async fn send_admin(address: SocketAddr, request: Request<Body>) -> anyhow::Result<Answer> {
+    let address = reachable(address);
     let asking = async { ask(TcpStream::connect(address).await?, request).await };
     let asked = timeout(ADMIN_PATIENCE, asking).await.map_err(|_| anyhow!("no answer in time")).flatten();
     asked.with_context(|| format!("no upwire answers at {address} (UPWIRE_ADMIN_LISTEN)"))

@@ -8,8 +8,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use push::{MailboxBounds, Secrets};
 use relay::{
-    AccessList, Backlog, BadRate, ComponentAccount, DomainBounds, Forgetting, MarkerKeeper, Rate, Relay,
-    Security, ServerAddress, Shedding, Trail,
+    AccessList, Backlog, BadRate, Clock, ComponentAccount, DomainBounds, Forgetting, MarkerKeeper, Rate,
+    Relay, Security, ServerAddress, Shedding, Trail,
 };
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -273,10 +273,11 @@ impl RelaySettings {
         table: Option<String>,
         in_force: &InForce,
         (backlog, connected): (&Backlog, watch::Receiver<bool>),
+        clock: Clock,
     ) -> MarkerKeeper<S> {
         let shedding = |after| Shedding { backlog: backlog.clone(), connected, after };
         let shedding = self.shed_after.map(shedding);
-        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock: relay::Clock::system(), shedding }
+        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock, shedding }
     }
 
     /// The relay on these stores.
@@ -286,6 +287,7 @@ impl RelaySettings {
         queue: Q,
         mailbox: M,
         in_force: InForce,
+        clock: Clock,
     ) -> Relay<R, Q, M> {
         Relay {
             registrations,
@@ -306,7 +308,7 @@ impl RelaySettings {
             domain_bounds: self.domain_bounds,
             rate: self.rate,
             contact: self.contact,
-            clock: relay::Clock::system(),
+            clock,
             trail: Trail::default(),
             forgetting: Forgetting::default(),
         }

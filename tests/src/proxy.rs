@@ -1,16 +1,23 @@
-//! A TCP proxy in front of AWS that a test can cut, and that counts the calls which pass.
+//! A TCP proxy in front of AWS that a test can cut, that counts the calls which pass, and that can have their answers be
+//! of another time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::emulator::Emulator;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use chrono::{NaiveDateTime, TimeDelta};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// The header by which both SDKs say what they call.
 const TARGET: &[u8] = b"x-amz-target: ";
+/// The header by which each answer says when it was given.
+const DATE: &[u8] = b"\r\ndate: ";
+const DATE_FORM: &str = "%a, %d %b %Y %H:%M:%S GMT";
+const DATE_BYTES: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// A proxy on a port of its own; closed when dropped.
@@ -19,8 +26,12 @@ pub struct Proxy {
     pub endpoint: String,
     whole: Arc<watch::Sender<bool>>,
     calls: Calls,
+    shift: Shift,
     _connections: JoinSet<()>,
 }
+
+/// By how many seconds the `Date` of each answer is moved.
+type Shift = Arc<AtomicI64>;
 
 /// The two ways from one process to AWS: each can be cut alone.
 pub struct Ways {
@@ -70,9 +81,11 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let (whole, calls) = (Arc::new(watch::Sender::new(true)), Calls::default());
+        let shift = Shift::default();
         let mut connections = JoinSet::new();
-        connections.spawn(accept(listener, target, Arc::clone(&whole), Arc::clone(&calls)));
-        Self { endpoint: format!("http://{address}"), whole, calls, _connections: connections }
+        let noted = (Arc::clone(&calls), Arc::clone(&shift));
+        connections.spawn(accept(listener, target, Arc::clone(&whole), noted));
+        Self { endpoint: format!("http://{address}"), whole, calls, shift, _connections: connections }
     }
 
     /// Cuts every connection, and each new one at once.
@@ -85,21 +98,31 @@ impl Proxy {
         self.whole.send_replace(true);
     }
 
+    /// Has each answer from now on be of another time: its `Date` is so many seconds later.
+    pub fn shift_dates(&self, seconds: i64) {
+        self.shift.store(seconds, Ordering::Relaxed);
+    }
+
     /// How often each operation was called so far.
     pub fn calls(&self) -> BTreeMap<String, usize> {
         self.calls.lock().expect("no panic while held").clone()
     }
 }
 
-async fn accept(listener: TcpListener, target: String, whole: Arc<watch::Sender<bool>>, calls: Calls) {
+async fn accept(
+    listener: TcpListener,
+    target: String,
+    whole: Arc<watch::Sender<bool>>,
+    (calls, shift): (Calls, Shift),
+) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let mut whole = whole.subscribe();
         if *whole.borrow_and_update() {
-            let (target, calls) = (target.clone(), Arc::clone(&calls));
+            let (target, calls, shift) = (target.clone(), Arc::clone(&calls), Arc::clone(&shift));
             connections.spawn(async move {
                 tokio::select! {
-                    () = carry(client, &target, &calls) => {}
+                    () = carry(client, &target, &calls, &shift) => {}
                     _ = whole.wait_for(|whole| !whole) => {}
                 }
             });
@@ -108,7 +131,7 @@ async fn accept(listener: TcpListener, target: String, whole: Arc<watch::Sender<
     }
 }
 
-async fn carry(client: TcpStream, target: &str, calls: &Calls) {
+async fn carry(client: TcpStream, target: &str, calls: &Calls, shift: &Shift) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
@@ -124,8 +147,34 @@ async fn carry(client: TcpStream, target: &str, calls: &Calls) {
             }
         }
     };
-    let responses = copy(&mut from_server, &mut to_client);
-    tokio::select! { () = requests => {}, _ = responses => {} }
+    let responses = async {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+            move_dates(&mut buffer[..count], shift.load(Ordering::Relaxed));
+            if to_client.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! { () = requests => {}, () = responses => {} }
+}
+
+/// Moves the dates in what has come. A head that comes in two parts keeps its own.
+fn move_dates(part: &mut [u8], seconds: i64) {
+    if seconds == 0 {
+        return;
+    }
+    let lower = part.to_ascii_lowercase();
+    let mut at = 0;
+    while let Some(found) = find(&lower[at..], DATE) {
+        let value = at + found + DATE.len()..at + found + DATE.len() + DATE_BYTES;
+        at = value.start;
+        let told = part.get(value.clone()).and_then(|told| std::str::from_utf8(told).ok());
+        let told = told.and_then(|told| NaiveDateTime::parse_from_str(told, DATE_FORM).ok());
+        if let Some(moved) = told.and_then(|told| told.checked_add_signed(TimeDelta::seconds(seconds))) {
+            part[value].copy_from_slice(moved.format(DATE_FORM).to_string().as_bytes());
+        }
+    }
 }
 
 /// Counts the whole target headers in what has come, and keeps what may be the beginning of one.

@@ -22,7 +22,7 @@ use crate::xmpp_server::{Settings, XmppServer};
 use crate::{eventually, http};
 
 /// After this, the relay takes a push for unanswered.
-const ACK_TIMEOUT_SECONDS: u32 = 4;
+pub(super) const ACK_TIMEOUT_SECONDS: u32 = 4;
 /// Entries of a relay that was killed show again after this long.
 const VISIBILITY: Duration = Duration::from_secs(5);
 /// More than one account ever has.

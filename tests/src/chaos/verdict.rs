@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use super::draw::{HIBERNATION, STALL_MAX};
 use super::ledger::{Moment, PushRecord, Records, Said};
+use super::stage::ACK_TIMEOUT_SECONDS;
 
 /// How long `TTL: 0` is "now" (push/src/message.rs).
 const IMMEDIATE: Duration = Duration::from_secs(10);
 /// What was handed to the XMPP server in time may wait there and on the network, from where nothing can recall it.
 /// A session that is resumed may be cut again before it has read everything.
 const HANDED_OVER: Duration = Duration::from_secs(2 * (HIBERNATION.as_secs() + STALL_MAX.as_secs()) + 10);
-/// How long what is over may still be in the way.
-const AFTERMATH: Duration = Duration::from_secs(2);
+/// How long what is over may still be in the way: until the pushes that it left unanswered are given up, their phone is
+/// silent, and a silent phone keeps no line.
+const AFTERMATH: Duration = Duration::from_secs(ACK_TIMEOUT_SECONDS as u64 + 2);
 /// What two cores that are busy with others delay until the relay takes it for unanswered.
 const UNEXPLAINED_PERCENT_MAX: usize = 1;
 

@@ -309,3 +309,6 @@ async fn write<S: AsyncWrite>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ mod post;
 mod queue;
 mod registrations;
 mod requests;
+mod time;
 
 pub use aws_types::SdkConfig;
 pub use config::{ConfigError, for_ingress, for_relay, relay_http_client};
@@ -26,3 +27,4 @@ pub use post::{NoAnswer, post};
 pub use queue::Queue;
 pub use registrations::RegistrationsTable;
 pub use requests::QueueSender;
+pub use time::{AGREEMENT, ServiceTime};

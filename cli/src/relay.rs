@@ -1,6 +1,6 @@
 //! `upwire relay`: the relay alone, on DynamoDB tables and an SQS queue.
 
-use aws::RegistrationsTable;
+use aws::{RegistrationsTable, ServiceTime};
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
 use relay::{Backlog, Candidate, Clock, MarkerKeeper, Term, Uptime};
@@ -17,6 +17,7 @@ use crate::{admin, embedded_format, marker, parts, values};
 
 pub(crate) mod cloud;
 mod options;
+mod timekeeper;
 
 const ACTIVE: &str = "upwire_relay_active";
 
@@ -32,13 +33,16 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let metrics = admin::install_metrics()?;
     describe_gauge!(ACTIVE, "1 while this relay is the active one, 0 while it waits for another to end");
     gauge!(ACTIVE).set(0.0);
+    let time = timekeeper::begin();
+    let clock = time.clock();
     let state = State {
         connected: watch::Sender::new(false),
         stands_by: watch::Sender::new(false),
-        backlog: Backlog::new(Clock::system()),
+        backlog: Backlog::new(clock.clone()),
+        clock: clock.clone(),
     };
     let cloud = tokio::select! {
-        opened = open(&settings, &in_force, &state) => opened?,
+        opened = open((&settings, &time), &in_force, &state) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
@@ -52,13 +56,18 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let mut parts = JoinSet::new();
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
+    parts.spawn(timekeeper::tell(clock, stop.clone()));
     parts.spawn(relay_when_elected(settings, in_force, cloud, state, stop.clone()));
     parts::wait(parts, &stop).await
 }
 
 /// What the relay uses on AWS, once it is known that it may.
-async fn open(settings: &Settings, in_force: &InForce, state: &State) -> anyhow::Result<Cloud> {
-    let cloud = cloud::open(settings).await?;
+async fn open(
+    (settings, time): (&Settings, &ServiceTime),
+    in_force: &InForce,
+    state: &State,
+) -> anyhow::Result<Cloud> {
+    let cloud = cloud::open(settings, time).await?;
     marker::check(&marker_keeper(settings, &cloud, in_force, state), settings.relay.drop_secrets).await?;
     Ok(cloud)
 }
@@ -70,14 +79,16 @@ fn marker_keeper(
     state: &State,
 ) -> MarkerKeeper<RegistrationsTable> {
     let (store, table) = (cloud.registrations.clone(), settings.table_id.clone());
-    settings.relay.marker_keeper(store, table, in_force, (&state.backlog, state.connected.subscribe()))
+    let behind = (&state.backlog, state.connected.subscribe());
+    settings.relay.marker_keeper(store, table, in_force, behind, state.clock.clone())
 }
 
-/// What readiness goes by, and how far the relay is behind.
+/// What readiness goes by, how far the relay is behind, and its clock.
 struct State {
     connected: watch::Sender<bool>,
     stands_by: watch::Sender<bool>,
     backlog: Backlog,
+    clock: Clock,
 }
 
 /// Waits for the lease, relays while it lasts, and waits again.
@@ -138,6 +149,7 @@ async fn serve_term(
             state.backlog.watch(queue),
             mailbox,
             in_force.clone(),
+            state.clock.clone(),
         );
         let relaying = relay.run(state.connected.clone(), stop.clone(), fence.clone());
         tokio::select! {

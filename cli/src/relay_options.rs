@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use functions::settings::{component, public_url};
 use push::{MailboxBounds, Secrets};
 use relay::{
-    AccessList, Backlog, BadRate, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
+    AccessList, Backlog, BadRate, Clock, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
     ServerAddress, Shedding,
 };
 use secrecy::SecretString;
@@ -271,10 +271,11 @@ impl RelaySettings {
         table: Option<String>,
         in_force: &InForce,
         (backlog, connected): (&Backlog, watch::Receiver<bool>),
+        clock: Clock,
     ) -> MarkerKeeper<S> {
         let shedding = |after| Shedding { backlog: backlog.clone(), connected, after };
         let shedding = self.shed_after.map(shedding);
-        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock: relay::Clock::system(), shedding }
+        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock, shedding }
     }
 
     /// The relay on these stores.
@@ -284,6 +285,7 @@ impl RelaySettings {
         queue: Q,
         mailbox: M,
         in_force: InForce,
+        clock: Clock,
     ) -> Relay<R, Q, M> {
         Relay {
             registrations,
@@ -304,7 +306,7 @@ impl RelaySettings {
             domain_bounds: self.domain_bounds,
             rate: self.rate,
             contact: self.contact,
-            clock: relay::Clock::system(),
+            clock,
         }
     }
 

@@ -1,6 +1,5 @@
 //! `upwire serve`: ingress and relay in one process on one SQLite file.
 
-use anyhow::anyhow;
 use embedded::Database;
 use functions::{Allowance, Dropped, Ingress, MarkerWatch};
 use metrics::{describe_gauge, gauge};
@@ -14,8 +13,9 @@ pub(crate) use self::options::Options;
 use self::timekeeper::{Sources, Timekeeper};
 use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
-use crate::{admin, keygen, marker, parts, private, values};
+use crate::{admin, keygen, marker, parts, values};
 
+mod database;
 mod legacy;
 mod options;
 mod timekeeper;
@@ -39,13 +39,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
     describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
     let in_a_minute_max = settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute);
-    private::tighten(&settings.database)?;
-    let database = Database::open(&settings.database)
-        .map_err(|error| {
-            let text = error.to_string();
-            let mend = if text.contains("is locked") { "; another program has it open: end it" } else { "" };
-            anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {text}{mend}")
-        })?
+    let database = database::open(&settings.database)?
         .with_queue_max(settings.queue_max)
         .with_disk_floor(settings.disk_floor)
         .with_registration_queue_max(in_a_minute_max);
@@ -59,8 +53,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let (connected, readiness) = watch::channel(false);
     let backlog = Backlog::new(clock.clone());
     let behind = (&backlog, readiness.clone());
-    let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind);
-    keeper.clock = clock.clone();
+    let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind, clock.clone());
     marker::check(&keeper, settings.relay.drop_secrets).await?;
     let marker = keeper.begin().await?;
     let legacy_terms = legacy::terms(&settings.legacy_bounds, &in_force, &marker, &database, clock.now())?;
@@ -71,8 +64,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let queue = backlog.watch(database.clone());
-    let mut relay = settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone());
-    relay.clock = clock.clone();
+    let relay =
+        settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone(), clock.clone());
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {

@@ -30,6 +30,9 @@ pub enum OpenError {
         /// The latest layout that this one knows.
         known: usize,
     },
+    /// It is a database of another program, and was left as it is.
+    #[error("{} is a database of another program", .0.display())]
+    Foreign(PathBuf),
     /// The file system refused.
     #[error("{}: {cause}", path.display())]
     File {

@@ -234,6 +234,9 @@ impl Drop for Made {
 fn as_backup_error(error: OpenError) -> BackupError {
     match error {
         OpenError::InUse(path) => BackupError::InUse(path),
+        OpenError::Foreign(path) => {
+            BackupError::Foreign { path, problem: "another program has written it".into() }
+        }
         OpenError::File { path, cause } => BackupError::File { path, cause },
         OpenError::Sqlite { path, cause } => BackupError::Sqlite { path, cause },
         OpenError::Newer { path, .. } => {

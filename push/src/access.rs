@@ -19,7 +19,9 @@ pub enum AccessList {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadAccessList {
     /// It is neither a domain nor a bare JID.
-    #[error("{0:?} is neither a domain, nor a bare JID, nor *")]
+    #[error(
+        "{0:?} is neither a domain, nor a bare JID, nor *: write example.com, *.example.com or juliet@example.net"
+    )]
     NoJid(String),
     /// It would admit whatever matches it.
     #[error(

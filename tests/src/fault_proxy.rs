@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Sees the bytes of one connection that come from its client, in order.
-pub(crate) type Tap = Box<dyn FnMut(&[u8]) + Send>;
+/// Sees the bytes of one direction of a connection, in order, and may change them.
+pub(crate) type Tap = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// Makes a tap for each connection.
-type Taps = Arc<dyn Fn() -> Tap + Send + Sync>;
+/// Makes the taps of each connection: of what comes from its client, and of what comes from its server.
+type Taps = Arc<dyn Fn() -> [Tap; 2] + Send + Sync>;
 
 /// A proxy on a port of its own; closed when dropped.
 pub struct FaultProxy {
@@ -56,21 +56,22 @@ enum End {
 impl FaultProxy {
     /// A proxy to this port on loopback.
     pub async fn to(target: u16) -> Self {
-        Self::tapped(format!("127.0.0.1:{target}"), || Box::new(|_| {})).await
+        Self::tapped(format!("127.0.0.1:{target}"), || [Box::new(|_| {}), Box::new(|_| {})]).await
     }
 
-    /// A proxy to this `host:port`; `tap` makes a tap for each connection.
-    pub(crate) async fn tapped(target: String, tap: impl Fn() -> Tap + Send + Sync + 'static) -> Self {
+    /// A proxy to this `host:port`; `taps` makes those of each connection.
+    pub(crate) async fn tapped(target: String, taps: impl Fn() -> [Tap; 2] + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it listens").port();
         let (orders, from_clients) = (watch::Sender::new(Orders::default()), Arc::<AtomicU64>::default());
         let bytes = Arc::clone(&from_clients);
         let taps: Taps = Arc::new(move || {
-            let (mut tap, bytes) = (tap(), Arc::clone(&bytes));
-            Box::new(move |read: &[u8]| {
+            let ([mut from_client, from_server], bytes) = (taps(), Arc::clone(&bytes));
+            let counted = move |read: &mut [u8]| {
                 bytes.fetch_add(read.len() as u64, Ordering::Relaxed);
-                tap(read);
-            })
+                from_client(read);
+            };
+            [Box::new(counted), from_server]
         });
         let mut connections = JoinSet::new();
         connections.spawn(accept(listener, target, orders.subscribe(), taps));
@@ -126,13 +127,13 @@ impl FaultProxy {
 async fn accept(listener: TcpListener, target: String, orders: watch::Receiver<Orders>, taps: Taps) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let (target, orders, tap) = (target.clone(), orders.clone(), taps());
+        let (target, orders, taps) = (target.clone(), orders.clone(), taps());
         let Orders { flow, ends, .. } = *orders.borrow();
         if flow != Flow::Closed {
             connections.spawn(async move {
                 // A target that is down shows as a connection that ends at once.
                 if let Ok(server) = TcpStream::connect(target).await {
-                    carry(client, server, orders, ends, tap).await;
+                    carry(client, server, orders, ends, taps).await;
                 }
             });
         }
@@ -145,14 +146,14 @@ async fn carry(
     mut server: TcpStream,
     mut orders: watch::Receiver<Orders>,
     ends: usize,
-    tap: Tap,
+    [requests, answers]: [Tap; 2],
 ) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let flow = orders.clone();
     let end = {
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
-        let there = pump(from_client, to_server, flow.clone(), tap);
-        let back = pump(from_server, to_client, flow, Box::new(|_| {}));
+        let there = pump(from_client, to_server, flow.clone(), requests);
+        let back = pump(from_server, to_client, flow, answers);
         tokio::select! {
             _ = try_join(there, back) => End::Close,
             ordered = orders.wait_for(|orders| orders.ends > ends) => match ordered {
@@ -182,7 +183,7 @@ async fn pump(
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
-        tap(&buffer[..count]);
+        tap(&mut buffer[..count]);
         let flows = orders.wait_for(|orders| orders.flow != Flow::Stalled).await;
         flows.map_err(|_| io::ErrorKind::ConnectionAborted)?;
         if count == 0 {

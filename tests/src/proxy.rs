@@ -1,13 +1,20 @@
-//! A TCP proxy in front of AWS that a test can cut, and that counts the calls which pass.
+//! A TCP proxy in front of AWS that a test can cut, that counts the calls which pass, and that can have their answers be
+//! of another time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::emulator::Emulator;
 use crate::fault_proxy::FaultProxy;
+use chrono::{NaiveDateTime, TimeDelta};
 
 /// The header by which both SDKs say what they call.
 const TARGET: &[u8] = b"x-amz-target: ";
+/// The header by which each answer says when it was given.
+const DATE: &[u8] = b"\r\ndate: ";
+const DATE_FORM: &str = "%a, %d %b %Y %H:%M:%S GMT";
+const DATE_BYTES: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
 
 /// A proxy on a port of its own; closed when dropped.
 pub struct Proxy {
@@ -15,7 +22,11 @@ pub struct Proxy {
     pub endpoint: String,
     way: FaultProxy,
     calls: Calls,
+    shift: Shift,
 }
+
+/// By how many seconds the `Date` of each answer is moved.
+type Shift = Arc<AtomicI64>;
 
 /// The two ways from one process to AWS: each can be cut alone.
 pub struct Ways {
@@ -62,17 +73,19 @@ impl Proxy {
     /// A proxy to this endpoint, `http://127.0.0.1:…`.
     pub async fn to(endpoint: &str) -> Self {
         let target = endpoint.strip_prefix("http://").expect("an http endpoint").to_owned();
-        let calls = Calls::default();
-        let counted = Arc::clone(&calls);
+        let (calls, shift) = (Calls::default(), Shift::default());
+        let noted = (Arc::clone(&calls), Arc::clone(&shift));
         let way = FaultProxy::tapped(target, move || {
-            let (mut head, calls) = (Vec::new(), Arc::clone(&counted));
-            Box::new(move |read| {
+            let (mut head, (calls, shift)) = (Vec::new(), noted.clone());
+            let requests = move |read: &mut [u8]| {
                 head.extend_from_slice(read);
                 count_calls(&mut head, &calls);
-            })
+            };
+            let answers = move |read: &mut [u8]| move_dates(read, shift.load(Ordering::Relaxed));
+            [Box::new(requests), Box::new(answers)]
         });
         let way = way.await;
-        Self { endpoint: format!("http://{}", way.address()), way, calls }
+        Self { endpoint: format!("http://{}", way.address()), way, calls, shift }
     }
 
     /// Cuts every connection, and each new one at once.
@@ -85,9 +98,32 @@ impl Proxy {
         self.way.mend();
     }
 
+    /// Has each answer from now on be of another time: its `Date` is so many seconds later.
+    pub fn shift_dates(&self, seconds: i64) {
+        self.shift.store(seconds, Ordering::Relaxed);
+    }
+
     /// How often each operation was called so far.
     pub fn calls(&self) -> BTreeMap<String, usize> {
         self.calls.lock().expect("no panic while held").clone()
+    }
+}
+
+/// Moves the dates of answers. A head that comes in two parts keeps its own.
+fn move_dates(part: &mut [u8], seconds: i64) {
+    if seconds == 0 {
+        return;
+    }
+    let lower = part.to_ascii_lowercase();
+    let mut at = 0;
+    while let Some(found) = find(&lower[at..], DATE) {
+        let value = at + found + DATE.len()..at + found + DATE.len() + DATE_BYTES;
+        at = value.start;
+        let told = part.get(value.clone()).and_then(|told| std::str::from_utf8(told).ok());
+        let told = told.and_then(|told| NaiveDateTime::parse_from_str(told, DATE_FORM).ok());
+        if let Some(moved) = told.and_then(|told| told.checked_add_signed(TimeDelta::seconds(seconds))) {
+            part[value].copy_from_slice(moved.format(DATE_FORM).to_string().as_bytes());
+        }
     }
 }
 

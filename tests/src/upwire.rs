@@ -50,8 +50,13 @@ impl Upwire {
 
     /// The same, as a given component.
     pub fn as_component(server: &XmppServer, component: Component) -> UpwireBuilder {
+        Self::beside(&server.component_address(), component)
+    }
+
+    /// The same, beside whatever listens there for components.
+    pub fn beside(address: &str, component: Component) -> UpwireBuilder {
         let listen = format!("127.0.0.1:{}", free_port());
-        UpwireBuilder::new("serve", server, component)
+        UpwireBuilder::new("serve", address, component)
             .set("UPWIRE_PUBLIC_URL", format!("http://{listen}"))
             .set("UPWIRE_LISTEN", listen)
             .set_path("UPWIRE_DATABASE", DATABASE)
@@ -65,7 +70,7 @@ impl Upwire {
 
     /// The same, as a given component.
     pub fn relay_as(server: &XmppServer, component: Component) -> UpwireBuilder {
-        UpwireBuilder::new("relay", server, component)
+        UpwireBuilder::new("relay", &server.component_address(), component)
             .set("UPWIRE_PUBLIC_URL", "https://push.example.com")
             .set("UPWIRE_SECRET", ENDPOINT_SECRET)
             // The machine of the test may have a role of its own.
@@ -202,12 +207,12 @@ impl fmt::Debug for Upwire {
 }
 
 impl UpwireBuilder {
-    fn new(subcommand: &str, server: &XmppServer, component: Component) -> Self {
+    fn new(subcommand: &str, address: &str, component: Component) -> Self {
         let variables = [
             ("UPWIRE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port())),
             ("UPWIRE_COMPONENT", component.jid.to_string()),
             ("UPWIRE_COMPONENT_SECRET", component.secret.clone()),
-            ("UPWIRE_XMPP_SERVER", server.component_address()),
+            ("UPWIRE_XMPP_SERVER", address.to_owned()),
             ("UPWIRE_LOG_FORMAT", "json".to_owned()),
             ("UPWIRE_LOG", "debug".to_owned()),
             // Tests push faster than senders may, and more than phones that are away are kept.

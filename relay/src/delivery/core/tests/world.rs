@@ -15,7 +15,10 @@ use crate::{
         rate::Rate,
         reading::{Cue, PAGE_MAX},
     },
-    stream::{component::Session, stanza::Query},
+    stream::{
+        component::Session,
+        stanza::{PROBE_ID, Query},
+    },
 };
 
 mod jobs;
@@ -253,6 +256,18 @@ impl World {
     pub(super) fn answer(&mut self, push: MessageId, from: &str, error: Option<Condition>) {
         let from: Jid = from.parse().unwrap();
         self.take(Input::Stanza(Incoming::Answer(Answer { from, id: push.to_string(), error })));
+    }
+
+    /// The answer to a ping that asks whether a full JID is there.
+    pub(super) fn answer_probe(&mut self, from: &str, error: Option<Condition>) {
+        let from: Jid = from.parse().unwrap();
+        self.take(Input::Stanza(Incoming::Answer(Answer { from, id: PROBE_ID.to_owned(), error })));
+    }
+
+    /// Time passes, and the tick is late.
+    pub(super) fn stand_still(&mut self, time: Duration) {
+        self.monotonic += time;
+        self.wall += time;
     }
 
     pub(super) fn take_sent(&mut self) -> Vec<(MessageId, String)> {

@@ -3,7 +3,7 @@
 use aws::{RegistrationsTable, ServiceTime};
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
-use relay::{Backlog, Candidate, Clock, MarkerKeeper, Term, Uptime};
+use relay::{Backlog, Candidate, Clock, HeldLease, MarkerKeeper, Uptime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -126,7 +126,7 @@ async fn serve_term(
     cloud: &mut Cloud,
     state: &State,
     candidate: &Candidate<aws::RelayLease>,
-    term: Term,
+    term: HeldLease,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let fence = term.fence();

@@ -34,7 +34,7 @@ pub use delivery::{
     rate::{BadRate, Rate},
 };
 pub use driver::TaskDied;
-pub use lease::{Candidate, Fence, Term};
+pub use lease::{Candidate, Fence, HeldLease};
 pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 #[cfg(feature = "mutants")]

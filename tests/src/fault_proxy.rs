@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Sees the bytes of one direction of a connection, in order, and may change them.
+/// Sees the bytes of one connection that go one way, in order, and may change them.
 pub(crate) type Tap = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// Makes the taps of each connection: of what comes from its client, and of what comes from its server.
+/// Makes the taps of each connection: from its client, and from its server.
 type Taps = Arc<dyn Fn() -> [Tap; 2] + Send + Sync>;
 
 /// A proxy on a port of its own; closed when dropped.
@@ -59,19 +59,19 @@ impl FaultProxy {
         Self::tapped(format!("127.0.0.1:{target}"), || [Box::new(|_| {}), Box::new(|_| {})]).await
     }
 
-    /// A proxy to this `host:port`; `taps` makes those of each connection.
+    /// A proxy to this `host:port`; `taps` makes the taps of each connection, from its client and from its server.
     pub(crate) async fn tapped(target: String, taps: impl Fn() -> [Tap; 2] + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it listens").port();
         let (orders, from_clients) = (watch::Sender::new(Orders::default()), Arc::<AtomicU64>::default());
         let bytes = Arc::clone(&from_clients);
         let taps: Taps = Arc::new(move || {
-            let ([mut from_client, from_server], bytes) = (taps(), Arc::clone(&bytes));
+            let ([mut there, back], bytes) = (taps(), Arc::clone(&bytes));
             let counted = move |read: &mut [u8]| {
                 bytes.fetch_add(read.len() as u64, Ordering::Relaxed);
-                from_client(read);
+                there(read);
             };
-            [Box::new(counted), from_server]
+            [Box::new(counted), back]
         });
         let mut connections = JoinSet::new();
         connections.spawn(accept(listener, target, orders.subscribe(), taps));
@@ -146,14 +146,14 @@ async fn carry(
     mut server: TcpStream,
     mut orders: watch::Receiver<Orders>,
     ends: usize,
-    [requests, answers]: [Tap; 2],
+    [tap_there, tap_back]: [Tap; 2],
 ) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let flow = orders.clone();
     let end = {
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
-        let there = pump(from_client, to_server, flow.clone(), requests);
-        let back = pump(from_server, to_client, flow, answers);
+        let there = pump(from_client, to_server, flow.clone(), tap_there);
+        let back = pump(from_server, to_client, flow, tap_back);
         tokio::select! {
             _ = try_join(there, back) => End::Close,
             ordered = orders.wait_for(|orders| orders.ends > ends) => match ordered {

@@ -74,15 +74,15 @@ impl Proxy {
     pub async fn to(endpoint: &str) -> Self {
         let target = endpoint.strip_prefix("http://").expect("an http endpoint").to_owned();
         let (calls, shift) = (Calls::default(), Shift::default());
-        let noted = (Arc::clone(&calls), Arc::clone(&shift));
+        let (counted, shifted) = (Arc::clone(&calls), Arc::clone(&shift));
         let way = FaultProxy::tapped(target, move || {
-            let (mut head, (calls, shift)) = (Vec::new(), noted.clone());
-            let requests = move |read: &mut [u8]| {
+            let (mut head, calls, shift) = (Vec::new(), Arc::clone(&counted), Arc::clone(&shifted));
+            let there = move |read: &mut [u8]| {
                 head.extend_from_slice(read);
                 count_calls(&mut head, &calls);
             };
-            let answers = move |read: &mut [u8]| move_dates(read, shift.load(Ordering::Relaxed));
-            [Box::new(requests), Box::new(answers)]
+            let back = move |read: &mut [u8]| move_dates(read, shift.load(Ordering::Relaxed));
+            [Box::new(there), Box::new(back)]
         });
         let way = way.await;
         Self { endpoint: format!("http://{}", way.address()), way, calls, shift }
@@ -109,7 +109,7 @@ impl Proxy {
     }
 }
 
-/// Moves the dates of answers. A head that comes in two parts keeps its own.
+/// Moves the dates in what has come. A head that comes in two parts keeps its own.
 fn move_dates(part: &mut [u8], seconds: i64) {
     if seconds == 0 {
         return;

@@ -3,7 +3,7 @@
 use aws::{RegistrationsTable, ServiceTime};
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
-use relay::{Backlog, Candidate, Clock, Forgetting, MarkerKeeper, Term, Trail, Uptime};
+use relay::{Backlog, Candidate, Clock, Forgetting, HeldLease, MarkerKeeper, Trail, Uptime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -131,7 +131,7 @@ async fn serve_term(
     cloud: &mut Cloud,
     state: &State,
     candidate: &Candidate<aws::RelayLease>,
-    term: Term,
+    term: HeldLease,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let fence = term.fence();

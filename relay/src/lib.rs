@@ -38,7 +38,7 @@ pub use driver::{
     forgetting::Forgetting,
     trail::{Outcome, Trace, Trail},
 };
-pub use lease::{Candidate, Fence, Term};
+pub use lease::{Candidate, Fence, HeldLease};
 pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 #[cfg(feature = "mutants")]

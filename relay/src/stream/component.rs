@@ -311,3 +311,6 @@ async fn write<S: AsyncWrite>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,8 @@ pub enum Rejection {
     SupersededEncoding,
     /// The store or the queue cannot do it now.
     Unavailable,
+    /// The endpoint may have ended, or may only look so: the secrets or the table may be wrong.
+    InDoubt,
     /// The resource has no such method; it has these.
     MethodNotAllowed(&'static str),
     /// A defect of ours ended the request.
@@ -102,6 +104,8 @@ impl VapidFault {
 
 /// What the queue or the store is given to recover before a sender tries again.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
+/// What an operator is given to mend a wrong deployment before a sender tries again, in seconds.
+const IN_DOUBT_RETRY_AFTER: u64 = 600;
 /// What the relay is given to take pushes of a registration out of the queue, in seconds.
 const RETRY_AFTER_FULL_SHARE: u64 = 5;
 /// What pushes are encrypted in (RFC 8291, and the draft that many senders have stayed with).
@@ -158,6 +162,7 @@ impl Rejection {
             Self::KeyMaterialTooLarge => "key_material_too_large",
             Self::SupersededEncoding => "superseded_encoding",
             Self::Unavailable => "unavailable",
+            Self::InDoubt => "in_doubt",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::Panicked => "panicked",
         }
@@ -182,7 +187,7 @@ impl Rejection {
             Self::SupersededEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyInterrupted => StatusCode::REQUEST_TIMEOUT,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::InDoubt => StatusCode::SERVICE_UNAVAILABLE,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -206,7 +211,7 @@ impl Rejection {
             Self::Gone => "why-did-my-push-get-a-410",
             Self::BodyTooLarge => "why-did-my-push-get-a-413",
             Self::Throttled(_) => "why-did-my-push-get-a-429",
-            Self::Unavailable | Self::Panicked => "why-did-my-push-get-a-500-or-503",
+            Self::Unavailable | Self::InDoubt | Self::Panicked => "why-did-my-push-get-a-500-or-503",
             Self::UnknownMessage | Self::NotWaiting => "why-was-my-push-not-withdrawn",
         }
     }
@@ -232,6 +237,7 @@ impl Rejection {
             Self::SupersededEncoding => "Content coding not supported",
             Self::KeyMaterialTooLarge => "Key material too large",
             Self::Unavailable => "Try again shortly",
+            Self::InDoubt => "Try again later",
             Self::MethodNotAllowed(_) => "Method not allowed",
             Self::Panicked => "A defect of the server",
         }
@@ -285,6 +291,11 @@ impl Rejection {
                                   withdrawn. Try again; nothing is wrong with this URL."
                     .into()
             }
+            Self::InDoubt => {
+                "The server cannot tell at the moment whether this URL is an endpoint of its own. Keep it, and try \
+                 again later."
+                    .into()
+            }
             Self::MethodNotAllowed(methods) => format!("This URL answers {methods}."),
             Self::Panicked => {
                 "The server failed while it handled this request, so the push may not have been \
@@ -301,6 +312,7 @@ impl Rejection {
             Self::SupersededEncoding => Some((header::ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS))),
             Self::VapidMissing => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
             Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
+            Self::InDoubt => Some((header::RETRY_AFTER, HeaderValue::from(IN_DOUBT_RETRY_AFTER))),
             Self::Throttled(seconds) => Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
             Self::MethodNotAllowed(methods) => Some((header::ALLOW, HeaderValue::from_static(methods))),
             // The rest of the body is not read: the connection cannot be used again.

@@ -16,6 +16,8 @@ mod post;
 mod queue;
 mod registrations;
 mod requests;
+#[cfg(test)]
+mod upgrade;
 
 pub use aws_types::SdkConfig;
 pub use config::{ConfigError, for_ingress, for_relay, relay_http_client};

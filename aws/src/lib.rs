@@ -17,6 +17,8 @@ mod queue;
 mod registrations;
 mod requests;
 mod time;
+#[cfg(test)]
+mod upgrade;
 
 pub use aws_types::SdkConfig;
 pub use config::{ConfigError, for_ingress, for_relay, relay_http_client};

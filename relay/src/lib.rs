@@ -57,7 +57,7 @@ use delivery::{
     rate::Meter,
 };
 use driver::{Driver, StreamEnds};
-use jobs::{Jobs, Receipts};
+use jobs::{Jobs, Receipts, Spared};
 use stream::component::Component;
 
 /// Stanzas that were read and wait for the relay; the stream is not read further than that.
@@ -142,6 +142,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             fence: fence.clone(),
             receipts: Receipts::default(),
             moves: 0.into(),
+            spared: Spared::default(),
         };
         let stream = Component {
             account: self.account,

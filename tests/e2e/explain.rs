@@ -110,7 +110,7 @@ async fn an_endpoint_that_is_over_or_elsewhere_says_so() {
 
     let token = Secrets::parse(&"x".repeat(32))
         .unwrap()
-        .sign(target("juliet", "a").registration_id(), { push::Epoch::from_seconds(1_700_000_000) });
+        .sign(target("juliet", "a").registration_id(), push::Epoch::from_seconds(1_700_000_000));
     says(token.as_str(), &variables, "No secret that is known here").await;
     let unknown = MessageId::new(Urgency::Normal, at(1), [7; 8]).to_string();
     says(&unknown, &variables, "does not remember").await;

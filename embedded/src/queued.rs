@@ -1,4 +1,4 @@
-//! What the queue has of one registration: for an operator who asks beside the server.
+//! The pushes of one registration in the queue: for an operator who asks beside the server.
 
 use push::{MessageId, PushMessage, RegistrationId, ports::Unavailable};
 

@@ -28,7 +28,7 @@ const IMMEDIATE: TimeDelta = TimeDelta::seconds(10);
 ///
 /// It begins with the urgency and the moment of acceptance, so that ids order pushes as a mailbox
 /// hands them out: the more urgent first, and the older first among those of one urgency. Chance follows, but for the
-/// last two bits, which the registration gives. Who knows the id knows the place of the push in its mailbox.
+/// last two bits, which the registration gives. The id tells the place of the push in its mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId([u8; MessageId::BYTES]);
 

@@ -1,4 +1,4 @@
-//! What a user does from a client of theirs (XEP-0050): lists and ends their endpoints, and sends themself a test push.
+//! Users list and end their endpoints, and send themselves a test push, from clients of theirs (XEP-0050).
 
 use e2e::{Phone, RawClient, SOON, Upwire, XmppServer, eventually, http};
 use tokio_xmpp::jid::BareJid;
@@ -60,7 +60,7 @@ async fn a_user_lists_tests_and_ends_what_is_theirs(server: &XmppServer) {
     assert!(push.body.starts_with(b"A test push"), "{:?}", push.body);
     upwire.mailbox_holds(0).await;
 
-    // What is another's is passed over.
+    // Endpoints of others are passed over.
     let mut thief = RawClient::connect(server, &other, "desk").await;
     let stolen = command(&mut thief, component, "end", &[&ids[0], &ids[1]]).await;
     assert!(stolen.contains("0 endpoints have ended"), "{stolen}");

@@ -18,7 +18,7 @@ const ROW_UNITS: f64 = 2.0;
 const ENTRY_BYTES: u64 = 110;
 const BOUNDS: MailboxBounds = MailboxBounds { of_registration: 40, of_account: 60 };
 
-/// What was consumed.
+/// Units that were consumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Units {
     written: f64,
@@ -93,7 +93,7 @@ impl Meter {
         Self { mailbox, counted, server }
     }
 
-    /// What was consumed since the last time.
+    /// The units that were consumed since the last time.
     fn read(&self) -> Units {
         std::mem::take(&mut *self.counted.lock().unwrap())
     }
@@ -192,7 +192,7 @@ async fn a_mailbox_that_is_drained_takes_the_units_that_the_module_says() {
     assert_eq!(page(Some(&of), None).await.unwrap(), []);
     assert_eq!(meter.read(), units(0.0, 1.0), "an empty one");
 
-    // What has left is counted until the next push that finds no room by the count.
+    // The count still has the pushes that have left, until the next push finds no room by it.
     let (kept, taken) = meter.keep(&large(&registration, 100, None)).await;
     assert_eq!((kept, taken), (Kept::default(), units(ROW_UNITS + 2.0, 0.0)));
 }

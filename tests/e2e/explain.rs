@@ -73,7 +73,7 @@ async fn a_push_is_followed_from_its_delivery_to_its_wait_while_the_server_runs(
     assert!(text.lines().last().unwrap().starts_with("It was delivered"), "{text}");
     assert!(text.contains("signed by secret 1 of 1") && text.contains("delivered 20"), "{text}");
 
-    // What the process says of it has no address.
+    // The answer of the process has no address.
     let told = http::get(&format!("{}/pushes/{id}", upwire.admin_url)).await.text();
     assert!(told.contains("delivered") && !told.contains('@'), "{told}");
 

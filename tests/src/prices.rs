@@ -1,4 +1,4 @@
-//! What AWS bills: list prices times units. The calls are those that `make bench-cloud` counts, the units of the mailbox
+//! The bill of AWS: list prices times units. The calls are those that `make bench-cloud` counts, the units of the mailbox
 //! those that the end-to-end tests read off DynamoDB's answers.
 
 use std::fmt::Write;
@@ -35,7 +35,7 @@ pub const DASHBOARD: f64 = 3.00;
 /// A secret in Secrets Manager, per month.
 pub const SECRET: f64 = 0.40;
 
-/// What Lambda bills for a push on a function of 128 MB: the two calls take some milliseconds on AWS. A forgery takes one.
+/// The time that Lambda bills for a push on a function of 128 MB: the two calls take some milliseconds on AWS. A forgery takes one.
 pub const BILLED_SECONDS: f64 = 0.003;
 const FORGERY_SECONDS: f64 = 0.001;
 /// Memory of the function.
@@ -51,9 +51,9 @@ pub const LEASE_LOOK_SECONDS: f64 = 1.0;
 
 /// Most entries in one call to SQS.
 const BATCH: f64 = 10.0;
-/// What an answer of SQS has for each entry beside its body: ids, the receipt, attributes, headers, TLS.
+/// Bytes that an answer of SQS has for each entry beside its body: ids, the receipt, attributes, headers, TLS.
 const ENVELOPE_BYTES: usize = 600;
-/// What an item of the mailbox has beside the entry: keys and attributes. An entry of its index.
+/// Bytes that an item of the mailbox has beside the entry: keys and attributes. An entry of its index.
 const ITEM_BYTES: usize = 130;
 const INDEX_BYTES: usize = 130;
 /// Most pushes in one page of a mailbox.
@@ -99,13 +99,13 @@ pub fn delivered(entries_per_call: f64) -> f64 {
     function + 2.0 * SQS_CALL / entries_per_call
 }
 
-/// What a million pushes cost that leave AWS for a relay elsewhere.
+/// The cost of a million pushes that leave AWS for a relay elsewhere.
 #[must_use]
 pub fn transfer(body: usize) -> f64 {
     (entry_bytes(body) + ENVELOPE_BYTES) as f64 * 1e6 / 1e9 * TRANSFER_GB
 }
 
-/// What a million pushes cost in addition that wait, and are delivered from the mailbox: by the units that
+/// The additional cost of a million pushes that wait, and are delivered from the mailbox: by the units that
 /// `aws::mailbox` names.
 #[must_use]
 pub fn waiting(body: usize) -> f64 {

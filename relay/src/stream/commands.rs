@@ -32,7 +32,7 @@ pub(crate) enum Node {
     Test,
 }
 
-/// What a user asks for.
+/// A request of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) node: Node,
@@ -160,7 +160,7 @@ pub(crate) fn items(component: &BareJid) -> Element {
     DiscoItemsResult { node: Some(COMMANDS.into()), items: items.into(), rsm: None }.into()
 }
 
-/// What a command is (XEP-0050, "Retrieving Command Information").
+/// The description of a command (XEP-0050, "Retrieving Command Information").
 pub(crate) fn info(node: Node) -> Element {
     DiscoInfoResult {
         node: Some(node.name().into()),

@@ -24,7 +24,7 @@ const PINGS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the stream may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a trial has shown: the stream comes about.
+/// The outcome of a trial: the stream comes about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trial {
     /// Pings of the component to itself.
@@ -41,7 +41,7 @@ pub struct Trial {
 pub struct NoStream {
     /// Why not.
     pub problem: String,
-    /// What to do about it.
+    /// The mend.
     pub mend: &'static str,
 }
 

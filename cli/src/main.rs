@@ -21,7 +21,10 @@ mod configuration;
 #[cfg(test)]
 mod configuration_page;
 mod distributor;
+mod doctor;
 mod embedded_format;
+mod explain;
+mod fetch;
 mod health;
 mod http;
 mod keygen;
@@ -39,6 +42,7 @@ mod secret;
 mod serve;
 mod shutdown;
 mod store;
+mod trail;
 mod usage;
 mod values;
 
@@ -71,6 +75,8 @@ enum Command {
     Restore(restore::Options),
     Registrations(registrations::Options),
     Account(account::Options),
+    Explain(explain::Options),
+    Doctor(Box<doctor::Options>),
     #[command(hide = true)]
     Assets(assets::Options),
 }
@@ -127,6 +133,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(options) => restore::run(&options),
         Command::Registrations(options) => registrations::run(options),
         Command::Account(options) => account::run(options),
+        Command::Explain(options) => explain::run(options),
+        Command::Doctor(options) => doctor::run(*options),
         Command::Assets(options) => assets::run(&options, Upwire::command()),
     }
 }

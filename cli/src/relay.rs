@@ -3,7 +3,7 @@
 use aws::{RegistrationsTable, ServiceTime};
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
-use relay::{Backlog, Candidate, Clock, HeldLease, MarkerKeeper, Uptime};
+use relay::{Backlog, Candidate, Clock, Forgetting, HeldLease, MarkerKeeper, Trail, Uptime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ pub(crate) use self::options::Options;
 use self::options::Settings;
 use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
-use crate::{admin, embedded_format, marker, parts, values};
+use crate::{admin, embedded_format, marker, parts, trail, values};
 
 pub(crate) mod cloud;
 mod options;
@@ -40,6 +40,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         stands_by: watch::Sender::new(false),
         backlog: Backlog::new(clock.clone()),
         clock: clock.clone(),
+        trail: Trail::default(),
+        forgetting: Forgetting::default(),
     };
     let cloud = tokio::select! {
         opened = open((&settings, &time), &in_force, &state) => opened?,
@@ -53,6 +55,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     }
     let admin =
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
+    let admin = admin.merge(trail::routes(state.trail.clone(), state.forgetting.clone()));
     let mut parts = JoinSet::new();
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
@@ -89,6 +92,8 @@ struct State {
     stands_by: watch::Sender<bool>,
     backlog: Backlog,
     clock: Clock,
+    trail: Trail,
+    forgetting: Forgetting,
 }
 
 /// Waits for the lease, relays while it lasts, and waits again.
@@ -144,13 +149,15 @@ async fn serve_term(
             () = stop.cancelled() => return Ok(()),
         };
         let (registrations, mailbox) = (cloud.registrations.clone(), cloud.mailbox.clone());
-        let relay = settings.relay.clone().relay(
+        let mut relay = settings.relay.clone().relay(
             registrations,
             state.backlog.watch(queue),
             mailbox,
             in_force.clone(),
             state.clock.clone(),
         );
+        relay.trail = state.trail.clone();
+        relay.forgetting = state.forgetting.clone();
         let relaying = relay.run(state.connected.clone(), stop.clone(), fence.clone());
         tokio::select! {
             relayed = relaying => relayed.map_err(anyhow::Error::from),

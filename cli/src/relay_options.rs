@@ -9,8 +9,8 @@ use chrono::TimeDelta;
 use functions::settings::{component, public_url};
 use push::{MailboxBounds, Secrets};
 use relay::{
-    AccessList, Backlog, BadRate, Clock, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
-    ServerAddress, Shedding,
+    AccessList, Backlog, BadRate, Clock, ComponentAccount, DomainBounds, Forgetting, MarkerKeeper, Rate,
+    Relay, Security, ServerAddress, Shedding, Trail,
 };
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -307,6 +307,8 @@ impl RelaySettings {
             rate: self.rate,
             contact: self.contact,
             clock,
+            trail: Trail::default(),
+            forgetting: Forgetting::default(),
         }
     }
 

@@ -13,7 +13,7 @@ pub(crate) use self::options::Options;
 use self::timekeeper::{Sources, Timekeeper};
 use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
-use crate::{admin, keygen, marker, parts, values};
+use crate::{admin, keygen, marker, parts, trail, values};
 
 mod database;
 mod legacy;
@@ -66,12 +66,14 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let queue = backlog.watch(database.clone());
     let relay =
         settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone(), clock.clone());
+    let (trail, forgetting) = (relay.trail.clone(), relay.forgetting.clone());
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {
         gauge!(QUEUE_DEPTH).set(depths.queue_depth() as f64);
         gauge!(MAILBOX_DEPTH).set(depths.mailbox_depth() as f64);
     });
+    let admin = admin.merge(trail::routes(trail, forgetting));
     let ingress = functions::router(Ingress {
         registrations: database.clone(),
         queue: database.clone(),

@@ -28,6 +28,7 @@ use crate::{
     mutants::{Mutant, mutant},
 };
 
+mod command;
 mod read;
 mod register;
 mod settle;

@@ -33,7 +33,11 @@ pub use delivery::{
     domains::DomainBounds,
     rate::{BadRate, Rate},
 };
-pub use driver::TaskDied;
+pub use driver::{
+    TaskDied,
+    forgetting::Forgetting,
+    trail::{Outcome, Trace, Trail},
+};
 pub use lease::{Candidate, Fence, HeldLease};
 pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
@@ -45,6 +49,7 @@ pub use stream::fuzzing;
 pub use stream::{
     component::ComponentAccount,
     connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},
+    trial::{NoStream, Trial, try_component},
 };
 
 use delivery::{
@@ -92,6 +97,10 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub contact: Vec<Url>,
     /// The wall clock.
     pub clock: Clock,
+    /// Where it notes what became of the last pushes.
+    pub trail: Trail,
+    /// By which an operator has it forget accounts.
+    pub forgetting: Forgetting,
 }
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, M, C> {
@@ -155,7 +164,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             connected.send_replace(false);
             gauge!(measures::STREAM_UP).set(0.0);
         });
-        Driver::new(core, jobs, ends, self.access).run(stop, fence).await?;
+        Driver::new(core, jobs, ends, self.access, self.trail, self.forgetting.heard())
+            .run(stop, fence)
+            .await?;
         match tasks.join_next().await {
             Some(Err(error)) => Err(TaskDied(error.to_string())),
             _ => Ok(()),

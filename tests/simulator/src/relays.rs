@@ -173,5 +173,7 @@ fn relay(
         rate: None,
         contact: Vec::new(),
         clock: Clock::new(move || clock.wall_of(life.process)),
+        trail: relay::Trail::default(),
+        forgetting: relay::Forgetting::default(),
     }
 }

@@ -198,8 +198,8 @@ pub fn tables() -> String {
     row("Function URL, an account's 1000 environments", flood(1000.0 * REQUESTS_PER_ENVIRONMENT, 0.0));
     row("Function URL, `ReservedConcurrency=20`", flood(20.0 * REQUESTS_PER_ENVIRONMENT, 0.0));
     row(
-        "HTTP API, `RequestsPerSecond=100`: what is beyond is refused, and not billed",
-        flood(100.0, HTTP_API),
+        "HTTP API, `RequestsPerSecond=200` as the template has it: what is beyond is refused",
+        flood(200.0, HTTP_API),
     );
     page
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use push::{
-    Application, Body, Instance, Registration, Target, Ttl, Urgency,
-    message::Wishes,
     ports::{Kept, Trimmed},
+    testing,
 };
 
 use super::*;
@@ -22,17 +21,8 @@ fn at(second: i64) -> DateTime<Utc> {
 }
 
 /// A push of one registration, which may wait for a minute.
-fn push(number: u64) -> Arc<PushMessage> {
-    let target = Target {
-        recipient: ALICE.parse().unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
-    let row = Registration::renew(None, target, at(0), TimeDelta::days(1));
-    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-    Arc::new(PushMessage::new(number.to_be_bytes(), &row, wishes, Body::from_bytes(b"x"), at(0)))
+fn push(number: u32) -> Arc<PushMessage> {
+    Arc::new(testing::push(number, &testing::registration(ALICE, at(0)), at(0)))
 }
 
 fn tell(trail: &Trail, input: Input, actions: &[Action], second: i64) {
@@ -145,12 +135,12 @@ fn what_is_over_before_it_was_delivered_says_why() {
 #[test]
 fn the_oldest_is_forgotten_and_the_last_of_a_registration_comes_first() {
     let trail = Trail::default();
-    for number in 0..=TRACES_MAX as u64 {
+    for number in 0..=TRACES_MAX as u32 {
         received(&trail, &push(number));
     }
     assert!(trail.find(push(0).id).is_none() && trail.find(push(1).id).is_some());
     let last = trail.of_registration(push(0).registration, 2);
     let ids: Vec<_> = last.iter().map(|(id, _)| *id).collect();
-    assert_eq!(ids, [push(TRACES_MAX as u64).id, push(TRACES_MAX as u64 - 1).id]);
+    assert_eq!(ids, [push(TRACES_MAX as u32).id, push(TRACES_MAX as u32 - 1).id]);
     assert_eq!(trail.of_registration(RegistrationId::from_bytes([9; 16]), 2), []);
 }

@@ -16,13 +16,15 @@ mod post;
 mod queue;
 mod registrations;
 mod requests;
+mod tenants;
 
 pub use aws_types::SdkConfig;
 pub use config::{ConfigError, for_ingress, for_relay, relay_http_client};
 pub use error::{CannotStart, Cause};
 pub use lease::RelayLease;
 pub use mailbox::MailboxTable;
-pub use post::{NoAnswer, post};
+pub use post::{NoAnswer, post, post_json};
 pub use queue::Queue;
 pub use registrations::RegistrationsTable;
 pub use requests::QueueSender;
+pub use tenants::UsageOfTerm;

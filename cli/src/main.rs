@@ -23,6 +23,7 @@ mod configuration_page;
 mod distributor;
 mod embedded_format;
 mod http;
+mod invoice;
 mod keygen;
 mod legacy_options;
 mod live;
@@ -38,6 +39,7 @@ mod secret;
 mod serve;
 mod shutdown;
 mod store;
+mod tenant;
 mod usage;
 mod values;
 
@@ -69,6 +71,8 @@ enum Command {
     Restore(restore::Options),
     Registrations(registrations::Options),
     Account(account::Options),
+    Tenant(tenant::Options),
+    Usage(invoice::Options),
     #[command(hide = true)]
     Assets(assets::Options),
 }
@@ -124,6 +128,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(options) => restore::run(&options),
         Command::Registrations(options) => registrations::run(options),
         Command::Account(options) => account::run(options),
+        Command::Tenant(options) => tenant::run(options),
+        Command::Usage(options) => invoice::run(options),
         Command::Assets(options) => assets::run(&options, Upwire::command()),
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use push::usage::Meter;
 use push::{MailboxBounds, Secrets};
 use relay::{
     AccessList, Backlog, BadRate, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
@@ -286,6 +287,7 @@ impl RelaySettings {
         queue: Q,
         mailbox: M,
         in_force: InForce,
+        usage: Meter,
     ) -> Relay<R, Q, M> {
         Relay {
             registrations,
@@ -306,6 +308,7 @@ impl RelaySettings {
             domain_bounds: self.domain_bounds,
             rate: self.rate,
             contact: self.contact,
+            usage,
             clock: relay::Clock::system(),
         }
     }

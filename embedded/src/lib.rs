@@ -17,6 +17,7 @@ mod readers;
 mod registrations;
 mod restore;
 mod row;
+mod tenants;
 mod writer;
 
 pub use backup::{BackupError, Contents, back_up};

@@ -20,6 +20,7 @@ mod place;
 mod push_resource;
 mod rejection;
 mod seldom;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod unread;
@@ -56,6 +57,7 @@ pub use marker::MarkerWatch;
 pub use matrix::Dropped;
 pub use rejection::{Rejection, VapidFault};
 pub use seldom::Seldom;
+pub use tenants::TenantWatch;
 
 /// The path under the public URL that endpoints live at.
 pub const PUSH_PATH: &str = "push";
@@ -105,6 +107,8 @@ pub struct Ingress<R, Q, M> {
     pub marker: MarkerWatch,
     /// What is taken for one registration in a minute.
     pub allowance: Allowance,
+    /// What is taken for tenants.
+    pub tenants: TenantWatch,
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
     pub public_url: Option<Url>,

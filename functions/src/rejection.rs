@@ -30,6 +30,10 @@ pub enum Rejection {
     VapidWrong(VapidFault),
     /// The registration's senders are over their rate, for so many seconds more.
     Throttled(u64),
+    /// The tenant of the registration is suspended; to be asked again after so many seconds.
+    Suspended(u64),
+    /// The tenant of the registration has used up its pushes of this month; the same.
+    QuotaUsedUp(u64),
     /// The token of a push message resource is malformed, or none of our secrets made it.
     UnknownMessage,
     /// The push is not in its mailbox.
@@ -131,8 +135,13 @@ impl Rejection {
 
     /// Asks to wait for so long, in whole seconds that are never too few.
     pub(crate) fn throttled(wait: TimeDelta) -> Self {
+        Self::Throttled(Self::seconds(wait))
+    }
+
+    /// As a header has them.
+    pub(crate) fn seconds(wait: TimeDelta) -> u64 {
         let begun = u64::from(wait.subsec_nanos() > 0);
-        Self::Throttled((u64::try_from(wait.num_seconds()).unwrap_or(0) + begun).max(1))
+        (u64::try_from(wait.num_seconds()).unwrap_or(0) + begun).max(1)
     }
 
     /// Its label in the metrics, and its code in the problem.
@@ -145,6 +154,8 @@ impl Rejection {
             Self::VapidMissing => "vapid_missing",
             Self::VapidWrong(_) => "vapid_wrong",
             Self::Throttled(_) => "throttled",
+            Self::Suspended(_) => "suspended",
+            Self::QuotaUsedUp(_) => "quota_used_up",
             Self::UnknownMessage => "unknown_message",
             Self::NotWaiting => "not_waiting",
             Self::EmptyBody => "empty_body",
@@ -171,7 +182,7 @@ impl Rejection {
             Self::Gone => StatusCode::GONE,
             Self::VapidMissing => StatusCode::UNAUTHORIZED,
             Self::VapidWrong(_) => StatusCode::FORBIDDEN,
-            Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Throttled(_) | Self::Suspended(_) | Self::QuotaUsedUp(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::EmptyBody
             | Self::BadTtl
             | Self::BadTopic
@@ -205,7 +216,7 @@ impl Rejection {
             Self::BodyInterrupted => "why-did-my-push-get-a-408",
             Self::Gone => "why-did-my-push-get-a-410",
             Self::BodyTooLarge => "why-did-my-push-get-a-413",
-            Self::Throttled(_) => "why-did-my-push-get-a-429",
+            Self::Throttled(_) | Self::Suspended(_) | Self::QuotaUsedUp(_) => "why-did-my-push-get-a-429",
             Self::Unavailable | Self::Panicked => "why-did-my-push-get-a-500-or-503",
             Self::UnknownMessage | Self::NotWaiting => "why-was-my-push-not-withdrawn",
         }
@@ -219,6 +230,8 @@ impl Rejection {
             Self::VapidMissing => "Not signed",
             Self::VapidWrong(_) => "Not signed as it should be",
             Self::Throttled(_) => "Too many pushes",
+            Self::Suspended(_) => "Suspended",
+            Self::QuotaUsedUp(_) => "Quota used up",
             Self::UnknownMessage => "Unknown push",
             Self::NotWaiting => "The push does not wait",
             Self::EmptyBody => "Empty body",
@@ -251,6 +264,9 @@ impl Rejection {
             Self::Throttled(seconds) => {
                 format!("Pushes come faster than this endpoint takes them. Try again in {seconds} s.")
             }
+            Self::Suspended(_) => "The push server serves this user's domain again when its host resumes it. Keep this endpoint."
+                .into(),
+            Self::QuotaUsedUp(_) => "The domain of this user has used up its pushes of this month. Keep this endpoint.".into(),
             Self::UnknownMessage => "This URL names no push that this server has accepted.".into(),
             Self::NotWaiting => "There is nothing to withdraw: the push was delivered, has expired, was \
                                  replaced or withdrawn before, or is on its way at this moment."
@@ -301,7 +317,9 @@ impl Rejection {
             Self::SupersededEncoding => Some((header::ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS))),
             Self::VapidMissing => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
             Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
-            Self::Throttled(seconds) => Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
+            Self::Throttled(seconds) | Self::Suspended(seconds) | Self::QuotaUsedUp(seconds) => {
+                Some((header::RETRY_AFTER, HeaderValue::from(seconds)))
+            }
             Self::MethodNotAllowed(methods) => Some((header::ALLOW, HeaderValue::from_static(methods))),
             // The rest of the body is not read: the connection cannot be used again.
             Self::BodyTooLarge | Self::BodyInterrupted => {

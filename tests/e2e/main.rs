@@ -95,5 +95,6 @@ mod stream_tls;
 mod synapse;
 mod template;
 mod template_alarms;
+mod tenants;
 mod vapid;
 mod web_push;

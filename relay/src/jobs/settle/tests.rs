@@ -9,7 +9,7 @@ use push::{
     Application, Body, Clock, Epoch, Instance, MailboxBounds, Marker, Registration, Secrets, Target, Ttl,
     Urgency,
     message::Wishes,
-    ports::{Account, Delivery, Markers, Page, Recipient, Registered, Renewal, Seen, Trimmed},
+    ports::{Account, Delivery, Markers, Page, Recipient, Registered, Renewal, Seen, Tenants, Trimmed},
 };
 use tokio::sync::watch;
 
@@ -97,6 +97,8 @@ impl Markers for Store {
     }
 }
 
+impl Tenants for Store {}
+
 impl Registrations for Store {
     async fn find(&self, _: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
         not_asked()
@@ -183,6 +185,7 @@ fn jobs(store: &Store, now: DateTime<Utc>) -> Jobs<Store, Store, Store> {
         registrations: store.clone(),
         queue: store.clone(),
         mailbox: store.clone(),
+        usage: push::usage::Meter::default(),
         secrets: watch::channel(secrets).1,
         endpoints: "https://push.example.com/push/".parse().unwrap(),
         lifetime: TimeDelta::days(7),

@@ -195,7 +195,7 @@ impl World {
                 Some(Note::Late { account, id, accepted_at, expired })
             }
             Fate::Trim(trim) => Some(self.trim(trim)),
-            Fate::LateRevoke(..) => None,
+            Fate::LateRevoke(..) | Fate::Count(..) => None,
             Fate::Throttle(registration, _, until) => {
                 if self.throttles_failing > 0 {
                     self.throttles_failing -= 1;

@@ -18,6 +18,7 @@ mod registrations;
 mod restore;
 mod row;
 mod tenants;
+mod usage;
 mod writer;
 
 pub use backup::{BackupError, Contents, back_up};

@@ -6,7 +6,7 @@ use push::{
     ports::{Tenants, Unavailable},
     usage::{Counts, Hour, Slot, Usage},
 };
-use rusqlite::{Connection, named_params, params};
+use rusqlite::{Connection, params};
 
 use crate::{Database, database::find_setting};
 
@@ -79,34 +79,6 @@ pub(crate) fn kept_domains(connection: &Connection) -> rusqlite::Result<String> 
     };
     let domains: Vec<String> = roster.suspended().flat_map(both).collect();
     Ok(serde_json::to_string(&domains).unwrap_or_else(|_| "[]".into()))
-}
-
-/// Adds what was counted.
-pub(crate) fn add(connection: &Connection, usage: &Usage) -> rusqlite::Result<()> {
-    const ADD: &str = "INSERT INTO usage
-        (hour, tenant, domain, accepted, delivered, waited, expired, dropped, bytes, registrations)
-        VALUES (:hour, :tenant, :domain, :accepted, :delivered, :waited, :expired, :dropped, :bytes, :registrations)
-        ON CONFLICT (hour, tenant, domain) DO UPDATE SET
-            accepted = accepted + excluded.accepted, delivered = delivered + excluded.delivered,
-            waited = waited + excluded.waited, expired = expired + excluded.expired,
-            dropped = dropped + excluded.dropped, bytes = bytes + excluded.bytes,
-            registrations = max(registrations, excluded.registrations)";
-    let mut statement = connection.prepare_cached(ADD)?;
-    for (slot, counts) in usage {
-        statement.execute(named_params! {
-            ":hour": slot.hour,
-            ":tenant": slot.tenant.as_str(),
-            ":domain": slot.domain,
-            ":accepted": counts.accepted,
-            ":delivered": counts.delivered,
-            ":waited": counts.waited,
-            ":expired": counts.expired,
-            ":dropped": counts.dropped,
-            ":bytes": counts.bytes,
-            ":registrations": counts.registrations,
-        })?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -95,6 +95,7 @@ mod stream_tls;
 mod synapse;
 mod template;
 mod template_alarms;
+mod tenant_usage;
 mod tenants;
 mod vapid;
 mod web_push;

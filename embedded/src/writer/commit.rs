@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     queue::{rows, unwritten::Sending},
-    tenants,
+    usage,
 };
 
 /// Runs within the transaction, and returns what to do once the commit is known.
@@ -65,6 +65,6 @@ pub(super) fn commit(
     for seq in &batch.deletions {
         done.deleted.push(rows::delete(&transaction, *seq)?);
     }
-    tenants::add(&transaction, &batch.usage)?;
+    usage::add(&transaction, &batch.usage)?;
     transaction.commit()
 }

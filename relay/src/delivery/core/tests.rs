@@ -11,6 +11,7 @@ mod census;
 mod model;
 mod once;
 mod sessions;
+mod tenants;
 mod world;
 
 const ALICE: &str = "alice@example.com/Conv.AAAA";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use push::{
-    MessageId, Registration, RegistrationId,
+    MessageId, Rate, Registration, RegistrationId,
     ports::{self, Kept, Seen},
 };
 
@@ -11,7 +11,6 @@ use super::*;
 use crate::{
     delivery::{
         known::Knowledge,
-        rate::Rate,
         reading::{Cue, PAGE_MAX},
     },
     stream::{component::Session, stanza::Query},
@@ -53,6 +52,8 @@ pub(super) struct World {
     pub(super) refused: usize,
     /// What was measured and not looked at.
     measured: Vec<Measure>,
+    /// What was counted for tenants.
+    pub(super) counted: Counts,
     pub(super) finished: bool,
 }
 
@@ -112,6 +113,7 @@ impl World {
             dropped: BTreeSet::new(),
             refused: 0,
             measured: Vec::new(),
+            counted: Counts::default(),
             finished: false,
         };
         world.connect();

@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-senders bench-cloud bench-build lint fmt-check clippy doc deny advisories arrows steady links words docs watch monitoring \
+.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-crowd bench-senders bench-cloud bench-build base-build soak lint fmt-check clippy doc deny advisories arrows steady links words docs watch monitoring \
 	scripts template binary test-needs release package-trial sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -34,6 +34,9 @@ ZIG := ziglang==0.17.1
 CARGO_DENY := cargo-deny@0.20.2
 # Makes the Debian package.
 CARGO_DEB := cargo-deb@3.8.0
+# Puts the list of its crates into a binary, and writes the one that goes with a release.
+CARGO_AUDITABLE := cargo-auditable@0.7.7
+CARGO_CYCLONEDX := cargo-cyclonedx@0.5.9
 
 help:
 	@echo 'make demo        one push from a POST to an XMPP client, on this machine; KEEP=1 leaves it running'
@@ -51,13 +54,15 @@ help:
 	@echo 'make parameters  gives PARAMETERS= of a stack on AWS other values, and changes nothing else; STACK=upwire'
 	@echo 'make close, make open   the ingress of a stack on AWS takes no push, or does again, within seconds'
 	@echo 'make rollback    senders get the version of the function before, within seconds; VERSION= names another'
-	@echo 'make release     the binary, its Debian package and their checksums, in target/release-files'
+	@echo 'make release     the binary, its Debian package, an SBOM and their checksums, in target/release-files'
 	@echo 'make package-trial   the package in a clean Debian root: installed, used, upgraded, removed, purged; takes root and mmdebstrap'
-	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; ARGS=--quick is shorter'
+	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; an error where an aim is missed; ARGS=--quick is shorter'
 	@echo 'make bench-compare BASE=commit   this commit beside another, in turn; an error where it has lost 15 % of anything'
 	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
+	@echo 'make bench-crowd     what a phone notices of thousands that are silent, or come back at once; ARGS=--quick is shorter'
 	@echo 'make bench-senders   what signed pushes and those of Matrix homeservers cost, beside plain ones'
-	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay'
+	@echo 'make soak        half of what the XMPP server carries for HOURS=1, while phones come and go; an error where anything grows or is lost'
+	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay; BASE=commit sets the relay of another beside it'
 
 demo:
 	@KEEP='$(KEEP)' infra/demo.sh
@@ -137,38 +142,49 @@ simulate:
 simulate-mutants:
 	$(SIMULATE) --mutants $(if $(MUTANT),--mutant $(MUTANT)) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM))
 
+# Each of them runs, whether or not one before has missed an aim.
 bench: bench-build
-	cargo bench --locked --package e2e --bench bench -- $(ARGS)
-	cargo bench --locked --package e2e --bench bench-mailbox -- $(ARGS)
-	cargo bench --locked --package e2e --bench bench-senders -- $(ARGS)
+	@for bench in bench bench-mailbox bench-senders; do \
+		cargo bench --locked --package e2e --bench $$bench -- $(ARGS) || failed=1; \
+	done; exit $${failed:-0}
 
 # The base is built apart, from a checkout of its own: the harness is that of this commit.
 BASE_TREE := $(TARGET)/base/tree
 BASE_TARGET := $(TARGET)/base/target
 
-bench-compare: bench-build
-	@[ -n '$(BASE)' ] || { echo 'make bench-compare BASE=<commit>'; exit 2; }
+bench-compare: bench-build base-build
+	cargo bench --locked --package e2e --bench bench -- --base $(BASE_TARGET)/release/upwire $(ARGS)
+
+base-build:
+	@[ -n '$(BASE)' ] || { echo 'which commit is the base? BASE=<commit>'; exit 2; }
 	@git worktree prune
 	@base=$$(git rev-parse --verify '$(BASE)^{commit}'); \
 		if [ -e $(BASE_TREE) ]; then git -C $(BASE_TREE) checkout --quiet --detach "$$base"; \
 		else git worktree add --quiet --detach $(BASE_TREE) "$$base"; fi
 	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --release --package cli
-	cargo bench --locked --package e2e --bench bench -- --base $(BASE_TARGET)/release/upwire $(ARGS)
 
 bench-mailbox: bench-build
 	cargo bench --locked --package e2e --bench bench-mailbox -- $(ARGS)
 
+bench-crowd: bench-build
+	cargo bench --locked --package e2e --bench bench-crowd -- $(ARGS)
+
 bench-senders: bench-build
 	cargo bench --locked --package e2e --bench bench-senders -- $(ARGS)
 
-bench-build: test-needs
+# The servers are as in `make bench`; SERVER=ejabberd is the other one.
+soak: bench-build
+	cargo bench --locked --package e2e --bench soak -- --hours $(or $(HOURS),1) $(if $(SERVER),--server $(SERVER)) $(ARGS)
+
+bench-build:
+	@infra/packages.sh gcc libc6-dev prosody prosody-modules ejabberd
 	cargo build --locked --release --package cli --bins
 	cargo build --locked --profile bench --package e2e --benches
 
-bench-cloud: sam-build bench-build
+bench-cloud: sam-build bench-build $(if $(BASE),base-build)
 	@infra/local/emulator.sh install fauxqs
 	@infra/local/emulator.sh install dynalite
-	cargo bench --locked --package e2e --bench bench-cloud
+	cargo bench --locked --package e2e --bench bench-cloud -- $(if $(BASE),--base $(BASE_TARGET)/release/upwire)
 
 # Gates.
 
@@ -182,6 +198,7 @@ clippy:
 	@infra/packages.sh gcc libc6-dev
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --package simulator --features simulator/mutants -- -D warnings
+	cargo clippy --locked --package relay --package functions --features relay/fuzzing,functions/fuzzing -- -D warnings
 
 doc:
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
@@ -260,14 +277,22 @@ $(TARGET)/tools/$(CARGO_DEB):
 	@rm -rf $(TARGET)/tools/build
 	@touch '$@'
 
-release: $(TARGET)/tools/$(CARGO_DEB)
+$(addprefix $(TARGET)/tools/,$(CARGO_AUDITABLE) $(CARGO_CYCLONEDX)):
+	@echo '==> installing $(@F) into $(TARGET)/tools (a minute, once)'
 	@infra/packages.sh gcc libc6-dev
-	cargo build --locked --release --package cli
+	@cargo install --quiet --locked --debug --root $(TARGET)/tools --target-dir $(TARGET)/tools/build $(@F)
+	@rm -rf $(TARGET)/tools/build
+	@touch '$@'
+
+# The features of the binary that is released, and nothing that only builds or tests it.
+release: $(addprefix $(TARGET)/tools/,$(CARGO_DEB) $(CARGO_AUDITABLE) $(CARGO_CYCLONEDX))
+	@infra/packages.sh gcc libc6-dev
+	PATH="$(TARGET)/tools/bin:$$PATH" cargo auditable build --locked --release --package cli
 	@rm -rf $(TARGET)/release-files
 	infra/debian/package.sh release $(TARGET)/release-files
 	@cp $(TARGET)/package/upwire $(TARGET)/release-files/
+	PATH="$(TARGET)/tools/bin:$$PATH" infra/sbom.py $(TARGET)/release-files
 	@cd $(TARGET)/release-files && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
-	@echo '==> LEFT OUT: an SBOM'
 
 package-trial: $(TARGET)/tools/$(CARGO_DEB)
 	infra/debian/trial.sh

@@ -146,7 +146,7 @@ fn timeouts(connect: Duration, attempt: Duration, call: Duration) -> TimeoutConf
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -165,7 +165,7 @@ mod tests {
         b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: 2\r\n\r\n{}";
     const SOON: Duration = Duration::from_secs(60);
 
-    fn ingress() -> SdkConfig {
+    pub(crate) fn ingress() -> SdkConfig {
         let variable = |name: &str| match name {
             "AWS_REGION" => Ok("us-east-1".to_owned()),
             "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Ok("test".to_owned()),

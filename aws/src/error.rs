@@ -28,6 +28,8 @@ pub enum Cause {
     Configuration,
     /// At AWS: the credentials, or what they allow.
     Credentials,
+    /// In this machine: its clock is wrong.
+    Clock,
     /// Perhaps in time: AWS does not answer, or is not well.
     Unavailable,
 }
@@ -64,7 +66,7 @@ impl CannotStart {
                  AWS_SESSION_TOKEN: they may be mistyped, expired or deactivated",
             ),
             Kind::Clock => (
-                Cause::Credentials,
+                Cause::Clock,
                 format!("AWS does not accept the time of this machine ({failure})"),
                 "set its clock",
             ),

@@ -3,12 +3,9 @@
 //!
 //! Pure bookkeeping. A push is known by its own id; the copies of it are what SQS knows.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-use push::MessageId;
+use push::{Lately, MessageId};
 use tokio::time::Instant;
 
 /// Most ids of settled pushes that are remembered.
@@ -43,12 +40,16 @@ struct Entry {
     visible_at: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Held {
     entries: HashMap<MessageId, Entry>,
-    settled: HashSet<MessageId>,
-    /// The same, oldest first.
-    settled_order: VecDeque<MessageId>,
+    settled: Lately<MessageId>,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), settled: Lately::new(SETTLED_MAX) }
+    }
 }
 
 impl Held {
@@ -81,14 +82,7 @@ impl Held {
     /// Notes that a push has left the queue, for good.
     pub(crate) fn settled(&mut self, id: MessageId) {
         self.entries.remove(&id);
-        if self.settled.insert(id) {
-            self.settled_order.push_back(id);
-        }
-        if self.settled_order.len() > SETTLED_MAX
-            && let Some(oldest) = self.settled_order.pop_front()
-        {
-            self.settled.remove(&oldest);
-        }
+        self.settled.note(id);
     }
 
     /// The pushes that others could receive within `margin`, with their copies.
@@ -145,8 +139,6 @@ mod tests {
         let (mut held, now) = (Held::default(), Instant::now());
         (0..=SETTLED_MAX as u32).for_each(|number| held.settled(id(number)));
         held.settled(id(1));
-        assert_eq!(held.settled.len(), SETTLED_MAX);
-        assert_eq!(held.settled_order.len(), SETTLED_MAX);
         assert_eq!(held.arrived(id(0), copy("a", "r"), now), Arrival::New, "the oldest is forgotten");
         assert_eq!(held.arrived(id(1), copy("b", "r"), now), Arrival::Settled);
     }

@@ -17,6 +17,7 @@ mod queue;
 mod registrations;
 mod requests;
 mod tenants;
+mod time;
 
 pub use aws_types::SdkConfig;
 pub use config::{ConfigError, for_ingress, for_relay, relay_http_client};
@@ -28,3 +29,4 @@ pub use queue::Queue;
 pub use registrations::RegistrationsTable;
 pub use requests::QueueSender;
 pub use tenants::UsageOfTerm;
+pub use time::{AGREEMENT, ServiceTime};

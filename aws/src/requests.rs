@@ -342,7 +342,7 @@ fn whole_seconds(duration: Duration) -> i32 {
 mod tests {
     use chrono::{DateTime, TimeDelta};
     use push::{
-        Application, Body, Instance, Registration, Target, Topic, Ttl, Urgency,
+        Body, Topic, Ttl, Urgency,
         message::{BODY_BYTES_MAX, Wishes},
     };
 
@@ -367,17 +367,9 @@ mod tests {
         /// What SQS took at once before it took 1 MiB; queues like it, and emulators, may take no more still.
         const BATCH_BYTES_MAX: usize = 256 * 1024;
         let longest_part = "\"".repeat(1023);
-        let target = Target {
-            recipient: format!("{0}@{1}.{1}.{1}.example/{longest_part}", "a".repeat(1023), "a".repeat(63))
-                .parse()
-                .unwrap(),
-            application: Application::from_bytes([0xff; 32]),
-            instance: Instance::from_bytes([0xff; 32]),
-            vapid: None,
-            legacy: None,
-        };
-        let (now, week) = (DateTime::UNIX_EPOCH + TimeDelta::days(20_000), TimeDelta::days(7));
-        let registration = Registration::renew(None, target, now, week);
+        let recipient = format!("{0}@{1}.{1}.{1}.example/{longest_part}", "a".repeat(1023), "a".repeat(63));
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        let registration = push::testing::registration(&recipient, now);
         let wishes = Wishes {
             ttl: Ttl::from_seconds(u32::MAX),
             urgency: Urgency::VeryLow,

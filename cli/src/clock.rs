@@ -5,9 +5,22 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use metrics::{describe_gauge, gauge};
 use push::Clock;
 
 use crate::configuration::existing;
+
+const IN_DOUBT: &str = "upwire_clock_in_doubt";
+
+/// Tells the metrics what the gauge is.
+pub(crate) fn describe_metrics() {
+    describe_gauge!(IN_DOUBT, "1 while the machine's clock is wrong, and nothing is ended for good by it");
+}
+
+/// Shows whether the clock is in doubt.
+pub(crate) fn show(is_in_doubt: bool) {
+    gauge!(IN_DOUBT).set(f64::from(u8::from(is_in_doubt)));
+}
 
 /// Say that this machine's clock is right.
 #[derive(Debug, clap::Args)]

@@ -57,8 +57,12 @@ pub(crate) async fn listen(address: SocketAddr, variable: &str) -> anyhow::Resul
         bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
     }
     bound.map_err(|error| {
-        let is_forbidden = error.kind() == ErrorKind::PermissionDenied;
-        let mend = if is_forbidden { LOW_PORT_MEND } else { "stop what does" };
+        let mend = match error.kind() {
+            ErrorKind::PermissionDenied => LOW_PORT_MEND,
+            ErrorKind::AddrInUse => "stop what does",
+            ErrorKind::AddrNotAvailable => "this machine has no such address",
+            _ => "see what the system says of it",
+        };
         let problem =
             format!("cannot listen on {address}: {mend}, or set {variable} to a free port of this machine");
         anyhow::Error::from(error).context(problem)

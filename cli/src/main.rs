@@ -22,6 +22,7 @@ mod configuration;
 mod configuration_page;
 mod distributor;
 mod embedded_format;
+mod health;
 mod http;
 mod invoice;
 mod keygen;
@@ -64,6 +65,7 @@ enum Command {
     Relay(Box<relay::Options>),
     Distributor(Box<distributor::Options>),
     Canary(Box<canary::Options>),
+    Health(health::Options),
     Keygen(keygen::Options),
     Secret(secret::Options),
     Clock(clock::Options),
@@ -121,6 +123,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Relay(options) => start(|shutdown| relay::run(*options, shutdown)),
         Command::Distributor(options) => start(|shutdown| distributor::run(*options, shutdown)),
         Command::Canary(options) => start(|shutdown| canary::run(*options, shutdown)),
+        Command::Health(options) => health::run(&options),
         Command::Keygen(options) => keygen::run(&options),
         Command::Secret(options) => secret::run(options),
         Command::Clock(options) => clock::run(options),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws::{RegistrationsTable, UsageOfTerm};
+use aws::{RegistrationsTable, ServiceTime, UsageOfTerm};
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
 use push::usage::Meter;
@@ -23,6 +23,7 @@ use crate::{admin, embedded_format, marker, parts, values};
 
 pub(crate) mod cloud;
 mod options;
+mod timekeeper;
 
 /// Between two writes of what tenants use.
 const USAGE_INTERVAL: Duration = Duration::from_secs(300);
@@ -43,19 +44,22 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     describe_gauge!(ACTIVE, "1 while this relay is the active one, 0 while it waits for another to end");
     gauge!(ACTIVE).set(0.0);
     quota::describe_metrics();
+    let time = timekeeper::begin();
+    let clock = time.clock();
     let state = State {
         connected: watch::Sender::new(false),
         stands_by: watch::Sender::new(false),
         active: watch::Sender::new(false),
         meter: Meter::default(),
-        backlog: Backlog::new(Clock::system()),
+        backlog: Backlog::new(clock.clone()),
+        clock: clock.clone(),
     };
     let cloud = tokio::select! {
-        opened = open(&settings, &in_force, &state) => opened?,
+        opened = open((&settings, &time), &in_force, &state) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let (list, meter) = (in_force.access.clone(), state.meter.clone());
-    let tenants = TenantKeeper::begin(cloud.registrations.clone(), OF_A_TABLE, list, Clock::system(), meter);
+    let tenants = TenantKeeper::begin(cloud.registrations.clone(), OF_A_TABLE, list, clock.clone(), meter);
     let tenants = tokio::select! {
         tenants = tenants => tenants,
         () = stop.cancelled() => return Ok(()),
@@ -73,13 +77,18 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
     parts.spawn(parts::until(stop.clone(), tenants.keep(state.active.subscribe())));
+    parts.spawn(timekeeper::tell(clock, stop.clone()));
     parts.spawn(relay_when_elected(settings, in_force, cloud, state, stop.clone()));
     parts::wait(parts, &stop).await
 }
 
 /// What the relay uses on AWS, once it is known that it may.
-async fn open(settings: &Settings, in_force: &InForce, state: &State) -> anyhow::Result<Cloud> {
-    let cloud = cloud::open(settings).await?;
+async fn open(
+    (settings, time): (&Settings, &ServiceTime),
+    in_force: &InForce,
+    state: &State,
+) -> anyhow::Result<Cloud> {
+    let cloud = cloud::open(settings, time).await?;
     marker::check(&marker_keeper(settings, &cloud, in_force, state), settings.relay.drop_secrets).await?;
     Ok(cloud)
 }
@@ -91,10 +100,11 @@ fn marker_keeper(
     state: &State,
 ) -> MarkerKeeper<RegistrationsTable> {
     let (store, table) = (cloud.registrations.clone(), settings.table_id.clone());
-    settings.relay.marker_keeper(store, table, in_force, (&state.backlog, state.connected.subscribe()))
+    let behind = (&state.backlog, state.connected.subscribe());
+    settings.relay.marker_keeper(store, table, in_force, behind, state.clock.clone())
 }
 
-/// What readiness goes by, and how far the relay is behind.
+/// What readiness goes by, how far the relay is behind, and its clock.
 struct State {
     connected: watch::Sender<bool>,
     stands_by: watch::Sender<bool>,
@@ -102,6 +112,7 @@ struct State {
     active: watch::Sender<bool>,
     meter: Meter,
     backlog: Backlog,
+    clock: Clock,
 }
 
 /// Waits for the lease, relays while it lasts, and waits again.
@@ -164,6 +175,7 @@ async fn serve_term(
             state.backlog.watch(queue),
             mailbox,
             in_force.clone(),
+            state.clock.clone(),
             state.meter.clone(),
         );
         let relaying = relay.run(state.connected.clone(), stop.clone(), fence.clone());
@@ -171,10 +183,10 @@ async fn serve_term(
         let relayed = tokio::select! {
             relayed = relaying => relayed.map_err(anyhow::Error::from),
             () = keeper.keep(marker) => Ok(()),
-            () = write_usage(&mut usage, &state.meter) => Ok(()),
+            () = write_usage(&mut usage, &state.meter, &state.clock) => Ok(()),
         };
         // What another relay counts meanwhile has a name of its own.
-        let _ = timeout(LAST_USAGE_TIMEOUT, write_usage_now(&mut usage, &state.meter)).await;
+        let _ = timeout(LAST_USAGE_TIMEOUT, write_usage_now(&mut usage, &state.meter, &state.clock)).await;
         relayed
     };
     let holding = async {
@@ -189,16 +201,16 @@ async fn serve_term(
 }
 
 /// Writes what tenants use, for as long as it runs.
-async fn write_usage(usage: &mut UsageOfTerm, meter: &Meter) {
+async fn write_usage(usage: &mut UsageOfTerm, meter: &Meter, clock: &Clock) {
     loop {
         sleep(USAGE_INTERVAL).await;
-        write_usage_now(usage, meter).await;
+        write_usage_now(usage, meter, clock).await;
     }
 }
 
-async fn write_usage_now(usage: &mut UsageOfTerm, meter: &Meter) {
+async fn write_usage_now(usage: &mut UsageOfTerm, meter: &Meter, clock: &Clock) {
     usage.add(meter.take());
-    if let Err(error) = usage.write(Clock::system().now()).await {
+    if let Err(error) = usage.write(clock.now()).await {
         tracing::error!(%error, "what tenants used could not be written; it is tried again");
     }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use functions::settings::{component, public_url};
 use push::usage::Meter;
 use push::{MailboxBounds, Secrets};
 use relay::{
-    AccessList, Backlog, BadRate, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
+    AccessList, Backlog, BadRate, Clock, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
     ServerAddress, Shedding,
 };
 use secrecy::SecretString;
@@ -25,9 +26,6 @@ const COMPONENT: &str = "UPWIRE_COMPONENT";
 const COMPONENT_SECRET: &str = "UPWIRE_COMPONENT_SECRET";
 const PUBLIC_URL: &str = "UPWIRE_PUBLIC_URL";
 const ACL: &str = "UPWIRE_ACL";
-
-/// Endpoints stay under 512 bytes (docs/senders.md, "What senders do"); the token and its path take 61.
-const PUBLIC_URL_BYTES_MAX: usize = 448;
 
 /// Flattened into the options of a subcommand.
 #[derive(Debug, clap::Args)]
@@ -274,10 +272,11 @@ impl RelaySettings {
         table: Option<String>,
         in_force: &InForce,
         (backlog, connected): (&Backlog, watch::Receiver<bool>),
+        clock: Clock,
     ) -> MarkerKeeper<S> {
         let shedding = |after| Shedding { backlog: backlog.clone(), connected, after };
         let shedding = self.shed_after.map(shedding);
-        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock: relay::Clock::system(), shedding }
+        MarkerKeeper { store, table, keys: in_force.keys.clone(), clock, shedding }
     }
 
     /// The relay on these stores.
@@ -287,6 +286,7 @@ impl RelaySettings {
         queue: Q,
         mailbox: M,
         in_force: InForce,
+        clock: Clock,
         usage: Meter,
     ) -> Relay<R, Q, M> {
         Relay {
@@ -309,7 +309,7 @@ impl RelaySettings {
             rate: self.rate,
             contact: self.contact,
             usage,
-            clock: relay::Clock::system(),
+            clock,
         }
     }
 
@@ -319,65 +319,5 @@ impl RelaySettings {
         let path = format!("{}/{}/", endpoints.path().trim_end_matches('/'), functions::PUSH_PATH);
         endpoints.set_path(&path);
         endpoints
-    }
-}
-
-fn public_url(text: &str) -> Result<Url, String> {
-    let example = "write it as https://push.example.com";
-    let url = Url::parse(text).map_err(|error| format!("{error}; {example}"))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(format!("it is no http or https URL; {example}"));
-    }
-    if url.query().is_some()
-        || url.fragment().is_some()
-        || !url.username().is_empty()
-        || url.password().is_some()
-    {
-        return Err(format!("it has more than scheme, host, port and path; {example}"));
-    }
-    if url.path().contains([':', '*', '{', '}', '%']) {
-        return Err(format!("its path has more than letters, digits, and -._~/; {example}"));
-    }
-    if url.as_str().len() > PUBLIC_URL_BYTES_MAX {
-        return Err(format!(
-            "it has more than {PUBLIC_URL_BYTES_MAX} bytes, and endpoints must stay under 512"
-        ));
-    }
-    Ok(url)
-}
-
-fn component(text: &str) -> Result<BareJid, String> {
-    let jid = BareJid::new(text).map_err(|error| format!("{error}; write it as notify.example.com"))?;
-    if jid.node().is_some() { Err("it names a user; write it as notify.example.com".into()) } else { Ok(jid) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_public_url_is_scheme_host_port_and_path() {
-        assert_eq!(public_url("https://push.example.com").unwrap().as_str(), "https://push.example.com/");
-        assert!(public_url("http://127.0.0.1:8080/up/").is_ok());
-        for wrong in [
-            "push.example.com",
-            "ftp://a",
-            "https://a/?q",
-            "https://u@a/",
-            "https://a/#f",
-            "mailto:a@b",
-            "https://a/:b/*c",
-            "https://a/{b}",
-        ] {
-            assert!(public_url(wrong).is_err(), "{wrong}");
-        }
-        assert!(public_url(&format!("https://a/{}", "x".repeat(450))).is_err());
-    }
-
-    #[test]
-    fn a_component_is_a_domain() {
-        assert!(component("notify.example.com").is_ok());
-        assert!(component("juliet@example.com").unwrap_err().contains("names a user"));
-        assert!(component("a b").is_err());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::anyhow;
 use embedded::Database;
 use functions::{Allowance, Dropped, Ingress, MarkerWatch, TenantWatch};
 use metrics::{describe_gauge, gauge};
@@ -20,8 +19,9 @@ use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
 use crate::tenant::keeper::{OF_A_DATABASE, TenantKeeper};
 use crate::tenant::quota;
-use crate::{admin, keygen, marker, parts, private, values};
+use crate::{admin, keygen, marker, parts, values};
 
+mod database;
 mod legacy;
 mod options;
 mod timekeeper;
@@ -48,13 +48,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
     describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
     let in_a_minute_max = settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute);
-    private::tighten(&settings.database)?;
-    let database = Database::open(&settings.database)
-        .map_err(|error| {
-            let text = error.to_string();
-            let mend = if text.contains("is locked") { "; another program has it open: end it" } else { "" };
-            anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {text}{mend}")
-        })?
+    let database = database::open(&settings.database)?
         .with_queue_max(settings.queue_max)
         .with_disk_floor(settings.disk_floor)
         .with_registration_queue_max(in_a_minute_max);
@@ -73,8 +67,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let (connected, readiness) = watch::channel(false);
     let backlog = Backlog::new(clock.clone());
     let behind = (&backlog, readiness.clone());
-    let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind);
-    keeper.clock = clock.clone();
+    let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind, clock.clone());
     marker::check(&keeper, settings.relay.drop_secrets).await?;
     let marker = keeper.begin().await?;
     let legacy_terms = legacy::terms(&settings.legacy_bounds, &in_force, &marker, &database, clock.now())?;
@@ -85,9 +78,14 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let queue = backlog.watch(database.clone());
-    let mut relay =
-        settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone(), meter.clone());
-    relay.clock = clock.clone();
+    let relay = settings.relay.relay(
+        database.clone(),
+        queue,
+        database.clone(),
+        in_force.clone(),
+        clock.clone(),
+        meter.clone(),
+    );
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {
@@ -110,8 +108,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         clock,
         remembers_refusals: true,
         dropped: Dropped::at_most(in_a_minute_max),
-        default_ttl: settings.default_ttl,
-        max_ttl: settings.max_ttl,
+        default_ttl: settings.kept_for.default,
+        max_ttl: settings.kept_for.max,
     });
 
     let mut parts = JoinSet::new();

@@ -1,4 +1,4 @@
-//! What belongs to an account, on SQLite: its registrations by an index, its full JIDs in a table.
+//! Accounts on SQLite: an index finds their registrations, a table has their full JIDs.
 
 use chrono::{DateTime, Utc};
 use jid::BareJid;
@@ -24,7 +24,7 @@ const ALL_LIVING: &str = "SELECT recipient, application, instance, epoch, renewe
     WHERE (account, id) > (?1, ?2) AND expires_at > ?3 AND NOT revoked ORDER BY account, id LIMIT ?4";
 const ANY_LIVES: &str = "SELECT EXISTS
     (SELECT 1 FROM registration WHERE account = ?1 AND expires_at > ?2 AND NOT revoked)";
-/// Those of a predecessor do not count.
+/// Endpoints of a predecessor do not count.
 const COUNT: &str =
     "SELECT count(*), count(CASE WHEN expires_at > ?2 AND NOT revoked THEN 1 END) FROM registration
     WHERE account = ?1 AND expires_at > ?3 AND legacy IS NULL";

@@ -26,7 +26,7 @@ pub enum BackupError {
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its fault.
         problem: String,
     },
     /// SQLite finds it damaged.
@@ -34,7 +34,7 @@ pub enum BackupError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite found first.
+        /// The fault that SQLite found first.
         problem: String,
     },
     /// The file system refused.
@@ -42,7 +42,7 @@ pub enum BackupError {
     File {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the file system.
         cause: io::Error,
     },
     /// SQLite refused.
@@ -50,7 +50,7 @@ pub enum BackupError {
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
 }
@@ -67,7 +67,7 @@ impl BackupError {
     }
 }
 
-/// What is in a copy.
+/// The contents of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contents {
     /// Rows of registrations, living or not.

@@ -1,4 +1,4 @@
-//! What the file remembers of the time.
+//! The times that the file remembers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const DUE_WITHIN: TimeDelta = TimeDelta::hours(2);
 /// The time when it was last known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownTime {
-    /// What it was.
+    /// The time that it showed.
     pub wall: DateTime<Utc>,
     /// How long the machine had been up then.
     pub uptime: Duration,

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::{
     disk::{Disk, DiskLow},
     file::{OpenError, connect, lock},
-    layout::lay_out,
+    layout::{examine, lay_out},
     queue::known::Known,
     readers::Readers,
     writer::{Haste, Writer},
@@ -37,7 +37,7 @@ pub struct Database {
     registration_queue_max: u64,
 }
 
-/// What every clone of a [`Database`] and its writer thread hold together.
+/// The state that every clone of a [`Database`] shares with its writer thread.
 pub(crate) struct Shared {
     path: PathBuf,
     reader: Mutex<Connection>,
@@ -80,11 +80,20 @@ impl Database {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::examine(path)?;
         let lock = lock(path)?;
         let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
         let writer = connect(path).map_err(sqlite)?;
         lay_out(&writer, path)?;
         Self::start(path, writer, lock)
+    }
+
+    /// Makes sure that [`Self::open`] would open no file of another program. Changes nothing.
+    ///
+    /// # Errors
+    /// The file is there, and is no database of Upwire's.
+    pub fn examine(path: &Path) -> Result<(), OpenError> {
+        examine(path)
     }
 
     /// Starts on a file of the present layout; the writer thread holds `lock`.
@@ -204,7 +213,7 @@ impl Database {
         self.known.depth()
     }
 
-    /// Pushes that wait in mailboxes. What was changed from beside is counted a moment later.
+    /// Pushes that wait in mailboxes. Changes by another process are counted a moment later.
     #[must_use]
     pub fn mailbox_depth(&self) -> u64 {
         self.recount_after_change_beside();

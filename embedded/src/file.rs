@@ -30,12 +30,15 @@ pub enum OpenError {
         /// The latest layout that this one knows.
         known: usize,
     },
+    /// It is a database of another program, and was left as it is.
+    #[error("{} is a database of another program", .0.display())]
+    Foreign(PathBuf),
     /// The file system refused.
     #[error("{}: {cause}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the file system.
         cause: std::io::Error,
     },
     /// SQLite refused: not a database, a damaged one, a full disk.
@@ -43,7 +46,7 @@ pub enum OpenError {
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
 }

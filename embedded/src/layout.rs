@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::file::OpenError;
 
-/// What makes each layout of the one before it; the first one, of an empty file. A step that was released
+/// Steps that make each layout of the one before it; the first, of an empty file. A step that was released
 /// never changes: files that took it are out there.
 const STEPS: [&str; 7] = [
     "
@@ -106,6 +106,25 @@ const STEPS: [&str; 7] = [
 /// The layout that this code writes, in `PRAGMA user_version`: so many steps were taken.
 pub(crate) const VERSION: usize = STEPS.len();
 
+/// Makes sure that a file which is there already is a database of Upwire's, or empty. Changes nothing about it.
+pub(crate) fn examine(path: &Path) -> Result<(), OpenError> {
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file() || metadata.len() == 0) || !path.exists() {
+        return Ok(());
+    }
+    let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
+    // Read-write: what a crash has left in the write-ahead log is not seen otherwise.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    let count = |query| connection.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(sqlite);
+    // Every layout has this table.
+    let is_ours =
+        count("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'registration'")? > 0;
+    if is_ours || count("SELECT count(*) FROM sqlite_schema")? == 0 {
+        return Ok(());
+    }
+    Err(OpenError::Foreign(path.to_owned()))
+}
+
 /// Takes the steps that the file has not taken yet, all or none.
 pub(crate) fn lay_out(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
@@ -195,6 +214,23 @@ mod tests {
         let bounds = MailboxBounds { of_registration: 1, of_account: 1 };
         database.keep(Waiting { message: queued, asked_at: None }, bounds).await.unwrap();
         assert_eq!(database.mailbox_depth(), 1);
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prosody.sqlite");
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("CREATE TABLE prosody (host TEXT, user TEXT)").unwrap();
+        for version in [0, 1] {
+            other.pragma_update(None, "user_version", version).unwrap();
+            let before = std::fs::read(&path).unwrap();
+            assert!(matches!(Database::examine(&path), Err(OpenError::Foreign(_))), "{version}");
+            assert!(matches!(Database::open(&path), Err(OpenError::Foreign(_))), "{version}");
+            assert_eq!(std::fs::read(&path).unwrap(), before, "{version}");
+        }
+        let names = || folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names().collect::<Vec<_>>(), ["prosody.sqlite"]);
     }
 
     #[test]

@@ -43,7 +43,7 @@ const CLEAR: &str = "DELETE FROM mailbox WHERE account = ?1 AND registration = ?
 impl Mailbox for Database {
     async fn keep(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
         let shared = self.shared().clone();
-        // Whatever the push says: its moment may have been a wrong one.
+        // The moment that the push names may have been a wrong one.
         let least = self.shared().clock.read().read().least();
         let statements = move |connection: &Connection| keep(connection, &waiting, bounds, least);
         let committed = move |(_, gone): &(Kept, usize)| {
@@ -218,7 +218,8 @@ fn store(connection: &Connection, account: &BareJid, waiting: &Waiting) -> rusql
     Ok(())
 }
 
-/// What has to go because of the topic of a stored push, the oldest first: that push itself, if it is not the newest.
+/// Finds the pushes that go because of the topic of a stored push, the oldest first: that push itself, if it is not the
+/// newest.
 fn all_but_the_newest_of_its_topic(
     connection: &Connection,
     account: &BareJid,
@@ -233,8 +234,8 @@ fn all_but_the_newest_of_its_topic(
     Ok(ids)
 }
 
-/// What has to go because a registration may have no more than `max` pushes waiting, the oldest first. What had expired
-/// when this one was accepted is no longer counted.
+/// Finds the pushes that go because a registration may have no more than `max` waiting, the oldest first. Pushes that had
+/// expired when this one was accepted are no longer counted.
 fn beyond_the_bound(
     connection: &Connection,
     account: &BareJid,
@@ -262,8 +263,8 @@ fn trim(
     Ok(Trimmed { left: count - dropped.len(), dropped })
 }
 
-/// What has to go because an account may have no more than `max` pushes waiting, and how many it has. What had expired
-/// at that moment is no longer counted.
+/// Finds the pushes that go because an account may have no more than `max` waiting, and how many it has. Pushes that had
+/// expired at that moment are no longer counted.
 fn beyond_the_bound_of_the_account(
     connection: &Connection,
     account: &BareJid,

@@ -65,7 +65,7 @@ impl QueueReader for Database {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery<i64>>, Unavailable> {
         let deadline = Instant::now() + RECEIVE_WAIT;
         loop {
-            // Whoever is about to send shares the way to the relay.
+            // Each call that is about to send shares the way to the relay.
             yield_now().await;
             let now = self.shared().clock.read().now();
             let (deliveries, next_due_at) = self.claim(max, now)?;
@@ -138,7 +138,7 @@ impl Database {
             let read =
                 self.read(|connection| rows::claim_due(connection, &mut backlog, &mut deliveries, max, now));
             if let Err(error) = read {
-                // What was read is read again; the others may have no row yet.
+                // Rows that were read are read again; the others may have no row yet.
                 deliveries.drain(fresh..).for_each(|delivery| backlog.postpone(delivery.receipt, 0));
                 deliveries.into_iter().rev().for_each(|delivery| backlog.fresh.push_front(delivery));
                 return Err(error);
@@ -150,31 +150,20 @@ impl Database {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use chrono::TimeDelta;
-    use push::{
-        Application, Body, Instance, MessageId, Registration, RegistrationId, Target, Ttl, Urgency,
-        message::Wishes,
-    };
+    use push::{Body, RegistrationId, Target, testing};
     use rusqlite::params;
 
     use super::*;
 
     pub(crate) fn target() -> Target {
-        Target {
-            recipient: "juliet@example.com/phone".parse().unwrap(),
-            application: Application::from_bytes([1; 32]),
-            instance: Instance::from_bytes([2; 32]),
-            vapid: None,
-            legacy: None,
-        }
+        testing::target("juliet@example.com/phone")
     }
 
     pub(crate) fn message(number: u16) -> PushMessage {
-        let registration = Registration::renew(None, target(), DateTime::UNIX_EPOCH, TimeDelta::days(7));
-        let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-        let mut chance = [0; MessageId::CHANCE_BYTES];
-        chance[..2].copy_from_slice(&number.to_be_bytes());
-        PushMessage::new(chance, &registration, wishes, Body::from_bytes(&[0; 4096]), DateTime::UNIX_EPOCH)
+        let registration = testing::registration("juliet@example.com/phone", DateTime::UNIX_EPOCH);
+        let mut message = testing::push(number.into(), &registration, DateTime::UNIX_EPOCH);
+        message.body = Body::from_bytes(&[0; 4096]);
+        message
     }
 
     #[tokio::test]

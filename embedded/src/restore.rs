@@ -19,9 +19,9 @@ use crate::{
     layout::lay_out,
 };
 
-/// What SQLite adds to the name of the file.
+/// Suffixes that SQLite adds to the name of the file.
 const LOGS: [&str; 2] = ["-wal", "-shm"];
-/// What the lock adds to it.
+/// Suffix of the lock.
 const LOCK: &str = ".lock";
 
 const SET_NAMES: &str = "SELECT name, value FROM present.setting EXCEPT SELECT name, value FROM main.setting";
@@ -69,7 +69,7 @@ pub struct Ending {
     pub why: EndsSince,
 }
 
-/// What the file that is replaced has, and the copy has not.
+/// Contents of the replaced file that the copy lacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Registrations of the copy that have ended since, and stay ended.
@@ -89,9 +89,9 @@ pub struct Restoration {
     made: Option<Made>,
     copy: NamedTempFile,
     now: DateTime<Utc>,
-    /// What is in the copy.
+    /// Contents of the copy.
     pub contents: Contents,
-    /// What the present file has beyond it; `None`: there is none.
+    /// Contents of the present file beyond it; `None`: there is no such file.
     pub losses: Option<Result<Losses, BackupError>>,
 }
 
@@ -119,7 +119,7 @@ impl Restoration {
         Ok(restoration)
     }
 
-    /// What is lost.
+    /// Finds what is lost.
     fn compare(&self) -> Result<Losses, BackupError> {
         let both = self.both()?;
         let losses = || -> rusqlite::Result<Losses> {
@@ -168,7 +168,7 @@ impl Restoration {
         Ok(connection)
     }
 
-    /// Puts the copy in the file's place. What was there is set aside with its logs, under the returned name.
+    /// Puts the copy in the file's place. The file that was there is set aside with its logs, under the returned name.
     ///
     /// # Errors
     /// The file system refuses.
@@ -234,6 +234,9 @@ impl Drop for Made {
 fn as_backup_error(error: OpenError) -> BackupError {
     match error {
         OpenError::InUse(path) => BackupError::InUse(path),
+        OpenError::Foreign(path) => {
+            BackupError::Foreign { path, problem: "another program has written it".into() }
+        }
         OpenError::File { path, cause } => BackupError::File { path, cause },
         OpenError::Sqlite { path, cause } => BackupError::Sqlite { path, cause },
         OpenError::Newer { path, .. } => {

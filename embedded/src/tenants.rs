@@ -21,7 +21,7 @@ impl Tenants for Database {
         const SET: &str = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
         let (text, before) = (roster.to_json(), roster.version - 1);
         self.write(move |connection| {
-            // What is malformed has no version, and stays.
+            // A malformed roster has no version, and stays.
             if !parse(find_setting(connection, NAME)?).is_ok_and(|stored| stored.version == before) {
                 return Ok(false);
             }

@@ -1,4 +1,4 @@
-//! What tenants have used, as each commit takes it along.
+//! The usage of tenants, as each commit takes it along.
 
 use push::usage::Usage;
 use rusqlite::{Connection, named_params};

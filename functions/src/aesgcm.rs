@@ -18,7 +18,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-/// What the first drafts had: other header fields, and another way to derive the key. No phone decrypts it any more.
+/// The coding of the first drafts, with other header fields, and another way to derive the key. No phone
+/// decrypts it any more.
 const SUPERSEDED: &str = "aesgcm128";
 /// Length of a salt (draft-ietf-httpbis-encryption-encoding-03 §3.1).
 const SALT_BYTES: usize = 16;
@@ -26,7 +27,7 @@ const SALT_BYTES: usize = 16;
 const POINT_BYTES: usize = 65;
 const UNCOMPRESSED: u8 = 4;
 
-/// What goes in front of the body of a push in `aesgcm`.
+/// The lines in front of the body of a push in `aesgcm`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct KeyMaterial(String);
 
@@ -55,7 +56,7 @@ impl KeyMaterial {
         Ok(Some(Self(format!("aesgcm\nEncryption: {encryption}\nCrypto-Key: {crypto_key}\n"))))
     }
 
-    /// What the phone gets.
+    /// The body that the phone gets.
     pub(crate) fn before(&self, body: &[u8]) -> Vec<u8> {
         [self.0.as_bytes(), body].concat()
     }

@@ -1,4 +1,4 @@
-//! What the ingress does while its clock is in doubt, and what it writes down so that no clock can take it back.
+//! Refusals while the clock is in doubt, and those that are written down so that no clock can take them back.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{

@@ -42,7 +42,7 @@ pub fn line(stack: &str, metrics: &[(&str, f64)], rest: Map<String, Value>, at: 
     Value::Object(line).to_string()
 }
 
-/// What a counter is called, and the reason that it is of, if any.
+/// The name of a counter, and its reason, if it has one.
 type Name = (String, String);
 
 /// Counts, in an environment that is frozen between requests: what there is to tell is told at the end of one.

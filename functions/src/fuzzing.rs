@@ -1,4 +1,4 @@
-//! What the fuzz targets call (`fuzz/`): compiled for them alone, by the feature `fuzzing`.
+//! The entry points of the fuzz targets (`fuzz/`), compiled for them alone, by the feature `fuzzing`.
 
 use axum::http::{HeaderMap, HeaderValue};
 use chrono::{DateTime, Utc};

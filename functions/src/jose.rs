@@ -13,7 +13,7 @@ use ring::{
 };
 use serde::de::DeserializeOwned;
 
-/// What we verify. We sign nothing, and take no key in a form that has to be parsed.
+/// The algorithms that we verify. We sign nothing, and take no key in a form that has to be parsed.
 static RING: CryptoProvider = CryptoProvider {
     signer_factory: signer,
     verifier_factory: verifier,

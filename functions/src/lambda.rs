@@ -1,6 +1,11 @@
 //! From an event of the cloud to a request of the router.
 
-use axum::{Router, http::Uri, http::uri::PathAndQuery, middleware, response::Response};
+use axum::{
+    Router,
+    http::{StatusCode, Uri, header, uri::PathAndQuery},
+    middleware,
+    response::Response,
+};
 use chrono::{DateTime, Utc};
 use functions::{PublicUrl, embedded_format::Tally};
 use lambda_http::{
@@ -8,7 +13,7 @@ use lambda_http::{
     aws_lambda_events::query_map::QueryMap,
     lambda_runtime,
     request::{LambdaRequest, RequestContext},
-    tower::util::MapRequest,
+    tower::util::{MapRequest, MapResponse},
 };
 use url::Url;
 
@@ -25,7 +30,7 @@ pub(crate) async fn serve(router: Router, tally: Option<Tally>) -> Result<(), Er
         })),
         None => router,
     };
-    let adapter = Adapter::from(MapRequest::new(router, locate));
+    let adapter = Adapter::from(MapResponse::new(MapRequest::new(router, locate), without_length));
     lambda_runtime::run(MapRequest::new(adapter, without_query)).await
 }
 
@@ -41,6 +46,14 @@ fn without_query(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaReq
         request.query_string_parameters = QueryMap::default();
     }
     event
+}
+
+/// An answer without content has no length (RFC 9110 §8.6); hyper sees to that where it writes the answers.
+fn without_length(mut response: Response) -> Response {
+    if response.status() == StatusCode::NO_CONTENT {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
 }
 
 /// Notes where the sender reached the function, and takes the stage of an HTTP API off the path.
@@ -73,6 +86,19 @@ fn without_stage(uri: &Uri, stage: &str) -> Option<Uri> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_has_no_content_has_no_length() {
+        for (status, length) in [(StatusCode::NO_CONTENT, None), (StatusCode::OK, Some("0"))] {
+            let route = axum::routing::get(move || std::future::ready(status));
+            let router = Router::new().route("/", route);
+            let mut service = MapResponse::new(router, without_length);
+            let request = axum::http::Request::get("/").body(axum::body::Body::empty()).unwrap();
+            let response = lambda_http::Service::call(&mut service, request).await.unwrap();
+            let sent = response.headers().get(header::CONTENT_LENGTH).map(|value| value.to_str().unwrap());
+            assert_eq!(sent, length, "{status}");
+        }
+    }
 
     #[test]
     fn only_a_whole_segment_is_a_stage() {

@@ -27,6 +27,8 @@ pub struct LegacyKeys {
     jwt: Vec<(DecodingKey, Fingerprint)>,
     /// Of up.
     paseto: Vec<(SymmetricKey<V2>, Fingerprint)>,
+    /// Those whose endpoints are refused for now.
+    refused: Vec<Fingerprint>,
 }
 
 impl fmt::Debug for LegacyKeys {
@@ -74,6 +76,30 @@ impl LegacyKeys {
         let secret = secret.as_bytes();
         self.jwt.push((DecodingKey::from_secret(secret), Fingerprint::of(secret)));
         self
+    }
+
+    /// The same, for an ingress that starts in any case: while it has a secret that could be found by trying, the endpoints
+    /// that were made with it are refused for now.
+    #[must_use]
+    pub fn with_jwt_unless_weak(mut self, secret: &str) -> Self {
+        if secret.len() >= SECRET_BYTES_MIN {
+            return self.with_jwt(secret);
+        }
+        tracing::error!(
+            bytes = secret.len(),
+            enough = SECRET_BYTES_MIN,
+            "UPWIRE_LEGACY_SECRET is short: who has an old endpoint may find it by trying, and push to anyone; senders to \
+             the old endpoints are asked to try again until it is removed, or UPWIRE_WEAK_LEGACY_SECRET takes it"
+        );
+        let secret = secret.as_bytes();
+        self.refused.push(Fingerprint::of(secret));
+        self.jwt.push((DecodingKey::from_secret(secret), Fingerprint::of(secret)));
+        self
+    }
+
+    /// Whether the endpoints that were made with this key are refused for now.
+    pub(crate) fn refuses(&self, key: Fingerprint) -> bool {
+        self.refused.contains(&key)
     }
 
     /// With a shared secret of *up*, in base64 as it stands there.

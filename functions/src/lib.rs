@@ -20,6 +20,7 @@ mod place;
 mod push_resource;
 mod rejection;
 mod seldom;
+pub mod settings;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -88,7 +89,7 @@ pub fn describe_metrics() {
     counter!(WITHDRAWN).increment(0);
 }
 
-/// What the ingress works with.
+/// The parts and settings of an ingress.
 #[derive(Debug, Clone)]
 pub struct Ingress<R, Q, M> {
     /// The registrations' store.
@@ -101,18 +102,18 @@ pub struct Ingress<R, Q, M> {
     pub secrets: watch::Receiver<Secrets>,
     /// The keys that endpoints of a predecessor were made with; their tokens are taken at the same path.
     pub legacy: watch::Receiver<LegacyKeys>,
-    /// What those endpoints are granted.
+    /// The terms of those endpoints.
     pub legacy_terms: LegacyTerms,
-    /// What has to agree before an endpoint is said to have ended.
+    /// The record that has to agree before an endpoint is said to have ended.
     pub marker: MarkerWatch,
-    /// What is taken for one registration in a minute.
+    /// The rate at which pushes of one registration are taken.
     pub allowance: Allowance,
-    /// What is taken for tenants.
+    /// The tenants, for which less may be taken.
     pub tenants: TenantWatch,
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
     pub public_url: Option<Url>,
-    /// What people enter on their phones; the page at the root names it.
+    /// The push server that people enter on their phones; the page at the root names it.
     pub component: Option<BareJid>,
     /// The wall clock.
     pub clock: Clock,

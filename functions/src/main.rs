@@ -7,17 +7,18 @@ use std::{env::VarError, process::ExitCode};
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use chrono::TimeDelta;
 use functions::{
-    Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, TenantWatch, embedded_format::Tally,
+    Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, TenantWatch,
+    embedded_format::Tally,
+    settings::{self, KeptFor},
 };
 use jid::BareJid;
-use push::{AccessList, Clock, Secrets, Ttl};
+use push::{AccessList, Clock, Secrets};
 use tokio::sync::watch;
 use tracing_subscriber::{
     filter::Targets,
     layer::{Layer, SubscriberExt},
     util::SubscriberInitExt,
 };
-use url::Url;
 
 /// A message stays in SQS for two weeks at most.
 const TTL_MAX: u32 = 14 * 24 * 3600;
@@ -65,30 +66,31 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
             _ => Err(format!("{name}: {text:?} is not a number of seconds from 0 to {TTL_MAX}")),
         },
     };
-    let default_ttl = seconds("UPWIRE_DEFAULT_TTL", 86_400)?;
-    let max_ttl = seconds("UPWIRE_MAX_TTL", 604_800)?;
-    let public_url = variable("UPWIRE_PUBLIC_URL")?.map(|text| Url::parse(&text)).transpose();
+    let kept_for = KeptFor::new(seconds("UPWIRE_DEFAULT_TTL", 86_400)?, seconds("UPWIRE_MAX_TTL", 604_800)?)
+        .map_err(|problem| format!("UPWIRE_MAX_TTL: {problem}"))?;
+    let public_url = variable("UPWIRE_PUBLIC_URL")?.as_deref().map(settings::public_url).transpose();
     let secrets =
         Secrets::parse(&required("UPWIRE_SECRET")?).map_err(|error| format!("UPWIRE_SECRET: {error}"))?;
-    let component = variable("UPWIRE_COMPONENT")?.map(|text| BareJid::new(&text)).transpose();
+    let component = variable("UPWIRE_COMPONENT")?.as_deref().map(settings::component).transpose();
+    let component = component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?;
     Ok(Ingress {
         registrations: RegistrationsTable::new(&aws, &required("UPWIRE_REGISTRATIONS_TABLE")?),
         queue: QueueSender::new(&aws, &required("UPWIRE_QUEUE_URL")?),
         mailbox: MailboxTable::new(&aws, &required("UPWIRE_MAILBOX_TABLE")?),
         secrets: watch::channel(secrets).1,
         legacy: watch::channel(legacy_keys()?).1,
-        legacy_terms: legacy_terms()?,
+        legacy_terms: legacy_terms(component.as_ref())?,
         allowance: Allowance::per_minute(allowance()?),
         tenants: TenantWatch::default(),
         marker: MarkerWatch::of_table(variable("UPWIRE_TABLE_ID")?),
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
-        component: component.map_err(|error| format!("UPWIRE_COMPONENT: {error}"))?,
+        component,
         // Lambda's is right.
         clock: Clock::system(),
         remembers_refusals: false,
         dropped: Dropped::at_most(DROPPED_IN_A_MINUTE_MAX),
-        default_ttl: Ttl::from_seconds(default_ttl),
-        max_ttl: Ttl::from_seconds(max_ttl),
+        default_ttl: kept_for.default,
+        max_ttl: kept_for.max,
     })
 }
 
@@ -101,14 +103,15 @@ fn allowance() -> Result<Option<u32>, String> {
     Ok(pushes.transpose()?.filter(|pushes| *pushes > 0))
 }
 
-/// What counts for CloudWatch, where a stack is named.
+/// The counters for CloudWatch, where a stack is named.
 fn tally() -> Result<Option<Tally>, lambda_http::Error> {
     let tally = variable("UPWIRE_METRICS_STACK")?.map(Tally::of);
     tally.as_ref().map_or(Ok(()), Tally::install)?;
     Ok(tally)
 }
 
-fn legacy_terms() -> Result<LegacyTerms, String> {
+/// Without a list, those of the component's parent domain are taken, as by the relay.
+fn legacy_terms(component: Option<&BareJid>) -> Result<LegacyTerms, String> {
     const LIFE: &str = "UPWIRE_LEGACY_LIFE";
     const ACL: &str = "UPWIRE_ACL";
     let mut terms = LegacyTerms::default();
@@ -116,22 +119,30 @@ fn legacy_terms() -> Result<LegacyTerms, String> {
         let seconds: u32 = text.parse().map_err(|_| format!("{LIFE}: {text:?} is no number of seconds"))?;
         terms.life = TimeDelta::seconds(seconds.into());
     }
-    if let Some(text) = variable(ACL)? {
-        let list: AccessList = text.parse().map_err(|error| format!("{ACL}: {error}"))?;
-        terms.access = Some(watch::channel(list).1);
-    }
+    let list = match variable(ACL)? {
+        Some(text) => Some(text.parse().map_err(|error| format!("{ACL}: {error}"))?),
+        None => component.map(AccessList::parent_domain),
+    };
+    terms.access = list.map(|list| watch::channel(list).1);
     Ok(terms)
 }
 
 fn legacy_keys() -> Result<LegacyKeys, String> {
     let mut keys = LegacyKeys::default();
     if let Some(secret) = variable("UPWIRE_LEGACY_SECRET")? {
-        keys = keys.with_jwt(&secret);
+        keys = if takes_weak()? { keys.with_jwt(&secret) } else { keys.with_jwt_unless_weak(&secret) };
     }
     if let Some(key) = variable("UPWIRE_LEGACY_PASETO_KEY")? {
         keys = keys.with_paseto(&key).map_err(|error| format!("UPWIRE_LEGACY_PASETO_KEY: {error}"))?;
     }
     Ok(keys)
+}
+
+fn takes_weak() -> Result<bool, String> {
+    const NAME: &str = "UPWIRE_WEAK_LEGACY_SECRET";
+    let parse =
+        |text: String| text.parse().map_err(|_| format!("{NAME}: {text:?} is neither true nor false"));
+    Ok(variable(NAME)?.map(parse).transpose()?.unwrap_or(false))
 }
 
 fn required(name: &str) -> Result<String, String> {

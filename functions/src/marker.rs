@@ -24,7 +24,7 @@ const SHED_TRUST: TimeDelta = TimeDelta::seconds(30);
 /// The same, where it did not agree: the operator is mending it.
 const DISTRUST: TimeDelta = TimeDelta::seconds(5);
 
-/// What an ingress knows of the marker. Its clones know the same.
+/// The marker, as an ingress knows it. Its clones know the same.
 #[derive(Debug, Clone, Default)]
 pub struct MarkerWatch {
     table: Option<Arc<str>>,
@@ -92,7 +92,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         row: Option<&Registration>,
         now: DateTime<Utc>,
     ) -> Result<(), Rejection> {
-        // What a predecessor's endpoint stands for is in its token.
+        // The token of a predecessor's endpoint says what it stands for.
         let Endpoint::Ours(_, epoch) = endpoint else { return Ok(()) };
         self.end(row.filter(|row| row.epoch == *epoch), now).await?;
         if tells_of(row, *epoch) {

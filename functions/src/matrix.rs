@@ -36,7 +36,7 @@ use crate::{
 
 /// Where homeservers look for it; none of them takes another path.
 pub(crate) const PATH: &str = "/_matrix/push/v1/notify";
-/// What it answers.
+/// The methods that it answers.
 pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
 
 /// The largest request: an event has 64 KiB at most, and JSON may take three bytes for one where it has all but
@@ -79,7 +79,7 @@ pub(crate) fn fuzzed_notification(bytes: &[u8]) -> Option<usize> {
         .map(|bytes| bytes.len())
 }
 
-/// What becomes of a push for one endpoint.
+/// The outcome of a push for one endpoint.
 enum Fate {
     /// Its pushkey is rejected: it will never take one again.
     Gone,
@@ -103,8 +103,8 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     /// Returns the pushkeys that are rejected.
     ///
     /// The fate of every device is known before anything is queued, so that a request that is to come again has
-    /// queued nothing: nobody gets a push twice because another device is over its rate, and nobody gets none. What
-    /// that costs is that a device waits for another in the same request; homeservers send each a request of its own.
+    /// queued nothing: nobody gets a push twice because another device is over its rate, and nobody gets none. A
+    /// device waits for another in the same request: homeservers send each a request of its own.
     async fn notify(
         &self,
         notification: Notification<'_>,
@@ -270,7 +270,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     }
 
     /// Answers a notification that no push can carry like one that was taken: it would be as long the next time, and the
-    /// pushkey is sound. Whoever sends too many is told to wait all the same.
+    /// pushkey is sound. A sender of too many is told to wait all the same.
     fn drop_for(&self, registrations: &[Registration], now: DateTime<Utc>) -> Result<(), Refusal> {
         static LINE: Seldom = Seldom::new();
         let ids = registrations.iter().map(|registration| registration.target.registration_id());

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::{ANSWER_TIMEOUT, Ingress, Rejection, Seldom, WITHDRAWN};
 
-/// What it answers.
+/// The methods that it answers.
 pub(crate) const METHODS: &str = "DELETE, OPTIONS";
 
 /// A push that one of our secrets named (RFC 8030 §8.3: a capability URL); any other request ends here, without I/O.
@@ -55,7 +55,7 @@ pub(crate) async fn withdraw<R: Registrations, Q: QueueWriter, M: Mailbox>(
 
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     async fn withdraw(&self, push: &Named) -> Result<(), Rejection> {
-        // Whose mailbox it is, only the row says: the URL must not (RFC 8030 §8.2). A copy that lags could have none.
+        // The row alone says whose mailbox it is: the URL must not (RFC 8030 §8.2). A copy that lags could have none.
         let row = self.registrations.find(push.registration, Consistency::Strong).await;
         let row = row.map_err(|error| unavailable(&error))?.ok_or(Rejection::NotWaiting)?;
         let account = row.target.recipient.to_bare();

@@ -61,7 +61,7 @@ impl Page {
     }
 }
 
-/// What lets a browser run exactly this text (CSP level 3, §2.3.1).
+/// The hash that lets a browser run exactly this text (CSP level 3, §2.3.1).
 fn source(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(Sha256::digest(text)))
 }

@@ -1,4 +1,4 @@
-//! What a sender says about a push in its headers (RFC 8030 §5), as senders really write it.
+//! The headers of a push (RFC 8030 §5), as senders really write them.
 
 use axum::{extract::FromRequestParts, http::HeaderMap, http::request::Parts};
 use push::{Body, Topic, Ttl, Urgency};
@@ -41,7 +41,7 @@ impl Parameters {
         Ok(Self { ttl, urgency, topic, keys: KeyMaterial::read(headers)? })
     }
 
-    /// What the application is to get of a push with this body.
+    /// The body that the application gets, of the one that was sent.
     pub(crate) fn body(&self, sent: &[u8]) -> Body {
         match &self.keys {
             Some(keys) => Body::from_bytes(&keys.before(sent)),

@@ -5,7 +5,7 @@ use crate::{MESSAGE_PATH, PUSH_PATH};
 /// The longest path that is looked at, below that of the public URL. Endpoints have 512 bytes at most (docs/senders.md, "What senders do").
 const PATH_BYTES_MAX: usize = 1024;
 
-/// What a path names. Empty segments do not count: a proxy may double a slash, or add one at the end.
+/// The resource that a path names. Empty segments do not count: a proxy may double a slash, or add one at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place<'a> {
     /// The page for people.
@@ -21,7 +21,7 @@ pub(crate) enum Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// What the path of a request names, at the root or below `home`: a proxy may strip the path of the public URL, or
+    /// Finds the resource of a request by its path, at the root or below `home`: a proxy may strip the path of the public URL, or
     /// not. `None`: it is too long to name anything.
     pub(crate) fn of_request(path: &'a str, home: &str) -> Option<Self> {
         let segments = segments_within_bound(path, home)?;
@@ -32,7 +32,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// What a path names below `home` alone.
+    /// Finds the resource of a path below `home` alone.
     pub(crate) fn below(path: &'a str, home: &str) -> Option<Self> {
         without(&segments_within_bound(path, home)?, home).map(Self::read)
     }

@@ -30,12 +30,12 @@ use crate::{
     vapid::Sender,
 };
 
-/// What it answers.
+/// The methods that it answers.
 pub(crate) const METHODS: &str = "POST, PUT, GET, HEAD, OPTIONS";
 /// The longest that a sender may take over its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What tells endpoints apart: the registration, and which life of it. Those of a predecessor have but one.
+/// The identity of an endpoint: the registration, and which life of it. An endpoint of a predecessor has but one.
 pub(crate) type EndpointKey = (RegistrationId, Option<Epoch>);
 
 /// An endpoint that was made with one of our secrets, or a predecessor's; any other request ends here, without I/O.
@@ -136,14 +136,14 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
 }
 
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
-    /// What a token stands for that was made with one of our secrets, or a predecessor's.
+    /// Reads a token that was made with one of our secrets, or a predecessor's.
     pub(crate) fn endpoint(&self, token: &str) -> Option<Endpoint> {
         let of_a_predecessor =
             || self.legacy.borrow().read(token).map(|(target, key)| Endpoint::Legacy(target, key));
         self.endpoint_of_ours(token).or_else(of_a_predecessor)
     }
 
-    /// What a token stands for that was made with one of our secrets.
+    /// Reads a token that was made with one of our secrets.
     pub(crate) fn endpoint_of_ours(&self, token: &str) -> Option<Endpoint> {
         let verified = self.secrets.borrow().verify(token).ok();
         verified.map(|(id, epoch)| Endpoint::Ours(id, epoch))

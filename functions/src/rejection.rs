@@ -66,7 +66,7 @@ pub enum Rejection {
     Panicked,
 }
 
-/// What is wrong with the credentials that were presented (RFC 8292 §4.2).
+/// The fault of the credentials that were presented (RFC 8292 §4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VapidFault {
     /// The public key is not the one that the endpoint is bound to.
@@ -86,7 +86,7 @@ pub enum VapidFault {
 }
 
 impl VapidFault {
-    /// What a person who runs the application server has to mend.
+    /// The fault in words, for the person who runs the application server.
     pub(crate) const fn detail(self) -> &'static str {
         match self {
             Self::Key => "The public key (k) is not the one that this endpoint is bound to.",
@@ -104,11 +104,11 @@ impl VapidFault {
     }
 }
 
-/// What the queue or the store is given to recover before a sender tries again.
+/// Time for the queue or the store to recover before a sender tries again, in seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
-/// What the relay is given to take pushes of a registration out of the queue, in seconds.
+/// Time for the relay to take pushes of a registration out of the queue, in seconds.
 const RETRY_AFTER_FULL_SHARE: u64 = 5;
-/// What pushes are encrypted in (RFC 8291, and the draft that many senders have stayed with).
+/// The content codings of pushes (RFC 8291, and the draft that many senders have stayed with).
 const ENCODINGS: &str = "aes128gcm, aesgcm";
 /// "The challenge … contains only the auth-scheme production" (RFC 8292 §3).
 const CHALLENGE: &str = "vapid";
@@ -129,6 +129,29 @@ struct Problem {
     detail: String,
 }
 
+/// The sections of docs/problems.md, by their anchors.
+const GOT_400: &str = "why-did-my-push-get-a-400";
+const GOT_401_403: &str = "why-did-my-push-get-a-401-or-403";
+const GOT_404: &str = "why-did-my-push-get-a-404";
+const GOT_405: &str = "why-did-my-push-get-a-405";
+const GOT_408: &str = "why-did-my-push-get-a-408";
+const GOT_410: &str = "why-did-my-push-get-a-410";
+const GOT_413: &str = "why-did-my-push-get-a-413";
+const GOT_415: &str = "why-did-my-push-get-a-415";
+const GOT_429: &str = "why-did-my-push-get-a-429";
+const GOT_500_503: &str = "why-did-my-push-get-a-500-or-503";
+const NOT_WITHDRAWN: &str = "why-was-my-push-not-withdrawn";
+
+/// The fixed part of an answer.
+struct Row {
+    /// The label in the metrics, and the code in the problem.
+    reason: &'static str,
+    status: StatusCode,
+    /// The anchor of the section of docs/problems.md that says why, and what to do.
+    section: &'static str,
+    title: &'static str,
+}
+
 impl Rejection {
     /// The queue holds as many pushes of the registration as it may.
     pub(crate) const QUEUE_SHARE_USED_UP: Self = Self::Throttled(RETRY_AFTER_FULL_SHARE);
@@ -144,110 +167,63 @@ impl Rejection {
         (u64::try_from(wait.num_seconds()).unwrap_or(0) + begun).max(1)
     }
 
-    /// Its label in the metrics, and its code in the problem.
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::NotFound => "not_found",
-            Self::UnknownEndpoint => "unknown_endpoint",
-            Self::Gone => "gone",
-            Self::VapidMissing => "vapid_missing",
-            Self::VapidWrong(_) => "vapid_wrong",
-            Self::Throttled(_) => "throttled",
-            Self::Suspended(_) => "suspended",
-            Self::QuotaUsedUp(_) => "quota_used_up",
-            Self::UnknownMessage => "unknown_message",
-            Self::NotWaiting => "not_waiting",
-            Self::EmptyBody => "empty_body",
-            Self::BodyTooLarge => "body_too_large",
-            Self::BodyInterrupted => "body_interrupted",
-            Self::BadTtl => "bad_ttl",
-            Self::BadTopic => "bad_topic",
-            Self::UnreadableHeader => "unreadable_header",
-            Self::NoKeyMaterial(_) => "no_key_material",
-            Self::BadKeyMaterial(_) => "bad_key_material",
-            Self::KeyMaterialTooLarge => "key_material_too_large",
-            Self::SupersededEncoding => "superseded_encoding",
-            Self::Unavailable => "unavailable",
-            Self::MethodNotAllowed(_) => "method_not_allowed",
-            Self::Panicked => "panicked",
-        }
-    }
-
-    const fn status(self) -> StatusCode {
-        match self {
-            Self::NotFound | Self::UnknownEndpoint | Self::UnknownMessage | Self::NotWaiting => {
-                StatusCode::NOT_FOUND
+    /// The one table of what a sender and an operator are told.
+    const fn row(self) -> Row {
+        let (reason, status, section, title) = match self {
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, GOT_404, "Nothing here"),
+            Self::UnknownEndpoint => ("unknown_endpoint", StatusCode::NOT_FOUND, GOT_404, "Unknown endpoint"),
+            Self::Gone => ("gone", StatusCode::GONE, GOT_410, "The subscription has ended"),
+            Self::VapidMissing => ("vapid_missing", StatusCode::UNAUTHORIZED, GOT_401_403, "Not signed"),
+            Self::VapidWrong(_) => {
+                ("vapid_wrong", StatusCode::FORBIDDEN, GOT_401_403, "Not signed as it should be")
             }
-            Self::Gone => StatusCode::GONE,
-            Self::VapidMissing => StatusCode::UNAUTHORIZED,
-            Self::VapidWrong(_) => StatusCode::FORBIDDEN,
-            Self::Throttled(_) | Self::Suspended(_) | Self::QuotaUsedUp(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::EmptyBody
-            | Self::BadTtl
-            | Self::BadTopic
-            | Self::UnreadableHeader
-            | Self::NoKeyMaterial(_)
-            | Self::BadKeyMaterial(_)
-            | Self::KeyMaterialTooLarge => StatusCode::BAD_REQUEST,
-            Self::SupersededEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyInterrupted => StatusCode::REQUEST_TIMEOUT,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// The anchor of the section of docs/problems.md that says why, and what to do.
-    const fn section(self) -> &'static str {
-        match self {
-            Self::EmptyBody
-            | Self::BadTtl
-            | Self::BadTopic
-            | Self::UnreadableHeader
-            | Self::NoKeyMaterial(_)
-            | Self::BadKeyMaterial(_)
-            | Self::KeyMaterialTooLarge => "why-did-my-push-get-a-400",
-            Self::SupersededEncoding => "why-did-my-push-get-a-415",
-            Self::VapidMissing | Self::VapidWrong(_) => "why-did-my-push-get-a-401-or-403",
-            Self::NotFound | Self::UnknownEndpoint => "why-did-my-push-get-a-404",
-            Self::MethodNotAllowed(_) => "why-did-my-push-get-a-405",
-            Self::BodyInterrupted => "why-did-my-push-get-a-408",
-            Self::Gone => "why-did-my-push-get-a-410",
-            Self::BodyTooLarge => "why-did-my-push-get-a-413",
-            Self::Throttled(_) | Self::Suspended(_) | Self::QuotaUsedUp(_) => "why-did-my-push-get-a-429",
-            Self::Unavailable | Self::Panicked => "why-did-my-push-get-a-500-or-503",
-            Self::UnknownMessage | Self::NotWaiting => "why-was-my-push-not-withdrawn",
-        }
-    }
-
-    const fn title(self) -> &'static str {
-        match self {
-            Self::NotFound => "Nothing here",
-            Self::UnknownEndpoint => "Unknown endpoint",
-            Self::Gone => "The subscription has ended",
-            Self::VapidMissing => "Not signed",
-            Self::VapidWrong(_) => "Not signed as it should be",
-            Self::Throttled(_) => "Too many pushes",
-            Self::Suspended(_) => "Suspended",
-            Self::QuotaUsedUp(_) => "Quota used up",
-            Self::UnknownMessage => "Unknown push",
-            Self::NotWaiting => "The push does not wait",
-            Self::EmptyBody => "Empty body",
-            Self::BodyTooLarge => "Body too large",
-            Self::BodyInterrupted => "Body incomplete",
-            Self::BadTtl => "Bad TTL header",
-            Self::BadTopic => "Bad Topic header",
-            Self::UnreadableHeader => "Unreadable header",
-            Self::NoKeyMaterial(_) => "Key material missing",
-            Self::BadKeyMaterial(_) => "Key material wrong",
-            Self::SupersededEncoding => "Content coding not supported",
-            Self::KeyMaterialTooLarge => "Key material too large",
-            Self::Unavailable => "Try again shortly",
-            Self::MethodNotAllowed(_) => "Method not allowed",
-            Self::Panicked => "A defect of the server",
-        }
+            Self::Throttled(_) => ("throttled", StatusCode::TOO_MANY_REQUESTS, GOT_429, "Too many pushes"),
+            Self::Suspended(_) => ("suspended", StatusCode::TOO_MANY_REQUESTS, GOT_429, "Suspended"),
+            Self::QuotaUsedUp(_) => {
+                ("quota_used_up", StatusCode::TOO_MANY_REQUESTS, GOT_429, "Quota used up")
+            }
+            Self::UnknownMessage => ("unknown_message", StatusCode::NOT_FOUND, NOT_WITHDRAWN, "Unknown push"),
+            Self::NotWaiting => {
+                ("not_waiting", StatusCode::NOT_FOUND, NOT_WITHDRAWN, "The push does not wait")
+            }
+            Self::EmptyBody => ("empty_body", StatusCode::BAD_REQUEST, GOT_400, "Empty body"),
+            Self::BodyTooLarge => {
+                ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, GOT_413, "Body too large")
+            }
+            Self::BodyInterrupted => {
+                ("body_interrupted", StatusCode::REQUEST_TIMEOUT, GOT_408, "Body incomplete")
+            }
+            Self::BadTtl => ("bad_ttl", StatusCode::BAD_REQUEST, GOT_400, "Bad TTL header"),
+            Self::BadTopic => ("bad_topic", StatusCode::BAD_REQUEST, GOT_400, "Bad Topic header"),
+            Self::UnreadableHeader => {
+                ("unreadable_header", StatusCode::BAD_REQUEST, GOT_400, "Unreadable header")
+            }
+            Self::NoKeyMaterial(_) => {
+                ("no_key_material", StatusCode::BAD_REQUEST, GOT_400, "Key material missing")
+            }
+            Self::BadKeyMaterial(_) => {
+                ("bad_key_material", StatusCode::BAD_REQUEST, GOT_400, "Key material wrong")
+            }
+            Self::KeyMaterialTooLarge => {
+                ("key_material_too_large", StatusCode::BAD_REQUEST, GOT_400, "Key material too large")
+            }
+            Self::SupersededEncoding => (
+                "superseded_encoding",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                GOT_415,
+                "Content coding not supported",
+            ),
+            Self::Unavailable => {
+                ("unavailable", StatusCode::SERVICE_UNAVAILABLE, GOT_500_503, "Try again shortly")
+            }
+            Self::MethodNotAllowed(_) => {
+                ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, GOT_405, "Method not allowed")
+            }
+            Self::Panicked => {
+                ("panicked", StatusCode::INTERNAL_SERVER_ERROR, GOT_500_503, "A defect of the server")
+            }
+        };
+        Row { reason, status, section, title }
     }
 
     fn detail(self) -> String {
@@ -332,16 +308,10 @@ impl Rejection {
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        metrics::counter!(REFUSED, "reason" => self.reason()).increment(1);
-        let status = self.status();
-        let r#type = format!("{PROBLEMS}{}", self.section());
-        let problem = Problem {
-            r#type,
-            title: self.title(),
-            status: status.as_u16(),
-            code: self.reason(),
-            detail: self.detail(),
-        };
+        let Row { reason, status, section, title } = self.row();
+        metrics::counter!(REFUSED, "reason" => reason).increment(1);
+        let r#type = format!("{PROBLEMS}{section}");
+        let problem = Problem { r#type, title, status: status.as_u16(), code: reason, detail: self.detail() };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -350,7 +320,7 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// What a panic costs: one 500, and no other request. The panic hook has said what happened and where.
+/// Answers a panic with one 500, which no other request shares. The panic hook has said what happened and where.
 pub(crate) fn after_a_panic(_: Box<dyn Any + Send>) -> Response {
     static LINE: Seldom = Seldom::new();
     if let Some(times) = LINE.due() {

@@ -1,4 +1,4 @@
-//! What the ingress takes for tenants: nothing for those that are suspended or have used their month up, and no more
+//! The ingress's part in tenants: it takes nothing for those that are suspended or have used their month up, and no more
 //! than their rate for the others.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::{Ingress, Rejection, Seldom, push_resource::Endpoint};
 /// How long the roster is taken to be as it was read.
 const TRUST: TimeDelta = TimeDelta::seconds(55);
 
-/// What an ingress knows of the tenants. Its clones know the same.
+/// The knowledge of an ingress about the tenants. Its clones know the same.
 #[derive(Debug, Clone, Default)]
 pub struct TenantWatch {
     source: Source,

@@ -1,5 +1,6 @@
 //! The ingress over stores that no emulator can be: one whose copies lag, one that panics, one that does not answer.
 
+mod answers;
 mod any_request;
 mod doubt;
 mod marker;

@@ -1,4 +1,4 @@
-//! Who pushes (RFC 8292): the one application server whose key an endpoint is bound to, or anyone else.
+//! The sender of a push (RFC 8292): the one application server whose key an endpoint is bound to, or anyone else.
 
 use std::{convert::Infallible, iter, sync::Arc};
 
@@ -34,7 +34,7 @@ pub(crate) struct Sender {
     origins: Vec<Origin>,
 }
 
-/// What the headers say, in either style.
+/// The credentials in the headers, in either style.
 #[derive(Debug, PartialEq)]
 struct Credentials {
     token: String,
@@ -64,7 +64,7 @@ impl<R: Sync + Send, Q: Sync + Send, M: Sync + Send> FromRequestParts<Arc<Ingres
 }
 
 impl Sender {
-    /// Who these headers say it is.
+    /// Reads the sender that these headers name.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn of(headers: &HeaderMap, origins: Vec<Origin>) -> Self {
         Self { credentials: Credentials::parse(headers), origins }
@@ -151,8 +151,8 @@ fn begin(item: &str) -> Option<(Scheme, &str)> {
     }
 }
 
-/// What a header lists. Headers that come twice may be joined by a comma (docs/senders.md, "What senders do"), and the parameters of
-/// `Crypto-Key` are separated by semicolons. What is no text is skipped.
+/// The parameters that a header lists. Headers that come twice may be joined by a comma (docs/senders.md, "What senders
+/// do"), and the parameters of `Crypto-Key` are separated by semicolons. A value that is no text is skipped.
 fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split([',', ';'])).map(str::trim)

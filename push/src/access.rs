@@ -1,4 +1,4 @@
-//! Who may register and get pushes.
+//! Access lists: the users who may register and get pushes.
 
 pub(crate) mod domain_names;
 
@@ -11,7 +11,7 @@ use crate::{
     tenant::{Standing, Standings},
 };
 
-/// Who may register: domains, bare JIDs, or everyone (docs/protocol.md, "Register").
+/// The users who may register: domains, bare JIDs, or everyone (docs/protocol.md, "Register").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessList {
     /// `*`: any user of any server; these are named beside it.
@@ -26,7 +26,9 @@ pub enum AccessList {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadAccessList {
     /// It is neither a domain nor a bare JID.
-    #[error("{0:?} is neither a domain, nor a bare JID, nor *")]
+    #[error(
+        "{0:?} is neither a domain, nor a bare JID, nor *: write example.com, *.example.com or juliet@example.net"
+    )]
     NoJid(String),
     /// It would admit whatever matches it.
     #[error(

@@ -27,7 +27,7 @@ pub struct MailboxBounds {
 }
 
 impl MailboxBounds {
-    /// Those of an account alone.
+    /// Bounds of an account alone.
     #[must_use]
     pub const fn of_account(of_account: usize) -> Self {
         Self { of_registration: usize::MAX, of_account }

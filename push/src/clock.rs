@@ -4,12 +4,12 @@ use std::{fmt, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// What a clock shows.
+/// The time that a clock shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// The time to go by.
     pub now: DateTime<Utc>,
-    /// What the machine's clock shows. While it is not `now`, one of the two is wrong, and which is not known.
+    /// The time that the machine's clock shows. While it is not `now`, one of the two is wrong, and which is not known.
     pub wall: DateTime<Utc>,
 }
 
@@ -61,7 +61,7 @@ impl Clock {
         Self(Arc::new(read))
     }
 
-    /// What it shows.
+    /// The time that it shows.
     #[must_use]
     pub fn read(&self) -> Reading {
         (self.0)()
@@ -77,5 +77,25 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_clock_that_shows_another_time_than_the_machines_is_in_doubt() {
+        for (wall, least, ahead) in [(0, 0, 0), (9, 0, 9), (-9, -9, 0)] {
+            let reading = Reading { now: at(0), wall: at(wall) };
+            assert_eq!(reading.is_in_doubt(), wall != 0, "{wall}");
+            assert_eq!((reading.least(), reading.ahead()), (at(least), TimeDelta::seconds(ahead)), "{wall}");
+        }
+        assert_eq!(Clock::new(|| at(1)).read(), Reading::certain(at(1)));
+        assert_eq!(format!("{:?}", Clock::new(|| at(1))), "Clock");
     }
 }

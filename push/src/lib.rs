@@ -1,4 +1,4 @@
-//! What a push is: registrations, endpoint tokens, push messages, and the ports that store them.
+//! The domain of pushes: registrations, endpoint tokens, push messages, and the ports that store them.
 //!
 //! This crate decides and never does: no I/O, no chance, and no clock of its own. Time comes in as `now`,
 //! random bytes as arrays.
@@ -6,12 +6,15 @@
 pub mod access;
 pub mod bounds;
 pub mod clock;
+mod lately;
 pub mod marker;
 pub mod message;
 pub mod ports;
 pub mod rate;
 pub mod registration;
 pub mod tenant;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod token;
 pub mod usage;
 pub mod vapid;
@@ -19,6 +22,7 @@ pub mod vapid;
 pub use access::{AccessList, BadAccessList};
 pub use bounds::MailboxBounds;
 pub use clock::{Clock, Reading};
+pub use lately::Lately;
 pub use marker::{Fingerprint, Marker};
 pub use message::{Body, MessageId, PushMessage, Topic, Ttl, Urgency};
 pub use rate::{BadRate, Rate};

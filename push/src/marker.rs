@@ -24,7 +24,7 @@ const LEGACY_KEYS_MAX: usize = 16;
 /// Most gaps that are remembered; beyond it the two oldest become one.
 const GAPS_MAX: usize = 8;
 
-/// What tells a secret from others and does not give it away: the HMAC of a fixed text, cut to 128 bits.
+/// Tells a secret from others and does not give it away: the HMAC of a fixed text, cut to 128 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 16]);
 
@@ -104,7 +104,7 @@ struct Shed {
     until: i64,
 }
 
-/// See the module. What a later version adds is skipped.
+/// See the module. Fields that a later version adds are skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     /// Which table this is, where a name was given to it.
@@ -123,7 +123,7 @@ pub struct Marker {
     shed: Option<Shed>,
 }
 
-/// What is stored is no marker.
+/// The stored text is no marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the marker of the registrations' store is malformed")]
 pub struct MalformedMarker;
@@ -153,7 +153,7 @@ impl Doubt {
         }
     }
 
-    /// What the operator has to mend.
+    /// The mend, in words for the operator.
     #[must_use]
     pub const fn mend(self) -> &'static str {
         match self {
@@ -204,8 +204,8 @@ impl Marker {
         serde_json::from_str(json).map_err(|_| MalformedMarker)
     }
 
-    /// The marker of a relay that begins to use a table at `now`. What may have been registered since the last that
-    /// is known of, while the relay was down or in a table that this one was restored in place of, is a gap.
+    /// The marker of a relay that begins to use a table at `now`. Registrations since the last that is known
+    /// of, while the relay was down or in a table that this one was restored in place of, may be missing: a gap.
     #[must_use]
     pub fn begin(found: Option<&Self>, keys: Keys, table: Option<String>, now: DateTime<Utc>) -> Self {
         let to = seconds(now);

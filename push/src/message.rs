@@ -27,8 +27,8 @@ const IMMEDIATE: TimeDelta = TimeDelta::seconds(10);
 /// Names a push message, in its `Location` and as the id of the IQ that carries it.
 ///
 /// It begins with the urgency and the moment of acceptance, so that ids order pushes as a mailbox
-/// hands them out: the more urgent first, and the older first among those of one urgency. Who knows
-/// the id knows the place of the push in its mailbox.
+/// hands them out: the more urgent first, and the older first among those of one urgency. The id
+/// tells the place of the push in its mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId([u8; MessageId::BYTES]);
 
@@ -109,7 +109,7 @@ impl<'de> Deserialize<'de> for MessageId {
     }
 }
 
-/// What the application is to get, in the form that the queue and XMPP carry, standard base64: the bytes that the
+/// The body that the application gets, in the form that the queue and XMPP carry, standard base64: the bytes that the
 /// application server sent, behind the two headers that go with them where they are in `aesgcm`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -305,18 +305,18 @@ pub struct PushMessage {
     /// Its topic, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<Topic>,
-    /// What the application is to get.
+    /// The body that the application gets.
     pub body: Body,
 }
 
-/// What the sender asked for beside the body.
+/// The wishes of the sender, beside the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wishes {
     /// How long to keep it.
     pub ttl: Ttl,
     /// How urgent it is.
     pub urgency: Urgency,
-    /// What it replaces.
+    /// Its topic, by which it replaces an older push.
     pub topic: Option<Topic>,
 }
 

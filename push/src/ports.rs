@@ -1,4 +1,4 @@
-//! What Upwire needs of a store and of a queue; SQLite and AWS each have an adapter.
+//! Ports: the store and the queue that Upwire needs. SQLite and AWS each have an adapter.
 
 use std::{collections::BTreeSet, error::Error, fmt, future::Future};
 
@@ -128,7 +128,7 @@ pub trait Registrations: Markers + Tenants {
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
-/// What came of [`Registrations::register`].
+/// The outcome of [`Registrations::register`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
     /// It lives, by this row.
@@ -150,7 +150,7 @@ impl Registered {
     }
 }
 
-/// What came of [`Registrations::revoke`].
+/// The outcome of [`Registrations::revoke`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revocation {
     /// The life has ended now.
@@ -175,7 +175,7 @@ pub struct Seen {
     pub ended: bool,
 }
 
-/// What the store knows of an account.
+/// An account, as the store knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
     /// Its registrations that live, in any order.
@@ -184,7 +184,7 @@ pub struct Account {
     pub seen: Vec<Seen>,
 }
 
-/// What belongs to an account (bare JID) rather than to one of its registrations; the registrations' store has it.
+/// Facts of an account (bare JID) rather than of one of its registrations; the registrations' store has them.
 pub trait Accounts: Clone + Send + Sync + 'static {
     /// The account as it is at `now`. Its registrations may be a second old.
     fn account(
@@ -220,14 +220,14 @@ pub type Recipient = (BareJid, RegistrationId);
 /// A page, and where to go on; `None`: nowhere.
 pub type Page<T> = (Vec<T>, Option<Recipient>);
 
-/// Who holds a lease: chance, made anew by each process.
+/// The name of a holder of a lease: chance, made anew by each process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder(pub [u8; 16]);
 
 /// A lease as the store has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tenure {
-    /// Who has it; nobody, after a [`Lease::release`].
+    /// The holder; nobody, after a [`Lease::release`].
     pub holder: Option<Holder>,
     /// Grows with every renewal. A lease whose count stands still for as long as one lasts has lapsed: whoever
     /// waits for it needs no clock that agrees with the holder's.
@@ -236,7 +236,7 @@ pub struct Tenure {
 
 /// The right to be the active relay: one process has it at a time.
 pub trait Lease: Clone + Send + Sync + 'static {
-    /// Who has it now; `None`: nobody ever had. It shows every write that was durable before.
+    /// The present term; `None`: nobody ever had one. It shows every write that was durable before.
     fn look(&self) -> impl Future<Output = Result<Option<Tenure>, Unavailable>> + Send;
 
     /// Takes it over or renews it, on condition that it still stands as it was `seen`. `None`: it does not.
@@ -248,4 +248,19 @@ pub trait Lease: Clone + Send + Sync + 'static {
 
     /// Gives it back, if this holder has it.
     fn release(&self, holder: Holder) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_is_full_has_no_row() {
+        let row = crate::testing::registration("juliet@example.com/phone", DateTime::UNIX_EPOCH);
+        for registered in [Registered::Stored(row.clone()), Registered::Begun(row.clone())] {
+            assert_eq!(registered.stored().as_ref(), Some(&row));
+        }
+        assert_eq!(Registered::AccountFull.stored(), None);
+        assert_eq!(Unavailable::new("the disk is full").to_string(), "the disk is full");
+    }
 }

@@ -124,7 +124,7 @@ target_hash! {
     Instance
 }
 
-/// What an endpoint stands for, as the distributor names it.
+/// The phone and application that an endpoint stands for, as the distributor names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The full JID that registers, and that pushes go to.
@@ -243,7 +243,7 @@ impl Epoch {
 /// One row of the registrations' store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
-    /// Who receives, and under which names.
+    /// The recipient, and the names of application and instance.
     pub target: Target,
     /// The life that this row is in.
     pub epoch: Epoch,
@@ -258,7 +258,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// What the row becomes when `target` registers at `now`.
+    /// The row after `target` has registered at `now`.
     ///
     /// A registration that lives keeps its epoch, and with it its URL; one that lapsed, was
     /// revoked or never was starts a new one (docs/protocol.md, "How Conversations treats an endpoint").
@@ -279,8 +279,8 @@ impl Registration {
 
     /// Whether registering `target` at `now` changes more than some hours of the row's life. One that lives, for the
     /// same full JID and key, does as it is until `RENEWAL_MIN` of its life is over, if what is left is more than is
-    /// advertised. That of a predecessor's endpoint is never changed: it has but one life, and no distributor
-    /// renews it.
+    /// advertised. The row of a predecessor's endpoint never changes: it has but one life, and no
+    /// distributor renews it.
     #[must_use]
     pub fn needs_renewal(&self, target: &Target, now: DateTime<Utc>, lifetime: TimeDelta) -> bool {
         if target.legacy.is_some() {
@@ -289,7 +289,8 @@ impl Registration {
         // A row from before the lifetime was shortened would promise more than is given now.
         let left = self.expires_at - now;
         let enough = (lifetime - RENEWAL_MIN).max(ADVERTISED_MAX);
-        !self.lives(now + LAPSE_MARGIN) || self.target != *target || left <= enough || left > lifetime
+        // Of a life that has lapsed, nothing is left.
+        self.revoked || self.target != *target || left <= enough || left > lifetime
     }
 
     /// Until when a distributor is told at `now` that its endpoint lives.
@@ -305,7 +306,7 @@ impl Registration {
         self.expires_at + PURGE_AFTER
     }
 
-    /// What its last renewal gave it.
+    /// The life that its last renewal gave it.
     #[must_use]
     pub fn lifetime(&self) -> TimeDelta {
         self.expires_at - self.renewed_at

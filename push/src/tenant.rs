@@ -23,7 +23,7 @@ const WAIT_MAX: TimeDelta = TimeDelta::hours(1);
 /// The shares of a quota, in percent, at which its host is told.
 pub const EVENTS: [u8; 2] = [80, 100];
 
-/// What a tenant may have; `None`: any number.
+/// The limits of a tenant; `None`: any number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quotas {
     /// Most registrations that live.
@@ -42,7 +42,7 @@ pub struct Quotas {
 pub struct Tenant {
     /// When it was added.
     pub since: DateTime<Utc>,
-    /// What it may have.
+    /// Its limits.
     #[serde(default)]
     pub quotas: Quotas,
     /// Where its host is told of a quota that is used up, or nearly.
@@ -62,7 +62,7 @@ pub struct Tenant {
     pub told: Option<Told>,
 }
 
-/// What a tenant's host was told in a month.
+/// The events that a tenant's host was told of in a month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     /// The month.
@@ -130,7 +130,7 @@ impl Tenant {
         }
     }
 
-    /// What its host has to be told where so much of a quota is used: the percents that were not told in this month.
+    /// The events that its host has to be told of where so much of a quota is used: the percents that were not told in this month.
     /// They count as told from now on.
     pub fn note_used(&mut self, quota: Quota, used: u64, now: DateTime<Utc>) -> Vec<u8> {
         let max = match quota {
@@ -162,7 +162,7 @@ pub struct Roster {
     pub keeps_rows: bool,
 }
 
-/// What is stored is no roster.
+/// The stored text is no roster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the record of the tenants is malformed")]
 pub struct MalformedRoster;
@@ -243,7 +243,7 @@ impl Roster {
         self.tenants.of(domain).is_some_and(|(_, tenant)| tenant.suspended_since.is_some())
     }
 
-    /// What the access list has to know of the tenants.
+    /// The part of the roster that the access list goes by.
     #[must_use]
     pub fn standings(&self) -> Standings {
         let standing = |tenant: &Tenant| Standing {
@@ -257,10 +257,10 @@ impl Roster {
     }
 }
 
-/// What the access list knows of each tenant.
+/// The standing of each tenant.
 pub type Standings = Arc<ByTenant<Standing>>;
 
-/// What the access list knows of a tenant.
+/// The part of a tenant that the access list goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Nobody of it may register or get pushes.

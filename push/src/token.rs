@@ -95,7 +95,7 @@ impl Secrets {
         keyed.collect::<Result<_, _>>().map(Self)
     }
 
-    /// What tells these secrets from others, in their order.
+    /// The fingerprints of these secrets, in their order.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<Fingerprint> {
         self.0.iter().map(|secret| secret.fingerprint).collect()
@@ -180,7 +180,7 @@ pub fn has_form(token: &str) -> bool {
 
 /// The capability in an endpoint's URL: 55 characters of base64url.
 ///
-/// Who knows it can push, so it has no `Debug` that shows it.
+/// Knowing it is enough to push, so it has no `Debug` that shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointToken(String);
 
@@ -199,7 +199,7 @@ impl fmt::Debug for EndpointToken {
 }
 
 /// The capability in the URL of a push message resource, `registration ‖ message ‖ MAC`: 70 characters of
-/// base64url. Who knows it can withdraw the push.
+/// base64url. Knowing it is enough to withdraw the push.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MessageToken(String);
 
@@ -253,6 +253,29 @@ mod tests {
         let token =
             secrets(OLD).sign(RegistrationId::from_bytes([7; 16]), Epoch::from_seconds(1_800_000_000));
         assert_eq!(token.as_str(), "BwcHBwcHBwcHBwcHBwcHBwBrSdIAZh6Y5YfF2WGt--o3N9JichjHaDQ");
+    }
+
+    #[test]
+    fn a_token_of_an_unknown_secret_has_the_form_of_one_and_another_text_has_not() {
+        let token = secrets(OLD).sign(RegistrationId::from_bytes([7; 16]), Epoch::from_seconds(1));
+        assert!(has_form(token.as_str()));
+        for other in ["", &token.as_str()[..54], &format!("{}A", token.as_str()), &"%".repeat(55)] {
+            assert!(!has_form(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn no_debug_form_shows_a_token() {
+        let id = RegistrationId::from_bytes([7; 16]);
+        let endpoint = secrets(OLD).sign(id, Epoch::from_seconds(1));
+        let message = secrets(OLD).sign_message(id, MessageId::from_bytes([1; 16]));
+        assert_eq!(format!("{endpoint:?} {message:?}"), "EndpointToken(…) MessageToken(…)");
+    }
+
+    #[test]
+    fn fingerprints_come_in_the_order_of_the_secrets() {
+        let of = |secret: &str| Fingerprint::of(secret.as_bytes());
+        assert_eq!(secrets(&format!("{NEW},{OLD}")).fingerprints(), [of(NEW), of(OLD)]);
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! What tenants use: counted in memory for each hour, until a store takes it.
+//! The usage of tenants: counted in memory for each hour, until a store takes it.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ pub const fn hour_of(moment: DateTime<Utc>) -> Hour {
     moment.timestamp().div_euclid(3600)
 }
 
-/// What is counted together: the pushes of a domain of a tenant within an hour.
+/// The unit of counting: the pushes of a domain of a tenant within an hour.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Slot {
     /// The hour.
@@ -37,7 +37,7 @@ pub struct Slot {
     pub domain: String,
 }
 
-/// What was counted.
+/// The counts of a slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Pushes that left the queue, whatever became of them then.
@@ -64,7 +64,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// What a push counts for that has left the queue.
+    /// The counts of a push that has left the queue.
     #[must_use]
     pub fn accepted(message: &PushMessage) -> Self {
         Self { accepted: 1, bytes: message.body.byte_count() as u64, ..Self::default() }
@@ -83,7 +83,7 @@ impl AddAssign for Counts {
     }
 }
 
-/// What was counted in some hours.
+/// The counts of some hours.
 pub type Usage = BTreeMap<Slot, Counts>;
 
 /// Adds what another has.
@@ -100,7 +100,7 @@ pub struct Meter(Arc<Mutex<Counted>>);
 #[derive(Debug, Default)]
 struct Counted {
     tenants: Standings,
-    /// What no store has taken yet.
+    /// The counts that no store has taken yet.
     pending: Usage,
     /// Pushes accepted in this month, with those that were counted before this process.
     month: Option<(Month, ByTenant<u64>)>,

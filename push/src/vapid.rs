@@ -98,6 +98,7 @@ mod tests {
     fn a_key_is_the_same_in_either_alphabet_padded_or_not() {
         let key: VapidKey = KEY.parse().unwrap();
         assert_eq!((key.to_string().as_str(), KEY.len()), (KEY, 87));
+        assert_eq!(format!("{key:?}"), format!("VapidKey({KEY})"));
         let standard = KEY.replace('-', "+").replace('_', "/");
         for text in [format!("{KEY}="), format!("{standard}="), standard] {
             assert_eq!(text.parse(), Ok(key), "{text}");

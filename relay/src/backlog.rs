@@ -136,9 +136,7 @@ mod tests {
     use std::future::pending;
 
     use chrono::TimeDelta;
-    use push::{
-        Application, Body, Instance, PushMessage, Registration, Target, Ttl, Urgency, message::Wishes,
-    };
+    use push::testing;
 
     use super::*;
 
@@ -163,17 +161,9 @@ mod tests {
     }
 
     fn delivery(ago: i64, is_first: bool) -> Delivery<()> {
-        let target = Target {
-            recipient: "juliet@example.com/phone".parse().unwrap(),
-            application: Application::from_bytes([1; 32]),
-            instance: Instance::from_bytes([2; 32]),
-            vapid: None,
-            legacy: None,
-        };
         let accepted_at = DateTime::UNIX_EPOCH - TimeDelta::seconds(ago);
-        let row = Registration::renew(None, target, accepted_at, TimeDelta::days(1));
-        let wishes = Wishes { ttl: Ttl::from_seconds(86_400), urgency: Urgency::Normal, topic: None };
-        let message = PushMessage::new([0; 8], &row, wishes, Body::from_bytes(b"x"), accepted_at);
+        let registration = testing::registration("juliet@example.com/phone", accepted_at);
+        let message = testing::push(0, &registration, accepted_at);
         Delivery { receipt: (), is_first, message: Arc::new(message) }
     }
 

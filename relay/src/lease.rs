@@ -67,7 +67,7 @@ pub struct Term {
 }
 
 impl Term {
-    /// What keeps a relay from sending when the lease is lost.
+    /// Keeps a relay from sending when the lease is lost.
     #[must_use]
     pub fn fence(&self) -> Fence {
         Fence { until: self.until.subscribe(), uptime: self.uptime.clone(), lost: self.lost.clone() }

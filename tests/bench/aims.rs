@@ -4,17 +4,26 @@ use e2e::Kind;
 
 use crate::contestant::{Who, server_name};
 use crate::figures::{Figures, Measure, median};
-use crate::plan::Load;
+use crate::plan::{Load, Part};
+use crate::registering::Rates;
 use crate::results::Results;
 
 /// Of Prosody's ceiling, at least.
-const OF_PROSODY_MIN: f64 = 0.85;
+const OF_PROSODY_MIN: f64 = 0.92;
 /// Of ejabberd's ceiling, at least.
-const OF_EJABBERD_MIN: f64 = 0.60;
+const OF_EJABBERD_MIN: f64 = 0.68;
 /// Times the best of mod_unified_push, at least.
-const OF_MODULE_MIN: f64 = 2.0;
-/// Of the best median latency of mod_unified_push, at most.
-const OF_MODULE_P50_MAX: f64 = 1.0;
+const OF_MODULE_MIN: f64 = 2.4;
+/// Of the best median latency of mod_unified_push, at most: by so many senders or more.
+const OF_MODULE_P50_MAX: [(usize, f64); 3] = [(64, 0.15), (16, 0.50), (1, 0.70)];
+/// The slowest of a hundred beside the median, under a steady load, at most.
+const P99_OF_P50_MAX: f64 = 3.0;
+/// Registrations a second beside those of mod_unified_push, at least.
+const OF_MODULE_REGISTERED_MIN: f64 = 5.0;
+/// In megabytes, at most: of the binary, in memory with nothing to do, with many registrations.
+const BINARY_MAX: f64 = 15.0;
+const IDLE_MAX: f64 = 12.0;
+const REGISTERED_MAX: f64 = 20.0;
 
 /// One aim, and how far it is reached.
 pub(crate) struct Aim {
@@ -54,9 +63,48 @@ pub(crate) fn judge(results: &Results, senders: &[usize]) -> Vec<Aim> {
             Some(fastest(results, &upwire, round)? / fastest(results, &module, round)?)
         };
         let what = format!("POST-to-client p50, {count} senders: upwire (Prosody) / mod_unified_push's best");
-        aims.extend(over_rounds(results, what, false, OF_MODULE_P50_MAX, ratio));
+        let aim = OF_MODULE_P50_MAX.iter().find(|(least, _)| count >= *least).map(|(_, aim)| *aim);
+        aims.extend(aim.and_then(|aim| over_rounds(results, what, false, aim, ratio)));
     }
+    for kind in [Kind::Prosody, Kind::Ejabberd] {
+        let steadily = |who, load| who == Who::Upwire(kind) && load == Load::OfCeiling(Part::HALF);
+        let value = |round, measure| values(results, &steadily, round, measure).next();
+        let ratio = |round| Some(value(round, Measure::ClientP99)? / value(round, Measure::ClientP50)?);
+        let what = format!("half of the ceiling, steadily: p99 / p50, upwire ({})", server_name(kind));
+        aims.extend(over_rounds(results, what, false, P99_OF_P50_MAX, ratio));
+    }
+    aims.extend(judge_registered(results));
+    aims.extend(judge_sizes(results));
     aims
+}
+
+fn judge_registered(results: &Results) -> Vec<Aim> {
+    let rates = |is_such: fn(&Who) -> bool, round: usize| {
+        results.registered.iter().find(|(who, _)| is_such(who))?.1.get(round).copied()
+    };
+    let judge = |kind: &str, rate: fn(&Rates) -> f64| {
+        let ratio = |round| {
+            let upwire = rates(|who| matches!(who, Who::Upwire(_)), round)?;
+            Some(rate(&upwire) / rate(&rates(|who| matches!(who, Who::Module(_)), round)?))
+        };
+        let what = format!("{kind}: upwire (Prosody) / mod_unified_push (storage)");
+        over_rounds(results, what, true, OF_MODULE_REGISTERED_MIN, ratio)
+    };
+    [judge("first registrations/s", |rates| rates.first), judge("renewals/s", |rates| rates.renewed)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn judge_sizes(results: &Results) -> Vec<Aim> {
+    let Some(sizes) = &results.sizes else { return Vec::new() };
+    let (crowd, registered) = sizes.registered;
+    let aim = |what, aim, value| Aim { what, at_least: false, aim, ratio: value, range: (value, value) };
+    vec![
+        aim("the binary, MB".to_owned(), BINARY_MAX, sizes.binary),
+        aim("memory with nothing to do, MB".to_owned(), IDLE_MAX, sizes.idle),
+        aim(format!("memory with {crowd} registrations, MB"), REGISTERED_MAX, registered),
+    ]
 }
 
 fn upwire(kind: Kind) -> impl Fn(Who, Load) -> bool {

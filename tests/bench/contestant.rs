@@ -11,6 +11,7 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::component::BareComponent;
 use crate::plan::{Load, Plan};
+use crate::registering::Registrars;
 use e2e::machine::Process;
 
 /// Accounts with a phone each, one registration to each; the same for every contestant.
@@ -77,6 +78,8 @@ pub(crate) struct Contestant {
     /// The process of its own; none for one that lives in the XMPP server.
     pub(crate) push_server: Option<Process>,
     pub(crate) xmpp_server: Process,
+    /// Phones that register, where that is compared.
+    pub(crate) registrars: Option<Registrars>,
     upwire: Option<Upwire>,
     /// Kept running.
     _server: Rc<XmppServer>,
@@ -126,6 +129,7 @@ async fn beside(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Resul
         loads: plan.bare_loads(),
         push_server: None,
         xmpp_server: process_of(&server),
+        registrars: None,
         upwire: None,
         _server: Rc::clone(&server),
     };
@@ -146,13 +150,21 @@ async fn serve(
     journal: &Rc<Journal>,
 ) -> anyhow::Result<(Vec<FullJid>, Contestant)> {
     let upwire = upwire.start_ready().await;
-    let (jids, requests) = register_phones(server, &upwire.component.jid, journal).await?;
+    let push_server = upwire.component.jid.clone();
+    let (jids, requests) = register_phones(server, &push_server, journal).await?;
+    let registrars = match who {
+        Who::Upwire(Kind::Prosody) if plan.base.is_none() => {
+            Some(Registrars::connect(server, push_server).await)
+        }
+        _ => None,
+    };
     let contestant = Contestant {
         who,
         source: Source::PushServer(requests),
         loads: plan.loads(true),
         push_server: Some(Process { title: who.to_string(), pid: upwire.pid() }),
         xmpp_server: process_of(server),
+        registrars,
         upwire: Some(upwire),
         _server: Rc::clone(server),
     };
@@ -165,6 +177,11 @@ async fn module(backend: &'static str, plan: &Plan, journal: &Rc<Journal>) -> an
     let server = Rc::new(XmppServer::start_with(Kind::Prosody, settings).await);
     let push_server = BareJid::new("unified-push.localhost")?;
     let (_, requests) = register_phones(&server, &push_server, journal).await?;
+    // With `jwt` it keeps nothing of a registration.
+    let registrars = match backend {
+        "storage" => Some(Registrars::connect(&server, push_server).await),
+        _ => None,
+    };
     let mut xmpp_server = process_of(&server);
     xmpp_server.title = Who::Module(backend).to_string();
     Ok(Contestant {
@@ -173,6 +190,7 @@ async fn module(backend: &'static str, plan: &Plan, journal: &Rc<Journal>) -> an
         loads: plan.loads(false),
         push_server: None,
         xmpp_server,
+        registrars,
         upwire: None,
         _server: server,
     })

@@ -51,6 +51,10 @@ pub(crate) struct Plan {
     pub(crate) senders: &'static [usize],
     /// Bounds on what a bare component has unanswered.
     pub(crate) bounds: &'static [usize],
+    /// How many registrations are made at a time, and renewed.
+    pub(crate) registrations: usize,
+    /// Registrations in the database whose memory is measured; `None`: none is.
+    pub(crate) crowd: Option<usize>,
     /// How much time may go into repeating what other processes disturbed.
     pub(crate) repeats: Duration,
     /// Whether this only shows that everything works.
@@ -67,6 +71,8 @@ const FULL: Plan = Plan {
     window: Duration::from_secs(2),
     senders: &[1, 16, 64],
     bounds: &[1, 32, 128, 512],
+    registrations: 2000,
+    crowd: Some(100_000),
     repeats: Duration::from_secs(90),
     quick: false,
     only: None,
@@ -79,6 +85,8 @@ const QUICK: Plan = Plan {
     window: Duration::from_millis(300),
     senders: &[1, 16],
     bounds: &[32],
+    registrations: 100,
+    crowd: Some(1000),
     repeats: Duration::ZERO,
     quick: true,
     only: None,
@@ -92,6 +100,8 @@ const COMPARE: Plan = Plan {
     window: Duration::from_millis(1500),
     senders: &[1, 64],
     bounds: &[512],
+    registrations: 0,
+    crowd: None,
     repeats: Duration::ZERO,
     quick: false,
     only: None,

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::aims::Aim;
 use crate::contestant::{PHONES, Who};
-use crate::figures::{Figures, Measure, combine};
+use crate::figures::{Figures, Measure, combine, median};
 use crate::plan::{Load, Plan};
+use crate::registering::Rates;
 use crate::results::{Case, Results};
 
 /// What processes that are none of ours may take of the machine without spoiling a run. The kernel's own
@@ -33,13 +34,14 @@ pub(crate) fn markdown(results: &Results, aims: &[Aim], plan: &Plan) -> Result<S
     write_doubts(&mut text, results)?;
     write_speed(&mut text, results)?;
     write_cost(&mut text, results)?;
+    write_registered(&mut text, results, plan)?;
     Ok(text)
 }
 
 fn write_aims(text: &mut String, aims: &[Aim]) -> fmt::Result {
     writeln!(
         text,
-        "## Aims\n\n| ratio within a round | aim | median (range) | |\n| --- | ---: | ---: | --- |"
+        "## Aims\n\n| ratio within a round, or size | aim | median (range) | |\n| --- | ---: | ---: | --- |"
     )?;
     for aim in aims {
         let sign = if aim.at_least { '≥' } else { '≤' };
@@ -126,6 +128,20 @@ fn write_cost(text: &mut String, results: &Results) -> fmt::Result {
     writeln!(text, "\n| process | most memory over all runs, MiB |\n| --- | ---: |")?;
     for (title, mib) in &results.memory_peaks_mib {
         writeln!(text, "| {title} | {mib:.0} |")?;
+    }
+    Ok(())
+}
+
+fn write_registered(text: &mut String, results: &Results, plan: &Plan) -> fmt::Result {
+    if results.registered.is_empty() {
+        return Ok(());
+    }
+    let count = plan.registrations;
+    writeln!(text, "\n## Registrations\n\n{count} at a time, then a renewal of each.\n")?;
+    writeln!(text, "| contestant | first/s | renewed/s |\n| --- | ---: | ---: |")?;
+    for (who, rounds) in &results.registered {
+        let middle = |rate: fn(&Rates) -> f64| median(rounds.iter().map(rate).collect()).unwrap_or_default();
+        writeln!(text, "| {who} | {:.0} | {:.0} |", middle(|it| it.first), middle(|it| it.renewed))?;
     }
     Ok(())
 }

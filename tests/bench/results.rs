@@ -2,7 +2,9 @@
 
 use crate::contestant::{Contestant, Who};
 use crate::figures::{Figures, Measure};
+use crate::memory::Sizes;
 use crate::plan::Load;
+use crate::registering::Rates;
 use e2e::Kind;
 use e2e::machine::Process;
 
@@ -20,6 +22,10 @@ pub(crate) struct Results {
     pub(crate) cases: Vec<Case>,
     /// The most memory that each server held over all its runs, in MiB.
     pub(crate) memory_peaks_mib: Vec<(String, f64)>,
+    /// Registrations a second, round by round.
+    pub(crate) registered: Vec<(Who, Vec<Rates>)>,
+    /// Of Upwire, where that was measured.
+    pub(crate) sizes: Option<Sizes>,
 }
 
 impl Results {
@@ -29,7 +35,19 @@ impl Results {
             let who = contestant.who;
             contestant.loads.iter().map(move |load| Case { who, load: *load, rounds: Vec::new() })
         });
-        Self { cases: cases.collect(), memory_peaks_mib: Vec::new() }
+        let registered = contestants.iter().filter(|contestant| contestant.registrars.is_some());
+        Self {
+            cases: cases.collect(),
+            registered: registered.map(|contestant| (contestant.who, Vec::new())).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Keeps what one round of registrations came to.
+    pub(crate) fn add_registered(&mut self, who: Who, rates: Rates) {
+        if let Some((_, rounds)) = self.registered.iter_mut().find(|(other, _)| *other == who) {
+            rounds.push(rates);
+        }
     }
 
     /// Keeps the figures of one run.

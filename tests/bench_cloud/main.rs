@@ -11,6 +11,7 @@ mod report;
 mod runtime_api;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use e2e::{ENDPOINT_SECRET, Emulator, EmulatorKind, Ways, XmppServer};
 
@@ -55,10 +56,22 @@ impl Cloud {
     }
 }
 
+/// The relay of another commit, if one is given; `cargo bench` adds `--bench`.
+fn base(arguments: impl Iterator<Item = String>) -> anyhow::Result<Option<PathBuf>> {
+    const USAGE: &str = "cargo bench -p e2e --bench bench-cloud -- [--base BINARY]";
+    let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
+    match &arguments[..] {
+        [] => Ok(None),
+        [option, binary] if option == "--base" => Ok(Some(binary.into())),
+        _ => anyhow::bail!(USAGE),
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("This is a debug build: its times say nothing. `make bench-cloud` takes a release build.");
     }
+    let base = base(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let report = runtime.block_on(async {
         let function = ingress::binary()?;
@@ -70,10 +83,10 @@ fn main() -> anyhow::Result<()> {
         eprintln!("the function, warm …");
         let warm = ingress::warm(&function, &cloud).await?;
         eprintln!("the relay under load …");
-        let relay = relay::under_load(&server, &cloud).await?;
+        let relays = relay::in_turn(&server, &cloud, base.as_deref()).await?;
         eprintln!("the mailbox …");
         let stored = mailbox::stored(&server, &cloud).await?;
-        anyhow::Ok(report::Report { function: function.clone(), cold, warm, relay, stored })
+        anyhow::Ok(report::Report { function: function.clone(), cold, warm, relays, stored })
     })?;
     println!("{report}");
     report.check()

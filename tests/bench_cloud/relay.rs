@@ -1,5 +1,6 @@
-//! The relay: how fast it empties a queue, and with how many calls.
+//! The relay: how fast it empties a queue, and with how many calls; beside another binary, if one is given.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -19,36 +20,85 @@ const PHONES: usize = 8;
 pub(crate) const BODY_BYTES: usize = 1024;
 const SENDS_AT_ONCE: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(300);
+/// How often each is measured, in turn.
+const ROUNDS: usize = 3;
 
 pub(crate) struct Relay {
     /// From the start of the relay to the last push.
     pub(crate) time: Duration,
     pub(crate) calls: Calls,
-    /// CPU seconds that each took in that time.
+    /// CPU seconds that each took in that time; the relay is the first.
     pub(crate) cpu: Vec<(String, f64)>,
     pub(crate) memory_peak_mib: f64,
 }
 
-/// Fills the queue while no relay runs, then starts one and waits until all has arrived and is deleted.
-pub(crate) async fn under_load(server: &XmppServer, cloud: &Cloud) -> anyhow::Result<Relay> {
+/// The rounds of this relay, and those of the base.
+pub(crate) struct Relays {
+    pub(crate) this: Vec<Relay>,
+    pub(crate) base: Vec<Relay>,
+}
+
+impl Relay {
+    pub(crate) fn per_second(&self) -> f64 {
+        PUSHES as f64 / self.time.as_secs_f64()
+    }
+
+    /// CPU of the relay per push, in microseconds.
+    pub(crate) fn micros(&self) -> f64 {
+        self.cpu.first().map_or(0.0, |(_, seconds)| seconds * 1e6 / PUSHES as f64)
+    }
+}
+
+/// Some rounds of this relay, in turn with the base.
+pub(crate) async fn in_turn(
+    server: &XmppServer,
+    cloud: &Cloud,
+    base: Option<&Path>,
+) -> anyhow::Result<Relays> {
     let mut phones = Vec::new();
     for _ in 0..PHONES {
         phones.push(Phone::connect(server, &server.user().await, "phone").await);
     }
-    fill(cloud, &phones).await?;
+    let mut relays = Relays { this: Vec::new(), base: Vec::new() };
+    let mut before = 0;
+    for _ in 0..ROUNDS {
+        relays.this.push(under_load(server, cloud, &phones, before, None).await?);
+        before += PUSHES / PHONES;
+        if base.is_some() {
+            relays.base.push(under_load(server, cloud, &phones, before, base).await?);
+            before += PUSHES / PHONES;
+        }
+    }
+    Ok(relays)
+}
+
+/// Fills the queue while no relay runs, then starts one and waits until all has arrived and is deleted. Each phone has
+/// got so many pushes before.
+async fn under_load(
+    server: &XmppServer,
+    cloud: &Cloud,
+    phones: &[Phone],
+    before: usize,
+    binary: Option<&Path>,
+) -> anyhow::Result<Relay> {
+    fill(cloud, phones).await?;
+    let got = before + PUSHES / PHONES;
 
     let before = cloud.ways.calls();
-    let mut watched = vec![
+    let watched = [
         Process { title: "fauxqs".to_owned(), pid: cloud.sqs.pid() },
         Process { title: "Prosody".to_owned(), pid: server.pid().context("Prosody runs")? },
         Process { title: "phones and proxies".to_owned(), pid: std::process::id() },
     ];
     let before_cpu = watched.iter().map(Process::cpu_seconds).collect::<anyhow::Result<Vec<_>>>()?;
     let started = Instant::now();
-    let relay =
-        Upwire::relay_on(server).set_all(cloud.variables()).set("UPWIRE_LOG", "warn").start_ready().await;
-    for phone in &phones {
-        phone.wait_for_pushes(PUSHES / PHONES, DEADLINE).await;
+    let mut relay = Upwire::relay_on(server).set_all(cloud.variables()).set("UPWIRE_LOG", "warn");
+    if let Some(binary) = binary {
+        relay = relay.with_binary(binary);
+    }
+    let mut relay = relay.start_ready().await;
+    for phone in phones {
+        phone.wait_for_pushes(got, DEADLINE).await;
     }
     let time = started.elapsed();
     let what = "all is deleted";
@@ -58,10 +108,13 @@ pub(crate) async fn under_load(server: &XmppServer, cloud: &Cloud) -> anyhow::Re
     let process = Process { title: "the relay".to_owned(), pid: relay.pid() };
     let memory_peak_mib = process.memory_peak_mib()?;
     let mut cpu = vec![(process.title.clone(), process.cpu_seconds()?)];
-    for (process, before) in watched.drain(..).zip(before_cpu) {
+    for (process, before) in watched.into_iter().zip(before_cpu) {
         let spent = process.cpu_seconds()? - before;
         cpu.push((process.title, spent));
     }
+    // It gives its lease back, so that the next one need not wait for the end of it.
+    relay.terminate();
+    relay.wait_exit(DEADLINE).await;
     Ok(Relay { time, calls, cpu, memory_peak_mib })
 }
 

@@ -8,7 +8,7 @@ use crate::Calls;
 use crate::ingress::{Cold, REQUESTS, Warm};
 use crate::mailbox::{DRAINED, SINGLES, Stored, TRIES_SECONDS};
 use crate::prices::{self, Item, Waiting};
-use crate::relay::{PUSHES, Relay};
+use crate::relay::{PUSHES, Relay, Relays};
 
 /// Bodies that wait, as docs/aws/cost.md has them.
 const WAITING_BODIES_BYTES: [usize; 3] = [400, 1024, 4096];
@@ -17,7 +17,7 @@ pub(crate) struct Report {
     pub(crate) function: PathBuf,
     pub(crate) cold: Cold,
     pub(crate) warm: Warm,
-    pub(crate) relay: Relay,
+    pub(crate) relays: Relays,
     pub(crate) stored: Stored,
 }
 
@@ -36,7 +36,7 @@ impl Report {
         [
             aim("calls per accepted push, function", calls(0), 2.0, true),
             aim("calls per forgery, function", calls(2), 0.0, true),
-            aim("calls per delivered push, relay under load", per(&self.relay.calls, PUSHES), 0.25, true),
+            aim("calls per delivered push, relay under load", per(self.relay_calls(), PUSHES), 0.25, true),
             aim("calls per kept push, relay", per(&self.stored.kept, SINGLES), 3.0, true),
             aim("calls per push drained of 100, relay", per(&self.stored.drained, DRAINED), 0.25, true),
             aim("size, MB", self.cold.size_mb, 5.0, true),
@@ -82,22 +82,54 @@ impl fmt::Display for Report {
                 list(&kind.calls)
             )?;
         }
-        let seconds = self.relay.time.as_secs_f64();
-        writeln!(f, "\n## The relay\n")?;
-        writeln!(
-            f,
-            "{PUSHES} pushes in {seconds:.1} s, its start included: {:.0}/s.",
-            PUSHES as f64 / seconds
-        )?;
-        writeln!(f, "Calls: {}. Memory: {:.0} MiB.", list(&self.relay.calls), self.relay.memory_peak_mib)?;
-        let shares = self.relay.cpu.iter().map(|(who, cpu)| format!("{who} {:.0} %", cpu / seconds * 100.0));
-        writeln!(f, "CPU of one core: {}.", shares.collect::<Vec<_>>().join(", "))?;
+        self.write_relays(f)?;
         self.write_stored(f)?;
         self.write_costs(f)
     }
 }
 
 impl Report {
+    /// Of the first round: the calls of all rounds are much alike.
+    fn relay_calls(&self) -> &Calls {
+        static NONE: Calls = Calls::new();
+        self.relays.this.first().map_or(&NONE, |relay| &relay.calls)
+    }
+
+    fn write_relays(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n## The relay\n\n{PUSHES} pushes that wait in the queue, from the start of the relay until all are delivered and \
+             deleted.\n\n\
+             | relay | round | pushes/s | its CPU, µs per push | calls | memory MiB | CPU of one core |\n\
+             | --- | ---: | ---: | ---: | --- | ---: | --- |"
+        )?;
+        let Relays { this, base } = &self.relays;
+        for (who, rounds) in [("this", this), ("base", base)] {
+            for (relay, round) in rounds.iter().zip(1..) {
+                let seconds = relay.time.as_secs_f64();
+                let shares =
+                    relay.cpu.iter().map(|(who, cpu)| format!("{who} {:.0} %", cpu / seconds * 100.0));
+                let (rate, micros, calls) = (relay.per_second(), relay.micros(), list(&relay.calls));
+                let (memory, shares) = (relay.memory_peak_mib, shares.collect::<Vec<_>>().join(", "));
+                writeln!(
+                    f,
+                    "| {who} | {round} | {rate:.0} | {micros:.0} | {calls} | {memory:.0} | {shares} |"
+                )?;
+            }
+        }
+        if !base.is_empty() {
+            let ratio = |value: fn(&Relay) -> f64| {
+                median(this.iter().zip(base).map(|(it, base)| value(it) / value(base)))
+            };
+            let (rate, cpu) = (ratio(Relay::per_second), ratio(Relay::micros));
+            writeln!(
+                f,
+                "\nThis beside the base: {rate:.2} of its pushes a second, {cpu:.2} of its CPU per push."
+            )?;
+        }
+        Ok(())
+    }
+
     fn write_stored(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stored { kept, drained, tries, tried, .. } = &self.stored;
         writeln!(
@@ -112,7 +144,7 @@ impl Report {
 
     fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let accepted = &self.warm.kinds[0].calls;
-        let items = prices::per_million(accepted, REQUESTS, &self.relay.calls, PUSHES);
+        let items = prices::per_million(accepted, REQUESTS, self.relay_calls(), PUSHES);
         let total = items.iter().map(|item| item.dollars).sum();
         writeln!(
             f,
@@ -141,6 +173,13 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// The middle one; of two, the lower.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn per(calls: &Calls, pushes: usize) -> f64 {

@@ -1,4 +1,4 @@
-//! Whoever is taken off the access list: what the operator hears of it.
+//! The word to the operator when somebody is taken off the access list.
 
 use std::fs;
 

@@ -6,7 +6,7 @@ use e2e::{Kind, Upwire, XmppServer, eventually_some, folder, profile_folder};
 
 use crate::cloud::Cloud;
 
-/// What a run of it says, and how it ends.
+/// The output of a run, and its end.
 async fn run(server: &XmppServer, component: &str, more: &[(&str, String)]) -> Output {
     let user = server.user().await;
     let mut canary = Command::new(profile_folder().join("upwire"));

@@ -24,7 +24,7 @@ const RECEIVES_MAX: u32 = 1000;
 /// Tests under load run one at a time: the emulator and the function have two cores between them.
 pub(crate) static UNDER_LOAD: Semaphore = Semaphore::const_new(1);
 
-/// What runs on AWS, the way there, and what runs beside the XMPP server.
+/// The parts on AWS, the way there, and the part beside the XMPP server.
 pub(crate) struct Cloud {
     pub(crate) emulator: &'static Emulator,
     pub(crate) queues: Queues,

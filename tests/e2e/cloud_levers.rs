@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::template::{python, python_at};
 
-/// What senders reach, as JSON.
+/// The function that senders reach, as JSON.
 const LIVE: &str = "
 import boto3, json
 functions, stacks = boto3.client('lambda'), boto3.client('cloudformation')
@@ -142,7 +142,7 @@ async fn the_ingress_is_closed_and_opened_as_it_was() {
     assert!(refused.contains("ReservedConcurrency=-1"), "{refused}");
 }
 
-/// What a restored table is, for as much as the function needs.
+/// A restored table, for as much as the function needs.
 const RESTORED: &str = "
 import boto3
 boto3.client('dynamodb').create_table(

@@ -8,7 +8,7 @@ use crate::cloud::Cloud;
 /// The lines of a log that CloudWatch takes for metrics.
 fn lines(log: &str) -> Vec<Value> {
     let lines = log.lines().filter(|line| line.contains("\"_aws\""));
-    // What runs the function writes before its lines.
+    // The runtime of the function writes before its lines.
     lines.map(|line| serde_json::from_str(&line[line.find('{').unwrap()..]).unwrap()).collect()
 }
 

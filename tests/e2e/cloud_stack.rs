@@ -37,7 +37,7 @@ fn output<'a>(outputs: &'a Value, name: &str) -> &'a str {
     outputs[name].as_str().unwrap_or_else(|| panic!("no output {name}: {outputs}"))
 }
 
-/// What `infra/smoke.sh` says of the stack, with all that an emulator can play; an error where it ends in one.
+/// The verdict of `infra/smoke.sh` on the stack, with all that an emulator can play; an error where it ends in one.
 async fn smoke(emulator: &Emulator, url: &str, endpoint: &str) -> Result<String, String> {
     let arguments = ["upwire", "--url", url, "--endpoint", endpoint, "--idle", "1", "--close", "--alarms"];
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/smoke.sh"));
@@ -99,7 +99,7 @@ async fn a_push_goes_through_the_stack_behind_an_http_api() {
 
 /// The actions that a policy document grants, but for the function's own log.
 fn granted(document: &Value) -> BTreeSet<String> {
-    // What is conditional is for a stack that follows another push server.
+    // Conditional parts are for a stack that follows another push server.
     let statements = document["Statement"].as_array().unwrap().iter();
     let statements: Vec<_> = statements.filter(|statement| statement.get("Fn::If").is_none()).collect();
     assert!(statements.iter().all(|statement| statement["Effect"] == "Allow"));

@@ -16,10 +16,7 @@ use push::ports::{
     Renewal::{self, Always, WhereNeeded},
     Settlement, Unavailable,
 };
-use push::{
-    Application, Body, Epoch, Instance, MailboxBounds, MessageId, PushMessage, Registration, Target, Ttl,
-    Urgency,
-};
+use push::{Body, Epoch, MailboxBounds, MessageId, PushMessage, Registration, Target, Urgency, testing};
 use tokio::time::timeout;
 
 pub(crate) const WEEK: TimeDelta = TimeDelta::days(7);
@@ -176,13 +173,7 @@ pub(crate) fn at_most(of_registration: usize) -> MailboxBounds {
 }
 
 pub(crate) fn target(user: &str, resource: &str) -> Target {
-    Target {
-        recipient: format!("{user}@example.com/{resource}").parse().unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    }
+    testing::target(&format!("{user}@example.com/{resource}"))
 }
 
 pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
@@ -191,8 +182,8 @@ pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
 
 pub(crate) fn message(number: u8, accepted_at: DateTime<Utc>) -> PushMessage {
     let registration = Registration::renew(None, target("juliet", "phone"), accepted_at, WEEK);
-    let wishes =
-        Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::High, topic: push::Topic::parse("topic") };
+    let topic = push::Topic::parse("topic");
+    let wishes = Wishes { urgency: Urgency::High, topic, ..testing::wishes(60) };
     let chance = [number; MessageId::CHANCE_BYTES];
     PushMessage::new(chance, &registration, wishes, Body::from_bytes(&[number]), accepted_at)
 }

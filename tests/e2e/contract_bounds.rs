@@ -134,7 +134,7 @@ async fn an_account_is_trimmed_by_the_oldest_of_its_fullest_registration<B: Back
         (trimmed.dropped, trimmed.left)
     };
     assert_eq!(all(&backend, &loud).await, ids([&of_loud[1], &of_loud[2], &of_quiet]).into_iter().collect());
-    // What has expired counts no longer.
+    // An expired push counts no longer.
     assert_eq!(trim(2, 3602).await, (vec![], 2));
     assert_eq!(trim(1, 5).await, (ids([&of_loud[1], &of_quiet]), 1));
     assert_eq!(trim(0, 5).await, (ids([&of_loud[2]]), 0));

@@ -63,7 +63,7 @@ async fn every_registration_that_lives_is_found_once_and_no_other<B: Backend>() 
     let (id, recipient) = (revoked.target.registration_id(), &revoked.target.recipient);
     backend.store().revoke(id, revoked.epoch, recipient, at(5)).await.unwrap();
     live(&backend, 5, &rows).await;
-    // What belongs to accounts, and is no registration, is beside them.
+    // Items of accounts, which are no registrations, are beside them.
     backend.store().note_seen(&recipient.to_bare(), Vec::new(), at(5)).await.unwrap();
     let backend = backend.after_a_restart().await;
     live(&backend, 5, &rows).await;

@@ -6,8 +6,8 @@ use chrono::TimeDelta;
 use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX, Wishes};
 use push::ports::{Kept, Mailbox, Waiting};
 use push::{
-    Application, Body, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Target, Topic,
-    Ttl, Urgency,
+    Body, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Target, Topic, Urgency,
+    testing,
 };
 use tokio_xmpp::jid::BareJid;
 
@@ -19,14 +19,7 @@ pub(crate) const MANY: usize = 100;
 /// A registration of an account: one for each number.
 pub(crate) fn registration(recipient: &str, number: u8) -> Registration {
     let instance = Instance::from_bytes([number; 32]);
-    let recipient = recipient.parse().unwrap();
-    let target = Target {
-        recipient,
-        application: Application::from_bytes([1; 32]),
-        instance,
-        vapid: None,
-        legacy: None,
-    };
+    let target = Target { instance, ..testing::target(recipient) };
     Registration::renew(None, target, at(0), WEEK)
 }
 
@@ -50,7 +43,7 @@ pub(crate) fn push(
     second: i64,
     topic: Option<&str>,
 ) -> Waiting {
-    let wishes = Wishes { ttl: Ttl::from_seconds(3600), urgency, topic: topic.and_then(Topic::parse) };
+    let wishes = Wishes { urgency, topic: topic.and_then(Topic::parse), ..testing::wishes(3600) };
     let mut chance = [0; MessageId::CHANCE_BYTES];
     chance.copy_from_slice(&registration.target.registration_id().as_bytes()[..MessageId::CHANCE_BYTES]);
     let body = Body::from_bytes(format!("second {second}").as_bytes());

@@ -1,4 +1,4 @@
-//! What the SQLite file promises beyond the ports' contract.
+//! Promises of the SQLite file beyond the ports' contract.
 
 use e2e::folder;
 use embedded::Database;

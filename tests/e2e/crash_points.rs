@@ -1,4 +1,4 @@
-//! What the next process finds and does, wherever between two durable steps the last one died.
+//! Crashes between any two durable steps, and what the next process finds and does.
 //!
 //! Each test makes in the file what a crash at that point leaves there, by the ports that would have written it, and
 //! starts an upwire on it.
@@ -11,9 +11,8 @@ use e2e::{
     Answer, Emulator, Phone, SOON, Upwire, User, XmppServer, eventually, eventually_some, hashed, http,
 };
 use embedded::Database;
-use push::message::Wishes;
 use push::ports::{Consistency::Strong, Mailbox, QueueWriter, Registrations, Renewal::WhereNeeded, Waiting};
-use push::{Body, MailboxBounds, MessageId, PushMessage, Registration, Secrets, Target, Topic, Ttl, Urgency};
+use push::{Body, MailboxBounds, PushMessage, Registration, Secrets, Target, Topic, testing};
 use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
@@ -46,7 +45,7 @@ async fn dies_after(upwire: &mut Upwire, steps: impl AsyncFnOnce(&Database)) {
     upwire.ready().await;
 }
 
-/// What a phone has registered.
+/// The target that a phone has registered.
 fn target(phone: &Phone, application: &str) -> Target {
     let [application, instance] = [application, "1"].map(hashed);
     let recipient = phone.jid().clone();
@@ -61,8 +60,7 @@ async fn row(database: &Database, target: &Target) -> Registration {
 /// A push with one letter as its body, accepted in the moment of its registration.
 async fn push(database: &Database, phone: &Phone, letter: u8) -> PushMessage {
     let row = row(database, &target(phone, "app")).await;
-    let wishes = Wishes { ttl: Ttl::from_seconds(3600), urgency: Urgency::Normal, topic: None };
-    let chance = [letter; MessageId::CHANCE_BYTES];
+    let (chance, wishes) = (testing::chance(letter.into()), testing::wishes(3600));
     PushMessage::new(chance, &row, wishes, Body::from_bytes(&[letter]), row.renewed_at)
 }
 
@@ -258,20 +256,13 @@ async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_whe
         let scan = emulator.call("DynamoDB_20120810.Scan", json!({"TableName": table})).await;
         scan["Items"].as_array().unwrap().clone()
     };
-    let target = Target {
-        recipient: "juliet@example.com/phone".parse().unwrap(),
-        application: hashed("app").parse().unwrap(),
-        instance: hashed("1").parse().unwrap(),
-        vapid: None,
-        legacy: None,
-    };
     let registered_at = chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-    let registration = Registration::renew(None, target, registered_at, TimeDelta::days(7));
+    let registration = testing::registration("juliet@example.com/phone", registered_at);
     let of_topic = |second: u8| {
         let topic = Topic::parse("news");
-        let wishes = Wishes { ttl: Ttl::from_seconds(3600), urgency: Urgency::Normal, topic };
         let now = registered_at + TimeDelta::seconds(second.into());
-        let message = PushMessage::new([second; 8], &registration, wishes, Body::from_bytes(&[second]), now);
+        let mut message = testing::push(second.into(), &registration, now);
+        message.topic = topic;
         Waiting { message, asked_at: None }
     };
     let (old, new) = (of_topic(1), of_topic(2));

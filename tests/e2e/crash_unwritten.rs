@@ -1,4 +1,4 @@
-//! What is settled before its commit begins is never written: kill -9 while no commit can be made.
+//! A push that is settled before its commit begins is never written: kill -9 while no commit can be made.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -86,7 +86,7 @@ async fn a_push_that_its_phone_took_needs_no_commit(server: &XmppServer) {
     assert_eq!(http::post(&endpoint, "last").await.status, 201);
     phone.wait_for_body("last").await;
     upwire.queue_empties().await;
-    // What is older comes before: had it a row, that would have come again by now.
+    // An older push comes before: had it a row, that would have come again by now.
     let got = bodies(&phone.pushes());
     assert_eq!(
         got.iter().filter(|body| **body == taken).count(),

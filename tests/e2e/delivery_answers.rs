@@ -1,4 +1,4 @@
-//! What an answer to a push does, and whose answer counts.
+//! Answers to a push: their effect, and the JIDs whose answers count.
 
 use e2e::{Answer, Phone, Push, RawClient, SOON, Upwire, XmppServer, hashed, http};
 use tokio_xmpp::jid::BareJid;

@@ -24,7 +24,7 @@ async fn the_end_of_a_session_settles_what_is_pending_for_it(server: &XmppServer
 
     phone.take_leave(&upwire.component.jid).await;
     upwire.metric_reaches("upwire_pushes_retried_total", 4.0).await;
-    // What the other was sent is pending still.
+    // The pushes to the other are pending still.
     upwire.metric_is("upwire_pushes_in_flight", 4.0).await;
     upwire.mailbox_holds(4).await;
     phone.set_answer(Answer::Result);

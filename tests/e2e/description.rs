@@ -34,7 +34,7 @@ async fn the_ingress_answers_as_it_is_described() {
     let user = server.user().await;
     let phone = Phone::connect(server, &user, "phone").await;
     let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
-    // What is sent waits, and can be withdrawn.
+    // A push that is sent waits, and can be withdrawn.
     phone.disconnect().await;
     let accepted = http::post(&endpoint, "x").await;
     let last = |url: &str| url.rsplit('/').next().unwrap().to_owned();

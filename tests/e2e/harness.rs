@@ -47,7 +47,7 @@ async fn a_refused_registration_names_the_condition() {
     assert_eq!(refused.defined_condition, DefinedCondition::BadRequest);
 }
 
-/// What `raw` sends for a push server, to any full JID.
+/// The push that `raw` sends for a push server, to any full JID.
 fn push_to(jid: &FullJid, id: &str) -> String {
     format!(
         "<iq type='set' id='{id}' to='{jid}'>\

@@ -9,10 +9,10 @@ pub(crate) struct Hostile {
     pub(crate) expected: Expected,
 }
 
-/// What comes back to the sender.
+/// The answer to the sender.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Expected {
-    /// Whatever it is, it is not looked at; the server may also end the sender's session.
+    /// None is looked at; the server may also end the sender's session.
     Nothing,
     /// An IQ `result`.
     Result,
@@ -185,7 +185,7 @@ pub(crate) fn requests() -> Vec<Hostile> {
     ]
 }
 
-/// What is for a name below the component is not for the component.
+/// A stanza for a name below the component is not for the component.
 pub(crate) fn to_names_below() -> Vec<Hostile> {
     const NAMES: [&str; 3] = ["nobody@TO", "nobody@TO/x", "TO/x"];
     let each = |name: &'static str, template: &str, expected| {

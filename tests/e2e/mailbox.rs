@@ -1,4 +1,4 @@
-//! What waits for a phone that is away: it comes when the phone is back, by whatever that shows.
+//! Pushes for a phone that is away: they come when the phone shows that it is back.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_xmpp::{IqRequest, IqResponse};
 
 /// Longer than any test: what happens before it, happens for another reason.
 pub(crate) const NEVER_SECONDS: u32 = 3600;
-/// What is sent at once to a phone that has not answered anything yet.
+/// Pushes that are sent at once to a phone that has not answered anything yet.
 const WINDOW_INITIAL: usize = 4;
 
 pub(crate) async fn post(endpoint: &str, headers: &[(&str, &str)], body: &str) {

@@ -173,7 +173,7 @@ async fn of_what_waits_what_has_expired_is_left_out(server: &XmppServer) {
     }
     let expired = Instant::now() + Duration::from_secs(5);
     upwire.queue_empties().await;
-    // What waits is read when all of it has either expired or not, and the phone is there.
+    // Waiting pushes are read when each has either expired or not, and the phone is there.
     upwire.kill();
     let phone = Phone::connect(server, &user, "phone").await;
     time_passes_until(expired).await;

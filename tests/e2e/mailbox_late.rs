@@ -78,7 +78,7 @@ async fn what_the_server_held_for_a_session_that_has_ended_comes_in_the_next(ser
     phone.has_got(&["held by the server"]).await;
 }
 
-/// What is left of the rule that nothing comes twice: in the queue, nothing says that it went out.
+/// The exception to the rule that nothing comes twice: in the queue, nothing says that it went out.
 async fn what_was_unanswered_at_kill_9_comes_at_most_twice_to_a_sleeping_client(server: &XmppServer) {
     let server = XmppServer::patient(server.kind).await;
     let mut upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;

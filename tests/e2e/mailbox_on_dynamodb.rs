@@ -1,4 +1,4 @@
-//! What DynamoDB does that a file does not: it leaves parts of a batch undone, and holds what others put there.
+//! DynamoDB, unlike a file, leaves parts of a batch undone, and holds what others put there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 use aws::MailboxTable;
 use axum::extract::State;
 use axum::{Json, Router};
-use chrono::{DateTime, TimeDelta};
+use chrono::DateTime;
 use e2e::Emulator;
-use push::message::Wishes;
 use push::ports::{Mailbox, Waiting};
-use push::{Application, Body, Instance, MessageId, PushMessage, Registration, Target, Ttl, Urgency};
+use push::testing;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_xmpp::jid::BareJid;
@@ -22,17 +21,8 @@ fn juliet() -> BareJid {
 }
 
 fn waiting(number: u8) -> Waiting {
-    let target = Target {
-        recipient: "juliet@example.com/phone".parse().unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
-    let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
-    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-    let (chance, body) = ([number; MessageId::CHANCE_BYTES], Body::from_bytes(&[number]));
-    let message = PushMessage::new(chance, &registration, wishes, body, DateTime::UNIX_EPOCH);
+    let registration = testing::registration("juliet@example.com/phone", DateTime::UNIX_EPOCH);
+    let message = testing::push(number.into(), &registration, DateTime::UNIX_EPOCH);
     Waiting { message, asked_at: None }
 }
 

@@ -1,4 +1,4 @@
-//! What an operator lists, ends and erases, while the server runs.
+//! Lists, ends and erasures by an operator, while the server runs.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};

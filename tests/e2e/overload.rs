@@ -15,7 +15,7 @@ const BURST: usize = 5;
 const NOTICED_MAX: usize = 200;
 const QUEUE_MAX: usize = 10;
 
-/// What a sender was told by a 429.
+/// The wait that a 429 told a sender.
 struct Told {
     accepted: BTreeSet<Vec<u8>>,
     wait: Duration,
@@ -150,7 +150,7 @@ async fn a_full_queue_is_told_to_senders_and_grows_no_further() {
         }
     }
     upwire.metric_is("upwire_queue_depth", QUEUE_MAX as f64).await;
-    // What is refused now goes on trying, as senders do.
+    // A refused push is tried again, as senders do.
     let load = Load::start(from_ref(&endpoint), 50);
     way.mend();
     upwire.ready().await;

@@ -2,7 +2,7 @@
 
 use e2e::{Answer, FaultProxy, Kind, Phone, SOON, Upwire, XmppServer, eventually, http};
 
-/// What is in flight at once to a phone that has not answered anything yet.
+/// Pushes in flight at once to a phone that has not answered anything yet.
 const SENT_AT_ONCE: usize = 4;
 const METHODS: Option<&str> = Some("DELETE, OPTIONS");
 

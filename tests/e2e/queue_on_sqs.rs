@@ -1,14 +1,13 @@
-//! What SQS does that a file does not: it delivers twice, shows again what takes long, counts receives, and
+//! SQS, unlike a file, delivers twice, shows again what takes long, counts receives, and
 //! holds what others put there.
 
 use std::time::Duration;
 
 use aws::{Queue, QueueSender};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use e2e::{Emulator, Queues, SOON};
-use push::message::Wishes;
 use push::ports::{Delivery, QueueReader, QueueWriter, Settlement};
-use push::{Application, Body, Instance, MessageId, PushMessage, Registration, Target, Ttl, Urgency};
+use push::{MessageId, PushMessage, testing};
 use tokio::time::timeout;
 
 const VISIBILITY: Duration = Duration::from_secs(4);
@@ -59,17 +58,8 @@ fn now() -> DateTime<Utc> {
 }
 
 fn message(number: u8) -> PushMessage {
-    let target = Target {
-        recipient: "juliet@example.com/phone".parse().unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
-    let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
-    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-    let chance = [number; MessageId::CHANCE_BYTES];
-    PushMessage::new(chance, &registration, wishes, Body::from_bytes(&[number]), DateTime::UNIX_EPOCH)
+    let registration = testing::registration("juliet@example.com/phone", DateTime::UNIX_EPOCH);
+    testing::push(number.into(), &registration, DateTime::UNIX_EPOCH)
 }
 
 #[tokio::test]

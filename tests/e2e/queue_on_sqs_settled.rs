@@ -1,4 +1,4 @@
-//! What SQS may do to a batch of settlements and no emulator does: carry out a part of it.
+//! Batches of settlements of which SQS carries out a part, as no emulator does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use crate::contract::{at, message};
 
 const DELETE: &str = "DeleteMessageBatch";
 const HIDE: &str = "ChangeMessageVisibilityBatch";
-/// Those of each first batch that fail.
+/// The entries of each first batch that fail.
 const FAILING: [usize; 2] = [3, 7];
 
 /// An SQS that has ten entries, and carries out all but two of the first batch of a kind.

@@ -1,4 +1,4 @@
-//! What SQS may do to a batch and no emulator does: take a part of it.
+//! Batches of which SQS takes a part, as no emulator does.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -21,7 +21,7 @@ struct Recorded {
     file: &'static str,
     /// The seconds that it is kept.
     ttl: u32,
-    /// What the application decrypts; `None`: the body is no ciphertext, whatever it says.
+    /// The text that the application decrypts; `None`: the body is no ciphertext, whatever it says.
     plaintext: Option<&'static str>,
 }
 

@@ -95,7 +95,7 @@ async fn an_aws_out_of_reach_is_waited_for_and_then_given_up() {
     assert!(log.lines().last().unwrap().starts_with("upwire: AWS was out of reach for 30 s: "), "{log}");
 }
 
-/// What refuses every call in one way, and what it was asked.
+/// A server that refuses every call in one way, and the calls to it.
 struct Refusing {
     endpoint: String,
     asked: Arc<Mutex<Vec<HeaderMap>>>,

@@ -67,7 +67,7 @@ async fn a_tunnel_in_front_of_prosody_offers_tls_and_both_come_back() {
     without_server.arrives(&[&phone]).await;
 }
 
-/// What an operator does who has no authority: the certificate is its own, and named to both sides.
+/// The setup of an operator who has no authority: the certificate is its own, and named to both sides.
 #[tokio::test]
 async fn a_certificate_that_is_its_own_authority_is_trusted_where_it_is_named() {
     let certificate =
@@ -95,7 +95,7 @@ async fn a_certificate_that_is_not_as_it_should_be_is_named() {
         (authority.certificate("xmpp.example.com"), "not for localhost but for", "UPWIRE_XMPP_SERVER"),
         (authority.expired_certificate("localhost"), "has expired", "a new certificate"),
         (Authority::new().certificate("localhost"), "of no authority that is trusted here", "SSL_CERT_FILE"),
-        // What openssl makes if it is told nothing.
+        // The certificate that openssl makes if it is told nothing.
         (Certificate::self_signed(&["subjectAltName=DNS:localhost"]), "CaUsedAsEndEntity", "CA:FALSE"),
     ];
     for (certificate, problem, mend) in cases {

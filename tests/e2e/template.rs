@@ -1,4 +1,4 @@
-//! What SAM makes of template.yaml, without anything that runs.
+//! SAM's reading of template.yaml, without anything that runs.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ pub(crate) fn python(arguments: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
 }
 
-/// What a Python program prints, with AWS at this endpoint; what it complains of, where it fails.
+/// The output of a Python program, with AWS at this endpoint; its complaint, where it fails.
 pub(crate) fn python_at(endpoint: &str, arguments: &[&str]) -> Result<String, String> {
     let interpreter = target_folder().join("ministack/venv/bin/python");
     let mut command = Command::new(interpreter);
@@ -44,7 +44,7 @@ fn of_type(template: &Value, kind: &str) -> Vec<String> {
     resources.filter(|(_, resource)| resource["Type"] == kind).map(|(name, _)| name.clone()).collect()
 }
 
-/// What `make deploy` would call with these parameters.
+/// The calls that `make deploy` would make with these parameters.
 fn deployment(parameters: &str) -> Vec<String> {
     let make = Command::new("make")
         .args(["--dry-run", "deploy", &format!("PARAMETERS={parameters}")])

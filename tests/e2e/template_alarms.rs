@@ -92,7 +92,7 @@ fn an_alarm_tells_somebody() {
     }
 }
 
-/// Whatever an alarm asks for in our own namespace has to be what the lines of metrics are called.
+/// Each metric that an alarm asks for in our own namespace has to be one that the lines of metrics name.
 #[test]
 fn our_own_metrics_are_those_of_the_stack() {
     let template = translated(&[]);

@@ -1,4 +1,4 @@
-//! What tenants use is counted, held against their quotas, and billed.
+//! The usage of tenants is counted, held against their quotas, and billed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,7 +49,7 @@ impl Scene {
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// What was counted in all.
+    /// The sums of all that was counted.
     fn counted<const N: usize>(&self, names: [&str; N]) -> [u64; N] {
         let usage = self.usage();
         names.map(|name| usage.iter().map(|line| line[name].as_u64().unwrap()).sum())
@@ -134,7 +134,7 @@ async fn a_crash_counts_nothing_that_was_not() {
     scene.upwire.start_again();
     scene.upwire.ready().await;
     scene.pushes(5).await;
-    // What the crash left in the queue is delivered, and counted, now.
+    // Pushes that the crash left in the queue are delivered, and counted, now.
     eventually(SOON, "the new ones are counted", async || scene.counted(["accepted"])[0] >= accepted + 5)
         .await;
     scene.upwire.terminate();

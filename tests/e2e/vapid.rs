@@ -20,7 +20,7 @@ fn now() -> i64 {
     Utc::now().timestamp()
 }
 
-/// What a sender presents, and the answer, where the endpoint is bound to a key.
+/// The credentials of a sender, and the answer, where the endpoint is bound to a key.
 struct Case {
     name: &'static str,
     headers: Vec<(&'static str, String)>,

@@ -1,4 +1,4 @@
-//! What the benchmarks share: phones and senders that cost next to nothing, and the journal that they write.
+//! The parts that the benchmarks share: phones and senders that cost next to nothing, and the journal that they write.
 //!
 //! All of it runs in one thread, so that what it needs is not there for the servers.
 

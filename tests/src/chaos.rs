@@ -2,7 +2,7 @@
 //! `upwire`, the XMPP server, the function, and the network between all of them fail; and a ledger by which
 //! every 201 is accounted for.
 //!
-//! What happens is drawn from a seed before anything starts (`plan`): the same seed is the same plan,
+//! Events are drawn from a seed before anything starts (`plan`): the same seed is the same plan,
 //! however fast the machine is. Each actor (`phones`, `senders`, `faults`) does its part of it in order, later where
 //! something takes long, and notes in the ledger (`ledger`) what really happened. When all is mended and every phone is back and
 //! answers, the ledger is judged (`verdict`) by what was promised.
@@ -28,10 +28,10 @@ pub use report::Report;
 
 use crate::xmpp_server::Kind;
 
-/// What to run, against what.
+/// A run: its parts and its seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Chaos {
-    /// What the plan is drawn from.
+    /// The seed of the plan.
     pub seed: u64,
     /// Where pushes are kept.
     pub backend: Backend,
@@ -62,7 +62,7 @@ pub struct Size {
 }
 
 impl Chaos {
-    /// What will happen, an event a line.
+    /// The plan, an event a line.
     pub fn plan(&self) -> String {
         draw::plan(self).to_string()
     }

@@ -179,7 +179,7 @@ impl Emulator {
         .await;
     }
 
-    /// What waits in a queue, up to ten entries; each is hidden from others for a moment only.
+    /// Entries that wait in a queue, up to ten; each is hidden from others for a moment only.
     pub async fn peek(&self, url: &str) -> Vec<String> {
         let asked = json!({"QueueUrl": url, "MaxNumberOfMessages": 10, "VisibilityTimeout": 0});
         let received = self.call("AmazonSQS.ReceiveMessage", asked).await;

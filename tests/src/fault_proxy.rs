@@ -1,4 +1,4 @@
-//! A TCP proxy between two that speak XMPP, which does to their connections what networks do.
+//! A TCP proxy that does to connections what networks do, and shows what passes.
 
 use std::io;
 use std::sync::Arc;
@@ -13,9 +13,15 @@ use tokio::task::JoinSet;
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
+/// Sees the bytes of one connection that go one way, in order, and may change them.
+pub(crate) type Tap = Box<dyn FnMut(&mut [u8]) + Send>;
+
+/// Makes the taps of each connection: from its client, and from its server.
+type Taps = Arc<dyn Fn() -> [Tap; 2] + Send + Sync>;
+
 /// A proxy on a port of its own; closed when dropped.
 pub struct FaultProxy {
-    /// Where it listens, on loopback.
+    /// Its port on loopback.
     pub port: u16,
     orders: watch::Sender<Orders>,
     from_clients: Arc<AtomicU64>,
@@ -50,11 +56,25 @@ enum End {
 impl FaultProxy {
     /// A proxy to this port on loopback.
     pub async fn to(target: u16) -> Self {
+        Self::tapped(format!("127.0.0.1:{target}"), || [Box::new(|_| {}), Box::new(|_| {})]).await
+    }
+
+    /// A proxy to this `host:port`; `taps` makes the taps of each connection, from its client and from its server.
+    pub(crate) async fn tapped(target: String, taps: impl Fn() -> [Tap; 2] + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it listens").port();
         let (orders, from_clients) = (watch::Sender::new(Orders::default()), Arc::<AtomicU64>::default());
+        let bytes = Arc::clone(&from_clients);
+        let taps: Taps = Arc::new(move || {
+            let ([mut there, back], bytes) = (taps(), Arc::clone(&bytes));
+            let counted = move |read: &mut [u8]| {
+                bytes.fetch_add(read.len() as u64, Ordering::Relaxed);
+                there(read);
+            };
+            [Box::new(counted), back]
+        });
         let mut connections = JoinSet::new();
-        connections.spawn(accept(listener, target, orders.subscribe(), Arc::clone(&from_clients)));
+        connections.spawn(accept(listener, target, orders.subscribe(), taps));
         Self { port, orders, from_clients, _connections: connections }
     }
 
@@ -104,20 +124,16 @@ impl FaultProxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    target: u16,
-    orders: watch::Receiver<Orders>,
-    from_clients: Arc<AtomicU64>,
-) {
+async fn accept(listener: TcpListener, target: String, orders: watch::Receiver<Orders>, taps: Taps) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let (orders, from_clients) = (orders.clone(), Arc::clone(&from_clients));
-        if orders.borrow().flow != Flow::Closed {
+        let (target, orders, taps) = (target.clone(), orders.clone(), taps());
+        let Orders { flow, ends, .. } = *orders.borrow();
+        if flow != Flow::Closed {
             connections.spawn(async move {
                 // A target that is down shows as a connection that ends at once.
-                if let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await {
-                    carry(client, server, orders, &from_clients).await;
+                if let Ok(server) = TcpStream::connect(target).await {
+                    carry(client, server, orders, ends, taps).await;
                 }
             });
         }
@@ -129,16 +145,15 @@ async fn carry(
     mut client: TcpStream,
     mut server: TcpStream,
     mut orders: watch::Receiver<Orders>,
-    from_clients: &AtomicU64,
+    ends: usize,
+    [tap_there, tap_back]: [Tap; 2],
 ) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ends = orders.borrow().ends;
     let flow = orders.clone();
     let end = {
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
-        let uncounted = AtomicU64::new(0);
-        let there = pump(from_client, to_server, flow.clone(), from_clients);
-        let back = pump(from_server, to_client, flow, &uncounted);
+        let there = pump(from_client, to_server, flow.clone(), tap_there);
+        let back = pump(from_server, to_client, flow, tap_back);
         tokio::select! {
             _ = try_join(there, back) => End::Close,
             ordered = orders.wait_for(|orders| orders.ends > ends) => match ordered {
@@ -163,12 +178,12 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut orders: watch::Receiver<Orders>,
-    bytes: &AtomicU64,
+    mut tap: Tap,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
-        bytes.fetch_add(count as u64, Ordering::Relaxed);
+        tap(&mut buffer[..count]);
         let flows = orders.wait_for(|orders| orders.flow != Flow::Stalled).await;
         flows.map_err(|_| io::ErrorKind::ConnectionAborted)?;
         if count == 0 {

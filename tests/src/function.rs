@@ -62,7 +62,7 @@ impl Function {
         self.answers().await;
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.process.log()
     }

@@ -11,7 +11,7 @@ use crate::wait::eventually_some;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What came back.
+/// An answer.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.
@@ -56,7 +56,7 @@ pub async fn post_with(url: &str, headers: &[(&str, &str)], body: impl Into<Body
 }
 
 /// POSTs as senders do, until the answer is another one than 503: on a busy machine, the emulator of AWS may take longer
-/// than a call to AWS may. What was answered so may have been queued all the same.
+/// than a call to AWS may. A push that was answered so may have been queued all the same.
 pub async fn post_patiently(url: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Response {
     let body = body.into();
     eventually_some(PATIENCE, &format!("POST {url} is not 503"), async || {

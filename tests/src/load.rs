@@ -26,7 +26,7 @@ pub struct Load {
     senders: JoinSet<()>,
 }
 
-/// What got a 201: body and index of the endpoint.
+/// Pushes that got a 201: body and index of the endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger(Arc<Mutex<BTreeMap<String, usize>>>);
 
@@ -78,7 +78,7 @@ impl Load {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// What got its 201 so far.
+    /// Pushes that got their 201 so far.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -123,7 +123,7 @@ impl Ledger {
         self.len() == 0
     }
 
-    /// What has not arrived at its phone.
+    /// Pushes that have not arrived at their phones.
     pub fn missing(&self, phones: &[&Phone]) -> Vec<String> {
         let received: Vec<Vec<Vec<u8>>> = phones
             .iter()

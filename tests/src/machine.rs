@@ -1,4 +1,4 @@
-//! What processes and the machine spend, from `/proc`.
+//! Time and memory that processes and the machine spend, from `/proc`.
 
 use std::fs;
 use std::process::{self, Command};
@@ -12,7 +12,7 @@ const TICK_SECONDS: f64 = 0.01;
 /// A process that is measured, and what it is to the reader.
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// What it is to the reader.
+    /// Its name for the reader.
     pub title: String,
     /// Its process id.
     pub pid: u32,
@@ -43,8 +43,17 @@ impl Process {
 
     /// The most memory that it has held, in MiB.
     pub fn memory_peak_mib(&self) -> anyhow::Result<f64> {
+        self.status_mib("VmHWM:")
+    }
+
+    /// The memory that it holds, in MiB.
+    pub fn memory_mib(&self) -> anyhow::Result<f64> {
+        self.status_mib("VmRSS:")
+    }
+
+    fn status_mib(&self, name: &'static str) -> anyhow::Result<f64> {
         let status = self.read("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context(name)?;
         let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib / 1024.0)
     }

@@ -33,7 +33,7 @@ pub const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
 
 const COMMANDS_MAX: usize = 64;
 
-/// What the phone says to a push.
+/// The answer of the phone to a push.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// Handed to the app.
@@ -51,7 +51,7 @@ pub enum Answer {
 pub struct Push {
     /// The IQ's id.
     pub id: String,
-    /// Who sent it.
+    /// The sender.
     pub from: Jid,
     /// The hash of the application.
     pub application: String,

@@ -20,7 +20,7 @@ const BLOCKS: u16 = 120;
 const FOLDER: &str = "upwire-ports-";
 
 struct Ports {
-    /// What is left of the last block.
+    /// The rest of the last block.
     left: Range<u16>,
     next_block: u16,
     /// Locked until the process ends, however that comes about.

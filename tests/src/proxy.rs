@@ -1,26 +1,32 @@
-//! A TCP proxy in front of AWS that a test can cut, and that counts the calls which pass.
+//! A TCP proxy in front of AWS that a test can cut, that counts the calls which pass, and that can have their answers be
+//! of another time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::emulator::Emulator;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use crate::fault_proxy::FaultProxy;
+use chrono::{NaiveDateTime, TimeDelta};
 
 /// The header by which both SDKs say what they call.
 const TARGET: &[u8] = b"x-amz-target: ";
-const BUFFER_BYTES: usize = 16 * 1024;
+/// The header by which each answer says when it was given.
+const DATE: &[u8] = b"\r\ndate: ";
+const DATE_FORM: &str = "%a, %d %b %Y %H:%M:%S GMT";
+const DATE_BYTES: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
 
 /// A proxy on a port of its own; closed when dropped.
 pub struct Proxy {
     /// `http://127.0.0.1:…`.
     pub endpoint: String,
-    whole: Arc<watch::Sender<bool>>,
+    way: FaultProxy,
     calls: Calls,
-    _connections: JoinSet<()>,
+    shift: Shift,
 }
+
+/// By how many seconds the `Date` of each answer is moved.
+type Shift = Arc<AtomicI64>;
 
 /// The two ways from one process to AWS: each can be cut alone.
 pub struct Ways {
@@ -67,22 +73,34 @@ impl Proxy {
     /// A proxy to this endpoint, `http://127.0.0.1:…`.
     pub async fn to(endpoint: &str) -> Self {
         let target = endpoint.strip_prefix("http://").expect("an http endpoint").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("it listens");
-        let (whole, calls) = (Arc::new(watch::Sender::new(true)), Calls::default());
-        let mut connections = JoinSet::new();
-        connections.spawn(accept(listener, target, Arc::clone(&whole), Arc::clone(&calls)));
-        Self { endpoint: format!("http://{address}"), whole, calls, _connections: connections }
+        let (calls, shift) = (Calls::default(), Shift::default());
+        let (counted, shifted) = (Arc::clone(&calls), Arc::clone(&shift));
+        let way = FaultProxy::tapped(target, move || {
+            let (mut head, calls, shift) = (Vec::new(), Arc::clone(&counted), Arc::clone(&shifted));
+            let there = move |read: &mut [u8]| {
+                head.extend_from_slice(read);
+                count_calls(&mut head, &calls);
+            };
+            let back = move |read: &mut [u8]| move_dates(read, shift.load(Ordering::Relaxed));
+            [Box::new(there), Box::new(back)]
+        });
+        let way = way.await;
+        Self { endpoint: format!("http://{}", way.address()), way, calls, shift }
     }
 
     /// Cuts every connection, and each new one at once.
     pub fn cut(&self) {
-        self.whole.send_replace(false);
+        self.way.cut();
     }
 
     /// Lets connections through again.
     pub fn mend(&self) {
-        self.whole.send_replace(true);
+        self.way.mend();
+    }
+
+    /// Has each answer from now on be of another time: its `Date` is so many seconds later.
+    pub fn shift_dates(&self, seconds: i64) {
+        self.shift.store(seconds, Ordering::Relaxed);
     }
 
     /// How often each operation was called so far.
@@ -91,41 +109,22 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, whole: Arc<watch::Sender<bool>>, calls: Calls) {
-    let mut connections = JoinSet::new();
-    while let Ok((client, _)) = listener.accept().await {
-        let mut whole = whole.subscribe();
-        if *whole.borrow_and_update() {
-            let (target, calls) = (target.clone(), Arc::clone(&calls));
-            connections.spawn(async move {
-                tokio::select! {
-                    () = carry(client, &target, &calls) => {}
-                    _ = whole.wait_for(|whole| !whole) => {}
-                }
-            });
-        }
-        while connections.try_join_next().is_some() {}
+/// Moves the dates in what has come. A head that comes in two parts keeps its own.
+fn move_dates(part: &mut [u8], seconds: i64) {
+    if seconds == 0 {
+        return;
     }
-}
-
-async fn carry(client: TcpStream, target: &str, calls: &Calls) {
-    let Ok(server) = TcpStream::connect(target).await else { return };
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
-        (client.into_split(), server.into_split());
-    let requests = async {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut head = Vec::new();
-        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
-            head.extend_from_slice(&buffer[..count]);
-            count_calls(&mut head, calls);
-            if to_server.write_all(&buffer[..count]).await.is_err() {
-                return;
-            }
+    let lower = part.to_ascii_lowercase();
+    let mut at = 0;
+    while let Some(found) = find(&lower[at..], DATE) {
+        let value = at + found + DATE.len()..at + found + DATE.len() + DATE_BYTES;
+        at = value.start;
+        let told = part.get(value.clone()).and_then(|told| std::str::from_utf8(told).ok());
+        let told = told.and_then(|told| NaiveDateTime::parse_from_str(told, DATE_FORM).ok());
+        if let Some(moved) = told.and_then(|told| told.checked_add_signed(TimeDelta::seconds(seconds))) {
+            part[value].copy_from_slice(moved.format(DATE_FORM).to_string().as_bytes());
         }
-    };
-    let responses = copy(&mut from_server, &mut to_client);
-    tokio::select! { () = requests => {}, _ = responses => {} }
+    }
 }
 
 /// Counts the whole target headers in what has come, and keeps what may be the beginning of one.

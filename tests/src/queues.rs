@@ -1,4 +1,4 @@
-//! What is in a queue of the emulator. SQS counts late and shows only a part, so a test waits for it.
+//! The contents of a queue of the emulator. SQS counts late and shows only a part, so a test waits for it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the configuration of an XMPP server is made of.
+//! The parts of the configuration of an XMPP server.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::phone::device::Devices;
 /// How many components it has secrets for.
 pub(crate) const COMPONENTS_MAX: usize = 400;
 
-/// What a test may want different in a server of its own.
+/// Settings that a test may want different in a server of its own.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How long a session without a connection may be resumed (XEP-0198).
@@ -45,7 +45,7 @@ pub struct User {
     pub jid: BareJid,
     /// The password.
     pub password: String,
-    /// What its devices remember.
+    /// The memory of its devices.
     pub(crate) devices: Devices,
 }
 

@@ -12,7 +12,7 @@ use crate::{SOON, eventually, folder, free_port};
 
 /// A running stunnel, killed when dropped.
 pub struct Stunnel {
-    /// Where it speaks TLS.
+    /// The port at which it speaks TLS.
     pub port: u16,
     folder: PathBuf,
     process: Tether,

@@ -13,7 +13,7 @@ use crate::{eventually, folder, free_port, http, target_folder};
 
 /// It was seen to take 15 s on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(300);
-/// What leads Python to a proxy.
+/// Variables that lead Python to a proxy.
 const PROXIES: [&str; 6] =
     ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 
@@ -101,7 +101,7 @@ impl Synapse {
         MatrixUser { id: text("user_id"), homeserver: self.url.clone(), token: text("access_token") }
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.process.log()
     }

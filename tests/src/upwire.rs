@@ -15,10 +15,10 @@ const READY_DEADLINE: Duration = Duration::from_secs(300);
 /// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
 const EVENT_DEADLINE: Duration = Duration::from_secs(120);
 const DATABASE: &str = "upwire.db";
-/// What authenticates the endpoints of an `upwire relay`, and of the function beside it.
+/// The secret of the endpoints of an `upwire relay`, and of the function beside it.
 pub const ENDPOINT_SECRET: &str = "a-secret-of-relay-and-function-0123456789";
 
-/// What to run, before it runs.
+/// An `upwire` before it runs.
 #[derive(Clone)]
 pub struct UpwireBuilder {
     component: Component,
@@ -50,8 +50,13 @@ impl Upwire {
 
     /// The same, as a given component.
     pub fn as_component(server: &XmppServer, component: Component) -> UpwireBuilder {
+        Self::beside(&server.component_address(), component)
+    }
+
+    /// The same, beside whatever listens there for components.
+    pub fn beside(address: &str, component: Component) -> UpwireBuilder {
         let listen = format!("127.0.0.1:{}", free_port());
-        UpwireBuilder::new("serve", server, component)
+        UpwireBuilder::new("serve", address, component)
             .set("UPWIRE_PUBLIC_URL", format!("http://{listen}"))
             .set("UPWIRE_LISTEN", listen)
             .set_path("UPWIRE_DATABASE", DATABASE)
@@ -65,7 +70,7 @@ impl Upwire {
 
     /// The same, as a given component.
     pub fn relay_as(server: &XmppServer, component: Component) -> UpwireBuilder {
-        UpwireBuilder::new("relay", server, component)
+        UpwireBuilder::new("relay", &server.component_address(), component)
             .set("UPWIRE_PUBLIC_URL", "https://push.example.com")
             .set("UPWIRE_SECRET", ENDPOINT_SECRET)
             // The machine of the test may have a role of its own.
@@ -202,12 +207,12 @@ impl fmt::Debug for Upwire {
 }
 
 impl UpwireBuilder {
-    fn new(subcommand: &str, server: &XmppServer, component: Component) -> Self {
+    fn new(subcommand: &str, address: &str, component: Component) -> Self {
         let variables = [
             ("UPWIRE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port())),
             ("UPWIRE_COMPONENT", component.jid.to_string()),
             ("UPWIRE_COMPONENT_SECRET", component.secret.clone()),
-            ("UPWIRE_XMPP_SERVER", server.component_address()),
+            ("UPWIRE_XMPP_SERVER", address.to_owned()),
             ("UPWIRE_LOG_FORMAT", "json".to_owned()),
             ("UPWIRE_LOG", "debug".to_owned()),
             // Tests push faster than senders may, and more than phones that are away are kept.

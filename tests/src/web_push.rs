@@ -35,7 +35,7 @@ pub struct KeyPair {
     pub private: String,
 }
 
-/// What an application gives to its server beside the endpoint, and what it keeps.
+/// The keys that an application gives to its server beside the endpoint, and those that it keeps.
 #[derive(Clone, Debug)]
 pub struct Subscription {
     /// Its keys.
@@ -44,7 +44,7 @@ pub struct Subscription {
     pub auth: String,
 }
 
-/// What a library is to send.
+/// The push that a library is to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     /// In the clear.

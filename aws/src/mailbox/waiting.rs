@@ -159,23 +159,20 @@ pub(super) fn superfluous(
 
 #[cfg(test)]
 mod tests {
-    use push::{Application, Body, Instance, Registration, Target, Topic, Ttl, Urgency, message::Wishes};
+    use push::{
+        Body, Topic, Urgency,
+        message::Wishes,
+        testing::{chance, registration, wishes},
+    };
 
     use super::*;
 
     fn push(topic: Option<&str>) -> Waiting {
-        let target = Target {
-            recipient: "juliet@example.com/phone".parse().unwrap(),
-            application: Application::from_bytes([1; 32]),
-            instance: Instance::from_bytes([2; 32]),
-            vapid: None,
-            legacy: None,
-        };
         let now = DateTime::from_timestamp_millis(1_800_000_000_999).unwrap();
-        let registration = Registration::renew(None, target, now, TimeDelta::days(7));
+        let registration = registration("juliet@example.com/phone", now);
         let topic = topic.and_then(Topic::parse);
-        let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::High, topic };
-        let message = PushMessage::new([7; 8], &registration, wishes, Body::from_bytes(b"x"), now);
+        let wishes = Wishes { urgency: Urgency::High, topic, ..wishes(60) };
+        let message = PushMessage::new(chance(7), &registration, wishes, Body::from_bytes(b"x"), now);
         Waiting { message, asked_at: None }
     }
 

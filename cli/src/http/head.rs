@@ -4,9 +4,11 @@
 /// Long enough to tell the two names from any other.
 const NAME_BYTES_MAX: usize = 18;
 
-/// Looks for the two headers that say where a request ends, in the head of one request.
+/// Looks for the two headers that say where a request ends, and for the one that says whose it is, in the head of one
+/// request.
 ///
-/// A request that has both is perhaps one that a proxy in front took for another (RFC 9112 §6.3, §11.2).
+/// A request that has both of the former, or two of the latter, is perhaps one that a proxy in front took for another
+/// (RFC 9112 §3.2, §6.3, §11.2).
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     /// The beginning of the line that is read.
@@ -14,6 +16,7 @@ pub(crate) struct Head {
     lines: usize,
     has_length: bool,
     has_encoding: bool,
+    hosts: usize,
     is_whole: bool,
 }
 
@@ -37,9 +40,9 @@ impl Head {
         self.is_whole
     }
 
-    /// Whether two headers say where the request ends.
+    /// Whether two headers say where the request ends, or whose it is.
     pub(crate) fn is_ambiguous(&self) -> bool {
-        self.has_length && self.has_encoding
+        (self.has_length && self.has_encoding) || self.hosts > 1
     }
 
     fn end_line(&mut self) {
@@ -53,6 +56,7 @@ impl Head {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
         self.has_length |= name.eq_ignore_ascii_case(b"content-length");
         self.has_encoding |= name.eq_ignore_ascii_case(b"transfer-encoding");
+        self.hosts += usize::from(name.eq_ignore_ascii_case(b"host"));
     }
 }
 
@@ -76,6 +80,16 @@ mod tests {
             assert!(head.is_whole() && head.is_ambiguous(), "{piece}");
             let head = read(&BOTH.replace("\r\n", "\n"), piece);
             assert!(head.is_whole() && head.is_ambiguous(), "{piece}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_of_one_host() {
+        for (hosts, is_ambiguous) in [("", false), ("Host: a\r\n", false), ("Host: a\r\nHOST: a\r\n", true)] {
+            let text = format!("POST / HTTP/1.1\r\n{hosts}X-Host: b\r\n\r\nHost: c\r\nHost: d\r\n\r\n");
+            for piece in [1, 5, text.len()] {
+                assert_eq!(read(&text, piece).is_ambiguous(), is_ambiguous, "{hosts}");
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws::{CannotStart, Cause, MailboxTable, Queue, RegistrationsTable, SdkConfig};
+use aws::{CannotStart, Cause, MailboxTable, Queue, RegistrationsTable, SdkConfig, ServiceTime};
 use aws_config::{BehaviorVersion, SdkConfig as BaseConfig};
 use backon::{ExponentialBuilder, Retryable};
 use tokio::time::Instant;
@@ -37,7 +37,7 @@ impl Cloud {
         }
         loop {
             match patiently(|| Queue::open(&self.config, &self.queue_url)).await {
-                Err(error) if error.cause == Cause::Unavailable => {}
+                Err(error) if matches!(error.cause, Cause::Unavailable | Cause::Clock) => {}
                 opened => return opened.map_err(|error| refusal(error, QUEUE_URL)),
             }
         }
@@ -45,9 +45,9 @@ impl Cloud {
 }
 
 /// Opens the tables and the queue, once it is known that all of them can be used.
-pub(super) async fn open(settings: &Settings) -> anyhow::Result<Cloud> {
+pub(super) async fn open(settings: &Settings, time: &ServiceTime) -> anyhow::Result<Cloud> {
     let Settings { registrations_table, mailbox_table, queue_url, .. } = settings;
-    let config = config().await?;
+    let config = time.heard_by(config().await?);
     let registrations = RegistrationsTable::new(&config, registrations_table);
     patiently(|| registrations.check()).await.map_err(|error| refusal(error, REGISTRATIONS_TABLE))?;
     let mailbox = MailboxTable::new(&config, mailbox_table);
@@ -125,9 +125,13 @@ async fn patiently<T, F: Future<Output = Result<T, CannotStart>>>(
     let end = Instant::now() + PATIENCE;
     attempt
         .retry(delays)
-        .when(|error| error.cause == Cause::Unavailable && Instant::now() < end)
-        .notify(|error, _| {
-            tracing::warn!(error = error.problem, mend = error.mend, "AWS is out of reach; trying again")
+        // A call that AWS refused for its time tells what time it is.
+        .when(|error| matches!(error.cause, Cause::Unavailable | Cause::Clock) && Instant::now() < end)
+        .notify(|CannotStart { cause, problem: error, mend }, _| match cause {
+            Cause::Clock => {
+                tracing::warn!(error, mend, "AWS refuses this machine's time; trying again by its own")
+            }
+            _ => tracing::warn!(error, mend, "AWS is out of reach; trying again"),
         })
         .await
 }
@@ -136,7 +140,7 @@ async fn patiently<T, F: Future<Output = Result<T, CannotStart>>>(
 fn refusal(error: CannotStart, variable: &str) -> anyhow::Error {
     match error.cause {
         Cause::Configuration => ConfigurationError::new(variable, error.problem, error.mend).into(),
-        Cause::Credentials => error.into(),
+        Cause::Credentials | Cause::Clock => error.into(),
         Cause::Unavailable => {
             anyhow::Error::new(error).context(format!("AWS was out of reach for {} s", PATIENCE.as_secs()))
         }

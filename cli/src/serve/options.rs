@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chrono::TimeDelta;
+use functions::settings::KeptFor;
 use ipnet::IpNet;
-use push::Ttl;
 
 use super::legacy;
 use crate::configuration::ConfigurationError;
@@ -104,8 +104,7 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) certificate: Option<CertificateFiles>,
     pub(crate) proxies: Proxies,
-    pub(crate) default_ttl: Ttl,
-    pub(crate) max_ttl: Ttl,
+    pub(crate) kept_for: KeptFor,
     pub(crate) queue_max: u64,
     pub(crate) disk_floor: u64,
     pub(crate) legacy: LegacySettings,
@@ -116,10 +115,9 @@ impl Options {
     /// Checks everything, and opens nothing but the files of secrets.
     pub(crate) fn settings(self) -> Result<Settings, ConfigurationError> {
         let mut relay = self.relay.settings()?;
-        if self.default_ttl > self.max_ttl {
-            let problem = format!("{} is less than UPWIRE_DEFAULT_TTL, {}", self.max_ttl, self.default_ttl);
-            return Err(ConfigurationError::new(MAX_TTL, problem, "raise the one or lower the other"));
-        }
+        let kept_for = KeptFor::new(self.default_ttl, self.max_ttl).map_err(|problem| {
+            ConfigurationError::new(MAX_TTL, problem, "raise the one or lower the other")
+        })?;
         let legacy = self.legacy.settings(&mut relay.files)?;
         let legacy_bounds = legacy::Bounds {
             life: TimeDelta::seconds(self.legacy_life.into()),
@@ -132,8 +130,7 @@ impl Options {
             listen: self.listen,
             certificate: CertificateFiles::given(self.tls_certificate, self.tls_key)?,
             proxies: Proxies::new(self.proxies),
-            default_ttl: Ttl::from_seconds(self.default_ttl),
-            max_ttl: Ttl::from_seconds(self.max_ttl),
+            kept_for,
             queue_max: self.queue_max,
             disk_floor: self.disk_floor,
             legacy,

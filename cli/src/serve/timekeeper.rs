@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use embedded::{Database, KnownTime};
-use metrics::{describe_gauge, gauge};
 use parking_lot::Mutex;
 use push::{Clock, Reading};
 use tokio::time::{Instant, interval};
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::rules::{Change, Rules};
 pub(crate) use self::sources::Sources;
-use crate::clock::acceptance;
+use crate::clock::{self, acceptance};
 
 /// How often it is looked whether the clock has jumped, or holds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,8 +28,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
 /// How often the log says again that the clock is in doubt.
 const SAY_INTERVAL: Duration = Duration::from_secs(600);
-
-const IN_DOUBT: &str = "upwire_clock_in_doubt";
 
 /// See the module.
 pub(crate) struct Timekeeper {
@@ -45,10 +42,7 @@ pub(crate) struct Timekeeper {
 impl Timekeeper {
     /// Begins with what the database remembers.
     pub(crate) async fn begin(database: Database, sources: Sources) -> anyhow::Result<Self> {
-        describe_gauge!(
-            IN_DOUBT,
-            "1 while the machine's clock has jumped, and nothing is ended for good by it"
-        );
+        clock::describe_metrics();
         let known = database.known_time()?;
         let rules = Arc::new(Mutex::new(Rules::begin(known.as_ref(), &sources.look())));
         let acceptance = acceptance(database.path());
@@ -92,7 +86,7 @@ impl Timekeeper {
         let accepted = self.take_acceptance(look.wall);
         let change = self.rules.lock().look(&look, accepted);
         let reading = self.rules.lock().read(look.wall, look.uptime);
-        gauge!(IN_DOUBT).set(f64::from(u8::from(reading.is_in_doubt())));
+        clock::show(reading.is_in_doubt());
         match change {
             Some(Change::Trusted) => {
                 self.said = None;

@@ -25,7 +25,7 @@ pub(super) const COUNT_OF: &str = "SELECT count(*) FROM mailbox INDEXED BY mailb
 pub(super) const NEXT_RECIPIENT: &str = "SELECT account, registration FROM mailbox
     WHERE (account, registration) > (?1, ?2) ORDER BY account, registration LIMIT 1";
 
-/// What waits for an account.
+/// Reads the pushes that wait for an account.
 pub(super) fn all_waiting(
     connection: &Connection,
     account: &BareJid,
@@ -45,7 +45,8 @@ pub(super) fn all_waiting(
     Ok(found)
 }
 
-/// What waits for some registrations of an account: a step through the index for each of them, and one for each push.
+/// Reads the pushes that wait for some registrations of an account: a step through the index for each of them,
+/// and one for each push.
 pub(super) fn waiting_of(
     connection: &Connection,
     account: &BareJid,

@@ -132,6 +132,17 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     ) -> Result<(), Rejection> {
         static NOT_LISTED: Seldom = Seldom::new();
         static ENDED: Seldom = Seldom::new();
+        static WEAK: Seldom = Seldom::new();
+        if self.legacy.borrow().refuses(key) {
+            if let Some(times) = WEAK.due() {
+                tracing::error!(
+                    times,
+                    "pushes to endpoints of the predecessor are refused for now: UPWIRE_LEGACY_SECRET is short, and \
+                     UPWIRE_WEAK_LEGACY_SECRET does not take it"
+                );
+            }
+            return Err(Rejection::Unavailable);
+        }
         if target.legacy.is_none_or(|expiry| expiry <= now) {
             return Err(self.gone());
         }

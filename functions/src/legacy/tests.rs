@@ -193,6 +193,29 @@ async fn an_endpoint_lives_until_it_expires_and_for_a_bounded_time() {
     }
 }
 
+/// A key of fewer than 32 bytes is found by trying, and then signs what its finder likes.
+#[tokio::test]
+async fn an_ingress_that_has_a_weak_secret_all_the_same_asks_the_senders_of_its_endpoints_to_wait() {
+    let (mut store, path) = ingress(TimeDelta::hours(1));
+    let weak = "open sesame";
+    let signed_by = |secret: &str, path: &str| {
+        let (signed, _) = path.strip_prefix("/push/").unwrap().rsplit_once('.').unwrap();
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), signed.as_bytes());
+        format!("/push/{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    };
+    let (of_weak, expired) = (signed_by(weak, &path), signed_by(weak, &ingress(TimeDelta::seconds(-1)).1));
+    store.legacy = LegacyKeys::default().with_jwt_unless_weak(SECRET).with_jwt_unless_weak(weak);
+    for path in [&of_weak, &expired] {
+        assert_eq!(store.push(path).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(store.calls(), NO_CALL);
+    assert_eq!(store.push(&path).await.status(), StatusCode::CREATED, "another secret is strong");
+    let of_nobody = store.push(&signed_by("another", &path)).await;
+    assert_eq!(of_nobody.status(), StatusCode::NOT_FOUND);
+    store.legacy = LegacyKeys::default().with_jwt(weak);
+    assert_eq!(store.push(&of_weak).await.status(), StatusCode::CREATED, "it is taken as it was asked for");
+}
+
 #[tokio::test]
 async fn only_who_is_on_the_list_gets_pushes_and_nothing_ends_for_that() {
     let (mut store, path) = ingress(TimeDelta::hours(1));

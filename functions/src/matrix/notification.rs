@@ -15,7 +15,7 @@ use super::{DEVICES_MAX, Refusal};
 /// The member that an application needs least, and the only one that is ever long; the specification lets it be
 /// left out "for any other reason".
 const CONTENT: &str = "content";
-/// What a pusher whose format is `event_id_only` is sent, beside the devices (Matrix Client-Server API, "Push
+/// The fields that a pusher whose format is `event_id_only` is sent, beside the devices (Matrix Client-Server API, "Push
 /// Notifications"; `prio` is Synapse's). An application looks the rest up by it.
 const EVENT_ID_ONLY: [&str; 4] = ["event_id", "room_id", "counts", "prio"];
 
@@ -70,7 +70,7 @@ impl<'a> Notification<'a> {
         })
     }
 
-    /// What each phone gets: as much of the notification as a push can carry, none if it cannot carry the least.
+    /// The body for each phone: as much of the notification as a push can carry, none if it cannot carry the least.
     pub(crate) fn into_body(self) -> Option<Body> {
         let mut outgoing = self.outgoing;
         let shorten: [fn(&mut Outgoing<'_>); 2] = [
@@ -93,7 +93,7 @@ impl<'a> Notification<'a> {
 
 /// By the notification's `prio`, which is `high` or `low`, and high where it is absent (Push Gateway API).
 ///
-/// What Synapse calls low is a message that makes no sound: normal by the table of RFC 8030 §5.3, whose low is for
+/// The low priority of Synapse is a message that makes no sound: normal by the table of RFC 8030 §5.3, whose low is for
 /// what can wait until the phone is charged. A mere count of unread messages can.
 fn urgency(prio: Option<&str>, event: bool) -> Urgency {
     match (prio, event) {

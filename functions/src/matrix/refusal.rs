@@ -42,7 +42,7 @@ impl From<Rejection> for Refusal {
             Rejection::BodyTooLarge => Self::TooLarge,
             Rejection::BodyInterrupted => Self::Interrupted,
             Rejection::Throttled(seconds) => Self::Throttled(seconds),
-            // Whatever else it is, it is not the homeserver's fault.
+            // In every other case, it is not the homeserver's fault.
             _ => Self::Unavailable,
         }
     }

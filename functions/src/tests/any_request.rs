@@ -1,4 +1,4 @@
-//! Whatever a request is, it is taken, or refused with a problem; never does the ingress fail over it.
+//! Any request is taken, or refused with a problem; never does the ingress fail over it.
 
 use axum::http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -57,7 +57,7 @@ fn path() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What the answer has to be, whatever was asked.
+/// Checks an answer, whatever was asked.
 async fn check(request: Request<Body>, token: &str, store: &Store) {
     let head = request.method() == "HEAD";
     let response = store.answer(request).await;

@@ -16,13 +16,14 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 use push::{
-    Application, Clock, Epoch, Fingerprint, Instance, MailboxBounds, Marker, MessageId, PushMessage,
-    Registration, RegistrationId, Roster, Secrets, Target, Ttl,
+    Application, Clock, Epoch, Fingerprint, MailboxBounds, Marker, MessageId, PushMessage, Registration,
+    RegistrationId, Roster, Secrets, Target, Ttl,
     marker::Keys,
     ports::{
         Consistency, Kept, Mailbox, Markers, NotQueued, Page, QueueWriter, Recipient, Registered,
         Registrations, Renewal, Revocation, Tenants, Trimmed, Unavailable, Waiting,
     },
+    testing,
 };
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -33,7 +34,7 @@ use crate::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, T
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
 
-/// What an eventually consistent read finds.
+/// The row that an eventually consistent read finds.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Copies {
     AllAgree,
@@ -42,7 +43,7 @@ pub(crate) enum Copies {
     Panic,
 }
 
-/// What the mailbox has of the push that a sender withdraws.
+/// The push that a sender withdraws, as the mailbox has it.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Post {
     Waits,
@@ -52,11 +53,11 @@ pub(crate) enum Post {
     Hangs,
 }
 
-/// What it cost: reads that may lag, reads that may not, sends, withdrawals.
+/// Calls of the store: reads that may lag, reads that may not, sends, withdrawals.
 pub(crate) type Calls = [usize; 4];
 pub(crate) const NO_CALL: Calls = [0; 4];
 
-/// What the queue does with a push.
+/// The answer of the queue to a push.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Line {
     Takes,
@@ -280,13 +281,8 @@ pub(crate) fn now() -> DateTime<Utc> {
 }
 
 pub(crate) fn registration(application: u8) -> Registration {
-    let target = Target {
-        recipient: "juliet@example.com/phone".parse().unwrap(),
-        application: Application::from_bytes([application; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
+    let application = Application::from_bytes([application; 32]);
+    let target = Target { application, ..testing::target("juliet@example.com/phone") };
     Registration::renew(None, target, now(), LIFETIME)
 }
 

@@ -18,9 +18,8 @@ pub(crate) fn read(entry: &str) -> Option<Result<BareJid, jid::Error>> {
 pub(crate) fn covers(entry: &BareJid, user: &Jid) -> bool {
     let (named, domain) = (in_ascii(entry.domain().as_str()), in_ascii(user.domain().as_str()));
     let is_of_domain = match named.strip_prefix(SUBDOMAINS) {
-        Some(parent) => {
-            domain.strip_suffix(parent).is_some_and(|below| below.len() > 1 && below.ends_with('.'))
-        }
+        // The domain of a JID has no empty label.
+        Some(parent) => domain.strip_suffix(parent).is_some_and(|below| below.ends_with('.')),
         None => named == domain,
     };
     is_of_domain && (entry.node().is_none() || entry.node() == user.node())

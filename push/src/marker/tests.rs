@@ -1,4 +1,4 @@
-//! What the marker lets an ingress say, and whom it lets be the relay.
+//! The marker: the refusals that it allows to an ingress, and the relays that it admits.
 
 use super::*;
 
@@ -130,4 +130,36 @@ fn a_predecessors_key_is_in_use_since_it_was_first_there() {
     }
     assert_eq!(marker.legacy_since(one), Some(at(100)), "it is in use");
     assert_eq!((marker.legacy_since(two), marker.legacy_since.len()), (None, LEGACY_KEYS_MAX + 2));
+}
+
+#[test]
+fn a_gap_is_forgotten_the_moment_its_time_is_over() {
+    let marker = Marker::begin(None, keys(&["a"], &[]), None, at(0));
+    for (seconds, gaps) in [(-1, 2), (0, 1)] {
+        let now = at(seconds) + DOUBT;
+        assert_eq!(Marker::begin(Some(&marker), keys(&["a"], &[]), None, now).gaps.len(), gaps, "{seconds}");
+    }
+}
+
+#[test]
+fn a_row_of_the_same_life_or_a_later_one_settles_it_in_a_gap_too() {
+    let marker = Marker::begin(None, keys(&["a"], &[]), None, at(10));
+    let row = crate::testing::registration("juliet@example.com/phone", at(5));
+    for (seconds, over) in [(4, Ok(())), (5, Ok(())), (6, Err(Doubt::Restored))] {
+        assert_eq!(marker.vouch_over(epoch(seconds), Some(&row), at(20)), over, "{seconds}");
+    }
+}
+
+#[test]
+fn a_doubt_has_a_label_and_names_the_setting_to_mend() {
+    for (doubt, reason, setting) in [
+        (Doubt::Missing, "missing", "UPWIRE_REGISTRATIONS_TABLE"),
+        (Doubt::Table, "table", "UPWIRE_TABLE_ID"),
+        (Doubt::Secrets, "secrets", "UPWIRE_SECRET"),
+        (Doubt::Restored, "restored", "72 hours"),
+    ] {
+        assert_eq!(doubt.reason(), reason);
+        assert!(doubt.mend().contains(setting), "{doubt:?}");
+    }
+    assert_eq!(format!("{:?}", Fingerprint::of(b"a")), "Fingerprint(8bcc7173580915c5fdd00de29a4d64eb)");
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::{chance, registration, wishes};
 
 const ENTRY: &str = r#"{"v":1,"id":"AAAAAAAAAAAAAAAAAAAAAA","registration":"00000000000000000000000000000007","epoch":5,"recipient":"juliet@example.com/phone","application":"bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=","instance":"EtD/1XPLmoIph7W73CZ/uyv6FAnhEAXY1GySHX17vAw=","accepted_at":1800000000123,"expires_at":1800086400123,"urgency":"very-low","topic":"upd","body":"aGVsbG8="}"#;
 
@@ -28,25 +29,16 @@ fn a_topic_is_at_most_32_characters_of_base64url() {
 
 #[test]
 fn an_unknown_urgency_is_normal() {
-    assert_eq!(Urgency::parse("high"), Urgency::High);
-    assert_eq!(Urgency::parse("apocalyptic"), Urgency::Normal);
+    use Urgency::{High, Low, Normal, VeryLow};
+    let named = ["very-low", "low", "normal", "high", "apocalyptic"].map(Urgency::parse);
+    assert_eq!(named, [VeryLow, Low, Normal, High, Normal]);
 }
 
 #[test]
 fn an_immediate_push_is_over_after_seconds_and_another_at_its_expiry() {
-    let target = crate::Target {
-        recipient: FullJid::new("juliet@example.com/phone").unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-    let registration = Registration::renew(None, target, now, TimeDelta::days(7));
-    let push = |ttl| {
-        let wishes = Wishes { ttl: Ttl(ttl), urgency: Urgency::Normal, topic: None };
-        PushMessage::new([0; 8], &registration, wishes, Body::from_bytes(b"x"), now)
-    };
+    let registration = registration("juliet@example.com/phone", now);
+    let push = |ttl| PushMessage::new(chance(0), &registration, wishes(ttl), Body::from_bytes(b"x"), now);
     assert!(push(0).is_immediate() && !push(0).is_expired(now));
     assert!(push(0).is_expired(now + TimeDelta::minutes(1)));
     assert!(!push(1).is_immediate() && push(1).is_expired(now + TimeDelta::seconds(1)));
@@ -79,6 +71,14 @@ fn an_entry_reads_back_and_one_of_another_version_does_not() {
         let error = PushMessage::from_entry(malformed.as_bytes()).unwrap_err();
         assert!(matches!(error, BadEntry::Malformed { .. }), "{malformed}");
     }
+}
+
+#[test]
+fn a_body_is_base64_and_its_debug_form_shows_none_of_it() {
+    let body = Body::from_bytes(b"hello");
+    assert_eq!((body.as_base64(), format!("{body:?}").as_str()), ("aGVsbG8=", "Body(8 characters)"));
+    let id = MessageId::from_bytes([0; 16]);
+    assert_eq!(format!("{id:?}"), "MessageId(AAAAAAAAAAAAAAAAAAAAAA)");
 }
 
 proptest! {

@@ -18,10 +18,10 @@ pub struct Waiting {
     pub asked_at: Option<DateTime<Utc>>,
 }
 
-/// What came of [`Mailbox::keep`].
+/// The outcome of [`Mailbox::keep`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// What a later push of the same topic replaced (RFC 8030 §5.4). It may be the push itself, that came late: then
+    /// The pushes that a later one of the same topic replaced (RFC 8030 §5.4). It may be the push itself, that came late: then
     /// it does not wait.
     pub replaced: Vec<MessageId>,
     /// The oldest ones, dropped because too many waited for the registration or the account: then of the account's
@@ -29,31 +29,31 @@ pub struct Kept {
     pub dropped: Vec<MessageId>,
 }
 
-/// What came of [`Mailbox::trim`].
+/// The outcome of [`Mailbox::trim`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trimmed {
-    /// What was dropped.
+    /// The pushes that were dropped.
     pub dropped: Vec<MessageId>,
     /// How many pushes of the account are left.
     pub left: usize,
 }
 
 /// The pushes that wait for phones that are away: one mailbox for each account, from which pushes are handed out in
-/// the order of their ids. What has expired may still be found in it.
+/// the order of their ids. Expired pushes may still be found in it.
 ///
 /// A removal settles exactly the pushes that it names. Removing an absent push succeeds.
 pub trait Mailbox: Clone + Send + Sync + 'static {
     /// Puts a push into the mailbox of its account; returns once it is durable. One that waits already is
     /// overwritten. Of one registration, the newest of each topic stays, and no more than the newest in all,
-    /// whatever their urgency; of an account, no more than [`MailboxBounds::beyond_account`] leaves. What had expired
-    /// when this one was accepted does not count.
+    /// whatever their urgency; of an account, no more than [`MailboxBounds::beyond_account`] leaves. Pushes that had
+    /// expired when this one was accepted do not count.
     fn keep(
         &self,
         waiting: Waiting,
         bounds: MailboxBounds,
     ) -> impl Future<Output = Result<Kept, Unavailable>> + Send;
 
-    /// What waits for an account behind the place of `after` or from the beginning, in order, at most `max` of
+    /// Pushes that wait for an account behind the place of `after` or from the beginning, in order, at most `max` of
     /// them; of these registrations alone, or of all. Fewer than `max` mean that no more are there. It shows every
     /// write that was durable before.
     fn waiting(
@@ -101,8 +101,8 @@ pub trait Mailbox: Clone + Send + Sync + 'static {
         epoch: Epoch,
     ) -> impl Future<Output = Result<usize, Unavailable>> + Send;
 
-    /// Drops pushes of an account beyond `max`, as [`MailboxBounds::beyond_account`] chooses them. What has expired at
-    /// `now` does not count.
+    /// Drops pushes of an account beyond `max`, as [`MailboxBounds::beyond_account`] chooses them. Pushes that have expired
+    /// at `now` do not count.
     fn trim(
         &self,
         account: &BareJid,
@@ -112,7 +112,7 @@ pub trait Mailbox: Clone + Send + Sync + 'static {
 
     /// The registrations that have something waiting, each once and with the number of its pushes, behind `after` or
     /// from the beginning, in an order of the store's own, at least `max` of them unless there are no more; then
-    /// `None` instead of where to go on. Those of an account come together.
+    /// `None` instead of where to go on. Pushes of an account come together.
     ///
     /// For sweeps: it may miss what was kept meanwhile.
     fn recipients(

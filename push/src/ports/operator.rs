@@ -1,4 +1,4 @@
-//! What an operator asks of the registrations' store.
+//! The port of an operator to the registrations' store.
 
 use std::future::Future;
 
@@ -19,10 +19,10 @@ pub trait Erasure: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<usize, Unavailable>> + Send;
 }
 
-/// Whom a forgotten registration names.
+/// The full JID that a forgotten registration names.
 pub const NOBODY: &str = "forgotten.invalid/registration";
 
-/// What stays of a forgotten registration: an ended row with its id and epoch, so that its URL does not come back. It
+/// Makes a registration forgotten: an ended row stays with its id and epoch, so that its URL does not come back. It
 /// goes a day later, as other dead rows do; that of a predecessor's endpoint a day after that would have expired.
 #[must_use]
 pub fn nameless(row: &Registration, now: DateTime<Utc>) -> Registration {

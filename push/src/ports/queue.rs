@@ -40,7 +40,7 @@ pub struct Delivery<Receipt> {
     pub message: Arc<PushMessage>,
 }
 
-/// What becomes of a received push.
+/// The end of a received push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement<Receipt> {
     /// Its fate is durable elsewhere: delivered, expired or revoked.
@@ -69,7 +69,7 @@ pub trait QueueReader: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
     /// Ends receiving: whatever was taken from the queue and not yet returned goes back at once, for
-    /// another process. What was returned is still to be settled.
+    /// another process. The pushes that were returned are still to be settled.
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}
     }

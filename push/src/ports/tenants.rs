@@ -10,7 +10,7 @@ use crate::{
     usage::{Hour, Usage},
 };
 
-/// The roster of tenants and their usage, which the registrations' store has beside them. What is here by default is for
+/// The roster of tenants and their usage, which the registrations' store has beside them. The methods here are for
 /// a store that has no tenants.
 pub trait Tenants: Clone + Send + Sync + 'static {
     /// The roster; an empty one of version 0 where there is none. It shows every write that was
@@ -37,7 +37,7 @@ pub trait Tenants: Clone + Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// What was used from one hour to before another.
+    /// The usage from one hour to before another.
     fn usage(&self, from: Hour, to: Hour) -> impl Future<Output = Result<Usage, Unavailable>> + Send {
         let _ = (from, to);
         async { Ok(Usage::new()) }

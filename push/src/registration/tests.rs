@@ -1,21 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-
-const WEEK: TimeDelta = TimeDelta::days(7);
+use crate::testing::{WEEK, registration, target};
 
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
-}
-
-fn target(recipient: &str) -> Target {
-    Target {
-        recipient: FullJid::new(recipient).unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    }
 }
 
 fn key(number: u8) -> Option<VapidKey> {
@@ -25,7 +14,7 @@ fn key(number: u8) -> Option<VapidKey> {
 }
 
 fn first() -> Registration {
-    Registration::renew(None, target("juliet@example.com/Conversations.r4nD"), at(0), WEEK)
+    registration("juliet@example.com/Conversations.r4nD", at(0))
 }
 
 #[test]
@@ -162,6 +151,39 @@ fn a_registration_lives_until_its_expiry() {
     assert!(row.lives(row.expires_at - TimeDelta::milliseconds(1)));
     assert!(!row.lives(row.expires_at));
     assert!(!Registration { revoked: true, ..row }.lives(at(0)));
+}
+
+#[test]
+fn senders_over_their_rate_wait_until_the_moment_that_the_row_names() {
+    assert_eq!(first().throttled_for(at(0)), None);
+    let throttled = Registration { throttled_until: Some(at(10)), ..first() };
+    for (now, wait) in [(0, Some(10)), (9, Some(1)), (10, None), (11, None)] {
+        assert_eq!(throttled.throttled_for(at(now)), wait.map(TimeDelta::seconds), "{now}");
+    }
+}
+
+#[test]
+fn a_row_may_be_deleted_a_day_after_its_expiry() {
+    assert_eq!(first().purge_at(), at(0) + WEEK + TimeDelta::days(1));
+}
+
+#[test]
+fn a_registration_id_is_32_hexadecimal_digits() {
+    let id = RegistrationId::from_bytes([0xab; RegistrationId::BYTES]);
+    let text = "ab".repeat(RegistrationId::BYTES);
+    assert_eq!(format!("{id:?}"), format!("RegistrationId({text})"));
+    let read = |text: &str| serde_json::from_value::<RegistrationId>(text.into());
+    assert_eq!(read(&text).unwrap(), id);
+    for wrong in ["", "7", &format!("+{}", &text[1..]), &format!("{text}0"), &text.replacen('a', "g", 1)] {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn an_epoch_has_40_bits_at_most() {
+    assert_eq!(Epoch::from_seconds(u64::MAX), Epoch::MAX);
+    assert_eq!(Epoch::MAX.as_seconds(), 0xff_ffff_ffff);
+    assert_eq!(Epoch::from_seconds(7).as_seconds(), 7);
 }
 
 proptest! {

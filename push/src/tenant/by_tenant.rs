@@ -99,7 +99,7 @@ impl<T> ByTenant<T> {
         }
     }
 
-    /// What is there of the tenant of this name; the default from now on if nothing was.
+    /// The value of the tenant of this name; the default from now on if there was none.
     pub fn entry(&mut self, name: &TenantName) -> &mut T
     where
         T: Default,
@@ -119,7 +119,7 @@ impl<T> ByTenant<T> {
         self.0.get_mut(name)
     }
 
-    /// What is there of the tenant of this name.
+    /// The value of the tenant of this name.
     #[must_use]
     pub fn get(&self, name: &TenantName) -> Option<&T> {
         self.0.get(name)

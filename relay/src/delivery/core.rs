@@ -8,7 +8,8 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
-    AccessList, Epoch, MessageId, PushMessage, Registration, RegistrationId, TenantName, ports, usage::Counts,
+    AccessList, Epoch, Lately, MessageId, PushMessage, Registration, RegistrationId, TenantName, ports,
+    usage::Counts,
 };
 use tokio::time::Instant;
 use tokio_xmpp::{
@@ -22,7 +23,7 @@ use super::{
     account::Account,
     domains::{DomainBounds, Domains},
     fate::{Fate, Held, Note, Origin},
-    known::{Known, Lately},
+    known::Known,
     line::Gate,
     rate::Meter,
     reading::{Page, ReadRequest},

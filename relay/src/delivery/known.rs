@@ -1,8 +1,8 @@
 //! Facts of bounded number: the older half of them is forgotten first.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    hash::{BuildHasher, Hash, RandomState},
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
 };
 
 use tokio_xmpp::jid::FullJid;
@@ -44,38 +44,6 @@ impl Known {
     }
 }
 
-/// Ids seen lately, of a bounded number.
-#[derive(Debug)]
-pub(crate) struct Lately<Id> {
-    ids: HashSet<Id>,
-    order: VecDeque<Id>,
-    max: usize,
-}
-
-impl<Id: Clone + Eq + Hash> Lately<Id> {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { ids: HashSet::new(), order: VecDeque::new(), max }
-    }
-
-    /// Notes an id; whether it is new.
-    pub(crate) fn note(&mut self, id: Id) -> bool {
-        let new = self.ids.insert(id.clone());
-        if new {
-            self.order.push_back(id);
-            if self.order.len() > self.max
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.ids.remove(&oldest);
-            }
-        }
-        new
-    }
-
-    pub(crate) fn contains(&self, id: &Id) -> bool {
-        self.ids.contains(id)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,12 +62,5 @@ mod tests {
         assert_eq!(known.of(&jid(0)), None);
         assert_eq!(known.of(&jid(2 * KNOWN_MAX - 1)), Some(Knowledge::Nothing));
         assert!(known.generations.iter().map(HashMap::len).sum::<usize>() <= 2 * KNOWN_MAX);
-    }
-
-    #[test]
-    fn ids_of_late_are_bounded() {
-        let mut lately = Lately::new(2);
-        assert_eq!([1, 1, 2, 3].map(|id| lately.note(id)), [true, false, true, true]);
-        assert!(!lately.contains(&1) && lately.contains(&2) && lately.contains(&3));
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Phone {
     seen_at: Option<DateTime<Utc>>,
     /// Its last sign of life: that, or an answer.
     alive_at: Option<DateTime<Utc>>,
+    /// When it was asked last whether it is there, beside its pushes.
+    probed_at: Option<DateTime<Utc>>,
     ended: bool,
     away: bool,
     proven: bool,
@@ -79,6 +81,15 @@ impl Phone {
         self.alive_at = Some(now.wall);
         self.ended = false;
         self.away = false;
+    }
+
+    pub(crate) fn note_probe(&mut self, now: Now) {
+        self.probed_at = Some(now.wall);
+    }
+
+    /// Whether it has shown life since it was asked for that.
+    pub(crate) fn lives_since_probe(&self) -> bool {
+        self.probed_at.is_none() || self.alive_at > self.probed_at
     }
 
     /// Notes that it has answered a push: it takes turns among those that do.

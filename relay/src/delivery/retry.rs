@@ -61,6 +61,11 @@ impl Retry {
         self.rejected.contains(&push)
     }
 
+    /// What it rejected is tried before its time, as a try that is due has it.
+    pub(crate) fn forget_rejected(&mut self) {
+        self.rejected.clear();
+    }
+
     /// Whether it has failed so lately that a new push is no reason to try.
     pub(crate) fn is_recent(&self, now: Instant) -> bool {
         now.duration_since(self.failed_at) < DELAY_MIN
@@ -77,7 +82,7 @@ impl Retry {
         let due = self.at.is_some_and(|at| at <= now);
         if due {
             self.at = None;
-            self.rejected.clear();
+            self.forget_rejected();
         }
         due
     }

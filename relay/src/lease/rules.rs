@@ -1,4 +1,4 @@
-//! What a candidate does about the lease: decided from what it saw of the store, and when by its own clock.
+//! Decides what a candidate does about the lease, from what it saw of the store, and when by its own clock.
 //!
 //! No two clocks need to agree; each only has to go as fast as the others, and on while its machine is suspended.
 
@@ -32,7 +32,7 @@ pub(super) struct Waiting {
     seen: Option<(Tenure, Moment)>,
 }
 
-/// What a look at the lease says to a candidate that waits.
+/// The finding of a candidate that waits and looks at the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
     /// Nobody has it any more: it can be taken, if it still stands so.
@@ -48,7 +48,7 @@ impl Waiting {
 
     /// The store has answered by `now`.
     pub(super) fn look(&mut self, tenure: Option<Tenure>, now: Moment) -> Look {
-        // What an earlier term of ours has left is free: that term is over.
+        // A lease that an earlier term of ours has left is free: that term is over.
         let held = tenure.filter(|tenure| tenure.holder.is_some_and(|holder| holder != self.holder));
         let Some(held) = held else { return Look::Free(tenure) };
         match self.seen {
@@ -81,7 +81,7 @@ pub(super) struct Holding {
     over: bool,
 }
 
-/// What a holder does next.
+/// Decides the next step of a holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Wait until then.
@@ -122,7 +122,7 @@ impl Holding {
         }
     }
 
-    /// What came of a renewal that was asked for then.
+    /// Takes the outcome of a renewal that was asked for then.
     pub(super) fn note_renewal(&mut self, renewed: Result<Option<Tenure>, NoAnswer>, asked: Moment) {
         match renewed {
             Ok(Some(tenure)) => *self = Self::new(self.holder, tenure, asked),
@@ -131,7 +131,7 @@ impl Holding {
         }
     }
 
-    /// What a look has shown that was asked for then. It extends nothing: the next renewal does.
+    /// Takes the finding of a look that was asked for then. It extends nothing: the next renewal does.
     pub(super) fn note_look(&mut self, seen: Result<Option<Tenure>, NoAnswer>, asked: Moment) {
         match seen {
             Ok(Some(seen)) if seen.holder == Some(self.holder) => {

@@ -285,7 +285,7 @@ async fn write<S: AsyncWrite>(
             },
             _ = pushes.recv_many(&mut push_batch, WRITE_BATCH_MAX), if !pushes.is_closed() => {}
         }
-        // Whatever is ready adds to what is written.
+        // Each stanza that is ready joins what is written.
         yield_now().await;
         // Replies without end hold up no push.
         while push_batch.len() < WRITE_BATCH_MAX

@@ -20,7 +20,7 @@ use tokio_xmpp::{
     rustls::{self, CertificateError, pki_types::ServerName},
 };
 
-/// What a [`ServerAddress`] begins with where the port speaks TLS from the first byte.
+/// The scheme of a [`ServerAddress`] whose port speaks TLS from the first byte.
 const TLS_SCHEME: &str = "tls://";
 
 /// A port for components, and how it is spoken to.
@@ -30,11 +30,11 @@ pub struct ServerAddress {
     pub host: String,
     /// The port for components.
     pub port: u16,
-    /// What is between the stream and TCP.
+    /// The layer between the stream and TCP.
     pub security: Security,
 }
 
-/// What keeps a stream from other eyes.
+/// The protection of a stream from other eyes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Security {
     /// Nothing.
@@ -192,7 +192,7 @@ impl ConnectError {
         }
     }
 
-    /// What the operator can do about it.
+    /// The mend, in words for the operator.
     pub(crate) fn mend(&self) -> &'static str {
         match self {
             Self::Name | Self::Nothing | Self::Other(_) => {

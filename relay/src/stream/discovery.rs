@@ -1,4 +1,4 @@
-//! What the component says of itself (XEP-0030, XEP-0092, XEP-0157).
+//! The answers of the component about itself (XEP-0030, XEP-0092, XEP-0157).
 
 use tokio_xmpp::{
     minidom::Element,

@@ -33,7 +33,7 @@ pub(super) enum StreamError {
 const PORT_MEND: &str = "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers, and \
     write tls:// before it if that port speaks TLS";
 
-/// What ejabberd says to a component that has the name of one of its hosts.
+/// The words of ejabberd to a component that has the name of one of its hosts.
 const NAMED_LIKE_A_HOST: &str = "existing local domain";
 
 impl StreamError {
@@ -53,7 +53,7 @@ impl StreamError {
         }
     }
 
-    /// What the operator can do about it (RFC 6120 §4.9.3).
+    /// The mend, in words for the operator (RFC 6120 §4.9.3).
     pub(super) fn mend(&self) -> &'static str {
         match self {
             // ejabberd's own text says more than its condition, which is `conflict` or another.

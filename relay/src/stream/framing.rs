@@ -1,7 +1,7 @@
 //! The XML framing of a component stream (XEP-0114): bytes to stanzas and back.
 //!
 //! The server's `jabber:component:accept` becomes `jabber:client` here, which is what the stanza
-//! types speak. Whatever a user managed to get through the server, the stream goes on: each stanza is
+//! types speak. No stanza of a user ends the stream: each stanza is
 //! parsed by itself, and one that is too large, too deep or refused by the parser is handed on without
 //! its payload.
 
@@ -28,7 +28,7 @@ const PARTS_MAX: usize = 256;
 const DEPTH_MAX: usize = 64;
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
-/// What the stream brings.
+/// A part of the stream.
 #[derive(Debug)]
 pub(crate) enum Frame {
     /// The server's stream header, with the id that the handshake is made from.
@@ -182,7 +182,7 @@ pub(crate) fn stream_header(component: &str) -> String {
     )
 }
 
-/// What closes it.
+/// The bytes that close it.
 pub(crate) const STREAM_FOOTER: &str = "</stream:stream>";
 
 /// The bytes of a stanza, in the stream's own namespace.

@@ -1,10 +1,13 @@
-//! What the fuzz targets call (`fuzz/`): compiled for them alone, by the feature `fuzzing`.
+//! The entry points of the fuzz targets (`fuzz/`), compiled for them alone, by the feature `fuzzing`.
+
+use std::collections::BTreeMap;
 
 use futures::FutureExt;
-use tokio_xmpp::jid::BareJid;
+use tokio_xmpp::{jid::BareJid, parsers::ns};
 
 use super::{
-    framing::{Frame, FrameReader, serialize},
+    framing::{Frame, FrameReader, parse_stanza, serialize},
+    plain::PlainResult,
     stanza::Incoming,
 };
 
@@ -20,6 +23,15 @@ pub fn stream(bytes: &[u8], piece: usize) {
     let whole = frames(FrameReader::new(document.as_slice()));
     let pieces = frames(FrameReader::new(Pieces { left: &document, piece: piece.max(1) }));
     assert_eq!(whole, pieces);
+    if let Some(result) = PlainResult::read(bytes) {
+        let prefixes = BTreeMap::from([(None, ns::JABBER_CLIENT.to_owned())]);
+        let long_way = parse_stanza(bytes, &prefixes).expect("a stanza");
+        assert_eq!(meaning(Frame::Result(result)), meaning(long_way), "read the short way and the long one");
+    }
+}
+
+fn meaning(frame: Frame) -> String {
+    format!("{:?}", Incoming::read(frame, &BareJid::new("up.localhost").expect("a domain")))
 }
 
 fn frames<R: tokio::io::AsyncRead + Unpin>(mut reader: FrameReader<R>) -> Vec<String> {
@@ -30,6 +42,7 @@ fn frames<R: tokio::io::AsyncRead + Unpin>(mut reader: FrameReader<R>) -> Vec<St
             Frame::Closed => break,
             Frame::Opened(id) => found.push(format!("opened {id}")),
             Frame::Element(element) => found.push(serialize(element)),
+            Frame::Result(result) => found.push(format!("{result:?}")),
             Frame::Damaged(element) => found.push(format!("damaged {}", serialize(element))),
         }
         let _ = Incoming::read(frame, &component);

@@ -26,11 +26,11 @@ impl Session {
     }
 }
 
-/// What the stream tells the rest of the relay.
+/// An event of the stream, for the rest of the relay.
 #[derive(Debug)]
 pub(crate) enum Event {
     Online(Session),
-    /// What went out unanswered on the stream may be lost.
+    /// Stanzas that went out unanswered on the stream may be lost.
     Offline,
     /// A stanza that means something.
     Stanza(Box<Incoming>, Room),
@@ -92,7 +92,7 @@ impl Inbox {
     }
 }
 
-/// What ends the mixing of components by ejabberd.
+/// The mend where ejabberd mixes components.
 const ROUTES_MEND: &str = "in ejabberd, give this component a listener (ejabberd_service) of its own, or set \
     `global_routes: false` in that listener: another component's connection gets stanzas meant for this one, too";
 
@@ -151,7 +151,7 @@ mod tests {
         };
         let counting = async {
             while taken < count {
-                // Whatever finds room comes in meanwhile.
+                // Stanzas that find room come in meanwhile.
                 for _ in 0..count {
                     tokio::task::yield_now().await;
                 }

@@ -5,7 +5,7 @@
 
 use std::io;
 
-/// What has come to its end.
+/// The part of the stream that has come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// The start tag of the stream, with the XML declaration before it.

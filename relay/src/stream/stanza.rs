@@ -55,14 +55,14 @@ pub(crate) struct Request {
 #[derive(Debug)]
 pub(crate) struct Subscribe(Addresses);
 
-/// Who sent a stanza, and to whom: the component, or a node or resource of it. The answer goes the other way.
+/// The sender and the addressee of a stanza: the component, or a node or resource of it. The answer goes the other way.
 #[derive(Debug)]
 struct Addresses {
     from: String,
     to: String,
 }
 
-/// What an IQ asks for.
+/// The query of an IQ.
 #[derive(Debug)]
 pub(crate) enum Query {
     Register(Result<Box<Target>, BadRegister>),
@@ -112,11 +112,11 @@ pub(crate) enum Condition {
     Other,
 }
 
-/// What a stanza takes beside its own text.
+/// Memory of a stanza beside its own text, in bytes.
 const OVERHEAD_BYTES: usize = 512;
 
 impl Incoming {
-    /// What a frame means to `component`; `None` if nothing, or if nobody could be answered.
+    /// Reads a frame for `component`; `None` if it means nothing, or if nobody could be answered.
     ///
     /// # Errors
     /// It is for another domain.
@@ -353,7 +353,7 @@ pub(crate) fn push(component: &BareJid, message: &PushMessage, to: &FullJid) -> 
 /// The id of every probe: whoever answers one is there, whichever it was.
 pub(crate) const PROBE_ID: &str = "probe";
 
-/// A ping to a phone (XEP-0199). What went out before it in the same session has arrived when it is answered.
+/// A ping to a phone (XEP-0199). Its answer shows that all that went out before it in the same session has arrived.
 pub(crate) fn probe(component: &BareJid, phone: &FullJid) -> String {
     let to = escape(phone.as_str().as_bytes());
     let to = String::from_utf8_lossy(&to);

@@ -3,11 +3,12 @@
 use std::process::Command;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use e2e::{Answer, SOON, hashed, http, profile_folder};
+use e2e::{Answer, Kind, Phone, SOON, XmppServer, hashed, http, profile_folder};
 use embedded::{Database, KnownTime};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};
 
 use super::{Scene, is_released};
+use crate::cloud::Cloud;
 
 /// Has the database remember another time than the machine's.
 async fn last_known(scene: &Scene, wall: DateTime<Utc>) {
@@ -77,5 +78,46 @@ async fn after_a_jump_pushes_go_on_nothing_ends_and_somebody_can_say_that_it_is_
         assert_eq!(scene.phone.endpoint(&scene.upwire.component.jid, "app").await, scene.endpoint);
         assert_eq!(http::post(&scene.endpoint, "as ever").await.status, 201);
         assert_eq!(scene.phone.next_push(SOON).await.body, b"as ever");
+    }
+}
+
+/// convox/rack#235, aws/aws-sdk-js#527: a machine whose clock is off, and AWS, which knows better.
+#[tokio::test]
+async fn a_relay_whose_clock_differs_from_that_of_aws_ends_nothing_and_says_so() {
+    const MONTH: i64 = 30 * 86_400;
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let cloud = Cloud::new().await;
+    let mut relay = cloud.relay_on(server).start_ready().await;
+    let component = relay.component.jid.clone();
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    phone.greet(&component).await;
+    let endpoint = phone.endpoint(&component, "app").await;
+    // To the relay it is as if its clock went ahead, and then back.
+    for (times, off, body) in [(1, -MONTH, "ahead"), (2, MONTH, "behind")] {
+        for way in [&cloud.relay_ways.queue, &cloud.relay_ways.table] {
+            way.shift_dates(off);
+        }
+        relay.log_lines(&["ERROR", "from the time that AWS tells", "set it right"], times).await;
+        relay.metric_is("upwire_clock_in_doubt", 1.0).await;
+        assert_eq!(http::post_patiently(&endpoint, &[("TTL", "3600")], body).await.status, 201);
+        assert_eq!(phone.next_push(SOON).await.body, body.as_bytes());
+        phone.set_answer(Answer::Error(DefinedCondition::ServiceUnavailable));
+        assert_eq!(http::post_patiently(&endpoint, &[("TTL", "3600")], "waits").await.status, 201);
+        assert_eq!(phone.next_push(SOON).await.body, b"waits");
+        cloud.queue_empties().await;
+        let refused = phone.register(&component, &hashed("app"), &hashed("1")).await.unwrap_err();
+        assert_eq!(refused.type_, ErrorType::Wait);
+        // What has waited is no older than its TTL by either clock.
+        phone.set_answer(Answer::Result);
+        phone.greet(&component).await;
+        assert_eq!(phone.next_push(SOON).await.body, b"waits");
+        cloud.mailbox_empties().await;
+
+        for way in [&cloud.relay_ways.queue, &cloud.relay_ways.table] {
+            way.shift_dates(0);
+        }
+        relay.log_lines(&["INFO", "the machine's clock is trusted again"], times).await;
+        relay.metric_is("upwire_clock_in_doubt", 0.0).await;
+        assert_eq!(phone.endpoint(&component, "app").await, endpoint);
     }
 }

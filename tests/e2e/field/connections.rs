@@ -249,6 +249,7 @@ async fn what_can_be_read_in_two_ways_is_refused() {
             ),
             "HTTP/1.1 201 ",
         ),
+        (format!("GET {path} HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), "HTTP/1.1 400 "),
         (
             format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(17_000)),
             "HTTP/1.1 431 ",

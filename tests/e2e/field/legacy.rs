@@ -2,10 +2,14 @@
 
 use std::fs;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use e2e::{Kind, Phone, SOON, Upwire, XmppServer, eventually, folder, hashed, http};
 use embedded::Database;
 use push::Marker;
 use push::ports::Markers;
+use ring::hmac;
+use serde_json::json;
 
 use super::is_released;
 use crate::cloud::Cloud;
@@ -99,6 +103,41 @@ async fn a_secret_that_could_be_found_by_trying_is_not_taken_unasked() {
     {
         taken.start_ready().await.log_line(&["WARN", "UPWIRE_LEGACY_SECRET is short"]).await;
     }
+}
+
+/// A function that did not start would refuse the pushes of everyone.
+#[tokio::test]
+async fn a_function_that_has_one_asks_the_senders_of_its_endpoints_to_wait_and_says_why() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let phone = phone(server).await;
+    let token = jwt(&phone, "open sesame");
+    for (takes_weak, status) in [("", 503), ("false", 503), ("true", 201)] {
+        let secret = ("UPWIRE_LEGACY_SECRET", "open sesame".to_owned());
+        let cloud = Cloud::with([secret, ("UPWIRE_WEAK_LEGACY_SECRET", takes_weak.to_owned())]).await;
+        let endpoint = format!("{}/push/{token}", cloud.function.url);
+        if status == 201 {
+            assert_eq!(http::post_patiently(&endpoint, &[], "hello").await.status, status);
+            continue;
+        }
+        eventually(SOON, "the function refuses it for that reason", async || {
+            let answer = http::post(&endpoint, "hello").await;
+            assert_eq!((answer.status, answer.header("retry-after")), (status, Some("5")));
+            cloud.function.log().contains("UPWIRE_WEAK_LEGACY_SECRET does not take it")
+        })
+        .await;
+    }
+}
+
+/// As Prosody's module makes it.
+fn jwt(phone: &Phone, secret: &str) -> String {
+    let expiry = crate::legacy::now() / 1000 + 3600;
+    let claims = json!({
+        "sub": phone.jid(), "exp": expiry, "application": hashed("app"), "instance": hashed("1"),
+    });
+    let parts = [r#"{"alg":"HS256","typ":"JWT"}"#.to_owned(), claims.to_string()];
+    let signed = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 /// A key that is never removed would be good for ever.

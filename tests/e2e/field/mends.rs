@@ -116,6 +116,51 @@ async fn a_database_that_another_program_has_locked_is_not_called_a_full_disk() 
     .await;
 }
 
+/// benbjohnson/litestream#152: the path in the settings is another file's, and the error is misread. Nothing is done to
+/// that file.
+#[tokio::test]
+async fn a_file_of_another_program_is_no_database_and_is_left_as_it_is() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let folder = folder("another");
+    let (notes, prosodys) = (folder.join("notes.txt"), folder.join("prosody.sqlite"));
+    std::fs::write(&notes, "to be remembered: ".repeat(100)).unwrap();
+    const MAKE: &str = "import sqlite3, sys
+sqlite3.connect(sys.argv[1]).execute('CREATE TABLE prosody (host TEXT, user TEXT)')";
+    assert!(Command::new("python3").args(["-c", MAKE]).arg(&prosodys).status().unwrap().success());
+    let cases = [
+        (&notes, "not a database; it was left as it is: name a file of Upwire's own"),
+        (&prosodys, "a database of another program; it was left as it is"),
+        (&folder, "name a file in that folder"),
+    ];
+    for (file, text) in cases {
+        let state = || (std::fs::read(file).ok(), std::fs::metadata(file).unwrap().permissions().mode());
+        if file.is_file() {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        let before = state();
+        let mut upwire = Upwire::on(server).set("UPWIRE_DATABASE", file.display()).start();
+        assert_eq!(upwire.wait_exit(SOON).await.code(), Some(1));
+        let log = upwire.log();
+        assert!(log.contains("UPWIRE_DATABASE") && log.contains(text), "{log}");
+        assert!(!log.contains("others might read"), "{log}");
+        assert_eq!(state(), before, "{}", file.display());
+    }
+    let mut left: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["notes.txt", "prosody.sqlite"], "no lock, and no log");
+}
+
+/// inspircd/inspircd#1794: "Cannot assign requested address", and the search for another program begins.
+#[tokio::test]
+async fn an_address_that_cannot_be_listened_on_has_the_mend_that_fits() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    // TEST-NET-3: no machine has it.
+    let mut upwire = Upwire::on(server).set("UPWIRE_LISTEN", "203.0.113.9:8080").start();
+    assert_eq!(upwire.wait_exit(SOON).await.code(), Some(1));
+    let log = upwire.log();
+    assert!(log.contains("this machine has no such address, or set UPWIRE_LISTEN to"), "{log}");
+}
+
 /// A database that others may read has been copied with the wrong umask: it holds a secret.
 #[tokio::test]
 async fn a_database_that_others_may_read_is_made_private_and_that_is_said() {

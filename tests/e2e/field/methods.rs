@@ -18,6 +18,7 @@ async fn a_put_of_telegram_arrives_once() {
     }
     let preflight =
         http::send("OPTIONS", &scene.endpoint, &[("Origin", "https://app.example.org")], "").await;
+    assert_eq!((preflight.status, preflight.header("content-length")), (204, None));
     assert_eq!(preflight.header("access-control-allow-methods"), Some("POST, PUT, GET, HEAD, OPTIONS"));
     assert_eq!(http::send("PUT", &scene.endpoint, &[], "").await.json()["code"], "empty_body");
 }

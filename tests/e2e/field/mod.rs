@@ -4,6 +4,7 @@
 mod clock;
 mod connections;
 mod encodings;
+mod health;
 mod legacy;
 mod logins;
 mod logs;

@@ -120,7 +120,10 @@ impl Ledger {
         };
         let Some(sending) = sendings.last.get(&(id, from.clone())) else { return };
         let (sent, same) = (sending.at, sending.link == link);
-        sendings.unanswered.remove(&id);
+        // Where the server has another relay's stream as well, the one that asked may hear nothing of it.
+        if same {
+            sendings.unanswered.remove(&id);
+        }
         let came = sendings.there.get(from).copied().unwrap_or_default();
         let Some(registration) = self.registration_of(id) else { return };
         let sendings = &mut self.sendings;

@@ -1,6 +1,7 @@
 //! The journal of one run: when each push was posted, answered, and seen by a phone.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -23,15 +24,26 @@ struct Entry {
     posted: Instant,
     answered: Option<Instant>,
     arrived: Option<Instant>,
+    /// Its sender got another answer than 201, or none.
+    refused: bool,
     /// To be told of the arrival.
     sender: Option<Rc<Notify>>,
+}
+
+impl Entry {
+    /// Nothing more becomes of it.
+    fn is_over(&self) -> bool {
+        self.refused || (self.answered.is_some() && self.arrived.is_some())
+    }
 }
 
 /// One run at a time; everything happens in one thread.
 #[derive(Default)]
 pub struct Journal {
     run: Cell<u32>,
-    entries: RefCell<Vec<Entry>>,
+    entries: RefCell<VecDeque<Entry>>,
+    /// Entries before them that are forgotten.
+    forgotten: Cell<usize>,
     errors: Cell<u64>,
     duplicates: Cell<u64>,
     arrivals: Cell<usize>,
@@ -39,7 +51,7 @@ pub struct Journal {
     complaint: RefCell<Option<String>>,
 }
 
-/// What a run came to.
+/// The result of a run.
 pub struct Account {
     /// Arrivals within the window.
     pub delivered: usize,
@@ -64,6 +76,7 @@ impl Journal {
     pub fn begin(&self) {
         self.run.set(self.run.get() + 1);
         self.entries.borrow_mut().clear();
+        self.forgotten.set(0);
         self.errors.set(0);
         self.duplicates.set(0);
         self.arrivals.set(0);
@@ -78,8 +91,8 @@ impl Journal {
     /// Notes a push that was to go out at `posted`, and names it: what it waits for its sender counts, too.
     pub fn planned(&self, posted: Instant, sender: Option<Rc<Notify>>) -> (usize, Tag) {
         let mut entries = self.entries.borrow_mut();
-        let number = entries.len();
-        entries.push(Entry { posted, answered: None, arrived: None, sender });
+        let number = self.forgotten.get() + entries.len();
+        entries.push_back(Entry { posted, answered: None, arrived: None, refused: false, sender });
         let mut tag = [0; TAG_BYTES];
         tag[..RUN_BYTES].copy_from_slice(&self.run.get().to_be_bytes());
         tag[RUN_BYTES..].copy_from_slice(&(number as u64).to_be_bytes());
@@ -88,13 +101,16 @@ impl Journal {
 
     /// Notes a 201.
     pub fn accepted(&self, number: usize) {
-        if let Some(entry) = self.entries.borrow_mut().get_mut(number) {
+        if let Some(entry) = self.entries.borrow_mut().get_mut(number.wrapping_sub(self.forgotten.get())) {
             entry.answered = Some(Instant::now());
         }
     }
 
     /// Notes any other outcome.
-    pub fn refused(&self, what: &str) {
+    pub fn refused(&self, number: usize, what: &str) {
+        if let Some(entry) = self.entries.borrow_mut().get_mut(number.wrapping_sub(self.forgotten.get())) {
+            entry.refused = true;
+        }
         self.errors.set(self.errors.get() + 1);
         self.complaint.borrow_mut().get_or_insert_with(|| what.to_owned());
     }
@@ -108,7 +124,8 @@ impl Journal {
         let (run, number) = tag.split_at(RUN_BYTES);
         let number = number.iter().fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
         let mut entries = self.entries.borrow_mut();
-        let entry = entries.get_mut(number).filter(|_| decoded && run == self.run.get().to_be_bytes());
+        let entry = entries.get_mut(number.wrapping_sub(self.forgotten.get()));
+        let entry = entry.filter(|_| decoded && run == self.run.get().to_be_bytes());
         match entry {
             Some(entry) if entry.arrived.is_none() => {
                 entry.arrived = Some(now);
@@ -132,12 +149,33 @@ impl Journal {
         self.entries.borrow().iter().filter(waits).count()
     }
 
+    /// Forgets the oldest pushes, up to the first that is under way, so that a run may last; from POST to the phone, of
+    /// those that arrived.
+    pub fn forget_oldest(&self) -> Vec<Duration> {
+        let mut entries = self.entries.borrow_mut();
+        let over = entries.iter().take_while(|entry| entry.is_over()).count();
+        self.forgotten.set(self.forgotten.get() + over);
+        let times =
+            entries.drain(..over).filter_map(|entry| Some(entry.arrived?.duration_since(entry.posted)));
+        times.collect()
+    }
+
+    /// How many were posted.
+    pub fn posted_so_far(&self) -> usize {
+        self.forgotten.get() + self.entries.borrow().len()
+    }
+
+    /// Requests with another answer than 201, or none.
+    pub fn errors(&self) -> u64 {
+        self.errors.get()
+    }
+
     /// The first refusal of the run.
     pub fn complaint(&self) -> Option<String> {
         self.complaint.borrow().clone()
     }
 
-    /// What the run came to within `begin..end`.
+    /// The result of the run within `begin..end`.
     pub fn account(&self, begin: Instant, end: Instant) -> Account {
         let entries = self.entries.borrow();
         let within = |moment: Option<Instant>| moment.is_some_and(|at| (begin..end).contains(&at));

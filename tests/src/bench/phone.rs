@@ -102,7 +102,7 @@ impl LightPhone {
         let left = Rc::clone(&leave);
         let task = tokio::task::spawn_local(async move {
             if let Err(error) = answer(stream, unread, &journal, &left).await {
-                // What it no longer gets is counted as lost.
+                // Pushes that it no longer gets count as lost.
                 eprintln!("{jid} has ended: {error:#}");
             }
         });

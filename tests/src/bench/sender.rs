@@ -84,15 +84,15 @@ impl Sender {
                     if let Some(arrival) = &arrival
                         && timeout(ARRIVAL_DEADLINE, arrival.notified()).await.is_err()
                     {
-                        self.journal.refused("a push did not arrive");
+                        self.journal.refused(number, "a push did not arrive");
                     }
                 }
                 Ok(status) => {
-                    self.journal.refused(&format!("HTTP status {status}"));
+                    self.journal.refused(number, &format!("HTTP status {status}"));
                     sleep(REFUSED_DELAY).await;
                 }
                 Err(error) => {
-                    self.journal.refused(&format!("{error:#}"));
+                    self.journal.refused(number, &format!("{error:#}"));
                     sleep(REFUSED_DELAY).await;
                     connection = Connection::open(&authority).await?;
                 }
@@ -139,9 +139,9 @@ impl SteadySender {
             request.tag().copy_from_slice(&tag);
             match connection.exchange(&request.bytes).await {
                 Ok(CREATED) => self.journal.accepted(number),
-                Ok(status) => self.journal.refused(&format!("HTTP status {status}")),
+                Ok(status) => self.journal.refused(number, &format!("HTTP status {status}")),
                 Err(error) => {
-                    self.journal.refused(&format!("{error:#}"));
+                    self.journal.refused(number, &format!("{error:#}"));
                     connection = Connection::open(&authority).await?;
                 }
             }

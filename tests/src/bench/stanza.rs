@@ -9,11 +9,11 @@ const BODY_BASE64_BYTES: usize = BODY_BYTES.div_ceil(3) * 4;
 const PUSH_END: &[u8] = b"</push></iq>";
 const IQ_END: &[u8] = b"</iq>";
 
-/// What a phone is asked.
+/// A question to a phone.
 pub struct Request<'a> {
     /// The IQ's id.
     pub id: &'a [u8],
-    /// Who sent it.
+    /// The sender.
     pub from: &'a [u8],
     /// The body of a push of [`BODY_BYTES`] as it came; `None`: a ping.
     pub push_base64: Option<&'a [u8]>,

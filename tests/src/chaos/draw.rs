@@ -107,7 +107,7 @@ pub(super) fn plan(chaos: &Chaos) -> Plan {
         let end = span.storm.saturating_sub(STOP);
         for _ in 0..RELAYS {
             let mut faults = faults(chance(), end, (8000, 20_000), |chance| upwire_fault(chance, 20_000));
-            // What waits for the lease to run out would be down in the calm.
+            // A relay that waits for the lease to run out would be down in the calm.
             let late = faults.iter_mut().filter(|fault| fault.at + LEASE > span.storm);
             late.for_each(|fault| fault.what = UpwireFault::Stop(Duration::from_millis(100)));
             plan.upwires.push(faults);
@@ -275,7 +275,7 @@ fn push(chance: &mut Chance, phone: usize, application: usize) -> PushPlan {
     }
 }
 
-/// What becomes of a phone's connection and of its sessions.
+/// Draws the fate of a phone's connection and of its sessions.
 fn line(chance: &mut Chance, span: &Span) -> Vec<Timed<Step>> {
     #[derive(Clone, Copy)]
     enum Episode {

@@ -1,4 +1,4 @@
-//! What really happened: every POST and its answer, every arrival, every life of a registration, and every
+//! The ledger of a run: every POST and its answer, every arrival, every life of a registration, and every
 //! disturbance. Moments are counted from the start.
 
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -20,13 +20,13 @@ pub(super) struct Records {
     pub(super) pushes: Vec<PushRecord>,
     pub(super) lives: Vec<Life>,
     pub(super) disturbances: Vec<Disturbance>,
-    /// What must never be seen.
+    /// Sights that break a promise.
     pub(super) violations: Vec<String>,
 }
 
 pub(super) struct PushRecord {
     pub(super) plan: PushPlan,
-    /// Whose URL it was sent to.
+    /// The life whose URL it was sent to.
     pub(super) life: Option<usize>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) arrivals: Vec<Arrival>,
@@ -59,7 +59,7 @@ pub(super) struct Arrival {
     pub(super) said: Said,
 }
 
-/// What the phone answered.
+/// The answer of the phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     Result,
@@ -94,7 +94,7 @@ pub(super) struct Disturbance {
     pub(super) end: Option<Moment>,
 }
 
-/// What the phone closed its stream for, to come back later: no disturbance of pushes that wait meanwhile.
+/// A stream that the phone closed to come back later: no disturbance of pushes that wait meanwhile.
 pub(super) const AWAY: &str = "phone away";
 
 impl Ledger {

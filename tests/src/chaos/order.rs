@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use super::ledger::{AWAY, Moment, PushRecord, Records};
 
-/// What was seen of the order.
+/// How long the relay may take a phone for present that has left. A push of that time may go to the session that is
+/// over, stays unanswered, and holds up nothing that the next session gets (docs/delivery.md, "Phones that are away").
+const LEAVING: Duration = Duration::from_secs(3);
+
+/// The order, as it was seen.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     /// Pushes that were overtaken by one sent after their 201, whatever the reason.
     pub(super) overtaken: usize,
     /// Pushes that waited in the calm, with others before or behind them.
     pub(super) waited: usize,
-    /// Those of them that were overtaken all the same.
+    /// The pushes of these that were overtaken all the same.
     pub(super) overtaken_waiting: Vec<(usize, usize)>,
 }
 
@@ -58,7 +62,8 @@ impl Records {
         let arrived = first.arrived.max(other.arrived);
         let away = self.disturbances.iter().find(|it| {
             let back = |end: Moment| end >= other.accepted + settling;
-            it.what == AWAY && it.phone == Some(phone) && it.begin <= first.begin && it.end.is_some_and(back)
+            let left = it.begin + LEAVING <= first.begin;
+            it.what == AWAY && it.phone == Some(phone) && left && it.end.is_some_and(back)
         });
         let Some(away) = away else { return false };
         !self

@@ -45,7 +45,7 @@ pub(super) struct Actor<'a> {
     /// Applications that are to be registered with this session.
     owed: BTreeSet<usize>,
     asking: Option<LocalBoxFuture<'static, Asked>>,
-    /// What goes on: with its network, or that it is away.
+    /// The state of its network, or that it is away.
     disturbance: Option<usize>,
     /// That it does not answer as it should.
     misbehaves: Option<usize>,
@@ -57,7 +57,7 @@ struct Mind {
     removed: BTreeSet<usize>,
 }
 
-/// What came of a registration.
+/// The outcome of a registration.
 struct Asked {
     application: usize,
     at: Moment,
@@ -251,7 +251,7 @@ impl<'a> Actor<'a> {
         (self.phone, self.resource, self.bound, self.asking) = (Some(phone), resource, 0, None);
     }
 
-    /// What it says to a push, noted in the ledger.
+    /// Its answer to a push, noted in the ledger.
     fn answers(&self) -> impl Fn(&Push) -> Answer + Send + Sync + 'static {
         let (number, applications) = (self.number, self.plan.applications);
         let (ledger, mind) = (Arc::clone(&self.ledger), Arc::clone(&self.mind));

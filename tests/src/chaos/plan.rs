@@ -1,4 +1,4 @@
-//! What will happen in a run, as data: who does what, and when.
+//! The plan of a run, as data: who does what, and when.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) struct Plan {
 /// A phone and its doings. It is online to begin with.
 #[derive(Debug)]
 pub(super) struct PhonePlan {
-    /// Whose phone it is; an account may have two.
+    /// The account of the phone; an account may have two phones.
     pub(super) account: usize,
     /// Whether it sends directed presence with each session. Older clients do not.
     pub(super) greets: bool,
@@ -51,7 +51,7 @@ pub(super) enum Step {
     Roam,
     /// Nothing passes on its connection, which stays up.
     Stall,
-    /// What was stalled goes on.
+    /// Stalled bytes go on.
     Flow,
     /// It closes its stream.
     Leave,

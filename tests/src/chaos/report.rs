@@ -1,4 +1,4 @@
-//! What a run prints: the seed, what happened, the ledger and, where a promise was broken, the story of each push that
+//! The report of a run: the seed, what happened, the ledger and, where a promise was broken, the story of each push that
 //! it was broken for.
 
 use std::collections::BTreeMap;
@@ -24,11 +24,11 @@ pub(super) struct End {
     pub(super) mended: Moment,
     /// Pushes that waited still when everybody was back for a while.
     pub(super) waited: usize,
-    /// What was left at last.
+    /// The pushes that were left at last.
     pub(super) depths: Depths,
 }
 
-/// What happened in a run, and whether it is as promised.
+/// The story of a run, and whether it is as promised.
 #[derive(Debug)]
 pub struct Report {
     text: String,
@@ -116,7 +116,7 @@ fn head(chaos: &Chaos, plan: &Plan, end: &End, now: Moment) -> String {
     )
 }
 
-/// What happened to all, and when.
+/// The disturbances of all, and their times.
 fn storm(records: &Records) -> String {
     let faults = records.disturbances.iter().filter(|it| it.phone.is_none()).map(|it| {
         let lasting = it.end.unwrap_or(it.begin) - it.begin;

@@ -11,7 +11,7 @@ use super::plan::{PushPlan, Timed};
 use crate::http;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// What has no answer by then has none.
+/// A POST without an answer by then has none.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Generous: an XMPP server may take a minute to start on two busy cores, and more than one thing may be down.
 const SENT_DEADLINE: Duration = Duration::from_secs(180);

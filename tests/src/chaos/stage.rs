@@ -1,4 +1,4 @@
-//! What runs: the XMPP server, `upwire` behind a network that fails, and for the cloud the function and AWS.
+//! The running parts: the XMPP server, `upwire` behind a network that fails, and for the cloud the function and AWS.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::xmpp_server::{Settings, XmppServer};
 use crate::{eventually, http};
 
 /// After this, the relay takes a push for unanswered.
-const ACK_TIMEOUT_SECONDS: u32 = 4;
+pub(super) const ACK_TIMEOUT_SECONDS: u32 = 4;
 /// Entries of a relay that was killed show again after this long.
 const VISIBILITY: Duration = Duration::from_secs(5);
 /// More than one account ever has.
@@ -106,7 +106,7 @@ impl Stage {
         }
     }
 
-    /// What still waits or is being delivered, and what went where it should not.
+    /// Pushes that still wait or are being delivered, and those that went where they should not.
     pub(super) async fn depths(&self) -> Depths {
         match &self.cloud {
             None => Depths {

@@ -5,21 +5,23 @@ use std::time::Duration;
 
 use super::draw::{HIBERNATION, STALL_MAX};
 use super::ledger::{Moment, PushRecord, Records, Said};
+use super::stage::ACK_TIMEOUT_SECONDS;
 
 /// How long `TTL: 0` is "now" (push/src/message.rs).
 const IMMEDIATE: Duration = Duration::from_secs(10);
-/// What was handed to the XMPP server in time may wait there and on the network, from where nothing can recall it.
+/// A push that was handed to the XMPP server in time may wait there and on the network, from where nothing can recall it.
 /// A session that is resumed may be cut again before it has read everything.
 const HANDED_OVER: Duration = Duration::from_secs(2 * (HIBERNATION.as_secs() + STALL_MAX.as_secs()) + 10);
-/// How long what is over may still be in the way.
-const AFTERMATH: Duration = Duration::from_secs(2);
-/// What two cores that are busy with others delay until the relay takes it for unanswered.
+/// How long what is over may still be in the way: until the pushes that it left unanswered are given up, their phone is
+/// silent, and a silent phone keeps no line.
+const AFTERMATH: Duration = Duration::from_secs(ACK_TIMEOUT_SECONDS as u64 + 2);
+/// Pushes that two busy cores delay until the relay takes them for unanswered, in percent.
 const UNEXPLAINED_PERCENT_MAX: usize = 1;
 
 /// Whether a push that is kept for less than this finds its phone depends on how busy the machine is.
 const KEPT_LONG: Duration = Duration::from_secs(30);
 
-/// What became of a push.
+/// The end of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fate {
     /// The phone handed it to the application.
@@ -48,7 +50,7 @@ pub(super) struct Verdict {
     pub(super) late: Vec<usize>,
     /// Those that expired or vanished although nothing was in the way.
     pub(super) needless: Vec<usize>,
-    /// Those of them that were kept for long enough to find their phones on any machine.
+    /// The pushes of these that were kept for long enough to find their phones on any machine.
     pub(super) needless_of_long: Vec<usize>,
     /// Arrivals of what had been answered otherwise than by a result, and so had to come again.
     pub(super) again: usize,
@@ -65,7 +67,7 @@ pub(super) struct Verdict {
 }
 
 impl Records {
-    /// What became of a push, as far as it is known at this moment: `Lost` may be on its way.
+    /// The end of a push, as far as it is known at this moment: `Lost` may be on its way.
     pub(super) fn fate(&self, push: usize, now: Moment) -> Fate {
         let record = &self.pushes[push];
         if record.delivered() {
@@ -190,7 +192,7 @@ fn is_late(record: &PushRecord) -> bool {
 }
 
 impl Verdict {
-    /// What is not as promised, a line each.
+    /// Broken promises, a line each.
     pub(super) fn broken(&self, accepted: usize) -> Vec<String> {
         let mut broken = Vec::new();
         let mut check = |pushes: &[usize], what: &str| {

@@ -1,4 +1,4 @@
-//! What a device remembers between its sessions: the targets for which its apps take pushes.
+//! The memory of a device between its sessions: the targets for which its apps take pushes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What has come to a phone: waited for, because a push is on its way for as long as a busy machine lets it be.
+//! Pushes that have come to a phone: waited for, because a push is on its way for as long as a busy machine lets it be.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl Phone {
         }
     }
 
-    /// What there is when so many have come, or when the deadline has passed.
+    /// The pushes there are when so many have come, or when the deadline has passed.
     async fn at_least(&self, count: usize) -> Vec<Push> {
         let mut inbox = self.inbox.subscribe();
         drop(timeout(DEADLINE, inbox.wait_for(|inbox| inbox.pushes.len() >= count)).await);

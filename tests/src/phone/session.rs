@@ -24,7 +24,7 @@ use crate::line::Line;
 use super::device::Device;
 use super::{Answer, Push, UNIFIED_PUSH};
 
-/// What a phone is told to do.
+/// An order to a phone.
 pub(super) enum Command {
     Send(Box<Stanza>),
     Request(Jid, IqRequest, oneshot::Sender<IqResponse>),
@@ -32,7 +32,7 @@ pub(super) enum Command {
     End,
 }
 
-/// What has happened to a phone, and how it answers.
+/// The events of a phone, and its way to answer.
 pub(super) struct Inbox {
     pub(super) pushes: Vec<Push>,
     pub(super) answer: Arc<dyn Fn(&Push) -> Answer + Send + Sync>,

@@ -8,7 +8,7 @@ use axum::http::{Request, StatusCode};
 use chrono::TimeDelta;
 use functions::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch};
 use push::ports::{Markers, QueueReader, Registrations, Renewal, Settlement};
-use push::{Application, Instance, Marker, Registration, Secrets, Target, Ttl, marker::Keys};
+use push::{Instance, Marker, Registration, Secrets, Target, Ttl, marker::Keys, testing};
 use relay::Uptime;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -89,13 +89,8 @@ impl Scene {
     }
 
     async fn register(&self, number: u8, days: i64) -> Registration {
-        let target = Target {
-            recipient: "juliet@example.com/phone".parse().unwrap(),
-            application: Application::from_bytes([1; 32]),
-            instance: Instance::from_bytes([number; 32]),
-            vapid: None,
-            legacy: None,
-        };
+        let instance = Instance::from_bytes([number; 32]);
+        let target = Target { instance, ..testing::target("juliet@example.com/phone") };
         let (now, life) = (self.timekeeper.clock().now(), TimeDelta::days(days));
         self.database.register(target, now, life, Renewal::Always, 100).await.unwrap().stored().unwrap()
     }

@@ -11,7 +11,10 @@ impl Core {
         let Ok(jid) = answer.from.clone().try_into_full() else { return };
         let verdict = Verdict::of(answer.error);
         let Some(id) = answer.message_id() else {
-            return self.take_probes_answer(&jid, answer, now);
+            if answer.id == PROBE_ID {
+                self.take_probes_answer(&jid, verdict, now, actions);
+            }
+            return;
         };
         let is_theirs = |ask: &&Ask| ask.jid == jid || mutant(Mutant::StrangerAnswers);
         let ask = self.pushes.get(&id).and_then(|push| push.asks.iter().find(is_theirs)).cloned();
@@ -28,6 +31,8 @@ impl Core {
             phone.line.note_answer(ask.sent, now.monotonic);
         }
         match verdict {
+            // Its time is over, and only the tick that says so is late: this one moves nothing either.
+            Verdict::Delivered if self.is_overdue(&ask, now) => self.settle_delivered(id, now, actions),
             Verdict::Delivered => self.take_result(id, &jid, now, actions),
             Verdict::Refused => self.take_refusal(id, &ask, now, actions),
             Verdict::Failed => self.fail(id, &ask, Attempt::Failed, now, actions),
@@ -115,15 +120,21 @@ impl Core {
         }
     }
 
-    /// Whoever answers a probe has got all that was sent to its session before, or never will.
-    fn take_probes_answer(&mut self, jid: &FullJid, answer: &Answer, now: Now) {
-        if answer.id != PROBE_ID || answer.error.is_some() {
-            return;
+    /// Whoever answers a probe has got all that was sent to its session before, or never will. An error says that nobody
+    /// is there, unless somebody has come meanwhile.
+    fn take_probes_answer(&mut self, jid: &FullJid, verdict: Verdict, now: Now, actions: &mut Vec<Action>) {
+        let Some(phone) = self.phone_mut(jid) else { return };
+        let lives_since = phone.lives_since_probe();
+        match verdict {
+            Verdict::Delivered => {
+                phone.show_life(now);
+                self.cue_soon(jid, now);
+            }
+            Verdict::Failed if !lives_since && phone.line.in_flight() == 0 => {
+                self.mark_away(jid, now, actions)
+            }
+            Verdict::Failed | Verdict::Refused => {}
         }
-        if let Some(phone) = self.phone_mut(jid) {
-            phone.show_life(now);
-        }
-        self.cue_soon(jid, now);
     }
 
     /// An answer to a push that is not in flight: it came after its time, or after a restart, or it is none of ours.
@@ -157,12 +168,12 @@ impl Core {
                     }
                     self.settle_delivered(id, now, actions);
                     self.read_on(jid, actions);
-                } else if self.may_have_waiting(jid)
-                    && !self.settled.contains(&name)
-                    && self.settling_keeps_up()
-                {
+                } else if !self.settled.contains(&name) && self.settling_keeps_up() {
+                    // An earlier process may have sent it, and the queue may give it once more.
                     self.settled.note(name.clone());
-                    self.decide(Fate::Late(name.0, name.1));
+                    if self.may_have_waiting(jid) {
+                        self.decide(Fate::Late(name.0, name.1));
+                    }
                 }
                 if let Some(phone) = self.phone_mut(jid) {
                     phone.show_life(now);

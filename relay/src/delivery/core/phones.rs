@@ -20,6 +20,14 @@ const TIDIED_PER_TICK: usize = 1024;
 impl Core {
     pub(super) fn go_online(&mut self, session: Session) {
         self.session = Some(session);
+        // The sweep that follows tries what was rejected as well.
+        for jid in self.retrying.clone() {
+            let retry = self.phone_mut(&jid).and_then(|phone| phone.retry.as_mut());
+            if let Some(retry) = retry.filter(|retry| retry.rejects()) {
+                retry.forget_rejected();
+                self.something_waits(&jid);
+            }
+        }
         if !mutant(Mutant::NoSweep) {
             self.sweep_anew();
         }
@@ -146,7 +154,7 @@ impl Core {
 
     /// Nobody takes what is sent to a full JID. It is tried again after a while, and then ever later: it may have had
     /// another session by then, or have one that says nothing of itself.
-    fn mark_away(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn mark_away(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         self.stop_reading(jid);
         self.known.learn(jid, Knowledge::Away);
         if let Some(phone) = self.phone_mut(jid) {

@@ -80,8 +80,7 @@ impl Core {
         let mut landed = BTreeSet::new();
         while let Some((sent, id)) = self.sent.front().copied() {
             let ask = self.pushes.get(&id).and_then(|push| push.asks.iter().find(|ask| ask.sent == sent));
-            let overdue = now.monotonic.duration_since(sent) >= self.terms.ack_timeout;
-            if ask.is_some() && !overdue {
+            if ask.is_some_and(|ask| !self.is_overdue(ask, now)) {
                 break;
             }
             self.sent.pop_front();
@@ -95,6 +94,11 @@ impl Core {
         for jid in landed {
             self.conclude(&jid, now, actions);
         }
+    }
+
+    /// Whether it has been unanswered for so long that it is given up.
+    pub(super) fn is_overdue(&self, ask: &Ask, now: Now) -> bool {
+        now.monotonic.duration_since(ask.sent) >= self.terms.ack_timeout
     }
 
     fn give_up_ask(

@@ -147,7 +147,7 @@ impl Core {
                     missed = missed.max(Knowledge::Something);
                 }
             }
-            self.go_on_reading(&reader, upto, missed, end, actions);
+            self.go_on_reading(&reader, upto, missed, end, now, actions);
         }
         if let Some(account) = self.accounts.get_mut(&reader.to_bare()) {
             account.forget_asked();
@@ -218,6 +218,7 @@ impl Core {
         upto: Option<MessageId>,
         missed: Knowledge,
         end: bool,
+        now: Now,
         actions: &mut Vec<Action>,
     ) {
         let Some(phone) = self.phone_mut(reader) else { return };
@@ -248,14 +249,15 @@ impl Core {
         self.known.learn(reader, knowledge);
         self.set_gate(reader, Gate::Open);
         if knowledge == Knowledge::Away {
-            self.probe(reader, actions);
+            self.probe(reader, now, actions);
         }
     }
 
     /// Asks whether a recipient is there, to which the XMPP server may still deliver what waits: sending that again
     /// would deliver it twice.
-    fn probe(&self, jid: &FullJid, actions: &mut Vec<Action>) {
+    fn probe(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         if let Some(session) = self.session {
+            self.account(jid).phone(jid).note_probe(now);
             actions.push(Action::Send(session, stanza::probe(&self.terms.component, jid)));
         }
     }

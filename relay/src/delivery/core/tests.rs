@@ -1,6 +1,6 @@
 //! The core against a small world that keeps what a store keeps, and answers its jobs.
 
-use push::{Application, Body, Instance, Target, Ttl, Urgency, message::Wishes};
+use push::{Application, Body, Target};
 use tokio_xmpp::jid::Jid;
 
 use super::*;

@@ -1,21 +1,11 @@
-use chrono::{DateTime, TimeDelta};
-use push::{Application, Body, Instance, Registration, Target, Ttl, Urgency, message::Wishes};
+use chrono::DateTime;
+use push::testing;
 
 use super::*;
 
 fn push(number: u32) -> PushMessage {
-    let target = Target {
-        recipient: "hot@example.com/phone".parse().unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
-    let registration = Registration::renew(None, target, DateTime::UNIX_EPOCH, TimeDelta::days(7));
-    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-    let mut chance = [0; MessageId::CHANCE_BYTES];
-    chance[..4].copy_from_slice(&number.to_be_bytes());
-    PushMessage::new(chance, &registration, wishes, Body::from_bytes(b"x"), DateTime::UNIX_EPOCH)
+    let registration = testing::registration("hot@example.com/phone", DateTime::UNIX_EPOCH);
+    testing::push(number, &registration, DateTime::UNIX_EPOCH)
 }
 
 fn id(number: u32) -> MessageId {

@@ -6,10 +6,9 @@ use std::{
 };
 
 use push::{
-    Application, Body, Clock, Epoch, Instance, MailboxBounds, Marker, Registration, Secrets, Target, Ttl,
-    Urgency,
-    message::Wishes,
+    Clock, Epoch, MailboxBounds, Marker, Registration, Secrets, Target,
     ports::{Account, Delivery, Markers, Page, Recipient, Registered, Renewal, Seen, Tenants, Trimmed},
+    testing,
 };
 use tokio::sync::watch;
 
@@ -199,16 +198,7 @@ fn jobs(store: &Store, now: DateTime<Utc>) -> Jobs<Store, Store, Store> {
 }
 
 fn push(now: DateTime<Utc>) -> PushMessage {
-    let target = Target {
-        recipient: "alice@example.com/phone".parse().unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([1; 32]),
-        vapid: None,
-        legacy: None,
-    };
-    let registration = Registration::renew(None, target, now, TimeDelta::days(7));
-    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-    PushMessage::new([1; MessageId::CHANCE_BYTES], &registration, wishes, Body::from_bytes(b"x"), now)
+    testing::push(1, &testing::registration("alice@example.com/phone", now), now)
 }
 
 #[tokio::test]

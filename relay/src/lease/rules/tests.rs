@@ -13,7 +13,7 @@ const CANDIDATES: usize = 3;
 /// How a candidate's clock goes.
 #[derive(Debug, Clone, Copy)]
 struct Rate {
-    /// What it shows at the beginning.
+    /// The time that it shows at the beginning.
     offset: Duration,
     /// How fast it goes, in percent.
     percent: u32,
@@ -127,7 +127,7 @@ impl Candidate {
     }
 }
 
-/// What happens next, and to whom.
+/// The next event, and the candidate that it happens to.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     /// So many milliseconds pass.
@@ -223,7 +223,7 @@ impl World {
             Event::Act(index) => {
                 let candidate = &self.candidates[index];
                 if !candidate.suspended && candidate.is_over() {
-                    // Whoever has lost the lease waits for no answer.
+                    // A candidate that has lost the lease waits for no answer.
                     self.give_up(index);
                 }
                 self.candidates[index].act();

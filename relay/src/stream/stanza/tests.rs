@@ -1,6 +1,6 @@
-use chrono::{DateTime, TimeDelta};
+use chrono::DateTime;
 use proptest::prelude::*;
-use push::{Application, Body, Instance, Registration, Ttl, Urgency, message::Wishes};
+use push::{Body, testing};
 
 use super::*;
 use crate::stream::discovery;
@@ -12,7 +12,7 @@ fn mostly(usual: &'static [&'static str]) -> impl Strategy<Value = String> {
     prop_oneof![12 => usual, 1 => "[^'<&]{0,12}", 1 => any::<String>()]
 }
 
-/// What an IQ may hold: most often something that means something, or nearly.
+/// Payloads of an IQ: most often something that means something, or nearly.
 fn payload() -> impl Strategy<Value = String> {
     const HASH: &[&str] = &["bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM="];
     const KEY: &[&str] =
@@ -56,7 +56,7 @@ fn stanza() -> impl Strategy<Value = String> {
     })
 }
 
-/// What all of it means, and what it is answered, as the relay finds out.
+/// Reads all of it, and answers it, as the relay does.
 async fn read_all(stream: &str) {
     let mut reader = FrameReader::new(stream.as_bytes());
     while let Ok(frame) = reader.next().await {
@@ -94,7 +94,7 @@ proptest! {
     }
 }
 
-/// What one stanza means.
+/// Reads one stanza.
 fn read(xml: &str) -> Result<Option<Incoming>, Elsewhere> {
     let xml = xml.replacen(' ', &format!(" xmlns='{}' ", ns::JABBER_CLIENT), 1);
     let component = BareJid::new("notify.example.com").unwrap();
@@ -200,17 +200,10 @@ fn a_query_about_a_node_is_one_thing_for_info_and_items() {
 
 #[test]
 fn a_push_is_the_stanza_of_the_protocol() {
-    let target = Target {
-        recipient: FullJid::new("juliet@example.com/a 'b' \"c\" <d> & e").unwrap(),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    };
-    let registration = Registration::renew(None, target.clone(), DateTime::UNIX_EPOCH, TimeDelta::days(7));
-    let wishes = Wishes { ttl: Ttl::from_seconds(60), urgency: Urgency::Normal, topic: None };
-    let body = Body::from_bytes(b"hello");
-    let message = PushMessage::new([3; 8], &registration, wishes, body, DateTime::UNIX_EPOCH);
+    let registration = testing::registration("juliet@example.com/a 'b' \"c\" <d> & e", DateTime::UNIX_EPOCH);
+    let target = &registration.target;
+    let mut message = testing::push(3, &registration, DateTime::UNIX_EPOCH);
+    message.body = Body::from_bytes(b"hello");
     let xml = push(&BareJid::new("notify.example.com").unwrap(), &message, &message.recipient);
 
     let in_stream = xml.replacen("<iq", &format!("<iq xmlns='{}'", ns::JABBER_CLIENT), 1);

@@ -146,3 +146,75 @@ fn a_refusal_that_was_meant_for_an_earlier_life_does_not_hide_what_waits_for_thi
     world.greet(ALICE);
     assert_eq!(world.take_sent(), [(of_the_second, ALICE.to_owned())]);
 }
+
+#[test]
+fn what_the_server_no_longer_holds_for_one_resource_goes_to_the_next_after_a_restart() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.waiting(), [push], "it went out, and nobody answered");
+    world.restart();
+    world.pass(TICK);
+    assert_eq!(world.take_sent(), [], "the server may hold it still");
+    world.answer_probe(ALICE, OFFLINE);
+    world.greet(ALICE_AGAIN);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+}
+
+#[test]
+fn a_probes_error_says_nothing_of_the_session_that_came_after_it() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(31));
+    world.restart();
+    world.take_sent();
+    world.greet(ALICE);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+    world.answer(push, ALICE, None);
+    world.answer_probe(ALICE, OFFLINE);
+    world.greet(ALICE_AGAIN);
+    let next = world.post(app);
+    assert_eq!(world.take_sent(), [(next, ALICE.to_owned())]);
+}
+
+#[test]
+fn a_result_after_its_time_moves_nothing_though_the_tick_is_late() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.leave(ALICE);
+    world.greet(ALICE_AGAIN);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    world.stand_still(Duration::from_secs(31));
+    world.answer(push, ALICE_AGAIN, None);
+    assert!(world.is_settled() && world.names(app) == ALICE);
+}
+
+#[test]
+fn a_new_stream_tries_what_a_phone_rejected_on_the_last_one() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let (rejected, taken) = (world.post(app), world.post(app));
+    world.take_sent();
+    world.answer(rejected, ALICE, OFFLINE);
+    world.answer(taken, ALICE, None);
+    world.disconnect();
+    world.connect();
+    world.pass(TICK);
+    assert_eq!(world.take_sent(), [(rejected, ALICE.to_owned())]);
+}
+
+#[test]
+fn a_late_result_settles_what_the_queue_gives_only_then() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.restart_before_the_queue_answers();
+    world.greet(ALICE);
+    world.answer(push, ALICE, None);
+    world.queue_again(push);
+    assert_eq!(world.take_sent(), []);
+    assert!(world.is_settled());
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use push::{
     MessageId, Rate, Registration, RegistrationId,
     ports::{self, Kept, Seen},
+    testing,
 };
 
 use super::*;
@@ -13,7 +14,10 @@ use crate::{
         known::Knowledge,
         reading::{Cue, PAGE_MAX},
     },
-    stream::{component::Session, stanza::Query},
+    stream::{
+        component::Session,
+        stanza::{PROBE_ID, Query},
+    },
 };
 
 mod jobs;
@@ -194,13 +198,8 @@ impl World {
     }
 
     pub(super) fn register(&mut self, jid: &str, application: u8) -> RegistrationId {
-        let target = Target {
-            recipient: jid.parse().unwrap(),
-            application: Application::from_bytes([application; 32]),
-            instance: Instance::from_bytes([1; 32]),
-            vapid: None,
-            legacy: None,
-        };
+        let application = Application::from_bytes([application; 32]);
+        let target = Target { application, ..testing::target(jid) };
         let id = target.registration_id();
         let request = Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(Box::new(target))));
         self.take(Input::Stanza(Incoming::Request(request)));
@@ -228,9 +227,7 @@ impl World {
         self.posted += 1;
         // Ids order by the moment.
         self.wall += Duration::from_millis(1);
-        let mut chance = [0; MessageId::CHANCE_BYTES];
-        chance[4..].copy_from_slice(&self.posted.to_be_bytes());
-        let wishes = Wishes { ttl: Ttl::from_seconds(ttl), urgency: Urgency::Normal, topic: None };
+        let (chance, wishes) = (testing::chance(self.posted), testing::wishes(ttl));
         let body = Body::from_bytes(b"x");
         let message = PushMessage::new(chance, &self.rows[&registration], wishes, body, self.wall);
         let id = message.id;
@@ -261,6 +258,18 @@ impl World {
     pub(super) fn answer(&mut self, push: MessageId, from: &str, error: Option<Condition>) {
         let from: Jid = from.parse().unwrap();
         self.take(Input::Stanza(Incoming::Answer(Answer { from, id: push.to_string(), error })));
+    }
+
+    /// The answer to a ping that asks whether a full JID is there.
+    pub(super) fn answer_probe(&mut self, from: &str, error: Option<Condition>) {
+        let from: Jid = from.parse().unwrap();
+        self.take(Input::Stanza(Incoming::Answer(Answer { from, id: PROBE_ID.to_owned(), error })));
+    }
+
+    /// Time passes, and the tick is late.
+    pub(super) fn stand_still(&mut self, time: Duration) {
+        self.monotonic += time;
+        self.wall += time;
     }
 
     pub(super) fn take_sent(&mut self) -> Vec<(MessageId, String)> {

@@ -42,7 +42,7 @@ impl World {
     }
 
     /// With tenants from now on.
-    pub(super) fn serve(&mut self, roster: &push::Roster) {
+    pub(in super::super) fn serve(&mut self, roster: &push::Roster) {
         self.take(Input::Access(AccessList::Everyone(Vec::new()).and_tenants(roster)));
     }
 

@@ -1,0 +1,52 @@
+//! The clock of `relay`: the machine's, unless AWS tells another time.
+
+use std::time::Duration;
+
+use aws::ServiceTime;
+use push::{Clock, Reading};
+use relay::Uptime;
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+
+/// How often the clock is looked at for the log and the metric. All that goes by it looks each time.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the log says again that the clock is in doubt.
+const SAY_INTERVAL: Duration = Duration::from_secs(600);
+
+/// This machine's clock beside the time of AWS.
+pub(super) fn begin() -> ServiceTime {
+    clock::describe_metrics();
+    let uptime = Uptime::system();
+    ServiceTime::new(Clock::system(), move || uptime.now())
+}
+
+/// Tells of the clock until `stop`.
+pub(super) async fn tell(clock: Clock, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut looks = interval(LOOK_INTERVAL);
+    let mut said: Option<Instant> = None;
+    while stop.run_until_cancelled(looks.tick()).await.is_some() {
+        let reading = clock.read();
+        clock::show(reading.is_in_doubt());
+        if !reading.is_in_doubt() {
+            if said.take().is_some() {
+                tracing::info!(now = %reading.now, "the machine's clock is trusted again");
+            }
+        } else if said.is_none_or(|said| said.elapsed() >= SAY_INTERVAL) {
+            said = Some(Instant::now());
+            say(reading);
+        }
+    }
+    Ok(())
+}
+
+fn say(Reading { now, wall }: Reading) {
+    tracing::error!(
+        clock = %wall,
+        expected = %now,
+        "this machine's clock is more than {} minutes from the time that AWS tells: until it is right, the relay goes by \
+         that time, no endpoint ends, no push expires, and registrations are asked to wait; set it right (timedatectl)",
+        aws::AGREEMENT.num_minutes()
+    );
+}

@@ -1,0 +1,75 @@
+//! What asks whether the server is well: containers, which restart what is not.
+
+use std::process::{Command, Output};
+
+use e2e::{FaultProxy, Kind, SOON, Upwire, XmppServer, eventually, free_port, profile_folder};
+
+/// The arguments of the check in the image, which has no shell: the same program as the server's.
+const CHECK: [&str; 1] = ["health"];
+
+fn ask(admin_listen: &str, arguments: &[&str]) -> Output {
+    let mut health = Command::new(profile_folder().join("upwire"));
+    health.env_clear().env("UPWIRE_ADMIN_LISTEN", admin_listen).args(CHECK).args(arguments);
+    health.output().unwrap()
+}
+
+fn text(output: &Output) -> (Option<i32>, String) {
+    let said = [&output.stdout[..], &output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap().trim().to_owned())
+}
+
+/// GoogleContainerTools/distroless#183: an image without a shell has no `curl` to ask with.
+#[tokio::test]
+async fn a_container_without_a_shell_asks_the_server_itself() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let way = FaultProxy::to(server.component_port).await;
+    let mut upwire = Upwire::on(server).set("UPWIRE_XMPP_SERVER", way.address()).start_ready().await;
+    let address = upwire.admin_url.strip_prefix("http://").unwrap().to_owned();
+    assert_eq!(text(&ask(&address, &[])), (Some(0), "healthy".into()));
+    assert_eq!(text(&ask(&address, &["--ready"])), (Some(0), "ready".into()));
+
+    // While the XMPP server is away nobody gains by a restart.
+    way.cut();
+    let not_connected = "upwire: the component is not connected to the XMPP server";
+    eventually(SOON, "it is not ready", async || {
+        text(&ask(&address, &["--ready"])) == (Some(1), not_connected.into())
+    })
+    .await;
+    assert_eq!(text(&ask(&address, &[])), (Some(0), "healthy".into()));
+
+    let (code, said) = text(&ask(upwire.public_url.strip_prefix("http://").unwrap(), &[]));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("is no Upwire: set UPWIRE_ADMIN_LISTEN"), "{said}");
+    upwire.terminate();
+    upwire.wait_exit(SOON).await;
+    let (code, said) = text(&ask(&address, &[]));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("no server answers at") && said.contains("Connection refused"), "{said}");
+    assert_eq!(text(&ask("somewhere", &[])).0, Some(64));
+}
+
+/// A server that accepts, and says nothing, is as ill as one that is gone.
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_not_well() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let upwire = Upwire::on(server).start_ready().await;
+    let port = upwire.admin_url.rsplit_once(':').unwrap().1.parse().unwrap();
+    let way = FaultProxy::to(port).await;
+    way.stall();
+    let (code, said) = text(&ask(&way.address(), &[]));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("no server answers at"), "{said}");
+    way.mend();
+    let everywhere = format!(":{}", way.port);
+    assert_eq!(text(&ask(&everywhere, &[])), (Some(0), "healthy".into()));
+    assert_eq!(text(&ask(&format!("127.0.0.1:{}", free_port()), &[])).0, Some(1));
+}
+
+#[test]
+fn the_image_and_its_task_ask_by_that() {
+    let container = include_str!("../../../infra/relay/Containerfile");
+    assert!(
+        container.contains(r#"CMD ["/upwire", "health"]"#) && container.contains(r#"ENTRYPOINT ["/upwire"]"#)
+    );
+    assert!(include_str!("../../../infra/fargate.yaml").contains("Command: [CMD, /upwire, health]"));
+}

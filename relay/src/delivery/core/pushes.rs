@@ -82,8 +82,11 @@ impl Core {
         if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
             let delivered = self.count_settled(&message, now, actions);
             self.decide(Fate::Done(Held { origin: Origin::Queue, message: Arc::clone(&message) }));
-            let delivered = Counts { delivered: u64::from(delivered), ..Counts::accepted(&message) };
-            return self.count_for_tenant(&message.recipient.to_bare(), delivered);
+            if delivered {
+                let counts = Counts { delivered: 1, ..Counts::accepted(&message) };
+                self.count_for_tenant(&message.recipient.to_bare(), counts);
+            }
+            return;
         }
         let push = Held { origin: Origin::Queue, message };
         let message = &push.message;

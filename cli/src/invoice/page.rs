@@ -10,8 +10,11 @@ use super::sums::{Sum, Sums};
 
 /// The size of a chart, in pixels; it scales with the page.
 const CHART: (u32, u32) = (900, 260);
-/// What a chart shows of each day, and in which colour.
-const SERIES: [(&str, RGBColor, fn(&Counts) -> u64); 3] = [
+/// A label, a colour, and the count of a day.
+type Series = (&'static str, RGBColor, fn(&Counts) -> u64);
+
+/// The bars that a chart shows of each day.
+const SERIES: [Series; 3] = [
     ("delivered", RGBColor(38, 120, 78), |counts| counts.delivered),
     ("waited", RGBColor(214, 150, 30), |counts| counts.waited),
     ("expired", RGBColor(176, 52, 52), |counts| counts.expired),

@@ -111,7 +111,7 @@ mod tests {
         let quotas = Quotas { pushes_per_month: Some(10), ..Quotas::default() };
         roster.add(name.clone(), Tenant { quotas, ..Tenant::new(now) }).unwrap();
         meter.set_tenants(roster.standings());
-        let mut push = |roster: &mut Roster, count| {
+        let push = |roster: &mut Roster, count| {
             let counts = Counts { accepted: count, ..Counts::default() };
             meter.count("example.com", counts, now);
             let events = judge(roster, &meter, now);

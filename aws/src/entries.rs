@@ -17,7 +17,7 @@ use push::{
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
-    held::{Arrival, Copy, Held},
+    held::{Arrival, HeldEntries, SqsCopy},
     pace::Gist,
     requests::{Attributes, BATCH_MAX, QueueSender, Undone},
 };
@@ -30,7 +30,7 @@ const CALLS_MAX: usize = 16;
 pub(crate) struct Entries {
     queue: QueueSender,
     dead_letters: QueueSender,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<HeldEntries>>,
     visibility: Duration,
     /// An entry received so often is queued afresh: not much later, SQS would take it for poison.
     receives_max: u32,
@@ -54,7 +54,7 @@ impl Entries {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, HeldEntries> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,7 +88,7 @@ impl Entries {
         };
         let id = message.id;
         let worn = (receives >= self.receives_max).then_some(body);
-        let copy = Copy { sqs_id, receipt: receipt.clone(), worn };
+        let copy = SqsCopy { sqs_id, receipt: receipt.clone(), worn };
         let arrival = self.held().arrived(id, copy, visible_at);
         match arrival {
             Arrival::New => {
@@ -142,11 +142,11 @@ impl Entries {
         deleted.and(shown).and(queued)
     }
 
-    fn copies(&self, id: MessageId) -> Vec<(MessageId, Copy)> {
+    fn copies(&self, id: MessageId) -> Vec<(MessageId, SqsCopy)> {
         self.held().copies(id).iter().map(|copy| (id, copy.clone())).collect()
     }
 
-    async fn delete(&self, batch: Vec<(MessageId, Copy)>) -> Result<(), Unavailable> {
+    async fn delete(&self, batch: Vec<(MessageId, SqsCopy)>) -> Result<(), Unavailable> {
         let (ids, receipts): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|(id, copy)| (id, copy.receipt)).unzip();
         let deleted = self.queue.delete(receipts).await;
@@ -156,7 +156,7 @@ impl Entries {
         Ok(deleted?)
     }
 
-    async fn give_back(&self, batch: Vec<(MessageId, Copy, Duration)>) -> Result<(), Unavailable> {
+    async fn give_back(&self, batch: Vec<(MessageId, SqsCopy, Duration)>) -> Result<(), Unavailable> {
         let hide = batch.iter().map(|(_, copy, hidden)| (copy.receipt.clone(), *hidden)).collect();
         let shown = self.queue.hide(hide).await;
         undone(&shown, &batch).for_each(|(id, copy, _)| self.hold_again(*id, copy.clone()));
@@ -164,7 +164,7 @@ impl Entries {
     }
 
     /// Gives worn entries back as new ones, whose receives are counted from the beginning.
-    async fn queue_afresh(&self, batch: Vec<(MessageId, Copy, Duration)>) -> Result<(), Unavailable> {
+    async fn queue_afresh(&self, batch: Vec<(MessageId, SqsCopy, Duration)>) -> Result<(), Unavailable> {
         let mut outcome = Ok(());
         for (id, copy, hidden) in batch {
             let moved = async {
@@ -182,7 +182,7 @@ impl Entries {
     }
 
     /// After giving back has failed: it is tried again.
-    fn hold_again(&self, id: MessageId, copy: Copy) {
+    fn hold_again(&self, id: MessageId, copy: SqsCopy) {
         self.held().arrived(id, copy, Instant::now());
     }
 
@@ -200,7 +200,7 @@ impl Entries {
         }
     }
 
-    async fn extend(&self, batch: Vec<(MessageId, Copy)>) -> Result<(), Unavailable> {
+    async fn extend(&self, batch: Vec<(MessageId, SqsCopy)>) -> Result<(), Unavailable> {
         let hide = batch.iter().map(|(_, copy)| (copy.receipt.clone(), self.visibility)).collect();
         let visible_at = Instant::now() + self.visibility;
         let hidden = self.queue.hide(hide).await;

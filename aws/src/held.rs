@@ -13,7 +13,7 @@ const SETTLED_MAX: usize = 16_384;
 
 /// One entry of the queue, as SQS knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Copy {
+pub(crate) struct SqsCopy {
     /// Stays the same from one delivery to the next.
     pub(crate) sqs_id: String,
     /// Of the latest delivery: an earlier one may be worth nothing.
@@ -35,26 +35,26 @@ pub(crate) enum Arrival {
 
 #[derive(Debug)]
 struct Entry {
-    copies: Vec<Copy>,
+    copies: Vec<SqsCopy>,
     /// When SQS would give it to somebody else.
     visible_at: Instant,
 }
 
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldEntries {
     entries: HashMap<MessageId, Entry>,
     settled: Lately<MessageId>,
 }
 
-impl Default for Held {
+impl Default for HeldEntries {
     fn default() -> Self {
         Self { entries: HashMap::new(), settled: Lately::new(SETTLED_MAX) }
     }
 }
 
-impl Held {
+impl HeldEntries {
     /// Notes an entry that was received and is hidden from others until `visible_at`.
-    pub(crate) fn arrived(&mut self, id: MessageId, copy: Copy, visible_at: Instant) -> Arrival {
+    pub(crate) fn arrived(&mut self, id: MessageId, copy: SqsCopy, visible_at: Instant) -> Arrival {
         if self.settled.contains(&id) {
             return Arrival::Settled;
         }
@@ -70,12 +70,12 @@ impl Held {
     }
 
     /// All copies of a push that is held; none if it is not.
-    pub(crate) fn copies(&self, id: MessageId) -> &[Copy] {
+    pub(crate) fn copies(&self, id: MessageId) -> &[SqsCopy] {
         self.entries.get(&id).map_or(&[], |entry| &entry.copies)
     }
 
     /// Holds a push no longer, and returns its copies: whoever receives one from now on has it anew.
-    pub(crate) fn take(&mut self, id: MessageId) -> Vec<Copy> {
+    pub(crate) fn take(&mut self, id: MessageId) -> Vec<SqsCopy> {
         self.entries.remove(&id).map(|entry| entry.copies).unwrap_or_default()
     }
 
@@ -86,7 +86,7 @@ impl Held {
     }
 
     /// The pushes that others could receive within `margin`, with their copies.
-    pub(crate) fn running_out(&self, now: Instant, margin: Duration) -> Vec<(MessageId, Copy)> {
+    pub(crate) fn running_out(&self, now: Instant, margin: Duration) -> Vec<(MessageId, SqsCopy)> {
         let running_out = self.entries.iter().filter(|(_, entry)| entry.visible_at <= now + margin);
         running_out.flat_map(|(id, entry)| entry.copies.iter().map(|copy| (*id, copy.clone()))).collect()
     }
@@ -109,13 +109,13 @@ mod tests {
         MessageId::from_bytes(bytes)
     }
 
-    fn copy(sqs_id: &str, receipt: &str) -> Copy {
-        Copy { sqs_id: sqs_id.to_owned(), receipt: receipt.to_owned(), worn: None }
+    fn copy(sqs_id: &str, receipt: &str) -> SqsCopy {
+        SqsCopy { sqs_id: sqs_id.to_owned(), receipt: receipt.to_owned(), worn: None }
     }
 
     #[tokio::test]
     async fn a_second_delivery_is_not_handed_out_and_its_receipt_is_the_one_that_counts() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (HeldEntries::default(), Instant::now());
         assert_eq!(held.arrived(id(1), copy("a", "first"), now), Arrival::New);
         assert_eq!(held.arrived(id(1), copy("a", "second"), now), Arrival::Held);
         assert_eq!(held.copies(id(1)), [copy("a", "second")]);
@@ -125,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn copies_of_one_push_are_settled_together_and_a_late_one_is_known() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (HeldEntries::default(), Instant::now());
         held.arrived(id(1), copy("a", "r1"), now);
         assert_eq!(held.arrived(id(1), copy("b", "r2"), now), Arrival::Held);
         assert_eq!(held.copies(id(1)).len(), 2);
@@ -136,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_settled_pushes_are_remembered() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (HeldEntries::default(), Instant::now());
         (0..=SETTLED_MAX as u32).for_each(|number| held.settled(id(number)));
         held.settled(id(1));
         assert_eq!(held.arrived(id(0), copy("a", "r"), now), Arrival::New, "the oldest is forgotten");
@@ -145,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_others_could_receive_soon_is_found_until_it_is_extended() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (HeldEntries::default(), Instant::now());
         let in_seconds = |seconds| now + Duration::from_secs(seconds);
         held.arrived(id(1), copy("a", "r1"), in_seconds(60));
         held.arrived(id(2), copy("b", "r2"), in_seconds(20));

@@ -18,6 +18,8 @@ mod registrations;
 mod requests;
 mod tenants;
 mod time;
+#[cfg(test)]
+mod upgrade;
 
 pub use aws_types::SdkConfig;
 pub use config::{ConfigError, for_ingress, for_relay, relay_http_client};

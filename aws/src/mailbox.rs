@@ -1,4 +1,24 @@
 //! The mailboxes on DynamoDB: an item for each push that waits, in the order in which they are handed out.
+//!
+//! An account's mailbox has four parts, so that one busy account has the writes of four partitions. The id of a push tells
+//! its part, and so does its registration. A row of its own counts what waits for the account.
+//!
+//! Units, where a push takes `w` (one for each KiB) and `n` entries of the index take a read unit for each 30, one at
+//! least, of each part that is read:
+//!
+//! | what | writes | reads |
+//! | --- | --- | --- |
+//! | kept, with room | `w + 1`, and 1 to count it | 0; with a topic, the registration's entries |
+//! | … the first of an account for a while | `w + 3` | 1 and the account's entries |
+//! | … where its registration is full | `2w + 3` | 1 and the registration's entries |
+//! | … where its account is full | `2w + 3` | 1 and the account's entries |
+//! | replaced, dropped, removed, each | `w + 1` | 0 |
+//! | found by its id; noted as asked | 0; `w` | 1 for each 4 KiB; 0 |
+//! | a page, of up to 16 registrations | 0 | their entries, and 1 for each 4 KiB of each push |
+//! | a page, of more | 0 | 1 for each 4 KiB of all, at least 4 |
+//! | met by a sweep, each account | 0 | half of its entries', at least 2 |
+//!
+//! A count of more than some 30 registrations takes more than one write unit.
 
 use std::collections::BTreeSet;
 
@@ -6,21 +26,22 @@ use aws_sdk_dynamodb::types::ReturnValue;
 use chrono::{DateTime, Utc};
 use jid::BareJid;
 use push::{
-    Epoch, MailboxBounds, MessageId, RegistrationId,
+    Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId,
     ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting},
 };
 
 pub use self::table::MailboxTable;
-use self::{
-    table::BY_REGISTRATION,
-    waiting::{Entry, behind, item, key, read_waiting, recipient, superfluous},
-};
+use self::waiting::{Entry, key, superfluous};
+pub(crate) use self::waiting::{item, read_waiting};
 use crate::{
     error::{Failure, made, unavailable},
     item::{Item, millis},
 };
 
+mod batches;
+mod counts;
 mod reading;
+mod sweep;
 mod table;
 mod waiting;
 
@@ -37,9 +58,13 @@ impl Mailbox for MailboxTable {
         let account = message.recipient.to_bare();
         let made_room = self.put(&account, &waiting).await?;
         // Only now: a crash in between leaves one too many, and of two that are kept at once, one sees both.
-        let entries = self.entries_of_account(&account).await?;
-        let mut kept = superfluous(entries, message.registration, message.accepted_at, bounds);
-        self.delete(kept.replaced.iter().chain(&kept.dropped).map(|id| key(&account, *id))).await?;
+        let mut kept = if !self.count(&account, message, bounds).await? {
+            self.make_room(&account, message, bounds).await?
+        } else if message.topic.is_some() {
+            self.replace(&account, message).await?
+        } else {
+            Kept::default()
+        };
         kept.dropped.splice(..0, made_room);
         Ok(kept)
     }
@@ -124,32 +149,7 @@ impl Mailbox for MailboxTable {
         after: Option<Recipient>,
         max: usize,
     ) -> Result<Page<(Recipient, usize)>, Unavailable> {
-        let scan = self.client.scan().table_name(&*self.name).index_name(BY_REGISTRATION);
-        // It may be a second old: the next sweep finds what this one misses, and each costs half.
-        let scan = scan.projection_expression("account, place");
-        let scan = scan.set_exclusive_start_key(after.as_ref().map(behind));
-        let mut pages = scan.into_paginator().send();
-        let mut found: Vec<(Recipient, usize)> = Vec::new();
-        while let Some(page) = pages.try_next().await.map_err(unavailable("dynamodb:Scan"))? {
-            for (account, registration) in page.items().iter().filter_map(recipient) {
-                match found.last_mut() {
-                    Some(((last, id), pushes)) if *id == registration && last.as_str() == account => {
-                        *pushes += 1;
-                    }
-                    _ => found.extend(BareJid::new(account).ok().map(|account| ((account, registration), 1))),
-                }
-            }
-            // A page may end amid a registration: the next call begins behind all of it.
-            if found.len() >= max
-                && page.last_evaluated_key.is_some()
-                && let Some(((account, registration), pushes)) = found.last_mut()
-            {
-                *pushes = self.entries(account, *registration).await?.len();
-                let last = (account.clone(), *registration);
-                return Ok((found, Some(last)));
-            }
-        }
-        Ok((found, None))
+        self.sweep(after, max).await
     }
 }
 
@@ -170,5 +170,46 @@ impl MailboxTable {
         self.delete(dropped.iter().map(|id| key(account, *id))).await?;
         put().send().await.map_err(|error| failed(error.into()))?;
         Ok(dropped)
+    }
+
+    /// Removes what a push replaces.
+    async fn replace(&self, account: &BareJid, message: &PushMessage) -> Result<Kept, Unavailable> {
+        let entries = self.entries(account, message.registration).await?;
+        let bounds = MailboxBounds { of_registration: usize::MAX, of_account: usize::MAX };
+        let kept = superfluous(&entries, message.registration, message.accepted_at, bounds);
+        self.delete(kept.replaced.iter().map(|id| key(account, *id))).await?;
+        Ok(kept)
+    }
+
+    /// Counts anew what waits, and removes what a push replaces or is too many.
+    async fn make_room(
+        &self,
+        account: &BareJid,
+        message: &PushMessage,
+        bounds: MailboxBounds,
+    ) -> Result<Kept, Unavailable> {
+        let seen = self.counts(account, message.registration).await?;
+        // Otherwise its registration alone is full.
+        let of_account = seen.as_ref().filter(|seen| seen.of_account < bounds.of_account);
+        let (entries, bounds) = match of_account {
+            Some(_) => {
+                let entries = self.entries(account, message.registration).await?;
+                (entries, MailboxBounds { of_account: usize::MAX, ..bounds })
+            }
+            None => (self.entries_of_account(account).await?, bounds),
+        };
+        let kept = superfluous(&entries, message.registration, message.accepted_at, bounds);
+        let gone: BTreeSet<MessageId> = kept.replaced.iter().chain(&kept.dropped).copied().collect();
+        self.delete(gone.iter().map(|id| key(account, *id))).await?;
+        let stays = |entry: &&Entry| entry.lives_at(message.accepted_at) && !gone.contains(&entry.id);
+        let left: Vec<&Entry> = entries.iter().filter(stays).collect();
+        match of_account {
+            // At the bound, the next push counts anew whatever the row says.
+            Some(_) if left.len() >= bounds.of_registration => {}
+            Some(seen) => self.recount_registration(account, message, seen, left.len()).await?,
+            None if seen.is_some() && left.len() >= bounds.of_account => {}
+            None => self.recount_account(account, message, seen.as_ref(), &left).await?,
+        }
+        Ok(kept)
     }
 }

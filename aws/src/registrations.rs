@@ -10,6 +10,8 @@ use push::{
     ports::{Consistency, Registered, Registrations, Renewal, Revocation, Unavailable},
 };
 
+#[cfg(test)]
+pub(crate) use self::row::{item, registration};
 use self::table::BATCH_MAX;
 pub use self::table::RegistrationsTable;
 use crate::{

@@ -137,10 +137,9 @@ impl HttpConnector for ListeningConnector {
         HttpConnectorFuture::new(async move {
             let answer = answer.await?;
             // What stands in between answers 5xx, and may have another time.
-            if !answer.status().is_server_error() {
-                if let Some(date) = answer.headers().get("date") {
-                    time.hear(date, asked_at);
-                }
+            let date = answer.headers().get("date").filter(|_| !answer.status().is_server_error());
+            if let Some(date) = date {
+                time.hear(date, asked_at);
             }
             Ok(answer)
         })

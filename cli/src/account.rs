@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
 
+use chrono::{DateTime, Utc};
 use push::ports::operator::Erasure;
-use push::ports::{Accounts, Mailbox, Registrations};
+use push::ports::{self, Accounts, Mailbox, Registrations};
 use push::{MessageId, RegistrationId};
+use serde_json::{Value, json};
 use tokio_xmpp::jid::BareJid;
 
 use crate::registrations::write_row;
 use crate::store::{self, StoreOptions, Work};
+use crate::{fetch, trail, values};
 
 /// Pushes that are in memory at a time.
 const PAGE: usize = 100;
@@ -42,6 +46,10 @@ struct Show {
     /// The account
     #[arg(value_name = "JID")]
     jid: BareJid,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Erase what is kept of an account.
@@ -57,6 +65,11 @@ struct Forget {
     /// The account
     #[arg(value_name = "JID")]
     jid: BareJid,
+
+    /// The administration address of the running process, which forgets the account, too
+    #[arg(long, value_name = "ADDRESS:PORT", env = "UPWIRE_ADMIN_LISTEN", default_value = values::ADMIN_LISTEN,
+        value_parser = values::listen_address)]
+    admin_listen: SocketAddr,
 }
 
 /// Does what is asked for.
@@ -76,6 +89,10 @@ impl Work for Show {
         let mut out = BufWriter::new(io::stdout());
         let now = store::now();
         let account = store.account(&self.jid, now).await?;
+        if self.json {
+            let waiting = waiting(&mailbox, &self.jid).await?;
+            return Ok(write_json(&mut out, &account, &waiting, now)?);
+        }
         writeln!(out, "{} registrations:", account.registrations.len())?;
         account.registrations.iter().try_for_each(|row| write_row(&mut out, row, now, false))?;
         writeln!(out, "{} phones seen lately:", account.seen.len())?;
@@ -90,6 +107,29 @@ impl Work for Show {
         }
         Ok(out.flush()?)
     }
+}
+
+/// The same as one JSON object.
+fn write_json(
+    out: &mut impl Write,
+    account: &ports::Account,
+    waiting: &BTreeMap<RegistrationId, usize>,
+    now: DateTime<Utc>,
+) -> io::Result<()> {
+    let rows = account.registrations.iter().map(|row| {
+        let mut line = Vec::new();
+        write_row(&mut line, row, now, true)?;
+        Ok(serde_json::from_slice(&line)?)
+    });
+    let rows: Vec<Value> = rows.collect::<io::Result<_>>()?;
+    let phones = account.seen.iter().map(
+        |seen| json!({ "jid": seen.jid.as_str(), "seen_at": seen.seen_at, "session_has_ended": seen.ended }),
+    );
+    let waiting: BTreeMap<String, usize> =
+        waiting.iter().map(|(registration, count)| (registration.to_string(), *count)).collect();
+    let shown = json!({ "registrations": rows, "phones": phones.collect::<Vec<_>>(), "waiting": waiting });
+    writeln!(out, "{shown}")?;
+    out.flush()
 }
 
 /// How many pushes wait for each registration of an account.
@@ -111,10 +151,29 @@ async fn waiting<M: Mailbox>(
     }
 }
 
+impl Forget {
+    /// Has the running process drop what it holds in memory; what came of that.
+    async fn tell_the_process(&self) -> String {
+        let account = self.jid.to_string();
+        let forget = serde_json::to_string(&trail::Forget { account }).unwrap_or_default();
+        match fetch::post_admin(self.admin_listen, trail::FORGET_PATH, forget).await {
+            Ok(answer) if matches!(answer.status, 202 | 204) => {
+                "the running process was told, and drops what it holds of the account".into()
+            }
+            Ok(answer) => format!(
+                "{} answered {}: a running process holds full JIDs that it saw until it restarts",
+                self.admin_listen, answer.status
+            ),
+            Err(error) => {
+                format!("{error:#}: where a process runs, it holds full JIDs that it saw until it restarts")
+            }
+        }
+    }
+}
+
 const REMAINS: &str = "\
 What may remain, and is not reached from here:
   what is on its way: pushes that the relay or the queue (SQS) has go out once more, or end within their TTL at the latest
-  the memory of a running relay: full JIDs that it saw, until it restarts
   dead letters (SQS) until they are removed, 14 days at most
   backups: `upwire backup`, databases that `upwire restore` set aside, DynamoDB's point-in-time recovery (35 days)
   logs: they have no addresses and no endpoints, unless UPWIRE_LOG=trace was set";
@@ -137,9 +196,10 @@ impl Work for Forget {
                 break;
             }
         }
+        let memory = self.tell_the_process().await;
         writeln!(
             io::stdout(),
-            "erased: {registrations} registrations, {pushes} pushes that waited\n{REMAINS}"
+            "erased: {registrations} registrations, {pushes} pushes that waited\n{memory}\n{REMAINS}"
         )?;
         Ok(())
     }

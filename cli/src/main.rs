@@ -21,7 +21,10 @@ mod configuration;
 #[cfg(test)]
 mod configuration_page;
 mod distributor;
+mod doctor;
 mod embedded_format;
+mod explain;
+mod fetch;
 mod health;
 mod http;
 mod invoice;
@@ -41,6 +44,7 @@ mod serve;
 mod shutdown;
 mod store;
 mod tenant;
+mod trail;
 mod usage;
 mod values;
 
@@ -73,6 +77,8 @@ enum Command {
     Restore(restore::Options),
     Registrations(registrations::Options),
     Account(account::Options),
+    Explain(explain::Options),
+    Doctor(Box<doctor::Options>),
     Tenant(tenant::Options),
     Usage(invoice::Options),
     #[command(hide = true)]
@@ -131,6 +137,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(options) => restore::run(&options),
         Command::Registrations(options) => registrations::run(options),
         Command::Account(options) => account::run(options),
+        Command::Explain(options) => explain::run(options),
+        Command::Doctor(options) => doctor::run(*options),
         Command::Tenant(options) => tenant::run(options),
         Command::Usage(options) => invoice::run(options),
         Command::Assets(options) => assets::run(&options, Upwire::command()),

@@ -6,7 +6,7 @@ use aws::{RegistrationsTable, ServiceTime, UsageOfTerm};
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
 use push::usage::Meter;
-use relay::{Backlog, Candidate, Clock, MarkerKeeper, Term, Uptime};
+use relay::{Backlog, Candidate, Clock, Forgetting, HeldLease, MarkerKeeper, Trail, Uptime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -19,7 +19,7 @@ use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
 use crate::tenant::keeper::{OF_A_TABLE, TenantKeeper};
 use crate::tenant::quota;
-use crate::{admin, embedded_format, marker, parts, values};
+use crate::{admin, embedded_format, marker, parts, trail, values};
 
 pub(crate) mod cloud;
 mod options;
@@ -53,6 +53,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         meter: Meter::default(),
         backlog: Backlog::new(clock.clone()),
         clock: clock.clone(),
+        trail: Trail::default(),
+        forgetting: Forgetting::default(),
     };
     let cloud = tokio::select! {
         opened = open((&settings, &time), &in_force, &state) => opened?,
@@ -73,6 +75,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     }
     let admin =
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
+    let admin = admin.merge(trail::routes(state.trail.clone(), state.forgetting.clone()));
     let mut parts = JoinSet::new();
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
@@ -113,6 +116,8 @@ struct State {
     meter: Meter,
     backlog: Backlog,
     clock: Clock,
+    trail: Trail,
+    forgetting: Forgetting,
 }
 
 /// Waits for the lease, relays while it lasts, and waits again.
@@ -152,7 +157,7 @@ async fn serve_term(
     cloud: &mut Cloud,
     state: &State,
     candidate: &Candidate<aws::RelayLease>,
-    term: Term,
+    term: HeldLease,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let fence = term.fence();
@@ -170,7 +175,7 @@ async fn serve_term(
             () = stop.cancelled() => return Ok(()),
         };
         let (registrations, mailbox) = (cloud.registrations.clone(), cloud.mailbox.clone());
-        let relay = settings.relay.clone().relay(
+        let mut relay = settings.relay.clone().relay(
             registrations,
             state.backlog.watch(queue),
             mailbox,
@@ -178,6 +183,8 @@ async fn serve_term(
             state.clock.clone(),
             state.meter.clone(),
         );
+        relay.trail = state.trail.clone();
+        relay.forgetting = state.forgetting.clone();
         let relaying = relay.run(state.connected.clone(), stop.clone(), fence.clone());
         let mut usage = UsageOfTerm::new(cloud.registrations.clone(), name()?);
         let relayed = tokio::select! {

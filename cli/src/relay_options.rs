@@ -10,8 +10,8 @@ use functions::settings::{component, public_url};
 use push::usage::Meter;
 use push::{MailboxBounds, Secrets};
 use relay::{
-    AccessList, Backlog, BadRate, Clock, ComponentAccount, DomainBounds, MarkerKeeper, Rate, Relay, Security,
-    ServerAddress, Shedding,
+    AccessList, Backlog, BadRate, Clock, ComponentAccount, DomainBounds, Forgetting, MarkerKeeper, Rate,
+    Relay, Security, ServerAddress, Shedding, Trail,
 };
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -310,6 +310,8 @@ impl RelaySettings {
             contact: self.contact,
             usage,
             clock,
+            trail: Trail::default(),
+            forgetting: Forgetting::default(),
         }
     }
 

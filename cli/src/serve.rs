@@ -19,7 +19,7 @@ use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
 use crate::tenant::keeper::{OF_A_DATABASE, TenantKeeper};
 use crate::tenant::quota;
-use crate::{admin, keygen, marker, parts, values};
+use crate::{admin, keygen, marker, parts, trail, values};
 
 mod database;
 mod legacy;
@@ -86,12 +86,14 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         clock.clone(),
         meter.clone(),
     );
+    let (trail, forgetting) = (relay.trail.clone(), relay.forgetting.clone());
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
     let admin = admin::router(readiness, watch::channel(false).1, trouble, metrics, move || {
         gauge!(QUEUE_DEPTH).set(depths.queue_depth() as f64);
         gauge!(MAILBOX_DEPTH).set(depths.mailbox_depth() as f64);
     });
+    let admin = admin.merge(trail::routes(trail, forgetting));
     let ingress = functions::router(Ingress {
         registrations: database.clone(),
         queue: database.clone(),

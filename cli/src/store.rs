@@ -14,6 +14,9 @@ use tokio::runtime::Runtime;
 use crate::configuration::ConfigurationError;
 use crate::relay::cloud;
 
+/// The database, unless another one is named.
+const DATABASE: &str = "upwire.db";
+
 /// Ends the help of these commands.
 pub(crate) const AFTER_HELP: &str = "\
 It works on the database of `upwire serve`, which may run meanwhile (UPWIRE_DATABASE), or on the tables on AWS \
@@ -35,6 +38,19 @@ pub(crate) struct StoreOptions {
     /// The DynamoDB table of pushes that wait for phones: the stack's output MailboxTable
     #[arg(long, value_name = "NAME", env = "UPWIRE_MAILBOX_TABLE", global = true)]
     mailbox_table: Option<String>,
+}
+
+impl StoreOptions {
+    /// The database; `None`: the store is on AWS.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        let file = || self.database.clone().unwrap_or_else(|| DATABASE.into());
+        self.registrations_table.is_none().then(file)
+    }
+
+    /// The names of the tables of registrations and of mailboxes.
+    pub(crate) fn tables(&self) -> (String, Option<String>) {
+        (self.registrations_table.clone().unwrap_or_default(), self.mailbox_table.clone())
+    }
 }
 
 /// What is done with a store, whichever it is.
@@ -65,7 +81,7 @@ pub(crate) fn run(options: StoreOptions, work: impl Work) -> anyhow::Result<()> 
                 work.on(registrations, MailboxTable::new(&config, &mailbox_table)).await
             }
             StoreOptions { database, .. } => {
-                let file = database.unwrap_or_else(|| "upwire.db".into());
+                let file = database.unwrap_or_else(|| DATABASE.into());
                 if !file.exists() {
                     let problem = format!("{} does not exist", file.display());
                     let mend = "name the database of `upwire serve`, or set UPWIRE_REGISTRATIONS_TABLE";

@@ -13,6 +13,7 @@ mod legacy;
 mod mailbox;
 mod marker;
 mod queue;
+mod queued;
 mod readers;
 mod registrations;
 mod restore;

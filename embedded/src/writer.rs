@@ -4,9 +4,9 @@
 //! and whatever arrived while the last commit was under way shares the next one. A write that
 //! nobody waits for lingers, to share the commit of one that somebody does.
 //!
-//! Pushes are written with them, unless they are settled before ([`unwritten`](crate::queue::unwritten)). While the relay
-//! settles pushes, others may be settled for a moment longer before they are written ([`waiting`]): that is a pause and
-//! no wait for the settlement of any of them.
+//! Pushes are written with them, unless they are settled before ([`Unwritten`]). While the relay settles pushes, a
+//! commit that has nothing but pushes begins [`PACE`] after the one before, so that it finds most of them settled: that
+//! is a pause and no wait for the settlement of any of them.
 
 use std::{
     fs::File,
@@ -18,24 +18,28 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use parking_lot::{Condvar, Mutex};
-use push::{PushMessage, ports::Unavailable, usage::Meter};
+use push::{
+    PushMessage,
+    ports::Unavailable,
+    usage::{Meter, Usage},
+};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::{
-    commit::{Batch, Done, Statements, Write, commit},
-    waiting::{LINGER, Waiting},
-};
+use self::commit::{Batch, Done, Statements, Write, commit};
 use crate::queue::{
     known::Known,
-    unwritten::{Answer, Row, Sending},
+    unwritten::{Answer, Row, Sending, Unwritten},
 };
 
 mod commit;
-mod waiting;
 
 /// Writes that wait for the writer thread; a further one waits for room.
 const WRITES_WAITING_MAX: usize = 1024;
+/// How long a write that nobody waits for lingers.
+const LINGER: Duration = Duration::from_millis(20);
+/// From the beginning of one commit to that of the next, where that one has nothing but pushes while others are settled.
+const PACE: Duration = Duration::from_millis(10);
 /// Delay before deletions are tried again that could not be committed.
 const DELETION_RETRY: Duration = Duration::from_secs(1);
 
@@ -45,6 +49,33 @@ pub(crate) enum Haste {
     Now,
     /// May linger for [`LINGER`].
     Soon,
+}
+
+/// What waits for the next commit.
+struct Waiting {
+    unwritten: Unwritten,
+    writes: Vec<Write>,
+    /// Rows of the queue.
+    deletions: Vec<i64>,
+    /// Somebody waits for one of the writes.
+    is_hasty: bool,
+    /// When what lingers is written at the latest.
+    linger_until: Option<Instant>,
+    /// When the last commit began.
+    begun: Instant,
+    /// A push was settled since.
+    settles: bool,
+    /// The last commit stands. While none does, nothing is handed on before its own.
+    stands: bool,
+    /// What the next row of the queue is called. Never as one that was rolled back: whoever holds that push may yet
+    /// settle it.
+    next_seq: i64,
+    /// Until when the thread sleeps, unless it is woken.
+    sleeps_until: Option<Instant>,
+    /// Nobody is left to add anything.
+    is_closed: bool,
+    /// The thread has died.
+    is_dead: bool,
 }
 
 /// What the thread shares with those who write.
@@ -80,7 +111,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         let mut waiting = self.0.waiting.lock();
         waiting.is_dead = true;
-        drop(waiting.take_all());
+        drop(waiting.take());
     }
 }
 
@@ -164,7 +195,20 @@ pub(crate) fn refused() -> Unavailable {
 
 impl Desk {
     fn of(known: Arc<Known>, next_seq: i64) -> Self {
-        let waiting = Waiting::new(next_seq, Instant::now());
+        let waiting = Waiting {
+            unwritten: Unwritten::default(),
+            writes: Vec::new(),
+            deletions: Vec::new(),
+            is_hasty: false,
+            linger_until: None,
+            begun: Instant::now(),
+            settles: false,
+            stands: true,
+            next_seq,
+            sleeps_until: None,
+            is_closed: false,
+            is_dead: false,
+        };
         Self { waiting: Mutex::new(waiting), work: Condvar::new(), known, usage: OnceLock::new() }
     }
 
@@ -189,12 +233,12 @@ impl Desk {
         let rows: Vec<Row> = rows.collect();
         waiting.next_seq += rows.len() as i64;
         let is_any_handed_on = rows.iter().any(|row| row.is_handed_on);
-        let sending = Sending::new(first, rows, Instant::now(), answer, room);
+        let sending = Sending::new(first, rows, answer, room);
         if waiting.is_dead {
             self.known.note_refused(&sending);
             return outcome;
         }
-        waiting.add_sending(sending);
+        waiting.unwritten.add(sending);
         self.wake(&waiting);
         drop(waiting);
         if is_any_handed_on {
@@ -205,19 +249,17 @@ impl Desk {
 
     /// See [`Writer::settle`].
     fn settle(&self, seqs: Vec<i64>) {
-        let now = Instant::now();
         let mut waiting = self.waiting.lock();
         for seq in seqs {
-            let unwritten = waiting.unwritten.settle(seq);
-            waiting.note_settled(unwritten.is_none(), now);
-            match unwritten {
+            waiting.settles = true;
+            match waiting.unwritten.settle(seq) {
                 Some(registration) => self.known.settle_unwritten(seq, registration),
                 None if self.known.settle_written(seq) => waiting.deletions.push(seq),
                 None => {}
             }
         }
         if !waiting.deletions.is_empty() {
-            waiting.linger(now + LINGER);
+            waiting.linger(LINGER);
             self.wake(&waiting);
         }
     }
@@ -229,8 +271,8 @@ impl Desk {
         }
         waiting.writes.push(write);
         match haste {
-            Haste::Now => waiting.hasten(),
-            Haste::Soon => waiting.linger(Instant::now() + LINGER),
+            Haste::Now => waiting.is_hasty = true,
+            Haste::Soon => waiting.linger(LINGER),
         }
         self.wake(&waiting);
     }
@@ -250,7 +292,7 @@ impl Desk {
         let mut waiting = self.waiting.lock();
         waiting.stands = commit.is_ok();
         if commit.is_err() && !deletions.is_empty() {
-            waiting.linger(Instant::now() + DELETION_RETRY);
+            waiting.linger(DELETION_RETRY);
             waiting.deletions.extend_from_slice(&deletions);
         }
         drop(waiting);
@@ -286,7 +328,8 @@ impl Desk {
             match waiting.due() {
                 None if waiting.is_closed => return None,
                 Some(due) if waiting.is_closed || due <= now => {
-                    return Some(waiting.take(now));
+                    waiting.begun = now;
+                    return Some(waiting.take());
                 }
                 due => {
                     let until = due.unwrap_or(now + Duration::from_secs(3600));
@@ -295,6 +338,32 @@ impl Desk {
                     waiting.sleeps_until = None;
                 }
             }
+        }
+    }
+}
+
+impl Waiting {
+    /// When the next commit is to begin.
+    fn due(&self) -> Option<Instant> {
+        let pause = if self.settles { PACE } else { Duration::ZERO };
+        let pushes = (!self.unwritten.is_empty()).then(|| self.begun + pause);
+        let hasty = self.is_hasty.then_some(self.begun);
+        [pushes, hasty, self.linger_until].into_iter().flatten().min()
+    }
+
+    fn linger(&mut self, how_long: Duration) {
+        if self.linger_until.is_none() {
+            self.linger_until = Some(Instant::now() + how_long);
+        }
+    }
+
+    fn take(&mut self) -> Batch {
+        (self.is_hasty, self.settles, self.linger_until) = (false, false, None);
+        Batch {
+            sendings: self.unwritten.take(),
+            writes: std::mem::take(&mut self.writes),
+            deletions: std::mem::take(&mut self.deletions),
+            usage: Usage::new(),
         }
     }
 }

@@ -23,7 +23,7 @@ const DIMENSION: &str = "Stack";
 /// At most one line in this time.
 const INTERVAL: TimeDelta = TimeDelta::minutes(1);
 /// Refusals that are no fault of the sender.
-const UNAVAILABLE: [&str; 2] = ["unavailable", "panicked"];
+const UNAVAILABLE: [&str; 3] = ["unavailable", "in_doubt", "panicked"];
 
 /// A line that gives these metrics of a stack to CloudWatch, and in `rest` what is for readers of the log alone.
 #[must_use]

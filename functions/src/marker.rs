@@ -198,5 +198,5 @@ fn log(doubt: Doubt) {
 
 fn doubted(doubt: Doubt) -> Rejection {
     counter!(DOUBTED, "reason" => doubt.reason()).increment(1);
-    Rejection::Unavailable
+    Rejection::InDoubt
 }

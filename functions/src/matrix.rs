@@ -80,7 +80,7 @@ pub(crate) fn fuzzed_notification(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The outcome of a push for one endpoint.
-enum Fate {
+enum Outcome {
     /// Its pushkey is rejected: it will never take one again.
     Gone,
     /// It takes none for so long.
@@ -91,11 +91,13 @@ enum Fate {
 
 /// By the row of a registration that lives. A homeserver signs nothing: whatever binds a registration to the key of
 /// its sender makes its pushkey one that no homeserver can use.
-fn fate(living: Option<Registration>, now: DateTime<Utc>) -> Fate {
-    let Some(registration) = living.filter(|living| living.target.vapid.is_none()) else { return Fate::Gone };
+fn outcome(living: Option<Registration>, now: DateTime<Utc>) -> Outcome {
+    let Some(registration) = living.filter(|living| living.target.vapid.is_none()) else {
+        return Outcome::Gone;
+    };
     match registration.throttled_for(now) {
-        Some(wait) => Fate::Throttled(wait),
-        None => Fate::Accepted(Box::new(registration)),
+        Some(wait) => Outcome::Throttled(wait),
+        None => Outcome::Accepted(Box::new(registration)),
     }
 }
 
@@ -129,15 +131,15 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         let mut living = self.living(addressed.values().map(|(endpoint, _)| endpoint).collect(), now).await?;
         let (mut accepted, mut throttled) = (Vec::new(), None);
         for (key, (_, pushkeys)) in &addressed {
-            match fate(living.remove(key), now) {
+            match outcome(living.remove(key), now) {
                 // It may only look over.
-                Fate::Gone if self.clock.read().is_in_doubt() => return Err(self.gone().into()),
-                Fate::Gone => {
+                Outcome::Gone if self.clock.read().is_in_doubt() => return Err(self.gone().into()),
+                Outcome::Gone => {
                     refused("gone", 1);
                     rejected.extend(pushkeys);
                 }
-                Fate::Throttled(wait) => throttled = throttled.max(Some(wait)),
-                Fate::Accepted(registration) => {
+                Outcome::Throttled(wait) => throttled = throttled.max(Some(wait)),
+                Outcome::Accepted(registration) => {
                     self.admit_push(&registration, now).await?;
                     throttled = throttled.max(self.allowance.take(key.0, now).err());
                     accepted.push(*registration);

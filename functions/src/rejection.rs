@@ -60,6 +60,8 @@ pub enum Rejection {
     SupersededEncoding,
     /// The store or the queue cannot do it now.
     Unavailable,
+    /// The endpoint may have ended, or may only look so: the secrets or the table may be wrong.
+    InDoubt,
     /// The resource has no such method; it has these.
     MethodNotAllowed(&'static str),
     /// A defect of ours ended the request.
@@ -106,6 +108,8 @@ impl VapidFault {
 
 /// Time for the queue or the store to recover before a sender tries again, in seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
+/// Time for an operator to mend a wrong deployment before a sender tries again, in seconds.
+const IN_DOUBT_RETRY_AFTER: u64 = 600;
 /// Time for the relay to take pushes of a registration out of the queue, in seconds.
 const RETRY_AFTER_FULL_SHARE: u64 = 5;
 /// The content codings of pushes (RFC 8291, and the draft that many senders have stayed with).
@@ -216,6 +220,7 @@ impl Rejection {
             Self::Unavailable => {
                 ("unavailable", StatusCode::SERVICE_UNAVAILABLE, GOT_500_503, "Try again shortly")
             }
+            Self::InDoubt => ("in_doubt", StatusCode::SERVICE_UNAVAILABLE, GOT_500_503, "Try again later"),
             Self::MethodNotAllowed(_) => {
                 ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, GOT_405, "Method not allowed")
             }
@@ -277,6 +282,11 @@ impl Rejection {
                                   withdrawn. Try again; nothing is wrong with this URL."
                     .into()
             }
+            Self::InDoubt => {
+                "The server cannot tell at the moment whether this URL is an endpoint of its own. Keep it, and try \
+                 again later."
+                    .into()
+            }
             Self::MethodNotAllowed(methods) => format!("This URL answers {methods}."),
             Self::Panicked => {
                 "The server failed while it handled this request, so the push may not have been \
@@ -293,6 +303,7 @@ impl Rejection {
             Self::SupersededEncoding => Some((header::ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS))),
             Self::VapidMissing => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
             Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
+            Self::InDoubt => Some((header::RETRY_AFTER, HeaderValue::from(IN_DOUBT_RETRY_AFTER))),
             Self::Throttled(seconds) | Self::Suspended(seconds) | Self::QuotaUsedUp(seconds) => {
                 Some((header::RETRY_AFTER, HeaderValue::from(seconds)))
             }

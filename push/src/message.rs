@@ -27,8 +27,8 @@ const IMMEDIATE: TimeDelta = TimeDelta::seconds(10);
 /// Names a push message, in its `Location` and as the id of the IQ that carries it.
 ///
 /// It begins with the urgency and the moment of acceptance, so that ids order pushes as a mailbox
-/// hands them out: the more urgent first, and the older first among those of one urgency. The id
-/// tells the place of the push in its mailbox.
+/// hands them out: the more urgent first, and the older first among those of one urgency. Chance follows, but for the
+/// last two bits, which the registration gives. The id tells the place of the push in its mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId([u8; MessageId::BYTES]);
 
@@ -69,6 +69,12 @@ impl MessageId {
     #[must_use]
     pub fn age(&self) -> &[u8] {
         &self.0[1..]
+    }
+
+    /// The part of its account's mailbox: that of its registration ([`RegistrationId::part`]).
+    #[must_use]
+    pub const fn part(&self) -> u8 {
+        self.0[Self::BYTES - 1] % RegistrationId::PARTS
     }
 
     /// Reads the id back from an IQ or a URL; `None` for anything that is not one of ours.
@@ -325,13 +331,16 @@ impl PushMessage {
     /// beyond the registration's expiry and one more renewal, which a predecessor's endpoint does not get.
     #[must_use]
     pub fn new(
-        chance: [u8; MessageId::CHANCE_BYTES],
+        mut chance: [u8; MessageId::CHANCE_BYTES],
         registration: &Registration,
         wishes: Wishes,
         body: Body,
         now: DateTime<Utc>,
     ) -> Self {
         let target = &registration.target;
+        let id = target.registration_id();
+        let last = &mut chance[MessageId::CHANCE_BYTES - 1];
+        *last = *last - *last % RegistrationId::PARTS + id.part();
         let renewal = if target.legacy.is_some() { TimeDelta::zero() } else { registration.lifetime() };
         // Of an old row with a long life, or of one made by a clock that runs ahead, not before `now`.
         let renewed_once_more = (registration.expires_at + renewal).max(now);
@@ -339,7 +348,7 @@ impl PushMessage {
         Self {
             version: EntryVersion,
             id: MessageId::new(wishes.urgency, now, chance),
-            registration: target.registration_id(),
+            registration: id,
             epoch: registration.epoch,
             recipient: target.recipient.clone(),
             application: target.application,

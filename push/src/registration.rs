@@ -173,6 +173,8 @@ pub struct RegistrationId([u8; RegistrationId::BYTES]);
 impl RegistrationId {
     /// Length in bytes.
     pub const BYTES: usize = 16;
+    /// Into how many parts a store may divide the mailbox of an account.
+    pub const PARTS: u8 = 4;
 
     /// The id as stored.
     #[must_use]
@@ -184,6 +186,12 @@ impl RegistrationId {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
+    }
+
+    /// The part of its account's mailbox that its pushes are in, of [`Self::PARTS`].
+    #[must_use]
+    pub const fn part(&self) -> u8 {
+        self.0[Self::BYTES - 1] % Self::PARTS
     }
 }
 

@@ -42,10 +42,11 @@ pub const fn wishes(ttl_seconds: u32) -> Wishes {
     Wishes { ttl: Ttl::from_seconds(ttl_seconds), urgency: Urgency::Normal, topic: None }
 }
 
-/// Bytes in the place of chance: of two pushes accepted at once, the smaller number comes first.
+/// Bytes in the place of chance: of two pushes accepted at once, the smaller number comes first. The registration gives
+/// the last two bits.
 #[must_use]
 pub fn chance(number: u32) -> [u8; MessageId::CHANCE_BYTES] {
-    u64::from(number).to_be_bytes()
+    (u64::from(number) << 2).to_be_bytes()
 }
 
 /// A push for a registration; its id and its body tell the number.

@@ -8,12 +8,12 @@ use push::{
     ports::{Accounts, Mailbox, QueueReader, Registrations},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tokio_xmpp::minidom::Element;
+use tokio_xmpp::{jid::BareJid, minidom::Element};
 
 use crate::{
     delivery::{
@@ -31,6 +31,11 @@ use crate::{
         framing::serialize,
     },
 };
+
+pub(crate) mod forgetting;
+pub(crate) mod trail;
+
+use self::trail::Trail;
 
 /// Most inputs taken before the clock is looked at again.
 const BATCH_MAX: usize = 128;
@@ -56,6 +61,7 @@ enum Ready {
     Lost,
     Stop,
     Access,
+    Forget(BareJid),
     Done(Result<Input, JoinError>),
     Event(Option<Event>),
     Room,
@@ -76,6 +82,8 @@ pub(crate) struct Driver<R, Q: QueueReader, M> {
     next_tick: Instant,
     actions: Vec<Action>,
     finished: bool,
+    trail: Trail,
+    forgotten: broadcast::Receiver<BareJid>,
 }
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
@@ -84,6 +92,8 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         jobs: Jobs<R, Q, M>,
         stream: StreamEnds,
         access: watch::Receiver<AccessList>,
+        trail: Trail,
+        forgotten: broadcast::Receiver<BareJid>,
     ) -> Self {
         Self {
             core,
@@ -97,6 +107,8 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
             next_tick: Instant::now() + TICK,
             actions: Vec::new(),
             finished: false,
+            trail,
+            forgotten,
         }
     }
 
@@ -109,6 +121,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
                 () = fence.lost(), if !lost => Ready::Lost,
                 () = stop.cancelled(), if !stopping => Ready::Stop,
                 Ok(()) = self.access.changed() => Ready::Access,
+                Ok(account) = self.forgotten.recv() => Ready::Forget(account),
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => Ready::Done(done),
                 event = self.stream.events.recv(), if streams => Ready::Event(event),
                 Ok(_) = self.stream.replies.reserve(), if !self.replies.is_empty() => Ready::Room,
@@ -127,6 +140,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
                     let access = self.access.borrow_and_update().clone();
                     self.take(Input::Access(access));
                 }
+                Ready::Forget(account) => self.take(Input::Forget(account)),
                 Ready::Done(done) => self.take_done(done)?,
                 Ready::Event(Some(event)) => self.take_event(event),
                 // The loss of the lease ends it.
@@ -195,7 +209,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         let (monotonic, leased) = (Instant::now(), self.jobs.fence.holds());
         let now = Now { wall: clock.now, least: clock.least(), monotonic, leased };
         let mut actions = std::mem::take(&mut self.actions);
+        let told = self.trail.note_input(&input, now.wall);
         self.core.handle(input, now, &mut actions);
+        self.trail.note_actions(&told, &actions, now.wall);
         actions.drain(..).for_each(|action| self.carry_out(action));
         self.actions = actions;
     }

@@ -29,10 +29,13 @@ use crate::{
     mutants::{Mutant, mutant},
 };
 
+mod command;
 mod read;
 mod register;
 mod settle;
 mod sweep;
+
+pub(crate) use settle::spared::Spared;
 
 /// How often a look at an account is repeated before the core goes on without it.
 const LOOK_RETRIES_MAX: usize = 5;
@@ -54,6 +57,7 @@ pub(crate) struct Jobs<R, Q: QueueReader, M> {
     pub(crate) receipts: Receipts<Q::Receipt>,
     /// Counts the registrations that were stored or moved.
     pub(crate) moves: AtomicU64,
+    pub(crate) spared: Spared,
 }
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {

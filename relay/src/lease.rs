@@ -59,14 +59,14 @@ pub struct Candidate<L> {
 
 /// A lease that was taken.
 #[derive(Debug)]
-pub struct Term {
+pub struct HeldLease {
     holding: Holding,
     until: watch::Sender<Option<Moment>>,
     uptime: Uptime,
     lost: CancellationToken,
 }
 
-impl Term {
+impl HeldLease {
     /// Keeps a relay from sending when the lease is lost.
     #[must_use]
     pub fn fence(&self) -> Fence {
@@ -81,7 +81,7 @@ impl<L: Lease> Candidate<L> {
     }
 
     /// Waits until the lease is free, and takes it. `waits` is called once if another relay has it.
-    pub async fn elected(&self, waits: impl FnOnce()) -> Term {
+    pub async fn elected(&self, waits: impl FnOnce()) -> HeldLease {
         let mut waits = Some(waits);
         let mut waiting = Waiting::new(self.holder);
         loop {
@@ -99,11 +99,11 @@ impl<L: Lease> Candidate<L> {
         }
     }
 
-    async fn take(&self, seen: Option<Tenure>) -> Option<Term> {
+    async fn take(&self, seen: Option<Tenure>) -> Option<HeldLease> {
         let asked = self.uptime.now();
         let tenure = answered(self.lease.take(self.holder, seen).await).ok().flatten()?;
         let holding = Holding::new(self.holder, tenure, asked);
-        Some(Term {
+        Some(HeldLease {
             until: watch::Sender::new(Some(holding.end())),
             holding,
             uptime: self.uptime.clone(),
@@ -112,8 +112,8 @@ impl<L: Lease> Candidate<L> {
     }
 
     /// Renews the lease until it is lost, and says so to every fence.
-    pub async fn hold(&self, term: Term) {
-        let Term { mut holding, until, lost, .. } = term;
+    pub async fn hold(&self, term: HeldLease) {
+        let HeldLease { mut holding, until, lost, .. } = term;
         loop {
             let now = self.uptime.now();
             match holding.step(now) {

@@ -30,8 +30,12 @@ use url::Url;
 pub use backlog::{Backlog, WatchedQueue};
 pub use clock::Uptime;
 pub use delivery::domains::DomainBounds;
-pub use driver::TaskDied;
-pub use lease::{Candidate, Fence, Term};
+pub use driver::{
+    TaskDied,
+    forgetting::Forgetting,
+    trail::{Outcome, Trace, Trail},
+};
+pub use lease::{Candidate, Fence, HeldLease};
 pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 #[cfg(feature = "mutants")]
@@ -42,6 +46,7 @@ pub use stream::fuzzing;
 pub use stream::{
     component::ComponentAccount,
     connect::{BadServerAddress, Connect, ConnectError, Security, ServerAddress},
+    trial::{NoStream, Trial, try_component},
 };
 
 use delivery::{
@@ -49,7 +54,7 @@ use delivery::{
     rate::Meter,
 };
 use driver::{Driver, StreamEnds};
-use jobs::{Jobs, Receipts};
+use jobs::{Jobs, Receipts, Spared};
 use stream::component::Component;
 
 /// Stanzas that were read and wait for the relay; the stream is not read further than that.
@@ -91,6 +96,10 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub usage: push::usage::Meter,
     /// The wall clock.
     pub clock: Clock,
+    /// Where it notes what became of the last pushes.
+    pub trail: Trail,
+    /// By which an operator has it forget accounts.
+    pub forgetting: Forgetting,
 }
 
 impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, M, C> {
@@ -133,6 +142,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             fence: fence.clone(),
             receipts: Receipts::default(),
             moves: 0.into(),
+            spared: Spared::default(),
         };
         let stream = Component {
             account: self.account,
@@ -155,7 +165,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             connected.send_replace(false);
             gauge!(measures::STREAM_UP).set(0.0);
         });
-        Driver::new(core, jobs, ends, self.access).run(stop, fence).await?;
+        Driver::new(core, jobs, ends, self.access, self.trail, self.forgetting.heard())
+            .run(stop, fence)
+            .await?;
         match tasks.join_next().await {
             Some(Err(error)) => Err(TaskDied(error.to_string())),
             _ => Ok(()),

@@ -1,5 +1,6 @@
 //! The stream to the XMPP server (XEP-0114): bytes to stanzas, and stanzas to bytes.
 
+pub(crate) mod commands;
 pub(crate) mod component;
 pub(crate) mod connect;
 pub(crate) mod discovery;
@@ -12,3 +13,4 @@ mod plain;
 mod reconnect;
 mod scanner;
 pub(crate) mod stanza;
+pub(crate) mod trial;

@@ -1,34 +1,16 @@
 //! What a push costs: the calls that were counted, times list prices.
 
+use e2e::prices::{
+    ALARM_METRIC, BILLED_SECONDS, CUSTOM_METRIC, FUNCTION_GB, GB_SECONDS, HTTP_API, INVOCATION,
+    LEASE_LOOK_SECONDS, LEASE_RENEWAL_SECONDS, MONTH_SECONDS, POLL_SECONDS, READ_BYTES, READ_UNIT, SECRET,
+    SQS_CALL, WRITE_BYTES, WRITE_UNIT,
+};
+
 use crate::Calls;
 use crate::mailbox::{DRAINED, SINGLES, Stored};
 
-/// US dollars per million, us-east-1, list prices without free tiers (aws.amazon.com/…/pricing, 2026).
-const INVOCATION: f64 = 0.20;
-/// Per million GB-seconds, x86_64.
-const GB_SECONDS: f64 = 16.6667;
-/// A request in front of the function; a Function URL costs nothing of its own.
-const HTTP_API: f64 = 1.00;
-/// Each call to SQS, up to 64 KiB, however many entries it carries.
-const SQS_CALL: f64 = 0.40;
-/// A read unit is a strongly consistent read of up to 4 KiB; an eventually consistent one is half of it.
-const READ_UNIT: f64 = 0.125;
-const READ_BYTES: usize = 4096;
-/// A write of up to 1 KiB.
-const WRITE_UNIT: f64 = 0.625;
-const WRITE_BYTES: usize = 1024;
 /// Most pushes that the relay reads at once from a mailbox.
 const PAGE: usize = 16;
-
-/// What Lambda bills for a push on a function of 128 MB: the two calls take some milliseconds on AWS.
-const BILLED_SECONDS: f64 = 0.003;
-const FUNCTION_GB: f64 = 0.125;
-/// A metric of one's own, per month.
-const CUSTOM_METRIC: f64 = 0.30;
-const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
-const POLL_SECONDS: f64 = 20.0;
-const LEASE_RENEWAL_SECONDS: f64 = 5.0;
-const LEASE_LOOK_SECONDS: f64 = 1.0;
 
 /// An entry of the bill, in US dollars per million pushes.
 pub(crate) struct Item {
@@ -69,13 +51,17 @@ pub(crate) fn waiting(stored: &Stored, body_bytes: usize) -> Waiting {
     // To write an item or to delete it: itself, and its entry in the index.
     let write = (bytes.div_ceil(WRITE_BYTES) + stored.entry_bytes.div_ceil(WRITE_BYTES)) as f64;
     let read = |bytes: usize| bytes.div_ceil(READ_BYTES) as f64;
-    let entries = read(SINGLES * stored.entry_bytes);
-    let kept = calls(&stored.kept, "PutItem") * write * WRITE_UNIT
-        + (calls(&stored.kept, "GetItem") + calls(&stored.kept, "Query") * entries) * READ_UNIT;
-    let pages = (DRAINED / PAGE) as f64 * read(PAGE * bytes) + read(DRAINED % PAGE * bytes);
-    let drained =
-        DRAINED as f64 * write * WRITE_UNIT + (calls(&stored.drained, "GetItem") + pages) * READ_UNIT;
-    let tried = calls(&stored.tried, "GetItem") + calls(&stored.tried, "Query") * read(PAGE * bytes);
+    // Beside the calls that are counted, each push is counted by an update.
+    let kept = calls(&stored.kept, "PutItem") * (write + 1.0) * WRITE_UNIT
+        + calls(&stored.kept, "GetItem") * READ_UNIT;
+    let entries = read(DRAINED * stored.entry_bytes);
+    let reads = calls(&stored.drained, "GetItem")
+        + calls(&stored.drained, "Query") * entries
+        + DRAINED as f64 * read(bytes);
+    let drained = DRAINED as f64 * write * WRITE_UNIT + reads * READ_UNIT;
+    let tried = calls(&stored.tried, "GetItem")
+        + calls(&stored.tried, "Query") * read(PAGE * stored.entry_bytes)
+        + calls(&stored.tried, "BatchGetItem") * PAGE as f64 * read(bytes);
     Waiting {
         bytes,
         kept: kept / SINGLES as f64,
@@ -100,10 +86,10 @@ pub(crate) fn others() -> Vec<Item> {
             what: "idle: a second relay that stands by, per month",
             dollars: per_month(LEASE_LOOK_SECONDS) * READ_UNIT,
         },
-        Item { what: "a secret in Secrets Manager, where it is not a parameter, per month", dollars: 0.40 },
+        Item { what: "a secret in Secrets Manager, where it is not a parameter, per month", dollars: SECRET },
         Item { what: "metrics of the function's own (6), per month", dollars: 6.0 * CUSTOM_METRIC },
         Item { what: "metrics of the relay's own (6), per month", dollars: 6.0 * CUSTOM_METRIC },
-        Item { what: "alarms beyond the ten that are free, each per month", dollars: 0.10 },
+        Item { what: "alarms beyond the ten that are free, each per month", dollars: ALARM_METRIC },
     ]
 }
 

@@ -16,6 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
+/// Most stanzas that the component has not read yet.
+const UNREAD_MAX: usize = 1 << 18;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 const BODY_BASE64_BYTES: usize = BODY_BYTES.div_ceil(3) * 4;
 
@@ -37,14 +39,14 @@ pub(crate) struct StandIn {
     /// The registrations that are not answered yet, by the id of their IQ.
     asked: RefCell<HashMap<String, oneshot::Sender<anyhow::Result<String>>>>,
     asks: Cell<u64>,
-    to_component: mpsc::UnboundedSender<Vec<u8>>,
+    to_component: mpsc::Sender<Vec<u8>>,
 }
 
 impl StandIn {
     /// Listens for the component, and takes each connection that comes.
     pub(crate) async fn start(component: Component) -> anyhow::Result<Rc<Self>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let (to_component, stanzas) = mpsc::unbounded_channel();
+        let (to_component, stanzas) = mpsc::channel(UNREAD_MAX);
         let stand_in = Rc::new(Self {
             component,
             address: listener.local_addr()?.to_string(),
@@ -94,14 +96,15 @@ impl StandIn {
     }
 
     fn send(&self, stanza: String) {
-        // Fails at the end of all alone.
-        let _ = self.to_component.send(stanza.into_bytes());
+        let sent = self.to_component.try_send(stanza.into_bytes());
+        // Closed at the end of all alone.
+        assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))), "the component reads too slowly");
     }
 
     async fn serve(
         self: Rc<Self>,
         listener: TcpListener,
-        stanzas: mpsc::UnboundedReceiver<Vec<u8>>,
+        stanzas: mpsc::Receiver<Vec<u8>>,
     ) -> anyhow::Result<()> {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -177,7 +180,7 @@ impl StandIn {
 }
 
 /// Writes as much at a time as has gathered.
-async fn write(mut stream: OwnedWriteHalf, mut stanzas: mpsc::UnboundedReceiver<Vec<u8>>) {
+async fn write(mut stream: OwnedWriteHalf, mut stanzas: mpsc::Receiver<Vec<u8>>) {
     let mut batch = Vec::new();
     while let Some(stanza) = stanzas.recv().await {
         batch.extend_from_slice(&stanza);

@@ -31,10 +31,10 @@ async fn pushes_arrive_and_prometheus_is_told_how_fast(server: &XmppServer) {
     let file = folder("canary").join("canary.prom");
     let textfile = [("UPWIRE_CANARY_TEXTFILE", file.display().to_string())];
     let said = well(server, upwire.component.jid.as_str(), &textfile).await;
-    assert!(said.starts_with("3 of 3 arrived; p50 0."), "{said}");
+    assert!(said.starts_with("3 of 3 arrived; p50 "), "{said}");
     let metrics = std::fs::read_to_string(&file).unwrap();
     assert!(metrics.contains("upwire_canary_missing 0\n"), "{metrics}");
-    assert!(metrics.contains("upwire_canary_seconds{quantile=\"0.95\"} 0."), "{metrics}");
+    assert!(metrics.contains("upwire_canary_seconds{quantile=\"0.95\"} "), "{metrics}");
 }
 
 on_each_server!(pushes_arrive_and_prometheus_is_told_how_fast);

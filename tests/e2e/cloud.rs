@@ -78,11 +78,15 @@ impl Cloud {
         RegistrationsTable::new(&self.emulator.config(), &self.table).lease()
     }
 
+    /// How many pushes wait.
+    pub(crate) async fn waiting(&self) -> u64 {
+        let count = json!({"TableName": self.mailbox, "IndexName": "by_registration", "Select": "COUNT"});
+        let counted = self.emulator.call("DynamoDB_20120810.Scan", count).await;
+        counted["Count"].as_u64().unwrap()
+    }
+
     pub(crate) async fn mailbox_empties(&self) {
-        let count = json!({"TableName": self.mailbox, "Select": "COUNT"});
-        let waiting =
-            async || self.emulator.call("DynamoDB_20120810.Scan", count.clone()).await["Count"].clone();
-        eventually(RETRIED, "the mailbox is empty", async || waiting().await == 0).await;
+        eventually(RETRIED, "the mailbox is empty", async || self.waiting().await == 0).await;
     }
 
     pub(crate) async fn queue_empties(&self) {

@@ -253,7 +253,8 @@ async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_whe
     let table = emulator.mailbox_table().await;
     let mailbox = MailboxTable::new(&emulator.config(), &table);
     let items = async || -> Vec<Value> {
-        let scan = emulator.call("DynamoDB_20120810.Scan", json!({"TableName": table})).await;
+        let pushes = json!({"TableName": table, "FilterExpression": "attribute_exists(place)"});
+        let scan = emulator.call("DynamoDB_20120810.Scan", pushes).await;
         scan["Items"].as_array().unwrap().clone()
     };
     let registered_at = chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap();

@@ -39,12 +39,13 @@ async fn what_is_no_push_keeps_no_other_waiting() {
     let newer = pushes[0].message.to_entry().replacen("\"v\":1", "\"v\":2", 1);
     let poison = [
         ("AAAAAAAAAAAAAAAAAAAAAA==", json!({"S": "not JSON"})),
-        ("AQAAAAAAAAABAQEBAQEBAg==", json!({"S": newer})),
-        ("AQAAAAAAAAACAgICAgICAw==", json!({"N": "1"})),
+        ("AQAAAAAAAAAEBAQEBAQECA==", json!({"S": newer})),
+        ("AQAAAAAAAAAICAgICAgIDA==", json!({"N": "1"})),
         ("/w==", json!({"S": "{}"})),
     ];
+    let shard = format!("{} {}", pushes[0].message.id.part(), juliet());
     for (id, entry) in poison {
-        let item = json!({"account": {"S": juliet().to_string()}, "id": {"B": id}, "entry": entry});
+        let item = json!({"mailbox": {"S": shard}, "id": {"B": id}, "entry": entry});
         emulator.call("DynamoDB_20120810.PutItem", json!({"TableName": table, "Item": item})).await;
     }
     assert_eq!(mailbox.waiting(&juliet(), None, None, 10).await.unwrap(), pushes);

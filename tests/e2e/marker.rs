@@ -45,7 +45,7 @@ async fn an_empty_database_ends_no_endpoint() {
     let mut empty = Upwire::on(server).set("UPWIRE_SECRET", FIRST).start_ready().await;
     let answer = http::post(&format!("{}/push/{token}", empty.public_url), "hello").await;
     assert_eq!(answer.status, 503, "{}", answer.text());
-    assert!(answer.header("retry-after").is_some());
+    assert_eq!((answer.header("retry-after"), answer.text().contains("in_doubt")), (Some("600"), true));
     empty.log_line(&["rows of this table may be missing"]).await;
     let metrics = http::get(&format!("{}/metrics", empty.admin_url)).await.text();
     assert!(metrics.contains(r#"upwire_endpoints_doubted_total{reason="restored"} 1"#), "{metrics}");

@@ -78,7 +78,11 @@ async fn an_account_is_shown_and_forgotten_while_the_server_runs() {
     let server = XmppServer::shared(Kind::Prosody).await;
     let mut upwire = Upwire::on(server).start_ready().await;
     let component = upwire.component.jid.clone();
-    let database = BTreeMap::from([("UPWIRE_DATABASE", upwire.database().display().to_string())]);
+    let admin = upwire.admin_url.replace("http://", "");
+    let database = BTreeMap::from([
+        ("UPWIRE_DATABASE", upwire.database().display().to_string()),
+        ("UPWIRE_ADMIN_LISTEN", admin),
+    ]);
     let user = server.user().await;
     let phone = Phone::connect(server, &user, "phone").await;
     let endpoint = phone.endpoint(&component, "app").await;
@@ -96,10 +100,14 @@ async fn an_account_is_shown_and_forgotten_while_the_server_runs() {
     }
     upwire.mailbox_holds(2).await;
     assert!(said(&["account", "show", &account], &database).contains("2 pushes wait"));
+    let shown: Value =
+        serde_json::from_str(&said(&["account", "show", "--json", &account], &database)).unwrap();
+    let id = shown["registrations"][0]["id"].as_str().unwrap();
+    assert_eq!((&shown["waiting"][id], &shown["phones"][0]["jid"]), (&2.into(), &resource.as_str().into()));
 
     let forgotten = said(&["account", "forget", &account], &database);
     assert!(forgotten.contains("erased: 1 registrations, 2 pushes that waited"), "{forgotten}");
-    for remains in ["SQS", "dead letters", "backups"] {
+    for remains in ["SQS", "dead letters", "backups", "the running process was told"] {
         assert!(forgotten.contains(remains), "{remains}: {forgotten}");
     }
     assert_eq!(http::post(&endpoint, "x").await.status, 410);

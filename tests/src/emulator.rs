@@ -148,18 +148,18 @@ impl Emulator {
             "TableName": name,
             "BillingMode": "PAY_PER_REQUEST",
             "AttributeDefinitions": [
-                {"AttributeName": "account", "AttributeType": "S"},
+                {"AttributeName": "mailbox", "AttributeType": "S"},
                 {"AttributeName": "id", "AttributeType": "B"},
                 {"AttributeName": "place", "AttributeType": "B"},
             ],
             "KeySchema": [
-                {"AttributeName": "account", "KeyType": "HASH"},
+                {"AttributeName": "mailbox", "KeyType": "HASH"},
                 {"AttributeName": "id", "KeyType": "RANGE"},
             ],
             "LocalSecondaryIndexes": [{
                 "IndexName": "by_registration",
                 "KeySchema": [
-                    {"AttributeName": "account", "KeyType": "HASH"},
+                    {"AttributeName": "mailbox", "KeyType": "HASH"},
                     {"AttributeName": "place", "KeyType": "RANGE"},
                 ],
                 "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["epoch", "topic", "purge_at"]},

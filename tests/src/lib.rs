@@ -30,6 +30,7 @@ pub mod machine;
 mod metrics;
 mod phone;
 mod ports;
+pub mod prices;
 mod prosody;
 mod proxy;
 mod queues;

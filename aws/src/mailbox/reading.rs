@@ -1,8 +1,8 @@
-//! Reading what waits: of a whole account in the order of the table, or of some registrations by the index.
+//! Reading what waits: of a whole account by merging its parts, or of some registrations by the index.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use jid::BareJid;
 use push::{
     MessageId, RegistrationId,
@@ -11,12 +11,25 @@ use push::{
 
 use super::{
     table::{CALLS_MAX, MailboxTable},
-    waiting::{key, read_waiting},
+    waiting::{Entry, key, read_waiting},
 };
-use crate::{error::unavailable, item::binary};
+use crate::{
+    error::unavailable,
+    item::{binary, read_bytes},
+};
 
 /// Most items in one read: of the largest pushes, they are less than DynamoDB returns at once.
 const BATCH_MAX: usize = 50;
+
+/// One part of an account's mailbox, as far as it is read.
+struct Part {
+    part: u8,
+    /// In order.
+    read: VecDeque<Waiting>,
+    /// Where it goes on.
+    after: Option<MessageId>,
+    end: bool,
+}
 
 impl MailboxTable {
     pub(super) async fn all_waiting(
@@ -26,22 +39,48 @@ impl MailboxTable {
         after: Option<MessageId>,
         max: usize,
     ) -> Result<Vec<Waiting>, Unavailable> {
-        let query = self.query(account).limit(i32::try_from(max).unwrap_or(i32::MAX));
-        let query = match after {
-            None => query.key_condition_expression("account = :account"),
-            Some(after) => query
-                .key_condition_expression("account = :account AND id > :after")
-                .expression_attribute_values(":after", binary(*after.as_bytes())),
-        };
-        let asked_for = |waiting: &Waiting| of.is_none_or(|of| of.contains(&waiting.message.registration));
-        let mut items = query.into_paginator().items().send();
+        let begin = |part| Part { part, read: VecDeque::new(), after, end: false };
+        let mut parts: Vec<Part> = (0..RegistrationId::PARTS).map(begin).collect();
+        // Pushes fall into parts by chance: so much of each, and what is short is read on.
+        let share = max / parts.len() + 1;
         let mut found = Vec::new();
-        while found.len() < max
-            && let Some(item) = items.try_next().await.map_err(unavailable("dynamodb:Query"))?
-        {
-            found.extend(read_waiting(&item).filter(asked_for));
+        while found.len() < max {
+            let short = parts.iter_mut().filter(|part| part.read.is_empty() && !part.end);
+            try_join_all(short.map(|part| self.read_part(account, of, part, share))).await?;
+            let heads = parts.iter_mut().filter(|part| !part.read.is_empty());
+            let next = heads.min_by_key(|part| part.read.front().map(|waiting| waiting.message.id));
+            match next.and_then(|part| part.read.pop_front()) {
+                Some(waiting) => found.push(waiting),
+                None => break,
+            }
         }
         Ok(found)
+    }
+
+    /// Reads on in one part until something is found that was asked for, or nothing is left.
+    async fn read_part(
+        &self,
+        account: &BareJid,
+        of: Option<&BTreeSet<RegistrationId>>,
+        part: &mut Part,
+        share: usize,
+    ) -> Result<(), Unavailable> {
+        let asked_for = |waiting: &Waiting| of.is_none_or(|of| of.contains(&waiting.message.registration));
+        while part.read.is_empty() && !part.end {
+            let query = self.query(account, part.part).limit(i32::try_from(share).unwrap_or(i32::MAX));
+            let query = match part.after {
+                None => query.key_condition_expression("mailbox = :mailbox"),
+                Some(after) => query
+                    .key_condition_expression("mailbox = :mailbox AND id > :after")
+                    .expression_attribute_values(":after", binary(*after.as_bytes())),
+            };
+            let answer = query.send().await.map_err(unavailable("dynamodb:Query"))?;
+            part.read.extend(answer.items().iter().filter_map(read_waiting).filter(asked_for));
+            let last = answer.last_evaluated_key.as_ref().and_then(|key| read_bytes(key, "id"));
+            part.after = last.map(MessageId::from_bytes);
+            part.end = part.after.is_none();
+        }
+        Ok(())
     }
 
     /// Finds the ids in the index, which holds no bodies, and reads those pushes alone that it returns.
@@ -52,9 +91,8 @@ impl MailboxTable {
         after: Option<MessageId>,
         max: usize,
     ) -> Result<Vec<Waiting>, Unavailable> {
-        let entries = stream::iter(of.clone()).map(|registration| self.entries(account, registration));
-        let entries: Vec<_> = entries.buffer_unordered(CALLS_MAX).try_collect().await?;
-        let ids = entries.into_iter().flatten().map(|entry| entry.id);
+        let entries = self.entries_of_some(account, of).await?;
+        let ids = entries.into_iter().map(|entry| entry.id);
         let mut ids: BTreeSet<_> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
         let mut found = Vec::new();
         while found.len() < max && !ids.is_empty() {
@@ -63,5 +101,25 @@ impl MailboxTable {
             found.extend(self.read(next).await?);
         }
         Ok(found)
+    }
+
+    /// What waits of some registrations: one query for each part, of one registration or of all that is in it.
+    async fn entries_of_some(
+        &self,
+        account: &BareJid,
+        of: &BTreeSet<RegistrationId>,
+    ) -> Result<Vec<Entry>, Unavailable> {
+        let mut parts = BTreeMap::<u8, Vec<RegistrationId>>::new();
+        for registration in of {
+            parts.entry(registration.part()).or_default().push(*registration);
+        }
+        let queries = stream::iter(parts).map(async |(part, of_part)| match of_part[..] {
+            [registration] => self.entries(account, registration).await,
+            _ => self.entries_of_part(account, part).await,
+        });
+        let mut entries: Vec<Entry> =
+            queries.buffer_unordered(CALLS_MAX).try_collect::<Vec<_>>().await?.concat();
+        entries.retain(|entry| of.contains(&entry.registration));
+        Ok(entries)
     }
 }

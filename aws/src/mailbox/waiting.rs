@@ -2,12 +2,12 @@
 
 use std::{cmp::Reverse, collections::HashSet};
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId,
-    ports::{Kept, Recipient, Waiting},
+    ports::{Kept, Waiting},
 };
 
 use crate::item::{
@@ -23,26 +23,37 @@ const PURGE_AFTER: TimeDelta = TimeDelta::hours(1);
 
 /// The key of a push in the table.
 pub(super) fn key(account: &BareJid, message: MessageId) -> Item {
-    let attributes = [("account", account_of(account)), ("id", binary(*message.as_bytes()))];
+    let attributes = [("mailbox", shard(message.part(), account)), ("id", binary(*message.as_bytes()))];
     attributes.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-pub(super) fn account_of(account: &BareJid) -> AttributeValue {
-    AttributeValue::S(account.to_string())
+/// A request of a batch that deletes the push with this key.
+pub(super) fn delete_request(key: Item) -> WriteRequest {
+    let request = DeleteRequest::builder().set_key(Some(key)).build().expect("it has a key");
+    WriteRequest::builder().delete_request(request).build()
 }
 
-/// Behind all that waits for a registration, in the index: no push has this key.
-pub(super) fn behind((account, registration): &Recipient) -> Item {
-    let mut item = key(account, MessageId::from_bytes([0xff; MessageId::BYTES]));
-    item.insert("place".to_owned(), place(*registration, &[0xff; AGE_BYTES]));
-    item
+/// The partition key of one part of an account's mailbox.
+pub(super) fn shard(part: u8, account: &BareJid) -> AttributeValue {
+    AttributeValue::S(format!("{part} {account}"))
+}
+
+/// Behind one part of an account's mailbox, in the index: no push has this key.
+pub(super) fn behind(account: &BareJid, part: u8) -> Item {
+    let last = RegistrationId::from_bytes([0xff; RegistrationId::BYTES]);
+    let attributes = [
+        ("mailbox", shard(part, account)),
+        ("id", binary([0xff; MessageId::BYTES])),
+        ("place", place(last, &[0xff; AGE_BYTES])),
+    ];
+    attributes.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 fn place(registration: RegistrationId, age: &[u8]) -> AttributeValue {
     binary([registration.as_bytes(), age].concat())
 }
 
-pub(super) fn item(account: &BareJid, waiting: &Waiting) -> Item {
+pub(crate) fn item(account: &BareJid, waiting: &Waiting) -> Item {
     let message = &waiting.message;
     let mut item = key(account, message.id);
     let purge_at = purge_at(message.expires_at);
@@ -60,12 +71,12 @@ pub(super) fn item(account: &BareJid, waiting: &Waiting) -> Item {
 }
 
 /// Never sooner than it expires.
-fn purge_at(expires_at: DateTime<Utc>) -> i64 {
+pub(super) fn purge_at(expires_at: DateTime<Utc>) -> i64 {
     (expires_at + PURGE_AFTER).timestamp() + 1
 }
 
 /// `None`: it cannot be read. That is logged, and is no reason to keep others waiting.
-pub(super) fn read_waiting(item: &Item) -> Option<Waiting> {
+pub(crate) fn read_waiting(item: &Item) -> Option<Waiting> {
     let message = PushMessage::from_entry(read_text(item, "entry").unwrap_or_default().as_bytes());
     let asked_at = read_moment(item, "asked_at");
     message.map(|message| Waiting { message, asked_at }).inspect_err(|error| log_unreadable(item, error)).ok()
@@ -77,18 +88,18 @@ fn log_unreadable(item: &Item, error: &dyn std::fmt::Display) {
 }
 
 /// What the index knows of a push.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) id: MessageId,
     pub(super) epoch: Epoch,
-    registration: RegistrationId,
+    pub(super) registration: RegistrationId,
     topic: Option<String>,
     purge_at: i64,
 }
 
 impl Entry {
     /// Whether it had not expired at this moment, to a second.
-    fn lives_at(&self, moment: DateTime<Utc>) -> bool {
+    pub(super) fn lives_at(&self, moment: DateTime<Utc>) -> bool {
         self.purge_at > purge_at(moment)
     }
 
@@ -108,47 +119,52 @@ pub(super) fn entry(item: &Item) -> Option<Entry> {
     Some(Entry {
         id: MessageId::from_bytes(read_bytes(item, "id")?),
         epoch: read_epoch(item)?,
-        registration: recipient(item)?.1,
+        registration: registration(item)?,
         topic: read_text(item, "topic").map(str::to_owned),
         purge_at: read_number(item, "purge_at")?,
     })
 }
 
-/// Whom an entry of the index is for; the address as text.
-pub(super) fn recipient(item: &Item) -> Option<(&str, RegistrationId)> {
+fn registration(item: &Item) -> Option<RegistrationId> {
     let place: [u8; PLACE_BYTES] = read_bytes(item, "place")?;
     let (registration, _) = place.split_first_chunk()?;
-    Some((read_text(item, "account")?, RegistrationId::from_bytes(*registration)))
+    Some(RegistrationId::from_bytes(*registration))
 }
 
-/// Of all that waits for an account, what does not stay now that a push of this registration, accepted at this moment,
-/// does: the oldest first.
+/// Which part of whose mailbox an item is in.
+pub(super) fn read_shard(item: &Item) -> Option<(u8, BareJid)> {
+    let (part, account) = read_text(item, "mailbox")?.split_once(' ')?;
+    Some((part.parse().ok()?, BareJid::new(account).ok()?))
+}
+
+/// Of what waits for an account, or for one registration, what does not stay now that a push of this registration,
+/// accepted at this moment, does: the oldest first.
 pub(super) fn superfluous(
-    mut entries: Vec<Entry>,
+    entries: &[Entry],
     registration: RegistrationId,
     moment: DateTime<Utc>,
     bounds: MailboxBounds,
 ) -> Kept {
-    entries.sort_by_key(|entry| Reverse(entry.id.age().to_vec()));
+    let mut entries: Vec<&Entry> = entries.iter().collect();
+    entries.sort_by_key(|entry| Reverse(entry.id.age()));
     let (mut topics, mut staying) = (HashSet::new(), 0);
     let mut kept = Kept::default();
     let mut of_account = Vec::new();
     for entry in entries {
         let lives = entry.lives_at(moment);
-        let Entry { id, topic, .. } = entry;
         if entry.registration == registration {
-            if topic.is_some_and(|topic| !topics.insert(topic)) {
-                kept.replaced.push(id);
+            if entry.topic.as_ref().is_some_and(|topic| !topics.insert(topic)) {
+                kept.replaced.push(entry.id);
                 continue;
             }
             if lives && staying == bounds.of_registration {
-                kept.dropped.push(id);
+                kept.dropped.push(entry.id);
                 continue;
             }
             staying += usize::from(lives);
         }
         if lives {
-            of_account.push((entry.registration, id));
+            of_account.push(entry.place());
         }
     }
     kept.replaced.reverse();
@@ -183,9 +199,10 @@ mod tests {
         for waiting in [push(None), Waiting { asked_at, ..push(Some("topic")) }] {
             let item = item(&account, &waiting);
             assert_eq!(read_waiting(&item), Some(waiting.clone()));
-            assert_eq!(recipient(&item), Some(("juliet@example.com", waiting.message.registration)));
+            assert_eq!(read_shard(&item), Some((waiting.message.registration.part(), account.clone())));
             let entry = entry(&item).unwrap();
             assert_eq!((entry.id, entry.epoch), (waiting.message.id, waiting.message.epoch));
+            assert_eq!(entry.registration, waiting.message.registration);
             assert_eq!(entry.topic.as_deref(), waiting.message.topic.as_ref().map(Topic::as_str));
             let purge_at: i64 = crate::item::read_number(&item, "purge_at").unwrap();
             assert!(
@@ -238,7 +255,7 @@ mod tests {
             (2, 3, 61, &[]),
         ] {
             let moment = DateTime::from_timestamp(second, 0).unwrap();
-            let kept = superfluous(entries(), id(1), moment, MailboxBounds { of_registration, of_account });
+            let kept = superfluous(&entries(), id(1), moment, MailboxBounds { of_registration, of_account });
             let at_most = (of_registration, of_account, second);
             assert_eq!((kept.replaced, kept.dropped), (ids(&[1, 2]), ids(dropped)), "{at_most:?}");
         }

@@ -6,7 +6,7 @@ use push::{Application, Instance, Registration, Target, VapidKey};
 use crate::item::{Item, binary, epoch, millis, number, read_bytes, read_epoch, read_moment, read_text};
 
 /// The item of a registration.
-pub(super) fn item(registration: &Registration) -> Item {
+pub(crate) fn item(registration: &Registration) -> Item {
     let target = &registration.target;
     let attributes = [
         ("id", AttributeValue::S(target.registration_id().to_string())),
@@ -33,7 +33,7 @@ pub(super) fn item(registration: &Registration) -> Item {
 }
 
 /// `None`: no row of ours.
-pub(super) fn registration(item: &Item) -> Option<Registration> {
+pub(crate) fn registration(item: &Item) -> Option<Registration> {
     Some(Registration {
         target: Target {
             recipient: read_text(item, "recipient")?.parse().ok()?,

@@ -5,9 +5,9 @@
 //! that. Once the commit has begun, the commit answers, and the settlement deletes the row in a later one.
 //!
 //! **A push is answered well because it was settled or because its row is on disk.** Nothing here waits for a
-//! settlement: a row that is here is written when its push has a certain age, whatever the relay does.
+//! settlement: when a commit begins, every row that is here goes with it.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc};
 
 use push::{PushMessage, RegistrationId, ports::Unavailable};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -30,7 +30,6 @@ pub(crate) struct Sending {
     first: i64,
     /// `None`: it was settled.
     rows: Vec<Option<Row>>,
-    sent: Instant,
     answer: oneshot::Sender<Answer>,
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -39,11 +38,10 @@ impl Sending {
     pub(crate) fn new(
         first: i64,
         rows: Vec<Row>,
-        sent: Instant,
         answer: oneshot::Sender<Answer>,
         room: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { first, rows: rows.into_iter().map(Some).collect(), sent, answer, _room: room }
+        Self { first, rows: rows.into_iter().map(Some).collect(), answer, _room: room }
     }
 
     /// The rows that are to be written, and what they are called.
@@ -74,9 +72,8 @@ impl Unwritten {
         self.sendings.push_back(sending);
     }
 
-    /// When the oldest of them was sent.
-    pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.sendings.front().map(|sending| sending.sent)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sendings.is_empty()
     }
 
     /// Drops the row of a push that is settled, and answers its sender when no other of its rows is left; whose push
@@ -95,12 +92,8 @@ impl Unwritten {
         Some(row.message.registration)
     }
 
-    /// What was sent up to then and is left, for a commit that begins now; `None`: all of it.
-    pub(crate) fn take(&mut self, sent_until: Option<Instant>) -> Vec<Sending> {
-        let count = match sent_until {
-            Some(until) => self.sendings.partition_point(|sending| sending.sent <= until),
-            None => self.sendings.len(),
-        };
-        self.sendings.drain(..count).collect()
+    /// All that is left, for a commit that begins now.
+    pub(crate) fn take(&mut self) -> Vec<Sending> {
+        std::mem::take(&mut self.sendings).into()
     }
 }

@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use push::RegistrationId;
 
-use super::{
-    waiting::{GRACE, PACE, YOUNG},
-    *,
-};
+use super::*;
 use crate::queue::tests::message;
 
 /// What happens to a desk.
@@ -18,9 +15,8 @@ enum Step {
     Send(usize),
     /// The relay receives, and settles the pushes that it holds at these places.
     Settle(Vec<prop::sample::Index>),
-    /// A commit begins, of pushes of any age or of older ones alone.
+    /// A commit begins.
     Begin,
-    BeginOfOld,
     /// The commit that is under way ends, well or not.
     End(bool),
 }
@@ -30,7 +26,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (1..4_usize).prop_map(Step::Send),
         3 => prop::collection::vec(any::<prop::sample::Index>(), 1..4).prop_map(Step::Settle),
         2 => Just(Step::Begin),
-        1 => Just(Step::BeginOfOld),
         2 => prop::bool::weighted(0.8).prop_map(Step::End),
     ];
     prop::collection::vec(step, 1..60)
@@ -95,17 +90,14 @@ impl Model {
                 self.desk.settle(seqs);
             }
             Step::Begin if self.under_way.is_none() => {
-                self.under_way = Some(self.desk.waiting.lock().take(Instant::now() + YOUNG));
-            }
-            Step::BeginOfOld if self.under_way.is_none() => {
-                self.under_way = Some(self.desk.waiting.lock().take(Instant::now()));
+                self.under_way = Some(self.desk.waiting.lock().take());
             }
             Step::End(stands) => {
                 if let Some(batch) = self.under_way.take() {
                     self.end(batch, stands);
                 }
             }
-            Step::Begin | Step::BeginOfOld => {}
+            Step::Begin => {}
         }
         self.hear();
     }
@@ -189,84 +181,26 @@ proptest! {
         model.hear();
         prop_assert_eq!(model.sent[0].answer, Some(true), "the delivery is the answer");
         model.take(Step::End(true));
-        let batch = model.desk.waiting.lock().take(Instant::now());
+        let batch = model.desk.waiting.lock().take();
         prop_assert!(batch.sendings.is_empty() && batch.deletions.is_empty());
         prop_assert_eq!(model.desk.known.depth(), 0);
     }
 }
 
-/// Two pushes, of which the relay settles the first: it had a row, or had none.
-fn with_a_settled_push(had_row: bool) -> Model {
+#[test]
+fn pushes_alone_wait_for_the_pace_while_others_are_settled_and_for_no_settlement() {
     let mut model = Model::new();
     model.take(Step::Send(1));
-    if had_row {
-        model.take(Step::Begin);
-    }
+    let due = |model: &Model| model.desk.waiting.lock().due();
+    let begun = |model: &Model| model.desk.waiting.lock().begun;
+    assert_eq!(due(&model), Some(begun(&model)), "nobody settles: at once");
     model.take(Step::Settle(vec![]));
     model.desk.settle(vec![1]);
     model.settled.insert(1);
-    model.take(Step::End(true));
+    assert_eq!(due(&model), None, "nothing is left to write");
     model.take(Step::Send(1));
-    model
-}
-
-fn due(model: &Model) -> Option<Instant> {
-    model.desk.waiting.lock().due()
-}
-
-fn add_a_hasty_write(model: &Model) {
+    assert_eq!(due(&model), Some(begun(&model) + PACE), "whatever the relay does");
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     model.desk.add(Haste::Now, Write { statements: Box::new(|_| Box::new(|_| ())), _room: permit });
-}
-
-#[test]
-fn pushes_are_written_at_once_while_nobody_settles_any() {
-    let mut model = Model::new();
-    assert_eq!(due(&model), None, "there is nothing to write");
-    model.take(Step::Send(1));
-    let begun = model.desk.waiting.lock().begun;
-    assert_eq!(due(&model), Some(begun));
-    assert_eq!(model.desk.waiting.lock().take(begun).sendings.len(), 1, "however young it is");
-}
-
-#[test]
-fn pushes_alone_wait_for_the_pace_while_others_are_settled_that_have_rows() {
-    let model = with_a_settled_push(true);
-    let mut waiting = model.desk.waiting.lock();
-    let (begun, sent) = (waiting.begun, waiting.unwritten.oldest().unwrap());
-    assert_eq!(waiting.due(), Some(begun + PACE), "whatever the relay does");
-    assert_eq!(waiting.take(sent).sendings.len(), 1, "however young it is");
-}
-
-#[test]
-fn a_push_waits_for_its_own_age_while_others_are_settled_that_have_no_rows() {
-    let model = with_a_settled_push(false);
-    let sent = model.desk.waiting.lock().unwritten.oldest().unwrap();
-    assert_eq!(due(&model), Some(sent + GRACE), "whatever the relay does");
-    let mut waiting = model.desk.waiting.lock();
-    assert!(waiting.take(sent + YOUNG / 2).sendings.is_empty(), "a later commit takes it");
-    assert_eq!(waiting.due(), Some(sent + GRACE));
-    assert_eq!(waiting.take(sent + YOUNG).sendings.len(), 1);
-    assert_eq!(waiting.due(), None, "nothing is left to write");
-}
-
-#[test]
-fn who_waits_for_another_write_has_all_written_that_came_before() {
-    let model = with_a_settled_push(false);
-    let sent = model.desk.waiting.lock().unwritten.oldest().unwrap();
-    add_a_hasty_write(&model);
-    let begun = model.desk.waiting.lock().begun;
-    assert_eq!(due(&model), Some(begun));
-    assert_eq!(model.desk.waiting.lock().take(sent).sendings.len(), 1);
-}
-
-#[test]
-fn a_push_that_the_relay_gets_by_its_row_alone_is_not_kept_from_it() {
-    let mut model = with_a_settled_push(false);
-    model.desk.known.backlog.lock().is_read = false;
-    model.take(Step::Send(1));
-    let mut waiting = model.desk.waiting.lock();
-    let (begun, sent) = (waiting.begun, waiting.unwritten.oldest().unwrap());
-    assert_eq!(waiting.due(), Some(begun + PACE));
-    assert_eq!(waiting.take(sent).sendings.len(), 2, "with all before it");
+    assert_eq!(due(&model), Some(begun(&model)), "somebody waits for another write");
 }

@@ -24,7 +24,8 @@ fn all() -> impl Iterator<Item = Rejection> {
         Rejection::BadKeyMaterial(_) => Some(Rejection::KeyMaterialTooLarge),
         Rejection::KeyMaterialTooLarge => Some(Rejection::SupersededEncoding),
         Rejection::SupersededEncoding => Some(Rejection::Unavailable),
-        Rejection::Unavailable => Some(Rejection::MethodNotAllowed("POST")),
+        Rejection::Unavailable => Some(Rejection::InDoubt),
+        Rejection::InDoubt => Some(Rejection::MethodNotAllowed("POST")),
         Rejection::MethodNotAllowed(_) => Some(Rejection::Panicked),
         Rejection::Panicked => None,
     })

@@ -47,6 +47,31 @@ fn an_immediate_push_is_over_after_seconds_and_another_at_its_expiry() {
 }
 
 #[test]
+fn a_push_is_in_the_part_of_its_registration_whatever_its_chance() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let mut parts = std::collections::BTreeSet::new();
+    for instance in 0..32 {
+        let target = crate::Target {
+            recipient: FullJid::new("juliet@example.com/phone").unwrap(),
+            application: Application::from_bytes([1; 32]),
+            instance: Instance::from_bytes([instance; 32]),
+            vapid: None,
+            legacy: None,
+        };
+        let part = target.registration_id().part();
+        let registration = Registration::renew(None, target, now, TimeDelta::days(7));
+        for chance in [0, 1, 2, 3, 0x7e, 0xff] {
+            let wishes = Wishes { ttl: Ttl(60), urgency: Urgency::Normal, topic: None };
+            let push = PushMessage::new([chance; 8], &registration, wishes, Body::from_bytes(b"x"), now);
+            assert_eq!(push.id.part(), part);
+            assert_eq!(push.id.as_bytes()[15] >> 2, chance >> 2, "the rest is chance");
+        }
+        parts.insert(part);
+    }
+    assert_eq!(parts.len(), usize::from(RegistrationId::PARTS));
+}
+
+#[test]
 fn ids_order_pushes_by_urgency_and_then_by_age() {
     let at = |micros: i64| DateTime::from_timestamp_micros(1_800_000_000_000_000 + micros).unwrap();
     let ids = [

@@ -42,6 +42,7 @@ mod action;
 mod answers;
 mod census;
 mod cues;
+mod forgetting;
 mod input;
 mod phones;
 mod places;
@@ -166,6 +167,8 @@ pub(crate) struct Core {
     deferred: BTreeSet<BareJid>,
     /// Accounts whose full JIDs seen lately have changed.
     unseen: BTreeSet<BareJid>,
+    /// Accounts that are to be dropped from memory.
+    forgetting: BTreeSet<BareJid>,
     sweep: sweep::Sweep,
     census: census::Census,
     domains: Domains,
@@ -231,6 +234,7 @@ impl Core {
             catching_up: BTreeMap::new(),
             deferred: BTreeSet::new(),
             unseen: BTreeSet::new(),
+            forgetting: BTreeSet::new(),
             sweep: sweep::Sweep::default(),
             census: census::Census::default(),
             rolls: rolls::Rolls::default(),
@@ -274,6 +278,7 @@ impl Core {
             Input::Found(found) => self.take_found(found, now),
             Input::Counted(page) => self.take_counted(page, now, actions),
             Input::Access(access) => self.take_access(access),
+            Input::Forget(account) => self.forget(account, actions),
             Input::Tick => self.tick(now, actions),
             Input::Stop => self.stop(now),
             Input::LeaseLost => self.give_everything_back(now),
@@ -316,6 +321,7 @@ impl Core {
         self.note_seen(now);
         self.guess_found(now);
         self.tidy();
+        self.forget_on(actions);
     }
 
     fn account(&mut self, jid: &FullJid) -> &mut Account {

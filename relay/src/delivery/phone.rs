@@ -194,3 +194,6 @@ impl Phone {
         self.line.is_idle() && !self.is_reading() && self.retry.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 
     async fn answer(&self, registering: Registering) -> Registered {
         let Registering { request, renewal, domain_full } = registering;
+        if let Query::Command(command) = &request.query {
+            return self.command(&request, command).await;
+        }
         let Query::Register(Ok(target)) = &request.query else {
             let text = "this request needs no store";
             let error = stanza::error(ErrorType::Cancel, DefinedCondition::UndefinedCondition, text);

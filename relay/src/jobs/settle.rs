@@ -16,6 +16,7 @@ use push::{
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
+use self::spared::{Change, within};
 use super::{Jobs, ONCE, count_over, waits_for};
 use crate::{
     backoff::{backoff, report},
@@ -27,8 +28,12 @@ use crate::{
     mutants::{Mutant, mutant},
 };
 
+pub(super) mod spared;
+
 /// Delay before a push is received again whose fate could not be made durable.
 const AGAIN_AFTER: TimeDelta = TimeDelta::seconds(5);
+/// How often a call for one push is repeated before its batch goes on without it.
+const ATTEMPTS_MAX: usize = 3;
 
 /// What is left to do for fates that are decided.
 #[derive(Default)]
@@ -37,8 +42,8 @@ struct Rest {
     delete: Vec<MessageId>,
     /// Pushes that stay in the queue until then.
     postpone: Vec<(MessageId, DateTime<Utc>)>,
-    /// Pushes that leave the mailbox.
-    remove: Vec<(BareJid, MessageId)>,
+    /// Changes of pushes in the mailbox.
+    changes: Vec<(BareJid, MessageId, Change)>,
     notes: Vec<Note>,
     /// What counts for tenants once all of this is durable.
     counts: Vec<(BareJid, Counts)>,
@@ -62,16 +67,18 @@ impl Rest {
         let id = push.message.id;
         match push.origin {
             Origin::Queue => Self::deletion(id),
-            Origin::Mailbox => {
-                Self { remove: vec![(push.message.recipient.to_bare(), id)], ..Self::default() }
-            }
+            Origin::Mailbox => Self::change(push.message.recipient.to_bare(), id, Change::Remove),
         }
+    }
+
+    fn change(account: BareJid, id: MessageId, change: Change) -> Self {
+        Self { changes: vec![(account, id, change)], ..Self::default() }
     }
 
     fn and(mut self, other: Self) -> Self {
         self.delete.extend(other.delete);
         self.postpone.extend(other.postpone);
-        self.remove.extend(other.remove);
+        self.changes.extend(other.changes);
         self.notes.extend(other.notes);
         self.counts.extend(other.counts);
         self
@@ -95,7 +102,15 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         // After them: an answer that came late may be to one of those.
         let others = join_all(others.into_iter().map(|fate| self.decide(fate))).await;
         let rest = kept.into_iter().chain(others).fold(Rest::default(), Rest::and);
-        tokio::join!(self.settle_in_queue(rest.delete, rest.postpone), self.remove(rest.remove));
+        self.spared.end_batch();
+        let mut changes = BTreeMap::new();
+        for (account, id, change) in rest.changes {
+            spared::add(&mut changes, account, id, change);
+        }
+        tokio::join!(
+            self.settle_in_queue(rest.delete, rest.postpone),
+            self.spared.change(&self.mailbox, changes, &self.fence),
+        );
         (rest.notes, rest.counts)
     }
 
@@ -116,22 +131,13 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
     }
 
-    /// What stays in a mailbox is delivered again.
-    async fn remove(&self, removals: Vec<(BareJid, MessageId)>) {
-        if !removals.is_empty() {
-            self.insist(|| self.mailbox.remove(removals.clone())).await;
-        }
-    }
-
-    /// Retries a change of a mailbox until it succeeds; without the lease, another relay must not wait for what is
-    /// behind it. `None`: it has failed.
-    async fn insist<T, F: Future<Output = Result<T, Unavailable>>>(
+    /// Repeats a call a few times, within the time that a batch has. `None`: it has failed.
+    async fn attempt<T, F: Future<Output = Result<T, Unavailable>>>(
         &self,
-        change: impl FnMut() -> F,
+        call: impl FnMut() -> F,
     ) -> Option<T> {
-        let changed = change.retry(backoff()).when(|_| !self.fence.is_lost()).notify(report).await;
-        debug_assert!(changed.is_ok() || self.fence.is_lost(), "retried without end");
-        changed.ok()
+        let call = call.retry(backoff().with_max_times(ATTEMPTS_MAX)).when(|_| !self.fence.is_lost());
+        within(call.notify(report)).await.inspect_err(|error| report(error, ONCE)).ok()
     }
 
     /// Keeps pushes of one registration. Each replaces those of its topic before it, and the last counts all: a store
@@ -158,9 +164,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Fate::Keep { message, asked_at, untried, .. } => self.keep(message, asked_at, untried).await,
             Fate::Asked { .. } if mutant(Mutant::AskedUnwritten) => Rest::default(),
             Fate::Asked { message, asked_at } => {
-                let account = message.recipient.to_bare();
-                self.insist(|| self.mailbox.note_asked(&account, message.id, asked_at)).await;
-                Rest::default()
+                Rest::change(message.recipient.to_bare(), message.id, Change::Asked(asked_at))
             }
             Fate::Revoke { push, recipient, asked_at } => self.revoke_for(push, &recipient, asked_at).await,
             Fate::Late(account, id) => self.settle_late(account, id).await,
@@ -235,14 +239,15 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         untried: bool,
     ) -> Result<Option<Note>, Unavailable> {
         let moves = self.moves();
-        let find = || self.registrations.find(message.registration, Consistency::Strong);
+        let find = || within(self.registrations.find(message.registration, Consistency::Strong));
         let (row, now) = (find().await?, self.clock.read().least());
         let Some(row) = row.filter(|row| waits_for(row, message, now)) else {
             count_over(message, now);
             return Ok(None);
         };
         let waiting = Waiting { message: PushMessage::clone(message), asked_at };
-        let kept = self.mailbox.keep(waiting, self.mailbox_bounds).await?;
+        let keep = self.mailbox.keep(waiting, self.mailbox_bounds);
+        let kept = self.spared.keep(&message.recipient.to_bare(), keep).await?;
         self.count_kept(message, &kept);
         let mut recipient = row.target.recipient;
         // It may have moved to a full JID whose mailbox was read before this was in it.
@@ -270,19 +275,21 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
     }
 
-    /// Finds a push before it is removed: the answer to a removal may be lost, and what it removed with it.
+    /// Finds a push before it is removed: the answer to a removal may be lost, and what it removed with it. One that is
+    /// not found in time is removed, and not counted.
     async fn settle_late(&self, account: BareJid, id: MessageId) -> Rest {
-        let found = self.insist(|| self.mailbox.find(&account, id)).await.flatten();
+        let found = self.attempt(|| self.mailbox.find(&account, id)).await;
+        let removal = Rest::change(account.clone(), id, Change::Remove);
+        let Some(found) = found else { return removal };
         let Some(Waiting { message, .. }) = found else { return Rest::default() };
         let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.clock.read().least()));
-        let remove = vec![(account.clone(), id)];
-        Rest { remove, ..Rest::of(Note::Late { account, id, accepted_at, expired }) }
+        removal.and(Rest::of(Note::Late { account, id, accepted_at, expired }))
     }
 
     /// Drops what an account has too much of, because its domain has.
     async fn trim(&self, trim: Trim) -> Rest {
         let Trim { account, max } = &trim;
-        let trimmed = self.insist(|| self.mailbox.trim(account, *max, self.clock.read().least())).await;
+        let trimmed = self.attempt(|| self.mailbox.trim(account, *max, self.clock.read().least())).await;
         let Some(trimmed) = trimmed else { return Rest::default() };
         counter!(DROPPED).increment(trimmed.dropped.len() as u64);
         if !trimmed.dropped.is_empty() {
@@ -331,7 +338,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 
     async fn revoke_late(&self, recipient: &FullJid, message: MessageId) -> Result<Rest, Unavailable> {
         let account = recipient.to_bare();
-        let waiting = self.mailbox.find(&account, message).await?;
+        let waiting = within(self.mailbox.find(&account, message)).await?;
         let Some(Waiting { message, asked_at: Some(asked_at) }) = waiting else { return Ok(Rest::default()) };
         let waited = self.revoke(&message, recipient, asked_at).await?;
         Ok(waited.map_or_else(Rest::default, |waited| ended(&message, waited)))
@@ -354,7 +361,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             }
         }
         let account = message.recipient.to_bare();
-        let waited = self.mailbox.clear(&account, registration, epoch).await?;
+        let waited = within(self.mailbox.clear(&account, registration, epoch)).await?;
         counter!(REVOKED).increment(waited as u64);
         Ok(Some(waited))
     }

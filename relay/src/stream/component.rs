@@ -68,9 +68,9 @@ pub(crate) struct Component<C> {
 }
 
 /// A stream after its handshake.
-struct Stream<S> {
-    reader: FrameReader<ReadHalf<S>>,
-    writer: WriteHalf<S>,
+pub(super) struct Stream<S> {
+    pub(super) reader: FrameReader<ReadHalf<S>>,
+    pub(super) writer: WriteHalf<S>,
 }
 
 /// How a stream ended.
@@ -198,7 +198,9 @@ async fn discard(replies: &mut mpsc::Receiver<String>, pushes: &mut mpsc::Receiv
     }
 }
 
-async fn connect<C: Connect>(account: &ComponentAccount<C>) -> Result<Stream<C::Connection>, StreamError> {
+pub(super) async fn connect<C: Connect>(
+    account: &ComponentAccount<C>,
+) -> Result<Stream<C::Connection>, StreamError> {
     let (reader, mut writer) = tokio::io::split(account.server.connect().await?);
     let mut reader = FrameReader::new(reader);
 
@@ -222,7 +224,7 @@ async fn connect<C: Connect>(account: &ComponentAccount<C>) -> Result<Stream<C::
 }
 
 /// Writes all of it, through whatever TLS keeps back.
-async fn write_all<S: AsyncWrite>(writer: &mut WriteHalf<S>, text: &str) -> io::Result<()> {
+pub(super) async fn write_all<S: AsyncWrite>(writer: &mut WriteHalf<S>, text: &str) -> io::Result<()> {
     writer.write_all(text.as_bytes()).await?;
     writer.flush().await
 }
@@ -309,3 +311,6 @@ async fn write<S: AsyncWrite>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

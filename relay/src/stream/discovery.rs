@@ -12,12 +12,16 @@ use tokio_xmpp::{
 };
 use url::Url;
 
-use super::stanza::{UNIFIED_PUSH, error};
+use super::{
+    commands::COMMANDS,
+    stanza::{UNIFIED_PUSH, error},
+};
 
 /// The answer to an XEP-0030 query: an identity, what we speak, and who runs this (XEP-0157).
 pub(crate) fn info(contact: &[Url]) -> Element {
-    let features =
-        [ns::DISCO_INFO, ns::DISCO_ITEMS, ns::PING, ns::VERSION, UNIFIED_PUSH].map(str::to_owned).into();
+    let features = [ns::DISCO_INFO, ns::DISCO_ITEMS, ns::PING, ns::VERSION, COMMANDS, UNIFIED_PUSH]
+        .map(str::to_owned)
+        .into();
     let identities = vec![Identity::new("pubsub", "push", "en", "Upwire, a UnifiedPush server")];
     let extensions = if contact.is_empty() { Vec::new() } else { vec![contact_form(contact)] };
     DiscoInfoResult { node: None, identities, features, extensions }.into()

@@ -1,6 +1,10 @@
 //! The stanzas of docs/protocol.md, read leniently and written exactly.
 
-use super::{framing::Frame, plain::PlainResult};
+use super::{
+    commands::{BadCommand, COMMANDS, Command, Node},
+    framing::Frame,
+    plain::PlainResult,
+};
 use push::{MessageId, PushMessage, Target, registration::HashError, vapid::VapidKeyError};
 use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
@@ -70,6 +74,11 @@ pub(crate) enum Query {
     DiscoItems,
     /// Either of the two, about a node.
     DiscoNode,
+    /// The list of commands, and about one of them.
+    Commands,
+    CommandInfo(Node),
+    Command(Command),
+    BadCommand(BadCommand),
     Version,
     Ping,
     /// No payload, several of them, or one that does not parse.
@@ -260,14 +269,20 @@ impl Query {
             }
             ("query", ns::DISCO_INFO, false) => match DiscoInfoQuery::try_from(payload.clone()) {
                 Ok(DiscoInfoQuery { node: None }) => Self::DiscoInfo,
-                Ok(_) => Self::DiscoNode,
+                Ok(DiscoInfoQuery { node: Some(node) }) => {
+                    Node::named(&node).map_or(Self::DiscoNode, Self::CommandInfo)
+                }
                 Err(_) => Self::Malformed,
             },
             ("query", ns::DISCO_ITEMS, false) => match DiscoItemsQuery::try_from(payload.clone()) {
                 Ok(DiscoItemsQuery { node: None, .. }) => Self::DiscoItems,
+                Ok(DiscoItemsQuery { node: Some(node), .. }) if node == COMMANDS => Self::Commands,
                 Ok(_) => Self::DiscoNode,
                 Err(_) => Self::Malformed,
             },
+            ("command", COMMANDS, true) => {
+                Command::read(payload).map_or_else(Self::BadCommand, Self::Command)
+            }
             ("query", ns::VERSION, false) => Self::Version,
             ("ping", ns::PING, false) => Self::Ping,
             _ => Self::Other,

@@ -1,19 +1,18 @@
 //! What asks whether the server is well: containers, which restart what is not.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use e2e::{FaultProxy, Kind, SOON, Upwire, XmppServer, eventually, free_port, profile_folder};
+use tokio::task::spawn_blocking;
 
 /// The arguments of the check in the image, which has no shell: the same program as the server's.
 const CHECK: [&str; 1] = ["health"];
 
-fn ask(admin_listen: &str, arguments: &[&str]) -> Output {
+/// Exit code and words. The proxies of a test go on meanwhile.
+async fn ask(admin_listen: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let mut health = Command::new(profile_folder().join("upwire"));
     health.env_clear().env("UPWIRE_ADMIN_LISTEN", admin_listen).args(CHECK).args(arguments);
-    health.output().unwrap()
-}
-
-fn text(output: &Output) -> (Option<i32>, String) {
+    let output = spawn_blocking(move || health.output().unwrap()).await.unwrap();
     let said = [&output.stdout[..], &output.stderr].concat();
     (output.status.code(), String::from_utf8(said).unwrap().trim().to_owned())
 }
@@ -25,27 +24,27 @@ async fn a_container_without_a_shell_asks_the_server_itself() {
     let way = FaultProxy::to(server.component_port).await;
     let mut upwire = Upwire::on(server).set("UPWIRE_XMPP_SERVER", way.address()).start_ready().await;
     let address = upwire.admin_url.strip_prefix("http://").unwrap().to_owned();
-    assert_eq!(text(&ask(&address, &[])), (Some(0), "healthy".into()));
-    assert_eq!(text(&ask(&address, &["--ready"])), (Some(0), "ready".into()));
+    assert_eq!(ask(&address, &[]).await, (Some(0), "healthy".into()));
+    assert_eq!(ask(&address, &["--ready"]).await, (Some(0), "ready".into()));
 
     // While the XMPP server is away nobody gains by a restart.
     way.cut();
     let not_connected = "upwire: the component is not connected to the XMPP server";
     eventually(SOON, "it is not ready", async || {
-        text(&ask(&address, &["--ready"])) == (Some(1), not_connected.into())
+        ask(&address, &["--ready"]).await == (Some(1), not_connected.into())
     })
     .await;
-    assert_eq!(text(&ask(&address, &[])), (Some(0), "healthy".into()));
+    assert_eq!(ask(&address, &[]).await, (Some(0), "healthy".into()));
 
-    let (code, said) = text(&ask(upwire.public_url.strip_prefix("http://").unwrap(), &[]));
+    let (code, said) = ask(upwire.public_url.strip_prefix("http://").unwrap(), &[]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("is no Upwire: set UPWIRE_ADMIN_LISTEN"), "{said}");
     upwire.terminate();
     upwire.wait_exit(SOON).await;
-    let (code, said) = text(&ask(&address, &[]));
+    let (code, said) = ask(&address, &[]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("no server answers at") && said.contains("Connection refused"), "{said}");
-    assert_eq!(text(&ask("somewhere", &[])).0, Some(64));
+    assert_eq!(ask("somewhere", &[]).await.0, Some(64));
 }
 
 /// A server that accepts, and says nothing, is as ill as one that is gone.
@@ -56,13 +55,13 @@ async fn a_server_that_does_not_answer_is_not_well() {
     let port = upwire.admin_url.rsplit_once(':').unwrap().1.parse().unwrap();
     let way = FaultProxy::to(port).await;
     way.stall();
-    let (code, said) = text(&ask(&way.address(), &[]));
+    let (code, said) = ask(&way.address(), &[]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("no server answers at"), "{said}");
     way.mend();
     let everywhere = format!(":{}", way.port);
-    assert_eq!(text(&ask(&everywhere, &[])), (Some(0), "healthy".into()));
-    assert_eq!(text(&ask(&format!("127.0.0.1:{}", free_port()), &[])).0, Some(1));
+    assert_eq!(ask(&everywhere, &[]).await, (Some(0), "healthy".into()));
+    assert_eq!(ask(&format!("127.0.0.1:{}", free_port()), &[]).await.0, Some(1));
 }
 
 #[test]

@@ -174,5 +174,7 @@ fn relay(
         contact: Vec::new(),
         usage: push::usage::Meter::default(),
         clock: Clock::new(move || clock.wall_of(life.process)),
+        trail: relay::Trail::default(),
+        forgetting: relay::Forgetting::default(),
     }
 }

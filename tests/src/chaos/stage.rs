@@ -115,7 +115,7 @@ impl Stage {
                 dead_letters: 0,
             },
             Some(Cloud { emulator, queues, mailbox, .. }) => {
-                let count = json!({"TableName": mailbox, "Select": "COUNT"});
+                let count = json!({"TableName": mailbox, "IndexName": "by_registration", "Select": "COUNT"});
                 let counted = emulator.call("DynamoDB_20120810.Scan", count).await;
                 Depths {
                     queue: emulator.depth(&queues.url).await,

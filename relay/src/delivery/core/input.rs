@@ -24,6 +24,8 @@ pub(crate) enum Input {
     Counted(Option<ports::Page<Registration>>),
     /// Who may register and get pushes.
     Access(AccessList),
+    /// The operator has erased an account.
+    Forget(BareJid),
     Tick,
     /// Take what is in flight, and give the rest back.
     Stop,

@@ -3,8 +3,9 @@
 use push::ports::Renewal;
 
 use super::*;
-use crate::stream::discovery;
+use crate::delivery::reading::Cue;
 use crate::stream::stanza::{self, Query};
+use crate::stream::{commands, discovery};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
 
 /// Most registrations in one job, and most jobs at a time.
@@ -33,7 +34,9 @@ pub(crate) enum Outcome {
     Stored(Registration),
     /// The same of one that did not live before.
     Begun(Registration),
-    /// It was refused, or could not be stored.
+    /// Something waits for these since: a command was done.
+    Waits(Vec<FullJid>),
+    /// It was refused, or could not be stored, or nothing is to be done.
     Refused,
     /// It was refused because its domain has no room.
     DomainFull,
@@ -66,11 +69,14 @@ impl Core {
             Query::DiscoNode => Some(Err(discovery::no_such_node())),
             Query::Version => Some(Ok(Some(discovery::version()))),
             Query::DiscoItems => Some(Ok(Some(discovery::items()))),
-            Query::Register(_) if !self.access.admits(&request.from) => {
+            Query::Commands => Some(Ok(Some(commands::items(&self.terms.component)))),
+            Query::CommandInfo(node) => Some(Ok(Some(commands::info(*node)))),
+            Query::BadCommand(bad) => Some(Err((*bad).into())),
+            Query::Register(_) | Query::Command(_) if !self.access.admits(&request.from) => {
                 let text = "this push server does not serve your account";
                 refuse(ErrorType::Auth, DefinedCondition::Forbidden, text)
             }
-            Query::Register(Ok(_)) => None,
+            Query::Register(Ok(_)) | Query::Command(_) => None,
             Query::Register(Err(bad)) => {
                 refuse(ErrorType::Modify, DefinedCondition::BadRequest, &bad.to_string())
             }
@@ -79,7 +85,8 @@ impl Core {
                 refuse(ErrorType::Modify, DefinedCondition::BadRequest, text)
             }
             Query::Other => {
-                let text = "this is a UnifiedPush server: it answers register, disco, version and ping";
+                let text =
+                    "this is a UnifiedPush server: it answers register, commands, disco, version and ping";
                 refuse(ErrorType::Cancel, DefinedCondition::ServiceUnavailable, text)
             }
         }
@@ -131,6 +138,12 @@ impl Core {
                     self.note_registered(&registration, now);
                 }
                 Outcome::DomainFull => self.note_domain_full(now),
+                Outcome::Waits(recipients) => {
+                    for recipient in recipients {
+                        self.something_waits(&recipient);
+                        self.cue_within_bounds(&recipient, Cue::Guess, now);
+                    }
+                }
                 Outcome::Refused => {}
             }
         }

@@ -8,6 +8,7 @@ use crate::stream::stanza::{Answer, Condition};
 use world::World;
 
 mod census;
+mod forgetting;
 mod model;
 mod once;
 mod sessions;

@@ -1,4 +1,4 @@
-//! Settling on a store whose answers are lost after it has done what was asked.
+//! Settling on a store whose answers are lost after it has done what was asked, or which has trouble with one account.
 
 use std::{
     collections::BTreeSet,
@@ -6,31 +6,60 @@ use std::{
 };
 
 use push::{
-    Clock, Epoch, MailboxBounds, Marker, Registration, Secrets, Target,
+    Body, Clock, Epoch, Instance, MailboxBounds, Marker, Registration, Secrets, Target,
     ports::{Account, Delivery, Markers, Page, Recipient, Registered, Renewal, Seen, Tenants, Trimmed},
     testing,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Duration, sleep, timeout},
+};
 
 use super::*;
 use crate::lease::Fence;
 
-/// A mailbox that loses the answer to each call but every second one.
+/// A mailbox that loses the answer to each call but every second one, if it loses any.
 #[derive(Debug, Clone, Default)]
 struct Store(Arc<Mutex<Inside>>);
 
 #[derive(Debug, Default)]
 struct Inside {
     waiting: Vec<Waiting>,
+    /// Whether the last answer was lost.
     lost: bool,
+    loses_none: bool,
+    trouble: Option<(BareJid, Trouble)>,
+    rows: Vec<Registration>,
+    /// Pushes that are being kept, and the most that ever were.
+    keeping: (usize, usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Refuses,
+    Hangs,
 }
 
 impl Store {
     fn answer<T>(&self, act: impl FnOnce(&mut Vec<Waiting>) -> T) -> Result<T, Unavailable> {
         let mut inside = self.0.lock().unwrap();
         let answer = act(&mut inside.waiting);
-        inside.lost = !inside.lost;
+        inside.lost = !inside.lost && !inside.loses_none;
         if inside.lost { Err(Unavailable::new("the answer is lost")) } else { Ok(answer) }
+    }
+
+    fn reliable(waiting: Vec<Waiting>, rows: Vec<Registration>) -> Self {
+        Self(Arc::new(Mutex::new(Inside { waiting, rows, loses_none: true, ..Inside::default() })))
+    }
+
+    /// What a call for these accounts meets first.
+    async fn meet_trouble(&self, accounts: &[BareJid]) -> Result<(), Unavailable> {
+        let trouble = self.0.lock().unwrap().trouble.clone();
+        match trouble.filter(|(account, _)| accounts.contains(account)) {
+            Some((_, Trouble::Refuses)) => Err(Unavailable::new("throttled")),
+            Some((_, Trouble::Hangs)) => std::future::pending().await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -44,6 +73,8 @@ impl Mailbox for Store {
     }
 
     async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
+        let accounts: Vec<_> = messages.iter().map(|(account, _)| account.clone()).collect();
+        self.meet_trouble(&accounts).await?;
         self.answer(|waiting| waiting.retain(|one| messages.iter().all(|(_, id)| *id != one.message.id)))
     }
 
@@ -51,8 +82,18 @@ impl Mailbox for Store {
         self.answer(|waiting| waiting.extract_if(.., |one| one.message.id == id).count() > 0)
     }
 
-    async fn keep(&self, _: Waiting, _: MailboxBounds) -> Result<Kept, Unavailable> {
-        not_asked()
+    async fn keep(&self, waiting: Waiting, _: MailboxBounds) -> Result<Kept, Unavailable> {
+        self.meet_trouble(&[waiting.message.recipient.to_bare()]).await?;
+        {
+            let (now, most) = &mut self.0.lock().unwrap().keeping;
+            *now += 1;
+            *most = (*most).max(*now);
+        }
+        sleep(Duration::from_millis(10)).await;
+        let mut inside = self.0.lock().unwrap();
+        inside.keeping.0 -= 1;
+        inside.waiting.push(waiting);
+        Ok(Kept::default())
     }
 
     async fn waiting(
@@ -65,8 +106,17 @@ impl Mailbox for Store {
         not_asked()
     }
 
-    async fn note_asked(&self, _: &BareJid, _: MessageId, _: DateTime<Utc>) -> Result<(), Unavailable> {
-        not_asked()
+    async fn note_asked(
+        &self,
+        account: &BareJid,
+        id: MessageId,
+        at: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
+        self.meet_trouble(std::slice::from_ref(account)).await?;
+        self.answer(|waiting| {
+            let asked = waiting.iter_mut().filter(|one| one.message.id == id);
+            asked.for_each(|one| one.asked_at = Some(at));
+        })
     }
 
     async fn clear(&self, _: &BareJid, _: RegistrationId, _: Epoch) -> Result<usize, Unavailable> {
@@ -99,8 +149,9 @@ impl Markers for Store {
 impl Tenants for Store {}
 
 impl Registrations for Store {
-    async fn find(&self, _: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
-        not_asked()
+    async fn find(&self, id: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
+        let inside = self.0.lock().unwrap();
+        Ok(inside.rows.iter().find(|row| row.target.registration_id() == id).cloned())
     }
 
     async fn find_all(
@@ -174,7 +225,7 @@ impl QueueReader for Store {
     }
 
     async fn settle(&self, _: Vec<Settlement<MessageId>>) -> Result<(), Unavailable> {
-        not_asked()
+        Ok(())
     }
 }
 
@@ -194,11 +245,26 @@ fn jobs(store: &Store, now: DateTime<Utc>) -> Jobs<Store, Store, Store> {
         fence: Fence::open(),
         receipts: super::super::Receipts::default(),
         moves: 0.into(),
+        spared: super::super::Spared::default(),
     }
 }
 
+fn registration(user: &str, instance: u8, now: DateTime<Utc>) -> Registration {
+    let target = Target {
+        instance: Instance::from_bytes([instance; 32]),
+        ..testing::target(&format!("{user}@example.com/phone"))
+    };
+    Registration::renew(None, target, now, testing::WEEK)
+}
+
 fn push(now: DateTime<Utc>) -> PushMessage {
-    testing::push(1, &testing::registration("alice@example.com/phone", now), now)
+    push_for(&registration("alice", 1, now), now)
+}
+
+fn push_for(registration: &Registration, now: DateTime<Utc>) -> PushMessage {
+    let mut chance = [0; MessageId::CHANCE_BYTES];
+    chance.copy_from_slice(&registration.target.registration_id().as_bytes()[..MessageId::CHANCE_BYTES]);
+    PushMessage::new(chance, registration, testing::wishes(60), Body::from_bytes(b"x"), now)
 }
 
 #[tokio::test]
@@ -214,4 +280,72 @@ async fn a_late_result_counts_though_the_answers_of_the_store_are_lost() {
         assert_eq!(store.0.lock().unwrap().waiting, []);
         assert_eq!(jobs.settle(vec![Fate::Late(account, id)]).await, [], "it waits no longer");
     }
+}
+
+const SOON: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn an_account_with_which_the_store_has_trouble_holds_up_no_other() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    for trouble in [Trouble::Refuses, Trouble::Hangs] {
+        let [alice, bob] = ["alice", "bob"]
+            .map(|user| [1, 2].map(|instance| Arc::new(push_for(&registration(user, instance, now), now))));
+        let pushes = alice.iter().chain(&bob);
+        let wait = pushes.map(|push| Waiting { message: PushMessage::clone(push), asked_at: None });
+        let store = Store::reliable(wait.collect(), Vec::new());
+        store.0.lock().unwrap().trouble = Some((alice[0].recipient.to_bare(), trouble));
+        let jobs = jobs(&store, now);
+        let fates = |[over, asked]: &[Arc<PushMessage>; 2]| {
+            let held = Held { origin: Origin::Mailbox, message: Arc::clone(over) };
+            [Fate::Done(held), Fate::Asked { message: Arc::clone(asked), asked_at: now }]
+        };
+        let left = |of: &[Arc<PushMessage>; 2]| {
+            let inside = store.0.lock().unwrap();
+            let own = inside.waiting.iter().filter(|one| one.message.recipient == of[0].recipient);
+            own.map(|one| (one.message.id, one.asked_at)).collect::<Vec<_>>()
+        };
+        let settled =
+            timeout(SOON, jobs.settle(fates(&alice).into_iter().chain(fates(&bob)).collect())).await;
+        assert_eq!(settled.expect("the batch is not held up"), []);
+        assert_eq!(left(&bob), [(bob[1].id, Some(now))]);
+        assert_eq!(left(&alice).len(), 2);
+        assert_eq!(timeout(SOON, jobs.settle(fates(&alice).into())).await.expect("nor the next"), []);
+
+        // The removal holds, whatever was noted of the push since.
+        let asked = Fate::Asked { message: Arc::clone(&alice[0]), asked_at: now };
+        jobs.settle(vec![asked]).await;
+        store.0.lock().unwrap().trouble = None;
+        let done = async {
+            while left(&alice) != [(alice[1].id, Some(now))] {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        timeout(2 * SOON, done).await.expect("what was put off is done");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_one_account_few_pushes_are_written_at_a_time_and_after_a_failure_none_for_a_while() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let rows: Vec<_> = (0..100).map(|instance| registration("alice", instance, now)).collect();
+    let fates = || -> Vec<_> {
+        let keep = |row: &Registration| Fate::Keep {
+            message: Arc::new(push_for(row, now)),
+            target: row.target.recipient.clone(),
+            asked_at: None,
+            untried: false,
+        };
+        rows.iter().map(keep).collect()
+    };
+    let store = Store::reliable(Vec::new(), rows.clone());
+    let jobs = jobs(&store, now);
+    assert_eq!(jobs.settle(fates()).await.len(), rows.len());
+    assert_eq!(store.0.lock().unwrap().keeping, (0, 8));
+
+    store.0.lock().unwrap().trouble = Some((rows[0].target.recipient.to_bare(), Trouble::Refuses));
+    assert_eq!(jobs.settle(fates()).await, []);
+    store.0.lock().unwrap().trouble = None;
+    assert_eq!(jobs.settle(fates()).await, [], "it rests");
+    sleep(Duration::from_secs(31)).await;
+    assert_eq!(jobs.settle(fates()).await.len(), rows.len());
 }

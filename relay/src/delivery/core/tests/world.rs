@@ -174,6 +174,10 @@ impl World {
         self.take(Input::Access(list.parse().unwrap()));
     }
 
+    pub(super) fn forget(&mut self, account: &str) {
+        self.take(Input::Forget(account.parse().unwrap()));
+    }
+
     pub(super) fn stop(&mut self) {
         self.receiving = None;
         self.take(Input::Stop);

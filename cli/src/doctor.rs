@@ -1,0 +1,165 @@
+//! `upwire doctor`: looks for what is wrong with a set-up, and says how to mend it.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use push::Secrets;
+use push::marker::Keys;
+use push::ports::Markers;
+use secrecy::SecretString;
+use tokio::runtime::Runtime;
+
+use self::finding::{Finding, Level};
+use self::way::Way;
+use crate::configuration::reveal;
+use crate::live::split;
+use crate::relay_options::{RelayOptions, RelaySettings};
+use crate::serve::KEPT_SECRET;
+use crate::store::{self, StoreOptions};
+
+mod cloud;
+mod component;
+mod finding;
+mod machine;
+mod public;
+mod tls;
+mod way;
+
+/// Look for what is wrong with a set-up, and say how to mend it.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Looks for what is wrong with a set-up: name and certificate of the public URL, whether that reaches this server, \
+        the clock, the component at the XMPP server, the database or the tables on AWS, files, room, backups. Each finding \
+        says what is wrong, why it matters, and the mend. It takes the options and variables of `upwire serve` or `upwire \
+        relay`, and changes nothing. Run it as the server's user, on its machine; the server may run.",
+    after_long_help = AFTER_HELP
+)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    relay: RelayOptions,
+
+    #[command(flatten)]
+    store: StoreOptions,
+
+    /// The SQS queue that the function fills
+    #[arg(long, value_name = "URL", env = "UPWIRE_QUEUE_URL")]
+    queue_url: Option<String>,
+
+    /// Bytes that stay free on the database's disk
+    #[arg(long, value_name = "BYTES", env = "UPWIRE_DISK_FLOOR", default_value_t = embedded::DISK_FLOOR)]
+    disk_floor: u64,
+
+    /// The folder that `upwire backup` writes to
+    #[arg(long, value_name = "FOLDER")]
+    backups: Option<PathBuf>,
+
+    #[command(flatten)]
+    way: Way,
+
+    /// Print a JSON object for each finding
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Example, with the variables of the unit:
+  sudo -u upwire sh -c 'set -a; . /etc/upwire/upwire.env; upwire doctor --database /var/lib/upwire/upwire.db'
+
+Exit codes: 0 no error was found; 1 at least one was; 64 wrong usage or configuration.";
+
+/// Looks at everything.
+pub(crate) fn run(options: Options) -> anyhow::Result<()> {
+    let json = options.json;
+    let findings = Runtime::new()?.block_on(examine(options))?;
+    let mut out = io::stdout().lock();
+    for finding in &findings {
+        if json {
+            serde_json::to_writer(&mut out, finding)?;
+            writeln!(out)?;
+        } else {
+            finding.write(&mut out)?;
+        }
+    }
+    out.flush()?;
+    match findings.iter().filter(|finding| finding.level == Level::Error).count() {
+        0 => Ok(()),
+        1 => Err(anyhow!("1 error was found")),
+        errors => Err(anyhow!("{errors} errors were found")),
+    }
+}
+
+async fn examine(options: Options) -> anyhow::Result<Vec<Finding>> {
+    let Options { relay, store, queue_url, disk_floor, backups, way, .. } = options;
+    let settings = relay.settings()?;
+    let (process, told) = component::process(settings.admin_listen).await;
+    let mut findings = vec![told];
+    let file = store.file();
+    findings.push(component::component(&settings, process, file.is_none()).await);
+
+    let mut secrets: Vec<SecretString> = settings.secret.iter().flat_map(split).collect();
+    match &file {
+        Some(file) => {
+            let (database, found) = machine::database(file, disk_floor);
+            findings.extend(found);
+            if let Some(database) = database {
+                secrets.extend(database.setting(KEPT_SECRET)?.map(SecretString::from));
+                findings.push(marker(&database, &secrets, None).await);
+            }
+            findings.push(machine::backups(backups.as_deref(), store::now().into()));
+        }
+        None => {
+            let (registrations, mailbox) = store.tables();
+            let names = cloud::Names { registrations, mailbox, queue_url };
+            let (table, found) = cloud::check(&names).await?;
+            findings.extend(found);
+            if let Some(table) = table {
+                let id = crate::configuration::environment(crate::marker::TABLE_ID)?;
+                findings.push(marker(&table, &secrets, id.as_deref()).await);
+            }
+        }
+    }
+    findings.extend(machine::modes(file.as_deref(), &files(&settings)));
+    findings.push(machine::descriptors());
+    let signing = parsed(&secrets);
+    findings.extend(public::check(&settings.public_url, signing.as_ref(), store::now()).await);
+    findings.push(way.check(&settings.component).await?);
+    Ok(findings)
+}
+
+/// The files that hold secrets.
+fn files(settings: &RelaySettings) -> Vec<&Path> {
+    let files = &settings.files;
+    let files = [&files.component_secret, &files.secret, &files.legacy_secret, &files.legacy_paseto_key];
+    files.into_iter().flatten().map(PathBuf::as_path).collect()
+}
+
+fn parsed(secrets: &[SecretString]) -> Option<Secrets> {
+    let list: Vec<&str> = secrets.iter().map(reveal).collect();
+    Secrets::parse(&list.join(",")).ok()
+}
+
+/// Whether the secrets here are those that sign endpoints in this store.
+async fn marker<S: Markers>(store: &S, secrets: &[SecretString], table: Option<&str>) -> Finding {
+    let why = "every endpoint that was made so far is refused";
+    let keys = Keys {
+        secrets: parsed(secrets).map(|secrets| secrets.fingerprints()).unwrap_or_default(),
+        ..Keys::default()
+    };
+    match store.marker().await {
+        Err(error) => {
+            let mend = "look at the finding on the store above it";
+            Finding::error("secrets", format!("the marker cannot be read: {error}"), why, mend)
+        }
+        Ok(None) => Finding::skipped("secrets", "no relay has used this store yet"),
+        Ok(Some(marker)) => match marker.admit(&keys, table) {
+            Ok(()) => Finding::ok("secrets", "the secret that signs endpoints is among those that are given"),
+            Err(misfit) => {
+                let what = format!("UPWIRE_SECRET {misfit}");
+                let mend =
+                    "add the former secret behind the others in UPWIRE_SECRET, or name the right table";
+                Finding::error("secrets", what, why, mend)
+            }
+        },
+    }
+}

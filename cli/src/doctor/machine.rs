@@ -1,0 +1,170 @@
+//! This machine: the database's file, who may read what, room, descriptors, backups.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use embedded::Database;
+
+use super::finding::Finding;
+use crate::http;
+
+/// As many connections as the ingress has at most, and what else needs a descriptor.
+const DESCRIPTORS_MIN: u64 = 4096 + 128;
+const OTHERS: u32 = 0o007;
+const GROUP_AND_OTHERS: u32 = 0o077;
+/// Beyond it, the write-ahead log is not brought into the file as it should be.
+const LOG_BYTES_MAX: u64 = 1 << 30;
+const BACKUP_AGE_MAX: u64 = 2 * 86_400;
+
+/// Who may read the files that hold secrets.
+pub(super) fn modes(database: Option<&Path>, secrets: &[&Path]) -> Vec<Finding> {
+    let all = database.iter().map(|file| (*file, GROUP_AND_OTHERS));
+    let all = all.chain(secrets.iter().map(|file| (*file, OTHERS)));
+    all.filter_map(|(file, forbidden)| {
+        let mode = fs::metadata(file).ok()?.permissions().mode();
+        let shown = file.display();
+        Some(if mode & forbidden == 0 {
+            Finding::ok("modes", format!("{shown} is private"))
+        } else {
+            let what = format!("others may read or write {shown} (mode {:o})", mode & 0o7777);
+            let why = "who reads a secret can forge endpoints, or be the component";
+            Finding::error("modes", what, why, format!("chmod {:o} {shown}", mode & !forbidden & 0o7777))
+        })
+    })
+    .collect()
+}
+
+/// The database: whether it opens, its disk's room, and its log.
+pub(super) fn database(file: &Path, floor: u64) -> (Option<Database>, Vec<Finding>) {
+    let shown = file.display();
+    if !file.exists() {
+        let what = format!("{shown} does not exist");
+        let why =
+            "a server that starts makes a new, empty one: all endpoints of another file are unknown in it";
+        let mend = "name the file in UPWIRE_DATABASE, or start the server to make it";
+        return (None, vec![Finding::warning("database", what, why, mend)]);
+    }
+    let database = match Database::beside(file) {
+        Ok(database) => database.with_disk_floor(floor),
+        Err(error) => {
+            let mend = format!("run this as the server's user, with the same upwire: ls -l {shown}");
+            let what = format!("{shown} cannot be opened: {error}");
+            return (None, vec![Finding::error("database", what, "the server cannot start on it", mend)]);
+        }
+    };
+    let mut findings = vec![Finding::ok("database", format!("{shown} opens"))];
+    findings.push(match database.check_room() {
+        Ok(()) => Finding::ok("disk", "the database's disk has room"),
+        Err(low) => {
+            let mend = format!("make room on that disk, or lower UPWIRE_DISK_FLOOR: df -h {shown}");
+            Finding::error(
+                "disk",
+                low.to_string(),
+                "new pushes and registrations are refused until there is room",
+                mend,
+            )
+        }
+    });
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    let bytes = fs::metadata(&log).map_or(0, |log| log.len());
+    if bytes > LOG_BYTES_MAX {
+        let what = format!("{} has {} MiB", PathBuf::from(log).display(), bytes >> 20);
+        let why = "some program reads the database for very long, and the log grows until the disk is full";
+        let mend = format!("find it and end it: fuser -v {shown}");
+        findings.push(Finding::warning("log", what, why, mend));
+    }
+    (Some(database), findings)
+}
+
+/// How many descriptors a process of this user may have.
+pub(super) fn descriptors() -> Finding {
+    let limit = http::raise_limit();
+    if limit >= DESCRIPTORS_MIN {
+        return Finding::ok("descriptors", format!("a process may have {limit}"));
+    }
+    let what = format!("a process may have {limit} descriptors here");
+    let why = "with fewer than 4224, fewer than 4096 senders can be connected at a time";
+    Finding::warning("descriptors", what, why, "set LimitNOFILE=8192 in the unit, or: ulimit -n 8192")
+}
+
+/// The age of the newest file in the folder of backups.
+pub(super) fn backups(folder: Option<&Path>, now: SystemTime) -> Finding {
+    let why = "a lost database takes all endpoints with it";
+    let Some(folder) = folder else {
+        return Finding::skipped("backup", "no folder of backups was named (--backups)");
+    };
+    let shown = folder.display();
+    let mend = format!("run it daily: upwire backup {shown}/upwire-$(date +%F).db");
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return Finding::error("backup", format!("{shown} cannot be read: {error}"), why, mend),
+    };
+    let files = entries.filter_map(|entry| entry.ok()?.metadata().ok()).filter(fs::Metadata::is_file);
+    let Some(newest) = files.filter_map(|file| file.modified().ok()).max() else {
+        return Finding::error("backup", format!("{shown} holds no backup"), why, mend);
+    };
+    let age = now.duration_since(newest).map_or(0, |age| age.as_secs());
+    let what = format!("the newest backup in {shown} is {} hours old", age / 3600);
+    if age > BACKUP_AGE_MAX {
+        Finding::warning("backup", what, why, mend)
+    } else {
+        Finding::ok("backup", what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::time::Duration;
+
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn a_secret_that_others_may_read_is_an_error_with_its_mend() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, secret) = (folder.path().join("upwire.db"), folder.path().join("secret"));
+        for (file, mode) in [(&database, 0o640), (&secret, 0o640)] {
+            fs::write(file, "x").unwrap();
+            fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+        }
+        let found = modes(Some(&database), &[&secret, Path::new("/nowhere")]);
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].level, found[1].level), (Level::Error, Level::Ok), "a group may read a secret");
+        assert_eq!(found[0].mend, format!("chmod 600 {}", database.display()));
+    }
+
+    #[test]
+    fn a_backup_ages() {
+        let folder = tempfile::tempdir().unwrap();
+        let later = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400);
+        assert_eq!(backups(None, later(1)).level, Level::Skipped);
+        assert_eq!(backups(Some(folder.path()), later(1)).level, Level::Error);
+        let file = fs::File::create(folder.path().join("upwire.db")).unwrap();
+        file.set_modified(later(1)).unwrap();
+        assert_eq!(backups(Some(folder.path()), later(2)).level, Level::Ok);
+        assert_eq!(backups(Some(folder.path()), later(4)).level, Level::Warning);
+        assert_eq!(backups(Some(&folder.path().join("none")), later(4)).level, Level::Error);
+    }
+
+    #[tokio::test]
+    async fn a_disk_without_room_and_a_file_of_something_else_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("upwire.db");
+        assert_eq!(database(&file, 0).1[0].level, Level::Warning, "it is not there");
+        drop(Database::open(&file).unwrap());
+        let (open, found) = database(&file, 0);
+        assert!(open.is_some() && found.iter().all(|finding| finding.level == Level::Ok), "{found:?}");
+        let full = database(&file, u64::MAX).1;
+        assert!(
+            full.iter().any(|finding| (finding.check, finding.level) == ("disk", Level::Error)),
+            "{full:?}"
+        );
+        let other = folder.path().join("other.db");
+        fs::write(&other, "no database").unwrap();
+        assert_eq!(database(&other, 0).1[0].level, Level::Error);
+    }
+}

@@ -1,0 +1,91 @@
+//! What an operator's commands ask of the running relay at the administration address: what became of the last pushes, by
+//! ids and moments, and no addresses; and that it forgets an account.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use chrono::{DateTime, Utc};
+use push::{MessageId, RegistrationId};
+use relay::{Forgetting, Trace, Trail};
+use serde::{Deserialize, Serialize};
+use tokio_xmpp::jid::BareJid;
+
+/// Most pushes of one registration in an answer.
+const LAST_MAX: usize = 20;
+
+/// A trace as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// The push.
+    pub(crate) id: MessageId,
+    /// Its registration.
+    pub(crate) registration: RegistrationId,
+    /// When it was accepted.
+    pub(crate) accepted_at: DateTime<Utc>,
+    /// When its time runs out.
+    pub(crate) expires_at: DateTime<Utc>,
+    /// What became of it ([`relay::Outcome::as_str`]).
+    pub(crate) outcome: String,
+    /// When that was.
+    pub(crate) at: DateTime<Utc>,
+    /// How often a phone answered it with an error that ends nothing.
+    pub(crate) failures: u32,
+    /// When it last went out without an answer.
+    pub(crate) unanswered_at: Option<DateTime<Utc>>,
+}
+
+impl Told {
+    fn of(id: MessageId, trace: Trace) -> Self {
+        let Trace { registration, accepted_at, expires_at, outcome, at, failures, unanswered_at, .. } = trace;
+        let outcome = outcome.as_str().to_owned();
+        Self { id, registration, accepted_at, expires_at, outcome, at, failures, unanswered_at }
+    }
+}
+
+/// Where a push is asked for.
+pub(crate) fn path_of_push(id: MessageId) -> String {
+    format!("/pushes/{id}")
+}
+
+/// Where the last pushes of a registration are asked for.
+pub(crate) fn path_of_registration(id: RegistrationId) -> String {
+    format!("/registrations/{id}/pushes")
+}
+
+/// Where an account is forgotten.
+pub(crate) const FORGET_PATH: &str = "/accounts/forget";
+
+/// Which account is to be forgotten. As JSON: no page in a browser can send that here without being asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Forget {
+    /// Its bare JID.
+    pub(crate) account: String,
+}
+
+/// The routes.
+pub(crate) fn routes(trail: Trail, forgetting: Forgetting) -> Router {
+    let forget = post(async move |Json(Forget { account }): Json<Forget>| match account.parse::<BareJid>() {
+        Err(_) => StatusCode::BAD_REQUEST,
+        Ok(account) => match forgetting.forget(account) {
+            true => StatusCode::ACCEPTED,
+            // It stands by, and holds nothing.
+            false => StatusCode::NO_CONTENT,
+        },
+    });
+    Router::new()
+        .route(FORGET_PATH, forget)
+        .route("/pushes/{id}", get(push))
+        .route("/registrations/{id}/pushes", get(pushes))
+        .with_state(trail)
+}
+
+async fn push(State(trail): State<Trail>, Path(id): Path<MessageId>) -> Result<Json<Told>, StatusCode> {
+    let trace = trail.find(id).ok_or(StatusCode::NOT_FOUND)?;
+    Ok(Json(Told::of(id, trace)))
+}
+
+async fn pushes(State(trail): State<Trail>, Path(id): Path<RegistrationId>) -> Json<Vec<Told>> {
+    let last = trail.of_registration(id, LAST_MAX);
+    Json(last.into_iter().map(|(id, trace)| Told::of(id, trace)).collect())
+}

@@ -1,0 +1,92 @@
+use super::*;
+
+fn registration(number: u16) -> RegistrationId {
+    let mut bytes = [0; RegistrationId::BYTES];
+    bytes[..2].copy_from_slice(&number.to_be_bytes());
+    RegistrationId::from_bytes(bytes)
+}
+
+/// So many seconds after the start.
+fn after(start: Instant, seconds: u64) -> Now {
+    let wall = DateTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    Now { wall, least: wall, monotonic: start + Duration::from_secs(seconds), leased: true }
+}
+
+#[test]
+fn a_registration_that_was_refused_is_not_asked_for_until_an_hour_or_a_session_later() {
+    let (start, mut phone) = (Instant::now(), Phone::default());
+    phone.bar(registration(1), after(start, 0));
+    phone.bar(registration(2), after(start, 0));
+    assert!(phone.is_barred(registration(1), after(start, BARRED_MAX.as_secs() - 1)));
+    assert!(!phone.is_barred(registration(1), after(start, BARRED_MAX.as_secs())));
+    phone.lift_bar(registration(1));
+    assert!(!phone.is_barred(registration(1), after(start, 1)));
+    assert!(phone.is_barred(registration(2), after(start, 1)));
+    phone.begin_session(after(start, 2));
+    assert!(!phone.is_barred(registration(2), after(start, 2)));
+}
+
+#[test]
+fn beyond_the_bound_the_bar_that_ends_first_is_lifted() {
+    let (start, mut phone) = (Instant::now(), Phone::default());
+    for number in 0..=BARRED_REGISTRATIONS_MAX as u16 {
+        phone.bar(registration(number), after(start, number.into()));
+    }
+    let now = after(start, 300);
+    assert!(!phone.is_barred(registration(0), now) && phone.is_barred(registration(1), now));
+    assert!(phone.is_barred(registration(BARRED_REGISTRATIONS_MAX as u16), now));
+}
+
+#[test]
+fn a_sign_of_life_undoes_an_end_and_an_absence_and_an_old_memory_does_not() {
+    let (start, mut phone) = (Instant::now(), Phone::default());
+    assert!(!phone.is_present(), "it was never seen");
+    phone.greet(after(start, 10));
+    assert!(phone.is_present());
+    phone.end();
+    assert!(phone.has_ended() && !phone.is_present());
+    phone.recall(DateTime::UNIX_EPOCH + Duration::from_secs(5), false);
+    assert_eq!(phone.seen_at(), Some(after(start, 10).wall));
+    phone.show_life(after(start, 11));
+    assert!(phone.is_present());
+    phone.mark_away();
+    assert!(phone.is_gone() && !phone.has_ended());
+    phone.greet(after(start, 12));
+    assert!(phone.is_present());
+}
+
+#[test]
+fn what_an_earlier_process_saw_ends_no_session_of_this_one() {
+    let (start, mut phone) = (Instant::now(), Phone::default());
+    phone.recall(after(start, 5).wall, true);
+    assert!(phone.has_ended());
+    let mut phone = Phone::default();
+    phone.show_life(after(start, 1));
+    phone.recall(after(start, 5).wall, true);
+    assert!(!phone.has_ended());
+    assert_eq!((phone.seen_at(), phone.alive_at()), (Some(after(start, 5).wall), Some(after(start, 5).wall)));
+}
+
+#[test]
+fn only_a_full_jid_that_answers_is_proven_until_it_ends_is_away_or_silent() {
+    let undo: [fn(&mut Phone); 3] = [Phone::end, Phone::mark_away, Phone::mark_silent];
+    for undo in undo {
+        let mut phone = Phone::default();
+        assert_eq!(phone.standing(), Standing::Unproven);
+        phone.prove();
+        assert_eq!(phone.standing(), Standing::Proven);
+        undo(&mut phone);
+        assert_eq!(phone.standing(), Standing::Unproven);
+    }
+}
+
+#[test]
+fn a_probe_is_answered_by_a_later_sign_of_life_alone() {
+    let (start, mut phone) = (Instant::now(), Phone::default());
+    assert!(phone.lives_since_probe(), "nothing was asked");
+    phone.greet(after(start, 1));
+    phone.note_probe(after(start, 2));
+    assert!(!phone.lives_since_probe());
+    phone.show_life(after(start, 3));
+    assert!(phone.lives_since_probe());
+}

@@ -1,0 +1,263 @@
+//! What became of the last pushes, as far as this process knows: an operator asks for it when a push is missing.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use chrono::{DateTime, Utc};
+use push::{Epoch, MessageId, PushMessage, RegistrationId};
+
+use crate::{
+    delivery::{
+        core::{Action, Input, Job, Measure},
+        fate::{Fate, Held, Note},
+    },
+    stream::stanza::Incoming,
+};
+
+/// Most pushes that are remembered; the one that came first is forgotten first.
+const TRACES_MAX: usize = 10_000;
+
+/// What became of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The relay has it: in line, in flight, or about to be stored.
+    Held,
+    /// It waits in the mailbox.
+    Waits,
+    /// The phone acknowledged it.
+    Delivered,
+    /// Its time ran out first.
+    Expired,
+    /// Its registration ended first.
+    Ended,
+    /// A later push of its topic took its place.
+    Replaced,
+    /// Too many pushes waited.
+    Dropped,
+}
+
+impl Outcome {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Waits => "waits",
+            Self::Delivered => "delivered",
+            Self::Expired => "expired",
+            Self::Ended => "ended",
+            Self::Replaced => "replaced",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// Nothing more can become of it.
+    const fn is_last(self) -> bool {
+        !matches!(self, Self::Held | Self::Waits)
+    }
+}
+
+/// What is known of a push. It has no address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// Its registration.
+    pub registration: RegistrationId,
+    /// The life of that.
+    pub epoch: Epoch,
+    /// When it was accepted.
+    pub accepted_at: DateTime<Utc>,
+    /// When its time runs out.
+    pub expires_at: DateTime<Utc>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// When that was.
+    pub at: DateTime<Utc>,
+    /// How often a phone answered it with an error that ends nothing.
+    pub failures: u32,
+    /// When it last went out without an answer.
+    pub unanswered_at: Option<DateTime<Utc>>,
+}
+
+/// The last pushes. Its clones know the same.
+#[derive(Debug, Clone, Default)]
+pub struct Trail(Arc<Mutex<Traces>>);
+
+#[derive(Debug, Default)]
+struct Traces {
+    of: BTreeMap<MessageId, Trace>,
+    /// In the order in which they came.
+    order: VecDeque<MessageId>,
+    /// Of the settlement that is under way: these go into the mailbox, or their registration is over.
+    settling: Vec<MessageId>,
+}
+
+/// What the core was told, as far as it matters here, until it has said what it does about it.
+pub(crate) struct Told(Option<MessageId>);
+
+impl Trail {
+    /// What is known of a push.
+    #[must_use]
+    pub fn find(&self, id: MessageId) -> Option<Trace> {
+        self.lock().of.get(&id).cloned()
+    }
+
+    /// What is known of the pushes of a registration, the last first, at most `max` of them.
+    #[must_use]
+    pub fn of_registration(&self, registration: RegistrationId, max: usize) -> Vec<(MessageId, Trace)> {
+        let traces = self.lock();
+        let known = traces.order.iter().rev().filter_map(|id| Some((*id, traces.of.get(id)?)));
+        let theirs = known.filter(|(_, trace)| trace.registration == registration);
+        theirs.take(max).map(|(id, trace)| (id, trace.clone())).collect()
+    }
+
+    /// Notes what the core is about to be told.
+    pub(crate) fn note_input(&self, input: &Input, now: DateTime<Utc>) -> Told {
+        match input {
+            Input::Stanza(Incoming::Answer(answer)) => return Told(answer.message_id()),
+            Input::Received(pushes) if !pushes.is_empty() => {
+                let mut traces = self.lock();
+                pushes.iter().for_each(|push| traces.note_received(push, Outcome::Held, now));
+            }
+            Input::Page(page) if !page.pushes.is_empty() => {
+                let mut traces = self.lock();
+                page.pushes.iter().for_each(|push| traces.note_received(push, Outcome::Waits, now));
+            }
+            Input::Settled(notes) => self.lock().note_settled(notes, now),
+            _ => {}
+        }
+        Told(None)
+    }
+
+    /// Notes what the core does about it.
+    pub(crate) fn note_actions(&self, told: &Told, actions: &[Action], now: DateTime<Utc>) {
+        for action in actions {
+            match (action, told) {
+                // One answer settles one push.
+                (Action::Count(Measure::Delivered(_)), Told(Some(id))) => {
+                    self.lock().end(*id, Outcome::Delivered, now);
+                }
+                (Action::Count(Measure::Retried), Told(Some(id))) => {
+                    if let Some(trace) = self.lock().of.get_mut(id) {
+                        trace.failures += 1;
+                    }
+                }
+                (Action::Start(Job::Settle(fates)), _) => self.lock().note_fates(fates, now),
+                _ => {}
+            }
+        }
+    }
+
+    /// A poisoned lock means that a panic was reported elsewhere; what is known is whole after every step.
+    fn lock(&self) -> MutexGuard<'_, Traces> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Traces {
+    /// A copy of a push changes nothing of what is known.
+    fn note_received(&mut self, push: &PushMessage, outcome: Outcome, now: DateTime<Utc>) {
+        if let Some(trace) = self.of.get_mut(&push.id) {
+            if trace.outcome == Outcome::Waits && outcome == Outcome::Held {
+                (trace.outcome, trace.at) = (outcome, now);
+            }
+            return;
+        }
+        if self.order.len() >= TRACES_MAX
+            && let Some(first) = self.order.pop_front()
+        {
+            self.of.remove(&first);
+        }
+        let PushMessage { id, registration, epoch, accepted_at, expires_at, .. } = *push;
+        let at = if outcome == Outcome::Waits { accepted_at } else { now };
+        let trace = Trace {
+            registration,
+            epoch,
+            accepted_at,
+            expires_at,
+            outcome,
+            at,
+            failures: 0,
+            unanswered_at: None,
+        };
+        self.order.push_back(id);
+        self.of.insert(id, trace);
+    }
+
+    fn note_fates(&mut self, fates: &[Fate], now: DateTime<Utc>) {
+        self.settling.clear();
+        for fate in fates {
+            match fate {
+                // It was delivered by an answer, which came before, or its time has run out.
+                Fate::Done(Held { message, .. }) => self.end(message.id, Outcome::Expired, now),
+                Fate::Keep { message, asked_at, .. } => {
+                    self.note_unanswered(message.id, *asked_at);
+                    self.settling.push(message.id);
+                }
+                Fate::Asked { message, asked_at } => self.note_unanswered(message.id, Some(*asked_at)),
+                Fate::Revoke { push, .. } => self.settling.push(push.message.id),
+                _ => {}
+            }
+        }
+    }
+
+    fn note_settled(&mut self, notes: &[Note], now: DateTime<Utc>) {
+        let settling = std::mem::take(&mut self.settling);
+        for note in notes {
+            match note {
+                Note::Waits { message, kept, .. } => {
+                    self.become_of(message.id, Outcome::Waits, now);
+                    kept.replaced.iter().for_each(|id| self.end(*id, Outcome::Replaced, now));
+                    kept.dropped.iter().for_each(|id| self.end(*id, Outcome::Dropped, now));
+                }
+                Note::Trimmed(_, trimmed) => {
+                    trimmed.dropped.iter().for_each(|id| self.end(*id, Outcome::Dropped, now));
+                }
+                Note::Ended { registration, epoch, .. } => self.end_all_of(*registration, *epoch, now),
+                Note::Late { id, expired, .. } => {
+                    self.end(*id, if *expired { Outcome::Expired } else { Outcome::Delivered }, now);
+                }
+                Note::Names(..) | Note::NotThrottled(_) => {}
+            }
+        }
+        // What was to wait and does not is over, or comes from the queue again.
+        for id in settling {
+            let is_expired = |trace: &&Trace| now >= trace.expires_at;
+            if self.of.get(&id).filter(|trace| trace.outcome == Outcome::Held).filter(is_expired).is_some() {
+                self.end(id, Outcome::Expired, now);
+            }
+        }
+    }
+
+    fn note_unanswered(&mut self, id: MessageId, asked_at: Option<DateTime<Utc>>) {
+        if let Some(trace) = self.of.get_mut(&id) {
+            trace.unanswered_at = trace.unanswered_at.max(asked_at);
+        }
+    }
+
+    fn end_all_of(&mut self, registration: RegistrationId, epoch: Epoch, now: DateTime<Utc>) {
+        let of_it = |trace: &&mut Trace| trace.registration == registration && trace.epoch <= epoch;
+        let open = self.of.values_mut().filter(of_it).filter(|trace| !trace.outcome.is_last());
+        open.for_each(|trace| (trace.outcome, trace.at) = (Outcome::Ended, now));
+    }
+
+    fn become_of(&mut self, id: MessageId, outcome: Outcome, now: DateTime<Utc>) {
+        if let Some(trace) = self.of.get_mut(&id).filter(|trace| !trace.outcome.is_last()) {
+            (trace.outcome, trace.at) = (outcome, now);
+        }
+    }
+
+    /// The first end counts, but for a result that comes late.
+    fn end(&mut self, id: MessageId, outcome: Outcome, now: DateTime<Utc>) {
+        let is_new = |trace: &&mut Trace| !trace.outcome.is_last() || outcome == Outcome::Delivered;
+        if let Some(trace) = self.of.get_mut(&id).filter(is_new)
+            && trace.outcome != Outcome::Delivered
+        {
+            (trace.outcome, trace.at) = (outcome, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

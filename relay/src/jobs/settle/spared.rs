@@ -1,0 +1,242 @@
+//! What keeps one account, whose part of the mailbox's store is throttled or slow, from holding up others.
+
+use std::{
+    collections::BTreeMap,
+    future::ready,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, future::join_all, stream};
+use push::{
+    MessageId,
+    ports::{Mailbox, Unavailable},
+};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_xmpp::jid::BareJid;
+
+use crate::{backoff::report, lease::Fence};
+
+/// Writes of one account at a time.
+const WRITES_MAX: usize = 8;
+/// What a batch waits for one write, its retries included: far more than a store takes that is merely busy.
+const WITHIN: Duration = Duration::from_secs(15);
+/// For so long nothing more is kept for an account of which a push could not be. It is longer than [`WITHIN`], so that an
+/// account whose writes hang holds up the smaller part of the batches.
+const REST: Duration = Duration::from_secs(30);
+/// Accounts that are noted as resting.
+const RESTING_MAX: usize = 1024;
+/// Delay before a change that was put off is tried again.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// Changes that are put off, in all and of one account; with more in all, the batch waits for its own.
+const PUT_OFF_MAX: usize = 4096;
+const PUT_OFF_OF_ACCOUNT_MAX: usize = 512;
+
+/// A change of a push that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    /// It is over.
+    Remove,
+    /// It went out at this moment.
+    Asked(DateTime<Utc>),
+}
+
+/// The changes of one account.
+pub(super) type Changes = BTreeMap<MessageId, Change>;
+
+/// Adds a change to those of a batch.
+pub(super) fn add(changes: &mut BTreeMap<BareJid, Changes>, account: BareJid, id: MessageId, change: Change) {
+    note(changes.entry(account).or_default(), id, change);
+}
+
+/// What is known of accounts whose writes fail.
+#[derive(Debug, Default)]
+pub(crate) struct Spared {
+    resting: Mutex<BTreeMap<BareJid, Instant>>,
+    /// Bound the writes of each account in the batch that is under way.
+    lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
+    put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
+    /// One task for each account in `put_off`.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// Bounds the time that a batch waits for one call.
+pub(super) async fn within<T>(write: impl Future<Output = Result<T, Unavailable>>) -> Result<T, Unavailable> {
+    timeout(WITHIN, write).await.unwrap_or_else(|_| Err(Unavailable::new("it takes too long")))
+}
+
+impl Spared {
+    /// Has a push kept when it is the account's turn, within the time that a batch has. After a failure the account is
+    /// left alone for a while.
+    pub(super) async fn keep<T>(
+        &self,
+        account: &BareJid,
+        keep: impl Future<Output = Result<T, Unavailable>>,
+    ) -> Result<T, Unavailable> {
+        let lane = {
+            let mut lanes = lock(&self.lanes);
+            let lane = lanes.entry(account.clone()).or_insert_with(|| Semaphore::new(WRITES_MAX).into());
+            Arc::clone(lane)
+        };
+        let _turn = lane.acquire().await.map_err(Unavailable::new)?;
+        if self.rests(account) {
+            return Err(Unavailable::new("a write for this account has failed a moment ago"));
+        }
+        within(keep).await.inspect_err(|_| self.rest(account))
+    }
+
+    /// A batch is settled.
+    pub(super) fn end_batch(&self) {
+        lock(&self.lanes).clear();
+    }
+
+    /// Whether a push of this account could not be kept a moment ago.
+    fn rests(&self, account: &BareJid) -> bool {
+        lock(&self.resting).get(account).is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// Leaves an account alone for a while.
+    fn rest(&self, account: &BareJid) {
+        let (mut resting, now) = (lock(&self.resting), Instant::now());
+        if resting.len() >= RESTING_MAX {
+            resting.retain(|_, until| now < *until);
+        }
+        if resting.len() < RESTING_MAX {
+            resting.insert(account.clone(), now + REST);
+        }
+    }
+
+    /// Makes changes of pushes that wait, each account's beside the others'. Those that fail are put off, and made by a
+    /// task of their own; a process that ends before has them delivered once more.
+    pub(super) async fn change<M: Mailbox>(
+        &self,
+        mailbox: &M,
+        changes: BTreeMap<BareJid, Changes>,
+        fence: &Fence,
+    ) {
+        let removals = |account: &BareJid, changes: &Changes| {
+            changes.values().all(|change| *change == Change::Remove) && !self.is_put_off(account)
+        };
+        let (plain, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            changes.into_iter().partition(|(account, changes)| removals(account, changes));
+        // All in few calls, as long as nobody's fails.
+        let together: Vec<_> = plain.iter().flat_map(|(account, changes)| named(account, changes)).collect();
+        let done = together.is_empty() || within(mailbox.remove(together)).await.is_ok();
+        let failed = if done { BTreeMap::new() } else { plain };
+        let each = failed.into_iter().chain(others).map(async |(account, changes)| {
+            if self.is_put_off(&account) {
+                return Some((account, changes));
+            }
+            let made = make(mailbox, &account, changes).await;
+            made.err().map(|left| (account, left))
+        });
+        let left = join_all(each).await;
+        for (account, changes) in left.into_iter().flatten() {
+            self.put_off(mailbox, account, changes, fence).await;
+        }
+    }
+
+    fn is_put_off(&self, account: &BareJid) -> bool {
+        lock(&self.put_off).contains_key(account)
+    }
+
+    async fn put_off<M: Mailbox>(&self, mailbox: &M, account: BareJid, changes: Changes, fence: &Fence) {
+        while !fence.is_lost() && count(&lock(&self.put_off)) >= PUT_OFF_MAX {
+            sleep(AGAIN_MIN).await;
+        }
+        let is_new = {
+            let mut put_off = lock(&self.put_off);
+            let is_new = !put_off.contains_key(&account);
+            let own = put_off.entry(account.clone()).or_default();
+            for (id, change) in changes {
+                note(own, id, change);
+            }
+            // They are found again when the mailbox is read.
+            while own.len() > PUT_OFF_OF_ACCOUNT_MAX {
+                own.pop_last();
+            }
+            is_new
+        };
+        if is_new {
+            let (mailbox, fence) = (mailbox.clone(), fence.clone());
+            let mut tasks = lock(&self.tasks);
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(make_later(mailbox, account, Arc::clone(&self.put_off), fence));
+        }
+    }
+}
+
+/// What is to be removed stays so.
+fn note(changes: &mut Changes, id: MessageId, change: Change) {
+    let noted = changes.entry(id).or_insert(change);
+    *noted = (*noted).min(change);
+}
+
+fn count(put_off: &BTreeMap<BareJid, Changes>) -> usize {
+    put_off.values().map(BTreeMap::len).sum()
+}
+
+fn named(account: &BareJid, changes: &Changes) -> Vec<(BareJid, MessageId)> {
+    let removed = changes.iter().filter(|(_, change)| **change == Change::Remove);
+    removed.map(|(id, _)| (account.clone(), *id)).collect()
+}
+
+/// Makes the changes of one account; those that failed.
+async fn make<M: Mailbox>(mailbox: &M, account: &BareJid, changes: Changes) -> Result<(), Changes> {
+    let removed = named(account, &changes);
+    if !removed.is_empty()
+        && let Err(error) = within(mailbox.remove(removed)).await
+    {
+        report(&error, AGAIN_MIN);
+        return Err(changes);
+    }
+    let asked = changes.into_iter().filter_map(|(id, change)| match change {
+        Change::Asked(at) => Some((id, at)),
+        Change::Remove => None,
+    });
+    let left = stream::iter(asked).map(async |(id, at)| {
+        let noted = within(mailbox.note_asked(account, id, at)).await;
+        noted.inspect_err(|error| report(error, AGAIN_MIN)).err().map(|_| (id, Change::Asked(at)))
+    });
+    let left: Changes = left.buffer_unordered(WRITES_MAX).filter_map(ready).collect().await;
+    if left.is_empty() { Ok(()) } else { Err(left) }
+}
+
+/// Makes the changes of one account that were put off, until none is left.
+async fn make_later<M: Mailbox>(
+    mailbox: M,
+    account: BareJid,
+    put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
+    fence: Fence,
+) {
+    let mut delay = AGAIN_MIN;
+    loop {
+        sleep(delay).await;
+        let changes = lock(&put_off).get(&account).cloned().unwrap_or_default();
+        if changes.is_empty() || fence.is_lost() {
+            lock(&put_off).remove(&account);
+            return;
+        }
+        let left = make(&mailbox, &account, changes.clone()).await.err().unwrap_or_default();
+        delay = if left.is_empty() { AGAIN_MIN } else { (2 * delay).min(AGAIN_MAX) };
+        let mut put_off = lock(&put_off);
+        let own = put_off.entry(account.clone()).or_default();
+        // What has come meanwhile stays.
+        own.retain(|id, change| left.contains_key(id) || changes.get(id) != Some(change));
+        if own.is_empty() {
+            put_off.remove(&account);
+            return;
+        }
+    }
+}
+
+/// A poisoned lock means that a panic was reported elsewhere; what it holds is whole after every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,216 @@
+//! The units of DynamoDB that each access to a mailbox takes, as the module `aws::mailbox` says.
+
+use std::sync::{Arc, Mutex};
+
+use aws::MailboxTable;
+use axum::{Json, Router, extract::State, http::HeaderMap, http::StatusCode};
+use e2e::{Emulator, http};
+use push::ports::{Kept, Mailbox, Waiting};
+use push::{Body, MailboxBounds, Registration, Urgency};
+use serde_json::Value;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::contract_mailbox::{account, id, ids, juliet, plain, push};
+
+/// A row of a mailbox with a body of 1 KiB.
+const ROW_UNITS: f64 = 2.0;
+/// An entry of the index: keys, `epoch` and `purge_at`.
+const ENTRY_BYTES: u64 = 110;
+const BOUNDS: MailboxBounds = MailboxBounds { of_registration: 40, of_account: 60 };
+
+/// Units that were consumed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Units {
+    written: f64,
+    read: f64,
+}
+
+/// A way to DynamoDB that has each call say what it consumes.
+struct Meter {
+    mailbox: MailboxTable,
+    counted: Arc<Mutex<Units>>,
+    server: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Way {
+    endpoint: String,
+    counted: Arc<Mutex<Units>>,
+}
+
+async fn pass_on(
+    State(Way { endpoint, counted }): State<Way>,
+    headers: HeaderMap,
+    asked: String,
+) -> (StatusCode, Json<Value>) {
+    let mut asked: Value = serde_json::from_str(&asked).unwrap();
+    let target = headers["x-amz-target"].to_str().unwrap();
+    asked["ReturnConsumedCapacity"] = "TOTAL".into();
+    let passed_on = [
+        ("x-amz-target", target),
+        ("x-amz-date", headers["x-amz-date"].to_str().unwrap()),
+        ("content-type", "application/x-amz-json-1.0"),
+        ("authorization", headers["authorization"].to_str().unwrap()),
+    ];
+    let answer = http::post_with(&endpoint, &passed_on, asked.to_string()).await;
+    let said: Value = serde_json::from_str(&answer.text()).unwrap();
+    let consumed = match &said["ConsumedCapacity"] {
+        Value::Array(tables) => tables.iter().filter_map(|table| table["CapacityUnits"].as_f64()).sum(),
+        // A write that its condition stopped takes what it would have written, and does not say so.
+        Value::Null if answer.status == 400 => 1.0,
+        table => table["CapacityUnits"].as_f64().unwrap(),
+    };
+    let consumed = if asked["IndexName"].is_null() { consumed } else { of_index(&said) };
+    let least = if target.ends_with("Query") { 1.0 } else { 0.0 };
+    let half = target.ends_with("Scan") || target.ends_with("Query") && asked["ConsistentRead"] != true;
+    let consumed = f64::max(consumed, least) * if half { 0.5 } else { 1.0 };
+    let is_read = ["Query", "Scan", "GetItem"].iter().any(|read| target.ends_with(read));
+    let mut units = counted.lock().unwrap();
+    *if is_read { &mut units.read } else { &mut units.written } += consumed;
+    (StatusCode::from_u16(answer.status).unwrap(), Json(said))
+}
+
+/// The emulator bills whole items for a read of the index, and nothing for one that finds none. DynamoDB bills the
+/// entries of the index, and a unit at least.
+fn of_index(said: &Value) -> f64 {
+    let entries = said["ScannedCount"].as_u64().unwrap();
+    (entries * ENTRY_BYTES).div_ceil(4096) as f64
+}
+
+impl Meter {
+    async fn new() -> Self {
+        let emulator = Emulator::shared().await;
+        let table = emulator.mailbox_table().await;
+        let counted = Arc::<Mutex<Units>>::default();
+        let way = Way { endpoint: emulator.endpoint.clone(), counted: Arc::clone(&counted) };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mailbox = MailboxTable::new(
+            &Emulator::config_at(&format!("http://{}", listener.local_addr().unwrap())),
+            &table,
+        );
+        let router = Router::new().fallback(pass_on).with_state(way);
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { mailbox, counted, server }
+    }
+
+    /// The units that were consumed since the last time.
+    fn read(&self) -> Units {
+        std::mem::take(&mut *self.counted.lock().unwrap())
+    }
+
+    async fn keep(&self, waiting: &Waiting) -> (Kept, Units) {
+        let kept = self.mailbox.keep(waiting.clone(), BOUNDS).await.unwrap();
+        (kept, self.read())
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// A push of [`ROW_UNITS`].
+fn large(registration: &Registration, second: i64, topic: Option<&str>) -> Waiting {
+    let mut waiting = push(registration, Urgency::Normal, second, topic);
+    waiting.message.body = Body::from_bytes(&[7; 1024]);
+    waiting
+}
+
+fn units(written: f64, read: f64) -> Units {
+    Units { written, read }
+}
+
+#[tokio::test]
+async fn a_push_that_is_kept_replaced_dropped_or_drained_takes_the_units_that_the_module_says() {
+    let meter = Meter::new().await;
+    let [one, other] = [1, 2].map(juliet);
+    // Itself and its entry in the index.
+    let row = ROW_UNITS + 1.0;
+
+    let first = large(&one, 0, Some("topic"));
+    let (kept, taken) = meter.keep(&first).await;
+    assert_eq!((kept, taken), (Kept::default(), units(row + 2.0, 1.0 + 4.0)), "the first of an account");
+    for second in 1..10 {
+        let (kept, taken) = meter.keep(&large(&one, second, None)).await;
+        assert_eq!((kept, taken), (Kept::default(), units(row + 1.0, 0.0)), "with room");
+    }
+    let (kept, taken) = meter.keep(&large(&one, 10, Some("topic"))).await;
+    assert_eq!(kept.replaced, ids([&first]));
+    assert_eq!(taken, units(2.0 * row + 1.0, 1.0), "it replaces another");
+
+    for second in 11..40 {
+        meter.keep(&plain(&one, second)).await;
+    }
+    meter.read();
+    // Forty were counted, of which one was replaced: the count is made anew, once.
+    let (kept, taken) = meter.keep(&large(&one, 40, None)).await;
+    assert_eq!((kept.dropped.len(), taken.written), (0, row + 1.0), "the count read high");
+    for second in 41..45 {
+        let (kept, taken) = meter.keep(&large(&one, second, None)).await;
+        assert_eq!(kept.dropped.len(), 1);
+        assert_eq!(taken, units(2.0 * row + 1.0, 1.0 + 2.0), "its registration is full: of forty entries");
+    }
+
+    for second in 45..65 {
+        meter.keep(&plain(&other, second)).await;
+    }
+    meter.read();
+    let (kept, taken) = meter.keep(&large(&other, 65, None)).await;
+    assert_eq!(kept.dropped.len(), 1);
+    assert!(taken.written >= 2.0 * row + 1.0 && taken.written <= 2.0 * row + 2.0, "{taken:?}");
+    assert!((1.0 + 4.0..=1.0 + 6.0).contains(&taken.read), "its account is full: {taken:?}");
+}
+
+#[tokio::test]
+async fn a_mailbox_that_is_drained_takes_the_units_that_the_module_says() {
+    const PUSHES: usize = 32;
+    let meter = Meter::new().await;
+    let registration = juliet(1);
+    let account = account(&registration);
+    let pushes: Vec<_> = (0..PUSHES as i64).map(|second| large(&registration, second, None)).collect();
+    for push in &pushes {
+        meter.keep(push).await;
+    }
+    meter.read();
+    let page = |of, after| meter.mailbox.waiting(&account, of, after, 16);
+
+    let of = [id(&registration)].into();
+    let found = page(Some(&of), None).await.unwrap();
+    assert_eq!(found, pushes[..16]);
+    let taken = meter.read();
+    assert_eq!(taken, units(0.0, 1.0 + 16.0), "its entries, and each push");
+
+    assert_eq!(page(None, None).await.unwrap(), pushes[..16]);
+    // All are in one part: it reads on there, five at a time.
+    let taken = meter.read();
+    assert!(taken.read <= 3.0 + 4.0 * 3.0, "pushes by the part: {taken:?}");
+
+    let removed = pushes.iter().map(|push| (account.clone(), push.message.id)).collect();
+    meter.mailbox.remove(removed).await.unwrap();
+    assert_eq!(meter.read(), units((ROW_UNITS + 1.0) * PUSHES as f64, 0.0), "each that is removed");
+    assert_eq!(page(Some(&of), None).await.unwrap(), []);
+    assert_eq!(meter.read(), units(0.0, 1.0), "an empty one");
+
+    // The count still has the pushes that have left, until the next push finds no room by it.
+    let (kept, taken) = meter.keep(&large(&registration, 100, None)).await;
+    assert_eq!((kept, taken), (Kept::default(), units(ROW_UNITS + 2.0, 0.0)));
+}
+
+#[tokio::test]
+async fn an_account_that_a_sweep_meets_takes_the_units_that_the_module_says() {
+    let meter = Meter::new().await;
+    let registrations: Vec<_> = (0..8).map(juliet).collect();
+    for registration in &registrations {
+        for second in 0..3 {
+            meter.keep(&large(registration, second, None)).await;
+        }
+    }
+    meter.read();
+    let (found, further) = meter.mailbox.recipients(None, 100).await.unwrap();
+    assert_eq!((found.len(), further), (registrations.len(), None));
+    assert!(found.iter().all(|(_, pushes)| *pushes == 3));
+    let taken = meter.read();
+    // The scan itself; four parts; and a look below each of the other three.
+    assert!(taken.written == 0.0 && taken.read <= 0.5 + 4.0 * 0.5 + 6.0 * 0.5, "{taken:?}");
+}

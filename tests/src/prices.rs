@@ -1,0 +1,205 @@
+//! The bill of AWS: list prices times units. The calls are those that `make bench-cloud` counts, the units of the mailbox
+//! those that the end-to-end tests read off DynamoDB's answers.
+
+use std::fmt::Write;
+
+use chrono::{DateTime, TimeDelta};
+use push::{
+    Application, Body, Instance, MessageId, PushMessage, Registration, Target, Ttl, Urgency, message::Wishes,
+};
+
+/// US dollars per million, us-east-1, list prices without free tiers (aws.amazon.com/…/pricing, 2026).
+pub const INVOCATION: f64 = 0.20;
+/// Per million GB-seconds, x86_64.
+pub const GB_SECONDS: f64 = 16.6667;
+/// A request in front of the function; a Function URL costs nothing of its own.
+pub const HTTP_API: f64 = 1.00;
+/// Each call to SQS, up to 64 KiB, however many entries it carries.
+pub const SQS_CALL: f64 = 0.40;
+/// A read unit is a strongly consistent read of up to 4 KiB; an eventually consistent one is half of it.
+pub const READ_UNIT: f64 = 0.125;
+/// Bytes of a read unit.
+pub const READ_BYTES: usize = 4096;
+/// A write of up to 1 KiB.
+pub const WRITE_UNIT: f64 = 0.625;
+/// Bytes of a write unit.
+pub const WRITE_BYTES: usize = 1024;
+/// A gigabyte that leaves AWS, beyond the hundred a month that are free.
+pub const TRANSFER_GB: f64 = 0.09;
+/// A metric of one's own, per month.
+pub const CUSTOM_METRIC: f64 = 0.30;
+/// A metric that an alarm watches, per month, beyond ten.
+pub const ALARM_METRIC: f64 = 0.10;
+/// A dashboard, per month, beyond three.
+pub const DASHBOARD: f64 = 3.00;
+/// A secret in Secrets Manager, per month.
+pub const SECRET: f64 = 0.40;
+
+/// The time that Lambda bills for a push on a function of 128 MB: the two calls take some milliseconds on AWS. A forgery takes one.
+pub const BILLED_SECONDS: f64 = 0.003;
+const FORGERY_SECONDS: f64 = 0.001;
+/// Memory of the function.
+pub const FUNCTION_GB: f64 = 0.125;
+/// A month.
+pub const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
+/// Between two polls of a relay that is idle, two renewals of its lease, two looks of one that stands by.
+pub const POLL_SECONDS: f64 = 20.0;
+/// See [`POLL_SECONDS`].
+pub const LEASE_RENEWAL_SECONDS: f64 = 5.0;
+/// See [`POLL_SECONDS`].
+pub const LEASE_LOOK_SECONDS: f64 = 1.0;
+
+/// Most entries in one call to SQS.
+const BATCH: f64 = 10.0;
+/// Bytes that an answer of SQS has for each entry beside its body: ids, the receipt, attributes, headers, TLS.
+const ENVELOPE_BYTES: usize = 600;
+/// Bytes that an item of the mailbox has beside the entry: keys and attributes. An entry of its index.
+const ITEM_BYTES: usize = 130;
+const INDEX_BYTES: usize = 130;
+/// Most pushes in one page of a mailbox.
+const PAGE: f64 = 16.0;
+/// Pushes that wait for a phone, of one registration, when it comes back.
+const DRAINED: usize = 100;
+/// The alarms of the stack watch so many metrics, of which ten are free.
+const ALARM_METRICS: f64 = 19.0;
+const ALARM_METRICS_FREE: f64 = 10.0;
+/// Own metrics of each half.
+const METRICS: f64 = 6.0;
+/// Pushes that ten times a second pass through one environment.
+const REQUESTS_PER_ENVIRONMENT: f64 = 10.0;
+
+/// Bodies of which the page tells.
+const BODIES: [usize; 3] = [400, 1024, 4096];
+
+/// Bytes of a queue's entry of a push with a body of this size.
+///
+/// # Panics
+/// Never: the addresses are valid.
+#[must_use]
+pub fn entry_bytes(body: usize) -> usize {
+    let target = Target {
+        recipient: "juliet@example.com/Conversations.r4nD".parse().expect("an address"),
+        application: Application::from_bytes([1; 32]),
+        instance: Instance::from_bytes([2; 32]),
+        vapid: None,
+        legacy: None,
+    };
+    let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a moment");
+    let registration = Registration::renew(None, target, now, TimeDelta::days(7));
+    let wishes = Wishes { ttl: Ttl::from_seconds(86_400), urgency: Urgency::Normal, topic: None };
+    let body = Body::from_bytes(&vec![0; body]);
+    PushMessage::new([7; MessageId::CHANCE_BYTES], &registration, wishes, body, now).to_entry().len()
+}
+
+/// A million pushes that are accepted and delivered behind a Function URL, where a call to SQS receives or deletes so
+/// many of them.
+#[must_use]
+pub fn delivered(entries_per_call: f64) -> f64 {
+    let function = INVOCATION + BILLED_SECONDS * FUNCTION_GB * GB_SECONDS + READ_UNIT / 2.0 + SQS_CALL;
+    function + 2.0 * SQS_CALL / entries_per_call
+}
+
+/// The cost of a million pushes that leave AWS for a relay elsewhere.
+#[must_use]
+pub fn transfer(body: usize) -> f64 {
+    (entry_bytes(body) + ENVELOPE_BYTES) as f64 * 1e6 / 1e9 * TRANSFER_GB
+}
+
+/// The additional cost of a million pushes that wait, and are delivered from the mailbox: by the units that
+/// `aws::mailbox` names.
+#[must_use]
+pub fn waiting(body: usize) -> f64 {
+    let bytes = entry_bytes(body) + ITEM_BYTES;
+    let row = (bytes.div_ceil(WRITE_BYTES) + 1) as f64;
+    let read = |bytes: usize| bytes.div_ceil(READ_BYTES) as f64;
+    // It is written and counted; its registration is read. It is removed.
+    let writes = row + 1.0 + row;
+    // For each page the index and the registration, and each push.
+    let pages = (DRAINED as f64 / PAGE).ceil();
+    let page = read(DRAINED * INDEX_BYTES) + 1.0;
+    let reads = 1.0 + pages * page / DRAINED as f64 + read(bytes);
+    writes * WRITE_UNIT + reads * READ_UNIT
+}
+
+/// The same, where a registration has as many waiting as it may: each that comes drops the oldest, and none is drained.
+#[must_use]
+pub fn dropped(body: usize) -> f64 {
+    let row = ((entry_bytes(body) + ITEM_BYTES).div_ceil(WRITE_BYTES) + 1) as f64;
+    // The count that its condition stops; the row of counts, the registration and the index.
+    let reads = 2.0 + (DRAINED * INDEX_BYTES).div_ceil(READ_BYTES) as f64;
+    (2.0 * row + 1.0) * WRITE_UNIT + reads * READ_UNIT
+}
+
+/// A million forgeries, which the function answers without a call.
+#[must_use]
+pub fn forgeries() -> f64 {
+    INVOCATION + FORGERY_SECONDS * FUNCTION_GB * GB_SECONDS
+}
+
+/// A month of forgeries, so many each second.
+fn flood(each_second: f64, in_front: f64) -> f64 {
+    each_second * MONTH_SECONDS / 1e6 * (forgeries() + in_front)
+}
+
+fn per_month(seconds: f64, price: f64) -> f64 {
+    MONTH_SECONDS / seconds / 1e6 * price
+}
+
+/// The tables of docs/aws/cost.md.
+#[must_use]
+pub fn tables() -> String {
+    let mut page = String::from("| a million pushes | USD |\n| --- | --- |\n");
+    let mut row = |what: &str, dollars: f64| {
+        let _ = writeln!(page, "| {what} | {dollars:.2} |");
+    };
+    row("Function URL, few at a time: each push has a receive and a delete of its own", delivered(1.0));
+    row("Function URL, under load: ten to a call", delivered(BATCH));
+    row("HTTP API, few at a time", delivered(1.0) + HTTP_API);
+    row("HTTP API, under load", delivered(BATCH) + HTTP_API);
+    for body in BODIES {
+        row(
+            &format!("in addition, to a relay outside of AWS, beyond 100 GB a month: bodies of {body} bytes"),
+            transfer(body),
+        );
+    }
+    for body in BODIES {
+        row(
+            &format!("in addition, waiting for a phone that comes back: bodies of {body} bytes"),
+            waiting(body),
+        );
+    }
+    for body in BODIES {
+        row(
+            &format!("in addition, for a phone that stays away with a full mailbox: bodies of {body} bytes"),
+            dropped(body),
+        );
+    }
+    row("forgeries", forgeries());
+    page.push_str("\n| each month | USD |\n| --- | --- |\n");
+    let mut row = |what: &str, dollars: f64| {
+        let _ = writeln!(page, "| {what} | {dollars:.2} |");
+    };
+    row("polls of a relay that is idle", per_month(POLL_SECONDS, SQS_CALL));
+    row("its lease", per_month(LEASE_RENEWAL_SECONDS, WRITE_UNIT));
+    row("each relay that stands by", per_month(LEASE_LOOK_SECONDS, READ_UNIT));
+    row("the secret (0 with `EndpointSecret`)", SECRET);
+    row(
+        "alarms: 19 metrics, of which an account has ten free",
+        (ALARM_METRICS - ALARM_METRICS_FREE) * ALARM_METRIC,
+    );
+    row("alarms, where the account's ten are in use", ALARM_METRICS * ALARM_METRIC);
+    row("the dashboard, where the account's three free ones are in use", DASHBOARD);
+    row("own metrics of the function, while it is used", METRICS * CUSTOM_METRIC);
+    row("own metrics of the relay", METRICS * CUSTOM_METRIC);
+    page.push_str("\n| a flood of forgeries, for a month | USD |\n| --- | --- |\n");
+    let mut row = |what: &str, dollars: f64| {
+        let _ = writeln!(page, "| {what} | {dollars:.0} |");
+    };
+    row("Function URL, an account's 1000 environments", flood(1000.0 * REQUESTS_PER_ENVIRONMENT, 0.0));
+    row("Function URL, `ReservedConcurrency=20`", flood(20.0 * REQUESTS_PER_ENVIRONMENT, 0.0));
+    row(
+        "HTTP API, `RequestsPerSecond=200` as the template has it: what is beyond is refused",
+        flood(200.0, HTTP_API),
+    );
+    page
+}

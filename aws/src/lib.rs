@@ -16,6 +16,7 @@ mod post;
 mod queue;
 mod registrations;
 mod requests;
+mod tenants;
 mod time;
 #[cfg(test)]
 mod upgrade;
@@ -25,8 +26,9 @@ pub use config::{ConfigError, for_ingress, for_relay, relay_http_client};
 pub use error::{CannotStart, Cause};
 pub use lease::RelayLease;
 pub use mailbox::MailboxTable;
-pub use post::{NoAnswer, post};
+pub use post::{NoAnswer, post, post_json};
 pub use queue::Queue;
 pub use registrations::RegistrationsTable;
 pub use requests::QueueSender;
+pub use tenants::UsageOfTerm;
 pub use time::{AGREEMENT, ServiceTime};

@@ -22,6 +22,18 @@ pub struct NoAnswer(String);
 /// # Errors
 /// [`NoAnswer`], also after this time.
 pub async fn post(url: &str, body: String, patience: Duration) -> Result<u16, NoAnswer> {
+    send(http::Request::post(url), body, patience).await
+}
+
+/// The same with a body of JSON.
+///
+/// # Errors
+/// [`NoAnswer`], also after this time.
+pub async fn post_json(url: &str, body: String, patience: Duration) -> Result<u16, NoAnswer> {
+    send(http::Request::post(url).header("content-type", "application/json"), body, patience).await
+}
+
+async fn send(request: http::request::Builder, body: String, patience: Duration) -> Result<u16, NoAnswer> {
     let no_answer = |error: &dyn std::fmt::Display| NoAnswer(error.to_string());
     let context = TlsContext::builder().with_trust_store(TrustStore::default()).build();
     let timeouts = HttpConnectorSettings::builder().connect_timeout(patience).read_timeout(patience).build();
@@ -30,7 +42,7 @@ pub async fn post(url: &str, body: String, patience: Duration) -> Result<u16, No
         .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
         .tls_context(context.map_err(|error| no_answer(&error))?)
         .build();
-    let request = http::Request::post(url).header("content-length", body.len()).body(SdkBody::from(body));
+    let request = request.header("content-length", body.len()).body(SdkBody::from(body));
     let request = HttpRequest::try_from(request.map_err(|error| no_answer(&error))?);
     let request = request.map_err(|error| no_answer(&error))?;
     let answer = tokio::time::timeout(patience, connector.call(request)).await;

@@ -27,6 +27,7 @@ mod explain;
 mod fetch;
 mod health;
 mod http;
+mod invoice;
 mod keygen;
 mod legacy_options;
 mod live;
@@ -42,6 +43,7 @@ mod secret;
 mod serve;
 mod shutdown;
 mod store;
+mod tenant;
 mod trail;
 mod usage;
 mod values;
@@ -77,6 +79,8 @@ enum Command {
     Account(account::Options),
     Explain(explain::Options),
     Doctor(Box<doctor::Options>),
+    Tenant(tenant::Options),
+    Usage(invoice::Options),
     #[command(hide = true)]
     Assets(assets::Options),
 }
@@ -135,6 +139,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Account(options) => account::run(options),
         Command::Explain(options) => explain::run(options),
         Command::Doctor(options) => doctor::run(*options),
+        Command::Tenant(options) => tenant::run(options),
+        Command::Usage(options) => invoice::run(options),
         Command::Assets(options) => assets::run(&options, Upwire::command()),
     }
 }

@@ -42,3 +42,9 @@ pub(crate) async fn wait(
     }
     outcome
 }
+
+/// Runs a part that never ends by itself.
+pub(crate) async fn until(stop: CancellationToken, part: impl Future<Output = ()>) -> anyhow::Result<()> {
+    stop.run_until_cancelled(part).await;
+    Ok(())
+}

@@ -1,11 +1,15 @@
 //! `upwire relay`: the relay alone, on DynamoDB tables and an SQS queue.
 
-use aws::{RegistrationsTable, ServiceTime};
+use std::time::Duration;
+
+use aws::{RegistrationsTable, ServiceTime, UsageOfTerm};
 use metrics::{describe_gauge, gauge};
 use push::ports::Holder;
+use push::usage::Meter;
 use relay::{Backlog, Candidate, Clock, Forgetting, HeldLease, MarkerKeeper, Trail, Uptime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::cloud::Cloud;
@@ -13,12 +17,18 @@ pub(crate) use self::options::Options;
 use self::options::Settings;
 use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
+use crate::tenant::keeper::{OF_A_TABLE, TenantKeeper};
+use crate::tenant::quota;
 use crate::{admin, embedded_format, marker, parts, trail, values};
 
 pub(crate) mod cloud;
 mod options;
 mod timekeeper;
 
+/// Between two writes of what tenants use.
+const USAGE_INTERVAL: Duration = Duration::from_secs(300);
+/// What the last one may take.
+const LAST_USAGE_TIMEOUT: Duration = Duration::from_secs(1);
 const ACTIVE: &str = "upwire_relay_active";
 
 /// Relays until `stop`, whenever no other relay does.
@@ -29,15 +39,18 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let mut values = settings.relay.values(settings.secrets.clone());
     settings.legacy.clone().add_to(&mut values);
     let live = Live::new(settings.relay.files.clone(), values)?;
-    let in_force = live.in_force();
+    let mut in_force = live.in_force();
     let metrics = admin::install_metrics()?;
     describe_gauge!(ACTIVE, "1 while this relay is the active one, 0 while it waits for another to end");
     gauge!(ACTIVE).set(0.0);
+    quota::describe_metrics();
     let time = timekeeper::begin();
     let clock = time.clock();
     let state = State {
         connected: watch::Sender::new(false),
         stands_by: watch::Sender::new(false),
+        active: watch::Sender::new(false),
+        meter: Meter::default(),
         backlog: Backlog::new(clock.clone()),
         clock: clock.clone(),
         trail: Trail::default(),
@@ -47,6 +60,13 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         opened = open((&settings, &time), &in_force, &state) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
+    let (list, meter) = (in_force.access.clone(), state.meter.clone());
+    let tenants = TenantKeeper::begin(cloud.registrations.clone(), OF_A_TABLE, list, clock.clone(), meter);
+    let tenants = tokio::select! {
+        tenants = tenants => tenants,
+        () = stop.cancelled() => return Ok(()),
+    };
+    in_force.access = tenants.access();
     let private = http::listen(settings.relay.admin_listen, "UPWIRE_ADMIN_LISTEN").await?;
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
@@ -59,6 +79,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let mut parts = JoinSet::new();
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
+    parts.spawn(parts::until(stop.clone(), tenants.keep(state.active.subscribe())));
     parts.spawn(timekeeper::tell(clock, stop.clone()));
     parts.spawn(relay_when_elected(settings, in_force, cloud, state, stop.clone()));
     parts::wait(parts, &stop).await
@@ -90,6 +111,9 @@ fn marker_keeper(
 struct State {
     connected: watch::Sender<bool>,
     stands_by: watch::Sender<bool>,
+    /// Whether this process is the relay now.
+    active: watch::Sender<bool>,
+    meter: Meter,
     backlog: Backlog,
     clock: Clock,
     trail: Trail,
@@ -116,7 +140,9 @@ async fn relay_when_elected(
         };
         state.stands_by.send_replace(false);
         gauge!(ACTIVE).set(1.0);
+        state.active.send_replace(true);
         let served = serve_term((&settings, &in_force), &mut cloud, &state, &candidate, term, &stop).await;
+        state.active.send_replace(false);
         gauge!(ACTIVE).set(0.0);
         if stop.is_cancelled() || served.is_err() {
             candidate.resign().await;
@@ -155,14 +181,20 @@ async fn serve_term(
             mailbox,
             in_force.clone(),
             state.clock.clone(),
+            state.meter.clone(),
         );
         relay.trail = state.trail.clone();
         relay.forgetting = state.forgetting.clone();
         let relaying = relay.run(state.connected.clone(), stop.clone(), fence.clone());
-        tokio::select! {
+        let mut usage = UsageOfTerm::new(cloud.registrations.clone(), name()?);
+        let relayed = tokio::select! {
             relayed = relaying => relayed.map_err(anyhow::Error::from),
             () = keeper.keep(marker) => Ok(()),
-        }
+            () = write_usage(&mut usage, &state.meter, &state.clock) => Ok(()),
+        };
+        // What another relay counts meanwhile has a name of its own.
+        let _ = timeout(LAST_USAGE_TIMEOUT, write_usage_now(&mut usage, &state.meter, &state.clock)).await;
+        relayed
     };
     let holding = async {
         candidate.hold(term).await;
@@ -173,6 +205,26 @@ async fn serve_term(
         relayed = relaying => relayed,
         never = holding => never,
     }
+}
+
+/// Writes what tenants use, for as long as it runs.
+async fn write_usage(usage: &mut UsageOfTerm, meter: &Meter, clock: &Clock) {
+    loop {
+        sleep(USAGE_INTERVAL).await;
+        write_usage_now(usage, meter, clock).await;
+    }
+}
+
+async fn write_usage_now(usage: &mut UsageOfTerm, meter: &Meter, clock: &Clock) {
+    usage.add(meter.take());
+    if let Err(error) = usage.write(clock.now()).await {
+        tracing::error!(%error, "what tenants used could not be written; it is tried again");
+    }
+}
+
+/// A name that no other term has.
+fn name() -> anyhow::Result<String> {
+    Ok(format!("{:016x}", getrandom::u64()?))
 }
 
 /// A name that no other relay has.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use functions::settings::{component, public_url};
+use push::usage::Meter;
 use push::{MailboxBounds, Secrets};
 use relay::{
     AccessList, Backlog, BadRate, Clock, ComponentAccount, DomainBounds, Forgetting, MarkerKeeper, Rate,
@@ -286,6 +287,7 @@ impl RelaySettings {
         mailbox: M,
         in_force: InForce,
         clock: Clock,
+        usage: Meter,
     ) -> Relay<R, Q, M> {
         Relay {
             registrations,
@@ -306,6 +308,7 @@ impl RelaySettings {
             domain_bounds: self.domain_bounds,
             rate: self.rate,
             contact: self.contact,
+            usage,
             clock,
             trail: Trail::default(),
             forgetting: Forgetting::default(),

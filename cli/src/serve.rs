@@ -1,18 +1,24 @@
 //! `upwire serve`: ingress and relay in one process on one SQLite file.
 
+use std::time::Duration;
+
 use embedded::Database;
-use functions::{Allowance, Dropped, Ingress, MarkerWatch};
+use functions::{Allowance, Dropped, Ingress, MarkerWatch, TenantWatch};
 use metrics::{describe_gauge, gauge};
+use push::usage::Meter;
 use relay::{Backlog, Fence, Rate};
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::options::Options;
 use self::timekeeper::{Sources, Timekeeper};
 use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
+use crate::tenant::keeper::{OF_A_DATABASE, TenantKeeper};
+use crate::tenant::quota;
 use crate::{admin, keygen, marker, parts, trail, values};
 
 mod database;
@@ -22,6 +28,8 @@ mod timekeeper;
 
 /// The database's name for the secret that is made when none is given.
 pub(crate) const KEPT_SECRET: &str = "secret";
+/// The longest that what tenants have used is in memory alone.
+const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 const QUEUE_DEPTH: &str = "upwire_queue_depth";
 const MAILBOX_DEPTH: &str = "upwire_mailbox_depth";
 
@@ -36,6 +44,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let metrics = admin::install_metrics()?;
     functions::describe_metrics();
     http::describe_metrics();
+    quota::describe_metrics();
     describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
     describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
     let in_a_minute_max = settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute);
@@ -49,7 +58,12 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let mut values = settings.relay.values(secrets(settings.relay.secret.as_ref(), &database).await?);
     settings.legacy.add_to(&mut values);
     let live = Live::new(settings.relay.files.clone(), values)?;
-    let in_force = live.in_force();
+    let mut in_force = live.in_force();
+    let (list, meter) = (in_force.access.clone(), Meter::default());
+    let database = database.with_usage(meter.clone());
+    let tenants =
+        TenantKeeper::begin(database.clone(), OF_A_DATABASE, list, clock.clone(), meter.clone()).await;
+    in_force.access = tenants.access();
     let (connected, readiness) = watch::channel(false);
     let backlog = Backlog::new(clock.clone());
     let behind = (&backlog, readiness.clone());
@@ -64,8 +78,14 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     let queue = backlog.watch(database.clone());
-    let relay =
-        settings.relay.relay(database.clone(), queue, database.clone(), in_force.clone(), clock.clone());
+    let relay = settings.relay.relay(
+        database.clone(),
+        queue,
+        database.clone(),
+        in_force.clone(),
+        clock.clone(),
+        meter.clone(),
+    );
     let (trail, forgetting) = (relay.trail.clone(), relay.forgetting.clone());
     let (depths, room) = (database.clone(), database.clone());
     let trouble = move || room.check_room().err().map(|low| low.to_string());
@@ -84,6 +104,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         marker: MarkerWatch::default(),
         // The queue has a bound for each registration.
         allowance: Allowance::default(),
+        tenants: TenantWatch::told(tenants.roster()),
         public_url: Some(public_url),
         component: Some(component),
         clock,
@@ -101,22 +122,34 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     parts.spawn(public.run(stop.clone()));
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
-    parts.spawn(until(stop.clone(), keeper.keep(marker)));
+    parts.spawn(parts::until(stop.clone(), keeper.keep(marker)));
+    parts.spawn(parts::until(stop.clone(), tenants.keep(watch::channel(true).1)));
+    parts.spawn(parts::until(stop.clone(), write_usage(database.clone(), meter.clone())));
     parts.spawn(timekeeper.keep(stop.clone()));
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });
     let outcome = parts::wait(parts, &stop).await;
+    if !meter.is_empty()
+        && let Err(error) = database.write_usage().await
+    {
+        tracing::error!(%error, "the last seconds of what tenants used are lost");
+    }
     if let Err(error) = database.fold_log() {
         tracing::warn!(%error, "the database's log (-wal) could not be brought into its file: copy both");
     }
     outcome
 }
 
-/// Runs a part that never ends by itself.
-async fn until(stop: CancellationToken, part: impl Future<Output = ()>) -> anyhow::Result<()> {
-    stop.run_until_cancelled(part).await;
-    Ok(())
+/// Writes what tenants have used where nothing else is written.
+async fn write_usage(database: Database, meter: Meter) {
+    loop {
+        sleep(USAGE_INTERVAL).await;
+        if !meter.is_empty() {
+            // The writer tells of an error; the next commit takes it along.
+            let _ = database.write_usage().await;
+        }
+    }
 }
 
 /// The secrets given, and behind them the one that an earlier start without any has made: setting

@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use push::{Clock, RegistrationId, ports::Unavailable};
+use push::{Clock, RegistrationId, ports::Unavailable, usage::Meter};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
@@ -146,6 +146,21 @@ impl Database {
     pub fn with_clock(self, clock: Clock) -> Self {
         *self.shared.clock.write() = clock;
         self
+    }
+
+    /// The same one, which takes what tenants use from this meter along with each commit. For all clones.
+    #[must_use]
+    pub fn with_usage(self, usage: Meter) -> Self {
+        self.writer.take_along(usage);
+        self
+    }
+
+    /// Commits what tenants have used, where nothing else is committed.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn write_usage(&self) -> Result<(), Unavailable> {
+        self.write(|_| Ok(())).await
     }
 
     /// Whether the disk has room for anything new.
@@ -286,6 +301,6 @@ impl Database {
     }
 }
 
-fn find_setting(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+pub(crate) fn find_setting(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     connection.query_row("SELECT value FROM setting WHERE name = ?1", [name], |row| row.get(0)).optional()
 }

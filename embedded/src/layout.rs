@@ -8,7 +8,7 @@ use crate::file::OpenError;
 
 /// Steps that make each layout of the one before it; the first, of an empty file. A step that was released
 /// never changes: files that took it are out there.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE registration (
@@ -86,6 +86,21 @@ const STEPS: [&str; 6] = [
     "
     DROP INDEX queue_due;
     ALTER TABLE queue DROP COLUMN attempts;
+    ",
+    "
+    CREATE TABLE usage (
+        hour INTEGER NOT NULL,  -- since 1970
+        tenant TEXT NOT NULL,
+        domain TEXT NOT NULL,
+        accepted INTEGER NOT NULL,
+        delivered INTEGER NOT NULL,
+        waited INTEGER NOT NULL,
+        expired INTEGER NOT NULL,
+        dropped INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        registrations INTEGER NOT NULL,  -- the most at one time
+        PRIMARY KEY (hour, tenant, domain)
+    ) STRICT, WITHOUT ROWID;
     ",
 ];
 /// The layout that this code writes, in `PRAGMA user_version`: so many steps were taken.
@@ -224,6 +239,6 @@ mod tests {
         let path = folder.path().join("upwire.db");
         Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
         let refused = Database::open(&path).err().unwrap().to_string();
-        assert!(refused.ends_with("was written by a newer upwire (layout 7, this one knows 6)"), "{refused}");
+        assert!(refused.ends_with("was written by a newer upwire (layout 8, this one knows 7)"), "{refused}");
     }
 }

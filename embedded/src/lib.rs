@@ -18,6 +18,8 @@ mod readers;
 mod registrations;
 mod restore;
 mod row;
+mod tenants;
+mod usage;
 mod writer;
 
 pub use backup::{BackupError, Contents, back_up};

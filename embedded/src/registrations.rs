@@ -15,6 +15,7 @@ use crate::{
     Database,
     accounts::{count, forget_if_gone},
     row::registration,
+    tenants::kept_domains,
     writer::Haste,
 };
 
@@ -157,10 +158,15 @@ fn store(connection: &Connection, registration: &Registration) -> rusqlite::Resu
 /// Removes rows that serve nothing any more, the longest dead first.
 fn sweep(connection: &Connection, stored: &Registration) -> rusqlite::Result<()> {
     const SWEEP: &str = "DELETE FROM registration WHERE id IN
-        (SELECT id FROM registration WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2) RETURNING account";
+        (SELECT id FROM registration WHERE expires_at <= ?1 AND (revoked OR NOT EXISTS (
+            SELECT 1 FROM json_each(?3) WHERE value = substr(account, instr(account, '@') + 1)
+                OR value LIKE '*.%' AND substr(account, 1 - length(value)) = substr(value, 2)
+        )) ORDER BY expires_at LIMIT ?2) RETURNING account";
     let dead_since = (stored.renewed_at - PURGE_AFTER).timestamp_millis();
     let mut statement = connection.prepare_cached(SWEEP)?;
-    let swept = statement.query_map(params![dead_since, SWEPT_PER_REGISTRATION_MAX], |row| row.get(0))?;
+    let kept = kept_domains(connection)?;
+    let swept =
+        statement.query_map(params![dead_since, SWEPT_PER_REGISTRATION_MAX, kept], |row| row.get(0))?;
     let accounts: BTreeSet<String> = swept.collect::<rusqlite::Result<_>>()?;
     accounts.iter().try_for_each(|account| forget_if_gone(connection, account))
 }

@@ -11,14 +11,18 @@
 use std::{
     fs::File,
     io,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 use parking_lot::{Condvar, Mutex};
-use push::{PushMessage, ports::Unavailable};
+use push::{
+    PushMessage,
+    ports::Unavailable,
+    usage::{Meter, Usage},
+};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -79,6 +83,8 @@ struct Desk {
     waiting: Mutex<Waiting>,
     work: Condvar,
     known: Arc<Known>,
+    /// What tenants use; each commit takes it along.
+    usage: OnceLock<Meter>,
 }
 
 /// Hands writes to the thread, which ends when every clone is gone and what they were given is committed.
@@ -141,6 +147,12 @@ impl Writer {
         self.handle.0.send(messages, Some(room), now)
     }
 
+    /// Has each commit take along what tenants use.
+    pub(crate) fn take_along(&self, usage: Meter) {
+        // The first one stays.
+        let _ = self.handle.0.usage.set(usage);
+    }
+
     /// Settles pushes for good. Those that have no row yet get none; the others' rows leave with a later commit.
     pub(crate) fn settle(&self, seqs: Vec<i64>) {
         self.handle.0.settle(seqs);
@@ -197,7 +209,7 @@ impl Desk {
             is_closed: false,
             is_dead: false,
         };
-        Self { waiting: Mutex::new(waiting), work: Condvar::new(), known }
+        Self { waiting: Mutex::new(waiting), work: Condvar::new(), known, usage: OnceLock::new() }
     }
 
     /// See [`Writer::send`].
@@ -351,6 +363,7 @@ impl Waiting {
             sendings: self.unwritten.take(),
             writes: std::mem::take(&mut self.writes),
             deletions: std::mem::take(&mut self.deletions),
+            usage: Usage::new(),
         }
     }
 }
@@ -370,8 +383,12 @@ fn mend(error: &str) -> &'static str {
 fn write_until_closed(mut connection: Connection, desk: &Desk) {
     while let Some(mut batch) = desk.next() {
         let mut done = Done::default();
+        batch.usage = desk.usage.get().map(Meter::take).unwrap_or_default();
         let commit = commit(&mut connection, &mut batch, &mut done).map_err(|error| error.to_string());
         if let Err(error) = &commit {
+            if let Some(usage) = desk.usage.get() {
+                usage.give_back(std::mem::take(&mut batch.usage));
+            }
             tracing::error!(%error, mend = mend(error), "the database did not take a commit");
             // The log may be what fills the disk: copied back, its room serves the deletions that wait.
             let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

@@ -21,6 +21,7 @@ mod push_resource;
 mod rejection;
 mod seldom;
 pub mod settings;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod unread;
@@ -57,6 +58,7 @@ pub use marker::MarkerWatch;
 pub use matrix::Dropped;
 pub use rejection::{Rejection, VapidFault};
 pub use seldom::Seldom;
+pub use tenants::TenantWatch;
 
 /// The path under the public URL that endpoints live at.
 pub const PUSH_PATH: &str = "push";
@@ -106,6 +108,8 @@ pub struct Ingress<R, Q, M> {
     pub marker: MarkerWatch,
     /// The rate at which pushes of one registration are taken.
     pub allowance: Allowance,
+    /// The tenants, for which less may be taken.
+    pub tenants: TenantWatch,
     /// Where application servers reach this ingress; the push message resources are named below it.
     /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
     pub public_url: Option<Url>,

@@ -7,7 +7,7 @@ use std::{env::VarError, process::ExitCode};
 use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use chrono::TimeDelta;
 use functions::{
-    Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch,
+    Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, TenantWatch,
     embedded_format::Tally,
     settings::{self, KeptFor},
 };
@@ -81,6 +81,7 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         legacy: watch::channel(legacy_keys()?).1,
         legacy_terms: legacy_terms(component.as_ref())?,
         allowance: Allowance::per_minute(allowance()?),
+        tenants: TenantWatch::default(),
         marker: MarkerWatch::of_table(variable("UPWIRE_TABLE_ID")?),
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component,

@@ -118,6 +118,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         match row {
             Some(row) if endpoint.lives(&row, now) => Ok(row),
             row => {
+                self.admit_end(endpoint, row.as_ref(), now).await?;
                 self.vouch_over(endpoint, row.as_ref(), now).await?;
                 Err(Rejection::Gone)
             }

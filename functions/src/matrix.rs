@@ -140,6 +140,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
                 }
                 Outcome::Throttled(wait) => throttled = throttled.max(Some(wait)),
                 Outcome::Accepted(registration) => {
+                    self.admit_push(&registration, now).await?;
                     throttled = throttled.max(self.allowance.take(key.0, now).err());
                     accepted.push(*registration);
                 }
@@ -216,7 +217,9 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
                 let row = self.adopt(target.clone(), now).await?;
                 living.extend(row.map(|row| (endpoint.key(), row)));
             } else {
-                self.vouch_over(endpoint, last_rows.get(&endpoint.key().0), now).await?;
+                let row = last_rows.get(&endpoint.key().0);
+                self.admit_end(endpoint, row, now).await?;
+                self.vouch_over(endpoint, row, now).await?;
             }
         }
         Ok(living)
@@ -231,7 +234,10 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         for endpoint in std::mem::take(endpoints) {
             let admitted = match endpoint {
                 Endpoint::Ours(..) => Ok(()),
-                Endpoint::Legacy(target, key) => self.admit_legacy(target, *key, now).await,
+                Endpoint::Legacy(target, key) => {
+                    self.admit_end(endpoint, None, now).await?;
+                    self.admit_legacy(target, *key, now).await
+                }
             };
             match admitted {
                 Ok(()) => endpoints.push(endpoint),

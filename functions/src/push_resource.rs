@@ -158,6 +158,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     ) -> Result<PushMessage, Rejection> {
         let now = self.clock.now();
         if let Endpoint::Legacy(target, key) = endpoint {
+            self.admit_end(endpoint, None, now).await?;
             self.admit_legacy(target, *key, now).await?;
         }
         let found = self.find(endpoint, Consistency::Eventual, now).await?;
@@ -174,6 +175,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         if let Some(wait) = registration.throttled_for(now) {
             return Err(Rejection::throttled(wait));
         }
+        self.admit_push(&registration, now).await?;
         self.keep_back(parameters.urgency, now).await?;
         self.allowance.take(registration.target.registration_id(), now).map_err(Rejection::throttled)?;
         let wishes = Wishes {

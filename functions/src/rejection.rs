@@ -30,6 +30,10 @@ pub enum Rejection {
     VapidWrong(VapidFault),
     /// The registration's senders are over their rate, for so many seconds more.
     Throttled(u64),
+    /// The tenant of the registration is suspended; to be asked again after so many seconds.
+    Suspended(u64),
+    /// The tenant of the registration has used up its pushes of this month; the same.
+    QuotaUsedUp(u64),
     /// The token of a push message resource is malformed, or none of our secrets made it.
     UnknownMessage,
     /// The push is not in its mailbox.
@@ -158,8 +162,13 @@ impl Rejection {
 
     /// Asks to wait for so long, in whole seconds that are never too few.
     pub(crate) fn throttled(wait: TimeDelta) -> Self {
+        Self::Throttled(Self::seconds(wait))
+    }
+
+    /// As a header has them.
+    pub(crate) fn seconds(wait: TimeDelta) -> u64 {
         let begun = u64::from(wait.subsec_nanos() > 0);
-        Self::Throttled((u64::try_from(wait.num_seconds()).unwrap_or(0) + begun).max(1))
+        (u64::try_from(wait.num_seconds()).unwrap_or(0) + begun).max(1)
     }
 
     /// The one table of what a sender and an operator are told.
@@ -173,6 +182,10 @@ impl Rejection {
                 ("vapid_wrong", StatusCode::FORBIDDEN, GOT_401_403, "Not signed as it should be")
             }
             Self::Throttled(_) => ("throttled", StatusCode::TOO_MANY_REQUESTS, GOT_429, "Too many pushes"),
+            Self::Suspended(_) => ("suspended", StatusCode::TOO_MANY_REQUESTS, GOT_429, "Suspended"),
+            Self::QuotaUsedUp(_) => {
+                ("quota_used_up", StatusCode::TOO_MANY_REQUESTS, GOT_429, "Quota used up")
+            }
             Self::UnknownMessage => ("unknown_message", StatusCode::NOT_FOUND, NOT_WITHDRAWN, "Unknown push"),
             Self::NotWaiting => {
                 ("not_waiting", StatusCode::NOT_FOUND, NOT_WITHDRAWN, "The push does not wait")
@@ -232,6 +245,9 @@ impl Rejection {
             Self::Throttled(seconds) => {
                 format!("Pushes come faster than this endpoint takes them. Try again in {seconds} s.")
             }
+            Self::Suspended(_) => "The push server serves this user's domain again when its host resumes it. Keep this endpoint."
+                .into(),
+            Self::QuotaUsedUp(_) => "The domain of this user has used up its pushes of this month. Keep this endpoint.".into(),
             Self::UnknownMessage => "This URL names no push that this server has accepted.".into(),
             Self::NotWaiting => "There is nothing to withdraw: the push was delivered, has expired, was \
                                  replaced or withdrawn before, or is on its way at this moment."
@@ -288,7 +304,9 @@ impl Rejection {
             Self::VapidMissing => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
             Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
             Self::InDoubt => Some((header::RETRY_AFTER, HeaderValue::from(IN_DOUBT_RETRY_AFTER))),
-            Self::Throttled(seconds) => Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
+            Self::Throttled(seconds) | Self::Suspended(seconds) | Self::QuotaUsedUp(seconds) => {
+                Some((header::RETRY_AFTER, HeaderValue::from(seconds)))
+            }
             Self::MethodNotAllowed(methods) => Some((header::ALLOW, HeaderValue::from_static(methods))),
             // The rest of the body is not read: the connection cannot be used again.
             Self::BodyTooLarge | Self::BodyInterrupted => {

@@ -6,6 +6,7 @@ mod doubt;
 mod marker;
 mod paths;
 mod store;
+mod tenants;
 
 use axum::{
     body::{Body, to_bytes},

@@ -1,10 +1,15 @@
 //! Access lists: the users who may register and get pushes.
 
-mod domain_names;
+pub(crate) mod domain_names;
 
 use std::str::FromStr;
 
 use jid::{BareJid, Jid};
+
+use crate::{
+    Roster, TenantName,
+    tenant::{Standing, Standings},
+};
 
 /// The users who may register: domains, bare JIDs, or everyone (docs/protocol.md, "Register").
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +18,8 @@ pub enum AccessList {
     Everyone(Vec<BareJid>),
     /// The users of these domains, and these users.
     Only(Vec<BareJid>),
+    /// The same as another list, and the tenants.
+    And(Box<Self>, Standings),
 }
 
 /// An entry of an access list is wrong.
@@ -55,17 +62,48 @@ impl AccessList {
         Self::Only(parent.into_iter().collect())
     }
 
+    /// The same list, and the tenants of a roster. One that is suspended is left out, whatever the list says.
+    #[must_use]
+    pub fn and_tenants(self, roster: &Roster) -> Self {
+        Self::And(Box::new(self), roster.standings())
+    }
+
+    /// Whether there are any tenants.
+    #[must_use]
+    pub fn has_tenants(&self) -> bool {
+        matches!(self, Self::And(_, tenants) if tenants.iter().len() > 0)
+    }
+
+    /// The tenant of a domain.
+    #[must_use]
+    pub fn tenant_of(&self, domain: &str) -> Option<(&TenantName, &Standing)> {
+        match self {
+            Self::And(_, tenants) => tenants.of(domain),
+            Self::Everyone(_) | Self::Only(_) => None,
+        }
+    }
+
     /// Whether a user may register.
     #[must_use]
     pub fn admits(&self, user: &Jid) -> bool {
-        matches!(self, Self::Everyone(_)) || self.names(user)
+        match self {
+            Self::Everyone(_) => true,
+            Self::Only(_) => self.names(user),
+            Self::And(list, _) => self
+                .tenant_of(user.domain().as_str())
+                .map_or_else(|| list.admits(user), |(_, tenant)| !tenant.suspended),
+        }
     }
 
-    /// Whether an entry covers the user: `*` names nobody.
+    /// Whether an entry or a tenant covers the user: `*` names nobody.
     #[must_use]
     pub fn names(&self, user: &Jid) -> bool {
-        let (Self::Everyone(entries) | Self::Only(entries)) = self;
-        entries.iter().any(|entry| domain_names::covers(entry, user))
+        match self {
+            Self::Everyone(entries) | Self::Only(entries) => {
+                entries.iter().any(|entry| domain_names::covers(entry, user))
+            }
+            Self::And(list, _) => self.tenant_of(user.domain().as_str()).is_some() || list.names(user),
+        }
     }
 }
 
@@ -110,6 +148,33 @@ mod tests {
         let subdomains: AccessList = "*, *.example.com".parse().unwrap();
         assert!(subdomains.names(&"juliet@chat.example.com".parse().unwrap()));
         assert!(!subdomains.names(&"juliet@example.com".parse().unwrap()));
+    }
+
+    #[test]
+    fn tenants_add_to_a_list_and_a_suspended_one_is_left_out_of_any() {
+        let mut roster = Roster::default();
+        let mut suspended = crate::Tenant::new(chrono::DateTime::UNIX_EPOCH);
+        roster.add("*.example.org".parse().unwrap(), suspended.clone()).unwrap();
+        suspended.suspended_since = Some(suspended.since);
+        roster.add("example.com".parse().unwrap(), suspended).unwrap();
+        for list in ["*", "example.com, romeo@example.net"] {
+            let list = list.parse::<AccessList>().unwrap();
+            let both = list.clone().and_tenants(&roster);
+            let user = |text: &str| text.parse::<Jid>().unwrap();
+            assert!(
+                both.admits(&user("juliet@chat.example.org/x"))
+                    && both.names(&user("juliet@chat.example.org"))
+            );
+            assert!(list.admits(&user("juliet@example.com")) && !both.admits(&user("juliet@example.com")));
+            assert!(both.names(&user("juliet@example.com")));
+            for other in ["romeo@example.net", "anyone@example.org"] {
+                let other = user(other);
+                assert_eq!(
+                    (list.admits(&other), list.names(&other)),
+                    (both.admits(&other), both.names(&other))
+                );
+            }
+        }
     }
 
     #[test]

@@ -128,6 +128,13 @@ impl Body {
         Self(STANDARD.encode(bytes))
     }
 
+    /// How many raw bytes it has.
+    #[must_use]
+    pub fn byte_count(&self) -> usize {
+        let padding = self.0.bytes().rev().take_while(|byte| *byte == b'=').count();
+        (self.0.len() / 4 * 3).saturating_sub(padding)
+    }
+
     /// Standard base64 of the raw bytes.
     #[must_use]
     pub fn as_base64(&self) -> &str {

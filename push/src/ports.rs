@@ -10,9 +10,11 @@ use crate::{Epoch, Marker, Registration, RegistrationId, Target};
 mod mailbox;
 pub mod operator;
 mod queue;
+pub mod tenants;
 
 pub use mailbox::{Kept, Mailbox, Trimmed, Waiting};
 pub use queue::{Delivery, NotQueued, QueueReader, QueueWriter, Settlement};
+pub use tenants::Tenants;
 
 /// The store or the queue could not do its part; nothing was promised to anyone.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ pub trait Markers: Clone + Send + Sync + 'static {
 }
 
 /// The registrations' store.
-pub trait Registrations: Markers {
+pub trait Registrations: Markers + Tenants {
     /// The row of a registration, living or not.
     fn find(
         &self,

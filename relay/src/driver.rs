@@ -225,6 +225,9 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
             }
             Action::Reply(reply) => self.reply(&reply),
             Action::Start(job) => self.start(job),
+            Action::Count(Measure::Living(tenant, living)) => {
+                self.jobs.usage.note_registrations(&tenant, living as u64, self.jobs.clock.now());
+            }
             Action::Count(measure) => count(measure),
             Action::Finish => self.finished = true,
         }
@@ -275,7 +278,7 @@ fn count(measure: Measure) {
         Measure::NotAdmitted => {
             counter!(NOT_ADMITTED).increment(1);
             tracing::warn!(
-                "a registration was refused: UPWIRE_ACL does not have the user's domain or address"
+                "a registration was refused: UPWIRE_ACL does not have the user's domain or address, or its tenant is suspended"
             );
         }
         Measure::InFlight(count) => gauge!(IN_FLIGHT).set(count as f64),
@@ -283,6 +286,8 @@ fn count(measure: Measure) {
             tracing::warn!(unanswered, "pushes were not answered in time; they are delivered again");
         }
         Measure::Lapsing(domains) => tell_of_lapsing(&domains),
+        // The meter has it.
+        Measure::Living(..) => {}
     }
 }
 

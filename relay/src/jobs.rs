@@ -15,6 +15,7 @@ use metrics::counter;
 use push::{
     Clock, MailboxBounds, MessageId, PushMessage, Registration, Secrets,
     ports::{Accounts, Delivery, Mailbox, QueueReader, Registrations},
+    usage::{self, Counts},
 };
 use tokio::sync::watch;
 use tokio_xmpp::jid::BareJid;
@@ -50,6 +51,7 @@ pub(crate) struct Jobs<R, Q: QueueReader, M> {
     pub(crate) lifetime: TimeDelta,
     pub(crate) mailbox_bounds: MailboxBounds,
     pub(crate) account_registrations_max: usize,
+    pub(crate) usage: usage::Meter,
     pub(crate) clock: Clock,
     pub(crate) fence: Fence,
     pub(crate) receipts: Receipts<Q::Receipt>,
@@ -82,6 +84,11 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let look = || self.registrations.account(&account, self.clock.read().least());
         let found = look.retry(backoff().with_max_times(LOOK_RETRIES_MAX)).notify(report).await.ok();
         Input::Looked(account, found)
+    }
+
+    /// Counts what has become durable for a tenant.
+    fn count_for_tenant(&self, account: &BareJid, counts: Counts) {
+        self.usage.count(account.domain().as_str(), counts, self.clock.now());
     }
 
     fn count_move(&self) {

@@ -29,10 +29,7 @@ use url::Url;
 
 pub use backlog::{Backlog, WatchedQueue};
 pub use clock::Uptime;
-pub use delivery::{
-    domains::DomainBounds,
-    rate::{BadRate, Rate},
-};
+pub use delivery::domains::DomainBounds;
 pub use driver::{
     TaskDied,
     forgetting::Forgetting,
@@ -43,7 +40,7 @@ pub use marker::{CannotBegin, MarkerKeeper, Shedding};
 pub use measures::{ACKNOWLEDGED_SECONDS, describe_metrics};
 #[cfg(feature = "mutants")]
 pub use mutants::{Mutant, make_mutant};
-pub use push::{AccessList, BadAccessList, Clock};
+pub use push::{AccessList, BadAccessList, BadRate, Clock, Rate};
 #[cfg(feature = "fuzzing")]
 pub use stream::fuzzing;
 pub use stream::{
@@ -95,6 +92,8 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub rate: Option<Rate>,
     /// How users reach who runs this, in answers to service discovery (XEP-0157).
     pub contact: Vec<Url>,
+    /// What counts for tenants.
+    pub usage: push::usage::Meter,
     /// The wall clock.
     pub clock: Clock,
     /// Where it notes what became of the last pushes.
@@ -138,6 +137,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<
             lifetime: self.lifetime,
             mailbox_bounds: self.mailbox_bounds,
             account_registrations_max: self.account_registrations_max,
+            usage: self.usage,
             clock: self.clock,
             fence: fence.clone(),
             receipts: Receipts::default(),

@@ -28,8 +28,8 @@ pub(crate) static UNDER_LOAD: Semaphore = Semaphore::const_new(1);
 pub(crate) struct Cloud {
     pub(crate) emulator: &'static Emulator,
     pub(crate) queues: Queues,
-    table: String,
-    mailbox: String,
+    pub(crate) table: String,
+    pub(crate) mailbox: String,
     /// From the function to AWS.
     pub(crate) ingress_ways: Ways,
     /// From the relay to AWS.

@@ -101,5 +101,7 @@ mod synapse;
 mod template;
 mod template_alarms;
 mod template_cost;
+mod tenant_usage;
+mod tenants;
 mod vapid;
 mod web_push;

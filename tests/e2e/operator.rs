@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::contract::{WEEK, at, target};
 
 /// Runs a command of an operator's, in nothing but this environment.
-fn upwire(arguments: &[&str], variables: &BTreeMap<&str, String>) -> Output {
+pub(crate) fn upwire(arguments: &[&str], variables: &BTreeMap<&str, String>) -> Output {
     let mut command = Command::new(profile_folder().join("upwire"));
     command.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(variables);
     command.args(arguments).output().unwrap()
 }
 
-fn said(arguments: &[&str], variables: &BTreeMap<&str, String>) -> String {
+pub(crate) fn said(arguments: &[&str], variables: &BTreeMap<&str, String>) -> String {
     let output = upwire(arguments, variables);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()

@@ -3,6 +3,7 @@
 {"open": URL}                       opens a page; gives its text
 {"submit": {ID: TEXT, …}}           fills the form of that page in and sends it; gives what the page says then
 {"run": "JavaScript"}               runs the body of an asynchronous function in that page; gives what it returns
+{"screenshot": FILE}                writes a picture of that page
 {"console": true}                   gives what the browser has complained of in that page, whatever is in a policy's way
 """
 
@@ -55,6 +56,8 @@ def do(driver, task):
             return submit(driver, fields)
         case {"run": script}:
             return run(driver, script)
+        case {"screenshot": file}:
+            return driver.save_screenshot(file)
         case {"console": _}:
             return [entry["message"] for entry in driver.get_log("browser")]
 

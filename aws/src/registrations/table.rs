@@ -151,7 +151,7 @@ impl RegistrationsTable {
         made("dynamodb:PutItem", put.send().await)
     }
 
-    pub(super) fn scan_accounts(&self) -> ScanFluentBuilder {
+    pub(crate) fn scan_accounts(&self) -> ScanFluentBuilder {
         self.client.scan().table_name(&*self.name).index_name(BY_ACCOUNT)
     }
 

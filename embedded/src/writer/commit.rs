@@ -1,9 +1,13 @@
 //! One commit: what it takes with it, and what has come of that.
 
+use push::usage::Usage;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::queue::{rows, unwritten::Sending};
+use crate::{
+    queue::{rows, unwritten::Sending},
+    usage,
+};
 
 /// Runs within the transaction, and returns what to do once the commit is known.
 pub(super) type Statements = Box<dyn FnOnce(&Connection) -> AfterCommit + Send>;
@@ -21,6 +25,8 @@ pub(super) struct Batch {
     pub(super) writes: Vec<Write>,
     /// Rows of the queue.
     pub(super) deletions: Vec<i64>,
+    /// What tenants have used.
+    pub(super) usage: Usage,
 }
 
 /// What the statements of a commit have come to, as far as they ran.
@@ -59,5 +65,6 @@ pub(super) fn commit(
     for seq in &batch.deletions {
         done.deleted.push(rows::delete(&transaction, *seq)?);
     }
+    usage::add(&transaction, &batch.usage)?;
     transaction.commit()
 }

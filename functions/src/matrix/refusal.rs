@@ -41,7 +41,9 @@ impl From<Rejection> for Refusal {
         match rejection {
             Rejection::BodyTooLarge => Self::TooLarge,
             Rejection::BodyInterrupted => Self::Interrupted,
-            Rejection::Throttled(seconds) => Self::Throttled(seconds),
+            Rejection::Throttled(seconds)
+            | Rejection::Suspended(seconds)
+            | Rejection::QuotaUsedUp(seconds) => Self::Throttled(seconds),
             // In every other case, it is not the homeserver's fault.
             _ => Self::Unavailable,
         }

@@ -17,11 +17,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 use push::{
     Application, Clock, Epoch, Fingerprint, MailboxBounds, Marker, MessageId, PushMessage, Registration,
-    RegistrationId, Secrets, Target, Ttl,
+    RegistrationId, Roster, Secrets, Target, Ttl,
     marker::Keys,
     ports::{
         Consistency, Kept, Mailbox, Markers, NotQueued, Page, QueueWriter, Recipient, Registered,
-        Registrations, Renewal, Revocation, Trimmed, Unavailable, Waiting,
+        Registrations, Renewal, Revocation, Tenants, Trimmed, Unavailable, Waiting,
     },
     testing,
 };
@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use url::Url;
 
-use crate::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, router};
+use crate::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, TenantWatch, router};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
@@ -87,6 +87,11 @@ pub(crate) struct Store {
     pub(crate) marker_reads: Arc<AtomicUsize>,
     pub(crate) watch: MarkerWatch,
     pub(crate) allowance: Allowance,
+    /// `None`: it cannot be read.
+    pub(crate) roster: Arc<Mutex<Option<Roster>>>,
+    /// How often it was read.
+    pub(crate) roster_reads: Arc<AtomicUsize>,
+    pub(crate) tenants: TenantWatch,
     pub(crate) sent: Arc<Mutex<Vec<PushMessage>>>,
     pub(crate) calls: Arc<[AtomicUsize; 4]>,
 }
@@ -99,6 +104,13 @@ impl Markers for Store {
 
     async fn set_marker(&self, _: &Marker) -> Result<(), Unavailable> {
         Err(Unavailable::new("the ingress sets no marker"))
+    }
+}
+
+impl Tenants for Store {
+    async fn roster(&self) -> Result<Roster, Unavailable> {
+        self.roster_reads.fetch_add(1, Relaxed);
+        self.roster.lock().unwrap().clone().ok_or_else(|| Unavailable::new("out of reach"))
     }
 }
 
@@ -290,6 +302,9 @@ pub(crate) fn store() -> Store {
         marker_reads: Arc::default(),
         watch: MarkerWatch::default(),
         allowance: Allowance::default(),
+        roster: Arc::new(Mutex::new(Some(Roster::default()))),
+        roster_reads: Arc::default(),
+        tenants: TenantWatch::default(),
         sent: Arc::default(),
         calls: Arc::default(),
     }
@@ -330,6 +345,7 @@ impl Store {
             legacy_terms: self.legacy_terms.clone(),
             marker: self.watch.clone(),
             allowance: self.allowance.clone(),
+            tenants: self.tenants.clone(),
             public_url,
             component: None,
             clock: self.clock.clone(),

@@ -26,7 +26,7 @@ pub(crate) fn covers(entry: &BareJid, user: &Jid) -> bool {
 }
 
 /// With A-labels, as in the DNS: servers and operators write either form (RFC 5890 §2.3.2.1).
-fn in_ascii(domain: &str) -> Cow<'_, str> {
+pub(crate) fn in_ascii(domain: &str) -> Cow<'_, str> {
     if domain.is_ascii() {
         return domain.into();
     }

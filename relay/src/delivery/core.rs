@@ -7,7 +7,10 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::{AccessList, Epoch, Lately, MessageId, PushMessage, Registration, RegistrationId, ports};
+use push::{
+    AccessList, Epoch, Lately, MessageId, PushMessage, Registration, RegistrationId, TenantName, ports,
+    usage::Counts,
+};
 use tokio::time::Instant;
 use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
@@ -46,6 +49,7 @@ mod places;
 mod pushes;
 mod readings;
 mod registrations;
+mod rolls;
 mod settling;
 mod stop;
 mod sweep;
@@ -168,6 +172,7 @@ pub(crate) struct Core {
     sweep: sweep::Sweep,
     census: census::Census,
     domains: Domains,
+    rolls: rolls::Rolls,
     /// Answered or expired, of which account; perhaps not durably yet.
     settled: Lately<(BareJid, MessageId)>,
     /// Those of them whose removal from the mailbox is under way.
@@ -232,6 +237,7 @@ impl Core {
             forgetting: BTreeSet::new(),
             sweep: sweep::Sweep::default(),
             census: census::Census::default(),
+            rolls: rolls::Rolls::default(),
             domains,
             settled: Lately::new(SETTLED_MAX),
             leaving: Lately::new(SETTLED_MAX),

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use push::{
     Epoch, MessageId, PushMessage, RegistrationId,
     ports::{Kept, Seen, Trimmed},
+    usage::Counts,
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
@@ -81,6 +82,8 @@ pub(crate) enum Fate {
     NoteSeen(BareJid, Vec<Seen>),
     /// An account has too much waiting: of its domain, too much does.
     Trim(Trim),
+    /// What became of a tenant's push, in a fate before it.
+    Count(BareJid, Counts),
 }
 
 impl Fate {

@@ -1,50 +1,14 @@
 //! How many pushes the senders of one registration may send: a burst, and so many per second after it.
 
-use std::{collections::HashMap, str::FromStr};
+use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::RegistrationId;
+use push::{Rate, RegistrationId};
 
 /// Registrations whose pushes are counted; those whose burst is whole again are forgotten first.
 const COUNTED_MAX: usize = 65_536;
 /// The least time for which senders are asked to wait: each time costs a write.
 const THROTTLED_MIN: TimeDelta = TimeDelta::seconds(5);
-
-/// So many pushes at once, and then so many per second.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rate {
-    burst: u32,
-    per_second: f64,
-}
-
-/// A rate was not `BURST/PER_SECOND`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no rate: write the burst, a slash, and the pushes per second after it, as in 60/1; or off")]
-pub struct BadRate(String);
-
-impl FromStr for Rate {
-    type Err = BadRate;
-
-    /// Parses `60/1` or `10/0.5`: a burst of at least one push, and more than none per second.
-    fn from_str(text: &str) -> Result<Self, BadRate> {
-        let parse = || {
-            let (burst, per_second) = text.split_once('/')?;
-            let rate =
-                Self { burst: burst.trim().parse().ok()?, per_second: per_second.trim().parse().ok()? };
-            let sound = rate.burst >= 1 && (0.001..=100_000.0).contains(&rate.per_second);
-            sound.then_some(rate)
-        };
-        parse().ok_or_else(|| BadRate(text.to_owned()))
-    }
-}
-
-impl Rate {
-    /// The most pushes that it lets through within a minute.
-    #[must_use]
-    pub fn in_a_minute(self) -> u64 {
-        u64::from(self.burst) + (self.per_second * 60.0).ceil() as u64
-    }
-}
 
 /// Counts what is accepted for each registration (the generic cell rate algorithm).
 #[derive(Debug)]
@@ -67,8 +31,7 @@ impl Meter {
                 return None;
             }
         }
-        let interval = TimeDelta::microseconds((1e6 / self.rate.per_second) as i64);
-        let burst = interval * i32::try_from(self.rate.burst).unwrap_or(i32::MAX);
+        let (interval, burst) = (self.rate.interval(), self.rate.burst());
         let (whole_at, asked_until) = self.counted.entry(id).or_insert((accepted_at, DateTime::UNIX_EPOCH));
         *whole_at = (*whole_at).max(accepted_at) + interval;
         let room_at = *whole_at - burst;
@@ -101,15 +64,6 @@ mod tests {
     }
 
     const ID: RegistrationId = RegistrationId::from_bytes([1; 16]);
-
-    #[test]
-    fn a_rate_is_a_burst_and_so_many_per_second() {
-        assert_eq!("60/1".parse(), Ok(Rate { burst: 60, per_second: 1.0 }));
-        assert_eq!("5 / 0.5".parse(), Ok(Rate { burst: 5, per_second: 0.5 }));
-        for wrong in ["", "60", "/", "0/1", "60/0", "60/-1", "60/NaN", "60/inf", "x/1", "-1/1", "1/1/1"] {
-            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_burst_passes_and_what_comes_after_it_too_fast_does_not() {

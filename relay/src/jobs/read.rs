@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use push::{
     Registration, RegistrationId,
     ports::{Accounts, Consistency, Mailbox, QueueReader, Registrations, Unavailable, Waiting},
+    usage::Counts,
 };
 
 use super::{Jobs, count_over, waits_for};
@@ -71,7 +72,11 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         if !over.is_empty() {
             self.mailbox.remove(over.iter().map(|message| (account.clone(), message.id)).collect()).await?;
             // Only now: should that fail, the page is read again.
-            over.iter().for_each(|message| count_over(message, least));
+            for message in &over {
+                count_over(message, least);
+                let expired = u64::from(message.is_expired(least));
+                self.count_for_tenant(&account, Counts { expired, ..Counts::default() });
+            }
         }
         Ok(page)
     }

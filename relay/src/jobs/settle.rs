@@ -12,6 +12,7 @@ use push::{
         Accounts, Consistency, Kept, Mailbox, QueueReader, Registrations, Revocation, Settlement,
         Unavailable, Waiting,
     },
+    usage::Counts,
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
@@ -44,6 +45,8 @@ struct Rest {
     /// Changes of pushes in the mailbox.
     changes: Vec<(BareJid, MessageId, Change)>,
     notes: Vec<Note>,
+    /// What counts for tenants once all of this is durable.
+    counts: Vec<(BareJid, Counts)>,
 }
 
 impl Rest {
@@ -53,6 +56,10 @@ impl Rest {
 
     fn deletion(message: MessageId) -> Self {
         Self { delete: vec![message], ..Self::default() }
+    }
+
+    fn count(account: BareJid, counts: Counts) -> Self {
+        Self { counts: vec![(account, counts)], ..Self::default() }
     }
 
     /// The push is over: it leaves wherever it is.
@@ -73,6 +80,7 @@ impl Rest {
         self.postpone.extend(other.postpone);
         self.changes.extend(other.changes);
         self.notes.extend(other.notes);
+        self.counts.extend(other.counts);
         self
     }
 }
@@ -82,12 +90,13 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     pub(super) async fn settle(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (delivered, fates) = apart_from_delivered(fates);
         // At once: a queue may answer senders by that.
-        let ((), notes) =
+        let ((), (notes, counts)) =
             tokio::join!(self.settle_in_queue(delivered, Vec::new()), self.settle_others(fates));
+        counts.iter().for_each(|(account, counts)| self.count_for_tenant(account, *counts));
         notes
     }
 
-    async fn settle_others(&self, fates: Vec<Fate>) -> Vec<Note> {
+    async fn settle_others(&self, fates: Vec<Fate>) -> (Vec<Note>, Vec<(BareJid, Counts)>) {
         let (kept, others) = by_registration(fates);
         let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await;
         // After them: an answer that came late may be to one of those.
@@ -102,7 +111,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             self.settle_in_queue(rest.delete, rest.postpone),
             self.spared.change(&self.mailbox, changes, &self.fence),
         );
-        rest.notes
+        (rest.notes, rest.counts)
     }
 
     /// Retried until it succeeds: pushes stay with this process, which alone could settle them.
@@ -185,6 +194,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 }
             }
             Fate::Trim(trim) => self.trim(trim).await,
+            Fate::Count(account, counts) => Rest::count(account, counts),
             Fate::NoteSeen(account, seen) => {
                 let noted = self.registrations.note_seen(&account, seen, self.clock.now()).await;
                 // Should it fail, a restart forgets who was seen since.
@@ -208,7 +218,11 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     async fn keep(&self, message: Arc<PushMessage>, asked_at: Option<DateTime<Utc>>, untried: bool) -> Rest {
         let id = message.id;
         match self.try_keep(&message, asked_at, untried).await {
-            Ok(note) => Rest { delete: vec![id], notes: note.into_iter().collect(), ..Rest::default() },
+            Ok(note) => {
+                let counts = kept_counts(&message, note.as_ref(), self.clock.read().least());
+                let rest = Rest { delete: vec![id], notes: note.into_iter().collect(), ..Rest::default() };
+                rest.and(Rest::count(message.recipient.to_bare(), counts))
+            }
             Err(_) if mutant(Mutant::DeletedUnkept) => Rest::deletion(id),
             Err(error) => {
                 report(&error, ONCE);
@@ -282,17 +296,21 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             let (domain, dropped) = (account.domain(), trimmed.dropped.len());
             tracing::warn!(%domain, dropped, "too much waits for a domain: the oldest of its fullest account were dropped");
         }
-        Rest::of(Note::Trimmed(trim, trimmed))
+        let dropped = Counts { dropped: trimmed.dropped.len() as u64, ..Counts::default() };
+        Rest::count(account.clone(), dropped).and(Rest::of(Note::Trimmed(trim, trimmed)))
     }
 
     /// Ends the registration of a push that was refused, and with it the push.
     async fn revoke_for(&self, push: Held, recipient: &FullJid, asked_at: DateTime<Utc>) -> Rest {
         match self.revoke(&push.message, recipient, asked_at).await {
             Ok(Some(waited)) => {
+                let mut rest = Rest::removal(&push).and(ended(&push.message, waited));
                 if push.origin == Origin::Queue {
                     counter!(REVOKED).increment(1);
+                    let account = push.message.recipient.to_bare();
+                    rest = rest.and(Rest::count(account, Counts::accepted(&push.message)));
                 }
-                Rest::removal(&push).and(ended(&push.message, waited))
+                rest
             }
             Ok(None) => self.after_refusal(&push).await,
             Err(error) => {
@@ -347,6 +365,18 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         counter!(REVOKED).increment(waited as u64);
         Ok(Some(waited))
     }
+}
+
+/// What a push counts for that left the queue for the mailbox, or was over.
+fn kept_counts(message: &PushMessage, note: Option<&Note>, now: DateTime<Utc>) -> Counts {
+    let mut counts = Counts::accepted(message);
+    match note {
+        Some(Note::Waits { kept, .. }) => {
+            counts += Counts { waited: 1, dropped: kept.dropped.len() as u64, ..Counts::default() };
+        }
+        _ => counts.expired = u64::from(message.is_expired(now)),
+    }
+    counts
 }
 
 /// The registration of this push is over, and so many pushes waited for it.

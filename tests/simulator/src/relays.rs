@@ -172,6 +172,7 @@ fn relay(
         domain_bounds: DomainBounds { registrations: 20_000, mailbox: 100_000 },
         rate: None,
         contact: Vec::new(),
+        usage: push::usage::Meter::default(),
         clock: Clock::new(move || clock.wall_of(life.process)),
         trail: relay::Trail::default(),
         forgetting: relay::Forgetting::default(),

@@ -11,7 +11,7 @@ use push::{
     bounds::registrations_counted,
     ports::{
         Account, Accounts, Consistency, Holder, Lease, Markers, Page, Recipient, Registered, Registrations,
-        Renewal, Revocation, SEEN_MAX, Seen, Tenure, Unavailable,
+        Renewal, Revocation, SEEN_MAX, Seen, Tenants, Tenure, Unavailable,
     },
 };
 use tokio::time::Instant;
@@ -145,6 +145,8 @@ impl Markers for Port {
         Err(Unavailable::new("the relay does not write the marker"))
     }
 }
+
+impl Tenants for Port {}
 
 impl Registrations for Port {
     async fn find(

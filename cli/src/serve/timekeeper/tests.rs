@@ -70,6 +70,7 @@ impl Scene {
             legacy_terms: LegacyTerms::default(),
             marker: MarkerWatch::default(),
             allowance: Allowance::default(),
+            tenants: functions::TenantWatch::default(),
             public_url: None,
             component: None,
             clock: timekeeper.clock(),

@@ -46,4 +46,6 @@ pub(crate) enum Measure {
     Unanswered(usize),
     /// Registrations that lapse because the access list forbids their renewal, most first.
     Lapsing(Vec<Lapsing>),
+    /// So many registrations of a tenant live.
+    Living(TenantName, usize),
 }

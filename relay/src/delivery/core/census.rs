@@ -85,10 +85,18 @@ impl Core {
 
     /// How many registrations the domain of a user may have, if it has them.
     pub(super) fn domain_full(&self, user: &Jid) -> Option<usize> {
+        if let Some((name, tenant)) = self.access.tenant_of(user.domain().as_str()) {
+            return tenant.registrations_max.filter(|max| self.rolls.living(name) >= *max);
+        }
         if self.is_bounded(&user.to_bare()) { self.domains.full(user.domain().as_str()) } else { None }
     }
 
-    pub(super) fn count_begun(&mut self, registration: &Registration) {
+    pub(super) fn count_begun(&mut self, registration: &Registration, actions: &mut Vec<Action>) {
+        let domain = registration.target.recipient.domain().as_str();
+        if let Some((name, _)) = self.access.tenant_of(domain) {
+            let living = self.rolls.note_begun(name);
+            actions.push(Action::Count(Measure::Living(name.clone(), living)));
+        }
         let account = registration.target.recipient.to_bare();
         if self.is_bounded(&account) {
             self.domains.note_begun(account.domain().as_str());
@@ -158,6 +166,7 @@ impl Core {
             if after.is_none() {
                 self.census.began = Some(now.monotonic);
                 self.domains.begin_count();
+                self.rolls.begin_census();
             }
             actions.push(Action::Start(Job::Count(after)));
         }
@@ -194,17 +203,27 @@ impl Core {
                 self.census.count_lapsing(row);
             }
             // The bound of accounts does not count a predecessor's either.
-            if row.target.legacy.is_none() && self.is_bounded(&recipient.to_bare()) {
-                self.domains.count_registration(recipient.domain().as_str());
+            if row.target.legacy.is_none() {
+                let domain = recipient.domain().as_str();
+                if let Some((name, _)) = self.access.tenant_of(domain) {
+                    self.rolls.note_found(name);
+                } else if self.is_bounded(&recipient.to_bare()) {
+                    self.domains.count_registration(domain);
+                }
             }
         }
         self.census.next = next.map(Some);
         if self.census.next.is_none() {
             self.domains.end_count();
+            let living = self.rolls.end_census();
+            actions.extend(
+                living.into_iter().map(|(name, living)| Action::Count(Measure::Living(name, living))),
+            );
             let mut lapsing: Vec<Lapsing> = std::mem::take(&mut self.census.lapsing).into_values().collect();
             lapsing.sort_by_key(|lapsing| std::cmp::Reverse(lapsing.registrations));
-            // Nobody else can come to lapse until the list changes.
-            self.census.at = (!lapsing.is_empty()).then(|| now.monotonic + INTERVAL);
+            // Nobody else can come to lapse until the list changes; registrations of tenants may end.
+            let again = !lapsing.is_empty() || self.access.has_tenants();
+            self.census.at = again.then(|| now.monotonic + INTERVAL);
             actions.push(Action::Count(Measure::Lapsing(lapsing)));
         }
     }

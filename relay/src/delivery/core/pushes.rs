@@ -80,8 +80,13 @@ impl Core {
             None => {}
         }
         if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
-            self.count_settled(&message, now, actions);
-            return self.decide(Fate::Done(Held { origin: Origin::Queue, message }));
+            let delivered = self.count_settled(&message, now, actions);
+            self.decide(Fate::Done(Held { origin: Origin::Queue, message: Arc::clone(&message) }));
+            if delivered {
+                let counts = Counts { delivered: 1, ..Counts::accepted(&message) };
+                self.count_for_tenant(&message.recipient.to_bare(), counts);
+            }
+            return;
         }
         let push = Held { origin: Origin::Queue, message };
         let message = &push.message;
@@ -351,35 +356,56 @@ impl Core {
     }
 
     pub(super) fn deliver(&mut self, held: Held, now: Now, actions: &mut Vec<Action>) {
-        self.count_settled(&held.message, now, actions);
-        self.done(held);
+        let delivered = u64::from(self.count_settled(&held.message, now, actions));
+        self.done_with(held, Counts { delivered, ..Counts::default() });
     }
 
     /// Counts the delivery of a push that is settled, unless its end was counted.
-    pub(super) fn count_settled(&mut self, message: &PushMessage, now: Now, actions: &mut Vec<Action>) {
-        self.count_delivered(name(message), message.accepted_at, now, actions);
+    pub(super) fn count_settled(
+        &mut self,
+        message: &PushMessage,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        self.count_delivered(name(message), message.accepted_at, now, actions)
     }
 
     /// A push comes to its end more than once where the queue gives it twice, or two of its full JIDs answer.
+    /// Whether it was counted now.
     pub(super) fn count_delivered(
         &mut self,
         name: (BareJid, MessageId),
         accepted_at: DateTime<Utc>,
         now: Now,
         actions: &mut Vec<Action>,
-    ) {
-        if self.counted.note(name) {
+    ) -> bool {
+        let is_new = self.counted.note(name);
+        if is_new {
             actions.push(Action::Count(Measure::Delivered(now.wall - accepted_at)));
         }
+        is_new
     }
 
-    /// The push is delivered, or has expired.
-    pub(super) fn done(&mut self, held: Held) {
+    /// The push is delivered, or has expired; what became of it is counted for its tenant.
+    pub(super) fn done_with(&mut self, held: Held, mut counts: Counts) {
+        if held.origin == Origin::Queue {
+            counts += Counts::accepted(&held.message);
+        }
+        let account = held.message.recipient.to_bare();
         self.settled.note(name(&held.message));
         if held.origin == Origin::Mailbox {
             self.leaving.note(name(&held.message));
         }
         self.decide(Fate::Done(held));
+        self.count_for_tenant(&account, counts);
+    }
+
+    /// Counts what the fates that were decided have come to, once they are durable.
+    pub(super) fn count_for_tenant(&mut self, account: &BareJid, counts: Counts) {
+        let has_tenant = || self.access.tenant_of(account.domain().as_str()).is_some();
+        if counts != Counts::default() && has_tenant() {
+            self.decide(Fate::Count(account.clone(), counts));
+        }
     }
 
     fn expire(&mut self, id: MessageId, now: Now, actions: &mut Vec<Action>) {
@@ -390,9 +416,10 @@ impl Core {
     }
 
     fn settle_expired(&mut self, held: Held, actions: &mut Vec<Action>) {
-        if self.counted.note(name(&held.message)) {
+        let is_new = self.counted.note(name(&held.message));
+        if is_new {
             actions.push(Action::Count(Measure::Expired));
         }
-        self.done(held);
+        self.done_with(held, Counts { expired: u64::from(is_new), ..Counts::default() });
     }
 }

@@ -179,8 +179,8 @@ impl Core {
             // If it is not on its way out, it was settled while it was in the queue, and an earlier process had put it
             // into the mailbox.
             if !self.leaving.contains(&name) {
-                self.count_settled(&push.message, now, actions);
-                self.done(push);
+                let delivered = u64::from(self.count_settled(&push.message, now, actions));
+                self.done_with(push, Counts { delivered, ..Counts::default() });
             }
             return true;
         }

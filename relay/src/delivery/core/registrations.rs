@@ -134,7 +134,7 @@ impl Core {
             match outcome {
                 Outcome::Stored(registration) => self.note_registered(&registration, now),
                 Outcome::Begun(registration) => {
-                    self.count_begun(&registration);
+                    self.count_begun(&registration, actions);
                     self.note_registered(&registration, now);
                 }
                 Outcome::DomainFull => self.note_domain_full(now),

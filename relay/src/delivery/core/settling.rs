@@ -95,11 +95,17 @@ impl Core {
             if let Note::Late { account, id, accepted_at, expired } = note {
                 self.count_left(account, 1);
                 let name = (account.clone(), *id);
-                if !expired {
-                    self.count_delivered(name, *accepted_at, now, actions);
-                } else if self.counted.note(name) {
-                    actions.push(Action::Count(Measure::Expired));
-                }
+                let counts = if !expired {
+                    let delivered = u64::from(self.count_delivered(name, *accepted_at, now, actions));
+                    Counts { delivered, ..Counts::default() }
+                } else {
+                    let is_new = self.counted.note(name);
+                    if is_new {
+                        actions.push(Action::Count(Measure::Expired));
+                    }
+                    Counts { expired: u64::from(is_new), ..Counts::default() }
+                };
+                self.count_for_tenant(account, counts);
             }
         }
         for (account, message) in settling.asked {

@@ -12,6 +12,7 @@ mod forgetting;
 mod model;
 mod once;
 mod sessions;
+mod tenants;
 mod world;
 
 const ALICE: &str = "alice@example.com/Conv.AAAA";

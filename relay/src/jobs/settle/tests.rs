@@ -7,7 +7,7 @@ use std::{
 
 use push::{
     Body, Clock, Epoch, Instance, MailboxBounds, Marker, Registration, Secrets, Target,
-    ports::{Account, Delivery, Markers, Page, Recipient, Registered, Renewal, Seen, Trimmed},
+    ports::{Account, Delivery, Markers, Page, Recipient, Registered, Renewal, Seen, Tenants, Trimmed},
     testing,
 };
 use tokio::{
@@ -146,6 +146,8 @@ impl Markers for Store {
     }
 }
 
+impl Tenants for Store {}
+
 impl Registrations for Store {
     async fn find(&self, id: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
         let inside = self.0.lock().unwrap();
@@ -233,6 +235,7 @@ fn jobs(store: &Store, now: DateTime<Utc>) -> Jobs<Store, Store, Store> {
         registrations: store.clone(),
         queue: store.clone(),
         mailbox: store.clone(),
+        usage: push::usage::Meter::default(),
         secrets: watch::channel(secrets).1,
         endpoints: "https://push.example.com/push/".parse().unwrap(),
         lifetime: TimeDelta::days(7),

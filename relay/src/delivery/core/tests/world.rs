@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use push::{
-    MessageId, Registration, RegistrationId,
+    MessageId, Rate, Registration, RegistrationId,
     ports::{self, Kept, Seen},
     testing,
 };
@@ -12,7 +12,6 @@ use super::*;
 use crate::{
     delivery::{
         known::Knowledge,
-        rate::Rate,
         reading::{Cue, PAGE_MAX},
     },
     stream::{
@@ -57,6 +56,8 @@ pub(super) struct World {
     pub(super) refused: usize,
     /// What was measured and not looked at.
     measured: Vec<Measure>,
+    /// What was counted for tenants.
+    pub(super) counted: Counts,
     pub(super) finished: bool,
 }
 
@@ -116,6 +117,7 @@ impl World {
             dropped: BTreeSet::new(),
             refused: 0,
             measured: Vec::new(),
+            counted: Counts::default(),
             finished: false,
         };
         world.connect();

@@ -41,6 +41,11 @@ impl World {
         }
     }
 
+    /// With tenants from now on.
+    pub(in super::super) fn serve(&mut self, roster: &push::Roster) {
+        self.take(Input::Access(AccessList::Everyone(Vec::new()).and_tenants(roster)));
+    }
+
     fn store(&mut self, registering: &Registering) -> Registered {
         let Query::Register(Ok(target)) = &registering.request.query else { panic!("a registration") };
         let id = target.registration_id();
@@ -196,6 +201,10 @@ impl World {
             }
             Fate::Trim(trim) => Some(self.trim(trim)),
             Fate::LateRevoke(..) => None,
+            Fate::Count(_, counts) => {
+                self.counted += counts;
+                None
+            }
             Fate::Throttle(registration, _, until) => {
                 if self.throttles_failing > 0 {
                     self.throttles_failing -= 1;

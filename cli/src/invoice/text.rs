@@ -1,0 +1,77 @@
+//! Usage as text: a table of tenants, or a line for each tenant, domain and hour.
+
+use std::io::{self, Write};
+
+use chrono::{DateTime, SecondsFormat};
+use push::usage::{Counts, Hour, Slot, Usage};
+use serde::Serialize;
+
+use super::prices::{Prices, total};
+use super::sums::Sums;
+
+/// The columns of counts.
+const COLUMNS: [&str; 7] =
+    ["accepted", "delivered", "waited", "expired", "dropped", "bytes", "registrations"];
+
+const fn columns(counts: &Counts) -> [u64; 7] {
+    let Counts { accepted, delivered, waited, expired, dropped, bytes, registrations } = *counts;
+    [accepted, delivered, waited, expired, dropped, bytes, registrations]
+}
+
+pub(super) fn write_table(out: &mut impl Write, sums: &Sums, prices: Option<&Prices>) -> io::Result<()> {
+    let width = sums.tenants.keys().map(|name| name.as_str().len()).max().unwrap_or(0).max("tenant".len());
+    write!(out, "{:width$}", "tenant")?;
+    COLUMNS.iter().try_for_each(|column| write!(out, "  {column:>13}"))?;
+    if let Some(prices) = prices {
+        write!(out, "  {:>13}", prices.currency())?;
+    }
+    writeln!(out)?;
+    for (name, sum) in &sums.tenants {
+        write!(out, "{:width$}", name.as_str())?;
+        columns(&sum.all).iter().try_for_each(|count| write!(out, "  {count:>13}"))?;
+        if let Some(prices) = prices {
+            write!(out, "  {:>13.2}", total(&prices.lines(name, sum.all)))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// What is the same whenever it is given, and no other line has.
+fn id(slot: &Slot) -> String {
+    format!("{}/{}/{}", slot.tenant, slot.domain, moment(slot.hour))
+}
+
+fn moment(hour: Hour) -> String {
+    let moment = DateTime::from_timestamp(hour * 3600, 0).unwrap_or(DateTime::UNIX_EPOCH);
+    moment.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// Neither a domain nor a number has a comma.
+pub(super) fn write_csv(out: &mut impl Write, usage: &Usage) -> io::Result<()> {
+    writeln!(out, "id,tenant,domain,hour,{}", COLUMNS.join(","))?;
+    for (slot, counts) in usage {
+        let counts = columns(counts).map(|count| count.to_string()).join(",");
+        writeln!(out, "{},{},{},{},{counts}", id(slot), slot.tenant, slot.domain, moment(slot.hour))?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_json(out: &mut impl Write, usage: &Usage) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        id: String,
+        tenant: &'a str,
+        domain: &'a str,
+        hour: String,
+        #[serde(flatten)]
+        counts: &'a Counts,
+    }
+    for (slot, counts) in usage {
+        let (tenant, domain) = (slot.tenant.as_str(), &*slot.domain);
+        let line = Line { id: id(slot), tenant, domain, hour: moment(slot.hour), counts };
+        serde_json::to_writer(&mut *out, &line)?;
+        writeln!(out)?;
+    }
+    Ok(())
+}

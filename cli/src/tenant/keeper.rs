@@ -1,0 +1,197 @@
+//! The tenants while a server runs: their roster is read again and again, and what it says is in force.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use push::ports::tenants::change;
+use push::ports::{Tenants, Unavailable};
+use push::tenant::Month;
+use push::usage::{Meter, hour_of};
+use push::{Clock, Roster, TenantName};
+use relay::AccessList;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::quota;
+
+/// Between two readings of a table.
+pub(crate) const OF_A_TABLE: Duration = Duration::from_secs(50);
+/// Between two readings of a database.
+pub(crate) const OF_A_DATABASE: Duration = Duration::from_secs(2);
+/// Delay before a store is read again that did not answer at the start.
+const BEGIN_DELAY: Duration = Duration::from_secs(1);
+/// How often the rows of suspended tenants are kept anew.
+const KEEP_ROWS_AGAIN: TimeDelta = TimeDelta::days(1);
+
+/// See the module.
+pub(crate) struct TenantKeeper<S> {
+    store: S,
+    interval: Duration,
+    clock: Clock,
+    /// The access list that files and variables give.
+    list: watch::Receiver<AccessList>,
+    access: watch::Sender<AccessList>,
+    roster: watch::Sender<Arc<Roster>>,
+    meter: Meter,
+    rows: Rows,
+    /// The meter knows what was accepted in this month before this process was the relay.
+    knows_month: bool,
+}
+
+/// Whose rows were kept last.
+#[derive(Default)]
+struct Rows {
+    suspended: Vec<TenantName>,
+    kept_at: Option<DateTime<Utc>>,
+    /// A renewal that was under way may have been written after the rows were kept: they are kept once more.
+    again: bool,
+}
+
+impl<S: Tenants> TenantKeeper<S> {
+    /// Reads the roster, for as long as it takes, and puts it in force.
+    pub(crate) async fn begin(
+        store: S,
+        interval: Duration,
+        list: watch::Receiver<AccessList>,
+        clock: Clock,
+        meter: Meter,
+    ) -> Self {
+        let roster = loop {
+            match store.roster().await {
+                Ok(roster) => break Arc::new(roster),
+                Err(error) => tracing::error!(%error, "the tenants cannot be read; trying again"),
+            }
+            sleep(BEGIN_DELAY).await;
+        };
+        let access = list.borrow().clone().and_tenants(&roster);
+        meter.set_tenants(roster.standings());
+        let (access, roster) = (watch::Sender::new(access), watch::Sender::new(roster));
+        Self {
+            store,
+            interval,
+            clock,
+            list,
+            access,
+            roster,
+            meter,
+            rows: Rows::default(),
+            knows_month: false,
+        }
+    }
+
+    /// The access list, with the tenants.
+    pub(crate) fn access(&self) -> watch::Receiver<AccessList> {
+        self.access.subscribe()
+    }
+
+    /// The tenants.
+    pub(crate) fn roster(&self) -> watch::Receiver<Arc<Roster>> {
+        self.roster.subscribe()
+    }
+
+    /// Keeps the roster in force, for as long as it runs. While `is_active`, this process is the relay, and does what
+    /// one process alone has to.
+    pub(crate) async fn keep(mut self, is_active: watch::Receiver<bool>) {
+        let mut next = Instant::now() + self.interval;
+        let mut changes = true;
+        loop {
+            tokio::select! {
+                () = sleep_until(next) => {}
+                changed = self.list.changed(), if changes => {
+                    changes = changed.is_ok();
+                    self.put_in_force();
+                    continue;
+                }
+            }
+            next = Instant::now() + self.interval;
+            let is_active = *is_active.borrow();
+            if let Err(error) = self.look(is_active).await {
+                tracing::error!(%error, "the tenants could not be read or changed; what was known of them holds");
+            }
+        }
+    }
+
+    async fn look(&mut self, is_active: bool) -> Result<(), Unavailable> {
+        self.take(self.store.roster().await?);
+        if !is_active {
+            self.knows_month = false;
+            return Ok(());
+        }
+        self.judge().await?;
+        self.keep_rows().await
+    }
+
+    /// Has senders wait whose tenants have used their month up, and tells of quotas that are used up, or nearly.
+    async fn judge(&mut self) -> Result<(), Unavailable> {
+        let now = self.clock.now();
+        let month = Month::of(now);
+        self.meter.note_peaks(now);
+        if !self.knows_month && self.roster.borrow().tenants.iter().len() > 0 {
+            let stored = self.store.usage(hour_of(month.start()), hour_of(month.end())).await?;
+            self.meter.begin_month(month, &stored);
+            self.knows_month = true;
+        }
+        let mut roster = Roster::clone(&self.roster.borrow());
+        quota::judge(&mut roster, &self.meter, now);
+        if roster != **self.roster.borrow() {
+            let events = change(&self.store, |roster| quota::judge(roster, &self.meter, now)).await?;
+            events.into_iter().for_each(quota::tell);
+            self.take(self.store.roster().await?);
+        }
+        Ok(())
+    }
+
+    fn take(&self, roster: Roster) {
+        if roster == **self.roster.borrow() {
+            return;
+        }
+        tracing::debug!(version = roster.version, "the tenants have changed");
+        self.roster.send_replace(Arc::new(roster));
+        self.put_in_force();
+    }
+
+    fn put_in_force(&self) {
+        let roster = Arc::clone(&self.roster.borrow());
+        self.meter.set_tenants(roster.standings());
+        let access = self.list.borrow().clone().and_tenants(&roster);
+        self.access.send_if_modified(|known| {
+            let differ = *known != access;
+            *known = access;
+            differ
+        });
+    }
+
+    /// Has the store keep the rows of suspended tenants, and no others.
+    async fn keep_rows(&mut self) -> Result<(), Unavailable> {
+        let (roster, now) = (Arc::clone(&self.roster.borrow()), self.clock.now());
+        let suspended: Vec<TenantName> = roster.suspended().cloned().collect();
+        if suspended.is_empty() && !roster.keeps_rows {
+            self.rows = Rows::default();
+            return Ok(());
+        }
+        let differ = suspended != self.rows.suspended;
+        let stale = self.rows.kept_at.is_none_or(|at| now - at >= KEEP_ROWS_AGAIN);
+        if !differ && !stale && !self.rows.again {
+            return Ok(());
+        }
+        if !roster.keeps_rows {
+            // Noted first: whoever comes after a crash knows that there are rows to be released some day.
+            change(&self.store, |roster| roster.keeps_rows = true).await?;
+        }
+        self.store.keep_rows(&roster, now).await?;
+        tracing::info!(
+            tenants = suspended.len(),
+            "the registrations of suspended tenants are kept, and no others"
+        );
+        if suspended.is_empty() {
+            let release = |roster: &mut Roster| {
+                let is_over = roster.suspended().next().is_none();
+                roster.keeps_rows = !is_over;
+            };
+            change(&self.store, release).await?;
+        }
+        self.rows = Rows { again: differ || stale, suspended, kept_at: Some(now) };
+        Ok(())
+    }
+}

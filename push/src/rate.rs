@@ -1,0 +1,112 @@
+//! A rate: a burst, and so many pushes per second after it.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// So many pushes at once, and then so many per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    burst: u32,
+    per_second: f64,
+}
+
+/// A rate was not `BURST/PER_SECOND`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no rate: write the burst, a slash, and the pushes per second after it, as in 60/1; or off")]
+pub struct BadRate(String);
+
+impl FromStr for Rate {
+    type Err = BadRate;
+
+    /// Parses `60/1` or `10/0.5`: a burst of at least one push, and more than none per second.
+    fn from_str(text: &str) -> Result<Self, BadRate> {
+        let parse = || {
+            let (burst, per_second) = text.split_once('/')?;
+            let rate =
+                Self { burst: burst.trim().parse().ok()?, per_second: per_second.trim().parse().ok()? };
+            let sound = rate.burst >= 1 && (0.001..=100_000.0).contains(&rate.per_second);
+            sound.then_some(rate)
+        };
+        parse().ok_or_else(|| BadRate(text.to_owned()))
+    }
+}
+
+impl Rate {
+    /// The most pushes that it lets through within a minute.
+    #[must_use]
+    pub fn in_a_minute(self) -> u64 {
+        u64::from(self.burst) + (self.per_second * 60.0).ceil() as u64
+    }
+
+    /// The time that one push takes (the generic cell rate algorithm).
+    #[must_use]
+    pub fn interval(self) -> TimeDelta {
+        TimeDelta::microseconds((1e6 / self.per_second) as i64)
+    }
+
+    /// The time after which a burst is whole again.
+    #[must_use]
+    pub fn burst(self) -> TimeDelta {
+        self.interval() * i32::try_from(self.burst).unwrap_or(i32::MAX)
+    }
+
+    /// Lets a push through at `now`, where `whole_at` is when the burst will be whole again.
+    ///
+    /// # Errors
+    /// How long it has to wait.
+    pub fn take(self, whole_at: &mut DateTime<Utc>, now: DateTime<Utc>) -> Result<(), TimeDelta> {
+        let next = (*whole_at).max(now) + self.interval();
+        let wait = next - self.burst() - now;
+        if wait > TimeDelta::zero() {
+            return Err(wait);
+        }
+        *whole_at = next;
+        Ok(())
+    }
+}
+
+/// As it is parsed.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.burst, self.per_second)
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_burst_and_so_many_per_second() {
+        assert_eq!("60/1".parse(), Ok(Rate { burst: 60, per_second: 1.0 }));
+        assert_eq!("5 / 0.5".parse(), Ok(Rate { burst: 5, per_second: 0.5 }));
+        for wrong in ["", "60", "/", "0/1", "60/0", "60/-1", "60/NaN", "60/inf", "x/1", "-1/1", "1/1/1"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        assert_eq!(Rate { burst: 5, per_second: 0.5 }.to_string(), "5/0.5");
+    }
+
+    #[test]
+    fn a_burst_passes_and_the_next_push_waits_for_its_share() {
+        let (rate, at) = ("3/2".parse::<Rate>().unwrap(), DateTime::UNIX_EPOCH);
+        let mut whole_at = DateTime::UNIX_EPOCH;
+        assert!((0..3).all(|_| rate.take(&mut whole_at, at).is_ok()));
+        assert_eq!(rate.take(&mut whole_at, at), Err(TimeDelta::milliseconds(500)));
+        assert!(rate.take(&mut whole_at, at + TimeDelta::milliseconds(500)).is_ok());
+        assert!(rate.take(&mut whole_at, at + TimeDelta::milliseconds(600)).is_err());
+    }
+}

@@ -1,0 +1,271 @@
+//! The usage of tenants: counted in memory for each hour, until a store takes it.
+
+use std::{
+    collections::BTreeMap,
+    ops::AddAssign,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    PushMessage, TenantName,
+    tenant::{ByTenant, Month, Standings},
+};
+
+/// Domains that are counted in an hour; what is beyond counts under the name of its tenant.
+const DOMAINS_MAX: usize = 4096;
+
+/// An hour: so many since 1970, in UTC.
+pub type Hour = i64;
+
+/// The hour of a moment.
+#[must_use]
+pub const fn hour_of(moment: DateTime<Utc>) -> Hour {
+    moment.timestamp().div_euclid(3600)
+}
+
+/// The unit of counting: the pushes of a domain of a tenant within an hour.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Slot {
+    /// The hour.
+    pub hour: Hour,
+    /// The tenant.
+    pub tenant: TenantName,
+    /// The domain; the name of the tenant where something is of no one domain.
+    pub domain: String,
+}
+
+/// The counts of a slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Pushes that left the queue, whatever became of them then.
+    #[serde(default)]
+    pub accepted: u64,
+    /// Pushes that a phone has acknowledged.
+    #[serde(default)]
+    pub delivered: u64,
+    /// Pushes that were put into the mailbox.
+    #[serde(default)]
+    pub waited: u64,
+    /// Pushes whose time ran out.
+    #[serde(default)]
+    pub expired: u64,
+    /// Pushes that were dropped since too many waited.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Bytes of the bodies of accepted pushes.
+    #[serde(default)]
+    pub bytes: u64,
+    /// The most registrations that lived at one time.
+    #[serde(default)]
+    pub registrations: u64,
+}
+
+impl Counts {
+    /// The counts of a push that has left the queue.
+    #[must_use]
+    pub fn accepted(message: &PushMessage) -> Self {
+        Self { accepted: 1, bytes: message.body.byte_count() as u64, ..Self::default() }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.delivered += other.delivered;
+        self.waited += other.waited;
+        self.expired += other.expired;
+        self.dropped += other.dropped;
+        self.bytes += other.bytes;
+        self.registrations = self.registrations.max(other.registrations);
+    }
+}
+
+/// The counts of some hours.
+pub type Usage = BTreeMap<Slot, Counts>;
+
+/// Adds what another has.
+pub fn add(usage: &mut Usage, other: Usage) {
+    for (slot, counts) in other {
+        *usage.entry(slot).or_default() += counts;
+    }
+}
+
+/// Counts for tenants, and for nobody else. Its clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Arc<Mutex<Counted>>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    tenants: Standings,
+    /// The counts that no store has taken yet.
+    pending: Usage,
+    /// Pushes accepted in this month, with those that were counted before this process.
+    month: Option<(Month, ByTenant<u64>)>,
+    /// Registrations that live.
+    registrations: ByTenant<u64>,
+}
+
+impl Meter {
+    /// Counts for these tenants from now on.
+    pub fn set_tenants(&self, tenants: Standings) {
+        self.lock().tenants = tenants;
+    }
+
+    /// Notes what a store has of a month: with what it has not taken yet, that is all that was accepted in it.
+    pub fn begin_month(&self, month: Month, stored: &Usage) {
+        let mut counted = self.lock();
+        let mut accepted = ByTenant::default();
+        let within = hour_of(month.start())..hour_of(month.end());
+        for (slot, counts) in stored.iter().chain(&counted.pending) {
+            if within.contains(&slot.hour) {
+                *accepted.entry(&slot.tenant) += counts.accepted;
+            }
+        }
+        counted.month = Some((month, accepted));
+    }
+
+    /// Counts for the tenant of a domain, if it has one.
+    pub fn count(&self, domain: &str, counts: Counts, now: DateTime<Utc>) {
+        let mut counted = self.lock();
+        let Some(tenant) = counted.tenants.of(domain).map(|(name, _)| name.clone()) else { return };
+        counted.note_accepted(&tenant, counts.accepted, now);
+        let slot = Slot { hour: hour_of(now), tenant, domain: domain.to_owned() };
+        let has_room = counted.pending.len() < DOMAINS_MAX || counted.pending.contains_key(&slot);
+        let slot = if has_room { slot } else { Slot { domain: slot.tenant.to_string(), ..slot } };
+        *counted.pending.entry(slot).or_default() += counts;
+    }
+
+    /// Notes how many registrations of a tenant live.
+    pub fn note_registrations(&self, tenant: &TenantName, registrations: u64, now: DateTime<Utc>) {
+        let mut counted = self.lock();
+        *counted.registrations.entry(tenant) = registrations;
+        counted.note_peak(tenant, registrations, now);
+    }
+
+    /// Notes for the present hour how many registrations live.
+    pub fn note_peaks(&self, now: DateTime<Utc>) {
+        let mut counted = self.lock();
+        let living = counted.registrations.iter().filter(|(name, _)| counted.tenants.get(name).is_some());
+        let living: Vec<_> = living.map(|(name, count)| (name.clone(), *count)).collect();
+        for (name, count) in living {
+            counted.note_peak(&name, count, now);
+        }
+    }
+
+    /// How many pushes of a tenant were accepted in the month of this moment.
+    #[must_use]
+    pub fn accepted_in(&self, tenant: &TenantName, month: Month) -> u64 {
+        let counted = self.lock();
+        let known = counted.month.as_ref().filter(|(known, _)| *known == month);
+        known.and_then(|(_, accepted)| accepted.get(tenant)).copied().unwrap_or(0)
+    }
+
+    /// How many registrations of a tenant live, as far as is known.
+    #[must_use]
+    pub fn registrations(&self, tenant: &TenantName) -> u64 {
+        self.lock().registrations.get(tenant).copied().unwrap_or(0)
+    }
+
+    /// Whether something waits to be taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().pending.is_empty()
+    }
+
+    /// Takes what was counted since the last time.
+    #[must_use]
+    pub fn take(&self) -> Usage {
+        std::mem::take(&mut self.lock().pending)
+    }
+
+    /// Takes back what no store has taken after all.
+    pub fn give_back(&self, usage: Usage) {
+        add(&mut self.lock().pending, usage);
+    }
+
+    /// A poisoned lock means that a panic was reported elsewhere; the counts are whole after every step.
+    fn lock(&self) -> MutexGuard<'_, Counted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counted {
+    fn note_accepted(&mut self, tenant: &TenantName, accepted: u64, now: DateTime<Utc>) {
+        let month = Month::of(now);
+        if self.month.as_ref().is_none_or(|(known, _)| *known < month) {
+            self.month = Some((month, ByTenant::default()));
+        }
+        if let Some((_, counts)) = self.month.as_mut().filter(|(known, _)| *known == month) {
+            *counts.entry(tenant) += accepted;
+        }
+    }
+
+    fn note_peak(&mut self, tenant: &TenantName, registrations: u64, now: DateTime<Utc>) {
+        let slot = Slot { hour: hour_of(now), tenant: tenant.clone(), domain: tenant.to_string() };
+        *self.pending.entry(slot).or_default() += Counts { registrations, ..Counts::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::{Roster, Tenant};
+
+    fn push(bytes: u64) -> Counts {
+        Counts { accepted: 1, bytes, ..Counts::default() }
+    }
+
+    #[test]
+    fn each_tenant_domain_and_hour_is_counted_and_nobody_else() {
+        let (meter, now) = (Meter::default(), "2026-11-30T23:30:00Z".parse::<DateTime<Utc>>().unwrap());
+        meter.count("example.com", push(1), now);
+        assert!(meter.is_empty(), "it is no tenant");
+        let mut roster = Roster::default();
+        let name: TenantName = "*.example.com".parse().unwrap();
+        roster.add(name.clone(), Tenant::new(now)).unwrap();
+        meter.set_tenants(roster.standings());
+        let of_hour = |hour| Slot { hour, tenant: name.clone(), domain: "a.example.com".into() };
+        let many = Counts { accepted: 40, ..Counts::default() };
+        let stored = [(of_hour(hour_of(now) - 100), many), (of_hour(hour_of(now) - 1000), many)].into();
+        meter.begin_month(Month::of(now), &stored);
+        for (domain, bytes) in [("a.example.com", 3), ("b.example.com", 4), ("a.example.com", 5)] {
+            meter.count(domain, push(bytes), now);
+        }
+        meter.note_registrations(&name, 7, now);
+        meter.note_registrations(&name, 5, now);
+        assert_eq!(meter.accepted_in(&name, Month::of(now)), 43);
+        let next = now + TimeDelta::hours(1);
+        meter.count("a.example.com", push(1), next);
+        assert_eq!(meter.accepted_in(&name, Month::of(next)), 1, "a month begins");
+        assert_eq!(meter.accepted_in(&name, Month::of(now)), 0);
+
+        let taken = meter.take();
+        assert!(meter.is_empty());
+        let shown: Vec<_> =
+            taken.iter().map(|(slot, counts)| (slot.hour - hour_of(now), &*slot.domain, *counts)).collect();
+        let peak = Counts { registrations: 7, ..Counts::default() };
+        let two = Counts { accepted: 2, bytes: 8, ..Counts::default() };
+        assert_eq!(
+            shown,
+            [
+                (0, "*.example.com", peak),
+                (0, "a.example.com", two),
+                (0, "b.example.com", push(4)),
+                (1, "a.example.com", push(1))
+            ]
+        );
+        meter.count("b.example.com", push(4), now);
+        meter.give_back(taken.clone());
+        let mut expected = taken;
+        add(
+            &mut expected,
+            [(Slot { hour: hour_of(now), tenant: name, domain: "b.example.com".into() }, push(4))].into(),
+        );
+        assert_eq!(meter.take(), expected);
+    }
+}

@@ -1,0 +1,55 @@
+//! How many registrations of each tenant live: counted as they begin, and anew by each census.
+
+use std::collections::BTreeMap;
+
+use push::TenantName;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Rolls(BTreeMap<TenantName, Roll>);
+
+#[derive(Debug, Default)]
+struct Roll {
+    living: usize,
+    /// Those that the census under way has found, and those that have begun since it did.
+    found: usize,
+    begun: usize,
+}
+
+impl Rolls {
+    pub(super) fn living(&self, tenant: &TenantName) -> usize {
+        self.0.get(tenant).map_or(0, |roll| roll.living)
+    }
+
+    /// One has begun; how many live now.
+    pub(super) fn note_begun(&mut self, tenant: &TenantName) -> usize {
+        let roll = self.0.entry(tenant.clone()).or_default();
+        roll.living += 1;
+        roll.begun += 1;
+        roll.living
+    }
+
+    pub(super) fn begin_census(&mut self) {
+        self.0.values_mut().for_each(|roll| (roll.found, roll.begun) = (0, 0));
+    }
+
+    /// The census has found one.
+    pub(super) fn note_found(&mut self, tenant: &TenantName) {
+        match self.0.get_mut(tenant) {
+            Some(roll) => roll.found += 1,
+            None => drop(self.0.insert(tenant.clone(), Roll { found: 1, ..Roll::default() })),
+        }
+    }
+
+    /// How many live of each.
+    pub(super) fn end_census(&mut self) -> Vec<(TenantName, usize)> {
+        for roll in self.0.values_mut() {
+            // One that has begun meanwhile may have been found, too.
+            roll.living = roll.found + roll.begun;
+            (roll.found, roll.begun) = (0, 0);
+        }
+        let counts = self.0.iter().map(|(name, roll)| (name.clone(), roll.living)).collect();
+        self.0.retain(|_, roll| roll.living > 0);
+        counts
+    }
+}

@@ -1,0 +1,93 @@
+//! Tenants: their quotas of registrations, what is counted for them, and that none delays another.
+
+use push::{Roster, Tenant, tenant::Quotas};
+
+use super::*;
+
+fn roster(registrations: Option<u64>) -> Roster {
+    let mut roster = Roster::default();
+    let quotas = Quotas { registrations, ..Quotas::default() };
+    let tenant = Tenant { quotas, ..Tenant::new(DateTime::UNIX_EPOCH) };
+    roster.add("example.com".parse().unwrap(), tenant).unwrap();
+    roster
+}
+
+/// The last count of registrations that was told.
+fn living(world: &mut World) -> Option<usize> {
+    let of_tenant = |measure| match measure {
+        Measure::Living(name, living) if name.as_str() == "example.com" => Some(living),
+        _ => None,
+    };
+    world.take_measured().into_iter().filter_map(of_tenant).next_back()
+}
+
+#[test]
+fn a_tenant_has_as_many_registrations_as_its_quota_and_each_of_them_is_renewed() {
+    let mut world = World::bounded(DomainBounds { registrations: 0, mailbox: 10_000 });
+    world.serve(&roster(Some(2)));
+    let first = world.register(ALICE, 1);
+    world.register(BOB, 1);
+    assert_eq!((world.refused, living(&mut world)), (0, Some(2)));
+    world.register(BOB, 2);
+    assert_eq!(world.refused, 1);
+    world.register(ALICE, 1);
+    assert_eq!(world.refused, 1, "it lives");
+    // A census finds that one has ended.
+    world.end(first);
+    world.pass(Duration::from_secs(3601));
+    assert_eq!(living(&mut world), Some(1));
+    world.register(BOB, 2);
+    assert_eq!((world.refused, living(&mut world)), (1, Some(2)));
+    world.serve(&roster(None));
+    world.register(BOB, 3);
+    assert_eq!(world.refused, 1, "the quota is lifted");
+}
+
+#[test]
+fn each_push_of_a_tenant_counts_once_for_what_has_become_of_it() {
+    let mut world = World::online();
+    world.serve(&roster(None));
+    let (app, elsewhere) = (world.register(ALICE, 1), world.register("eve@example.org/phone", 1));
+    for registration in [app, elsewhere] {
+        let push = world.post(registration);
+        let to = world.take_sent()[0].1.clone();
+        world.answer(push, &to, None);
+        world.queue_again(push);
+    }
+    assert_eq!((world.counted.accepted, world.counted.delivered, world.counted.expired), (1, 1, 0));
+    assert!(world.counted.bytes > 0);
+    // What waits is counted as accepted where it is kept; here, when it is delivered.
+    let waits = world.waits_and_is_sent(app);
+    world.answer(waits, ALICE, None);
+    assert_eq!((world.counted.accepted, world.counted.delivered), (1, 2));
+    let late = world.post_for(app, 60);
+    world.take_sent();
+    world.pass(Duration::from_secs(120));
+    world.answer(late, ALICE, None);
+    assert_eq!(world.counted.delivered + world.counted.expired, 3);
+}
+
+#[test]
+fn a_tenant_whose_phones_are_all_gone_costs_another_nothing() {
+    let mut world = World::online();
+    let mut both = roster(None);
+    both.add("gone.example".parse().unwrap(), Tenant::new(DateTime::UNIX_EPOCH)).unwrap();
+    world.serve(&both);
+    let app = world.register(BOB, 1);
+    let first = world.post(app);
+    world.answer(first, BOB, None);
+    let gone: Vec<_> =
+        (0..400).map(|number| world.register(&format!("user{number}@gone.example/phone"), 1)).collect();
+    for round in 0..10 {
+        for registration in &gone {
+            world.post_some(*registration, 4);
+        }
+        world.take_sent();
+        let push = world.post(app);
+        assert!(world.take_sent().contains(&(push, BOB.to_owned())), "at once, in round {round}");
+        world.answer(push, BOB, None);
+        assert!(world.delivered.contains(&push));
+        // They are found to be gone.
+        world.pass(Duration::from_secs(35));
+    }
+}

@@ -30,7 +30,7 @@ fn with_keys(relay: UpwireBuilder) -> UpwireBuilder {
     relay.set("AWS_ACCESS_KEY_ID", ACCESS_KEY).set("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
 }
 
-/// Its last line, and its exit code. Whatever it says before is that it tries again.
+/// Its last line, and its exit code. The lines before it say that it tries again.
 async fn refusal(relay: UpwireBuilder) -> (String, Option<i32>) {
     let mut relay = relay.start();
     let code = relay.wait_exit(SOON).await.code();

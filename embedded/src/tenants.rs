@@ -30,7 +30,7 @@ impl Tenants for Database {
         .await
     }
 
-    /// Rows of suspended tenants are left out when rows are removed: see [`kept_domains`].
+    /// Rows of suspended tenants are left out when rows are removed: see `kept_domains`.
     async fn keep_rows(&self, _: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
         Ok(())
     }

@@ -247,7 +247,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         };
         let waiting = Waiting { message: PushMessage::clone(message), asked_at };
         let keep = self.mailbox.keep(waiting, self.mailbox_bounds);
-        let kept = self.spared.keep(&message.recipient.to_bare(), keep).await?;
+        let kept = self.spared.keep(&message.recipient.to_bare(), keep, &self.fence).await?;
         self.count_kept(message, &kept);
         let mut recipient = row.target.recipient;
         // It may have moved to a full JID whose mailbox was read before this was in it.

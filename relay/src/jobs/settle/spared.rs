@@ -73,11 +73,12 @@ pub(super) async fn within<T>(write: impl Future<Output = Result<T, Unavailable>
 
 impl Spared {
     /// Has a push kept when it is the account's turn, within the time that a batch has. After a failure the account is
-    /// left alone for a while.
+    /// left alone for a while. Nothing is kept without the lease: another relay may have delivered it.
     pub(super) async fn keep<T>(
         &self,
         account: &BareJid,
         keep: impl Future<Output = Result<T, Unavailable>>,
+        fence: &Fence,
     ) -> Result<T, Unavailable> {
         let lane = {
             let mut lanes = lock(&self.lanes);
@@ -85,6 +86,9 @@ impl Spared {
             Arc::clone(lane)
         };
         let _turn = lane.acquire().await.map_err(Unavailable::new)?;
+        if !fence.holds() {
+            return Err(Unavailable::new("the lease is lost"));
+        }
         if self.rests(account) {
             return Err(Unavailable::new("a write for this account has failed a moment ago"));
         }

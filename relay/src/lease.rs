@@ -31,6 +31,14 @@ impl Fence {
         Self { until: watch::channel(None).1, uptime: Uptime::system(), lost: CancellationToken::new() }
     }
 
+    /// One whose lease is lost.
+    #[cfg(test)]
+    pub(crate) fn lost_before() -> Self {
+        let fence = Self::open();
+        fence.lost.cancel();
+        fence
+    }
+
     /// Whether the lease is ours at this moment.
     pub(crate) fn holds(&self) -> bool {
         let lapsed = |until| self.uptime.now() >= until && !mutant(Mutant::FenceIgnored);

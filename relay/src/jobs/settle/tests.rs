@@ -324,6 +324,24 @@ async fn an_account_with_which_the_store_has_trouble_holds_up_no_other() {
     }
 }
 
+#[tokio::test]
+async fn without_the_lease_nothing_is_kept() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let row = registration("alice", 1, now);
+    let keep = Fate::Keep {
+        message: Arc::new(push_for(&row, now)),
+        target: row.target.recipient.clone(),
+        asked_at: None,
+        untried: false,
+    };
+    for (fence, kept) in [(Fence::lost_before(), 0), (Fence::open(), 1)] {
+        let store = Store::reliable(Vec::new(), vec![row.clone()]);
+        let jobs = Jobs { fence, ..jobs(&store, now) };
+        assert_eq!(jobs.settle(vec![keep.clone()]).await.len(), kept);
+        assert_eq!(store.0.lock().unwrap().waiting.len(), kept);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_one_account_few_pushes_are_written_at_a_time_and_after_a_failure_none_for_a_while() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();

@@ -121,7 +121,7 @@ test: test-needs binary
 		awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 			END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored; exit !passed }' \
 			$(TARGET)/test.log || failed=1; \
-		[ -z "$$failed" ] || grep --no-group-separator -A 12 '^---- ' $(TARGET)/test.log; \
+		[ -z "$${failed:-}" ] || grep --no-group-separator -A 12 '^---- ' $(TARGET)/test.log; \
 		[ $(EMULATOR) = localstack ] || echo '==> LEFT OUT: LocalStack is not here (it needs Python 3.13); the adapters were tested on ministack'; \
 		exit $${failed:-0}
 

@@ -1,5 +1,7 @@
 //! HTTP requests as a sender makes them, each on a connection of its own.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -56,14 +58,34 @@ pub async fn post_with(url: &str, headers: &[(&str, &str)], body: impl Into<Body
 }
 
 /// POSTs as senders do, until the answer is another one than 503: on a busy machine, the emulator of AWS may take longer
-/// than a call to AWS may. A push that was answered so may have been queued all the same.
+/// than a call to AWS may. A push that was answered so may have been queued all the same: a phone counts it once.
 pub async fn post_patiently(url: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Response {
     let body = body.into();
     eventually_some(PATIENCE, &format!("POST {url} is not 503"), async || {
         let response = post_with(url, headers, body.clone()).await;
-        (response.status != 503).then_some(response)
+        if response.status == 503 {
+            posted_again().insert((token(url).to_owned(), body.clone()));
+            return None;
+        }
+        Some(response)
     })
     .await
+}
+
+/// Whether a sender in this process was told 503 for this push, and posted it again.
+pub(crate) fn was_posted_again(endpoint: &str, body: &[u8]) -> bool {
+    posted_again().contains(&(token(endpoint).to_owned(), body.to_owned()))
+}
+
+/// Endpoints' tokens and bodies.
+fn posted_again() -> MutexGuard<'static, BTreeSet<(String, Vec<u8>)>> {
+    static POSTED_AGAIN: Mutex<BTreeSet<(String, Vec<u8>)>> = Mutex::new(BTreeSet::new());
+    POSTED_AGAIN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An endpoint's last segment: its host differs between the fronts of one server.
+fn token(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
 }
 
 /// Sends any method; panics where nothing answers.

@@ -1,24 +1,55 @@
 //! The memory of a device between its sessions: the targets for which its apps take pushes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Push;
+use crate::http;
 
 /// The database of one device. A distributor looks a push up by application and instance, and refuses what it does not
 /// hold, whichever resource the push was sent to.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Device(Arc<Mutex<BTreeSet<(String, String)>>>);
+pub(crate) struct Device(Arc<Mutex<BTreeMap<Target, App>>>);
+
+/// Application and instance.
+type Target = (String, String);
+
+/// What a device knows of one target.
+#[derive(Debug, Default)]
+struct App {
+    endpoint: Option<String>,
+    /// The id under which each body came first.
+    first: BTreeMap<Vec<u8>, String>,
+}
 
 impl Device {
     /// Notes a target, before the push server is asked for its endpoint.
     pub(crate) fn hold(&self, application: &str, instance: &str) {
-        self.targets().insert((application.to_owned(), instance.to_owned()));
+        self.targets().entry((application.to_owned(), instance.to_owned())).or_default();
     }
 
     pub(crate) fn holds(&self, application: &str, instance: &str) -> bool {
-        self.targets().contains(&(application.to_owned(), instance.to_owned()))
+        self.targets().contains_key(&(application.to_owned(), instance.to_owned()))
     }
 
-    fn targets(&self) -> MutexGuard<'_, BTreeSet<(String, String)>> {
+    /// Notes the endpoint of a target, as the push server has answered.
+    pub(crate) fn note_endpoint(&self, application: &str, instance: &str, endpoint: &str) {
+        if let Some(app) = self.targets().get_mut(&(application.to_owned(), instance.to_owned())) {
+            app.endpoint = Some(endpoint.to_owned());
+        }
+    }
+
+    /// Whether a push is a second one of a sender that posted it again after a 503. A push that Upwire delivers twice
+    /// comes under one id, and is none.
+    pub(crate) fn has_got_another(&self, push: &Push) -> bool {
+        let mut targets = self.targets();
+        let Some(app) = targets.get_mut(&(push.application.clone(), push.instance.clone())) else { return false };
+        let first = app.first.entry(push.body.clone()).or_insert_with(|| push.id.clone());
+        let again = app.endpoint.as_deref().is_some_and(|endpoint| http::was_posted_again(endpoint, &push.body));
+        again && *first != push.id
+    }
+
+    fn targets(&self) -> MutexGuard<'_, BTreeMap<Target, App>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -95,11 +95,15 @@ impl Session {
         match command {
             Command::Send(stanza) => self.send(*stanza).await,
             Command::Request(to, request, reply) => {
-                self.note_registration(&request);
+                let target = self.note_registration(&request);
                 tokio::select! {
                     answer = self.client.send_iq(Some(to), request) => {
+                        let device = self.device.clone();
                         tokio::spawn(async move {
                             if let Ok(answer) = answer.await {
+                                if let Some((application, instance)) = target {
+                                    note_endpoint(&device, &application, &instance, &answer);
+                                }
                                 drop(reply.send(answer));
                             }
                         });
@@ -149,16 +153,19 @@ impl Session {
     }
 
     /// A distributor has a target in its database before it asks for an endpoint.
-    fn note_registration(&self, request: &IqRequest) {
-        if let IqRequest::Set(payload) = request
-            && payload.is("register", UNIFIED_PUSH)
-        {
-            let attribute = |name| payload.attr(name).unwrap_or_default();
-            self.device.hold(attribute("application"), attribute("instance"));
+    fn note_registration(&self, request: &IqRequest) -> Option<(String, String)> {
+        let IqRequest::Set(payload) = request else { return None };
+        if !payload.is("register", UNIFIED_PUSH) {
+            return None;
         }
+        let attribute = |name| payload.attr(name).unwrap_or_default().to_owned();
+        let target = (attribute("application"), attribute("instance"));
+        self.device.hold(&target.0, &target.1);
+        Some(target)
     }
 
-    /// A push for a target that the device does not hold is refused, and no test sees it.
+    /// A push for a target that the device does not hold is refused, and one whose sender posted it again is taken: no
+    /// test sees them.
     async fn push(&mut self, from: Jid, id: String, payload: &Element) {
         let attribute = |name| payload.attr(name).unwrap_or_default().to_owned();
         let push = Push {
@@ -171,6 +178,12 @@ impl Session {
         if !self.device.holds(&push.application, &push.instance) {
             let gone = Answer::Error(DefinedCondition::ItemNotFound);
             if let Some(reply) = reply(from, id, gone) {
+                self.send(reply).await;
+            }
+            return;
+        }
+        if self.device.has_got_another(&push) {
+            if let Some(reply) = reply(from, id, Answer::Result) {
                 self.send(reply).await;
             }
             return;
@@ -206,6 +219,14 @@ impl Session {
             // A client that cannot come back takes only so many.
             () = self.line.lost() => self.client = client(&self.jid, &self.password, &self.line),
         }
+    }
+}
+
+fn note_endpoint(device: &Device, application: &str, instance: &str, answer: &IqResponse) {
+    if let IqResponse::Result(Some(payload)) = answer
+        && let Some(endpoint) = payload.attr("endpoint")
+    {
+        device.note_endpoint(application, instance, endpoint);
     }
 }
 

@@ -25,10 +25,12 @@ use crate::{backoff::report, lease::Fence};
 /// Writes of one account at a time.
 const WRITES_MAX: usize = 8;
 /// What a batch waits for one write, its retries included: far more than a store takes that is merely busy.
-const WITHIN: Duration = Duration::from_secs(15);
-/// For so long nothing more is kept for an account of which a push could not be. It is longer than [`WITHIN`], so that an
-/// account whose writes hang holds up the smaller part of the batches.
-const REST: Duration = Duration::from_secs(30);
+pub(super) const WITHIN: Duration = Duration::from_secs(15);
+/// Nothing more is kept for an account of which a push could not be: for so many times as long as the failure took, so
+/// that an account whose writes hang holds up the smaller part of the batches.
+pub(super) const REST_FACTOR: u32 = 2;
+/// What fails at once is not tried again for each push of a batch.
+pub(super) const REST_MIN: Duration = Duration::from_secs(1);
 /// Accounts that are noted as resting.
 const RESTING_MAX: usize = 1024;
 /// Delay before a change that was put off is tried again.
@@ -92,7 +94,8 @@ impl Spared {
         if self.rests(account) {
             return Err(Unavailable::new("a write for this account has failed a moment ago"));
         }
-        within(keep).await.inspect_err(|_| self.rest(account))
+        let begun = Instant::now();
+        within(keep).await.inspect_err(|_| self.rest(account, begun.elapsed()))
     }
 
     /// A batch is settled.
@@ -105,14 +108,14 @@ impl Spared {
         lock(&self.resting).get(account).is_some_and(|until| Instant::now() < *until)
     }
 
-    /// Leaves an account alone for a while.
-    fn rest(&self, account: &BareJid) {
+    /// Leaves an account alone for a while, after a failure that took so long.
+    fn rest(&self, account: &BareJid, took: Duration) {
         let (mut resting, now) = (lock(&self.resting), Instant::now());
         if resting.len() >= RESTING_MAX {
             resting.retain(|_, until| now < *until);
         }
         if resting.len() < RESTING_MAX {
-            resting.insert(account.clone(), now + REST);
+            resting.insert(account.clone(), now + REST_MIN.max(REST_FACTOR * took));
         }
     }
 

@@ -15,7 +15,10 @@ use tokio::{
     time::{Duration, sleep, timeout},
 };
 
-use super::*;
+use super::{
+    spared::{REST_FACTOR, REST_MIN, WITHIN},
+    *,
+};
 use crate::lease::Fence;
 
 /// A mailbox that loses the answer to each call but every second one, if it loses any.
@@ -360,10 +363,13 @@ async fn of_one_account_few_pushes_are_written_at_a_time_and_after_a_failure_non
     assert_eq!(jobs.settle(fates()).await.len(), rows.len());
     assert_eq!(store.0.lock().unwrap().keeping, (0, 8));
 
-    store.0.lock().unwrap().trouble = Some((rows[0].target.recipient.to_bare(), Trouble::Refuses));
-    assert_eq!(jobs.settle(fates()).await, []);
-    store.0.lock().unwrap().trouble = None;
-    assert_eq!(jobs.settle(fates()).await, [], "it rests");
-    sleep(Duration::from_secs(31)).await;
-    assert_eq!(jobs.settle(fates()).await.len(), rows.len());
+    for (trouble, rest) in [(Trouble::Refuses, REST_MIN), (Trouble::Hangs, REST_FACTOR * WITHIN)] {
+        store.0.lock().unwrap().trouble = Some((rows[0].target.recipient.to_bare(), trouble));
+        assert_eq!(jobs.settle(fates()).await, []);
+        store.0.lock().unwrap().trouble = None;
+        sleep(rest - Duration::from_millis(10)).await;
+        assert_eq!(jobs.settle(fates()).await, [], "it rests");
+        sleep(Duration::from_millis(20)).await;
+        assert_eq!(jobs.settle(fates()).await.len(), rows.len());
+    }
 }

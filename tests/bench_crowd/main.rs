@@ -53,7 +53,9 @@ async fn measure(size: &Size) -> anyhow::Result<(Vec<Silent>, Greeted)> {
     let mut silent = Vec::new();
     for crowd in Crowd::ALL {
         eprintln!("{} silent full JIDs {crowd} …", size.silent);
-        silent.push(silent::measure(crowd, size.silent, size.alone).await?);
+        let measured = silent::measure(crowd, size.silent, size.alone).await?;
+        eprint!("{}", row(&crowd.to_string(), &measured.alone, &measured.beside));
+        silent.push(measured);
     }
     Ok((silent, greet::measure(size.greeting, size.alone).await?))
 }

@@ -51,7 +51,7 @@ impl Stage {
         let stand_in = StandIn::start(component.clone()).await?;
         let upwire = Upwire::beside(stand_in.address(), component)
             .set("UPWIRE_LOG", "warn")
-            .set("UPWIRE_ACL", "*")
+            .set("UPWIRE_ACL", "*,localhost")
             .start_ready()
             .await;
         let journal = Rc::<Journal>::default();

@@ -280,6 +280,11 @@ impl Account {
         SeenNews::Write(seen)
     }
 
+    /// Notes that the store does not have what it was told of them.
+    pub(crate) fn forget_stored_seen(&mut self) {
+        self.stored_seen.clear();
+    }
+
     /// Latest first; those whose session has ended last.
     fn seen(&self) -> Vec<Seen> {
         let seen = self.phones.iter().filter_map(|(jid, phone)| {

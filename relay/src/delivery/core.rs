@@ -206,6 +206,11 @@ fn name(message: &PushMessage) -> (BareJid, MessageId) {
     (message.recipient.to_bare(), message.id)
 }
 
+/// The life of a registration that a push is for.
+fn life(message: &PushMessage) -> (RegistrationId, Epoch) {
+    (message.registration, message.epoch)
+}
+
 impl Core {
     pub(crate) fn new(terms: Terms, access: AccessList) -> Self {
         let domains = Domains::new(terms.domain_bounds);

@@ -128,6 +128,8 @@ pub(crate) enum Note {
     Trimmed(Trim, Trimmed),
     /// The senders of a registration were not asked to wait: that could not be stored.
     NotThrottled(RegistrationId),
+    /// The full JIDs of an account that were seen lately could not be stored.
+    NotSeen(BareJid),
 }
 
 #[cfg(test)]

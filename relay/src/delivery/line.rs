@@ -167,6 +167,11 @@ impl Line {
         self.in_flight.iter().take_while(|(_, sent)| !self.is_of_session(*sent)).map(|(id, _)| *id)
     }
 
+    /// The pushes of the session of now that are in flight.
+    pub(crate) fn ids_in_flight(&self) -> impl Iterator<Item = MessageId> {
+        self.unanswered().map(|(id, _)| *id)
+    }
+
     /// How many pushes of the session of now are in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.unanswered().count()
@@ -175,6 +180,11 @@ impl Line {
     /// Those of them that have been unanswered for at least so long.
     pub(crate) fn silent_for(&self, time: Duration, now: Instant) -> impl Iterator<Item = MessageId> {
         self.unanswered().take_while(move |(_, sent)| now.duration_since(*sent) >= time).map(|(id, _)| *id)
+    }
+
+    /// Whether an answer has come lately.
+    pub(crate) fn has_answered_within(&self, time: Duration, now: Instant) -> bool {
+        self.answered_at.is_some_and(|at| now.duration_since(at) < time)
     }
 
     /// Takes a push out of flight; when it was sent.

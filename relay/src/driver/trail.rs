@@ -218,7 +218,7 @@ impl Traces {
                 Note::Late { id, expired, .. } => {
                     self.end(*id, if *expired { Outcome::Expired } else { Outcome::Delivered }, now);
                 }
-                Note::Names(..) | Note::NotThrottled(_) => {}
+                Note::Names(..) | Note::NotThrottled(_) | Note::NotSeen(_) => {}
             }
         }
         // What was to wait and does not is over, or comes from the queue again.

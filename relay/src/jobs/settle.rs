@@ -197,11 +197,13 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Fate::Count(account, counts) => Rest::count(account, counts),
             Fate::NoteSeen(account, seen) => {
                 let noted = self.registrations.note_seen(&account, seen, self.clock.now()).await;
-                // Should it fail, a restart forgets who was seen since.
-                if noted.inspect_err(|error| report(error, ONCE)).is_ok() {
-                    tracing::debug!("the resources of an account that were seen lately are stored");
+                match noted.inspect_err(|error| report(error, ONCE)) {
+                    Ok(()) => {
+                        tracing::debug!("the resources of an account that were seen lately are stored");
+                        Rest::default()
+                    }
+                    Err(_) => Rest::of(Note::NotSeen(account)),
                 }
-                Rest::default()
             }
         }
     }

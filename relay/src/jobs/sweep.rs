@@ -16,7 +16,8 @@ use crate::{
     mutants::{Mutant, mutant},
 };
 
-/// How often a row is read before the sweep goes on without it: it holds up no other.
+/// How often a row is read again before the sweep goes on without it; further rows of its account are read once. So
+/// one account holds up no other.
 const ROW_RETRIES_MAX: usize = 3;
 /// Registrations in one step of a sweep.
 const PAGE_MAX: usize = 256;
@@ -31,9 +32,14 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let (recipients, next) = page.retry(backoff()).notify(report).await.unwrap_or_default();
         let mut found = Found { next, ..Found::default() };
         let mut told: Vec<FullJid> = Vec::new();
+        let mut in_trouble = None;
         for ((account, registration), pushes) in recipients {
             let living = || self.living(&account, registration);
-            let living = living.retry(backoff().with_max_times(ROW_RETRIES_MAX)).notify(report).await;
+            let retries = if in_trouble.as_ref() == Some(&account) { 0 } else { ROW_RETRIES_MAX };
+            let living = living.retry(backoff().with_max_times(retries)).notify(report).await;
+            if living.is_err() {
+                in_trouble = Some(account.clone());
+            }
             if living.is_err() && mutant(Mutant::SweepEndsAtError) {
                 return Found { next: None, ..found };
             }

@@ -123,10 +123,12 @@ impl Ledger {
         // Where the server has another relay's stream as well, the one that asked may hear nothing of it.
         if same {
             sendings.unanswered.remove(&id);
+        } else {
+            self.note_trouble(at + patience);
         }
-        let came = sendings.there.get(from).copied().unwrap_or_default();
         let Some(registration) = self.registration_of(id) else { return };
         let sendings = &mut self.sendings;
+        let came = sendings.there.get(from).copied().unwrap_or_default();
         match said {
             Said::Result(_) => {
                 if alone {

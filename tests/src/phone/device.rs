@@ -43,9 +43,12 @@ impl Device {
     /// comes under one id, and is none.
     pub(crate) fn has_got_another(&self, push: &Push) -> bool {
         let mut targets = self.targets();
-        let Some(app) = targets.get_mut(&(push.application.clone(), push.instance.clone())) else { return false };
+        let Some(app) = targets.get_mut(&(push.application.clone(), push.instance.clone())) else {
+            return false;
+        };
         let first = app.first.entry(push.body.clone()).or_insert_with(|| push.id.clone());
-        let again = app.endpoint.as_deref().is_some_and(|endpoint| http::was_posted_again(endpoint, &push.body));
+        let again =
+            app.endpoint.as_deref().is_some_and(|endpoint| http::was_posted_again(endpoint, &push.body));
         again && *first != push.id
     }
 

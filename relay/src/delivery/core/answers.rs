@@ -29,6 +29,7 @@ impl Core {
             phone.show_life(now);
             phone.prove();
             phone.line.note_answer(ask.sent, now.monotonic);
+            self.ask_no_others(&jid);
         }
         match verdict {
             // Its time is over, and only the tick that says so is late: this one moves nothing either.

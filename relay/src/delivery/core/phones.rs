@@ -21,15 +21,18 @@ impl Core {
     pub(super) fn go_online(&mut self, session: Session) {
         self.session = Some(session);
         // The sweep that follows tries what was rejected as well.
-        for jid in self.retrying.clone() {
-            let retry = self.phone_mut(&jid).and_then(|phone| phone.retry.as_mut());
-            if let Some(retry) = retry.filter(|retry| retry.rejects()) {
-                retry.forget_rejected();
-                self.something_waits(&jid);
-            }
-        }
+        self.retrying.clone().iter().for_each(|jid| self.try_rejected(jid));
         if !mutant(Mutant::NoSweep) {
             self.sweep_anew();
+        }
+    }
+
+    /// What a full JID rejected is no longer put off until its time.
+    fn try_rejected(&mut self, jid: &FullJid) {
+        let retry = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut());
+        if let Some(retry) = retry.filter(|retry| retry.rejects()) {
+            retry.forget_rejected();
+            self.something_waits(jid);
         }
     }
 
@@ -89,6 +92,9 @@ impl Core {
 
     /// A phone that greets may have had another full JID: the one that a registration names is tried, and fails.
     fn guess_others(&mut self, jid: &FullJid) {
+        let Some(account) = self.accounts.get(&jid.to_bare()) else { return };
+        let named: BTreeSet<FullJid> = account.all_named().map(|(_, named)| named.clone()).collect();
+        named.iter().filter(|named| *named != jid).for_each(|named| self.try_rejected(named));
         let Some(account) = self.accounts.get(&jid.to_bare()) else { return };
         let others: BTreeSet<FullJid> = account
             .all_named()
@@ -273,6 +279,14 @@ impl Core {
                     self.unseen.insert(bare);
                 }
             }
+        }
+    }
+
+    /// Those that could not be written are written a minute later.
+    pub(super) fn note_seen_again(&mut self, bare: BareJid) {
+        if let Some(account) = self.accounts.get_mut(&bare) {
+            account.forget_stored_seen();
+            self.unseen.insert(bare);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use super::{pushes::Attempt, *};
-use crate::delivery::phone::{SILENT_AFTER, Standing};
+use crate::delivery::phone::{Phone, SILENT_AFTER, Standing};
 
 /// Most places of one account while another has a push ready: a sixteenth.
 const PER_ACCOUNT_MAX: usize = IN_FLIGHT_MAX / 16;
@@ -152,11 +152,24 @@ impl Core {
         }
     }
 
+    /// Whoever answers is not silent: what it was sent beside is in nobody else's line.
+    pub(super) fn ask_no_others(&mut self, jid: &FullJid) {
+        let sent: Vec<MessageId> =
+            self.phone(jid).map(|phone| phone.line.ids_in_flight().collect()).unwrap_or_default();
+        for id in sent {
+            self.take_from_lines(id);
+        }
+    }
+
     /// Asks another full JID of the account for a push whose recipient is silent: the one that the registration names,
     /// if another was asked, or one that has greeted since the last sign of life. The first result settles the push.
     pub(super) fn ask_others(&mut self, now: Now) {
         let mut silent = BTreeMap::new();
-        let is_silent = |ask: &Ask| now.monotonic.duration_since(ask.sent) >= SILENT_AFTER;
+        let is_silent = |ask: &Ask| {
+            let answers = |phone: &Phone| phone.line.has_answered_within(SILENT_AFTER, now.monotonic);
+            now.monotonic.duration_since(ask.sent) >= SILENT_AFTER
+                && !self.phone(&ask.jid).is_some_and(answers)
+        };
         for (sent, id) in &self.sent {
             if now.monotonic.duration_since(*sent) < SILENT_AFTER {
                 break;

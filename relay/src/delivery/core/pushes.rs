@@ -90,7 +90,7 @@ impl Core {
         }
         let push = Held { origin: Origin::Queue, message };
         let message = &push.message;
-        if self.ended.contains(&(message.registration, message.epoch)) {
+        if self.ended.contains(&life(message)) {
             return self.leave_queue(push.message);
         }
         if !self.admits(&message.recipient) {
@@ -246,8 +246,11 @@ impl Core {
         if push.is_somewhere() {
             return;
         }
-        if push.replaced {
-            self.pushes.remove(&id);
+        if push.replaced || self.ended.contains(&life(&push.held.message)) {
+            if let Some(Push { held: Held { origin: Origin::Queue, message }, .. }) = self.pushes.remove(&id)
+            {
+                self.leave_queue(message);
+            }
             return;
         }
         let (held, unanswered_at) = (push.held.clone(), push.unanswered_at);
@@ -294,7 +297,8 @@ impl Core {
             for ask in push.asks.extract_if(.., |ask| ask.jid == *jid).collect::<Vec<_>>() {
                 push.note_unanswered(jid, ask.asked_at);
             }
-            let (is_over, held) = (push.is_somewhere() || push.replaced, push.held.clone());
+            let held = push.held.clone();
+            let is_over = push.is_somewhere() || push.replaced || self.ended.contains(&life(&held.message));
             if is_over || self.target(&held.message, now) != *jid {
                 self.give_up(id, jid, Attempt::Failed, now, actions);
             } else {

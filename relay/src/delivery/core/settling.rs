@@ -145,6 +145,7 @@ impl Core {
                 }
                 Note::Late { .. } => {}
                 Note::NotThrottled(registration) => self.ask_again_to_wait(registration),
+                Note::NotSeen(account) => self.note_seen_again(account),
                 Note::Trimmed(trim, trimmed) => self.take_trimmed(&trim, &trimmed),
             }
         }

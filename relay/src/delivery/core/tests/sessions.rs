@@ -218,3 +218,50 @@ fn a_late_result_settles_what_the_queue_gives_only_then() {
     assert_eq!(world.take_sent(), []);
     assert!(world.is_settled());
 }
+
+#[test]
+fn what_a_phone_left_unanswered_goes_to_no_other_once_its_registration_has_ended() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE_AGAIN);
+    let (refused, unanswered) = (world.post(app), world.post(app));
+    assert_eq!(world.take_sent().len(), 2);
+    world.answer(refused, ALICE, GONE);
+    assert!(!world.lives(app));
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.take_sent(), []);
+    assert!(world.is_settled(), "{unanswered}: {:?}", world.rest());
+}
+
+#[test]
+fn once_the_silent_phone_answers_nothing_more_is_asked_of_the_other() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let sent = world.post_some(app, 8);
+    world.answer(sent[0], ALICE, None);
+    assert_eq!(world.take_sent().len(), 8);
+    world.greet(ALICE_AGAIN);
+    world.pass(Duration::from_secs(2) + TICK);
+    let asked = world.take_sent();
+    assert!(asked.iter().all(|(_, to)| to == ALICE_AGAIN) && asked.len() == 4, "{asked:?}");
+    world.answer(sent[1], ALICE, None);
+    world.take_sent();
+    world.answer(asked[1].0, ALICE_AGAIN, None);
+    world.pass(TICK);
+    assert_eq!(world.take_sent(), []);
+}
+
+#[test]
+fn a_presence_tries_what_the_phone_that_a_registration_names_has_rejected() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let (rejected, taken) = (world.post(app), world.post(app));
+    world.take_sent();
+    world.answer(rejected, ALICE, OFFLINE);
+    world.answer(taken, ALICE, None);
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![rejected]));
+    world.greet(ALICE_AGAIN);
+    assert_eq!(world.take_sent(), [(rejected, ALICE.to_owned())]);
+    world.answer(rejected, ALICE, OFFLINE);
+    assert_eq!(world.take_sent(), [(rejected, ALICE_AGAIN.to_owned())]);
+}

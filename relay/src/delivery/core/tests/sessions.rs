@@ -265,3 +265,19 @@ fn a_presence_tries_what_the_phone_that_a_registration_names_has_rejected() {
     world.answer(rejected, ALICE, OFFLINE);
     assert_eq!(world.take_sent(), [(rejected, ALICE_AGAIN.to_owned())]);
 }
+
+#[test]
+fn who_was_seen_is_written_again_after_a_failure_and_known_after_a_restart() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.pass(Duration::from_secs(61));
+    world.seen_failing = 1;
+    world.greet(ALICE_AGAIN);
+    world.pass(Duration::from_secs(61));
+    assert_eq!(world.seen_failing, 0);
+    world.restart();
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+    world.answer(push, ALICE, OFFLINE);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+}

@@ -30,6 +30,8 @@ pub(super) struct World {
     /// Marks of throttling that were asked for, and how many of the next fail.
     pub(super) throttled: Vec<DateTime<Utc>>,
     pub(super) throttles_failing: usize,
+    /// How many of the next writes of who was seen lately fail.
+    pub(super) seen_failing: usize,
     /// Settling stands still, with these fates.
     pub(super) stalls: bool,
     stalled: Option<Vec<Fate>>,
@@ -97,6 +99,7 @@ impl World {
             rate,
             throttled: Vec::new(),
             throttles_failing: 0,
+            seen_failing: 0,
             stalls: false,
             stalled: None,
             wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),

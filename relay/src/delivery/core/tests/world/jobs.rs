@@ -220,6 +220,10 @@ impl World {
                 }
                 Some(Note::Names(registration, row.epoch, row.target.recipient.clone()))
             }
+            Fate::NoteSeen(account, _) if self.seen_failing > 0 => {
+                self.seen_failing -= 1;
+                Some(Note::NotSeen(account))
+            }
             Fate::NoteSeen(account, seen) => {
                 self.seen.insert(account, seen);
                 None

@@ -85,6 +85,8 @@ impl Core {
     /// The line of a session that begins goes on; what earlier ones left unanswered has some time yet.
     fn free_line(&mut self, jid: &FullJid, now: Now) {
         if self.phone(jid).is_some_and(|phone| phone.line.left_by_earlier_sessions().next().is_some()) {
+            // Of this session: what an answer in an earlier one has given is over soon.
+            self.catching_up.remove(jid);
             self.let_catch_up(jid, now);
         }
         self.make_ready(jid);

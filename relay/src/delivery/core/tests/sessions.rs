@@ -281,3 +281,25 @@ fn who_was_seen_is_written_again_after_a_failure_and_known_after_a_restart() {
     world.answer(push, ALICE, OFFLINE);
     assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
 }
+
+#[test]
+fn a_new_session_has_its_whole_time_to_answer_what_went_out_before_its_presence() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let left = world.post(app);
+    world.take_sent();
+    world.pass(TICK);
+    world.greet(ALICE);
+    world.pass(Duration::from_millis(1500));
+    world.answer(left, ALICE, None);
+    world.leave(ALICE);
+    // The new session is bound, and its presence is on its way.
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+    world.pass(TICK);
+    world.greet(ALICE);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.take_sent(), []);
+    world.answer(push, ALICE, None);
+    assert!(world.is_settled());
+}

@@ -219,12 +219,12 @@ async fn what_waits_follows_its_registration_to_another_resource(server: &XmppSe
     phone.has_got_nothing("it has no registration yet");
     assert_eq!(phone.endpoint(&upwire.component.jid, "phone").await, endpoint);
     posted.extend(post_some(&endpoint, "new", 1).await);
-    phone.wait_for_pushes(posted.len(), SOON).await;
     nothing_is_left(&upwire).await;
-    phone.has_got(&posted).await;
+    // A push that was being tried at the first resource comes when that has failed, and others may come before.
+    phone.has_got_in_any_order(&posted).await;
 }
 
-/// Issue 2, "Delivery": it holds for what waited, too.
+/// It holds for what waited, too.
 async fn no_more_than_sixteen_of_what_waits_are_unanswered(server: &XmppServer) {
     const UNANSWERED_MAX: usize = 16;
     const WAITING: usize = 60;

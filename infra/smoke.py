@@ -20,7 +20,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 BODY_BYTES_MAX = 4096
-# What is no UTF-8 must not become longer on its way.
+# A body that is no UTF-8 must not become longer on its way.
 BINARY = b"\xff" * BODY_BYTES_MAX
 PATIENCE_SECONDS = 60
 # Senders' gateways give up after two seconds.

@@ -15,19 +15,11 @@ COMMENT = re.compile(r"((?:^[ \t]*(?://[/!]?|#)(?!\[|!).*\n)+)", re.MULTILINE)
 # A table of bad and good examples.
 EXAMPLES = re.compile(r"^\| not \| but \|\n(?:\|.*\n)+", re.MULTILINE)
 MARKER = re.compile(r"^[ \t]*(?://[/!]?|#)[ \t]?", re.MULTILINE)
-# Code whose comments keep to the list of the docs, and those parts of it that do not yet.
-SWEPT = ("push/", "embedded/", "functions/", "relay/src/stream/", "relay/src/lease", "tests/src/", "tests/e2e/")
-UNSWEPT = ("embedded/src/writer", "embedded/src/queue/", "functions/src/legacy", "tests/e2e/field/", "tests/e2e/legacy.rs")
 
 
 def listed():
-    pairs = [line.split(None, 1) for line in (ROOT / "infra/words.txt").read_text().splitlines() if line and line[0] != "#"]
-    docs = [words for _, words in pairs]
-    return docs, [words for scope, words in pairs if scope == "code"]
-
-
-def is_swept(name):
-    return name.startswith(SWEPT) and not name.startswith(UNSWEPT)
+    lines = (ROOT / "infra/words.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def openers(words, starts):
@@ -47,17 +39,16 @@ def paragraphs(path):
 
 
 def main():
-    docs, code = listed()
-    rules = {".md": openers(docs, STARTS_DOCS), ".rs": openers(code, STARTS_CODE), ".py": openers(code, STARTS_CODE)}
-    swept = openers(docs, STARTS_CODE)
+    words = listed()
+    docs, code = openers(words, STARTS_DOCS), openers(words, STARTS_CODE)
+    rules = {".md": docs, ".rs": code, ".py": code}
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True)
     failed = False
     for path in map(ROOT.joinpath, files.stdout.splitlines()):
         if path.suffix not in rules or not path.is_file():
             continue
         for first, text in paragraphs(path):
-            strict = path.suffix == ".rs" and is_swept(str(path.relative_to(ROOT)))
-            for found in (swept if strict else rules[path.suffix]).finditer(text):
+            for found in rules[path.suffix].finditer(text):
                 if found[3] == "?":
                     continue
                 line = first + text.count("\n", 0, found.start(1))

@@ -19,10 +19,10 @@ use aws_types::{
 /// with the system's hundred and more (<https://www.amazontrust.com/repository/>).
 const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 
-/// What one attempt of the ingress may take, connecting included.
+/// Longest attempt of the ingress, connecting included.
 const INGRESS_ATTEMPT: Duration = Duration::from_millis(600);
-/// What one call of the ingress may take with all its attempts: two of them stay under the two seconds
-/// after which a gateway bans a host (docs/senders.md, "What senders do"), and the ingress bounds both once more.
+/// Longest call of the ingress with all its attempts. Two of them stay under the two seconds after which a
+/// gateway bans a host (docs/senders.md, "What senders do"), and the ingress bounds both once more.
 const INGRESS_CALL: Duration = Duration::from_millis(1300);
 const INGRESS_ATTEMPTS: u32 = 3;
 const INGRESS_BACKOFF: Duration = Duration::from_millis(50);
@@ -40,7 +40,7 @@ const RELAY_BACKOFF: Duration = Duration::from_millis(100);
 const RELAY_POOL_IDLE: Duration = Duration::from_secs(90);
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// Who holds a lease renews it every few seconds, and has to know in time that it could not.
+/// The holder of a lease renews it every few seconds, and has to know in time that it could not.
 const LEASE_ATTEMPT: Duration = Duration::from_secs(3);
 const LEASE_CALL: Duration = Duration::from_secs(5);
 const LEASE_ATTEMPTS: u32 = 2;

@@ -211,14 +211,14 @@ impl Entries {
     }
 }
 
-/// What a call has left undone of a batch.
+/// The part of a batch that a call has left undone.
 fn undone<'a, T>(outcome: &'a Result<(), Undone>, batch: &'a [T]) -> impl Iterator<Item = &'a T> {
     let items = batch.iter().enumerate();
     let left = items.filter(|(position, _)| outcome.as_ref().is_err_and(|undone| undone.has(*position)));
     left.map(|(_, item)| item)
 }
 
-/// What a poll was answered with.
+/// The answer to a poll.
 pub(crate) struct Answer {
     pub(crate) deliveries: Vec<Delivery<MessageId>>,
     pub(crate) gist: Gist,

@@ -1,4 +1,4 @@
-//! What AWS says when it does not do what it was asked, in words that show no secret and no address.
+//! Failures of AWS, in words that show no secret and no address.
 
 use std::{error::Error, fmt, iter::successors};
 
@@ -6,18 +6,18 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use push::ports::Unavailable;
 
-/// What DynamoDB says of a write whose condition did not hold.
+/// DynamoDB's code for a write whose condition did not hold.
 const STOPPED: &str = "ConditionalCheckFailedException";
 
 /// Why the relay does not start: the problem, and the mend.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}; {mend}")]
 pub struct CannotStart {
-    /// Who can do something about it.
+    /// The party that can mend it.
     pub cause: Cause,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What to do about it.
+    /// The operator's way to mend it.
     pub mend: &'static str,
 }
 
@@ -80,7 +80,7 @@ impl CannotStart {
     }
 }
 
-/// What a table has to be, and the mend where it is not.
+/// The kind that a table has to have, and the mend where it has another.
 pub(crate) struct TableMend {
     /// "of registrations".
     pub(crate) kind: &'static str,
@@ -89,7 +89,7 @@ pub(crate) struct TableMend {
 }
 
 impl TableMend {
-    /// What a call that changes nothing says about the table. A write that its condition stopped was allowed.
+    /// The verdict of a call that changes nothing about the table. A write that its condition stopped was allowed.
     pub(crate) fn verdict(
         &self,
         call: &'static str,
@@ -106,7 +106,7 @@ impl TableMend {
     }
 }
 
-/// What came of a call that failed: the service's code and message, or what kept it from answering.
+/// A call that failed: the service's code and message, or the reason that it did not answer.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// `None`: no service answered.
@@ -126,7 +126,7 @@ enum Kind {
 }
 
 impl Failure {
-    /// What a service said.
+    /// A failure that a service has answered.
     pub(crate) fn new(code: &str, message: Option<&str>) -> Self {
         let text = format!("{code}: {}", message.unwrap_or("no message"));
         Self { code: Some(code.to_owned()), text }

@@ -22,7 +22,7 @@ pub(crate) struct SqsCopy {
     pub(crate) worn: Option<String>,
 }
 
-/// What to do with an entry that was received.
+/// The next step for an entry that was received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// Hand it out.

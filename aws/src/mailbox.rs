@@ -47,7 +47,7 @@ mod waiting;
 
 /// Most registrations whose pushes are looked for one by one, rather than among all of the account.
 const APART_MAX: usize = 16;
-/// What DynamoDB says of a write to an account whose items have reached 10 GB, those of the index included.
+/// DynamoDB's code for a write to an account whose items have reached 10 GB, those of the index included.
 const FULL: &str = "ItemCollectionSizeLimitExceededException";
 /// Pushes that such an account loses for one that comes.
 const ROOM: usize = 25;

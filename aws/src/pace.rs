@@ -15,10 +15,10 @@ const POLLS_MAX: usize = 16;
 const GATHER: Duration = Duration::from_millis(50);
 /// Entries that are older than this have waited for a poll, and not for others to gather.
 const BEHIND: TimeDelta = TimeDelta::milliseconds(120);
-/// What comes to a poll that has waited so long was sent just now: its age is how far the clocks are apart.
+/// A push that comes to a poll that has waited so long was sent just now: its age is the difference of the clocks.
 const WAITED: Duration = Duration::from_millis(300);
 
-/// What an answer tells of the queue.
+/// The state of the queue, as an answer shows it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Gist {
     /// How many entries it brought.

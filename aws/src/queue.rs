@@ -22,7 +22,7 @@ use crate::{
 
 /// How long one poll waits for a push: as long as SQS allows, since each costs money.
 const POLL: Duration = Duration::from_secs(20);
-/// What settlements wait for others, since nobody waits for them: ten cost as much as one.
+/// Delay in which settlements gather, since nobody waits for them: ten cost as much as one.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// How long a stop waits for the answers to polls.
@@ -56,7 +56,7 @@ impl fmt::Debug for Queue {
 
 impl Queue {
     /// Opens the queue at this URL, after finding out whether it and its dead-letter queue are there and
-    /// whether these credentials may read it. What is received stays hidden from others for as long as it is
+    /// whether these credentials may read it. A received entry stays hidden from others for as long as it is
     /// held, and for the queue's own `VisibilityTimeout` after this process dies.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl QueueReader for Queue {
 
     async fn close(&self) {
         let mut polls = self.0.polls.lock().await;
-        // Whatever is in the queue is answered at once. A poll that waits longer waits for what is not there yet;
+        // Entries that are in the queue are answered at once. A poll that waits longer waits for one to come;
         // should that come just when it is cut off, it shows again after the queue's visibility timeout.
         while let Ok(Some(ended)) = timeout(LAST_ANSWERS, polls.running.join_next()).await {
             polls

@@ -33,7 +33,7 @@ const DELAY_MAX: Duration = Duration::from_secs(900);
 const KEPT_MAX: Duration = Duration::from_secs(14 * 86_400);
 /// Less does not suffice to say in time that an entry is still held.
 const VISIBILITY_MIN: Duration = Duration::from_secs(2);
-/// What SQS says of a receipt whose time is over: the entry is somebody else's, or gone.
+/// SQS's codes for a receipt whose time is over: the entry is somebody else's, or gone.
 const STALE: [&str; 4] = [
     "ReceiptHandleIsInvalid",
     "MessageNotInflight",
@@ -72,7 +72,7 @@ impl QueueWriter for QueueSender {
     }
 }
 
-/// What the queue's own attributes say.
+/// The queue's own attributes.
 pub(crate) struct Attributes {
     /// How long a received entry is hidden from others.
     pub(crate) visibility: Duration,
@@ -97,9 +97,9 @@ impl QueueSender {
         Ok(())
     }
 
-    /// Queues up to [`BATCH_MAX`] entries of pushes; that they are no larger together than SQS allows, a test shows.
-    /// What it did not take of them is sent once more: whoever asked has to send all of it again otherwise, and what
-    /// was queued would be there twice.
+    /// Queues up to [`BATCH_MAX`] entries of pushes; a test shows that they are no larger together than SQS allows.
+    /// Entries that SQS did not take are sent once more. The caller would have to send the whole batch again
+    /// otherwise, and the queue would have the other entries twice.
     async fn send_batch(&self, mut batch: Vec<String>) -> Result<(), Unavailable> {
         let mut failure = None;
         for _ in 0..BATCH_ATTEMPTS {
@@ -182,7 +182,7 @@ impl QueueSender {
         Ok(call.send().await?.failed)
     }
 
-    /// What the queue says of itself; with [`Self::dead_letters`], where the relay starts.
+    /// The queue's attributes; with [`Self::dead_letters`], where the relay starts.
     pub(crate) async fn attributes(&self) -> Result<Attributes, CannotStart> {
         let answer = self
             .client
@@ -258,7 +258,7 @@ impl QueueSender {
     }
 }
 
-/// What a call for a batch has left undone. It is tried again, and nothing else of the batch is.
+/// The entries that a call for a batch has left undone. Only they are tried again.
 #[derive(Debug)]
 pub(crate) struct Undone {
     positions: BTreeSet<usize>,
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_batch_of_the_largest_pushes_is_none_too_large() {
-        /// What SQS took at once before it took 1 MiB; queues like it, and emulators, may take no more still.
+        /// SQS's limit for a batch before it became 1 MiB. Queues like it, and emulators, may take no more still.
         const BATCH_BYTES_MAX: usize = 256 * 1024;
         let longest_part = "\"".repeat(1023);
         let recipient = format!("{0}@{1}.{1}.{1}.example/{longest_part}", "a".repeat(1023), "a".repeat(63));

@@ -133,7 +133,7 @@ impl RegistrationsTable {
     }
 }
 
-/// What a row's purge has to become; `None`: it is as it has to be, or it is no row. With its key and its expiry.
+/// The purge that a row has to get, with its key and its expiry; `None`: it has that purge, or it is no row.
 fn change_of_purge(item: &Item, roster: &Roster) -> Option<(String, i64, i64)> {
     let expires_at: i64 = read_number(item, "expires_at")?;
     let purge_at: i64 = read_number(item, "purge_at")?;
@@ -148,7 +148,7 @@ fn change_of_purge(item: &Item, roster: &Roster) -> Option<(String, i64, i64)> {
     Some((read_text(item, "id")?.to_owned(), expires_at, wanted))
 }
 
-/// What one item has of a slot.
+/// The part of a slot that one item holds.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     tenant: TenantName,

@@ -22,8 +22,8 @@ use push::{Clock, Reading};
 
 use crate::config::relay_http_client;
 
-/// What the machine's clock may be away from the time of AWS, which takes no signature that is more than five minutes
-/// old (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-signing-elements.html>).
+/// Largest difference of the machine's clock from the time of AWS, which takes no signature that is older than five minutes
+/// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-signing-elements.html>).
 pub const AGREEMENT: TimeDelta = TimeDelta::minutes(5);
 /// An answer that took longer tells nothing: the machine was suspended meanwhile.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ struct Shared {
     told: Mutex<Option<Told>>,
 }
 
-/// What the last answer said, and when that was.
+/// The time that the last answer gave, and when it came.
 #[derive(Clone, Copy)]
 struct Told {
     date: DateTime<Utc>,
@@ -136,7 +136,7 @@ impl HttpConnector for ListeningConnector {
         let answer = self.inner.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await?;
-            // What stands in between answers 5xx, and may have another time.
+            // A proxy on the way answers 5xx, and may have another time.
             let date = answer.headers().get("date").filter(|_| !answer.status().is_server_error());
             if let Some(date) = date {
                 time.hear(date, asked_at);
@@ -255,7 +255,7 @@ mod tests {
         machine.off.store(30 * DAY, Relaxed);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        // What is no answer of the service's own has whatever time.
+        // An answer that is not the service's own may have any time.
         let heads = [("502 Bad Gateway", -DAY), ("403 Forbidden", 0), ("200 OK", 5)];
         let heads = heads.map(|(status, seconds)| format!("{status}\r\nDate: {}", date(seconds))).into();
         let serving = tokio::spawn(served(listener, heads));

@@ -1,5 +1,5 @@
-//! What versions read of each other: function and relay are replaced at different moments, and after a rollback the
-//! version before reads what this one has written.
+//! Versions read each other's rows and entries: function and relay are replaced at different moments, and after a
+//! rollback the version before reads what this one has written.
 //!
 //! `aws/fixtures/VERSION` holds what each version writes of the same things. This version reads all of them; and whatever
 //! an earlier one wrote, this one writes as well, with the same value. So a version may add attributes and fields, which
@@ -197,7 +197,7 @@ fn what_the_versions_before_wrote_is_read() {
     }
 }
 
-/// What a later version adds.
+/// A later version may add attributes and fields.
 #[test]
 fn attributes_and_fields_that_are_not_known_are_skipped() {
     for (name, mut later) in written() {

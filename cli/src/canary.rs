@@ -20,7 +20,7 @@ mod report;
 
 /// From the start to the endpoint: a login and a registration.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// What the distributor may take to end.
+/// Longest time that the distributor takes to end.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPTED: u16 = 201;
 /// The same in each run, so that the registration is the same, and moves nowhere.

@@ -7,7 +7,7 @@ use relay::{AccessList, BadAccessList};
 use secrecy::{ExposeSecret, SecretString};
 
 const CERTIFICATES: &str = "SSL_CERT_FILE";
-/// What some editors write in front of a text.
+/// Some editors write it in front of a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
@@ -87,8 +87,8 @@ pub(crate) fn secret(
     }
 }
 
-/// The secret in the file that `variable` names: one line. What editors put around it is left out: a byte order mark,
-/// line breaks; white space too, which is said.
+/// The secret in the file that `variable` names: one line. A byte order mark and line breaks, which editors add, are
+/// left out. So is white space, with a warning.
 pub(crate) fn secret_from(variable: &str, file: &Path) -> Result<SecretString, ConfigurationError> {
     let name = file.display();
     let wrong =

@@ -85,7 +85,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "KEY")]
     vapid: Option<VapidKey>,
 
-    /// What a push is answered with
+    /// Answer to each push
     #[arg(long, value_enum, default_value_t = Answer::Result)]
     answer: Answer,
 
@@ -190,7 +190,7 @@ pub(crate) async fn run(options: Options, shutdown: CancellationToken) -> anyhow
         () = unread() => Ok(()),
         Err(error) = distributor.run(&mut output) => Err(error),
     };
-    // What cannot be closed in time is left to the XMPP server's own timeout.
+    // A stream that cannot be closed in time is left to the XMPP server's own timeout.
     let _ = timeout(CLOSE_TIMEOUT, distributor.close()).await;
     match outcome {
         Err(error) if is_broken_pipe(&error) => Ok(()),

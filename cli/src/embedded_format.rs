@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 const INTERVAL: Duration = Duration::from_secs(60);
 
 const STREAM_UP: &str = "upwire_xmpp_stream_up";
-/// What grew since the last line.
+/// Counters, of which each line has the growth since the last.
 const GROWTH: [(&str, &str); 5] = [
     ("Delivered", "upwire_pushes_delivered_total"),
     ("Kept", "upwire_mailbox_kept_total"),

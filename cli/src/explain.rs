@@ -84,7 +84,7 @@ struct Question {
     file: Option<PathBuf>,
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Explanation<'a> {
     #[serde(flatten)]
@@ -176,7 +176,7 @@ impl Question {
         }
     }
 
-    /// What the running process says; it may be on another machine, or none.
+    /// The answer of the running process; it may be on another machine, or none.
     async fn process(&self) -> Process {
         let asked = match (self.subject.push(), self.subject.registration()) {
             (Some(id), _) => self.told(&trail::path_of_push(id)).await.map(|told| told.into_iter().collect()),
@@ -213,7 +213,7 @@ fn life(row: Option<&Registration>, epoch: Option<Epoch>, now: DateTime<Utc>) ->
     }
 }
 
-/// What waits for a registration.
+/// The waiting pushes of a registration.
 async fn waiting<M: Mailbox>(
     mailbox: &M,
     account: &BareJid,

@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who listens on every address is reached at this machine's own.
+/// A listener on every address is reached at this machine's own.
 pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         // On a system without IPv6 the server listens on all of IPv4; with it, on both.

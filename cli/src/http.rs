@@ -33,7 +33,7 @@ pub(crate) use self::tls::{CertificateFiles, Tls};
 pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 32;
 /// Connections that were told to close, and have not yet: so many may be open beyond the bound.
 const CLOSING_MAX: usize = 16;
-/// What the system is given to find a descriptor again.
+/// Pause before the next try when no descriptor is free.
 const PAUSE: Duration = Duration::from_millis(100);
 
 const LOW_PORT_MEND: &str =

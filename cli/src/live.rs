@@ -1,4 +1,4 @@
-//! What changes while a server runs: who may register, and the secrets. SIGHUP has their files read again.
+//! Settings that change while a server runs: who may register, and the secrets. SIGHUP has their files read again.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub(crate) struct Files {
     pub(crate) legacy_paseto_key: Option<PathBuf>,
 }
 
-/// What the files and the variables say.
+/// The values of the files and the variables.
 #[derive(Clone)]
 pub(crate) struct Values {
     pub(crate) access: AccessList,
@@ -53,7 +53,7 @@ pub(crate) struct InForce {
     pub(crate) component_secret: watch::Receiver<String>,
     pub(crate) secrets: watch::Receiver<Secrets>,
     pub(crate) legacy: watch::Receiver<LegacyKeys>,
-    /// What tells these secrets from others.
+    /// Fingerprints that tell these secrets from others.
     pub(crate) keys: watch::Receiver<Keys>,
 }
 
@@ -172,7 +172,7 @@ pub(crate) fn split(list: &SecretString) -> Vec<SecretString> {
         .collect()
 }
 
-/// What the files say, with the secrets of `now` that they do not name behind theirs; and how many those are.
+/// Reads the files. The secrets of `now` that they do not name follow theirs; their number is returned, too.
 fn read(files: &Files, now: &Values) -> Result<(Values, usize), ConfigurationError> {
     let mut next = now.clone();
     let mut kept = 0;

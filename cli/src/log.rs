@@ -23,7 +23,7 @@ const OURS: [&str; 6] = ["upwire", "push", "embedded", "functions", "relay", "aw
 /// Crates that hold stanzas or passwords and show them in their warnings.
 const HOLD_STANZAS: [&str; 5] = ["tokio_xmpp", "xmpp_parsers", "xso", "rxml", "sasl"];
 
-/// What the crates of the AWS SDK begin with: their warnings show whole requests and answers.
+/// The prefix of the AWS SDK's crates: their warnings show whole requests and answers.
 const AWS_SDK: &str = "aws_";
 
 /// Starts logging to stderr, as `UPWIRE_LOG` and `UPWIRE_LOG_FORMAT` say. Returns what is to run beside: it writes down

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use anyhow::Context;
 
-/// What others than the owner may do.
+/// The permission bits of all but the owner.
 const OTHERS: u32 = 0o077;
-/// What SQLite and the lock add to the database's name.
+/// Suffixes that SQLite and the lock add to the database's name.
 const ENDINGS: [&str; 4] = ["", "-wal", "-shm", ".lock"];
 
 /// Takes from others what they may do with the database's files, and says so; what is not there is left alone.
@@ -23,7 +23,7 @@ pub(crate) fn tighten(database: &Path) -> anyhow::Result<()> {
             Ok(metadata) if metadata.is_file() => metadata.permissions().mode(),
             Ok(_) => continue,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            // Whoever opens it says more.
+            // The opening of the file reports it better.
             Err(_) => return Ok(()),
         };
         if mode & OTHERS == 0 {

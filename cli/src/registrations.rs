@@ -41,11 +41,11 @@ enum Action {
     after_long_help = store::AFTER_HELP
 )]
 struct List {
-    /// Those of this account alone
+    /// Lists registrations of this account alone
     #[arg(long, value_name = "JID", conflicts_with = "domain")]
     account: Option<BareJid>,
 
-    /// Those of the accounts of this domain alone
+    /// Lists registrations of this domain's accounts alone
     #[arg(long, value_name = "DOMAIN", value_parser = domain)]
     domain: Option<String>,
 

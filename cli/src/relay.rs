@@ -27,7 +27,7 @@ mod timekeeper;
 
 /// Between two writes of what tenants use.
 const USAGE_INTERVAL: Duration = Duration::from_secs(300);
-/// What the last one may take.
+/// Longest time for the last write of usage.
 const LAST_USAGE_TIMEOUT: Duration = Duration::from_secs(1);
 const ACTIVE: &str = "upwire_relay_active";
 
@@ -85,7 +85,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     parts::wait(parts, &stop).await
 }
 
-/// What the relay uses on AWS, once it is known that it may.
+/// Opens the parts on AWS that the relay uses, once it is known that it may.
 async fn open(
     (settings, time): (&Settings, &ServiceTime),
     in_force: &InForce,
@@ -107,7 +107,7 @@ fn marker_keeper(
     settings.relay.marker_keeper(store, table, in_force, behind, state.clock.clone())
 }
 
-/// What readiness goes by, how far the relay is behind, and its clock.
+/// State for readiness, the relay's backlog, and its clock.
 struct State {
     connected: watch::Sender<bool>,
     stands_by: watch::Sender<bool>,
@@ -192,7 +192,7 @@ async fn serve_term(
             () = keeper.keep(marker) => Ok(()),
             () = write_usage(&mut usage, &state.meter, &state.clock) => Ok(()),
         };
-        // What another relay counts meanwhile has a name of its own.
+        // Another relay's counts have a name of their own.
         let _ = timeout(LAST_USAGE_TIMEOUT, write_usage_now(&mut usage, &state.meter, &state.clock)).await;
         relayed
     };

@@ -63,7 +63,7 @@ pub(crate) struct RelayOptions {
     #[arg(long)]
     drop_secrets: bool,
 
-    /// Who may register: domains and bare JIDs, comma-separated, or * for everyone; domains that are named beside *
+    /// Domains and bare JIDs that may register, comma-separated, or * for everyone; domains that are named beside *
     /// have no bound of their own [default: the component's parent domain]
     #[arg(long, value_name = "LIST", env = ACL)]
     acl: Option<AccessList>,
@@ -136,7 +136,7 @@ fn rate(text: &str) -> Result<Limit, BadRate> {
     if text == "off" { Ok(Limit(None)) } else { text.parse().map(|rate| Limit(Some(rate))) }
 }
 
-/// What a relay runs with: complete and checked.
+/// The settings of a relay: complete and checked.
 #[derive(Clone)]
 pub(crate) struct RelaySettings {
     pub(crate) public_url: Url,
@@ -228,7 +228,7 @@ impl RelayOptions {
     }
 }
 
-/// Who may register.
+/// The list of those who may register.
 fn access(
     list: Option<AccessList>,
     file: Option<&Path>,
@@ -253,7 +253,7 @@ fn access(
 }
 
 impl RelaySettings {
-    /// What is in force at first, with these secrets of endpoints.
+    /// The first values, with these secrets of endpoints.
     pub(crate) fn values(&self, secrets: Vec<SecretString>) -> Values {
         Values {
             access: self.access.clone(),
@@ -265,7 +265,7 @@ impl RelaySettings {
         }
     }
 
-    /// What keeps the marker of this store.
+    /// The keeper of this store's marker.
     pub(crate) fn marker_keeper<S>(
         &self,
         store: S,

@@ -51,7 +51,7 @@ pub(crate) fn run(Options { file, database, dry_run }: &Options) -> anyhow::Resu
     said.flush()?;
     let contents = restoration.contents;
     let aside = restoration.put_in_place()?;
-    // What was done is done, whether or not stdout is still there.
+    // The restore stands, whether or not stdout is still there.
     let _ = writeln!(
         said,
         "{} is restored, with {} registrations and {} pushes",

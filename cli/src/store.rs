@@ -53,7 +53,7 @@ impl StoreOptions {
     }
 }
 
-/// What is done with a store, whichever it is.
+/// Work on a store of either kind.
 pub(crate) trait Work {
     /// Does it.
     async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
@@ -98,7 +98,7 @@ pub(crate) fn run(options: StoreOptions, work: impl Work) -> anyhow::Result<()> 
         }
     });
     match outcome {
-        // Whoever reads stdout has had enough.
+        // The reader of stdout has closed it.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         outcome => outcome,
     }

@@ -92,7 +92,7 @@ struct Terms {
     note: Option<Change<String>>,
 }
 
-/// What an option says.
+/// The change that an option makes.
 #[derive(Debug, Clone)]
 enum Change<T> {
     Lift,

@@ -1,5 +1,5 @@
-//! What an operator's commands ask of the running relay at the administration address: what became of the last pushes, by
-//! ids and moments, and no addresses; and that it forgets an account.
+//! Requests of an operator's commands to the running relay at the administration address: the trail of the last pushes,
+//! by ids and moments, with no addresses; and that it forgets an account.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -25,7 +25,7 @@ pub(crate) struct Told {
     pub(crate) accepted_at: DateTime<Utc>,
     /// When its time runs out.
     pub(crate) expires_at: DateTime<Utc>,
-    /// What became of it ([`relay::Outcome::as_str`]).
+    /// Its latest state ([`relay::Outcome::as_str`]).
     pub(crate) outcome: String,
     /// When that was.
     pub(crate) at: DateTime<Utc>,

@@ -146,7 +146,7 @@ pub(crate) fn warn_of_unknown_variables<P: CommandFactory>() {
 /// The password of a distributor's account, which has no option.
 pub(crate) const DISTRIBUTOR_PASSWORD: &str = "UPWIRE_PASSWORD";
 
-/// Those of all options, and those that are none.
+/// The variables of all options, and those that no option has.
 fn known_variables(command: &Command) -> Vec<String> {
     let own = command.get_arguments().filter_map(|option| option.get_env()?.to_str().map(str::to_owned));
     let others = command.get_subcommands().flat_map(known_variables);
@@ -158,7 +158,7 @@ fn known_variables(command: &Command) -> Vec<String> {
 /// `Some` if the variable looks like one of ours and is none; with the one that is most like it, if one is.
 fn unknown<'a>(name: &str, known: &'a [String]) -> Option<Option<&'a str>> {
     let looks_like_ours = name.to_ascii_uppercase().starts_with("UPWIRE");
-    // What Kubernetes sets for a service of this name.
+    // Kubernetes sets these for a service of this name.
     let is_of_a_service = name.starts_with("UPWIRE_SERVICE_") || name.starts_with("UPWIRE_PORT");
     if !looks_like_ours || is_of_a_service || known.iter().any(|known| known == name) {
         return None;

@@ -67,7 +67,7 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let found =
         (host, port).to_socket_addrs().map_err(|_| format!("nothing has the name {host:?}; {examples}"))?;
     let found: Vec<_> = found.collect();
-    // What a proxy's configuration is most likely to say of the same name.
+    // A proxy's configuration most likely means the same address by this name.
     let address = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
     address.ok_or_else(|| format!("nothing has the name {host:?}; {examples}"))
 }

@@ -51,7 +51,7 @@ pub(crate) enum Haste {
     Soon,
 }
 
-/// What waits for the next commit.
+/// The writes that wait for the next commit.
 struct Waiting {
     unwritten: Unwritten,
     writes: Vec<Write>,
@@ -67,8 +67,8 @@ struct Waiting {
     settles: bool,
     /// The last commit stands. While none does, nothing is handed on before its own.
     stands: bool,
-    /// What the next row of the queue is called. Never as one that was rolled back: whoever holds that push may yet
-    /// settle it.
+    /// The number of the queue's next row. It is never that of a row that was rolled back: the holder of that push may
+    /// yet settle it.
     next_seq: i64,
     /// Until when the thread sleeps, unless it is woken.
     sleeps_until: Option<Instant>,
@@ -78,12 +78,12 @@ struct Waiting {
     is_dead: bool,
 }
 
-/// What the thread shares with those who write.
+/// The state that the thread shares with those who write.
 struct Desk {
     waiting: Mutex<Waiting>,
     work: Condvar,
     known: Arc<Known>,
-    /// What tenants use; each commit takes it along.
+    /// The usage of tenants; each commit takes it along.
     usage: OnceLock<Meter>,
 }
 
@@ -178,7 +178,7 @@ impl Writer {
                     (Err(cause), _) => Err(cause),
                     (_, Err(cause)) => Err(Unavailable::new(cause.clone())),
                 };
-                // Whoever asked may have run out of time; the write stands all the same.
+                // The caller may have run out of time; the write stands all the same.
                 let _ = reply.send(outcome);
             })
         });
@@ -296,7 +296,7 @@ impl Desk {
             waiting.deletions.extend_from_slice(&deletions);
         }
         drop(waiting);
-        // What was not run has no result of its own: the commit has failed.
+        // A statement that was not run has no result of its own: the commit has failed.
         let mut sent = done.sent.into_iter();
         for sending in sendings {
             let answer = match (sent.next(), commit) {
@@ -320,7 +320,7 @@ impl Desk {
         done.written.into_iter().for_each(|after| after(commit));
     }
 
-    /// What the next commit takes with it, when its time has come; `None`: nobody is left to add anything.
+    /// The writes of the next commit, when its time has come; `None`: nobody is left to add any.
     fn next(&self) -> Option<Batch> {
         let mut waiting = self.waiting.lock();
         loop {
@@ -368,7 +368,7 @@ impl Waiting {
     }
 }
 
-/// What the operator can do about a commit that failed, by what SQLite said.
+/// The operator's way to mend a commit that failed, by SQLite's error.
 fn mend(error: &str) -> &'static str {
     if error.contains("locked") || error.contains("busy") {
         "another program has the database open and writes: end it, and read copies of the file alone"

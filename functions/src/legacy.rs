@@ -1,5 +1,5 @@
 //! Endpoints that a predecessor of this server has issued: each goes on working until it expires by itself, so that
-//! moving here costs nobody a push. What such an endpoint stands for is in its token.
+//! moving here costs nobody a push. Its token names the registration that such an endpoint stands for.
 
 mod terms;
 
@@ -42,10 +42,10 @@ impl fmt::Debug for LegacyKeys {
 #[error("is not the base64 of 32 bytes, as `sharedSecret` in the configuration of up is")]
 pub struct BadPasetoKey;
 
-/// What a token of either kind says. They differ in how they tell the time.
+/// Claims in a token of either kind. They differ in how they tell the time.
 #[derive(Deserialize)]
 struct Claims<Expiry> {
-    /// Who registered.
+    /// The full JID that registered.
     sub: FullJid,
     application: Application,
     instance: Instance,
@@ -113,14 +113,14 @@ impl LegacyKeys {
         Ok(self)
     }
 
-    /// What tells these keys from others.
+    /// Fingerprints that tell these keys from others.
     pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> + '_ {
         let of_jwt = self.jwt.iter().map(|(_, fingerprint)| *fingerprint);
         of_jwt.chain(self.paseto.iter().map(|(_, fingerprint)| *fingerprint))
     }
 
-    /// What a token stands for that one of the predecessors has made, whether or not it has expired; and which key
-    /// it was made with.
+    /// Reads a token that a predecessor has made, whether or not it has expired: its registration, and the key that it
+    /// was made with.
     pub(crate) fn read(&self, token: &str) -> Option<(Target, Fingerprint)> {
         if token.starts_with(LocalToken::HEADER) {
             let token = UntrustedToken::<Local, V2>::try_from(token).ok()?;

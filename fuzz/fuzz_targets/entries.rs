@@ -1,4 +1,4 @@
-//! Whatever is in a queue: an entry is read and written the same, or is none. So are markers.
+//! Bytes in a queue, of any kind: an entry is read and written the same, or is none. So are markers.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

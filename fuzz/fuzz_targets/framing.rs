@@ -1,4 +1,4 @@
-//! Whatever an XMPP server passes on: it is framed the same however it comes, and nothing panics.
+//! Bytes from an XMPP server, of any kind: they are framed the same in any pieces, and nothing panics.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Whatever a homeserver sends: it becomes a push that is no longer than one may be, or is refused.
+//! Bodies from a homeserver, of any kind: each becomes a push that is no longer than one may be, or is refused.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

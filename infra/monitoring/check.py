@@ -17,7 +17,7 @@ METRIC = re.compile(r"\bupwire_[a-z_]+")
 def main() -> int:
     sources = [path for crate in ("relay", "functions", "cli") for path in (ROOT / crate / "src").rglob("*.rs")]
     known = set().union(*(re.findall(r'"(upwire_[a-z_]+)"', path.read_text()) for path in sources))
-    # What Prometheus makes of a histogram.
+    # Prometheus makes these of a histogram.
     known |= {metric + ending for metric in known if metric.endswith("_seconds") for ending in ("_bucket", "_count", "_sum")}
     dashboard = json.loads((HERE / "dashboard.json").read_text())
     used = set(METRIC.findall((HERE / "alerts.yml").read_text()))

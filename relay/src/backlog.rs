@@ -48,7 +48,7 @@ impl Backlog {
         Self { clock, seen: Arc::new(Mutex::new(seen)) }
     }
 
-    /// The same queue, watched. Whoever reads it begins anew.
+    /// The same queue, watched. Its reader begins anew.
     pub fn watch<Q>(&self, queue: Q) -> WatchedQueue<Q> {
         self.note(Duration::ZERO, true);
         WatchedQueue { queue, backlog: self.clone() }
@@ -100,7 +100,7 @@ impl Seen {
 }
 
 /// The age of half of them at least: one phone's pushes that wait for their turn are no sign of a relay that is behind.
-/// What was received before was put off meanwhile.
+/// Pushes that were received before were put off meanwhile.
 fn median_age<R>(deliveries: &[Delivery<R>], now: DateTime<Utc>) -> Duration {
     let first = deliveries.iter().filter(|delivery| delivery.is_first);
     let mut ages: Vec<_> = first.map(|delivery| now - delivery.message.accepted_at).collect();

@@ -28,7 +28,7 @@ impl Uptime {
         Self(Arc::new(now))
     }
 
-    /// What it shows.
+    /// The time that it shows.
     #[must_use]
     pub fn now(&self) -> Duration {
         (self.0)()

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 pub(crate) struct Now {
     /// For expiries, and for what a later process reads.
     pub(crate) wall: DateTime<Utc>,
-    /// What had expired then has for certain.
+    /// A push whose time ended before this moment has expired for certain.
     pub(crate) least: DateTime<Utc>,
     /// For delays.
     pub(crate) monotonic: Instant,

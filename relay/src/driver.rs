@@ -56,7 +56,7 @@ pub(crate) struct StreamEnds {
 #[error("a task of the relay has died: {0}")]
 pub struct TaskDied(pub(crate) String);
 
-/// What the driver has waited for.
+/// An event that the driver has waited for.
 enum Ready {
     Lost,
     Stop,
@@ -219,8 +219,8 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Send(session, xml) => {
-                // There is room for as many as may be in flight, and for those of a stream that ended. What finds none
-                // is overdue after a while.
+                // There is room for as many as may be in flight, and for those of a stream that ended. A push that finds
+                // none is overdue after a while.
                 let _ = self.stream.pushes.try_send(Outgoing { session, xml });
             }
             Action::Reply(reply) => self.reply(&reply),

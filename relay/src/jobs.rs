@@ -1,4 +1,4 @@
-//! What the core has done outside of it: one call of a port, or a batch of them, with its retries.
+//! Jobs of the core: each is one call of a port, or a batch of them, with its retries.
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +40,7 @@ pub(crate) use settle::spared::Spared;
 /// How often a look at an account is repeated before the core goes on without it.
 const LOOK_RETRIES_MAX: usize = 5;
 
-/// What jobs work with.
+/// Ports and limits that jobs work with.
 pub(crate) struct Jobs<R, Q: QueueReader, M> {
     pub(crate) registrations: R,
     pub(crate) queue: Q,

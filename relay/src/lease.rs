@@ -208,3 +208,6 @@ fn answered<T>(answer: Result<T, Unavailable>) -> Result<T, NoAnswer> {
         NoAnswer
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,19 +62,19 @@ const EVENTS_WAITING_MAX: usize = 1024;
 /// Answers that wait for the stream.
 const REPLIES_WAITING_MAX: usize = 256;
 
-/// What the relay works with.
+/// The relay's ports and settings.
 pub struct Relay<R, Q, M, C = ServerAddress> {
     /// The registrations' store.
     pub registrations: R,
     /// The queue's reading end.
     pub queue: Q,
-    /// What waits for phones that are away.
+    /// Pushes for phones that are away.
     pub mailbox: M,
     /// The secrets that endpoints are signed with, at any time.
     pub secrets: watch::Receiver<Secrets>,
     /// The component, and where it connects.
     pub account: ComponentAccount<C>,
-    /// Who may register and get pushes, at any time.
+    /// The current list of those who may register and get pushes.
     pub access: watch::Receiver<AccessList>,
     /// The URL that tokens are appended to; ends in a slash.
     pub endpoints: Url,
@@ -92,7 +92,7 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub rate: Option<Rate>,
     /// How users reach who runs this, in answers to service discovery (XEP-0157).
     pub contact: Vec<Url>,
-    /// What counts for tenants.
+    /// The meter of tenants' usage.
     pub usage: push::usage::Meter,
     /// The wall clock.
     pub clock: Clock,

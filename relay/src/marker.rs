@@ -18,8 +18,8 @@ use crate::{
     backoff::{backoff, report},
 };
 
-/// How often it is noted that the rows are complete. What was registered since and lost with a table is in doubt all
-/// the same: an epoch later than the last that is noted.
+/// How often it is noted that the rows are complete. A registration that was made since and lost with a table is in
+/// doubt all the same: its epoch is later than the last that is noted.
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How often it is looked whether load is to be shed.
@@ -30,7 +30,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// How many times as old the backlog is when pushes of normal urgency are kept back, too.
 const NORMAL_TOO: u32 = 4;
-/// What a store that does not answer is given before it is asked again.
+/// Delay before a store that does not answer is asked again.
 const BEGIN_DELAY: Duration = Duration::from_secs(1);
 
 /// Why a relay does not begin to use a store.
@@ -62,7 +62,7 @@ pub struct MarkerKeeper<S> {
 /// When senders are asked to keep pushes back.
 #[derive(Debug, Clone)]
 pub struct Shedding {
-    /// What the relay is behind with.
+    /// The backlog that the relay works on.
     pub backlog: Backlog,
     /// Whether there is a stream: without one, nothing is asked, and the queue keeps all.
     pub connected: watch::Receiver<bool>,
@@ -151,15 +151,15 @@ impl<S: Markers> MarkerKeeper<S> {
     }
 }
 
-/// What senders were asked last.
+/// The last request to senders.
 #[derive(Debug, Default)]
 struct Shed(Option<(Urgency, Instant)>);
 
 impl Shed {
-    /// What they are to be asked now, if anything: again from time to time, and at once if it is more.
+    /// The next request to senders, if any: again from time to time, and at once if it is for more.
     fn ask(&mut self, urgency: Option<Urgency>) -> Option<Urgency> {
         let Some(urgency) = urgency else {
-            // What was asked ends by itself.
+            // A request ends by itself.
             if self.0.is_some_and(|(_, at)| at.elapsed() > ASK_AGAIN) {
                 self.0 = None;
                 tracing::info!("the relay has caught up: senders are not asked to keep pushes back any more");

@@ -34,7 +34,7 @@ mutants! {
     GoesOnWithoutLease,
     /// A stream that nothing comes on is taken for alive.
     SilenceIgnored,
-    /// What was meant for the stream before is written on the next one.
+    /// Stanzas that were meant for the stream before are written on the next one.
     OldStream,
     /// An answer counts, whoever sent it.
     StrangerAnswers,
@@ -46,17 +46,17 @@ mutants! {
     BarForgotten,
     /// A push leaves the mailbox when it goes out, before its result.
     RemovedBeforeResult,
-    /// What has expired is sent.
+    /// Expired pushes are sent.
     ExpiryIgnored,
     /// Pushes that were replaced or dropped while they waited are sent.
     ReplacedIsSent,
-    /// What is read from the mailbox may be overtaken.
+    /// Pushes that are read from the mailbox may be overtaken.
     GateIgnored,
     /// A new push goes out before what waits.
     WaitingOvertaken,
-    /// What was answered a moment ago is sent again if it is read meanwhile.
+    /// A push that was answered a moment ago is sent again if it is read meanwhile.
     SettledForgotten,
-    /// What was in flight when the stream ended is forgotten.
+    /// Pushes in flight are forgotten when the stream ends.
     OfflineForgets,
     /// No sweep follows a connection.
     NoSweep,
@@ -84,9 +84,9 @@ mutants! {
     LateResultMoves,
     /// A presence says nothing.
     PresenceIgnored,
-    /// What a session leaves unanswered is not sent in the next one.
+    /// Pushes that a session leaves unanswered are not sent in the next one.
     SessionForgotten,
-    /// Whoever takes a push is not followed.
+    /// A full JID that takes a push is not followed.
     NotFollowed,
 }
 

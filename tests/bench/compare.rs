@@ -13,7 +13,7 @@ const LOSS_MAX: f64 = 0.15;
 /// Below it, what a measure says is made of single events: a commit here, a wake-up there.
 const BYTES_MIN: f64 = 100.0;
 
-/// What is compared, and whether more of it is better.
+/// The measures that are compared, and whether more of each is better.
 const MEASURES: [(Measure, bool); 5] = [
     (Measure::Delivered, true),
     (Measure::ClientP50, false),

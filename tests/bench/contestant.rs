@@ -1,4 +1,4 @@
-//! Who is measured: push servers and bare components, each with the servers and phones it needs.
+//! Contestants: push servers and bare components, each with the servers and phones it needs.
 
 use std::fmt;
 use std::rc::Rc;
@@ -62,7 +62,7 @@ pub(crate) fn server_name(kind: Kind) -> &'static str {
     }
 }
 
-/// What pushes come from.
+/// The source of pushes.
 pub(crate) enum Source {
     /// Senders POST these.
     PushServer(Vec<Request>),

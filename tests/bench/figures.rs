@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::bench::Account;
 
-/// What is measured.
+/// The measures of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Measure {
     Delivered,
@@ -55,10 +55,10 @@ impl Measure {
     }
 }
 
-/// What one run came to; a measure that does not apply is not in it.
+/// The figures of one run; a measure that does not apply is not in them.
 pub(crate) type Figures = BTreeMap<Measure, f64>;
 
-/// What the journal says.
+/// The figures that the journal gives.
 pub(crate) fn of_account(account: &Account, window: Duration) -> Figures {
     let per_second = |count: usize| count as f64 / window.as_secs_f64();
     let mut figures = Figures::from([

@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     }
     let aims = write_report(&results, &plan)?;
     check(&results)?;
-    // What is quick or partial says nothing of them.
+    // A quick or partial run says nothing of the aims.
     let missed = aims.iter().filter(|aim| !aim.is_met()).count();
     ensure!(missed == 0 || plan.quick, "missed: {missed} of {} aims", aims.len());
     Ok(())
@@ -135,7 +135,7 @@ fn write_report(results: &Results, plan: &Plan) -> anyhow::Result<Vec<Aim>> {
     let folder = profile_folder().join("../bench");
     fs::create_dir_all(&folder)?;
     let folder = folder.canonicalize()?;
-    // What is partial or quick must not replace the real one.
+    // A partial or quick page must not replace the real one.
     let name = if plan.quick {
         "quick"
     } else if plan.only.is_some() {

@@ -1,4 +1,4 @@
-//! What `upwire serve` holds in memory with nothing to do, and how large it is.
+//! The memory of an idle `upwire serve`, and its size on disk.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use push::ports::{Registrations, Renewal};
 use push::{Application, Instance, Target};
 
-/// What it is called where some is left out.
+/// Its name in the plan.
 pub(crate) const TITLE: &str = "memory";
 /// More than share a commit.
 const WRITES_AT_ONCE: usize = 1024;

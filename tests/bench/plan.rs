@@ -1,4 +1,4 @@
-//! What is measured, for how long, and in which order.
+//! The plan of a run: contestants and rows, their times, and their order.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use tokio_xmpp::jid::BareJid;
 
 const PHONES: usize = 4;
-/// What a phone has asked and was not answered.
+/// Most unanswered requests of a phone.
 const UNANSWERED_MAX: usize = 16;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 

@@ -1,4 +1,4 @@
-//! What a person reads (Markdown) and what a program reads (JSON).
+//! Reports for a person (Markdown) and for a program (JSON).
 
 use std::fmt::{self, Write};
 
@@ -13,7 +13,7 @@ use crate::plan::{Load, Plan};
 use crate::registering::Rates;
 use crate::results::{Case, Results};
 
-/// What processes that are none of ours may take of the machine without spoiling a run. The kernel's own
+/// Largest share of the machine that other processes may take without spoiling a run. The kernel's own
 /// work for us is among it.
 pub(crate) const OTHERS_SHARE_MAX: f64 = 0.12;
 const PERCENT: f64 = 100.0;

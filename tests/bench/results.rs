@@ -15,7 +15,7 @@ pub(crate) struct Case {
     pub(crate) rounds: Vec<Figures>,
 }
 
-/// What the bench has found.
+/// The bench's results.
 #[derive(Default)]
 pub(crate) struct Results {
     /// By contestant, and by load within.

@@ -20,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Senders that share a steady load: more than are ever busy while the push server keeps up.
 const STEADY_SENDERS: usize = 128;
 
-/// What everyone had spent at some moment.
+/// Processor time and bytes that were spent by some moment.
 struct Spent {
     at: StdInstant,
     push_server: Option<f64>,

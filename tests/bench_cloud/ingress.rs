@@ -21,14 +21,14 @@ pub(crate) const REQUESTS: usize = 500;
 const WARM_UP: usize = 20;
 const BODY_BYTES: usize = 1024;
 
-/// What the function is without any request.
+/// The function before its first request.
 pub(crate) struct Cold {
     pub(crate) size_mb: f64,
     pub(crate) fastest: Duration,
     pub(crate) median: Duration,
 }
 
-/// What it is with them.
+/// The function under requests.
 pub(crate) struct Warm {
     pub(crate) kinds: Vec<Kind>,
     pub(crate) memory_peak_mib: f64,
@@ -122,7 +122,7 @@ async fn endpoints(cloud: &Cloud) -> anyhow::Result<(String, String)> {
     Ok((token(living), token(dead)))
 }
 
-/// What a Function URL makes of a push.
+/// The event that a Function URL makes of a push.
 fn event(token: &str) -> Value {
     let path = format!("/push/{token}");
     json!({

@@ -16,7 +16,7 @@ use crate::{Calls, Cloud};
 
 /// Pushes that are kept one by one.
 pub(crate) const SINGLES: usize = 20;
-/// What waits when the phone comes back.
+/// Pushes that wait when the phone comes back.
 pub(crate) const DRAINED: usize = 100;
 /// For so long after the last push, tries are counted: whoever has failed is tried again after 2, 4 and 8 s.
 pub(crate) const TRIES_SECONDS: u64 = 15;
@@ -24,7 +24,7 @@ pub(crate) const TRIES_SECONDS: u64 = 15;
 const VISIBILITY: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What was counted.
+/// The counts.
 pub(crate) struct Stored {
     /// For all [`SINGLES`], without tries.
     pub(crate) kept: Calls,
@@ -33,7 +33,7 @@ pub(crate) struct Stored {
     /// How often the phone was tried meanwhile, and with how many calls in all.
     pub(crate) tries: usize,
     pub(crate) tried: Calls,
-    /// What is in an item beside the body, in bytes.
+    /// Bytes of an item beside the body.
     pub(crate) overhead_bytes: usize,
     /// The size of an entry of the index.
     pub(crate) entry_bytes: usize,

@@ -38,7 +38,7 @@ impl Cloud {
         Self { sqs, dynamodb, ways, queue_url, table, mailbox }
     }
 
-    /// What both halves need to find it, by way of the proxies.
+    /// Variables by which both halves find it, by way of the proxies.
     fn variables(&self) -> BTreeMap<&'static str, String> {
         let mut variables = self.ways.variables();
         variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());

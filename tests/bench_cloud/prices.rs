@@ -1,4 +1,4 @@
-//! What a push costs: the calls that were counted, times list prices.
+//! The cost of a push: the calls that were counted, times list prices.
 
 use e2e::prices::{
     ALARM_METRIC, BILLED_SECONDS, CUSTOM_METRIC, FUNCTION_GB, GB_SECONDS, HTTP_API, INVOCATION,
@@ -18,7 +18,7 @@ pub(crate) struct Item {
     pub(crate) dollars: f64,
 }
 
-/// What a million accepted and delivered pushes cost behind a Function URL.
+/// The cost of a million accepted and delivered pushes behind a Function URL.
 pub(crate) fn per_million(ingress: &Calls, accepted: usize, relay: &Calls, delivered: usize) -> Vec<Item> {
     let sqs = |calls: &Calls, pushes| {
         let count: usize = calls.iter().filter(|(call, _)| is_sqs(call)).map(|(_, count)| count).sum();
@@ -34,7 +34,7 @@ pub(crate) fn per_million(ingress: &Calls, accepted: usize, relay: &Calls, deliv
     ]
 }
 
-/// What a million pushes cost beside that which wait in the mailbox, and are delivered from it.
+/// The further cost of a million pushes that wait in the mailbox, and are delivered from it.
 pub(crate) struct Waiting {
     /// The size of an item.
     pub(crate) bytes: usize,
@@ -70,7 +70,7 @@ pub(crate) fn waiting(stored: &Stored, body_bytes: usize) -> Waiting {
     }
 }
 
-/// What else there may be.
+/// Further costs that there may be.
 pub(crate) fn others() -> Vec<Item> {
     // In millions.
     let per_month = |seconds| MONTH_SECONDS / seconds / 1_000_000.0;

@@ -1,4 +1,4 @@
-//! What a person reads, and which aims are met.
+//! The report for a person, and the aims that are met.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -21,7 +21,7 @@ const UNREAD_MAX: usize = 1 << 18;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 const BODY_BASE64_BYTES: usize = BODY_BYTES.div_ceil(3) * 4;
 
-/// What becomes of a push to a full JID.
+/// How a full JID treats a push.
 #[derive(Clone)]
 pub(crate) enum Temper {
     /// It is noted there, and answered at once.
@@ -32,7 +32,7 @@ pub(crate) enum Temper {
 
 /// See the module. A full JID without a temper is away: the server says so.
 pub(crate) struct StandIn {
-    /// What Upwire is to it.
+    /// Upwire's component.
     pub(crate) component: Component,
     address: String,
     phones: RefCell<HashMap<String, Temper>>,
@@ -152,7 +152,7 @@ impl StandIn {
             "result" | "error" => {
                 let Some(asker) = self.asked.borrow_mut().remove(&*id) else { return Ok(()) };
                 let endpoint = endpoint(stanza).with_context(|| String::from_utf8_lossy(stanza).into_owned());
-                // Whoever asked has waited for too long.
+                // The caller may have given up.
                 let _ = asker.send(endpoint);
             }
             // Presence.

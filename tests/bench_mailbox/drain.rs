@@ -14,7 +14,7 @@ use crate::stage::{self, Run, SENDERS, Watch};
 /// Phones that log in or out at a time.
 const LOGINS_AT_ONCE: usize = 32;
 
-/// What was measured of one case through one server.
+/// The measurements of one case through one server.
 pub(crate) struct Drained {
     pub(crate) kind: Kind,
     pub(crate) case: Case,

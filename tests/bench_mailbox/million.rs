@@ -21,20 +21,20 @@ use tokio::time::sleep;
 use crate::plan::{Case, Plan};
 use crate::stage::{self, SENDERS, median};
 
-/// What it is called where some is left out.
+/// Its name in the plan.
 pub(crate) const TITLE: &str = "waiting";
 /// More than share a commit.
 const WRITES_AT_ONCE: usize = 1024;
 /// As many as may wait by default.
 const BOUNDS: MailboxBounds = MailboxBounds { of_registration: 100, of_account: 1000 };
-/// What is sent at once to a phone that has not answered anything yet, and comes back.
+/// Pushes sent at once to a phone that comes back and has not answered yet.
 const BOUNCED_EACH: usize = 4;
 const SWEEP_DEADLINE: Duration = Duration::from_secs(300);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const BYTES_PER_MIB: f64 = 1_048_576.0;
 
-/// What was measured with so many waiting.
+/// The measurements with so many waiting.
 pub(crate) struct Million {
     pub(crate) kind: Kind,
     pub(crate) waiting: usize,

@@ -1,4 +1,4 @@
-//! What is measured, and how much of it.
+//! The plan: the rows to measure, and their sizes.
 
 use std::fmt;
 

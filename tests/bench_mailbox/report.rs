@@ -1,4 +1,4 @@
-//! What a person reads, and which aims are met.
+//! The report for a person, and the aims that are met.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ const OF_DIRECT_MIN: f64 = 0.8;
 const MEMORY_MB_MAX: f64 = 40.0;
 /// Times the median latency with nothing waiting, at most.
 const OF_EMPTY_P50_MAX: f64 = 1.5;
-/// What processes that are none of ours may take of the machine without spoiling a run.
+/// Largest share of the machine that other processes may take without spoiling a run.
 const OTHERS_SHARE_MAX: f64 = 0.12;
 const MICROS: f64 = 1e6;
 
@@ -91,7 +91,7 @@ impl Report {
         aims
     }
 
-    /// What was lost has ended the bench before.
+    /// A lost push has ended the bench before.
     ///
     /// # Errors
     /// An aim is missed, of which a quick run says nothing.

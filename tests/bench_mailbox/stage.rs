@@ -1,4 +1,4 @@
-//! What the measurements need: senders, an end to wait for, and what everyone has spent by then.
+//! Parts that the measurements share: senders, an end to wait for, and the processor time spent by then.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ pub(crate) struct Run {
     /// CPU seconds that each took.
     pub(crate) upwire: f64,
     pub(crate) xmpp_server: f64,
-    /// What processes that are none of ours took of the machine; the kernel's own work for us is among it.
+    /// Share of the machine that other processes took; the kernel's own work for us is among it.
     pub(crate) others: f64,
 }
 
@@ -35,7 +35,7 @@ impl Run {
     }
 }
 
-/// What everyone had spent at some moment.
+/// The processor time of all processes at some moment.
 pub(crate) struct Watch<'a> {
     processes: [&'a Process; 2],
     at: Instant,

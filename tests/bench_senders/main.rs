@@ -32,7 +32,7 @@ struct Case {
     headers: Vec<(&'static str, String)>,
     body: String,
     status: u16,
-    /// What each request is for.
+    /// Pushes that each request makes.
     pushes: usize,
 }
 
@@ -44,7 +44,7 @@ struct Run {
     cpu: f64,
 }
 
-/// What all cases go through.
+/// The servers that all cases use.
 struct Stage {
     upwire: Upwire,
     journal: Rc<Journal>,
@@ -140,7 +140,7 @@ fn in_an_hour() -> i64 {
     (Utc::now() + TimeDelta::hours(1)).timestamp()
 }
 
-/// What is pushed is all but the devices, and has [`BODY_BYTES`].
+/// The pushed part is all but the devices, and has [`BODY_BYTES`].
 fn request(pushkeys: &[String]) -> Value {
     let pushed = |text: &str| {
         json!({"notification": {"event_id": EVENT, "room_id": "!1:example.com", "prio": "high",

@@ -1,4 +1,4 @@
-//! What a person reads.
+//! The report for a person.
 
 use std::fmt;
 

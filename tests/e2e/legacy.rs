@@ -49,7 +49,7 @@ impl Predecessor {
     }
 }
 
-/// What holds for an endpoint of Prosody's module from its first push to its end.
+/// The life of an endpoint of Prosody's module, from its first push to its end.
 async fn lives_until_the_application_is_gone(
     Predecessor { phone, .. }: &Predecessor,
     component: &BareJid,

@@ -73,7 +73,7 @@ async fn a_hundred_devices_are_read_in_one_call_and_queued_in_ten() {
         answer.status == 200 && cloud.ingress_ways.calls_since(&before) == expected
     })
     .await;
-    // Those of a request that was answered 503 come, too.
+    // Pushes of a request that was answered 503 come, too.
     eventually(SOON, "each of them has got it", async || {
         let pushes = phone.pushes();
         assert!(pushes.iter().all(|push| push.body == body));

@@ -132,7 +132,7 @@ async fn stay(
     Ok((jids, requests))
 }
 
-/// What the server carries to these phones with no push server at all, in pushes a second.
+/// Pushes a second that the XMPP server carries to these phones with no push server at all.
 async fn ceiling(
     server: &XmppServer,
     phones: &[FullJid],

@@ -8,7 +8,7 @@ use e2e::Kind;
 const USAGE: &str =
     "cargo bench -p e2e --bench soak -- [--hours HOURS] [--server prosody|ejabberd] [--rate PUSHES_A_SECOND]";
 const SECONDS_PER_HOUR: f64 = 3600.0;
-/// What each quarter needs to say anything.
+/// Shortest run whose quarters say anything.
 const HOURS_MIN: f64 = 0.02;
 
 pub(crate) struct Plan {

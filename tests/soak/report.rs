@@ -1,4 +1,4 @@
-//! What a person reads, and whether everything stayed as it was.
+//! The report for a person, and whether everything stayed as it was.
 
 use std::fmt;
 use std::time::Duration;

@@ -36,7 +36,7 @@ impl Journals {
         self.both().map(|journal| journal.errors()).iter().sum()
     }
 
-    /// What was accepted and has not arrived by the deadline.
+    /// Counts pushes that were accepted and have not arrived by the deadline.
     pub(crate) async fn lost_after(&self, deadline: Duration) -> usize {
         let under_way = || self.both().map(|journal| journal.under_way()).iter().sum();
         let begin = Instant::now();
@@ -47,7 +47,7 @@ impl Journals {
     }
 }
 
-/// What was seen in a quarter.
+/// The figures of a quarter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quarter {
     /// Of memory, on average.

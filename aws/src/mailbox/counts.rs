@@ -1,7 +1,7 @@
-//! The row that counts what waits for an account: in all, and of each registration.
+//! The row that counts the waiting pushes of an account: in all, and of each registration.
 //!
-//! A count never reads low. Whoever keeps a push writes it first and raises the counts then; nothing lowers them when a
-//! push leaves. Where they stand at a bound, they are made anew from the index. So a push for an account with room takes
+//! A count never reads low. A relay that keeps a push writes it first and raises the counts then. Nothing lowers them when
+//! a push leaves. Where they stand at a bound, they are made anew from the index. So a push for an account with room takes
 //! one write unit more, and no read; and a removal takes nothing.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use crate::{
     item::{Item, binary, number, read_number},
 };
 
-/// What the row says.
+/// The counts in the row.
 #[derive(Debug)]
 pub(super) struct Counts {
     /// Pushes of the account.

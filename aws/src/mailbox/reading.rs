@@ -103,7 +103,7 @@ impl MailboxTable {
         Ok(found)
     }
 
-    /// What waits of some registrations: one query for each part, of one registration or of all that is in it.
+    /// The waiting pushes of some registrations: one query for each part, of one registration or of the whole part.
     async fn entries_of_some(
         &self,
         account: &BareJid,

@@ -52,8 +52,8 @@ impl MailboxTable {
         Ok((found, None))
     }
 
-    /// What waits for an account that was met in this part, unless it is found in a lower one. What is in this part
-    /// comes last: by that, the next page knows where to go on.
+    /// The waiting pushes of an account that was met in this part, unless a lower part has it, too. This part's
+    /// pushes come last: by that, the next page knows where to go on.
     async fn met(&self, account: BareJid, part: u8) -> Result<Found, Unavailable> {
         let below = (0..part).map(|part| {
             let query = self.query_part(&account, part).limit(1).projection_expression("mailbox");

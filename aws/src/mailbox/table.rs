@@ -88,7 +88,7 @@ impl MailboxTable {
         query.key_condition_expression("mailbox = :mailbox")
     }
 
-    /// What waits of one registration.
+    /// The waiting pushes of one registration.
     pub(super) async fn entries(
         &self,
         account: &BareJid,
@@ -97,7 +97,7 @@ impl MailboxTable {
         read_entries(self.query_registration(account, registration)).await
     }
 
-    /// What waits of one part of an account's mailbox.
+    /// The waiting pushes of one part of an account's mailbox.
     pub(super) async fn entries_of_part(
         &self,
         account: &BareJid,
@@ -106,7 +106,7 @@ impl MailboxTable {
         read_entries(self.query_part(account, part)).await
     }
 
-    /// What waits of an account.
+    /// The waiting pushes of an account.
     pub(super) async fn entries_of_account(&self, account: &BareJid) -> Result<Vec<Entry>, Unavailable> {
         let parts = (0..RegistrationId::PARTS).map(|part| self.entries_of_part(account, part));
         Ok(try_join_all(parts).await?.concat())

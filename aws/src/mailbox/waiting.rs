@@ -87,7 +87,7 @@ fn log_unreadable(item: &Item, error: &dyn std::fmt::Display) {
     tracing::error!(push, %error, "a push in the mailbox cannot be read, and is passed over");
 }
 
-/// What the index knows of a push.
+/// A push as the index has it.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) id: MessageId,

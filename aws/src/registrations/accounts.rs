@@ -1,4 +1,4 @@
-//! What belongs to an account: its registrations by the index, and an item of its own with its full JIDs and their count.
+//! Data of an account: its registrations by the index, and an item of its own with its full JIDs and their count.
 //!
 //! The count only ever grows: it is raised before a registration is written, and nothing lowers it when one ends. Where it
 //! stands at the bound, it is made anew from the index.

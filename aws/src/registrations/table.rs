@@ -141,7 +141,7 @@ impl RegistrationsTable {
                 .expression_attribute_values(":epoch", epoch(row.epoch))
                 .expression_attribute_values(":false", AttributeValue::Bool(false))
                 .expression_attribute_values(":renewed_at", millis(row.renewed_at)),
-            // What is over may have been renewed by a relay whose clock is behind.
+            // A relay whose clock is behind may have renewed a row that is over.
             Some(row) => put
                 .condition_expression("epoch = :epoch AND revoked = :revoked AND expires_at = :expires_at")
                 .expression_attribute_values(":epoch", epoch(row.epoch))

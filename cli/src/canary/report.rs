@@ -1,4 +1,4 @@
-//! What came of the canary's pushes, for a person, for Prometheus, and for CloudWatch.
+//! Reports on the canary's pushes: for a person, for Prometheus, and for CloudWatch.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -11,7 +11,7 @@ use functions::embedded_format::line;
 #[derive(Debug)]
 pub(super) struct Report {
     sent: u32,
-    /// Of those that arrived, in seconds.
+    /// Seconds that each push took that arrived.
     times: Vec<f64>,
 }
 

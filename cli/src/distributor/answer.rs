@@ -1,4 +1,4 @@
-//! What the distributor answers to requests: to pushes, and to whatever else any XMPP entity may ask.
+//! The distributor's answers to requests: to pushes, and to any other request of an XMPP entity.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,7 @@ use xso::{AsXml, FromXml};
 
 use super::registration::{Target, UNIFIED_PUSH};
 
-/// What a push for the registered target is answered with.
+/// The answer to a push for the registered target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Answer {
     /// Delivered: handed to the application
@@ -56,7 +56,7 @@ pub(super) struct Push {
     pub(super) body: Vec<u8>,
 }
 
-/// What a request was.
+/// The kind of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// A push for the registered target.

@@ -1,4 +1,4 @@
-//! What can go wrong with the XMPP server or the push server, in words for a person.
+//! Failures of the XMPP server or the push server, in words for a person.
 
 use std::io;
 
@@ -127,7 +127,7 @@ impl Failure {
     }
 }
 
-/// What mends a TLS connection that did not come about.
+/// The mend for a TLS connection that did not come about.
 fn tls_hint(error: &io::Error) -> &'static str {
     use CertificateError as Wrong;
     let problem = error.get_ref().and_then(|error| error.downcast_ref());

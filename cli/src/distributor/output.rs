@@ -1,4 +1,4 @@
-//! What the distributor prints: a line for each event, for a person or as JSON.
+//! The distributor's output: a line for each event, for a person or as JSON.
 
 use std::fmt::Write as _;
 use std::io;

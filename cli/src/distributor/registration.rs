@@ -21,7 +21,7 @@ const MARGIN_MAX: TimeDelta = TimeDelta::hours(24);
 /// However short the life of a registration, no busy loop.
 const RENEWAL_INTERVAL_MIN: TimeDelta = TimeDelta::seconds(1);
 
-/// What a push is for: the two hashes that the push server knows.
+/// The target of a push: the two hashes that the push server knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) application: String,
@@ -100,7 +100,7 @@ fn renewal(now: DateTime<Utc>, expiration: DateTime<Utc>) -> DateTime<Utc> {
     (expiration - margin).max(now + RENEWAL_INTERVAL_MIN)
 }
 
-/// What an error answer to the register means. `before` says that the push server once answered well:
+/// The meaning of an error answer to the register. `before` says that the push server once answered well:
 /// then its absence is an outage, which passes.
 pub(super) fn refused(error: StanzaError, push_server: &str, before: bool) -> Failure {
     use DefinedCondition::{

@@ -29,7 +29,7 @@ const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 /// A stanza that finds no room in the stream's queue for this long is dropped: whoever waits asks again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is waited for.
+/// The event that is waited for.
 #[derive(Debug)]
 enum Waiting {
     /// For a session.

@@ -93,7 +93,7 @@ pub(super) enum Security {
     Plaintext,
 }
 
-/// Who logs in, and where.
+/// The account that logs in, and the server.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     pub(super) jid: Jid,

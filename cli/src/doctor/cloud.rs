@@ -5,7 +5,7 @@ use aws::{CannotStart, MailboxTable, Queue, RegistrationsTable};
 use super::finding::Finding;
 use crate::relay::cloud;
 
-/// What they are called.
+/// The names of the parts on AWS.
 pub(super) struct Names {
     pub(super) registrations: String,
     pub(super) mailbox: Option<String>,

@@ -12,7 +12,7 @@ use crate::relay_options::RelaySettings;
 
 const WHY: &str = "no phone registers, and no push is delivered";
 
-/// What the process says that runs here.
+/// The state of the process that runs here, as it reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Process {
     Ready,

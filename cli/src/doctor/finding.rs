@@ -1,4 +1,4 @@
-//! What a check has found: what, why it matters, and the mend.
+//! Findings of a check: the problem, why it matters, and the mend.
 
 use std::io::{self, Write};
 

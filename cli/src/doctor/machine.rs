@@ -18,7 +18,7 @@ const GROUP_AND_OTHERS: u32 = 0o077;
 const LOG_BYTES_MAX: u64 = 1 << 30;
 const BACKUP_AGE_MAX: u64 = 2 * 86_400;
 
-/// Who may read the files that hold secrets.
+/// Checks the permissions of the files that hold secrets.
 pub(super) fn modes(database: Option<&Path>, secrets: &[&Path]) -> Vec<Finding> {
     let all = database.iter().map(|file| (*file, GROUP_AND_OTHERS));
     let all = all.chain(secrets.iter().map(|file| (*file, OTHERS)));

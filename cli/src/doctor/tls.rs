@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
 /// Later than any certificate lives.
 const FAR: TimeDelta = TimeDelta::days(365 * 200);
 
-/// What speaks TLS as a sender that trusts what the system trusts.
+/// A connector that speaks TLS as a sender with the system's trust store.
 #[derive(Clone)]
 pub(super) struct Tls {
     roots: Arc<RootCertStore>,

@@ -7,7 +7,7 @@ use tokio_xmpp::jid::{BareJid, Jid};
 
 use super::finding::Finding;
 
-/// Who plays the phone.
+/// The account that plays the phone.
 #[derive(Debug, clap::Args)]
 pub(super) struct Way {
     /// An account, to send a push through the whole way; its password is in UPWIRE_PASSWORD or --password-file

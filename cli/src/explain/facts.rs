@@ -1,4 +1,4 @@
-//! What is known of an endpoint or a push.
+//! Facts about an endpoint or a push.
 
 use chrono::{DateTime, Utc};
 use push::ports::Seen;
@@ -22,7 +22,7 @@ pub(super) enum Token {
     Absent,
 }
 
-/// What has become of a registration, or of the life that the endpoint names.
+/// The state of a registration, or of the life that the endpoint names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Life {
@@ -80,7 +80,7 @@ impl From<&Seen> for Phone {
     }
 }
 
-/// What waits for the registration.
+/// The waiting pushes of the registration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Waiting {
     pub(super) pushes: usize,
@@ -102,7 +102,7 @@ pub(super) struct Push {
     pub(super) in_the_queue: bool,
 }
 
-/// What the running process says.
+/// The answer of the running process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Process {
     /// Why it was not asked.

@@ -1,4 +1,4 @@
-//! What is asked about: an endpoint, a push by its `Location` or id, or a registration by its id.
+//! The subject of a question: an endpoint, a push by its `Location` or id, or a registration by its id.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

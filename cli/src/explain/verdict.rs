@@ -60,7 +60,7 @@ fn of_push(facts: &Facts, push: &Push, now: DateTime<Utc>) -> String {
     }
 }
 
-/// What became of a push, if that is known for good.
+/// The end of a push, if it is known for good.
 fn ended(told: &Told) -> Option<String> {
     let took = span(told.at - told.accepted_at);
     Some(match told.outcome.as_str() {
@@ -130,7 +130,7 @@ fn of_life(facts: &Facts, now: DateTime<Utc>) -> String {
     }
 }
 
-/// What the phone is doing.
+/// The state of the phone.
 fn phone(facts: &Facts, now: DateTime<Utc>) -> String {
     let renewed = facts.registration.as_ref().map(|row| row.renewed_at);
     let Some(last) = facts.phones.first() else {

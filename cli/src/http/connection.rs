@@ -108,7 +108,7 @@ pub(crate) async fn attend(
             is_stopping = true;
             connection.as_mut().graceful_shutdown();
         }
-        // What went wrong on the way is for the peer to see, and hyper has answered what could be.
+        // An error on the way concerns the peer alone, and hyper has answered it where it could.
         if connection.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Over);
         }
@@ -150,7 +150,7 @@ async fn answer(
     Ok(response)
 }
 
-/// What says where a request ends.
+/// How a head marks the end of its request.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
     /// One header at most.
@@ -196,7 +196,7 @@ impl Progress {
         }
     }
 
-    /// What says where the request ends whose head has come.
+    /// How the head that has come marks the end of its request.
     fn framing(&self) -> Framing {
         match self.0.lock().head.take() {
             Some(head) if head.is_ambiguous() => Framing::Ambiguous,
@@ -218,7 +218,7 @@ impl Progress {
 
     fn answered(&self, now: Instant) {
         let mut state = self.0.lock();
-        // What comes next may be the rest of a body that nobody wanted.
+        // The next bytes may be the rest of a body that nobody wanted.
         let is_whole = state.phase == Phase::Answering;
         state.head = is_whole.then(Head::default);
         state.phase = Phase::Idle { since: now };

@@ -1,4 +1,4 @@
-//! Who is connected, and whose connection is closed where there are too many: that of the request that has been
+//! The open connections, and the choice of the one to close where there are too many: the one whose request has been
 //! incomplete for longest. No I/O; moments are arguments.
 
 use std::collections::{BTreeSet, HashMap};
@@ -37,7 +37,7 @@ impl Reason {
 /// A connection, for as long as it is open. Those that were told to close are none any more.
 pub(crate) type Id = u64;
 
-/// What became of a new connection.
+/// The decision about a new connection.
 pub(crate) struct Admitted {
     /// Its name, and what is cancelled when it has to close; `None`: it is to be closed at once.
     pub(crate) place: Option<(Id, CancellationToken)>,

@@ -6,7 +6,7 @@ use super::ADMIN_CONNECTIONS_MAX;
 
 /// Most connections of senders. Each takes some 20 KB at most while its request comes.
 const CONNECTIONS_MAX: u64 = 4096;
-/// What else needs descriptors: the XMPP stream, the store and its readers, the listeners, the log.
+/// Descriptors for the rest: the XMPP stream, the store and its readers, the listeners, the log.
 const RESERVED: u64 = 96 + ADMIN_CONNECTIONS_MAX as u64;
 
 /// Raises the limit of descriptors to the most that the system lets this process have; returns what it is then.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// What a request is read from, and its answer written to.
+/// The stream that carries requests and their answers.
 pub(crate) enum Socket {
     /// A proxy in front speaks TLS, or nobody does.
     Plain(TcpStream),

@@ -25,7 +25,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// "The protocol identifier … for HTTP/1.1" (RFC 9112 §9.8): a client that offers HTTP/2 too takes this one.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// What a listener speaks TLS with.
+/// The TLS configuration of a listener.
 #[derive(Clone)]
 pub(crate) struct Tls {
     acceptor: TlsAcceptor,
@@ -75,7 +75,7 @@ impl Tls {
             let stamps = self.files.stamps();
             let is_at_rest = seen == stamps;
             seen = stamps;
-            // Who renews a certificate writes one file after the other.
+            // A renewal writes one file after the other.
             if is_asked || (is_at_rest && seen != known) {
                 known = seen.clone();
                 self.take();

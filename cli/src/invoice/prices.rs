@@ -1,4 +1,4 @@
-//! What pushes cost, by a file.
+//! Prices of pushes, from a file.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// A gigabyte, in bytes.
 const GB: f64 = 1e9;
 
-/// The file. What a tenant has of its own goes before what is for all.
+/// The file. A tenant's own prices go before those for all.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Prices {
@@ -51,7 +51,7 @@ impl Prices {
         &self.currency
     }
 
-    /// What a tenant has to pay, line by line, each rounded to hundredths.
+    /// The lines of a tenant's invoice, each rounded to hundredths.
     pub(super) fn lines(&self, tenant: &TenantName, counts: Counts) -> Vec<Line> {
         let own = self.tenant.get(tenant).copied().unwrap_or_default();
         let rate = |own: Option<f64>, all: Option<f64>| own.or(all).unwrap_or(0.0);

@@ -1,4 +1,4 @@
-//! What each tenant has used in a month: in all, by domain and by day.
+//! Usage of each tenant in a month: in all, by domain and by day.
 
 use std::collections::BTreeMap;
 

@@ -37,7 +37,7 @@ pub(super) fn write_table(out: &mut impl Write, sums: &Sums, prices: Option<&Pri
     Ok(())
 }
 
-/// What is the same whenever it is given, and no other line has.
+/// The id of a line: it is the same in each run, and no other line has it.
 fn id(slot: &Slot) -> String {
     format!("{}/{}/{}", slot.tenant, slot.domain, moment(slot.hour))
 }

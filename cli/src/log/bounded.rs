@@ -10,11 +10,11 @@ use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-/// Lines that one place in the code may write within [`INTERVAL`]. What is asked for, debug and trace, has no bound.
+/// Lines that one place in the code may write within [`INTERVAL`]. Debug and trace, which are asked for, have no bound.
 const LINES_MAX: u64 = 30;
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was written within this interval, by the place that writes it. Places are in the code, so they have a bound.
+/// Lines written within this interval, by the place that writes them. Places are in the code, so they have a bound.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Written(Arc<Mutex<HashMap<Identifier, Lines>>>);
 
@@ -42,7 +42,7 @@ impl Written {
         true
     }
 
-    /// What was left out since this was asked last: how much, and where.
+    /// The lines left out since the last call: how many, and where.
     fn left_out(&self) -> Vec<(u64, &'static Metadata<'static>)> {
         let mut places = self.0.lock();
         let left_out = places.values_mut().filter(|lines| lines.left_out > 0);

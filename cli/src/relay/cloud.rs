@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// What the relay uses there.
+/// The parts of AWS that the relay uses.
 pub(super) struct Cloud {
     pub(super) registrations: RegistrationsTable,
     pub(super) mailbox: MailboxTable,
@@ -84,7 +84,7 @@ pub(crate) async fn config() -> Result<SdkConfig, ConfigurationError> {
     Ok(aws::for_relay(base))
 }
 
-/// What is no URL would fail at each call, as if AWS did not answer.
+/// A text that is no URL would fail at each call, as if AWS did not answer.
 fn check_endpoint(variable: &str, text: &str) -> Result<(), ConfigurationError> {
     if Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
         return Ok(());
@@ -136,7 +136,7 @@ async fn patiently<T, F: Future<Output = Result<T, CannotStart>>>(
         .await
 }
 
-/// What the configuration names wrongly is one thing, what AWS refuses or does not answer another.
+/// Tells a wrong name in the configuration from a refusal or a silence of AWS.
 fn refusal(error: CannotStart, variable: &str) -> anyhow::Error {
     match error.cause {
         Cause::Configuration => ConfigurationError::new(variable, error.problem, error.mend).into(),

@@ -83,7 +83,7 @@ fn after_help() -> String {
     )
 }
 
-/// What `relay` runs with: complete and checked.
+/// The settings of `relay`: complete and checked.
 pub(crate) struct Settings {
     pub(crate) relay: RelaySettings,
     pub(crate) secrets: Vec<SecretString>,

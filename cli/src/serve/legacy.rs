@@ -1,4 +1,4 @@
-//! What `serve` grants the endpoints of a predecessor.
+//! Terms of `serve` for the endpoints of a predecessor.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use embedded::Database;
@@ -14,7 +14,7 @@ pub(crate) struct Bounds {
     pub(crate) of_domain_max: usize,
 }
 
-/// What is granted, with those counted that live already. A key that has ended is named.
+/// The terms, with a count of the endpoints that live already. A key that has ended is named.
 pub(crate) fn terms(
     bounds: &Bounds,
     in_force: &InForce,

@@ -97,7 +97,7 @@ fn after_help() -> String {
     )
 }
 
-/// What `serve` runs with: complete and checked.
+/// The settings of `serve`: complete and checked.
 pub(crate) struct Settings {
     pub(crate) relay: RelaySettings,
     pub(crate) database: PathBuf,

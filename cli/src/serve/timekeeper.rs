@@ -24,7 +24,7 @@ use crate::clock::{self, acceptance};
 
 /// How often it is looked whether the clock has jumped, or holds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the time is noted. What a crash costs of it is far less than what clocks may disagree by.
+/// How often the time is noted. A crash loses far less of it than clocks may disagree by.
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
 /// How often the log says again that the clock is in doubt.
 const SAY_INTERVAL: Duration = Duration::from_secs(600);

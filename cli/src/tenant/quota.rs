@@ -11,7 +11,7 @@ use push::{Roster, Tenant, TenantName};
 use serde::Serialize;
 
 const EVENTS: &str = "upwire_quota_events_total";
-/// What a webhook may take.
+/// Longest call of a webhook.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const WEBHOOK_TRIES_MAX: usize = 5;
 const WEBHOOK_DELAY: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ fn judge_one(name: &TenantName, tenant: &mut Tenant, meter: &Meter, now: DateTim
     let month = Month::of(now);
     let accepted = meter.accepted_in(name, month);
     let is_used_up = tenant.quotas.pushes_per_month.is_some_and(|max| accepted >= max);
-    // What is of an earlier month says nothing, and may stay.
+    // A mark of an earlier month says nothing, and may stay.
     if is_used_up {
         tenant.used_up = Some(month);
     } else if tenant.used_up == Some(month) {

@@ -1,4 +1,4 @@
-//! What is known of the queue without reading it.
+//! State of the queue that is known without reading it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -8,7 +8,7 @@ use push::ports::Delivery;
 /// Most pushes that are handed on from memory; further ones are read from the file.
 const FRESH_MAX: usize = 512;
 
-/// What is known of the queue without reading it. Rows are read once, in their order; of those that were read, what
+/// State of the queue that is known without reading it. Rows are read once, in their order; a row that was read and
 /// is not claimed is due later.
 #[derive(Default)]
 pub(crate) struct Backlog {

@@ -1,4 +1,4 @@
-//! What of the queue is kept in memory: how much it holds, of whom, and what the relay has of it.
+//! The queue's state in memory: how much it holds, of whom, and what the relay has of it.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// What an earlier process left, by registrations and in all.
+    /// The state that an earlier process left: pushes by registration, and in all.
     pub(crate) fn of(shares: HashMap<RegistrationId, u64>, depth: u64) -> Self {
         Self {
             backlog: Mutex::default(),

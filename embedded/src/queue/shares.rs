@@ -12,7 +12,7 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Those of the rows that an earlier process left.
+    /// The shares of the rows that an earlier process left.
     pub(crate) fn of(counts: HashMap<RegistrationId, u64>) -> Self {
         Self { counts: Mutex::new(counts) }
     }

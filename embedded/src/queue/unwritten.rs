@@ -12,7 +12,7 @@ use std::{collections::VecDeque, sync::Arc};
 use push::{PushMessage, RegistrationId, ports::Unavailable};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-/// What the sender of pushes is told.
+/// The answer to the sender of pushes.
 pub(crate) type Answer = Result<(), Unavailable>;
 
 /// A row that is to be written.
@@ -26,7 +26,7 @@ pub(crate) struct Row {
 /// Pushes that were sent together: their rows are written all or none.
 #[derive(Debug)]
 pub(crate) struct Sending {
-    /// What the first row is called; the others follow.
+    /// The number of the first row; the others follow.
     first: i64,
     /// `None`: it was settled.
     rows: Vec<Option<Row>>,

@@ -18,18 +18,18 @@ pub(super) struct Write {
     pub(super) _room: OwnedSemaphorePermit,
 }
 
-/// What a commit takes with it.
+/// The writes of one commit.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) sendings: Vec<Sending>,
     pub(super) writes: Vec<Write>,
     /// Rows of the queue.
     pub(super) deletions: Vec<i64>,
-    /// What tenants have used.
+    /// The usage of tenants.
     pub(super) usage: Usage,
 }
 
-/// What the statements of a commit have come to, as far as they ran.
+/// The results of a commit's statements, as far as they ran.
 #[derive(Default)]
 pub(super) struct Done {
     /// Of each sending.

@@ -8,7 +8,7 @@ use push::RegistrationId;
 use super::*;
 use crate::queue::tests::message;
 
-/// What happens to a desk.
+/// An event at a desk.
 #[derive(Debug, Clone)]
 enum Step {
     /// So many pushes are sent together.
@@ -43,7 +43,7 @@ struct Model {
     disk: BTreeSet<i64>,
     under_way: Option<Batch>,
     sent: Vec<Sent>,
-    /// What the relay holds.
+    /// Rows that the relay holds.
     held: Vec<i64>,
     settled: BTreeSet<i64>,
     refused: BTreeSet<i64>,
@@ -122,7 +122,7 @@ impl Model {
         self.desk.conclude(batch, done, &commit);
     }
 
-    /// Senders hear of their pushes. Whoever is told that a push is taken has it on disk, or it is settled.
+    /// Senders hear of their pushes. A push that its sender is told is taken is on disk, or settled.
     fn hear(&mut self) {
         let counted = self.desk.known.depth();
         assert!(

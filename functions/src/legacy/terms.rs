@@ -1,4 +1,4 @@
-//! What endpoints of a predecessor are granted. Whoever has the predecessor's secret can make any number of them, for
+//! Terms for the endpoints of a predecessor. A holder of the predecessor's secret can make any number of them, for
 //! anyone: they live for a bounded time, for those on the access list, and in a bounded number.
 
 use std::{
@@ -122,7 +122,7 @@ fn domain(account: &BareJid) -> BareJid {
 }
 
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
-    /// Makes sure that pushes may go to an endpoint of a predecessor at all. What is not certain to stay so is no reason
+    /// Makes sure that pushes may go to an endpoint of a predecessor at all. A refusal that may not last is no reason
     /// to end it.
     pub(crate) async fn admit_legacy(
         &self,

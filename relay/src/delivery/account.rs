@@ -26,7 +26,7 @@ const SEEN_INTERVAL: Duration = Duration::from_secs(60);
 /// The least time between two moves of one registration.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What is known of an account from the store.
+/// The store's answer about an account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Look {
     #[default]
@@ -265,7 +265,7 @@ impl Account {
         taken
     }
 
-    /// What there is to write of the full JIDs seen lately.
+    /// The full JIDs seen lately, if they are to be written.
     pub(crate) fn take_seen(&mut self, now: Now) -> SeenNews {
         let seen = self.seen();
         let jids: Vec<FullJid> = seen.iter().map(|seen| seen.jid.clone()).collect();

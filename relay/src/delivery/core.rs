@@ -71,7 +71,7 @@ const SETTLED_MAX: usize = 16_384;
 /// How often [`Input::Tick`] comes.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-/// What the core is told once.
+/// The core's settings, which never change.
 #[derive(Debug)]
 pub(crate) struct Terms {
     pub(crate) component: BareJid,
@@ -90,7 +90,7 @@ struct Push {
     asks: Vec<Ask>,
     /// In whose lines it is.
     lines: Vec<FullJid>,
-    /// Who has not answered in time, and may yet.
+    /// Full JIDs that have not answered in time, and may yet.
     unanswered: Vec<FullJid>,
     /// When it went out last to one of them.
     unanswered_at: Option<DateTime<Utc>>,
@@ -175,11 +175,11 @@ pub(crate) struct Core {
     rolls: rolls::Rolls,
     /// Answered or expired, of which account; perhaps not durably yet.
     settled: Lately<(BareJid, MessageId)>,
-    /// Those of them whose removal from the mailbox is under way.
+    /// Settled pushes whose removal from the mailbox is under way.
     leaving: Lately<(BareJid, MessageId)>,
     /// Those whose end was counted.
     counted: Lately<(BareJid, MessageId)>,
-    /// What leaves the mailbox, and is counted so, for another reason than its delivery here.
+    /// Pushes that leave the mailbox without a delivery here. They are counted as removed.
     gone: Lately<MessageId>,
     /// Lives of registrations that have ended: what the queue still has of them is sent to nobody.
     ended: Lately<(RegistrationId, Epoch)>,
@@ -201,7 +201,7 @@ pub(crate) struct Core {
     tidied: Option<BareJid>,
 }
 
-/// What names a push in an answer: nobody settles one of another account.
+/// The key of a push in an answer: nobody settles one of another account.
 fn name(message: &PushMessage) -> (BareJid, MessageId) {
     (message.recipient.to_bare(), message.id)
 }

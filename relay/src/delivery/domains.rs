@@ -10,7 +10,7 @@ use std::{
 
 use tokio_xmpp::jid::BareJid;
 
-/// Most domains, and accounts with something waiting, that are counted. What is beyond is bounded by account alone.
+/// Most domains, and accounts with something waiting, that are counted. Others are bounded by account alone.
 const DOMAINS_MAX: usize = 65_536;
 const ACCOUNTS_MAX: usize = 262_144;
 
@@ -48,7 +48,7 @@ struct Domain {
     fullest: BTreeSet<(usize, BareJid)>,
 }
 
-/// What waits for an account.
+/// The pushes that wait for an account.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     pushes: usize,
@@ -84,7 +84,7 @@ impl Domain {
         }
     }
 
-    /// What lowers the fullest accounts to one level, so that no more than `max` pushes wait.
+    /// The trims that lower the fullest accounts to one level, so that no more than `max` pushes wait.
     fn level(&self, max: usize) -> Vec<Trim> {
         let mut excess = self.waiting.saturating_sub(max);
         if excess == 0 {
@@ -195,7 +195,7 @@ impl Domains {
         }
     }
 
-    /// What a trim has left of an account, of which it was to leave `max`.
+    /// Notes how many pushes a trim has left of an account; it was to leave `max`.
     pub(crate) fn note_trimmed(&mut self, account: &BareJid, max: usize, left: usize) {
         // More may have come since it was decided, and it may have had less than was counted.
         self.grown.insert(account.domain().to_string());
@@ -206,7 +206,7 @@ impl Domains {
         self.sweep += 1;
     }
 
-    /// What a sweep has found of an account; `further`: beside what it has found before.
+    /// Notes how many pushes a sweep has found of an account; `further`: beside those that it found before.
     pub(crate) fn note_found(&mut self, account: &BareJid, pushes: usize, further: bool) {
         self.set(account, |before| if further { before + pushes } else { pushes });
         let sweep = self.sweep;
@@ -227,7 +227,7 @@ impl Domains {
         self.domains.retain(|_, domain| !domain.is_empty());
     }
 
-    /// What has to go of the domains of which too much waits. It counts as gone from now on.
+    /// The trims of the domains for which too much waits. Their pushes count as gone from now on.
     pub(crate) fn trim(&mut self) -> Vec<Trim> {
         let grown = take(&mut self.grown);
         let grown = grown.iter().filter_map(|name| self.domains.get(name));

@@ -1,4 +1,4 @@
-//! What becomes of a push, and what making that durable tells the core.
+//! Ends of a push, and the notes that the core gets once they are durable.
 
 use std::sync::Arc;
 
@@ -28,11 +28,11 @@ pub(crate) struct Held {
     pub(crate) message: Arc<PushMessage>,
 }
 
-/// What an answer says of a push (docs/protocol.md, "Push").
+/// The meaning of an answer to a push (docs/protocol.md, "Push").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Delivered,
-    /// Whoever answers does not hold this registration.
+    /// The full JID that answers does not hold this registration.
     Refused,
     /// The push waits.
     Failed,
@@ -82,7 +82,7 @@ pub(crate) enum Fate {
     NoteSeen(BareJid, Vec<Seen>),
     /// An account has too much waiting: of its domain, too much does.
     Trim(Trim),
-    /// What became of a tenant's push, in a fate before it.
+    /// Counts of a tenant, for a fate before this one.
     Count(BareJid, Counts),
 }
 
@@ -97,7 +97,7 @@ impl Fate {
     }
 }
 
-/// What the core is told of fates that were made durable.
+/// A note to the core about fates that were made durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Note {
     /// A push waits in the mailbox.

@@ -10,7 +10,7 @@ use tokio_xmpp::jid::FullJid;
 /// Most full JIDs whose mailboxes are known to be empty or not, in each of two generations: 16 bytes each.
 const KNOWN_MAX: usize = 524_288;
 
-/// What a mailbox is known to hold for a full JID.
+/// The relay's knowledge of a mailbox: does it hold pushes for a full JID?
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Knowledge {
     #[default]
@@ -20,7 +20,7 @@ pub(crate) enum Knowledge {
     Away,
 }
 
-/// What is known of mailboxes. A full JID that was forgotten is unknown, and its mailbox is read before the next
+/// Knowledge of mailboxes. A full JID that was forgotten is unknown, and its mailbox is read before the next
 /// push goes out.
 #[derive(Debug, Default)]
 pub(crate) struct Known {

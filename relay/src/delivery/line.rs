@@ -12,7 +12,7 @@ use crate::mutants::{Mutant, mutant};
 
 /// Most unanswered pushes to one full JID; a hot one must not stall the rest (RFC 6120 sets no bound; servers queue).
 pub(crate) const IN_FLIGHT_PER_JID_MAX: usize = 16;
-/// What a full JID starts with; each answer doubles it up to the maximum; silence leaves one place.
+/// Places of a new full JID. Each answer doubles them up to the maximum; silence leaves one.
 const IN_FLIGHT_PER_JID_INITIAL: usize = 4;
 /// Most pushes in line for one full JID, beside those in flight; a further one waits in the queue until about its turn.
 pub(crate) const LINE_MAX: usize = 512;
@@ -59,7 +59,7 @@ pub(crate) struct Line {
     doubt: Option<Doubt>,
     /// In the order in which they were sent.
     in_flight: VecDeque<(MessageId, Instant)>,
-    /// When the session of now was heard of. What was sent before says nothing of it.
+    /// The start of the current session, as the relay heard of it. Pushes that were sent before say nothing of it.
     since: Option<Instant>,
     window: usize,
     answered_at: Option<Instant>,
@@ -145,8 +145,8 @@ impl Line {
         }
     }
 
-    /// Notes a new session: what the one before left unanswered fills no window and counts as no silence. Whoever
-    /// was silent for so long that a push was given up still gets one at a time.
+    /// Notes a new session. Pushes that the one before left unanswered fill no window and count as no silence. A full
+    /// JID that was silent for so long that a push was given up still gets one at a time.
     pub(crate) fn begin_session(&mut self, now: Instant) {
         self.since = Some(now);
         self.doubt = None;
@@ -157,12 +157,12 @@ impl Line {
         self.since.is_none_or(|since| sent >= since)
     }
 
-    /// What went out in the session of now.
+    /// Unanswered pushes that went out in the current session.
     fn unanswered(&self) -> impl Iterator<Item = &(MessageId, Instant)> {
         self.in_flight.iter().skip_while(|(_, sent)| !self.is_of_session(*sent))
     }
 
-    /// What went out in earlier sessions and was not answered.
+    /// Unanswered pushes that went out in earlier sessions.
     pub(crate) fn left_by_earlier_sessions(&self) -> impl Iterator<Item = MessageId> {
         self.in_flight.iter().take_while(|(_, sent)| !self.is_of_session(*sent)).map(|(id, _)| *id)
     }
@@ -177,7 +177,7 @@ impl Line {
         self.unanswered().count()
     }
 
-    /// Those of them that have been unanswered for at least so long.
+    /// Pushes of this session that have been unanswered for at least so long.
     pub(crate) fn silent_for(&self, time: Duration, now: Instant) -> impl Iterator<Item = MessageId> {
         self.unanswered().take_while(move |(_, sent)| now.duration_since(*sent) >= time).map(|(id, _)| *id)
     }
@@ -237,7 +237,7 @@ impl Line {
         }
     }
 
-    /// Whoever was silent gets one push at a time until it answers.
+    /// Leaves one place until the full JID answers.
     pub(crate) fn narrow_to_one(&mut self) {
         self.window = 1;
     }

@@ -1,4 +1,4 @@
-//! What is known of one full JID.
+//! Knowledge of one full JID.
 
 use std::{collections::BTreeMap, time::Duration};
 

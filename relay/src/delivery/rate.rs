@@ -93,7 +93,7 @@ mod tests {
         let mut meter = Meter::new("10/2".parse().unwrap());
         let asked: Vec<_> = (0..1000).filter_map(|_| meter.count(ID, at(0))).collect();
         assert_eq!(asked, [at(5000)]);
-        // What was accepted meanwhile counts: 990 pushes too many take 495 s.
+        // Pushes that were accepted meanwhile count: 990 too many take 495 s.
         assert_eq!(meter.count(ID, at(6000)), Some(at(495_500)));
     }
 }

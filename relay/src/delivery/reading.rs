@@ -13,13 +13,13 @@ pub(crate) const PAGE_MAX: usize = 16;
 /// Why a mailbox is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cue {
-    /// Perhaps somebody is there. What the XMPP server may still hold for the session is left out.
+    /// Perhaps somebody is there. Pushes that the XMPP server may still hold for the session are left out.
     Guess,
-    /// A new session, a registration, or an answer: whatever waits may go.
+    /// A new session, a registration, or an answer: all that waits may go.
     There,
 }
 
-/// What to read.
+/// A request for one page of a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReadRequest {
     /// Whom the pushes are for.
@@ -33,7 +33,7 @@ pub(crate) struct ReadRequest {
     pub(crate) after: Option<MessageId>,
 }
 
-/// What was read.
+/// One page that was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Page {
     pub(crate) reader: FullJid,
@@ -108,7 +108,7 @@ impl Reading {
         self.again = true;
     }
 
-    /// What the mailbox holds after its end was read; `None`: it is to be read once more.
+    /// The knowledge of the mailbox after its end was read; `None`: it is to be read once more.
     pub(crate) fn outcome(&self) -> Option<Knowledge> {
         (!self.again).then_some(self.left_out)
     }

@@ -10,7 +10,7 @@ use crate::stream::stanza::Request;
 const BYTES_MAX: usize = 16 << 20;
 /// Bytes of those of one bare JID.
 const BYTES_PER_ACCOUNT_MAX: usize = BYTES_MAX / 64;
-/// What a request takes beside its text.
+/// Memory of a request beside its text.
 const OVERHEAD_BYTES: usize = 512;
 
 /// See the module.

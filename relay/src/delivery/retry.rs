@@ -61,7 +61,7 @@ impl Retry {
         self.rejected.contains(&push)
     }
 
-    /// What it rejected is tried before its time, as a try that is due has it.
+    /// Forgets rejected pushes, so that they are tried before their time, as in a try that is due.
     pub(crate) fn forget_rejected(&mut self) {
         self.rejected.clear();
     }

@@ -17,8 +17,8 @@ impl Default for Forgetting {
 }
 
 impl Forgetting {
-    /// Has the relay drop what it holds of an account in memory, as soon as nothing of it is under way. What the stores
-    /// have stays: a push whose registration lives waits in the mailbox. Whether a relay runs that hears it.
+    /// Has the relay drop the pushes that it holds of an account in memory, as soon as nothing of it is under way. The
+    /// stores are unchanged: a push whose registration lives waits in the mailbox. False: no relay runs that hears it.
     #[must_use]
     pub fn forget(&self, account: BareJid) -> bool {
         self.0.send(account).is_ok()

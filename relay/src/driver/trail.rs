@@ -1,4 +1,4 @@
-//! What became of the last pushes, as far as this process knows: an operator asks for it when a push is missing.
+//! The trail of the last pushes, as far as this process knows: an operator asks for it when a push is missing.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,7 +19,7 @@ use crate::{
 /// Most pushes that are remembered; the one that came first is forgotten first.
 const TRACES_MAX: usize = 10_000;
 
-/// What became of a push.
+/// The latest state of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The relay has it: in line, in flight, or about to be stored.
@@ -59,7 +59,7 @@ impl Outcome {
     }
 }
 
-/// What is known of a push. It has no address.
+/// The trace of a push. It has no address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     /// Its registration.
@@ -70,7 +70,7 @@ pub struct Trace {
     pub accepted_at: DateTime<Utc>,
     /// When its time runs out.
     pub expires_at: DateTime<Utc>,
-    /// What became of it.
+    /// Its latest state.
     pub outcome: Outcome,
     /// When that was.
     pub at: DateTime<Utc>,
@@ -93,17 +93,17 @@ struct Traces {
     settling: Vec<MessageId>,
 }
 
-/// What the core was told, as far as it matters here, until it has said what it does about it.
+/// The push of an input, kept until the core has said how it handles it.
 pub(crate) struct Told(Option<MessageId>);
 
 impl Trail {
-    /// What is known of a push.
+    /// The trace of a push.
     #[must_use]
     pub fn find(&self, id: MessageId) -> Option<Trace> {
         self.lock().of.get(&id).cloned()
     }
 
-    /// What is known of the pushes of a registration, the last first, at most `max` of them.
+    /// The traces of the pushes of a registration, the last first, at most `max` of them.
     #[must_use]
     pub fn of_registration(&self, registration: RegistrationId, max: usize) -> Vec<(MessageId, Trace)> {
         let traces = self.lock();
@@ -221,7 +221,7 @@ impl Traces {
                 Note::Names(..) | Note::NotThrottled(_) | Note::NotSeen(_) => {}
             }
         }
-        // What was to wait and does not is over, or comes from the queue again.
+        // A push that was to wait and does not is over, or comes from the queue again.
         for id in settling {
             let is_expired = |trace: &&Trace| now >= trace.expires_at;
             if self.of.get(&id).filter(|trace| trace.outcome == Outcome::Held).filter(is_expired).is_some() {

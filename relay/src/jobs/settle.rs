@@ -35,7 +35,7 @@ const AGAIN_AFTER: TimeDelta = TimeDelta::seconds(5);
 /// How often a call for one push is repeated before its batch goes on without it.
 const ATTEMPTS_MAX: usize = 3;
 
-/// What is left to do for fates that are decided.
+/// The work that is left for fates that are decided.
 #[derive(Default)]
 struct Rest {
     /// Pushes that leave the queue.
@@ -45,7 +45,7 @@ struct Rest {
     /// Changes of pushes in the mailbox.
     changes: Vec<(BareJid, MessageId, Change)>,
     notes: Vec<Note>,
-    /// What counts for tenants once all of this is durable.
+    /// Counts of tenants that hold once all of this is durable.
     counts: Vec<(BareJid, Counts)>,
 }
 
@@ -369,7 +369,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 }
 
-/// What a push counts for that left the queue for the mailbox, or was over.
+/// The counts of a push that left the queue for the mailbox, or was over.
 fn kept_counts(message: &PushMessage, note: Option<&Note>, now: DateTime<Utc>) -> Counts {
     let mut counts = Counts::accepted(message);
     match note {

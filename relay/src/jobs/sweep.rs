@@ -44,7 +44,7 @@ impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 return Found { next: None, ..found };
             }
             let pushes = if let Ok(None) = living { 0 } else { pushes };
-            // Those of one account come together.
+            // Registrations of one account come together.
             match found.waiting.last_mut() {
                 Some((last, waiting)) if *last == account => *waiting += pushes,
                 _ => {

@@ -107,7 +107,7 @@ async fn a_relay_whose_clock_differs_from_that_of_aws_ends_nothing_and_says_so()
         cloud.queue_empties().await;
         let refused = phone.register(&component, &hashed("app"), &hashed("1")).await.unwrap_err();
         assert_eq!(refused.type_, ErrorType::Wait);
-        // What has waited is no older than its TTL by either clock.
+        // The push that has waited is no older than its TTL by either clock.
         phone.set_answer(Answer::Result);
         phone.greet(&component).await;
         assert_eq!(phone.next_push(SOON).await.body, b"waits");

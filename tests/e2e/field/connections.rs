@@ -223,7 +223,7 @@ async fn a_sender_that_sends_its_body_late_sees_why_it_is_refused() {
     }
 }
 
-/// What is no HTTP/1.1, or two requests in one for a proxy that reads it otherwise.
+/// Bytes that are no HTTP/1.1, or that a proxy reads as two requests.
 #[tokio::test]
 async fn what_can_be_read_in_two_ways_is_refused() {
     let scene = Scene::set().await;

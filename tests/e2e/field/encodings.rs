@@ -1,4 +1,4 @@
-//! What can never be decrypted is refused to its sender, who alone can mend it.
+//! A push that can never be decrypted is refused to its sender, who alone can mend it.
 
 use e2e::{SOON, http};
 

@@ -1,4 +1,4 @@
-//! What asks whether the server is well: containers, which restart what is not.
+//! Probes of the server's health: a container runtime restarts a server that is not well.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Who has a predecessor's secret can make any number of endpoints, for anyone: what that is worth is bounded.
+//! A holder of a predecessor's secret can make any number of endpoints, for anyone: bounds cap their worth.
 
 use std::fs;
 

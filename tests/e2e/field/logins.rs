@@ -99,7 +99,7 @@ fn prosody(folder: &Path, certificate: &Certificate, [start_tls, direct_tls]: [u
          s2s_ports = {{ }}\ncomponent_ports = {{ }}\nadmin_socket = \"{folder}/prosody.sock\"\n"
     );
     let file = PathBuf::from(folder.to_string()).join("prosody.cfg.lua");
-    // What is below conf.d is for the machine's own server.
+    // The files below conf.d are for the machine's own server.
     fs::write(&file, format!("{}\n{ours}", debian.replace("Include \"conf.d", "-- Include \"conf.d")))
         .unwrap();
     let mut command = Command::new("prosody");
@@ -180,7 +180,7 @@ async fn logs_in_to(kind: Kind) {
         is_told(&wrong, "\"condition\":\"not-authorized\"").await;
         assert_eq!(wrong.wait(SOON).await.code(), Some(1));
     }
-    // What openssl makes if it is told nothing.
+    // The certificate that openssl makes by default.
     let authority_of_itself = Certificate::self_signed(&["subjectAltName=DNS:localhost"]);
     let server = Debian::start(kind, &authority_of_itself).await;
     let distributor = server.distributor(&authority_of_itself.file, PASSWORD, false);

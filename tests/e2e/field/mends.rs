@@ -1,4 +1,4 @@
-//! What is wrong is named as it is, with the mend that helps.
+//! A problem is named as it is, with the mend that helps.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;

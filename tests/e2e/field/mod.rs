@@ -1,5 +1,5 @@
-//! What the open Internet and tired operators send: reports on other servers, played on this one. A file for each kind;
-//! each case names the public report of the symptom.
+//! Input from the open Internet and from tired operators: reports on other servers, played on this one. There is a file for
+//! each kind; each case names the public report of the symptom.
 
 mod clock;
 mod connections;
@@ -40,7 +40,7 @@ impl Scene {
         Self { upwire, phone, endpoint }
     }
 
-    /// What stands behind `/push/`.
+    /// The token behind `/push/`.
     fn token(&self) -> &str {
         self.endpoint.rsplit('/').next().unwrap()
     }

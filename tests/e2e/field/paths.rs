@@ -20,7 +20,7 @@ async fn a_push_arrives_however_many_slashes_there_are() {
         assert_eq!(accepted.status, 201, "{path}");
         assert_eq!(scene.phone.next_push(SOON).await.body, path.as_bytes());
     }
-    // What is none stays none.
+    // Paths that are none of ours stay so.
     for path in ["//push/", "/push/{}/x", "/push/x{}"] {
         let bent = format!("{url}{}", path.replace("{}", token));
         assert_eq!(http::post(&bent, "x").await.status, 404, "{path}");

@@ -69,7 +69,7 @@ async fn a_star_on_the_list_stands_for_subdomains() {
     }
 }
 
-/// Who is not on the list is told so, and the operator too.
+/// A user who is not on the list is told so, and the operator too.
 #[tokio::test]
 async fn registrations_that_the_list_refuses_are_counted_and_logged() {
     let server = XmppServer::shared(Kind::Prosody).await;

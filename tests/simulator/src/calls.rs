@@ -45,7 +45,7 @@ pub(crate) struct Process {
     pub(crate) dies_in: Option<(u64, bool)>,
 }
 
-/// What fails at the moment.
+/// The faults of the moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failing {
     pub(crate) until: Instant,
@@ -68,7 +68,7 @@ pub(crate) struct State {
     pub(crate) locked: Option<(Instant, BareJid)>,
 }
 
-/// What the ports and the world share.
+/// State that the ports and the world share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) start: Instant,
@@ -127,7 +127,7 @@ impl Shared {
     }
 }
 
-/// What is in store for a call.
+/// The fate of a call.
 struct Fortune {
     before: Duration,
     after: Duration,

@@ -1,4 +1,4 @@
-//! What fails, and how.
+//! Faults, and how they strike.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     world::{Event, World},
 };
 
-/// Who answers what others were asked.
+/// A stranger who answers questions that others were asked.
 const STRANGER: &str = "mallory@elsewhere.example/x";
 /// How long phones are away that come back before the relay does, and how long that is down.
 const AWAY: Duration = Duration::from_secs(40);
@@ -113,7 +113,7 @@ impl World {
         process.dies.iter().for_each(|dies| dies.cancel());
     }
 
-    /// Whoever was not asked answers for whoever was.
+    /// Answers in place of the full JID that was asked.
     fn answer_for_others(&mut self, result: bool) {
         let open: Vec<_> = self.shared.lock().ledger.open.iter().copied().take(20).collect();
         for id in open {

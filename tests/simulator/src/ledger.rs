@@ -1,4 +1,4 @@
-//! What was promised, what came of it, and what may not be.
+//! The ledger: promises, their outcomes, and the violations of invariants.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::sends::Sendings;
 
-/// What clocks disagree by at most.
+/// Largest difference between clocks.
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(5);
 
 /// Something that may not be has happened.
@@ -21,7 +21,7 @@ pub struct Violation {
     pub invariant: &'static str,
     /// The moment of the simulated time.
     pub at: Duration,
-    /// What has happened.
+    /// The violation, in words.
     pub detail: String,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Ledger {
     pub(crate) open: BTreeSet<MessageId>,
     /// Which full JID refused which registration last, and when.
     pub(crate) refusals: BTreeMap<(RegistrationId, FullJid), Duration>,
-    /// What a mailbox has dropped because it was full.
+    /// Pushes that a mailbox has dropped because it was full.
     pub(crate) dropped: BTreeSet<MessageId>,
     /// Since when all phones that hold a registration are there and answer.
     pub(crate) ready: BTreeMap<RegistrationId, Duration>,
@@ -70,7 +70,7 @@ pub(crate) struct Ledger {
     pub(crate) violation: Option<Violation>,
 }
 
-/// What the store says of the life of a push's registration.
+/// The life of a push's registration, as the store has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
     Lives,

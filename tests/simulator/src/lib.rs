@@ -28,7 +28,7 @@ pub use plan::Plan;
 pub use relay::{Mutant, make_mutant};
 pub use shrink::shrink;
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// A hash of all that happened, and when.
@@ -41,9 +41,9 @@ pub struct Outcome {
     pub shown: usize,
     /// How many more expired, were dropped by a full mailbox, or gave way to a later one of their topic.
     pub ended: [usize; 3],
-    /// What may not be.
+    /// The invariant that was violated, if any.
     pub violation: Option<Violation>,
-    /// What happened, where the plan asks for it.
+    /// The trace, where the plan asks for it.
     pub lines: Vec<String>,
 }
 

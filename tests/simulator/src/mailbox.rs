@@ -30,7 +30,7 @@ impl Mailboxes {
         self.0.iter().filter(move |((owner, _), _)| owner == account).map(|(_, waiting)| waiting)
     }
 
-    /// What a push that is kept replaces or has dropped.
+    /// Pushes that a kept push replaces, or that the bounds drop for it.
     fn beyond(&self, waiting: &Waiting, bounds: MailboxBounds) -> Kept {
         let message = &waiting.message;
         let account = message.recipient.to_bare();

@@ -13,7 +13,7 @@ use crate::{
 };
 
 const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
-/// What expires within a day is renewed.
+/// A registration that expires within this time is renewed.
 const RENEWED_BEFORE: TimeDelta = TimeDelta::hours(24);
 
 /// An application on a phone.
@@ -47,7 +47,7 @@ pub(crate) struct Phone {
     requests: u64,
 }
 
-/// What a phone makes of a push.
+/// A phone's reaction to a push.
 #[derive(Debug)]
 pub(crate) struct Reaction {
     pub(crate) shows: bool,
@@ -150,7 +150,7 @@ impl Phone {
         self.app_of(application, instance).is_some()
     }
 
-    /// What it makes of a push, which the relay gives up after `patience`.
+    /// Its reaction to a push, which the relay gives up after `patience`.
     pub(crate) fn react(&mut self, id: &str, holds: bool, patience: Duration) -> Reaction {
         let from = self.jid();
         let meaning = MessageId::parse(id).map_or(Meaning::Other, Meaning::Result);

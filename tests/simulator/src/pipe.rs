@@ -56,7 +56,7 @@ impl Pipe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the relay has written since, and whether a pause came between its decision to write and the bytes.
+    /// The bytes that the relay has written since, and whether a pause came between its decision to write and them.
     pub(crate) fn take(&self) -> (Vec<u8>, bool) {
         let mut state = self.lock();
         let bytes = std::mem::take(&mut state.to_server);

@@ -9,10 +9,10 @@ use crate::chance::Chance;
 /// How long things happen; after it, everything answers.
 pub(crate) const STORM: Duration = Duration::from_secs(600);
 
-/// Beyond the keys of phones and senders: whose chance it is what senders withdraw.
+/// Key of the chance by which senders withdraw pushes: beyond those of phones and senders.
 const REGRET: u64 = 4000;
 
-/// What the ports are like.
+/// The kind of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flavour {
     /// SQLite: ordered, and of one mind.
@@ -61,7 +61,7 @@ pub(crate) enum Return {
     Renamed,
 }
 
-/// What a phone does.
+/// A step of a phone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
     Leave(Leave),
@@ -109,7 +109,7 @@ pub(crate) struct SenderPlan {
     pub(crate) posts: Vec<PostPlan>,
 }
 
-/// What fails.
+/// A fault.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     /// A relay dies, and is started again after so long.
@@ -147,7 +147,7 @@ pub struct Plan {
     pub(crate) lifetime_seconds: i64,
     pub(crate) ack_timeout: Duration,
     pub(crate) mailbox_of_registration: usize,
-    /// What the clocks of the relays are off by, in milliseconds.
+    /// Errors of the relays' clocks, in milliseconds.
     pub(crate) skews: Vec<i64>,
     pub(crate) phones: Vec<PhonePlan>,
     pub(crate) senders: Vec<SenderPlan>,

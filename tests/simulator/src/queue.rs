@@ -22,7 +22,7 @@ const HIDDEN_MAX_MILLIS: u64 = 60_000;
 struct Entry {
     message: PushMessage,
     visible_at: Instant,
-    /// Who has it.
+    /// The life of a process that holds it.
     held_by: Option<Life>,
     /// Its holder was told.
     returned: bool,
@@ -93,7 +93,7 @@ impl State {
         due
     }
 
-    /// What a life of a process holds comes back: `all` of it, or what it was not told of.
+    /// Gives back the pushes that a life of a process holds: `all` of them, or those that it was not told of.
     pub(crate) fn give_back(&mut self, life: Life, all: bool, shared: &Shared) {
         let now = Instant::now();
         let cloud = shared.is_cloud();

@@ -1,4 +1,4 @@
-//! What may be sent, and to whom: judged by what the relay was told on the same stream.
+//! Judges each push that the relay sends by the stanzas that it got on the same stream.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +48,7 @@ pub(crate) struct Sending {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Sendings {
-    /// What was sent last of a push to a full JID.
+    /// The last sending of each push to each full JID.
     last: BTreeMap<(MessageId, FullJid), Sending>,
     /// When the relay heard of an account last.
     signs: BTreeMap<BareJid, Duration>,
@@ -58,9 +58,9 @@ pub(crate) struct Sendings {
     gone: BTreeMap<FullJid, Duration>,
     /// When the relay was told of a push's first result.
     results: BTreeMap<MessageId, Duration>,
-    /// Who took a push of a registration in time.
+    /// Full JIDs that took a push of a registration in time.
     takers: BTreeSet<(RegistrationId, FullJid)>,
-    /// Who refused a push of a registration, on which stream and when, and did not come anew since.
+    /// Refusals of a registration, with their stream and moment. A full JID that comes anew leaves the list.
     refusals: BTreeMap<(RegistrationId, FullJid), (u64, Duration)>,
     /// When a push that waited gave way to a later one, or to the bounds of its mailbox.
     removed: BTreeMap<MessageId, Duration>,
@@ -74,7 +74,7 @@ pub(crate) struct Sendings {
     unanswered: BTreeMap<MessageId, Sending>,
 }
 
-/// What a phone has said that the relay was told.
+/// A phone's words that the relay was told.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Said {
     /// It is there: a presence, or a registration.
@@ -87,8 +87,8 @@ pub(crate) enum Said {
 }
 
 impl Sendings {
-    /// Whether the relay was told between these moments that the session had ended of somebody who was asked. What it
-    /// sent a moment before may have come to the next session, of which it could not know.
+    /// Whether the relay was told between these moments that the session had ended of somebody who was asked. A push
+    /// that it sent a moment before may have come to the next session, of which it could not know.
     pub(crate) fn has_ended(&self, asked: &[(Duration, FullJid)], until: Duration) -> bool {
         asked.iter().any(|(sent, to)| self.gone.get(to).is_some_and(|gone| gone >= sent && *gone <= until))
     }

@@ -28,7 +28,7 @@ struct Link {
     pipe: Pipe,
     buffer: Vec<u8>,
     ready: bool,
-    /// What it reads now was decided before a pause.
+    /// The bytes that arrive now were decided on before a pause of the relay.
     caught: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Up {
     pub(crate) meaning: Meaning,
 }
 
-/// What a phone says.
+/// A stanza of a phone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
     Greeting,
@@ -71,12 +71,12 @@ pub(crate) struct Session {
     pub(crate) last_at: [Duration; 2],
 }
 
-/// What the server wants done.
+/// A request of the server to the world.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// A stanza is to be brought to a session.
     Bring(FullJid, u64, u64),
-    /// What the component sends to itself comes back.
+    /// A stanza of the component to itself comes back.
     Echo(String),
     /// A stream of the component came up or went down.
     Link,
@@ -110,7 +110,7 @@ pub(crate) fn error(from: &str, id: &str, condition: &str) -> String {
     )
 }
 
-/// Who says what by a stanza.
+/// The sender and the meaning of a stanza.
 fn said(xml: &str) -> Option<(FullJid, Said)> {
     let from = attribute(xml, 0, "from")?.parse().ok()?;
     let id = attribute(xml, 0, "id").and_then(|id| MessageId::parse(&id));
@@ -198,7 +198,7 @@ impl Server {
             .for_each(|link| link.pipe.stall(stalled));
     }
 
-    /// What a relay has written; whether its stream goes on.
+    /// Takes bytes that a relay has written; returns whether its stream goes on.
     fn take_piece(&mut self, at: usize, piece: &str) -> bool {
         let life = self.links[at].pipe.life;
         self.shared.note(format_args!("relay {}.{} > {piece}", life.process, life.number));

@@ -1,4 +1,4 @@
-//! What phones do, and what they make of what comes.
+//! Steps of phones, and their reactions to stanzas.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl World {
             Step::Temper(temper) => {
                 self.phones[at].temper = temper;
                 self.phones[at].answers_since = Some(self.shared.now());
-                // What it did not answer before is out for a while: its next greeting counts.
+                // Pushes that it did not answer before are out for a while: its next greeting counts.
                 self.phones[at].heard_at = None;
                 self.set_ready(at, None);
             }

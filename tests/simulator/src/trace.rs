@@ -1,4 +1,4 @@
-//! What happened, and when: a hash of all of it, and the lines themselves where somebody wants to read them.
+//! Events and their moments: a hash of all of them, and the lines themselves where somebody wants to read them.
 
 use std::{
     fmt::{self, Write},

@@ -1,4 +1,4 @@
-//! What is owed to whoever is there: promptness.
+//! Promptness, which the relay owes to phones that are there.
 
 use std::time::Duration;
 

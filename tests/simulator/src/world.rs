@@ -37,7 +37,7 @@ pub(crate) enum Event {
     Acknowledge(FullJid, u64, u64),
     /// A phone says something, in this session.
     Say(usize, u64, Up),
-    /// What it said arrives at the server.
+    /// A stanza of a phone arrives at the server.
     Hear(FullJid, u64, Up),
     /// A session has hibernated for long enough.
     Forget(FullJid, u64),
@@ -195,7 +195,7 @@ impl World {
         self.at(when, Event::Arrive(jid, session, number));
     }
 
-    /// What was heard lately may have been forgotten with a stream or a relay.
+    /// Notes that recent stanzas may have been forgotten with a stream or a relay.
     fn note_link(&mut self) {
         let now = self.shared.now();
         let mut state = self.shared.lock();

@@ -14,7 +14,7 @@ pub(crate) struct Device(Arc<Mutex<BTreeMap<Target, App>>>);
 /// Application and instance.
 type Target = (String, String);
 
-/// What a device knows of one target.
+/// A device's knowledge of one target.
 #[derive(Debug, Default)]
 struct App {
     endpoint: Option<String>,

@@ -88,7 +88,7 @@ fn a_network_of_ipv6_is_one_peer() {
 }
 
 proptest! {
-    /// Whatever happens, no more are open than may be, and what is kept of them agrees.
+    /// In each order of events, no more connections are open than may be, and the counts of them agree.
     #[test]
     fn the_bounds_hold(steps in prop::collection::vec((0u8..5, 0u64..40, 0u16..3), 1..300)) {
         let (mut crowd, start) = (Crowd::new(12, Proxies::default()), Instant::now());

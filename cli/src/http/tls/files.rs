@@ -26,7 +26,7 @@ pub(crate) struct CertificateFiles {
     key: PathBuf,
 }
 
-/// What tells that a file was replaced or written to: inode, bytes, and when it was modified.
+/// Signs that a file was replaced or written to: inode, bytes, and when it was modified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stamp(Option<(u64, u64, i64, i64)>);
 
@@ -56,7 +56,7 @@ impl CertificateFiles {
         }
     }
 
-    /// What the files look like from outside.
+    /// The stamps of both files.
     pub(crate) fn stamps(&self) -> [Stamp; 2] {
         [&self.certificate, &self.key].map(|file| Stamp::of(file))
     }

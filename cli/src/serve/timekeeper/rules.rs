@@ -6,14 +6,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use embedded::KnownTime;
 use push::Reading;
 
-/// What the machine's clock may be away from the time that is expected.
+/// Largest difference of the machine's clock from the time that is expected.
 pub(super) const AGREEMENT: TimeDelta = TimeDelta::hours(1);
 /// How long it has to hold before it is believed where it disagrees.
 const HOLDS_FOR: Duration = Duration::from_secs(600);
-/// What a clock that holds may gain or lose in that time, while it is slewed.
+/// Largest gain or loss of a good clock in that time, while it is slewed.
 const SLEWED: TimeDelta = TimeDelta::seconds(30);
 
-/// What is seen at one moment.
+/// The readings of one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Look<'a> {
     pub(super) wall: DateTime<Utc>,
@@ -24,7 +24,7 @@ pub(super) struct Look<'a> {
     pub(super) is_synchronized: Option<bool>,
 }
 
-/// What has become known.
+/// A change in the trust in a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     /// The machine's clock is believed again.

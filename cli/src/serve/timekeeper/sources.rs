@@ -1,4 +1,4 @@
-//! What the machine says of the time.
+//! The machine's sources of time.
 
 use std::time::Duration;
 

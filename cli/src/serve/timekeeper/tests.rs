@@ -107,7 +107,7 @@ impl Scene {
         (answer.status(), ttl)
     }
 
-    /// What a Matrix homeserver is told of a pushkey.
+    /// The answer to a Matrix homeserver about a pushkey.
     async fn notify(&self, path: &str) -> (StatusCode, String) {
         let key = format!("https://push.example.com{path}");
         let body = serde_json::json!({"notification": {"event_id": "$1", "devices": [{"app_id": "a", "pushkey": key}]}});

@@ -1,8 +1,8 @@
-//! What the core has done outside of it.
+//! The work that the core hands to the driver.
 
 use super::*;
 
-/// What the driver has to do.
+/// One piece of work for the driver.
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Send a push, or a probe, on this stream alone.
@@ -30,7 +30,7 @@ pub(crate) enum Job {
     Count(Option<ports::Recipient>),
 }
 
-/// What is counted.
+/// One count for the metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Measure {
     /// A push was acknowledged so long after it was accepted.

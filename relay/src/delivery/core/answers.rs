@@ -1,4 +1,4 @@
-//! What answers mean: a push is delivered, refused or failed, in time or late.
+//! The meaning of answers: a push is delivered, refused or failed, in time or late.
 
 use super::{pushes::Attempt, *};
 use crate::{
@@ -58,7 +58,7 @@ impl Core {
         self.conclude_all(&push.asks, now, actions);
     }
 
-    /// Whoever takes a push is where its registration is now (docs/protocol.md, "Resources change").
+    /// A registration moves to the full JID that takes its push (docs/protocol.md, "Resources change").
     fn follow(&mut self, message: &PushMessage, jid: &FullJid, now: Now) {
         if self.named(message) == *jid || !self.settling_keeps_up() || mutant(Mutant::NotFollowed) {
             return;
@@ -106,7 +106,7 @@ impl Core {
         if let Some(phone) = self.phone_mut(&ask.jid).filter(|_| !mutant(Mutant::BarForgotten)) {
             phone.bar(registration, now);
         }
-        // What else is in its line of that registration goes elsewhere, too.
+        // The other pushes of that registration leave its line, too.
         let line: Vec<MessageId> =
             self.phone(&ask.jid).map(|phone| phone.line.ids().collect()).unwrap_or_default();
         let of_it = |id: &MessageId| {
@@ -121,7 +121,7 @@ impl Core {
         }
     }
 
-    /// Whoever answers a probe has got all that was sent to its session before, or never will. An error says that nobody
+    /// An answer to a probe says that all pushes sent before it have arrived, or never will. An error says that nobody
     /// is there, unless somebody has come meanwhile.
     fn take_probes_answer(&mut self, jid: &FullJid, verdict: Verdict, now: Now, actions: &mut Vec<Action>) {
         let Some(phone) = self.phone_mut(jid) else { return };
@@ -157,7 +157,7 @@ impl Core {
             Verdict::Delivered if mutant(Mutant::LateResultIgnored) => {}
             Verdict::Delivered => {
                 // It may be in line again, or asked of another full JID of the account.
-                // What waited was given up before, and with it whom it was asked of.
+                // A push from the mailbox was given up before, and the JIDs that it was asked of were forgotten.
                 let was_asked = |push: &Push| {
                     let waited = push.held.origin == Origin::Mailbox;
                     let of_the_account = push.held.message.recipient.to_bare() == name.0;

@@ -1,5 +1,5 @@
-//! What is counted of all accounts: registrations that lapse because their accounts are not on the access list, and how
-//! much the domains have that it does not name.
+//! Counts over all accounts: registrations that lapse because the access list has no entry for their accounts, and how
+//! much the domains hold that it does not name.
 
 use super::*;
 use crate::delivery::domains::Trim;
@@ -9,7 +9,7 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 /// The least time between two counts, when a domain has no room left.
 const INTERVAL_MIN: Duration = Duration::from_secs(600);
 
-/// What the registrations of one domain come to that lapse, since their renewal is forbidden.
+/// The registrations of one domain that lapse because their renewal is forbidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lapsing {
     pub(crate) domain: String,
@@ -22,7 +22,7 @@ pub(crate) struct Lapsing {
 #[derive(Debug)]
 pub(super) struct Census {
     asked: bool,
-    /// What was asked for belongs to a count that is over.
+    /// The page that was asked for belongs to a count that is over.
     anew: bool,
     /// Where it goes on.
     next: Option<Option<ports::Recipient>>,

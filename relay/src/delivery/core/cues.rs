@@ -13,7 +13,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 impl Core {
     /// Whether something may wait for a full JID: for it, or for one in whose place it may be.
     pub(super) fn may_have_waiting(&self, jid: &FullJid) -> bool {
-        // What a phone rejects waits too, and its mailbox was read past it.
+        // A push that a phone rejected waits too, and its mailbox was read past it.
         let rejects =
             |jid| self.phone(jid).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
         let waits = |jid| self.known.of(jid) != Some(Knowledge::Nothing) || rejects(jid);
@@ -59,8 +59,8 @@ impl Core {
         }
     }
 
-    /// What earlier sessions of those left that have had their time to answer goes out again, and their mailboxes are
-    /// read.
+    /// Resumes delivery to full JIDs that have had their time to answer: pushes that their earlier sessions left go
+    /// out again, and their mailboxes are read.
     pub(super) fn go_on_after_catching_up(&mut self, now: Now, actions: &mut Vec<Action>) {
         let caught_up = self.catching_up.iter().filter(|(_, at)| **at <= now.monotonic);
         let caught_up: Vec<FullJid> = caught_up.map(|(jid, _)| jid.clone()).collect();
@@ -112,7 +112,7 @@ impl Core {
                 reading.repeat();
                 return true;
             }
-            // What it left out goes out before what it would read next.
+            // Pushes that the guess left out go before those that it would read next.
             Some(_) => self.abandon_reading(jid),
             None if full && phone.cue.is_none() => {
                 self.something_waits(jid);
@@ -196,7 +196,7 @@ impl Core {
             self.cue(&target, Cue::Guess);
             return;
         }
-        // Who is away is tried for a new push, but not if it failed just now.
+        // A new push tries a full JID that is away, unless it failed just now.
         let away = self.known.of(&target) == Some(Knowledge::Away);
         let retry = self.phone_mut(&target).and_then(|phone| phone.retry.as_mut());
         match retry.filter(|retry| away && untried && retry.is_recent(now.monotonic)) {
@@ -206,7 +206,7 @@ impl Core {
         }
     }
 
-    /// What waits no longer is not sent any more, unless it was sent already.
+    /// Drops pushes that wait no longer, but for those that were sent already.
     pub(super) fn forget_gone<'a>(&mut self, gone: impl IntoIterator<Item = &'a MessageId>) {
         for gone in gone {
             // From the queue it is on its way to the mailbox, and is replaced there.
@@ -224,7 +224,7 @@ impl Core {
     /// The recipient may be there.
     pub(super) fn guess(&mut self, jid: &FullJid) {
         let phone = self.phone(jid);
-        // What is in flight tells, sooner or later.
+        // A push in flight will show whether somebody is there.
         if phone.is_none_or(|phone| phone.is_reading() || phone.line.in_flight() == 0) {
             self.cue(jid, Cue::Guess);
         }
@@ -235,7 +235,7 @@ impl Core {
         for jid in take(&mut self.retrying) {
             let Some(retry) = self.phone_mut(&jid).and_then(|phone| phone.retry.as_mut()) else { continue };
             if retry.take_due(now.monotonic) {
-                // What it rejected was passed over by whoever read its mailbox meanwhile.
+                // Other readings of its mailbox passed over the pushes that it rejected.
                 self.something_waits(&jid);
                 self.guess(&jid);
             } else if retry.is_over(now.monotonic) {
@@ -250,7 +250,7 @@ impl Core {
         self.retrying.remove(jid);
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.take());
         if retry.is_some_and(|retry| retry.rejects()) {
-            // What it rejected was passed over by whoever read its mailbox meanwhile.
+            // Other readings of its mailbox passed over the pushes that it rejected.
             self.something_waits(jid);
         }
     }

@@ -35,7 +35,7 @@ impl Core {
         }
     }
 
-    /// What is in line leaves the queue: into the mailbox, or for good where its registration is over.
+    /// Moves pushes in line from the queue into the mailbox, or removes them where their registration is over.
     fn drop_lines_of_account(&mut self, account: &BareJid, actions: &mut Vec<Action>) {
         let of_it = self.pushes.iter().filter(|(_, push)| push.held.message.recipient.to_bare() == *account);
         let ids: Vec<MessageId> = of_it.map(|(id, _)| *id).collect();

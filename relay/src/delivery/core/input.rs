@@ -1,8 +1,8 @@
-//! What the core is told.
+//! The events that the core handles.
 
 use super::*;
 
-/// What happens to the relay.
+/// One event.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// The stream is up.
@@ -13,7 +13,7 @@ pub(crate) enum Input {
     /// The queue has given these pushes.
     Received(Vec<Arc<PushMessage>>),
     Page(Page),
-    /// What the store knows of an account; `None`: it does not answer.
+    /// The store's row of an account; `None`: the store does not answer.
     Looked(BareJid, Option<ports::Account>),
     /// The fates of the last settlement are durable.
     Settled(Vec<Note>),
@@ -22,7 +22,7 @@ pub(crate) enum Input {
     Found(Found),
     /// Registrations that live, and where to go on; `None`: the store does not answer.
     Counted(Option<ports::Page<Registration>>),
-    /// Who may register and get pushes.
+    /// The list of those who may register and get pushes.
     Access(AccessList),
     /// The operator has erased an account.
     Forget(BareJid),

@@ -30,7 +30,7 @@ impl Core {
         }
     }
 
-    /// What a full JID rejected is no longer put off until its time.
+    /// Pushes that a full JID rejected are due again at once.
     fn try_rejected(&mut self, jid: &FullJid) {
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut());
         if let Some(retry) = retry.filter(|retry| retry.rejects()) {
@@ -278,7 +278,7 @@ impl Core {
         }
     }
 
-    /// Whoever answers is tried no more; what it rejects is put off until its time, and then for longer.
+    /// Ends the tries of a full JID that answers. A push that it rejects is put off until its time, and then for longer.
     fn end_retry(&mut self, jid: &FullJid) {
         let retry = self.phone(jid).and_then(|phone| phone.retry.as_ref());
         if retry.is_some_and(|retry| !retry.rejects()) {

@@ -152,7 +152,7 @@ impl Core {
         }
     }
 
-    /// Whoever answers is not silent: what it was sent beside is in nobody else's line.
+    /// A full JID that answers is not silent: its pushes leave the lines of the other full JIDs.
     pub(super) fn ask_no_others(&mut self, jid: &FullJid) {
         let sent: Vec<MessageId> =
             self.phone(jid).map(|phone| phone.line.ids_in_flight().collect()).unwrap_or_default();

@@ -16,7 +16,7 @@ const HELD_CROWDED: usize = HELD_MAX / 2;
 /// Most notes of what was sent when; beyond it, those of answered pushes are dropped.
 const SENT_MAX: usize = 4 * IN_FLIGHT_MAX;
 
-/// What came of a push so far.
+/// The state of a push so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {
     /// Nobody was asked.
@@ -104,7 +104,7 @@ impl Core {
         if message.is_immediate() || (reading && !overtakes) {
             return self.line_up(push, &target, now, actions);
         }
-        // What waits goes first, for the one in whose place the target is, too.
+        // Waiting pushes go first: those for the target, and those for the full JID in whose place it is.
         let known = [&target, &named].map(|jid| self.known.of(jid));
         let waits = known.iter().any(|known| *known > Some(Knowledge::Nothing));
         let nothing_waits =
@@ -287,7 +287,7 @@ impl Core {
         }
     }
 
-    /// What went out in earlier sessions of a full JID, and was answered neither there nor since, goes out in this one.
+    /// Sends again, in this session, pushes of earlier sessions of a full JID that are still unanswered.
     pub(super) fn send_again(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let left: Vec<MessageId> =
             self.phone(jid).map(|phone| phone.line.left_by_earlier_sessions().collect()).unwrap_or_default();
@@ -318,7 +318,7 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         actions.push(Action::Count(Measure::Retried));
-        // What failed in an earlier session says nothing of this one.
+        // A failure in an earlier session says nothing of this one.
         if let Some(phone) = self.phone_mut(&ask.jid).filter(|phone| phone.line.is_of_session(ask.sent)) {
             phone.line.doubt(id, ask.sent);
         }
@@ -338,7 +338,7 @@ impl Core {
         }
     }
 
-    /// Takes a push out of all lines. Who was asked to take it may yet answer; asked of nobody, it is not held any more.
+    /// Takes a push out of all lines. A full JID that it was sent to may yet answer; sent to nobody, it is held no more.
     pub(super) fn take_from_lines(&mut self, id: MessageId) -> Option<Held> {
         let lines = self.pushes.get(&id)?.lines.clone();
         lines.iter().for_each(|jid| self.take_from_line(id, jid));

@@ -233,7 +233,7 @@ impl Core {
             outcome = Some(Knowledge::Nothing);
         }
         self.abandon_reading(reader);
-        // What others were to take in its place was not read.
+        // Pushes that other full JIDs take in its place were not read.
         let passed_over = self.account(reader).names_beyond(reader, &of) && !mutant(Mutant::MovePassedOver);
         let outcome = outcome.map(|known| if passed_over { known.max(Knowledge::Something) } else { known });
         let Some(knowledge) = outcome else {
@@ -242,7 +242,7 @@ impl Core {
             return;
         };
         if self.keeping.contains_key(reader) {
-            // What is on its way into the mailbox goes before what is younger: the line waits for it.
+            // Pushes on their way into the mailbox are older than those in line: the line waits for them.
             self.known.learn(reader, knowledge.max(Knowledge::Something));
             return self.set_gate(reader, Gate::Shut);
         }
@@ -266,8 +266,8 @@ impl Core {
         self.revoking.contains_key(&registration)
     }
 
-    /// What was read and not answered when the stream ended is read once more on the next: while it waits, its
-    /// senders may withdraw or replace it.
+    /// Pushes that were read and unanswered when the stream ended are read once more on the next stream: while they
+    /// wait, their senders may withdraw or replace them.
     pub(super) fn read_again(&mut self, now: Now, actions: &mut Vec<Action>) {
         let of_the_mailbox: Vec<MessageId> = self
             .pushes

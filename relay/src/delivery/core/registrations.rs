@@ -1,4 +1,4 @@
-//! What users ask of the component.
+//! Requests of users to the component.
 
 use push::ports::Renewal;
 
@@ -28,7 +28,7 @@ pub(crate) struct Registered {
     pub(crate) outcome: Outcome,
 }
 
-/// What came of it.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Stored(Registration),

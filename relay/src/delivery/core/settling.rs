@@ -1,4 +1,4 @@
-//! What was decided is made durable, a batch after the other.
+//! Batches of decisions are made durable, one after the other.
 
 use super::*;
 use crate::delivery::{known::Knowledge, phone::Phone, reading::Cue};
@@ -152,7 +152,7 @@ impl Core {
         self.trim_domains();
     }
 
-    /// Nothing more is sent for a registration that has ended. What waits for it was removed with it.
+    /// Drops the lines of a registration that has ended. Its waiting pushes were removed with it.
     fn drop_lines_of(&mut self, registration: RegistrationId, epoch: Epoch) {
         let of_it =
             |push: &Push| push.held.message.registration == registration && push.held.message.epoch <= epoch;
@@ -171,7 +171,7 @@ impl Core {
         self.decide(Fate::Keep { message, target, asked_at: None, untried: false });
     }
 
-    /// Notes whom a registration named when it was read. What is known already is no older: this relay alone changes it.
+    /// Notes whom a registration named when it was read. A known name is no older: this relay alone changes it.
     pub(super) fn recall_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
         if self.account(recipient).epoch(registration).is_none_or(|known| known < epoch) {
             self.note_named(registration, epoch, recipient);

@@ -10,7 +10,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 pub(super) struct Ending {
     /// Until when answers are taken.
     until: Instant,
-    /// What was not answered was given back.
+    /// The unanswered pushes were given back.
     gave_back: bool,
     finished: bool,
 }

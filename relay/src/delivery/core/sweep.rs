@@ -11,7 +11,7 @@ const PER_TICK: usize = 25;
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     asked: bool,
-    /// What was asked for belongs to a sweep that is over.
+    /// The page that was asked for belongs to a sweep that is over.
     anew: bool,
     found: VecDeque<Registration>,
     /// Where it goes on when those are done.
@@ -22,7 +22,7 @@ pub(super) struct Sweep {
     last: Option<BareJid>,
 }
 
-/// What a page of a sweep has found.
+/// The findings of a page of a sweep.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// Registrations for which something waits, one for each full JID that they name.

@@ -57,7 +57,7 @@ fn an_account_that_had_less_than_was_counted_costs_nobody_a_push() {
     domains.note_trimmed(&account("withdrawn"), 6, 1);
     domains.note_more(&account("quiet"), 5);
     assert_eq!(trims(&mut domains), []);
-    // What comes while a trim is under way counts.
+    // A push that comes while a trim is under way counts.
     domains.note_more(&account("quiet"), 3);
     assert_eq!(trims(&mut domains), to(&[("quiet", 7)]));
     domains.note_more(&account("quiet"), 1);

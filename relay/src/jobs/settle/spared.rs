@@ -1,4 +1,4 @@
-//! What keeps one account, whose part of the mailbox's store is throttled or slow, from holding up others.
+//! Protection of the other accounts from one whose part of the mailbox's store is throttled or slow.
 
 use std::{
     collections::BTreeMap,
@@ -24,12 +24,12 @@ use crate::{backoff::report, lease::Fence};
 
 /// Writes of one account at a time.
 const WRITES_MAX: usize = 8;
-/// What a batch waits for one write, its retries included: far more than a store takes that is merely busy.
+/// Longest wait of a batch for one write, its retries included: a store that is merely busy takes far less.
 pub(super) const WITHIN: Duration = Duration::from_secs(15);
 /// Nothing more is kept for an account of which a push could not be: for so many times as long as the failure took, so
 /// that an account whose writes hang holds up the smaller part of the batches.
 pub(super) const REST_FACTOR: u32 = 2;
-/// What fails at once is not tried again for each push of a batch.
+/// Shortest rest. It keeps a write that fails at once from being tried for each push of a batch.
 pub(super) const REST_MIN: Duration = Duration::from_secs(1);
 /// Accounts that are noted as resting.
 const RESTING_MAX: usize = 1024;
@@ -57,7 +57,7 @@ pub(super) fn add(changes: &mut BTreeMap<BareJid, Changes>, account: BareJid, id
     note(changes.entry(account).or_default(), id, change);
 }
 
-/// What is known of accounts whose writes fail.
+/// Accounts whose writes fail.
 #[derive(Debug, Default)]
 pub(crate) struct Spared {
     resting: Mutex<BTreeMap<BareJid, Instant>>,
@@ -179,7 +179,7 @@ impl Spared {
     }
 }
 
-/// What is to be removed stays so.
+/// Notes a change. A removal that is noted already stays.
 fn note(changes: &mut Changes, id: MessageId, change: Change) {
     let noted = changes.entry(id).or_insert(change);
     *noted = (*noted).min(change);
@@ -234,7 +234,7 @@ async fn make_later<M: Mailbox>(
         delay = if left.is_empty() { AGAIN_MIN } else { (2 * delay).min(AGAIN_MAX) };
         let mut put_off = lock(&put_off);
         let own = put_off.entry(account.clone()).or_default();
-        // What has come meanwhile stays.
+        // Changes that have come meanwhile stay.
         own.retain(|id, change| left.contains_key(id) || changes.get(id) != Some(change));
         if own.is_empty() {
             put_off.remove(&account);

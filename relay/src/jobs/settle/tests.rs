@@ -55,7 +55,7 @@ impl Store {
         Self(Arc::new(Mutex::new(Inside { waiting, rows, loses_none: true, ..Inside::default() })))
     }
 
-    /// What a call for these accounts meets first.
+    /// Meets the trouble that is set for these accounts, before a call.
     async fn meet_trouble(&self, accounts: &[BareJid]) -> Result<(), Unavailable> {
         let trouble = self.0.lock().unwrap().trouble.clone();
         match trouble.filter(|(account, _)| accounts.contains(account)) {

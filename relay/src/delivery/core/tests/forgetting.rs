@@ -1,4 +1,4 @@
-//! What is held of an account that the operator has erased.
+//! Pushes held for an account that the operator has erased.
 
 use super::*;
 

@@ -46,7 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Run {
     world: World,
     apps: Vec<RegistrationId>,
-    /// What went out, to whom.
+    /// Pushes that went out, each with its full JID.
     out: Vec<(MessageId, String)>,
     posted: Vec<(MessageId, RegistrationId)>,
 }
@@ -108,7 +108,7 @@ impl Run {
         self.out.extend(world.take_sent());
     }
 
-    /// What holds after every step.
+    /// Checks the invariants that hold after every step.
     fn check(&self) {
         let core = self.world.core();
         let asks = core.pushes.values().map(|push| push.asks.len()).sum::<usize>();
@@ -171,7 +171,7 @@ proptest! {
         Run::of(World::online(), steps);
     }
 
-    /// What is dropped is dropped of the fullest account, and nothing else is lost.
+    /// Trims drop pushes of the fullest account, and nothing else is lost.
     #[test]
     fn no_domain_has_more_than_its_bounds(steps in prop::collection::vec(step(), 1..150)) {
         Run::of(World::bounded(DomainBounds { registrations: 5, mailbox: 4 }), steps);

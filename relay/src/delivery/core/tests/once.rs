@@ -1,4 +1,4 @@
-//! What is done once, and again only where it failed.
+//! Steps that are done once, and again only where they failed.
 
 use super::*;
 

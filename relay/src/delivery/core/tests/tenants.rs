@@ -56,7 +56,7 @@ fn each_push_of_a_tenant_counts_once_for_what_has_become_of_it() {
     }
     assert_eq!((world.counted.accepted, world.counted.delivered, world.counted.expired), (1, 1, 0));
     assert!(world.counted.bytes > 0);
-    // What waits is counted as accepted where it is kept; here, when it is delivered.
+    // A waiting push is counted as accepted where it is kept, and here when it is delivered.
     let waits = world.waits_and_is_sent(app);
     world.answer(waits, ALICE, None);
     assert_eq!((world.counted.accepted, world.counted.delivered), (1, 2));

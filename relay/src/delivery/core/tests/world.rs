@@ -1,4 +1,4 @@
-//! What is around the core: a queue, registrations, mailboxes, a clock. Jobs are done at once.
+//! A world around the core: a queue, registrations, mailboxes, a clock. Jobs are done at once.
 
 use std::collections::BTreeMap;
 
@@ -45,20 +45,20 @@ pub(super) struct World {
     rows: BTreeMap<RegistrationId, Registration>,
     seen: BTreeMap<BareJid, Vec<Seen>>,
     receiving: Option<usize>,
-    /// What went out and was not looked at.
+    /// Pushes that went out and that no test has looked at.
     sent: Vec<(MessageId, String)>,
     posted: u32,
     /// All that was posted.
     posts: BTreeMap<MessageId, PushMessage>,
     pub(super) delivered: Vec<MessageId>,
     pub(super) pages: usize,
-    /// What was dropped because too much waited for a domain.
+    /// Pushes that were dropped because too much waited for a domain.
     pub(super) dropped: BTreeSet<MessageId>,
     /// Registrations that were refused because their domain had too many.
     pub(super) refused: usize,
-    /// What was measured and not looked at.
+    /// Measures that no test has looked at.
     measured: Vec<Measure>,
-    /// What was counted for tenants.
+    /// The counts of tenants.
     pub(super) counted: Counts,
     pub(super) finished: bool,
 }
@@ -304,7 +304,7 @@ impl World {
         self.posts.get(&push).is_some_and(|message| message.epoch != self.rows[&registration].epoch)
     }
 
-    /// What is left, for a failure's message.
+    /// A list of the pushes that are left, for a failure's message.
     pub(super) fn rest(&self) -> Vec<String> {
         let held = self.core.pushes.iter().map(|(id, push)| format!("held {id} {push:?}"));
         let waiting = self.mailbox.values().map(|(push, asked)| {

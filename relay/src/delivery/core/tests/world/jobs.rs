@@ -1,4 +1,4 @@
-//! What stores answer to the jobs of the core.
+//! The stores' answers to the jobs of the core.
 
 use super::*;
 use crate::delivery::domains::Trim;

@@ -78,7 +78,7 @@ pub(crate) struct Options {
 
 const AFTER_HELP: &str = "\
 Example, with the variables of the unit:
-  sudo -u upwire sh -c 'set -a; . /etc/upwire/upwire.env; upwire doctor --database /var/lib/upwire/upwire.db'
+  sudo -u upwire sh -c 'set -a; . /etc/upwire/upwire.env; upwire doctor --component-secret-file /etc/upwire/component-secret --database /var/lib/upwire/upwire.db'
 
 Exit codes: 0 no error was found; 1 at least one was; 64 wrong usage or configuration.";
 

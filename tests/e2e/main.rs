@@ -52,6 +52,7 @@ mod contract_throttle;
 mod contract_together;
 mod contract_units;
 mod contract_vapid;
+mod copy_table;
 mod crash;
 mod crash_points;
 mod crash_unwritten;

@@ -118,7 +118,37 @@ async fn two_devices_of_one_account_disturb_each_other_in_no_way(server: &XmppSe
     first.wait_for_pushes(1, SOON).await;
 }
 
+/// As an upgrade of the server may: each session is gone, and each phone comes back with another resource.
+async fn phones_that_a_restart_of_the_server_renames_are_followed(server: &XmppServer) {
+    let mut server = XmppServer::start(server.kind).await;
+    let mut upwire = Upwire::on(&server).start_ready().await;
+    let component = upwire.component.jid.clone();
+    let mut renamed = Vec::new();
+    for _ in 0..3 {
+        let user = server.user().await;
+        let phone = Phone::connect(&server, &user, "Conv.AAAA").await;
+        phone.greet(&component).await;
+        let endpoint = phone.endpoint(&component, "app").await;
+        renamed.push((user, endpoint));
+    }
+    server.stop().await;
+    upwire.unready().await;
+    for (_, endpoint) in &renamed {
+        post(endpoint, &[], "while the server is away").await;
+    }
+    server.start_again().await;
+    upwire.ready().await;
+    for (user, endpoint) in &renamed {
+        let phone = comes_back(&server, &upwire, user).await;
+        phone.wait_for_body("while the server is away").await;
+        post(endpoint, SOON_TO_EXPIRE, "after the restart").await;
+        phone.has_got(&["while the server is away", "after the restart"]).await;
+    }
+    nothing_is_left(&upwire).await;
+}
+
 on_each_server!(
+    phones_that_a_restart_of_the_server_renames_are_followed,
     a_phone_under_another_resource_gets_its_pushes_at_once_and_from_then_on,
     a_push_that_waits_goes_to_the_resource_that_greets,
     while_the_first_session_sleeps_the_second_gets_the_push,

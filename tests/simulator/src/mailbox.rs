@@ -135,6 +135,9 @@ impl Mailbox for Port {
         now: DateTime<Utc>,
     ) -> Result<bool, Unavailable> {
         self.call("withdraw", move |state, shared| {
+            if state.mailboxes.holds(account, message) {
+                state.ledger.note_withdrawn(message, shared.now());
+            }
             let waiting = state.remove(account, message, shared);
             waiting.is_some_and(|waiting| waiting.message.expires_at > now)
         })

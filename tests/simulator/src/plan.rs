@@ -9,6 +9,9 @@ use crate::chance::Chance;
 /// How long things happen; after it, everything answers.
 pub(crate) const STORM: Duration = Duration::from_secs(600);
 
+/// Beyond the keys of phones and senders: whose chance it is what senders withdraw.
+const REGRET: u64 = 4000;
+
 /// What the ports are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flavour {
@@ -93,6 +96,8 @@ pub(crate) struct PostPlan {
     pub(crate) ttl: u32,
     pub(crate) urgency: Urgency,
     pub(crate) topic: Option<u8>,
+    /// How long after its 201 its sender withdraws it, if it still waits.
+    pub(crate) withdrawn_after: Option<Duration>,
 }
 
 /// An application server.
@@ -209,7 +214,8 @@ impl Plan {
         }
         for application in applications {
             let key = 100 + account * 32 + application;
-            self.senders.push(draw_sender(key, account, application, Chance::of(self.seed, key)));
+            let chances = [key, REGRET + key].map(|actor| Chance::of(self.seed, actor));
+            self.senders.push(draw_sender(key, account, application, chances));
         }
     }
 
@@ -284,7 +290,12 @@ fn draw_phone(key: u64, account: u64, applications: Vec<u64>, mut chance: Chance
     }
 }
 
-fn draw_sender(key: u64, account: u64, application: u64, mut chance: Chance) -> SenderPlan {
+fn draw_sender(
+    key: u64,
+    account: u64,
+    application: u64,
+    [mut chance, mut regret]: [Chance; 2],
+) -> SenderPlan {
     let pause = chance.choose(&[(1, 5000), (2, 20_000), (2, 60_000)]);
     let (mut at, mut posts) = (Duration::from_secs(2), Vec::new());
     loop {
@@ -304,6 +315,7 @@ fn draw_sender(key: u64, account: u64, application: u64, mut chance: Chance) -> 
                     (2, Urgency::High),
                 ]),
                 topic: chance.percent(15).then(|| chance.number(0, 1) as u8),
+                withdrawn_after: regret.percent(10).then(|| regret.millis(0, 60_000)),
             });
         }
     }

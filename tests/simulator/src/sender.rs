@@ -5,8 +5,9 @@ use std::sync::Arc;
 use push::{
     Body, MessageId, PushMessage, Registration, Topic, Ttl,
     message::Wishes,
-    ports::{Consistency, QueueWriter, Registrations, Unavailable},
+    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
 };
+use tokio::time::sleep;
 
 use crate::{
     calls::{INGRESS, Port, Shared},
@@ -76,18 +77,32 @@ pub(crate) async fn post(
     shared.lock().ledger.offer(message.clone(), shared.now());
     if port.send(message).await.is_ok() {
         let at = shared.now();
-        let mut state = shared.lock();
-        state.trace.note(at, format_args!("sender {sender} gets 201 for {id}"));
-        state.ledger.promise(id, at);
+        {
+            let mut state = shared.lock();
+            state.trace.note(at, format_args!("sender {sender} gets 201 for {id}"));
+            state.ledger.promise(id, at);
+        }
+        if let Some(regret) = plan.withdrawn_after {
+            sleep(regret).await;
+            withdraw(&port, sender, &row, id).await;
+        }
     }
     None
+}
+
+/// Withdraws a push that still waits.
+async fn withdraw(port: &Port, sender: usize, row: &Registration, id: MessageId) {
+    let account = row.target.recipient.to_bare();
+    if let Ok(true) = port.withdraw(&account, id, port.shared.wall()).await {
+        port.shared.note(format_args!("sender {sender} has withdrawn {id}"));
+    }
 }
 
 /// The row of an endpoint, if it lives; before it is refused, the freshest is looked at.
 async fn living(port: &Port, token: &str) -> Result<Option<Registration>, Unavailable> {
     let Ok((id, epoch)) = secrets().verify(token) else { return Ok(None) };
     for consistency in [Consistency::Eventual, Consistency::Strong] {
-        let row = port.find(id, consistency).await?;
+        let row = Registrations::find(port, id, consistency).await?;
         let row = row.filter(|row| row.epoch == epoch && row.lives(port.shared.wall()));
         if row.is_some() {
             return Ok(row);

@@ -29,6 +29,8 @@ const TO_RECOVER: Duration = Duration::from_secs(6);
 const TO_SWEEP: Duration = Duration::from_secs(12);
 /// How long the relay may take to put aside all that was in flight at one moment.
 const TO_GIVE_UP: Duration = Duration::from_millis(700);
+/// How long a push that was read may wait for its turn in the line of a phone that takes its time.
+const IN_LINE_MAX: Duration = Duration::from_secs(120);
 
 /// A push on its way to a full JID.
 #[derive(Debug, Clone)]
@@ -62,6 +64,8 @@ pub(crate) struct Sendings {
     refusals: BTreeMap<(RegistrationId, FullJid), (u64, Duration)>,
     /// When a push that waited gave way to a later one, or to the bounds of its mailbox.
     removed: BTreeMap<MessageId, Duration>,
+    /// When the sender of a push that waited withdrew it.
+    withdrawn: BTreeMap<MessageId, Duration>,
     /// When a push came into its mailbox.
     kept: BTreeMap<MessageId, Duration>,
     /// When the stream of the relay came up last.
@@ -165,6 +169,12 @@ impl Ledger {
         self.sendings.kept.insert(id, at);
     }
 
+    /// Its sender takes it back. What the relay has read is sent all the same, as long as it is in line.
+    pub(crate) fn note_withdrawn(&mut self, id: MessageId, at: Duration) {
+        self.dropped.insert(id);
+        self.sendings.withdrawn.insert(id, at);
+    }
+
     pub(crate) fn note_removed(&mut self, id: MessageId, at: Duration) {
         self.sendings.removed.insert(id, at);
     }
@@ -207,6 +217,10 @@ impl Ledger {
         }
         if acted_on(sendings.removed.get(id)) {
             return Some("what was replaced or dropped is not sent");
+        }
+        let withdrawn = sendings.withdrawn.get(id);
+        if withdrawn.is_some_and(|since| self.is_quiet_since(*since) && *at > *since + IN_LINE_MAX) {
+            return Some("what was withdrawn is not sent");
         }
         let refused = sendings.refusals.get(&(message.registration, to.clone()));
         if acted_on(refused.filter(|(of, _)| of == link).map(|(_, told)| told)) {

@@ -6,6 +6,7 @@ use super::{pushes::Attempt, *};
 use crate::delivery::{
     account::{Look, SeenNews},
     known::Knowledge,
+    phone::Phone,
     reading::Cue,
     retry::Retry,
 };
@@ -95,19 +96,15 @@ impl Core {
     /// A phone that greets may have had another full JID: the one that a registration names is tried, and fails.
     fn guess_others(&mut self, jid: &FullJid) {
         let Some(account) = self.accounts.get(&jid.to_bare()) else { return };
-        let named: BTreeSet<FullJid> = account.all_named().map(|(_, named)| named.clone()).collect();
-        named.iter().filter(|named| *named != jid).for_each(|named| self.try_rejected(named));
-        let Some(account) = self.accounts.get(&jid.to_bare()) else { return };
-        let others: BTreeSet<FullJid> = account
-            .all_named()
-            .map(|(_, named)| named)
-            .filter(|named| {
-                *named != jid && account.phones.get(*named).is_none_or(|phone| !phone.is_failing())
-            })
-            .filter(|named| self.known.of(named).is_some_and(|known| known != Knowledge::Nothing))
-            .cloned()
-            .collect();
-        others.iter().for_each(|other| self.guess(other));
+        let named = account.all_named().map(|(_, named)| named).filter(|named| *named != jid);
+        let others: BTreeSet<FullJid> = named.cloned().collect();
+        for other in others {
+            self.try_rejected(&other);
+            let is_failing = self.phone(&other).is_some_and(Phone::is_failing);
+            if !is_failing && self.known.of(&other) > Some(Knowledge::Nothing) {
+                self.guess(&other);
+            }
+        }
     }
 
     /// Somebody has registered: whatever waits may be delivered.

@@ -171,6 +171,8 @@ def name_it(root):
     root.write("/etc/hosts", HOSTS)
     for name, text in [("sudo", SUDO), ("sudoedit", SUDOEDIT), ("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)]:
         root.write(f"/usr/local/bin/{name}", text, 0o755)
+    # A person would say yes.
+    root.write("/etc/apt/apt.conf.d/90yes", 'APT::Get::Assume-Yes "true";\n')
     # Packages look for it to know whether systemd runs.
     root.file("/run/systemd/system").mkdir(parents=True, exist_ok=True)
     live = "/etc/letsencrypt/live/push.example.com"

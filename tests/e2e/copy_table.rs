@@ -12,7 +12,8 @@ const ROWS: usize = 60;
 #[tokio::test]
 async fn a_table_is_copied_with_each_row_as_it_was() {
     let emulator = Emulator::shared().await;
-    let (from, to, mailbox) = (emulator.table().await, emulator.table().await, emulator.mailbox_table().await);
+    let (from, to, mailbox) =
+        (emulator.table().await, emulator.table().await, emulator.mailbox_table().await);
     let store = |name: &str| aws::RegistrationsTable::new(&emulator.config(), name);
     let mut rows = Vec::new();
     for row in 0..ROWS {
@@ -24,7 +25,10 @@ async fn a_table_is_copied_with_each_row_as_it_was() {
     let copy = async |to: String| {
         let (endpoint, from) = (endpoint.clone(), from.clone());
         let copying = move || {
-            python_at(&endpoint, &["infra/copy_table.py", "--from", "us-east-1", &from, "--to", "us-east-1", &to])
+            python_at(
+                &endpoint,
+                &["infra/copy_table.py", "--from", "us-east-1", &from, "--to", "us-east-1", &to],
+            )
         };
         tokio::task::spawn_blocking(copying).await.unwrap()
     };

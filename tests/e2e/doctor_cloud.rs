@@ -149,17 +149,17 @@ async fn a_stack_that_has_drifted_and_alarms_that_nobody_hears_are_found() {
     let emulator = Emulator::start(EmulatorKind::Ministack).await;
     let outputs = deploy(&emulator, "HttpApi").await;
     let mut variables = relay(&emulator.endpoint).await;
-    for (variable, name) in [
-        ("UPWIRE_QUEUE_URL", "QueueUrl"),
-        ("UPWIRE_REGISTRATIONS_TABLE", "RegistrationsTable"),
-        ("UPWIRE_MAILBOX_TABLE", "MailboxTable"),
-        ("UPWIRE_TABLE_ID", "TableId"),
-    ] {
-        variables.insert(variable, output(&outputs, name).to_owned());
-    }
     let environment = output(&outputs, "RelayEnvironment");
-    let url = environment.lines().find_map(|line| line.strip_prefix("UPWIRE_PUBLIC_URL=")).unwrap();
-    let variables = with(&variables, "UPWIRE_PUBLIC_URL", url);
+    for variable in [
+        "UPWIRE_QUEUE_URL",
+        "UPWIRE_REGISTRATIONS_TABLE",
+        "UPWIRE_MAILBOX_TABLE",
+        "UPWIRE_TABLE_ID",
+        "UPWIRE_PUBLIC_URL",
+    ] {
+        let value = environment.lines().find_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
+        variables.insert(variable, value.unwrap().to_owned());
+    }
     let report = examine(&variables, &["--stack", "upwire"]).await;
     for check in ["stack", "settings", "drift"] {
         report.finds(check, "ok");

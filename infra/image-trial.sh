@@ -59,12 +59,12 @@ chmod 444 "$folder/root/component-secret"
 settings="PROSODY_DATA=$folder/prosody PROSODY_CERTIFICATES=$folder/prosody PROSODY_DOMAIN=localhost \
     PROSODY_COMPONENT=notify.localhost PROSODY_SECRET_FILE=$folder/root/component-secret PROSODY_C2S_PORT=$c2s \
     PROSODY_S2S_PORT=$s2s PROSODY_COMPONENT_PORT=$component PROSODY_COMPONENT_INTERFACE=127.0.0.1"
-as_prosody() { setpriv --reuid prosody --regid prosody --init-groups env $settings "$@"; }
 cp infra/prosody/compose.cfg.lua "$folder/prosody/prosody.cfg.lua"
 password=$(upwire keygen)
-as_prosody prosodyctl --config "$folder/prosody/prosody.cfg.lua" register juliet localhost "$password"
+as_prosody="setpriv --reuid prosody --regid prosody --init-groups env $settings"
+$as_prosody prosodyctl --config "$folder/prosody/prosody.cfg.lua" register juliet localhost "$password"
 # shellcheck disable=SC2086 # a list of words
-start prosody setpriv --reuid prosody --regid prosody --init-groups env $settings prosody --config "$folder/prosody/prosody.cfg.lua" -F
+start prosody $as_prosody prosody --config "$folder/prosody/prosody.cfg.lua" -F
 wait_for "Prosody listens" grep -q "Activated service 'c2s'" "$folder/prosody.log"
 
 say "The image, as its configuration says"

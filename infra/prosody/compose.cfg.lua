@@ -3,7 +3,8 @@
 local data = ENV_PROSODY_DATA or "/var/lib/prosody"
 local domain = assert(ENV_PROSODY_DOMAIN, "PROSODY_DOMAIN: the domain of the accounts")
 local component = assert(ENV_PROSODY_COMPONENT, "PROSODY_COMPONENT: the push server's name")
-local secret = assert(io.open(assert(ENV_PROSODY_SECRET_FILE, "PROSODY_SECRET_FILE: the component's secret"))):read("*l")
+local secret_file = assert(ENV_PROSODY_SECRET_FILE, "PROSODY_SECRET_FILE: the component's secret")
+local secret = assert(io.open(secret_file)):read("*l")
 
 pidfile = data .. "/prosody.pid"
 data_path = data

@@ -10,7 +10,8 @@ profile=$1
 mkdir -p "$2"
 folder=$(cd "$2" && pwd)
 target=$(mkdir -p "${CARGO_TARGET_DIR:-target}" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
-case $profile in dev) binaries="$target/debug" ;; *) binaries="$target/$profile" ;; esac
+# To try it out, the package need not be small.
+case $profile in dev) binaries="$target/debug" fast=--fast ;; *) binaries="$target/$profile" fast= ;; esac
 
 binary=${4:-$binaries/upwire}
 
@@ -22,4 +23,4 @@ sed 's|/usr/local/bin/upwire|/usr/bin/upwire|' infra/relay/upwire-relay.service 
 cp "$binary" "$target/package/upwire"
 strip "$target/package/upwire"
 PATH="$target/tools/bin:$PATH" cargo deb --quiet --no-build --no-strip --profile "$profile" --package cli \
-    --output "$folder/" ${3:+--deb-version "$3"}
+    --output "$folder/" $fast ${3:+--deb-version "$3"}

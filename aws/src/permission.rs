@@ -1,4 +1,4 @@
-//! What these credentials may do, asked action by action by calls that change nothing.
+//! The rights of these credentials, asked action by action by calls that change nothing.
 
 use aws_sdk_dynamodb::Client;
 

@@ -27,7 +27,7 @@ pub struct Stack {
     name: String,
 }
 
-/// What CloudFormation says of a stack.
+/// A stack as CloudFormation tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StackState {
     /// `UPDATE_COMPLETE`, for example.
@@ -48,7 +48,7 @@ pub struct Drifted {
     pub differences: Option<Vec<String>>,
 }
 
-/// Who is subscribed to a topic.
+/// The subscribers of a topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Subscribers {
     /// Those that have confirmed it.
@@ -129,7 +129,7 @@ impl Stack {
         }
     }
 
-    /// Who hears of what is published to a topic.
+    /// The subscribers of a topic.
     ///
     /// # Errors
     /// The call fails.
@@ -141,7 +141,7 @@ impl Stack {
         for subscription in all {
             match subscription.subscription_arn() {
                 Some(PENDING) => subscribers.pending += 1,
-                // Of those that were deleted, SNS says so.
+                // SNS marks those that were deleted.
                 Some(arn) if arn.starts_with("arn:") => subscribers.confirmed += 1,
                 _ => {}
             }

@@ -86,7 +86,7 @@ impl Core {
         self.guess_others(jid);
     }
 
-    /// What is in line for another full JID of the account goes to this one, if it were lined up only now.
+    /// Pushes in line for another full JID of the account go to this one, if they would be lined up for it now.
     fn bring_back(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let Some(account) = self.accounts.get(&jid.to_bare()) else { return };
         let others = account.phones.iter().filter(|(other, _)| *other != jid);

@@ -14,7 +14,7 @@ use crate::delivery::{
 /// Most full JIDs that are tried again by themselves. A sweep finds those beyond.
 const RETRIED_MAX: usize = 4096;
 /// Most pushes in other lines that are looked at when a full JID comes back: whoever comes again and again costs no more.
-const BROUGHT_BACK_MAX: usize = 128;
+const BROUGHT_BACK_MAX: usize = 32;
 /// Accounts that are remembered while nothing is under way for them; the store knows what they need.
 const ACCOUNTS_MAX: usize = 16_384;
 /// Most accounts that are looked at in one tick for those that may be forgotten.

@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-crowd bench-senders bench-cloud bench-build base-build soak lint fmt-check clippy doc deny advisories arrows steady links words docs watch monitoring \
-	scripts template binary test-needs release package-trial sam-build deploy parameters close open rollback
+	scripts template binary test-needs release release-binaries image image-trial package-trial sam-build deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
@@ -30,6 +30,8 @@ CFN_LINT := cfn-lint==1.58.0
 # They build the function for Amazon Linux, on any Linux and for either architecture.
 CARGO_LAMBDA := cargo-lambda==1.9.2
 ZIG := ziglang==0.17.1
+# It links the binaries of a release.
+CARGO_ZIGBUILD := cargo-zigbuild==0.24.0
 # With optimizations its build would take minutes, and the check itself takes a second either way.
 CARGO_DENY := cargo-deny@0.20.2
 # Makes the Debian package.
@@ -54,8 +56,9 @@ help:
 	@echo 'make parameters  gives PARAMETERS= of a stack on AWS other values, and changes nothing else; STACK=upwire'
 	@echo 'make close, make open   the ingress of a stack on AWS takes no push, or does again, within seconds'
 	@echo 'make rollback    senders get the version of the function before, within seconds; VERSION= names another'
-	@echo 'make release     the binary, its Debian package, an SBOM and their checksums, in target/release-files'
-	@echo 'make package-trial   the package in a clean Debian root: installed, used, upgraded, removed, purged; takes root and mmdebstrap'
+	@echo 'make release     binaries for old systems and for any, a Debian package, a container image, an SBOM and checksums, in target/release-files; takes buildah'
+	@echo 'make image-trial     the image unpacked and run beside Prosody; takes root and buildah'
+	@echo 'make package-trial   the package in a clean Debian root: installed, used, upgraded, removed, purged, and docs/install.md line by line; takes root and mmdebstrap'
 	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; an error where an aim is missed; ARGS=--quick is shorter'
 	@echo 'make bench-compare BASE=commit   this commit beside another, in turn; an error where it has lost 15 % of anything'
 	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
@@ -98,7 +101,7 @@ test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_EC
 	@infra/local/emulator.sh install localstack || { [ -z "$${CI:-}" ] && touch $(TARGET)/no-localstack; }
 
 # A file named as pip names the requirement says that it is met.
-$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(PYSETO) $(SCHEMATHESIS) $(SELENIUM) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG)) \
+$(addprefix $(TARGET)/venv/,$(SLIXMPP) $(PYWEBPUSH) $(HTTP_ECE) $(PYSETO) $(SCHEMATHESIS) $(SELENIUM) $(SHELLCHECK) $(SAM) $(CFN_LINT) $(CARGO_LAMBDA) $(ZIG) $(CARGO_ZIGBUILD)) \
 		$(TARGET)/synapse/$(SYNAPSE):
 	@infra/packages.sh python3-venv
 	@echo '==> installing $(@F) into $(@D)'
@@ -284,18 +287,49 @@ $(addprefix $(TARGET)/tools/,$(CARGO_AUDITABLE) $(CARGO_CYCLONEDX)):
 	@rm -rf $(TARGET)/tools/build
 	@touch '$@'
 
+# The machine's own; RELEASE_ARCH=aarch64 on another is as good for the binaries (`rustup target add` brings its libraries).
+RELEASE_ARCH := $(shell uname -m)
+DEBIAN_ARCH = $(patsubst aarch64,arm64,$(patsubst x86_64,amd64,$(RELEASE_ARCH)))
+# Debian 10, RHEL 8 and Ubuntu 20.04 have it, or a later one. Zig links against any.
+GLIBC := 2.28
+RELEASE_PROFILE := release
+RELEASE_FILES := $(TARGET)/release-files
+RELEASED = $(TARGET)/$(RELEASE_ARCH)-unknown-linux-$(1)/$(patsubst dev,debug,$(RELEASE_PROFILE))/upwire
+# cargo zigbuild for one libc: gnu.$(GLIBC), or musl.
+ZIGBUILD = PATH="$(TARGET)/tools/bin:$(TARGET)/venv/bin:$$PATH" cargo auditable zigbuild --locked --profile $(RELEASE_PROFILE) --package cli --target $(RELEASE_ARCH)-unknown-linux-$(1)
+
 # The features of the binary that is released, and nothing that only builds or tests it.
-release: $(addprefix $(TARGET)/tools/,$(CARGO_DEB) $(CARGO_AUDITABLE) $(CARGO_CYCLONEDX))
+release: release-binaries image
+	infra/debian/package.sh $(RELEASE_PROFILE) $(RELEASE_FILES) '' $(call RELEASED,gnu)
+	PATH="$(TARGET)/tools/bin:$$PATH" infra/sbom.py $(RELEASE_FILES)
+	@cd $(RELEASE_FILES) && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
+
+# Of both libcs; where rustup is not, the toolchain has to have their libraries.
+release-binaries: $(addprefix $(TARGET)/tools/,$(CARGO_DEB) $(CARGO_AUDITABLE) $(CARGO_CYCLONEDX)) $(addprefix $(TARGET)/venv/,$(ZIG) $(CARGO_ZIGBUILD))
 	@infra/packages.sh gcc libc6-dev
-	PATH="$(TARGET)/tools/bin:$$PATH" cargo auditable build --locked --release --package cli
-	@rm -rf $(TARGET)/release-files
-	infra/debian/package.sh release $(TARGET)/release-files
-	@cp $(TARGET)/package/upwire $(TARGET)/release-files/
-	PATH="$(TARGET)/tools/bin:$$PATH" infra/sbom.py $(TARGET)/release-files
-	@cd $(TARGET)/release-files && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
+	@! command -v rustup >/dev/null || rustup target add $(RELEASE_ARCH)-unknown-linux-gnu $(RELEASE_ARCH)-unknown-linux-musl
+	$(call ZIGBUILD,gnu.$(GLIBC))
+	$(call ZIGBUILD,musl)
+	infra/glibc.sh $(call RELEASED,gnu) $(GLIBC)
+	@rm -rf $(RELEASE_FILES) && mkdir -p $(RELEASE_FILES)
+	@for libc in gnu musl; do \
+		install -m 755 $(TARGET)/$(RELEASE_ARCH)-unknown-linux-$$libc/$(patsubst dev,debug,$(RELEASE_PROFILE))/upwire $(RELEASE_FILES)/upwire-$(RELEASE_ARCH)-linux-$$libc; \
+	done
+
+image: release-binaries
+	@infra/packages.sh buildah ca-certificates
+	infra/image.sh $(call RELEASED,musl) $(DEBIAN_ARCH) $(RELEASE_FILES)/upwire-image-$(DEBIAN_ARCH).tar
+
+# A static binary in its image, unpacked and run beside the Prosody of infra/compose.yaml.
+image-trial: $(addprefix $(TARGET)/venv/,$(ZIG) $(CARGO_ZIGBUILD))
+	@infra/packages.sh buildah ca-certificates prosody
+	@! command -v rustup >/dev/null || rustup target add $(RELEASE_ARCH)-unknown-linux-musl
+	PATH="$(TARGET)/venv/bin:$$PATH" cargo zigbuild --locked --package cli --target $(RELEASE_ARCH)-unknown-linux-musl
+	infra/image-trial.sh $(TARGET)/$(RELEASE_ARCH)-unknown-linux-musl/debug/upwire $(DEBIAN_ARCH)
 
 package-trial: $(TARGET)/tools/$(CARGO_DEB)
 	infra/debian/trial.sh
+	infra/debian/walk.py
 
 # The cloud side.
 

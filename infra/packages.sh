@@ -17,6 +17,8 @@ purpose() {
     stunnel4) echo "TLS in front of Prosody's port for components" ;;
     chromium | chromium-driver) echo "a browser, for the page of the server" ;;
     curl) echo "sends HTTP requests" ;;
+    buildah) echo "makes a container's image, without a daemon" ;;
+    ca-certificates) echo "the authorities that sign certificates" ;;
     gcc | libc6-dev) echo "compiles and links C for Rust" ;;
     python3-venv) echo "makes the Python environments of the tools" ;;
     npm) echo "installs the emulators that are written in JavaScript" ;;
@@ -26,8 +28,9 @@ purpose() {
 }
 is_there() {
     case $1 in
-    prosody | curl | gcc | npm | chromium) command -v "$1" ;;
+    prosody | curl | gcc | npm | chromium | buildah) command -v "$1" ;;
     chromium-driver) command -v chromedriver ;;
+    ca-certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] ;;
     prosody-modules) ls -d /usr/lib/prosody/modules/mod_unified_push* ;;
     ejabberd) command -v erl && ls -d /usr/lib/*/ejabberd-* ;;
     stunnel4) command -v stunnel ;;

@@ -26,7 +26,9 @@ pub struct CannotStart {
 pub enum Cause {
     /// In the configuration: it names no table or queue of ours.
     Configuration,
-    /// At AWS: the credentials, or what they allow.
+    /// At AWS: it takes the credentials, and they do not allow a call.
+    Denied,
+    /// At AWS: the credentials.
     Credentials,
     /// In this machine: its clock is wrong.
     Clock,
@@ -44,7 +46,7 @@ impl CannotStart {
     pub(crate) fn by(call: &'static str, failure: &Failure, missing: &'static str) -> Self {
         let (cause, problem, mend) = match failure.kind() {
             Kind::Denied => (
-                Cause::Credentials,
+                Cause::Denied,
                 format!("these AWS credentials do not allow {call} ({failure})"),
                 "give their user or role the policy that the stack's output RelayPolicyArn names",
             ),

@@ -17,6 +17,7 @@ use crate::{
     entries::{Answer, Entries, now},
     error::CannotStart,
     pace::Pace,
+    permission::{Permission, all_allowed},
     requests::{BATCH_MAX, QueueSender},
 };
 
@@ -65,9 +66,10 @@ impl Queue {
         let queue = QueueSender::new(config, url);
         let attributes = queue.attributes().await?;
         let dead_letters = queue.dead_letters(&attributes).await?;
-        queue.check().await?;
-        queue.check_send().await?;
-        dead_letters.check_send().await?;
+        let mut inquiry = queue.inquiry();
+        let _ = queue.inquire(&mut inquiry).await;
+        let _ = dead_letters.inquire_send(&mut inquiry).await;
+        all_allowed(inquiry.permissions())?;
         let entries = Entries::new(queue, dead_letters, &attributes);
         let mut keeper = JoinSet::new();
         keeper.spawn(entries.clone().keep());
@@ -78,6 +80,16 @@ impl Queue {
             next: Instant::now(),
         };
         Ok(Self(Arc::new(Shared { entries, polls: Mutex::new(polls), _keeper: keeper })))
+    }
+
+    /// Each action of the relay on the queue at this URL and on its dead-letter queue, and whether it is allowed.
+    /// Changes nothing. The list ends where a call fails for another reason.
+    pub async fn permissions(config: &SdkConfig, url: &str) -> Vec<Permission> {
+        let queue = QueueSender::new(config, url);
+        let mut inquiry = queue.inquiry();
+        // The list has the reason as its last.
+        let _ = queue.inquire_all(&mut inquiry).await;
+        inquiry.permissions()
     }
 }
 

@@ -19,6 +19,8 @@ use serde_json::Value;
 
 use crate::error::{CannotStart, Failure, unavailable};
 
+mod inquiry;
+
 /// Most entries in one call, by SQS's own rule.
 pub(crate) const BATCH_MAX: usize = 10;
 /// Most calls at a time for what is queued together: each may have to connect first.
@@ -225,36 +227,6 @@ impl QueueSender {
         let answer =
             answer.map_err(|error| CannotStart::by("sqs:GetQueueUrl", &error.into(), DEAD_LETTERS_MEND))?;
         Ok(Self { client: self.client.clone(), url: answer.queue_url.unwrap_or_default().into() })
-    }
-
-    /// Finds out whether these credentials may send, and sends nothing: an empty entry is refused, but only
-    /// after its sender was looked at.
-    pub(crate) async fn check_send(&self) -> Result<(), CannotStart> {
-        let send = self.client.send_message().queue_url(&*self.url).message_body("").send();
-        match send.await.map_err(Failure::from) {
-            Err(failure) if failure.is_denied() => {
-                Err(CannotStart::by("sqs:SendMessage", &failure, QUEUE_MEND))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Finds out whether these credentials may receive, delete and hide, and changes nothing: what is
-    /// received is shown again at once, and the receipts that are settled are of no entry.
-    pub(crate) async fn check(&self) -> Result<(), CannotStart> {
-        const NO_RECEIPT: &str = "a receipt of nothing";
-        let allowed = |call, outcome: Result<(), Failure>| match outcome {
-            Err(failure) if !is_stale(&failure) => Err(CannotStart::by(call, &failure, QUEUE_MEND)),
-            _ => Ok(()),
-        };
-        let receive =
-            self.client.receive_message().queue_url(&*self.url).wait_time_seconds(0).visibility_timeout(0);
-        allowed("sqs:ReceiveMessage", receive.send().await.map(drop).map_err(Failure::from))?;
-        let delete = self.client.delete_message().queue_url(&*self.url).receipt_handle(NO_RECEIPT);
-        allowed("sqs:DeleteMessage", delete.send().await.map(drop).map_err(Failure::from))?;
-        let hide = self.client.change_message_visibility().queue_url(&*self.url).receipt_handle(NO_RECEIPT);
-        let hide = hide.visibility_timeout(0).send().await;
-        allowed("sqs:ChangeMessageVisibility", hide.map(drop).map_err(Failure::from))
     }
 }
 

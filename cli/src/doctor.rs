@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use aws::SdkConfig;
 use push::Secrets;
 use push::marker::Keys;
 use push::ports::Markers;
@@ -12,8 +13,11 @@ use tokio::runtime::Runtime;
 
 use self::finding::{Finding, Level};
 use self::way::Way;
-use crate::configuration::reveal;
+use crate::configuration::{environment, reveal};
 use crate::live::split;
+use crate::marker::TABLE_ID;
+use crate::relay::cloud::config;
+use crate::relay::options::{MAILBOX_TABLE, QUEUE_URL, REGISTRATIONS_TABLE};
 use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::serve::KEPT_SECRET;
 use crate::store::{self, StoreOptions};
@@ -21,8 +25,10 @@ use crate::store::{self, StoreOptions};
 mod cloud;
 mod component;
 mod finding;
+mod journal;
 mod machine;
 mod public;
+mod stack;
 mod tls;
 mod way;
 
@@ -50,6 +56,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "BYTES", env = "UPWIRE_DISK_FLOOR", default_value_t = embedded::DISK_FLOOR)]
     disk_floor: u64,
 
+    /// The stack on AWS, to compare with its template; its alarms are looked at, too. Takes an operator's credentials
+    #[arg(long, value_name = "NAME")]
+    stack: Option<String>,
+
+    /// The file that the server's log goes to, where that is not the journal
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+
     /// The folder that `upwire backup` writes to
     #[arg(long, value_name = "FOLDER")]
     backups: Option<PathBuf>,
@@ -64,7 +78,7 @@ pub(crate) struct Options {
 
 const AFTER_HELP: &str = "\
 Example, with the variables of the unit:
-  sudo -u upwire sh -c 'set -a; . /etc/upwire/upwire.env; upwire doctor --database /var/lib/upwire/upwire.db'
+  sudo -u upwire sh -c 'set -a; . /etc/upwire/upwire.env; upwire doctor --component-secret-file /etc/upwire/component-secret --database /var/lib/upwire/upwire.db'
 
 Exit codes: 0 no error was found; 1 at least one was; 64 wrong usage or configuration.";
 
@@ -90,7 +104,7 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
 }
 
 async fn examine(options: Options) -> anyhow::Result<Vec<Finding>> {
-    let Options { relay, store, queue_url, disk_floor, backups, way, .. } = options;
+    let Options { relay, store, queue_url, disk_floor, stack, log_file, backups, way, .. } = options;
     let settings = relay.settings()?;
     let (process, told) = component::process(settings.admin_listen).await;
     let mut findings = vec![told];
@@ -111,20 +125,46 @@ async fn examine(options: Options) -> anyhow::Result<Vec<Finding>> {
         None => {
             let (registrations, mailbox) = store.tables();
             let names = cloud::Names { registrations, mailbox, queue_url };
-            let (table, found) = cloud::check(&names).await?;
+            let config = config().await?;
+            let (table, found) = cloud::check(&config, &names).await;
             findings.extend(found);
+            let id = environment(TABLE_ID)?;
             if let Some(table) = table {
-                let id = crate::configuration::environment(crate::marker::TABLE_ID)?;
                 findings.push(marker(&table, &secrets, id.as_deref()).await);
+            }
+            match stack {
+                Some(stack) => {
+                    let settings = tying(&config, &settings, names, id);
+                    findings.extend(stack::check(&config, &stack, &settings).await);
+                }
+                None => findings.push(Finding::skipped("stack", "no stack was named (--stack)")),
             }
         }
     }
+    findings.push(journal::check(log_file.as_deref(), &journal::Places::of_system()));
     findings.extend(machine::modes(file.as_deref(), &files(&settings)));
     findings.push(machine::descriptors());
     let signing = parsed(&secrets);
     findings.extend(public::check(&settings.public_url, signing.as_ref(), store::now()).await);
     findings.push(way.check(&settings.component).await?);
     Ok(findings)
+}
+
+/// The settings that tie a relay to a stack.
+fn tying(
+    config: &SdkConfig,
+    settings: &RelaySettings,
+    names: cloud::Names,
+    table_id: Option<String>,
+) -> [(&'static str, Option<String>); 6] {
+    [
+        ("AWS_REGION", config.region().map(ToString::to_string)),
+        (QUEUE_URL, names.queue_url),
+        (REGISTRATIONS_TABLE, Some(names.registrations)),
+        (MAILBOX_TABLE, names.mailbox),
+        (TABLE_ID, table_id),
+        ("UPWIRE_PUBLIC_URL", Some(settings.public_url.to_string())),
+    ]
 }
 
 /// The files that hold secrets.

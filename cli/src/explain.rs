@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_xmpp::jid::BareJid;
 
-use self::facts::{Facts, Life, Phone, Process, Push, Row, Token, Waiting};
+use self::facts::{Facts, Life, Paying, Phone, Process, Push, Row, Token, Waiting};
 use self::subject::{Subject, accepted_at};
 use self::verdict::verdict;
 use crate::configuration::secret;
@@ -35,7 +35,7 @@ const PAGE: usize = 100;
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "Explains what has become of an endpoint or a push: which secret signed the URL, whether the registration \
-        lives, when its phone was seen, what waits, and what the running process remembers of the last 10,000 pushes. It \
+        lives, whether its tenant is suspended, when its phone was seen, what waits, and what the running process remembers of the last 10,000 pushes. It \
         ends with one sentence. The process is asked at its administration address; where that cannot be reached, the \
         rest is said.",
     after_long_help = store::AFTER_HELP
@@ -152,6 +152,9 @@ impl Question {
         }
         let Some(row) = row else { return Ok(facts) };
         let account = row.target.recipient.to_bare();
+        let roster = store.roster().await?;
+        let tenant = roster.tenants.of(account.domain().as_str());
+        facts.tenant = tenant.map(|(name, tenant)| Paying::of(name, tenant, now));
         facts.phones = store.account(&account, now).await?.seen.iter().map(Phone::from).collect();
         let in_the_queue = facts.waiting.in_the_queue;
         facts.waiting = Waiting { in_the_queue, ..waiting(mailbox, &account, id).await? };

@@ -22,7 +22,7 @@ use crate::tenant::quota;
 use crate::{admin, embedded_format, marker, parts, trail, values};
 
 pub(crate) mod cloud;
-mod options;
+pub(crate) mod options;
 mod timekeeper;
 
 /// Between two writes of what tenants use.

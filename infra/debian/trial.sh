@@ -52,7 +52,7 @@ for told in prosody.cfg.lua ejabberd.yml UPWIRE_PUBLIC_URL; do
 done
 has /var/lib/upwire "upwire:upwire 700"
 has /etc/upwire "root:upwire 750"
-has /etc/upwire/component-secret "root:root 600"
+has /etc/upwire/component-secret "root:upwire 640"
 inside test -s /usr/share/man/man1/upwire-serve.1.gz -o ! -d /usr/share/man/man1 || fail "there is no man page"
 inside test -s /usr/share/bash-completion/completions/upwire || fail "there are no completions"
 inside upwire --version

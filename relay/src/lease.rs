@@ -1,6 +1,9 @@
 //! One relay is active: it holds a lease, and sends nothing once that may have passed to another.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, pending},
+    time::Duration,
+};
 
 use push::ports::{Holder, Lease, Tenure, Unavailable};
 use tokio::{sync::watch, time::sleep};
@@ -39,10 +42,28 @@ impl Fence {
         fence
     }
 
+    /// One whose lease is ours up to each of these moments, by the runtime's clock.
+    #[cfg(test)]
+    pub(crate) fn until(until: watch::Receiver<Option<Moment>>) -> Self {
+        let begun = tokio::time::Instant::now();
+        Self { until, uptime: Uptime::new(move || begun.elapsed()), lost: CancellationToken::new() }
+    }
+
     /// Whether the lease is ours at this moment.
     pub(crate) fn holds(&self) -> bool {
         let lapsed = |until| self.uptime.now() >= until && !mutant(Mutant::FenceIgnored);
         !self.lost.is_cancelled() && self.until.borrow().is_none_or(|until| !lapsed(until))
+    }
+
+    /// Resolves when the lease is ours: at once, or when it has lapsed and was renewed, which nobody else can have held
+    /// since. Once it is lost, never.
+    pub(crate) async fn held(&self) {
+        let mut until = self.until.clone();
+        while !self.holds() {
+            if self.is_lost() || until.changed().await.is_err() {
+                return pending().await;
+            }
+        }
     }
 
     /// Resolves when the lease is lost.

@@ -13,7 +13,7 @@ use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 use crate::matrix::{notification, rejected};
 use crate::template::python;
 
-async fn deploy(emulator: &Emulator, front: &str) -> Value {
+pub(crate) async fn deploy(emulator: &Emulator, front: &str) -> Value {
     deploy_with(emulator, front, "LogRetentionDays=14").await
 }
 
@@ -41,7 +41,7 @@ async fn deploy_with(emulator: &Emulator, front: &str, parameter: &str) -> Value
     deploying.await.unwrap()
 }
 
-fn output<'a>(outputs: &'a Value, name: &str) -> &'a str {
+pub(crate) fn output<'a>(outputs: &'a Value, name: &str) -> &'a str {
     outputs[name].as_str().unwrap_or_else(|| panic!("no output {name}: {outputs}"))
 }
 

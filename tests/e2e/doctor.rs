@@ -5,24 +5,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 use e2e::{
-    Authority, Certificate, Emulator, Kind, Settings, Upwire, XmppServer, folder, free_port, http,
-    profile_folder,
+    Authority, Certificate, Kind, Settings, Upwire, XmppServer, folder, free_port, http, profile_folder,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-type Variables = BTreeMap<&'static str, String>;
+pub(crate) type Variables = BTreeMap<&'static str, String>;
 
 /// The findings, and the whole output.
-struct Report {
-    findings: Vec<Value>,
-    output: Output,
+pub(crate) struct Report {
+    pub(crate) findings: Vec<Value>,
+    pub(crate) output: Output,
 }
 
 impl Report {
     /// The finding of a check with this level; its words.
-    fn finds(&self, check: &str, level: &str) -> String {
+    pub(crate) fn finds(&self, check: &str, level: &str) -> String {
         let found = self.findings.iter().find(|found| found["check"] == check && found["level"] == level);
         found
             .unwrap_or_else(|| panic!("no {level} of {check}: {:#?} {:?}", self.findings, self.output))
@@ -30,7 +29,7 @@ impl Report {
     }
 
     /// The same of an error or warning, which has all its parts.
-    fn wrong(&self, check: &str, level: &str, words: &str) {
+    pub(crate) fn wrong(&self, check: &str, level: &str, words: &str) {
         let found = self.finds(check, level);
         assert!(found.contains(words), "{words}: {found}");
         for part in ["\"why\"", "\"mend\""] {
@@ -44,7 +43,7 @@ impl Report {
     }
 }
 
-async fn examine(variables: &Variables, arguments: &[&str]) -> Report {
+pub(crate) async fn examine(variables: &Variables, arguments: &[&str]) -> Report {
     let mut doctor = Command::new(profile_folder().join("upwire"));
     doctor.args(["doctor", "--json"]).args(arguments);
     doctor.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(variables);
@@ -67,7 +66,7 @@ fn of(upwire: &Upwire, server: &XmppServer) -> Variables {
     .into()
 }
 
-fn with(variables: &Variables, name: &'static str, value: impl ToString) -> Variables {
+pub(crate) fn with(variables: &Variables, name: &'static str, value: impl ToString) -> Variables {
     let mut variables = variables.clone();
     variables.insert(name, value.to_string());
     variables
@@ -245,27 +244,4 @@ async fn files_room_and_secrets_that_are_wrong_are_found() {
     let mut nothing = variables.clone();
     nothing.remove("UPWIRE_COMPONENT");
     assert_eq!(examine(&nothing, &[]).await.output.status.code(), Some(64));
-}
-
-#[tokio::test]
-async fn tables_and_a_queue_that_are_not_there_are_found() {
-    let emulator = Emulator::shared().await;
-    let server = XmppServer::shared(Kind::Prosody).await;
-    let component = server.component();
-    let mut variables: Variables = Emulator::variables(&emulator.endpoint);
-    variables.extend([
-        ("UPWIRE_PUBLIC_URL", "https://push.invalid".to_owned()),
-        ("UPWIRE_COMPONENT", component.jid.to_string()),
-        ("UPWIRE_COMPONENT_SECRET", component.secret.clone()),
-        ("UPWIRE_XMPP_SERVER", server.component_address()),
-        ("UPWIRE_SECRET", e2e::ENDPOINT_SECRET.to_owned()),
-        ("UPWIRE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port())),
-        ("UPWIRE_REGISTRATIONS_TABLE", emulator.table().await),
-        ("UPWIRE_MAILBOX_TABLE", "no-such-table".to_owned()),
-    ]);
-    let report = examine(&variables, &[]).await;
-    report.finds("table", "ok");
-    report.wrong("mailbox", "error", "no-such-table");
-    report.finds("queue", "skipped");
-    report.finds("component", "skipped");
 }

@@ -83,6 +83,18 @@ async fn a_push_is_followed_from_its_delivery_to_its_wait_while_the_server_runs(
     says(&waits, &variables, "It waits: the phone").await;
     says(&endpoint, &variables, "1 push waits: the phone").await;
 
+    // A tenant is suspended.
+    let domain = user.jid.domain().to_string();
+    let tenant = |action: &str| {
+        let mut command = Command::new(profile_folder().join("upwire"));
+        command.env_clear().envs(&variables).args(["tenant", action, &domain]).status().unwrap()
+    };
+    assert!(tenant("add").success() && tenant("suspend").success());
+    says(&endpoint, &variables, "Senders get 429: the tenant").await;
+    says(&waits, &variables, "It waits: the tenant").await;
+    assert!(tenant("resume").success());
+    says(&waits, &variables, "It waits: the phone").await;
+
     // Beside no server, what is stored is said still.
     upwire.terminate();
     assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));

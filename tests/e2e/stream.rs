@@ -66,8 +66,10 @@ async fn a_server_that_stops_in_order_is_no_error(kind: Kind) {
     upwire.ready().await;
     upwire.terminate();
     upwire.wait_exit(SOON).await;
+    // A busy machine may be too slow to let the first stream in.
     let log = upwire.log();
-    assert!(!log.contains("no stream to the XMPP server"), "{log}");
+    let told = log.lines().skip_while(|line| *line != notice).find(|line| line.contains("no stream to"));
+    assert_eq!(told, None, "{log}");
 }
 
 #[tokio::test]

@@ -64,12 +64,17 @@ pub async fn post_patiently(url: &str, headers: &[(&str, &str)], body: impl Into
     eventually_some(PATIENCE, &format!("POST {url} is not 503"), async || {
         let response = post_with(url, headers, body.clone()).await;
         if response.status == 503 {
-            posted_again().insert((token(url).to_owned(), body.clone()));
+            will_be_posted_again(url, &body);
             return None;
         }
         Some(response)
     })
     .await
+}
+
+/// Notes that a sender was told 503 for this push, or got no answer, and posts it again.
+pub(crate) fn will_be_posted_again(endpoint: &str, body: &[u8]) {
+    posted_again().insert((token(endpoint).to_owned(), body.to_owned()));
 }
 
 /// Whether a sender in this process was told 503 for this push, and posted it again.

@@ -100,9 +100,10 @@ async fn send(client: &Client, endpoint: &str, body: &str, refused: &AtomicUsize
                     refused.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(response) => panic!("{body:?}: {} {}", response.status, response.text()),
-                // The server is down. Whether it took the push is not known; it may come twice.
+                // The server is down. Whether it took the push is not known.
                 Err(_) => {}
             }
+            http::will_be_posted_again(endpoint, body.as_bytes());
             sleep(RETRY_INTERVAL).await;
         }
     };

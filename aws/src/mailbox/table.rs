@@ -10,8 +10,9 @@ use push::{MessageId, RegistrationId, ports::Unavailable};
 
 use super::waiting::{Entry, delete_request, entry, key, shard};
 use crate::{
-    error::{CannotStart, Failure, TableMend, unavailable},
+    error::{CannotStart, TableMend, unavailable},
     item::{Item, binary},
+    permission::{Inquiry, Permission, Pointless, all_allowed},
 };
 
 /// The local secondary index: of each part, registration by registration, oldest first.
@@ -39,34 +40,49 @@ impl MailboxTable {
         Self { client: Client::new(config), name: name.into() }
     }
 
-    /// Finds out whether the table and its index are there, and may be read and written. Changes nothing: the
-    /// writes are of a push that does not exist, to an account that cannot.
+    /// Finds out whether the table and its index are there, and may be read and written. Changes nothing.
     ///
     /// # Errors
     /// Why not, and the mend.
     pub async fn check(&self) -> Result<(), CannotStart> {
+        all_allowed(self.permissions().await)
+    }
+
+    /// Each action of the relay on this table, and whether it is allowed. Changes nothing: the writes are of a push
+    /// that does not exist, to an account that cannot. The list ends where a call fails for another reason.
+    pub async fn permissions(&self) -> Vec<Permission> {
+        let mut inquiry = Inquiry::of_table(&self.client, &self.name);
+        // The list has the reason as its last.
+        let _ = self.inquire(&mut inquiry).await;
+        inquiry.permissions()
+    }
+
+    async fn inquire(&self, inquiry: &mut Inquiry) -> Result<(), Pointless> {
         let nobody = BareJid::new("nobody.invalid").expect("a domain is a JID");
         let nothing = MessageId::from_bytes([0; MessageId::BYTES]);
         let key = key(&nobody, nothing);
         let get = self.client.get_item().table_name(&*self.name).set_key(Some(key.clone())).send();
-        MEND.verdict("dynamodb:GetItem", get.await.map(drop).map_err(Failure::from))?;
+        inquiry.note_call(&MEND, "dynamodb:GetItem", get.await.map(drop))?;
         let put = self.client.put_item().table_name(&*self.name).set_item(Some(key.clone()));
         let put = put.condition_expression("attribute_exists(id)").send();
-        MEND.verdict("dynamodb:PutItem", put.await.map(drop).map_err(Failure::from))?;
+        inquiry.note_call(&MEND, "dynamodb:PutItem", put.await.map(drop))?;
         let update = self.client.update_item().table_name(&*self.name).set_key(Some(key.clone()));
         let update =
             update.condition_expression("attribute_exists(id)").update_expression("REMOVE asked_at").send();
-        MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))?;
+        inquiry.note_call(&MEND, "dynamodb:UpdateItem", update.await.map(drop))?;
         let delete = self.client.delete_item().table_name(&*self.name).set_key(Some(key.clone())).send();
-        MEND.verdict("dynamodb:DeleteItem", delete.await.map(drop).map_err(Failure::from))?;
+        inquiry.note_call(&MEND, "dynamodb:DeleteItem", delete.await.map(drop))?;
         let delete = self.delete_call(vec![delete_request(key.clone())]).await;
-        MEND.verdict("dynamodb:BatchWriteItem", delete.map(drop))?;
+        inquiry.note_call(&MEND, "dynamodb:BatchWriteItem", delete.map(drop))?;
         let read = self.read_call(vec![key]).await;
-        MEND.verdict("dynamodb:BatchGetItem", read.map(drop))?;
+        inquiry.note_call(&MEND, "dynamodb:BatchGetItem", read.map(drop))?;
+        let part = self.query(&nobody, 0).key_condition_expression("mailbox = :mailbox").limit(1).send();
+        inquiry.note_call(&MEND, "dynamodb:Query", part.await.map(drop))?;
+        inquiry.turn_to_index(BY_REGISTRATION);
         let query = self.query_registration(&nobody, RegistrationId::from_bytes([0; RegistrationId::BYTES]));
-        MEND.verdict("dynamodb:Query", query.send().await.map(drop).map_err(Failure::from))?;
+        inquiry.note_call(&MEND, "dynamodb:Query", query.send().await.map(drop))?;
         let scan = self.client.scan().table_name(&*self.name).index_name(BY_REGISTRATION).limit(1).send();
-        MEND.verdict("dynamodb:Scan", scan.await.map(drop).map_err(Failure::from))
+        inquiry.note_call(&MEND, "dynamodb:Scan", scan.await.map(drop))
     }
 
     /// Queries one part of an account's mailbox.

@@ -17,9 +17,10 @@ use push::{
 use super::row::{item, registration};
 use crate::{
     config,
-    error::{CannotStart, Failure, TableMend, made, unavailable},
+    error::{CannotStart, TableMend, made, unavailable},
     item::{epoch, millis},
     lease::RelayLease,
+    permission::{Inquiry, Permission, Pointless, all_allowed},
 };
 
 /// The global secondary index: the registrations of an account. It may be a second old.
@@ -60,28 +61,42 @@ impl RegistrationsTable {
     }
 
     /// Finds out whether the table is there, is one of registrations, and may be read and written. Changes
-    /// nothing: the writes are of a row that does not exist, on condition that it does.
+    /// nothing.
     ///
     /// # Errors
     /// Why not, and the mend.
     pub async fn check(&self) -> Result<(), CannotStart> {
+        all_allowed(self.permissions().await)
+    }
+
+    /// Each action of the relay on this table, and whether it is allowed. Changes nothing: the writes are of a row
+    /// that does not exist, on condition that it does. The list ends where a call fails for another reason.
+    pub async fn permissions(&self) -> Vec<Permission> {
+        let mut inquiry = Inquiry::of_table(&self.client, &self.name);
+        // The list has the reason as its last.
+        let _ = self.inquire(&mut inquiry).await;
+        inquiry.permissions()
+    }
+
+    async fn inquire(&self, inquiry: &mut Inquiry) -> Result<(), Pointless> {
         const NOBODY: RegistrationId = RegistrationId::from_bytes([0; RegistrationId::BYTES]);
         const EXISTS: &str = "attribute_exists(id)";
         let key = AttributeValue::S(NOBODY.to_string());
         let read = self.client.get_item().table_name(&*self.name).key("id", key.clone()).send();
-        MEND.verdict("dynamodb:GetItem", read.await.map(drop).map_err(Failure::from))?;
+        inquiry.note_call(&MEND, "dynamodb:GetItem", read.await.map(drop))?;
         let put = self.client.put_item().table_name(&*self.name).item("id", key.clone());
         let put = put.condition_expression(EXISTS).send();
-        MEND.verdict("dynamodb:PutItem", put.await.map(drop).map_err(Failure::from))?;
+        inquiry.note_call(&MEND, "dynamodb:PutItem", put.await.map(drop))?;
         let update = self.client.update_item().table_name(&*self.name).key("id", key);
         let update = update.update_expression("SET revoked = :t").condition_expression(EXISTS);
         let update = update.expression_attribute_values(":t", AttributeValue::Bool(true)).send();
-        MEND.verdict("dynamodb:UpdateItem", update.await.map(drop).map_err(Failure::from))?;
+        inquiry.note_call(&MEND, "dynamodb:UpdateItem", update.await.map(drop))?;
+        inquiry.turn_to_index(BY_ACCOUNT);
         let nobody = BareJid::new("nobody.invalid").expect("a domain is a JID");
         let query = self.query_account(&nobody).limit(1).send();
-        MEND.verdict("dynamodb:Query", query.await.map(drop).map_err(Failure::from))?;
+        inquiry.note_call(&MEND, "dynamodb:Query", query.await.map(drop))?;
         let scan = self.scan_accounts().limit(1).send();
-        MEND.verdict("dynamodb:Scan", scan.await.map(drop).map_err(Failure::from))
+        inquiry.note_call(&MEND, "dynamodb:Scan", scan.await.map(drop))
     }
 
     pub(super) async fn read(

@@ -1,9 +1,10 @@
-//! The tables and the queue on AWS.
+//! The tables and the queue on AWS: whether the credentials allow each call of the relay.
 
-use aws::{CannotStart, MailboxTable, Queue, RegistrationsTable};
+use aws::{MailboxTable, Permission, Queue, RegistrationsTable, SdkConfig};
 
 use super::finding::Finding;
-use crate::relay::cloud;
+
+const WHY: &str = "the relay does not start without it";
 
 /// The names of the parts on AWS.
 pub(super) struct Names {
@@ -12,30 +13,46 @@ pub(super) struct Names {
     pub(super) queue_url: Option<String>,
 }
 
-/// Tries each call that the relay makes, and changes nothing; the table of registrations, if it may be used.
-pub(super) async fn check(names: &Names) -> anyhow::Result<(Option<RegistrationsTable>, Vec<Finding>)> {
-    let config = cloud::config().await?;
-    let table = RegistrationsTable::new(&config, &names.registrations);
-    let checked = table.check().await;
-    let usable = checked.is_ok().then(|| table.clone());
-    let mut findings = vec![finding("table", &names.registrations, checked)];
-    findings.push(match &names.mailbox {
-        Some(name) => finding("mailbox", name, MailboxTable::new(&config, name).check().await),
-        None => Finding::skipped("mailbox", "UPWIRE_MAILBOX_TABLE is not set"),
-    });
-    findings.push(match &names.queue_url {
-        Some(url) => finding("queue", url, Queue::open(&config, url).await.map(drop)),
-        None => Finding::skipped("queue", "UPWIRE_QUEUE_URL is not set"),
-    });
-    Ok((usable, findings))
+/// Tries each call that the relay makes, and changes nothing; the table of registrations, if it may be read.
+pub(super) async fn check(config: &SdkConfig, names: &Names) -> (Option<RegistrationsTable>, Vec<Finding>) {
+    let table = RegistrationsTable::new(config, &names.registrations);
+    let permissions = table.permissions().await;
+    let usable = permissions.first().is_some_and(|read| read.verdict.is_ok()).then_some(table);
+    let mut findings = found("table", &names.registrations, &permissions);
+    match &names.mailbox {
+        Some(name) => {
+            let permissions = MailboxTable::new(config, name).permissions().await;
+            findings.extend(found("mailbox", name, &permissions));
+        }
+        None => findings.push(Finding::skipped("mailbox", "UPWIRE_MAILBOX_TABLE is not set")),
+    }
+    match &names.queue_url {
+        Some(url) => findings.extend(found("queue", url, &Queue::permissions(config, url).await)),
+        None => findings.push(Finding::skipped("queue", "UPWIRE_QUEUE_URL is not set")),
+    }
+    (usable, findings)
 }
 
-fn finding(check: &'static str, name: &str, checked: Result<(), CannotStart>) -> Finding {
-    match checked {
-        Ok(()) => Finding::ok(check, format!("{name} may be used")),
-        Err(error) => {
-            let what = format!("{name}: {}", error.problem);
-            Finding::error(check, what, "the relay does not start without it", error.mend)
-        }
+/// A finding for all that is allowed, and one for each action that is not.
+fn found(check: &'static str, name: &str, permissions: &[Permission]) -> Vec<Finding> {
+    let allowed = permissions.iter().filter(|permission| permission.verdict.is_ok());
+    let allowed: Vec<&str> = allowed.map(|permission| permission.action).collect();
+    let mut findings = Vec::new();
+    if !allowed.is_empty() {
+        findings.push(Finding::ok(check, format!("{name} allows {}", allowed.join(", "))));
     }
+    findings.extend(permissions.iter().filter_map(|permission| {
+        let error = permission.verdict.as_ref().err()?;
+        Some(if permission.is_denied() {
+            let mend = format!(
+                "attach the stack's policy: aws iam attach-user-policy --user-name upwire-relay --policy-arn ARN, with the \
+                 output RelayPolicyArn (attach-role-policy for a role); or add this statement to another of its policies: {}",
+                permission.statement()
+            );
+            Finding::error("permissions", format!("{name}: {}", error.problem), WHY, mend)
+        } else {
+            Finding::error(check, format!("{name}: {}", error.problem), WHY, error.mend)
+        })
+    }));
+    findings
 }

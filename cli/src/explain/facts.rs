@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use push::ports::Seen;
-use push::{MessageId, Registration};
+use push::tenant::Month;
+use push::{MessageId, Registration, Tenant, TenantName};
 use serde::Serialize;
 
 use crate::trail::Told;
@@ -66,6 +67,26 @@ impl Row {
     }
 }
 
+/// The tenant whose domain the account is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Paying {
+    pub(super) name: String,
+    pub(super) suspended_since: Option<DateTime<Utc>>,
+    /// Its pushes of the month are used up until then.
+    pub(super) used_up_until: Option<DateTime<Utc>>,
+}
+
+impl Paying {
+    pub(super) fn of(name: &TenantName, tenant: &Tenant, now: DateTime<Utc>) -> Self {
+        let used_up = tenant.used_up.filter(|month| *month == Month::of(now));
+        Self {
+            name: name.to_string(),
+            suspended_since: tenant.suspended_since,
+            used_up_until: used_up.map(Month::end),
+        }
+    }
+}
+
 /// A full JID of the account that was seen lately.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Phone {
@@ -118,6 +139,7 @@ pub(super) struct Facts {
     pub(super) token: Token,
     pub(super) life: Life,
     pub(super) registration: Option<Row>,
+    pub(super) tenant: Option<Paying>,
     /// The last that was seen comes first.
     pub(super) phones: Vec<Phone>,
     pub(super) waiting: Waiting,

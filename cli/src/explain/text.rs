@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::facts::{Facts, Life, Push, Row, Token};
+use super::facts::{Facts, Life, Paying, Push, Row, Token};
 use super::verdict::span;
 use crate::trail::Told;
 
@@ -30,6 +30,9 @@ pub(super) fn write(
     }
     if let Some(row) = &facts.registration {
         line("account", format!("{}  registered as {}", row.account, row.recipient))?;
+        if let Some(tenant) = &facts.tenant {
+            line("tenant", tenant_line(tenant))?;
+        }
         for phone in &facts.phones {
             let ended = if phone.session_has_ended { ", its session has ended since" } else { "" };
             let ago = span(now - phone.seen_at);
@@ -83,6 +86,17 @@ fn life_line(life: Life, row: Option<&Row>) -> String {
     }
     if let Some(until) = row.throttled_until {
         text += &format!(", throttled until {}", second(until));
+    }
+    text
+}
+
+fn tenant_line(tenant: &Paying) -> String {
+    let mut text = tenant.name.clone();
+    if let Some(since) = tenant.suspended_since {
+        text += &format!(", suspended since {}", second(since));
+    }
+    if let Some(until) = tenant.used_up_until {
+        text += &format!(", its pushes of the month are used up until {}", second(until));
     }
     text
 }

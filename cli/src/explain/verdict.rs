@@ -32,7 +32,8 @@ fn of_push(facts: &Facts, push: &Push, now: DateTime<Utc>) -> String {
                 phone(facts, now)
             )
         } else {
-            format!("It waits: {}.", phone(facts, now))
+            let cause = suspended(facts, now).unwrap_or_else(|| phone(facts, now));
+            format!("It waits: {cause}.")
         };
     }
     if told.is_some_and(|told| told.outcome == "held") {
@@ -77,8 +78,22 @@ fn ended(told: &Told) -> Option<String> {
 }
 
 fn of_endpoint(facts: &Facts, now: DateTime<Utc>) -> String {
+    // Nobody of it can renew meanwhile, so that what lapses is not over for its senders.
+    if let (Life::Lives | Life::Expired, Some(cause)) = (facts.life, suspended(facts, now)) {
+        return format!("Senders get 429: {cause}.");
+    }
     if facts.life != Life::Lives {
         return of_life(facts, now);
+    }
+    if let Some((tenant, until)) =
+        facts.tenant.as_ref().and_then(|tenant| Some((tenant, tenant.used_up_until?)))
+    {
+        return format!(
+            "Senders get 429 for another {}: the tenant {} has used up its pushes of this month (`upwire tenant set {1} \
+             --pushes-per-month`).",
+            span(until - now),
+            tenant.name
+        );
     }
     if let Some(until) = facts.registration.as_ref().and_then(|row| row.throttled_until) {
         return format!(
@@ -128,6 +143,17 @@ fn of_life(facts: &Facts, now: DateTime<Utc>) -> String {
         ),
         _ => "This store has no such registration: it ended more than a day ago, or never was in it.".into(),
     }
+}
+
+/// That the account's tenant is suspended, if it is.
+fn suspended(facts: &Facts, now: DateTime<Utc>) -> Option<String> {
+    let tenant = facts.tenant.as_ref()?;
+    let since = tenant.suspended_since?;
+    let name = &tenant.name;
+    Some(format!(
+        "the tenant {name} has been suspended for {}, until `upwire tenant resume {name}`",
+        span(now - since)
+    ))
 }
 
 /// The state of the phone.

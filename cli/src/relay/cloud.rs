@@ -140,7 +140,7 @@ async fn patiently<T, F: Future<Output = Result<T, CannotStart>>>(
 fn refusal(error: CannotStart, variable: &str) -> anyhow::Error {
     match error.cause {
         Cause::Configuration => ConfigurationError::new(variable, error.problem, error.mend).into(),
-        Cause::Credentials | Cause::Clock => error.into(),
+        Cause::Denied | Cause::Credentials | Cause::Clock => error.into(),
         Cause::Unavailable => {
             anyhow::Error::new(error).context(format!("AWS was out of reach for {} s", PATIENCE.as_secs()))
         }

@@ -10,9 +10,9 @@ use crate::marker::TABLE_ID;
 use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::usage;
 
-pub(super) const QUEUE_URL: &str = "UPWIRE_QUEUE_URL";
-pub(super) const REGISTRATIONS_TABLE: &str = "UPWIRE_REGISTRATIONS_TABLE";
-pub(super) const MAILBOX_TABLE: &str = "UPWIRE_MAILBOX_TABLE";
+pub(crate) const QUEUE_URL: &str = "UPWIRE_QUEUE_URL";
+pub(crate) const REGISTRATIONS_TABLE: &str = "UPWIRE_REGISTRATIONS_TABLE";
+pub(crate) const MAILBOX_TABLE: &str = "UPWIRE_MAILBOX_TABLE";
 const SECRET_HELP: &str = "The secrets that authenticate endpoints, the same as the function's, comma-separated: the \
     first signs, all verify";
 

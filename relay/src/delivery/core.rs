@@ -269,7 +269,7 @@ impl Core {
             Input::Online(session) => self.go_online(session),
             Input::Offline => self.go_offline(now, actions),
             Input::Stanza(Incoming::Answer(answer)) => self.take_answer(&answer, now, actions),
-            Input::Stanza(Incoming::Available(jid)) => self.begin_session(&jid, now),
+            Input::Stanza(Incoming::Available(jid)) => self.begin_session(&jid, now, actions),
             Input::Stanza(Incoming::Unavailable(jid)) => self.end_session(&jid, now, actions),
             Input::Stanza(Incoming::Request(request)) => self.take_request(request, actions),
             Input::Stanza(Incoming::Subscribe(asked)) => {

@@ -299,10 +299,8 @@ async fn write<S: AsyncWrite>(
         let current =
             push_batch.drain(..).filter(|push| push.session == session || mutant(Mutant::OldStream));
         bytes.extend(current.map(|push| push.xml));
-        if !fence.holds() {
-            // The relay is told, and ends this.
-            return pending().await;
-        }
+        // If it is lost, the relay is told, and ends this.
+        fence.held().await;
         // A socket that takes nothing for so long is as dead as one that gives nothing.
         match timeout(SILENCE_MAX, write_all(writer, &bytes)).await {
             Ok(Ok(())) => {}

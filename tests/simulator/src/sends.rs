@@ -169,7 +169,7 @@ impl Ledger {
         self.sendings.kept.insert(id, at);
     }
 
-    /// Its sender takes it back. A push that the relay has read is sent all the same, as long as it is in line.
+    /// Its sender takes it back. The relay sends a push that it has read all the same, as long as that is in line.
     pub(crate) fn note_withdrawn(&mut self, id: MessageId, at: Duration) {
         self.dropped.insert(id);
         self.sendings.withdrawn.insert(id, at);

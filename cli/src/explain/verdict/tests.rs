@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use push::{MessageId, RegistrationId, Urgency};
 
-use super::super::facts::{Phone, Process, Row, Waiting};
+use super::super::facts::{Paying, Phone, Process, Row, Waiting};
 use super::*;
 
 fn now() -> DateTime<Utc> {
@@ -139,6 +139,30 @@ fn senders_that_are_asked_to_wait_are_named() {
     facts.registration.as_mut().unwrap().throttled_until = Some(now() + TimeDelta::seconds(40));
     assert!(verdict(&facts, now()).contains("429 for another 40 s"));
     assert!(verdict(&living(), now()).contains("no push has come to it lately"));
+}
+
+#[test]
+fn a_tenant_that_is_suspended_or_has_used_its_month_up_is_named() {
+    let tenant = |suspended_since, used_up_until| {
+        Some(Paying { name: "example.com".into(), suspended_since, used_up_until })
+    };
+    let suspended = Facts { tenant: tenant(Some(ago(TimeDelta::days(3))), None), ..living() };
+    let sentence =
+        "the tenant example.com has been suspended for 3 days, until `upwire tenant resume example.com`.";
+    assert_eq!(verdict(&suspended, now()), format!("Senders get 429: {sentence}"));
+    let lapsed = Facts { life: Life::Expired, ..suspended.clone() };
+    assert_eq!(verdict(&lapsed, now()), format!("Senders get 429: {sentence}"));
+    assert_eq!(verdict(&push(suspended.clone(), true), now()), format!("It waits: {sentence}"));
+    let revoked = Facts { life: Life::Revoked, ..suspended };
+    assert!(verdict(&revoked, now()).contains("senders get 410"));
+    let used_up = Facts { tenant: tenant(None, Some(now() + TimeDelta::days(12))), ..living() };
+    assert_eq!(
+        verdict(&used_up, now()),
+        "Senders get 429 for another 12 days: the tenant example.com has used up its pushes of this month (`upwire tenant \
+         set example.com --pushes-per-month`)."
+    );
+    let neither = Facts { tenant: tenant(None, None), ..living() };
+    assert!(verdict(&neither, now()).contains("no push has come to it lately"));
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::delivery::{
 
 /// Most full JIDs that are tried again by themselves. A sweep finds those beyond.
 const RETRIED_MAX: usize = 4096;
+/// Most pushes in other lines that are looked at when a full JID comes back: whoever comes again and again costs no more.
+const BROUGHT_BACK_MAX: usize = 32;
 /// Accounts that are remembered while nothing is under way for them; the store knows what they need.
 const ACCOUNTS_MAX: usize = 16_384;
 /// Most accounts that are looked at in one tick for those that may be forgotten.
@@ -67,13 +69,14 @@ impl Core {
     }
 
     /// A directed presence: a new session (docs/protocol.md, "Coming online").
-    pub(super) fn begin_session(&mut self, jid: &FullJid, now: Now) {
+    pub(super) fn begin_session(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         if self.ending.is_some() || !self.admits(jid) || mutant(Mutant::PresenceIgnored) {
             return;
         }
         let phone = self.account(jid).phone(jid);
         phone.begin_session(now);
         self.free_line(jid, now);
+        self.bring_back(jid, now, actions);
         self.unseen.insert(jid.to_bare());
         self.forget_retry(jid);
         if !self.may_have_waiting(jid) {
@@ -81,6 +84,23 @@ impl Core {
         }
         self.cue_within_bounds(jid, Cue::There, now);
         self.guess_others(jid);
+    }
+
+    /// Pushes in line for another full JID of the account go to this one, if they would be lined up for it now.
+    fn bring_back(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        let Some(account) = self.accounts.get(&jid.to_bare()) else { return };
+        let others = account.phones.iter().filter(|(other, _)| *other != jid);
+        let in_line = others.flat_map(|(other, phone)| phone.line.ids().map(|id| (id, other.clone())));
+        for (id, other) in in_line.take(BROUGHT_BACK_MAX).collect::<Vec<_>>() {
+            let is_asked = |push: &&Push| push.asks.iter().any(|ask| ask.jid == *jid);
+            let Some(push) = self.pushes.get(&id).filter(|push| !is_asked(push)) else { continue };
+            let overlong = self.phone(jid).is_some_and(|phone| phone.line.is_overlong());
+            let held = push.held.clone();
+            if !overlong && self.target(&held.message, now) == *jid {
+                self.take_from_line(id, &other);
+                self.line_up(held, jid, now, actions);
+            }
+        }
     }
 
     /// The line of a session that begins goes on; what earlier ones left unanswered has some time yet.
@@ -108,7 +128,12 @@ impl Core {
     }
 
     /// Somebody has registered: whatever waits may be delivered.
-    pub(super) fn note_registered(&mut self, registration: &Registration, now: Now) {
+    pub(super) fn note_registered(
+        &mut self,
+        registration: &Registration,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         let recipient = registration.target.recipient.clone();
         let id = registration.target.registration_id();
         let account = self.account(&recipient);
@@ -119,6 +144,7 @@ impl Core {
         // Not every session sends presence.
         phone.line.begin_session(now.monotonic);
         self.free_line(&recipient, now);
+        self.bring_back(&recipient, now, actions);
         self.unseen.insert(recipient.to_bare());
         if before.is_some_and(|before| before != recipient) && !mutant(Mutant::MovePassedOver) {
             self.something_waits(&recipient);

@@ -132,10 +132,10 @@ impl Core {
                 continue;
             }
             match outcome {
-                Outcome::Stored(registration) => self.note_registered(&registration, now),
+                Outcome::Stored(registration) => self.note_registered(&registration, now, actions),
                 Outcome::Begun(registration) => {
                     self.count_begun(&registration, actions);
-                    self.note_registered(&registration, now);
+                    self.note_registered(&registration, now, actions);
                 }
                 Outcome::DomainFull => self.note_domain_full(now),
                 Outcome::Waits(recipients) => {

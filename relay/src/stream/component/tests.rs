@@ -48,6 +48,10 @@ struct Bench {
 
 impl Bench {
     fn start() -> Self {
+        Self::start_behind(Fence::open())
+    }
+
+    fn start_behind(fence: Fence) -> Self {
         let (ways, taken) = mpsc::channel(4);
         let (told, events) = mpsc::channel(16);
         let (pushes, to_push) = mpsc::channel(16);
@@ -58,14 +62,8 @@ impl Bench {
             secret: watch::channel("secret".to_owned()).1,
             server: Ways(Mutex::new(taken)),
         };
-        let component = Component {
-            account,
-            events: told,
-            pushes: to_push,
-            replies: to_reply,
-            connected: up,
-            fence: Fence::open(),
-        };
+        let component =
+            Component { account, events: told, pushes: to_push, replies: to_reply, connected: up, fence };
         Self { ways, events, pushes, replies, connected, running: tokio::spawn(component.run()) }
     }
 
@@ -201,4 +199,19 @@ async fn a_stop_without_a_stream_waits_for_no_server() {
     let bench = Bench::start();
     drop((bench.pushes, bench.replies));
     bench.running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_waits_while_the_lease_has_lapsed_and_goes_on_when_it_is_renewed() {
+    let (lease, until) = watch::channel(Some(Duration::from_secs(5)));
+    let mut bench = Bench::start_behind(Fence::until(until));
+    let (mut server, session) = bench.stream().await;
+    sleep(Duration::from_secs(6)).await;
+    bench.pushes.send(push(session, "waits")).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(3), server.hears("waits")).await;
+    assert!(heard.is_err(), "{heard:?}");
+    lease.send_replace(Some(Duration::from_secs(60)));
+    server.hears("waits").await;
+    bench.replies.send("<iq id='reply'/>".into()).await.unwrap();
+    server.hears("reply").await;
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const TABLET: &str = "alice@example.com/tablet";
+
 #[test]
 fn what_an_earlier_session_left_unanswered_fills_no_window_and_goes_out_in_the_new_one() {
     let mut world = World::online();
@@ -302,4 +304,38 @@ fn a_new_session_has_its_whole_time_to_answer_what_went_out_before_its_presence(
     assert_eq!(world.take_sent(), []);
     world.answer(push, ALICE, None);
     assert!(world.is_settled());
+}
+
+/// Two phones of one account: what the other was to take meanwhile, and could not, comes back with the first.
+#[test]
+fn what_is_in_line_for_a_stand_in_goes_to_the_phone_that_comes_back() {
+    let mut world = World::online();
+    let (app, others) = (world.register(ALICE, 1), world.register(ALICE_AGAIN, 2));
+    let (failed, open, push) = (world.post(others), world.post(others), world.post(app));
+    assert_eq!(world.take_sent().len(), 3);
+    // The other is in doubt: a push to it has failed, and the next is not answered yet.
+    world.answer(failed, ALICE_AGAIN, OFFLINE);
+    world.take_sent();
+    world.leave(ALICE);
+    assert_eq!(world.take_sent(), [], "{open} is not answered yet");
+    world.greet(ALICE);
+    let sent = world.take_sent();
+    assert!(sent.contains(&(push, ALICE.to_owned())), "{sent:?}: {:?}", world.rest());
+}
+
+#[test]
+fn what_a_silent_phone_was_asked_and_another_cannot_take_goes_to_the_one_that_greets() {
+    let mut world = World::online();
+    let (app, others) = (world.register(ALICE, 1), world.register(TABLET, 2));
+    let push = world.post(app);
+    world.pass(Duration::from_secs(1));
+    world.greet(TABLET);
+    world.post_some(others, 4);
+    assert_eq!(world.take_sent().len(), 5);
+    // The phone is silent, so the tablet is to be asked, too; its window is full.
+    world.pass(Duration::from_secs(1) + TICK);
+    world.greet(ALICE_AGAIN);
+    world.pass(TICK);
+    let sent = world.take_sent();
+    assert!(sent.contains(&(push, ALICE_AGAIN.to_owned())), "{sent:?}: {:?}", world.rest());
 }

@@ -151,6 +151,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_log_that_grows_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("upwire.db");
+        drop(Database::open(&file).unwrap());
+        let log = |found: &[Finding]| found.iter().any(|finding| finding.check == "log");
+        assert!(!log(&database(&file, 0).1));
+        let grown = fs::File::create(folder.path().join("upwire.db-wal")).unwrap();
+        grown.set_len(LOG_BYTES_MAX + 1).unwrap();
+        let found = database(&file, 0).1;
+        assert!(log(&found), "{found:?}");
+    }
+
+    #[tokio::test]
     async fn a_disk_without_room_and_a_file_of_something_else_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("upwire.db");

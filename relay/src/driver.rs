@@ -310,3 +310,6 @@ fn tell_of_lapsing(domains: &[Lapsing]) {
         tracing::warn!(domains, registrations, "registrations of further domains lapse, too");
     }
 }
+
+#[cfg(test)]
+mod tests;

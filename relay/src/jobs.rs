@@ -30,6 +30,8 @@ use crate::{
 };
 
 mod command;
+#[cfg(test)]
+pub(crate) mod memory;
 mod read;
 mod register;
 mod settle;
@@ -146,3 +148,6 @@ fn waits_for(row: &Registration, message: &PushMessage, now: DateTime<Utc>) -> b
 
 /// No pause: the error is reported once.
 const ONCE: Duration = Duration::ZERO;
+
+#[cfg(test)]
+mod tests;

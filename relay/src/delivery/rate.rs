@@ -96,4 +96,19 @@ mod tests {
         // Pushes that were accepted meanwhile count: 990 too many take 495 s.
         assert_eq!(meter.count(ID, at(6000)), Some(at(495_500)));
     }
+
+    #[test]
+    fn a_full_meter_counts_no_further_registration_until_the_burst_of_others_is_whole() {
+        let id = |number: usize| RegistrationId::from_bytes((number as u128).to_be_bytes());
+        let flood = |meter: &mut Meter, of, moment| (0..100).any(|_| meter.count(of, at(moment)).is_some());
+        let mut meter = Meter::new("60/1".parse().unwrap());
+        for number in 0..COUNTED_MAX {
+            meter.count(id(number), at(0));
+        }
+        let further = id(COUNTED_MAX);
+        assert!(!flood(&mut meter, further, 0), "it is not counted");
+        assert!(flood(&mut meter, id(0), 0), "those that are known are");
+        assert!(flood(&mut meter, further, 1000), "the others' bursts are whole again");
+        assert_eq!(meter.counted.len(), 2);
+    }
 }

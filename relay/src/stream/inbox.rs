@@ -40,6 +40,16 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Room(#[expect(dead_code, reason = "its end gives the bytes back")] OwnedSemaphorePermit);
 
+#[cfg(test)]
+impl Event {
+    /// A stanza that takes no room of a budget.
+    pub(crate) fn stanza(stanza: Incoming) -> Self {
+        let budget = Arc::new(Semaphore::new(0));
+        let room = budget.try_acquire_many_owned(0).expect("nothing is asked for");
+        Self::Stanza(Box::new(stanza), Room(room))
+    }
+}
+
 /// Nobody takes events any more.
 #[derive(Debug)]
 pub(super) struct Closed;

@@ -57,3 +57,62 @@ fn a_full_jid_that_is_known_costs_no_other() {
     account.phone(&jid(3));
     assert_eq!(account.phones.len(), PHONES_MAX);
 }
+
+/// An account of which one registration names a full JID.
+fn named(jid: &FullJid) -> (Account, RegistrationId, Epoch) {
+    let row = testing::registration(jid.as_str(), DateTime::UNIX_EPOCH);
+    let mut account = Account::default();
+    let id = row.target.registration_id();
+    account.name(id, row.epoch, row.target.recipient);
+    (account, id, row.epoch)
+}
+
+#[test]
+fn a_registration_that_moved_stays_where_it_is_for_a_minute() {
+    let start = Instant::now();
+    let (mut account, id, _) = named(&jid(0));
+    assert_eq!(account.follow(id, &jid(0), after(start, 0)), None, "it is there");
+    assert_eq!(account.follow(id, &jid(1), after(start, 0)), Some(jid(0)));
+    assert_eq!(account.follow(id, &jid(2), after(start, 59)), None);
+    assert_eq!(account.named(id), Some(&jid(1)));
+    assert_eq!(account.follow(id, &jid(2), after(start, 60)), Some(jid(1)));
+}
+
+#[test]
+fn a_registration_is_forgotten_with_the_life_that_ended_and_not_with_an_earlier_one() {
+    let (mut account, id, epoch) = named(&jid(0));
+    let later = testing::registration(jid(0).as_str(), DateTime::UNIX_EPOCH + Duration::from_secs(9)).epoch;
+    account.name(id, later, jid(0));
+    account.forget_registration(id, epoch);
+    assert!(account.names(&jid(0)) && !account.names(&jid(1)));
+    account.forget_registration(id, later);
+    assert!(!account.names(&jid(0)));
+}
+
+#[test]
+fn a_burst_of_cues_passes_and_then_one_each_second() {
+    let start = Instant::now();
+    let mut account = Account::default();
+    let taken = (0..30).filter(|_| account.take_cue(after(start, 0))).count();
+    assert_eq!(taken, CUES_BURST as usize);
+    assert!(account.take_cue(after(start, 1)) && !account.take_cue(after(start, 1)));
+}
+
+#[test]
+fn a_push_that_went_out_is_remembered_until_a_page_read_afterwards_tells_of_it() {
+    let row = testing::registration(jid(0).as_str(), DateTime::UNIX_EPOCH);
+    let push = testing::push(1, &row, DateTime::UNIX_EPOCH).id;
+    let mut account = Account::default();
+    account.note_asked(push);
+    account.forget_asked();
+    assert!(account.was_asked(push), "it is not written yet");
+    account.page_asked = true;
+    account.asked_is_written(push);
+    assert!(account.was_asked(push), "the page may have been read before");
+    account.forget_asked();
+    assert!(!account.was_asked(push));
+    account.page_asked = false;
+    account.note_asked(push);
+    account.asked_is_written(push);
+    assert!(!account.was_asked(push));
+}

@@ -44,7 +44,11 @@ impl Report {
 }
 
 pub(crate) async fn examine(variables: &Variables, arguments: &[&str]) -> Report {
-    let mut doctor = Command::new(profile_folder().join("upwire"));
+    examine_by(Command::new(profile_folder().join("upwire")), variables, arguments).await
+}
+
+/// The same, by a command that ends in the program.
+async fn examine_by(mut doctor: Command, variables: &Variables, arguments: &[&str]) -> Report {
     doctor.args(["doctor", "--json"]).args(arguments);
     doctor.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(variables);
     let output = tokio::task::spawn_blocking(move || doctor.output().unwrap()).await.unwrap();
@@ -241,6 +245,9 @@ async fn files_room_and_secrets_that_are_wrong_are_found() {
     examine(&variables, &["--backups", &backups]).await.wrong("backup", "error", "upwire backup");
     let missing = with(&variables, "UPWIRE_DATABASE", "/nowhere/upwire.db");
     examine(&missing, &[]).await.wrong("database", "warning", "UPWIRE_DATABASE");
+    let mut few = Command::new("/usr/bin/prlimit");
+    few.arg("--nofile=1024:1024").arg(profile_folder().join("upwire"));
+    examine_by(few, &variables, &[]).await.wrong("descriptors", "warning", "LimitNOFILE");
     let mut nothing = variables.clone();
     nothing.remove("UPWIRE_COMPONENT");
     assert_eq!(examine(&nothing, &[]).await.output.status.code(), Some(64));

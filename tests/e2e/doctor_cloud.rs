@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use e2e::{Emulator, EmulatorKind, Kind, XmppServer, free_port};
+use e2e::{Emulator, EmulatorKind, Kind, Upwire, XmppServer, free_port};
 use serde_json::{Value, json};
 
 use crate::cloud_stack::{deploy, output};
@@ -51,6 +51,21 @@ async fn tables_and_a_queue_that_are_not_there_are_found() {
     report.finds("queue", "skipped");
     report.finds("component", "skipped");
     report.finds("stack", "skipped");
+}
+
+#[tokio::test]
+async fn a_secret_that_the_marker_does_not_name_is_found() {
+    let emulator = Emulator::shared().await;
+    let mut variables = whole(emulator).await;
+    let relay = Upwire::relay_on(XmppServer::shared(Kind::Prosody).await);
+    let settings = variables.iter().filter(|(name, _)| !name.starts_with("UPWIRE_COMPONENT"));
+    let settings = settings.filter(|(name, _)| !["UPWIRE_ADMIN_LISTEN", "UPWIRE_PUBLIC_URL"].contains(*name));
+    let settings = settings.map(|(name, value)| (*name, value.clone()));
+    let _relay = relay.set_all(settings).start_ready().await;
+    examine(&variables, &[]).await.finds("secrets", "ok");
+    variables.insert("UPWIRE_SECRET", "b-secret-of-more-than-32-bytes-0123456789".to_owned());
+    let report = examine(&variables, &[]).await;
+    report.wrong("secrets", "error", "lacks the secret that endpoints are signed with");
 }
 
 /// The actions that the relay's policy grants on resources whose definition has one of these words.

@@ -67,16 +67,22 @@ pub(super) fn database(file: &Path, floor: u64) -> (Option<Database>, Vec<Findin
             )
         }
     });
+    findings.extend(log(file));
+    (Some(database), findings)
+}
+
+/// The write-ahead log beside the database, where it has grown.
+fn log(file: &Path) -> Option<Finding> {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
     let bytes = fs::metadata(&log).map_or(0, |log| log.len());
-    if bytes > LOG_BYTES_MAX {
-        let what = format!("{} has {} MiB", PathBuf::from(log).display(), bytes >> 20);
-        let why = "some program reads the database for very long, and the log grows until the disk is full";
-        let mend = format!("find it and end it: fuser -v {shown}");
-        findings.push(Finding::warning("log", what, why, mend));
+    if bytes <= LOG_BYTES_MAX {
+        return None;
     }
-    (Some(database), findings)
+    let what = format!("{} has {} MiB", PathBuf::from(log).display(), bytes >> 20);
+    let why = "some program reads the database for very long, and the log grows until the disk is full";
+    let mend = format!("find it and end it: fuser -v {}", file.display());
+    Some(Finding::warning("log", what, why, mend))
 }
 
 /// How many descriptors a process of this user may have.
@@ -148,6 +154,18 @@ mod tests {
         assert_eq!(backups(Some(folder.path()), later(2)).level, Level::Ok);
         assert_eq!(backups(Some(folder.path()), later(4)).level, Level::Warning);
         assert_eq!(backups(Some(&folder.path().join("none")), later(4)).level, Level::Error);
+    }
+
+    #[test]
+    fn a_log_that_grows_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("upwire.db");
+        assert_eq!(log(&file), None, "there is none");
+        let grown = fs::File::create(folder.path().join("upwire.db-wal")).unwrap();
+        grown.set_len(LOG_BYTES_MAX).unwrap();
+        assert_eq!(log(&file), None);
+        grown.set_len(LOG_BYTES_MAX + 1).unwrap();
+        assert_eq!(log(&file).map(|found| found.level), Some(Level::Warning));
     }
 
     #[tokio::test]

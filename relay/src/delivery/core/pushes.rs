@@ -251,7 +251,8 @@ impl Core {
             {
                 self.leave_queue(message);
             }
-            return;
+            // It takes nobody to where others wait: those that stand in for its recipient are told.
+            return self.cue_stand_ins(&failed.to_bare(), now);
         }
         let (held, unanswered_at) = (push.held.clone(), push.unanswered_at);
         let named = self.named(&held.message);

@@ -84,8 +84,13 @@ impl Core {
     /// Only the full JID that a registration names can end it; another one just does not hold it.
     fn take_refusal(&mut self, id: MessageId, ask: &Ask, now: Now, actions: &mut Vec<Action>) {
         let Some(push) = self.pushes.get(&id) else { return };
-        let registration = push.held.message.registration;
-        if self.named(&push.held.message) == ask.jid || mutant(Mutant::RecipientNotCompared) {
+        let message = Arc::clone(&push.held.message);
+        let registration = message.registration;
+        // Should another full JID register it anew, this one is no place to try for it either.
+        if let Some(phone) = self.phone_mut(&ask.jid).filter(|_| !mutant(Mutant::BarForgotten)) {
+            phone.bar(registration, now);
+        }
+        if self.named(&message) == ask.jid || mutant(Mutant::RecipientNotCompared) {
             if let Some(Push { held: push, asks, .. }) = self.take_push(id) {
                 let (mut recipient, mut asked_at) = (ask.jid.clone(), ask.asked_at);
                 if mutant(Mutant::RecipientNotCompared) {
@@ -102,9 +107,6 @@ impl Core {
                 self.conclude_all(&asks, now, actions);
             }
             return;
-        }
-        if let Some(phone) = self.phone_mut(&ask.jid).filter(|_| !mutant(Mutant::BarForgotten)) {
-            phone.bar(registration, now);
         }
         // The other pushes of that registration leave its line, too.
         let line: Vec<MessageId> =

@@ -339,3 +339,17 @@ fn what_a_silent_phone_was_asked_and_another_cannot_take_goes_to_the_one_that_gr
     let sent = world.take_sent();
     assert!(sent.contains(&(push, ALICE_AGAIN.to_owned())), "{sent:?}: {:?}", world.rest());
 }
+
+#[test]
+fn whoever_has_refused_a_registration_is_not_asked_for_its_next_life() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let refused = world.post(app);
+    world.take_sent();
+    world.answer(refused, ALICE, GONE);
+    assert_eq!(world.register(ALICE_AGAIN, 1), app);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    world.answer(push, ALICE_AGAIN, OFFLINE);
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![push]));
+}

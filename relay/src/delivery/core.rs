@@ -42,6 +42,7 @@ mod action;
 mod answers;
 mod census;
 mod cues;
+mod ends;
 mod forgetting;
 mod input;
 mod phones;

@@ -1,0 +1,73 @@
+//! How a push ends: it was delivered, or has expired. Each end is counted once.
+
+use super::*;
+
+impl Core {
+    pub(super) fn deliver(&mut self, held: Held, now: Now, actions: &mut Vec<Action>) {
+        let delivered = u64::from(self.count_settled(&held.message, now, actions));
+        self.done_with(held, Counts { delivered, ..Counts::default() });
+    }
+
+    /// Counts the delivery of a push that is settled, unless its end was counted.
+    pub(super) fn count_settled(
+        &mut self,
+        message: &PushMessage,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        self.count_delivered(name(message), message.accepted_at, now, actions)
+    }
+
+    /// A push comes to its end more than once where the queue gives it twice, or two of its full JIDs answer.
+    /// Whether it was counted now.
+    pub(super) fn count_delivered(
+        &mut self,
+        name: (BareJid, MessageId),
+        accepted_at: DateTime<Utc>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let is_new = self.counted.note(name);
+        if is_new {
+            actions.push(Action::Count(Measure::Delivered(now.wall - accepted_at)));
+        }
+        is_new
+    }
+
+    /// The push is delivered, or has expired; what became of it is counted for its tenant.
+    pub(super) fn done_with(&mut self, held: Held, mut counts: Counts) {
+        if held.origin == Origin::Queue {
+            counts += Counts::accepted(&held.message);
+        }
+        let message = Arc::clone(&held.message);
+        self.settled.note(name(&held.message));
+        if held.origin == Origin::Mailbox {
+            self.leaving.note(name(&held.message));
+        }
+        self.decide(Fate::Done(held));
+        self.count_for_tenant(&message.recipient, counts);
+    }
+
+    /// Counts what the fates that were decided have come to, once they are durable.
+    pub(super) fn count_for_tenant(&mut self, jid: &Jid, counts: Counts) {
+        let has_tenant = || self.access.tenant_of(jid.domain().as_str()).is_some();
+        if counts != Counts::default() && has_tenant() {
+            self.decide(Fate::Count(jid.to_bare(), counts));
+        }
+    }
+
+    pub(super) fn expire(&mut self, id: MessageId, now: Now, actions: &mut Vec<Action>) {
+        if let Some(push) = self.take_push(id) {
+            self.settle_expired(push.held, actions);
+            self.conclude_all(&push.asks, now, actions);
+        }
+    }
+
+    pub(super) fn settle_expired(&mut self, held: Held, actions: &mut Vec<Action>) {
+        let is_new = self.counted.note(name(&held.message));
+        if is_new {
+            actions.push(Action::Count(Measure::Expired));
+        }
+        self.done_with(held, Counts { expired: u64::from(is_new), ..Counts::default() });
+    }
+}

@@ -9,7 +9,7 @@ use e2e::{Upwire, XmppServer, folder, profile_folder};
 use embedded::Database;
 use futures::{StreamExt, TryStreamExt, stream};
 use push::ports::{Registrations, Renewal};
-use push::{Application, Instance, Target};
+use push::{Target, testing};
 
 /// Its name in the plan.
 pub(crate) const TITLE: &str = "memory";
@@ -60,12 +60,5 @@ async fn fill(file: &Path, registrations: usize) -> anyhow::Result<()> {
 
 /// Nobody has this account.
 fn target(phone: usize) -> Target {
-    let recipient = format!("away{phone}@localhost/Conversations.{phone:04x}");
-    Target {
-        recipient: recipient.parse().expect("a full JID"),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    }
+    testing::target(&format!("away{phone}@localhost/Conversations.{phone:04x}"))
 }

@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use e2e::bench::{Journal, Request, Sender};
+use e2e::bench::{Journal, Request, post};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
 use crate::stage::{Latency, Stage};
@@ -54,13 +53,13 @@ pub(crate) async fn measure(phones: usize, alone: Duration) -> anyhow::Result<Gr
 
     journal.begin();
     let begin = Instant::now();
-    post_each(&requests, &journal).await?;
+    post(&requests, phones, SENDERS, false, &journal).await?;
     all_arrive(&journal).await?;
     let direct_per_second = phones as f64 / begin.elapsed().as_secs_f64();
 
     (0..phones).for_each(|phone| stage.stand_in.leave(&jid(phone, "old")));
     journal.begin();
-    post_each(&requests, &journal).await?;
+    post(&requests, phones, SENDERS, false, &journal).await?;
     let kept = async || {
         let [waiting, queued] = ["upwire_mailbox_depth", "upwire_queue_depth"];
         stage.upwire.measure(waiting).await == phones as f64 && stage.upwire.measure(queued).await == 0.0
@@ -96,21 +95,6 @@ pub(crate) async fn measure(phones: usize, alone: Duration) -> anyhow::Result<Gr
         alone,
         beside,
     })
-}
-
-/// One push to each.
-async fn post_each(requests: &[Request], journal: &Rc<Journal>) -> anyhow::Result<()> {
-    let left = Rc::new(Cell::new(requests.len()));
-    let mut posting = JoinSet::new();
-    for _ in 0..SENDERS {
-        let (requests, journal, left) = (requests.to_vec(), Rc::clone(journal), Rc::clone(&left));
-        posting.spawn_local(Sender { requests, waits_for_arrival: false, journal, left }.run());
-    }
-    while let Some(ended) = posting.join_next().await {
-        ended??;
-    }
-    ensure!(journal.complaint().is_none(), "a push was not accepted: {:?}", journal.complaint());
-    Ok(())
 }
 
 async fn all_arrive(journal: &Journal) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use e2e::bench::{Answering, Journal, LightPhone, Request};
+use e2e::bench::{Answering, Journal, LightPhone, Request, post};
 use e2e::machine::Process;
 use e2e::{Kind, Upwire, User, XmppServer};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -96,7 +96,7 @@ impl Stage {
     async fn round(&mut self, case: Case) -> anyhow::Result<Round> {
         self.journal.begin();
         let watch = Watch::start(&self.processes.0, &self.processes.1)?;
-        stage::post(&self.requests, case.pushes(), SENDERS, false, &self.journal).await?;
+        post(&self.requests, case.pushes(), SENDERS, false, &self.journal).await?;
         stage::arrive(&self.upwire, 0.0, &self.journal).await?;
         let direct = watch.stop(case.pushes())?;
         let twice = self.twice();
@@ -104,7 +104,7 @@ impl Stage {
         self.all_leave().await?;
         self.journal.begin();
         let watch = Watch::start(&self.processes.0, &self.processes.1)?;
-        stage::post(&self.requests, case.pushes(), SENDERS, false, &self.journal).await?;
+        post(&self.requests, case.pushes(), SENDERS, false, &self.journal).await?;
         stage::reaches(&self.upwire, "upwire_mailbox_depth", case.pushes() as f64).await?;
         stage::reaches(&self.upwire, "upwire_queue_depth", 0.0).await?;
         let kept = watch.stop(case.pushes())?;

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use chrono::{DateTime, TimeDelta, Utc};
-use e2e::bench::{BODY_BYTES, Journal, LightPhone, Request};
+use e2e::bench::{BODY_BYTES, Journal, LightPhone, Request, post};
 use e2e::machine::Process;
 use e2e::{Kind, Upwire, XmppServer};
 use embedded::Database;
 use futures::{StreamExt, TryStreamExt, stream};
 use push::message::Wishes;
 use push::ports::{Mailbox, Registrations, Renewal, Waiting};
-use push::{Application, Body, Instance, MailboxBounds, PushMessage, Registration, Target, Ttl, Urgency};
+use push::{Body, MailboxBounds, PushMessage, Registration, Target, Ttl, Urgency, testing};
 use tokio::time::sleep;
 
 use crate::plan::{Case, Plan};
@@ -102,13 +102,13 @@ async fn serve(
     for _ in 0..plan.rounds {
         journal.begin();
         let begin = Instant::now();
-        stage::post(&request, plan.fresh, 1, true, journal).await?;
+        post(&request, plan.fresh, 1, true, journal).await?;
         let times = journal.account(begin, Instant::now()).to_client;
         p50.push(times[times.len() / 2].as_secs_f64());
         p99.push(times[times.len() * 99 / 100].as_secs_f64());
         journal.begin();
         let begin = Instant::now();
-        stage::post(&request, plan.fresh, SENDERS, false, journal).await?;
+        post(&request, plan.fresh, SENDERS, false, journal).await?;
         stage::arrive(&upwire, waiting as f64, journal).await?;
         per_second.push(plan.fresh as f64 / begin.elapsed().as_secs_f64());
     }
@@ -154,14 +154,7 @@ async fn fill(file: &Path, crowd: Case) -> anyhow::Result<()> {
 
 /// Nobody has this account.
 fn target(phone: usize) -> Target {
-    let recipient = format!("away{phone}@localhost/Conversations.{phone:04x}");
-    Target {
-        recipient: recipient.parse().expect("a full JID"),
-        application: Application::from_bytes([1; 32]),
-        instance: Instance::from_bytes([2; 32]),
-        vapid: None,
-        legacy: None,
-    }
+    testing::target(&format!("away{phone}@localhost/Conversations.{phone:04x}"))
 }
 
 fn push(number: usize, crowd: Case, now: DateTime<Utc>) -> Waiting {

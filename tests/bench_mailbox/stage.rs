@@ -1,14 +1,11 @@
 //! Parts that the measurements share: senders, an end to wait for, and the processor time spent by then.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::bench::{Journal, Request, Sender};
+use e2e::bench::Journal;
 use e2e::machine::{self, Process};
 use e2e::{Kind, Upwire, XmppServer};
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// Senders at a time, where pushes come as fast as they are taken.
@@ -70,28 +67,6 @@ pub(crate) fn processes(upwire: &Upwire, server: &XmppServer) -> anyhow::Result<
         Process { title: "upwire serve".to_owned(), pid: upwire.pid() },
         Process { title: server_name(server.kind).to_owned(), pid },
     ))
-}
-
-/// Posts so many pushes, to each endpoint in turn, and returns when all are accepted.
-pub(crate) async fn post(
-    requests: &[Request],
-    count: usize,
-    senders: usize,
-    waits_for_arrival: bool,
-    journal: &Rc<Journal>,
-) -> anyhow::Result<()> {
-    let left = Rc::new(Cell::new(count));
-    let mut posting = JoinSet::new();
-    for _ in 0..senders {
-        let (requests, journal, left) = (requests.to_vec(), Rc::clone(journal), Rc::clone(&left));
-        posting.spawn_local(Sender { requests, waits_for_arrival, journal, left }.run());
-    }
-    while let Some(ended) = posting.join_next().await {
-        ended??;
-    }
-    let complaint = journal.complaint().unwrap_or_default();
-    ensure!(complaint.is_empty(), "a push was not accepted: {complaint}");
-    Ok(())
 }
 
 /// Waits until everything that was accepted has arrived, and Upwire has nothing left of it.

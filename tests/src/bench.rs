@@ -9,4 +9,4 @@ pub mod stanza;
 
 pub use journal::{Account, BODY_BYTES, Journal, TAG_BYTES, Tag};
 pub use phone::{Answering, LightPhone};
-pub use sender::{Request, Sender, SteadySender};
+pub use sender::{Request, Sender, SteadySender, post};

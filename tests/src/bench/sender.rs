@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::journal::{BODY_BYTES, Journal, TAG_BYTES};
@@ -49,6 +50,31 @@ impl Request {
         let body = self.bytes.len() - BODY_BYTES;
         &mut self.bytes[body..body + TAG_BYTES]
     }
+}
+
+/// Posts so many pushes, to each endpoint in turn, and returns when all are accepted.
+///
+/// # Errors
+/// A push was not accepted.
+pub async fn post(
+    requests: &[Request],
+    count: usize,
+    senders: usize,
+    waits_for_arrival: bool,
+    journal: &Rc<Journal>,
+) -> anyhow::Result<()> {
+    let left = Rc::new(Cell::new(count));
+    let mut posting = JoinSet::new();
+    for _ in 0..senders {
+        let (requests, journal, left) = (requests.to_vec(), Rc::clone(journal), Rc::clone(&left));
+        posting.spawn_local(Sender { requests, waits_for_arrival, journal, left }.run());
+    }
+    while let Some(ended) = posting.join_next().await {
+        ended??;
+    }
+    let complaint = journal.complaint().unwrap_or_default();
+    ensure!(complaint.is_empty(), "a push was not accepted: {complaint}");
+    Ok(())
 }
 
 /// One sender of many.

@@ -8,7 +8,7 @@ use push::{
     Fingerprint, Marker, Registration, Urgency,
     marker::{Doubt, Keys, tells_of},
     ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
-    token::has_form,
+    token::claimed_epoch,
 };
 use tokio::time::timeout;
 
@@ -36,7 +36,7 @@ struct Known {
     read_at: DateTime<Utc>,
     /// The marker that agrees with this ingress.
     marker: Result<Arc<Marker>, Doubt>,
-    /// A row that may have been lost was logged.
+    /// An endpoint that may live was logged.
     told: bool,
 }
 
@@ -60,7 +60,7 @@ impl MarkerWatch {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
     }
 
-    /// Whether this is the first row that may have been lost since the marker was read.
+    /// Whether this is the first endpoint that may live since the marker was read.
     fn tell(&self) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_mut().is_some_and(|known| !std::mem::replace(&mut known.told, true))
@@ -72,7 +72,7 @@ impl MarkerWatch {
 fn could_be_ours(token: &str) -> bool {
     const PASETO: &str = "v2.local.";
     let is_jwt = || token.starts_with("eyJ") && token.split('.').count() == 3;
-    has_form(token) || token.starts_with(PASETO) || is_jwt()
+    claimed_epoch(token).is_some() || token.starts_with(PASETO) || is_jwt()
 }
 
 impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
@@ -81,8 +81,10 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
         if !could_be_ours(token) {
             return Ok(());
         }
-        let marker = timeout(ANSWER_TIMEOUT, self.marker(self.clock.now())).await;
-        marker.map_err(|_| unavailable(&Unavailable::new("no answer in time")))?.map(drop)
+        let now = self.clock.now();
+        let marker = timeout(ANSWER_TIMEOUT, self.marker(now)).await;
+        let marker = marker.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
+        marker.vouch_unknown(claimed_epoch(token), now).map_err(|doubt| self.doubt(doubt))
     }
 
     /// Makes sure that a life of which `row` is all that is there is over.
@@ -94,17 +96,23 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     ) -> Result<(), Rejection> {
         // The token of a predecessor's endpoint says what it stands for.
         let Endpoint::Ours(_, epoch) = endpoint else { return Ok(()) };
-        self.end(row.filter(|row| row.epoch == *epoch), now).await?;
-        if tells_of(row, *epoch) {
-            return Ok(());
+        // A clock in doubt is mended in seconds, and says nothing of what lapsed.
+        if self.clock.read().is_in_doubt() {
+            return Err(self.gone());
         }
-        let marker = self.marker(now).await?;
-        marker.vouch_over(*epoch, row, now).map_err(|doubt| {
-            if self.marker.tell() {
-                log(doubt);
-            }
-            doubted(doubt)
-        })
+        if !tells_of(row, *epoch) {
+            let marker = self.marker(now).await?;
+            marker.vouch_over(*epoch, row, now).map_err(|doubt| self.doubt(doubt))?;
+        }
+        self.end(row.filter(|row| row.epoch == *epoch), now).await
+    }
+
+    /// The refusal for what a marker that agrees leaves in doubt. It is logged once for each reading of the marker.
+    fn doubt(&self, doubt: Doubt) -> Rejection {
+        if self.marker.tell() {
+            log(doubt);
+        }
+        doubted(doubt)
     }
 
     /// The row of an endpoint that no read which may lag has shown; a refusal for good, if it is over for certain.

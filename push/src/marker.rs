@@ -17,6 +17,8 @@ use crate::{Epoch, Registration, Urgency};
 const PURPOSE: &[u8] = b"upwire fingerprint\0";
 /// How long senders are asked to wait whose rows may have been lost with a restored table.
 pub const DOUBT: TimeDelta = TimeDelta::hours(72);
+/// The longest that a relay which only starts again has noted nothing. A longer gap may be of a table that was restored.
+const RESTART_MAX: TimeDelta = TimeDelta::hours(1);
 /// How long pushes are not taken, unless the relay asks again: should it end, they are taken by themselves.
 pub const SHED_FOR: TimeDelta = TimeDelta::seconds(90);
 /// Most keys of predecessors whose beginnings are remembered, beside those in use.
@@ -95,6 +97,19 @@ struct Gap {
     until: i64,
 }
 
+impl Gap {
+    /// Whether a living row of this epoch may have been lost or cut short in it: all that is left is `row`.
+    fn may_have_taken(&self, epoch: u64, row: Option<&Registration>) -> bool {
+        let restored = self.to - self.from > RESTART_MAX.num_seconds().unsigned_abs();
+        match row.filter(|row| row.epoch.as_seconds() == epoch) {
+            // It lapsed since; a renewal in the gap would not show. A row that began after the gap was renewed after it, too.
+            Some(row) => restored && epoch < self.to && self.from <= seconds(row.expires_at),
+            // A restored row is purged, too, once it has lapsed.
+            None => epoch <= self.to && (restored || self.from <= epoch),
+        }
+    }
+}
+
 /// Pushes that are not taken, since older ones wait in the queue for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Shed {
@@ -116,6 +131,9 @@ pub struct Marker {
     seen_until: u64,
     #[serde(default)]
     gaps: Vec<Gap>,
+    /// In seconds, when the first relay began to use this table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    begun: Option<u64>,
     /// Since when each key of a predecessor is in use, in Unix seconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     legacy_since: BTreeMap<Fingerprint, i64>,
@@ -137,8 +155,10 @@ pub enum Doubt {
     Table,
     /// The relay has a secret that the ingress lacks.
     Secrets,
-    /// The row may have been lost with a table that was restored, or replaced by an empty one.
+    /// The row, or its last renewal, may have been lost with a table that was restored, or replaced by an empty one.
     Restored,
+    /// The table is new, and a secret that is unknown here signed the token: perhaps that of the table before.
+    Begun,
 }
 
 impl Doubt {
@@ -150,6 +170,7 @@ impl Doubt {
             Self::Table => "table",
             Self::Secrets => "secrets",
             Self::Restored => "restored",
+            Self::Begun => "new",
         }
     }
 
@@ -173,6 +194,12 @@ impl Doubt {
             Self::Restored => {
                 "rows of this table may be missing: if it was restored from a backup, phones register again within \
                  72 hours, and nothing is to be done; if it is new, name the one that has the registrations"
+            }
+            Self::Begun => {
+                "a token is older than this table, and no secret here made it: set UPWIRE_SECRET to the secret of \
+                 before (a database of before may hold it: put that one back), or for a predecessor's token \
+                 UPWIRE_LEGACY_SECRET or UPWIRE_LEGACY_PASETO_KEY; else such tokens are refused for good when the \
+                 table is 72 hours old"
             }
         }
     }
@@ -223,7 +250,9 @@ impl Marker {
         }
         let table = table.or_else(|| found.and_then(|found| found.table.clone()));
         let legacy_since = found.map_or_else(BTreeMap::new, |found| found.legacy_since.clone());
-        let mut marker = Self { table, keys, seen_until: to.max(from), gaps, legacy_since, shed: None };
+        let begun = found.map_or(Some(to), |found| found.begun);
+        let mut marker =
+            Self { table, keys, seen_until: to.max(from), gaps, begun, legacy_since, shed: None };
         marker.note_legacy(now);
         marker
     }
@@ -295,6 +324,18 @@ impl Marker {
         if keys.cover(&self.keys) { Ok(()) } else { Err(Doubt::Secrets) }
     }
 
+    /// Whether a token that none of the secrets made, and that claims this epoch, may be refused for good. Endpoints of
+    /// before this table may have been made by a secret that went with the table before.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn vouch_unknown(&self, claimed: Option<Epoch>, now: DateTime<Utc>) -> Result<(), Doubt> {
+        let Some(begun) = self.begun else { return Ok(()) };
+        let of_before = claimed.is_none_or(|claimed| claimed.as_seconds() < begun);
+        let new = seconds(now) < begun.saturating_add(DOUBT.num_seconds().unsigned_abs());
+        if of_before && new { Err(Doubt::Begun) } else { Ok(()) }
+    }
+
     /// Whether a life that one of our tokens names, and of which `row` is all that is there, is over for certain.
     ///
     /// # Errors
@@ -309,8 +350,13 @@ impl Marker {
             return Ok(());
         }
         let epoch = epoch.as_seconds();
-        let lost = |gap: &Gap| gap.from <= epoch && epoch <= gap.to && now.timestamp() < gap.until;
-        if epoch >= self.seen_until || self.gaps.iter().any(lost) { Err(Doubt::Restored) } else { Ok(()) }
+        let shows = row.is_some_and(|row| row.epoch.as_seconds() == epoch);
+        let taken = |gap: &Gap| now.timestamp() < gap.until && gap.may_have_taken(epoch, row);
+        if !shows && epoch >= self.seen_until || self.gaps.iter().any(taken) {
+            Err(Doubt::Restored)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_another_table(&self, named: Option<&str>) -> bool {
@@ -318,10 +364,10 @@ impl Marker {
     }
 }
 
-/// Whether a row tells by itself what became of a life: it is of that life, or of a later one.
+/// Whether a row tells by itself that a life is over: that life was revoked, or a later one began.
 #[must_use]
 pub fn tells_of(row: Option<&Registration>, epoch: Epoch) -> bool {
-    row.is_some_and(|row| row.epoch >= epoch)
+    row.is_some_and(|row| row.epoch > epoch || row.epoch == epoch && row.revoked)
 }
 
 fn seconds(now: DateTime<Utc>) -> u64 {

@@ -118,10 +118,8 @@ impl Secrets {
     /// [`InvalidToken`] if it is malformed or no secret made it.
     pub fn verify(&self, token: &str) -> Result<(RegistrationId, Epoch), InvalidToken> {
         let bytes: [u8; TOKEN_BYTES] = self.authentic(token, |secret| &secret.endpoint)?;
-        let (id, epoch) = bytes[..SIGNED_BYTES].split_at(RegistrationId::BYTES);
-        let id = id.try_into().map_err(|_| InvalidToken)?;
-        let epoch = epoch.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        Ok((RegistrationId::from_bytes(id), Epoch::from_seconds(epoch)))
+        let id = bytes[..RegistrationId::BYTES].try_into().map_err(|_| InvalidToken)?;
+        Ok((RegistrationId::from_bytes(id), epoch_of(&bytes)))
     }
 
     /// Signs the name of a push message with the first secret.
@@ -165,17 +163,23 @@ impl Secrets {
     }
 }
 
+fn epoch_of(token: &[u8; TOKEN_BYTES]) -> Epoch {
+    let epoch = token[RegistrationId::BYTES..SIGNED_BYTES].iter();
+    Epoch::from_seconds(epoch.fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+}
+
 fn add_mac(keyed: &Hmac<Sha256>, token: &mut [u8]) {
     let (signed, mac) = token.split_at_mut(token.len() - MAC_BYTES);
     let made = keyed.clone().chain_update(signed).finalize().into_bytes();
     mac.copy_from_slice(&made[..MAC_BYTES]);
 }
 
-/// Whether a text has the form of an endpoint's token, by whatever secret.
+/// The epoch that a text claims which has the form of an endpoint's token. Nothing proves it.
 #[must_use]
-pub fn has_form(token: &str) -> bool {
+pub fn claimed_epoch(token: &str) -> Option<Epoch> {
     let mut bytes = [0; TOKEN_BYTES];
-    URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).is_ok_and(|length| length == TOKEN_BYTES)
+    let length = URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).ok()?;
+    (length == TOKEN_BYTES).then(|| epoch_of(&bytes))
 }
 
 /// The capability in an endpoint's URL: 55 characters of base64url.
@@ -256,11 +260,11 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_an_unknown_secret_has_the_form_of_one_and_another_text_has_not() {
+    fn a_token_of_an_unknown_secret_claims_an_epoch_and_another_text_does_not() {
         let token = secrets(OLD).sign(RegistrationId::from_bytes([7; 16]), Epoch::from_seconds(1));
-        assert!(has_form(token.as_str()));
+        assert_eq!(claimed_epoch(token.as_str()), Some(Epoch::from_seconds(1)));
         for other in ["", &token.as_str()[..54], &format!("{}A", token.as_str()), &"%".repeat(55)] {
-            assert!(!has_form(other), "{other}");
+            assert_eq!(claimed_epoch(other), None, "{other}");
         }
     }
 

@@ -17,7 +17,7 @@ fn texts(values: Vec<Value>) -> Vec<String> {
 async fn the_page_sends(url: &str, phone: &Phone, endpoint: &str, component: &str) {
     let token = endpoint.rsplit('/').next().unwrap();
     let submit = |endpoint: &str| json!({"submit": {"endpoint": endpoint, "text": "from a page"}});
-    let foreign = format!("https://elsewhere.example/push/{}", token.replace(|_: char| true, "A"));
+    let foreign = format!("https://elsewhere.example/push/{}", token.replace(|_: char| true, "8"));
     let (mut results, mut said) = (Vec::new(), Vec::new());
     let tasks = [json!({"open": url}), submit(endpoint), submit("https://example.com/"), submit(&foreign)];
     results.extend(browse(&[&tasks[..], &[json!({"console": true})]].concat()).await);

@@ -110,12 +110,15 @@ async fn an_endpoint_of_prosodys_module_works_through_the_function() {
 }
 
 #[tokio::test]
-async fn without_the_predecessors_secret_or_with_another_its_endpoints_are_unknown() {
+async fn without_the_predecessors_secret_or_with_another_its_endpoints_are_in_doubt_at_first() {
     let predecessor = Predecessor::new().await;
     for secret in ["", "another secret, of more than 32 bytes 0123456789"] {
-        let upwire = Upwire::on(&predecessor.server).set("UPWIRE_LEGACY_SECRET", secret).start_ready().await;
+        let mut upwire =
+            Upwire::on(&predecessor.server).set("UPWIRE_LEGACY_SECRET", secret).start_ready().await;
         let endpoint = predecessor.endpoint_at(&upwire.public_url);
-        assert_eq!(http::post(&endpoint, "hello").await.status, 404, "{secret}");
+        let answer = http::post(&endpoint, "hello").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("600")), "{secret}");
+        upwire.log_line(&["UPWIRE_LEGACY_SECRET"]).await;
     }
 }
 
@@ -173,5 +176,6 @@ async fn an_endpoint_of_up_works_until_it_expires() {
     let other = STANDARD.encode([7; 32]);
     let upwire = Upwire::on(server).set("UPWIRE_LEGACY_PASETO_KEY", other).start_ready().await;
     let (_, token) = lives.rsplit_once('/').unwrap();
-    assert_eq!(http::post(&format!("{}/push/{token}", upwire.public_url), "hello").await.status, 404);
+    let answer = http::post(&format!("{}/push/{token}", upwire.public_url), "hello").await;
+    assert_eq!(answer.status, 503, "the database is new");
 }

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use chrono::TimeDelta;
-use push::{Epoch, Fingerprint, Marker, RegistrationId, Secrets, Urgency, marker::Keys};
+use push::{Epoch, Fingerprint, Marker, Registration, RegistrationId, Secrets, Urgency, marker::Keys};
 
 use super::*;
 use crate::{Allowance, LegacyKeys, MarkerWatch};
@@ -95,11 +95,51 @@ async fn a_table_that_was_restored_or_begun_anew_ends_no_endpoint_that_it_may_ha
     let store = Store { marker: Some(restored), ..store() };
     assert!(is_in_doubt(&store, &without_a_row(past())).await);
     let before = Epoch::from_seconds((now() - TimeDelta::days(25)).timestamp().try_into().unwrap());
-    assert!(!is_in_doubt(&store, &without_a_row(before)).await, "not lost: it was purged before");
+    assert!(is_in_doubt(&store, &without_a_row(before)).await, "it may have been purged since");
     let later_life = Epoch::from_seconds(store.row.epoch.as_seconds() + 9999);
     assert!(is_in_doubt(&store, &store.endpoint(later_life)).await, "the row is of the life before");
     let earlier_life = Epoch::from_seconds(store.row.epoch.as_seconds() - 9);
     assert!(!is_in_doubt(&store, &store.endpoint(earlier_life)).await, "the row is of a later life");
+}
+
+#[tokio::test]
+async fn a_new_table_ends_no_endpoint_of_before_it_that_an_unknown_secret_made() {
+    let begun = |ago| {
+        let keys = Keys { secrets: secrets().fingerprints(), ..Keys::default() };
+        Marker::begin(None, keys, None, now() - ago)
+    };
+    for (ago, doubted) in [(TimeDelta::hours(1), true), (TimeDelta::hours(73), false)] {
+        let store = Store { marker: Some(begun(ago)), ..store() };
+        for token in [of_another_secret(), format!("/push/{JWT}"), format!("/push/{PASETO}")] {
+            assert_eq!(is_in_doubt(&store, &token).await, doubted, "begun {ago} ago: {token}");
+        }
+        let secrets = Secrets::parse(OTHER).unwrap();
+        let epoch = Epoch::from_seconds(now().timestamp().try_into().unwrap());
+        let forged = secrets.sign(RegistrationId::from_bytes([7; 16]), epoch);
+        assert!(
+            !is_in_doubt(&store, &format!("/push/{}", forged.as_str())).await,
+            "it claims to be of this table"
+        );
+        assert_eq!(store.marker_reads(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_lapsed_in_a_restored_table_is_in_doubt_and_left_as_it_is() {
+    let lapsed = || {
+        let mut store = store();
+        let row = push::testing::registration("juliet@example.com/phone", now() - TimeDelta::days(9));
+        store.row = Registration { target: store.row.target.clone(), ..row };
+        store.marker = Some(long_in_use(secrets().fingerprints()));
+        store
+    };
+    let store = lapsed();
+    assert!(!is_in_doubt(&store, &store.endpoint(store.row.epoch)).await);
+    let mut store = lapsed();
+    let keys = Keys { secrets: secrets().fingerprints(), ..Keys::default() };
+    let copied = Marker::begin(None, keys.clone(), None, now() - TimeDelta::days(4));
+    store.marker = Some(Marker::begin(Some(&copied), keys, None, now()));
+    assert!(is_in_doubt(&store, &store.endpoint(store.row.epoch)).await);
 }
 
 /// The answer to a push of this urgency, or none.

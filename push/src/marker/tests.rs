@@ -24,6 +24,7 @@ fn old(keys: Keys) -> Marker {
         keys,
         seen_until: epoch(1).as_seconds(),
         gaps: Vec::new(),
+        begun: None,
         legacy_since: BTreeMap::new(),
         shed: None,
     }
@@ -71,6 +72,63 @@ fn what_a_new_or_restored_table_may_have_lost_is_in_doubt_for_three_days() {
     let again = Marker::begin(Some(&restored), keys(&["b"], &[]), None, at(160));
     assert_eq!(again.vouch_over(epoch(50), None, at(200)), Err(Doubt::Restored), "a restart forgets no gap");
     assert_eq!(again.vouch_over(epoch(120), None, at(200)), Ok(()));
+}
+
+#[test]
+fn a_row_that_lapsed_since_its_table_was_copied_may_have_been_renewed_in_between() {
+    const DAY: i64 = 86_400;
+    // Copied on the day 0, and put back on the day 5. Some rows are purged by then.
+    let copied = old(keys(&["a"], &[]));
+    let restored = Marker::begin(Some(&copied), keys(&["a"], &[]), None, at(5 * DAY));
+    let row = |begun, lives_for| {
+        let target = crate::testing::target("juliet@example.com/phone");
+        Registration::renew(None, target, at(begun), TimeDelta::seconds(lives_for))
+    };
+    let of = |row: &Registration, now| {
+        let shows = restored.vouch_over(row.epoch, Some(row), now);
+        (shows, restored.vouch_over(row.epoch, None, now))
+    };
+    let now = at(6 * DAY);
+    let doubt = Err(Doubt::Restored);
+    assert_eq!(of(&row(-DAY, 3 * DAY), now), (doubt, doubt), "it lapsed in the gap");
+    assert_eq!(of(&row(-DAY, 6 * DAY + 1), now), (doubt, doubt), "it lapsed after the gap");
+    assert_eq!(of(&row(-2 * DAY, DAY), now).0, Ok(()), "it had lapsed in the copy");
+    assert_eq!(of(&row(-DAY, 3 * DAY), at(5 * DAY) + DOUBT), (Ok(()), Ok(())), "phones had three days");
+    let mut restored = restored.clone();
+    restored.note(keys(&["a"], &[]), now);
+    let later = row(5 * DAY + 60, 60);
+    assert_eq!(restored.vouch_over(later.epoch, Some(&later), now), Ok(()), "it began after the gap");
+    let revoked = Registration { revoked: true, ..row(-DAY, 3 * DAY) };
+    assert!(tells_of(Some(&revoked), revoked.epoch));
+
+    // A relay that only starts again has lost no renewal.
+    let again = Marker::begin(Some(&copied), keys(&["a"], &[]), None, at(3600));
+    let lapsed = row(-DAY, DAY + 60);
+    assert_eq!(again.vouch_over(lapsed.epoch, Some(&lapsed), at(4000)), Ok(()));
+    assert_eq!(again.vouch_over(lapsed.epoch, None, at(4000)), Ok(()));
+}
+
+#[test]
+fn a_token_of_before_a_new_table_is_in_doubt_for_three_days() {
+    let marker = Marker::begin(None, keys(&["a"], &[]), None, at(10));
+    let marker = Marker::begin(Some(&marker), keys(&["a"], &[]), None, at(60));
+    let end = at(10) + DOUBT;
+    let cases = [
+        (Some(9), at(60), Err(Doubt::Begun)),
+        (None, at(60), Err(Doubt::Begun)),
+        (Some(10), at(60), Ok(())),
+        (Some(9), end - TimeDelta::seconds(1), Err(Doubt::Begun)),
+        (Some(9), end, Ok(())),
+        (None, end, Ok(())),
+    ];
+    for (claimed, now, verdict) in cases {
+        assert_eq!(marker.vouch_unknown(claimed.map(epoch), now), verdict, "{claimed:?} {now}");
+    }
+    assert_eq!(
+        old(keys(&["a"], &[])).vouch_unknown(None, at(0)),
+        Ok(()),
+        "a version before noted no beginning"
+    );
 }
 
 #[test]
@@ -142,10 +200,11 @@ fn a_gap_is_forgotten_the_moment_its_time_is_over() {
 }
 
 #[test]
-fn a_row_of_the_same_life_or_a_later_one_settles_it_in_a_gap_too() {
+fn a_row_of_a_later_life_settles_it_in_a_gap_too() {
     let marker = Marker::begin(None, keys(&["a"], &[]), None, at(10));
     let row = crate::testing::registration("juliet@example.com/phone", at(5));
-    for (seconds, over) in [(4, Ok(())), (5, Ok(())), (6, Err(Doubt::Restored))] {
+    assert!(tells_of(Some(&row), epoch(4)) && !tells_of(Some(&row), epoch(5)));
+    for (seconds, over) in [(6, Err(Doubt::Restored)), (5, Err(Doubt::Restored)), (4, Ok(()))] {
         assert_eq!(marker.vouch_over(epoch(seconds), Some(&row), at(20)), over, "{seconds}");
     }
 }
@@ -157,6 +216,7 @@ fn a_doubt_has_a_label_and_names_the_setting_to_mend() {
         (Doubt::Table, "table", "UPWIRE_TABLE_ID"),
         (Doubt::Secrets, "secrets", "UPWIRE_SECRET"),
         (Doubt::Restored, "restored", "72 hours"),
+        (Doubt::Begun, "new", "UPWIRE_SECRET"),
     ] {
         assert_eq!(doubt.reason(), reason);
         assert!(doubt.mend().contains(setting), "{doubt:?}");

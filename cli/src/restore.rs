@@ -14,7 +14,7 @@ use crate::store;
     long_about = "Puts FILE, a copy that `upwire backup` made, in the place of the database. The server has to be stopped. \
         FILE is checked first, and stays as it is; the present database is set aside under a name that is printed. What \
         has been registered since the copy was made is lost, and each endpoint that ends by that is printed: senders are \
-        answered 410, and phones get new ones as they renew. What has ended since stays ended. Pushes that were delivered \
+        answered 503 for three days and then 410, and phones get new ones as they renew. What has ended since stays ended. Pushes that were delivered \
         since may come a second time.",
     after_long_help = "Example:\n  \
         systemctl stop upwire && upwire restore --database /var/lib/upwire/upwire.db /var/backups/upwire-2026-01-31.db\n  \

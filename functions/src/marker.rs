@@ -96,6 +96,10 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
     ) -> Result<(), Rejection> {
         // The token of a predecessor's endpoint says what it stands for.
         let Endpoint::Ours(_, epoch) = endpoint else { return Ok(()) };
+        // A clock in doubt is mended in seconds, and says nothing of what lapsed.
+        if self.clock.read().is_in_doubt() {
+            return Err(self.gone());
+        }
         if !tells_of(row, *epoch) {
             let marker = self.marker(now).await?;
             marker.vouch_over(*epoch, row, now).map_err(|doubt| self.doubt(doubt))?;

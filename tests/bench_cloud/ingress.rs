@@ -65,7 +65,7 @@ pub(crate) async fn cold_starts(binary: &Path) -> anyhow::Result<Cold> {
 
 pub(crate) async fn warm(binary: &Path, cloud: &Cloud) -> anyhow::Result<Warm> {
     let (living, dead) = endpoints(cloud).await?;
-    let forged: String = living.chars().rev().collect();
+    let forged = e2e::http::forged(&living);
     let mut environment = Environment::start(binary, &cloud.variables()).await?;
     for _ in 0..WARM_UP {
         environment.invoke(&event(&living)).await?;

@@ -1,0 +1,129 @@
+//! Puts pushes into their mailboxes.
+
+use super::*;
+
+impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+    /// Keeps pushes of one registration. Each replaces those of its topic before it, and the last counts all: a store
+    /// need not see what is kept at the same moment.
+    pub(super) async fn keep_all(&self, mut fates: Vec<Fate>) -> Rest {
+        let last = fates.pop();
+        let kept = join_all(by_topic(fates).into_iter().map(|fates| self.decide_each(fates))).await;
+        let last = self.decide_each(last.into_iter().collect()).await;
+        kept.into_iter().fold(Rest::default(), Rest::and).and(last)
+    }
+
+    async fn decide_each(&self, fates: Vec<Fate>) -> Rest {
+        let mut rest = Rest::default();
+        for fate in fates {
+            rest = rest.and(self.decide(fate).await);
+        }
+        rest
+    }
+
+    /// Puts a push into its mailbox, unless it is over.
+    pub(super) async fn keep(
+        &self,
+        message: Arc<PushMessage>,
+        asked_at: Option<DateTime<Utc>>,
+        untried: bool,
+    ) -> Rest {
+        let id = message.id;
+        match self.try_keep(&message, asked_at, untried).await {
+            Ok(note) => {
+                let counts = kept_counts(&message, note.as_ref(), self.clock.read().least());
+                let rest = Rest { delete: vec![id], notes: note.into_iter().collect(), ..Rest::default() };
+                rest.and(Rest::count(message.recipient.to_bare(), counts))
+            }
+            Err(_) if mutant(Mutant::DeletedUnkept) => Rest::deletion(id),
+            Err(error) => {
+                report(&error, ONCE);
+                Rest { postpone: vec![(id, self.clock.now() + AGAIN_AFTER)], ..Rest::default() }
+            }
+        }
+    }
+
+    /// `None`: it is over.
+    async fn try_keep(
+        &self,
+        message: &Arc<PushMessage>,
+        asked_at: Option<DateTime<Utc>>,
+        untried: bool,
+    ) -> Result<Option<Note>, Unavailable> {
+        let moves = self.moves();
+        let find = || within(self.registrations.find(message.registration, Consistency::Strong));
+        let (row, now) = (find().await?, self.clock.read().least());
+        let Some(row) = row.filter(|row| waits_for(row, message, now)) else {
+            count_over(message, now);
+            return Ok(None);
+        };
+        let waiting = Waiting { message: PushMessage::clone(message), asked_at };
+        let keep = self.mailbox.keep(waiting, self.mailbox_bounds);
+        let kept = self.spared.keep(&message.recipient.to_bare(), keep, &self.fence).await?;
+        self.count_kept(message, &kept);
+        let mut recipient = row.target.recipient;
+        // It may have moved to a full JID whose mailbox was read before this was in it.
+        if self.moves() != moves
+            && let Ok(Some(row)) = find().await
+        {
+            recipient = row.target.recipient;
+        }
+        let untried = untried || recipient != message.recipient;
+        Ok(Some(Note::Waits { message: Arc::clone(message), recipient, untried, kept }))
+    }
+
+    fn count_kept(&self, message: &PushMessage, kept: &Kept) {
+        counter!(KEPT).increment(1);
+        counter!(REPLACED).increment(kept.replaced.len() as u64);
+        if !kept.dropped.is_empty() {
+            counter!(DROPPED).increment(kept.dropped.len() as u64);
+            tracing::warn!(
+                registration = %message.registration,
+                dropped = kept.dropped.len(),
+                max = self.mailbox_bounds.of_registration,
+                of_account = self.mailbox_bounds.of_account,
+                "a mailbox is full: the oldest pushes were dropped"
+            );
+        }
+    }
+}
+
+/// The counts of a push that left the queue for the mailbox, or was over.
+fn kept_counts(message: &PushMessage, note: Option<&Note>, now: DateTime<Utc>) -> Counts {
+    let mut counts = Counts::accepted(message);
+    match note {
+        Some(Note::Waits { kept, .. }) => {
+            counts += Counts { waited: 1, dropped: kept.dropped.len() as u64, ..Counts::default() };
+        }
+        _ => counts.expired = u64::from(message.is_expired(now)),
+    }
+    counts
+}
+
+/// Parts the pushes that are kept, those of one registration together, from the other fates.
+pub(super) fn by_registration(fates: Vec<Fate>) -> (Vec<Vec<Fate>>, Vec<Fate>) {
+    let (mut kept, mut others) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+    for fate in fates {
+        match &fate {
+            Fate::Keep { message, .. } => kept.entry(message.registration).or_default().push(fate),
+            _ => others.push(fate),
+        }
+    }
+    (kept.into_values().collect(), others)
+}
+
+/// Puts the pushes of each topic together, in their order; one without has nothing to replace.
+fn by_topic(fates: Vec<Fate>) -> Vec<Vec<Fate>> {
+    let (mut chains, mut of_topics) = (Vec::new(), BTreeMap::<String, Vec<_>>::new());
+    for fate in fates {
+        let topic = match &fate {
+            Fate::Keep { message, .. } => message.topic.as_ref().map(|topic| topic.as_str().to_owned()),
+            _ => None,
+        };
+        match topic {
+            Some(topic) => of_topics.entry(topic).or_default().push(fate),
+            None => chains.push(vec![fate]),
+        }
+    }
+    chains.extend(of_topics.into_values());
+    chains
+}

@@ -9,7 +9,7 @@ use crate::certificate::Certificate;
 use crate::phone::device::Devices;
 
 /// How many components it has secrets for.
-pub(crate) const COMPONENTS_MAX: usize = 400;
+pub(crate) const COMPONENTS_MAX: usize = 600;
 
 /// Settings that a test may want different in a server of its own.
 #[derive(Clone, Debug)]

@@ -58,6 +58,9 @@ impl Fence {
     /// Resolves when the lease is ours: at once, or when it has lapsed and was renewed, which nobody else can have held
     /// since. Once it is lost, never.
     pub(crate) async fn held(&self) {
+        if self.holds() {
+            return;
+        }
         let mut until = self.until.clone();
         while !self.holds() {
             if self.is_lost() || until.changed().await.is_err() {

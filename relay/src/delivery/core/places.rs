@@ -154,8 +154,12 @@ impl Core {
 
     /// A full JID that answers is not silent: its pushes leave the lines of the other full JIDs.
     pub(super) fn ask_no_others(&mut self, jid: &FullJid) {
+        let Some(account) = self.accounts.get(&jid.to_bare()).filter(|account| account.phones.len() > 1)
+        else {
+            return;
+        };
         let sent: Vec<MessageId> =
-            self.phone(jid).map(|phone| phone.line.ids_in_flight().collect()).unwrap_or_default();
+            account.phones.get(jid).map(|phone| phone.line.ids_in_flight().collect()).unwrap_or_default();
         for id in sent {
             self.take_from_lines(id);
         }

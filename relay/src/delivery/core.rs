@@ -164,6 +164,8 @@ pub(crate) struct Core {
     retrying: BTreeSet<FullJid>,
     /// Full JIDs that answer what was given up already, and when their mailboxes are read.
     catching_up: BTreeMap<FullJid, Instant>,
+    /// Full JIDs that were asked whether they are there, oldest first; those that have shown life since are skipped.
+    probed: VecDeque<(Instant, FullJid)>,
     /// Accounts with deferred cues.
     deferred: BTreeSet<BareJid>,
     /// Accounts whose full JIDs seen lately have changed.
@@ -238,6 +240,7 @@ impl Core {
             looking: 0,
             retrying: BTreeSet::new(),
             catching_up: BTreeMap::new(),
+            probed: VecDeque::new(),
             deferred: BTreeSet::new(),
             unseen: BTreeSet::new(),
             forgetting: BTreeSet::new(),
@@ -323,6 +326,7 @@ impl Core {
         self.ask_others(now);
         self.retry_due(now);
         self.go_on_after_catching_up(now, actions);
+        self.give_up_probed(now);
         self.take_deferred_cues(now);
         self.note_seen(now);
         self.guess_found(now);

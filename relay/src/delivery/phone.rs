@@ -41,8 +41,8 @@ pub(crate) struct Phone {
     seen_at: Option<DateTime<Utc>>,
     /// Its last sign of life: that, or an answer.
     alive_at: Option<DateTime<Utc>>,
-    /// When it was asked last whether it is there, beside its pushes.
-    probed_at: Option<DateTime<Utc>>,
+    /// Since when it owes a sign of life: it was asked whether it is there, beside its pushes.
+    probed_at: Option<Instant>,
     ended: bool,
     away: bool,
     proven: bool,
@@ -81,15 +81,24 @@ impl Phone {
         self.alive_at = Some(now.wall);
         self.ended = false;
         self.away = false;
+        self.probed_at = None;
     }
 
-    pub(crate) fn note_probe(&mut self, now: Now) {
-        self.probed_at = Some(now.wall);
+    /// Notes that it is asked for a sign of life; whether it owed none.
+    pub(crate) fn note_probe(&mut self, now: Now) -> bool {
+        let owed_none = self.lives_since_probe();
+        self.probed_at.get_or_insert(now.monotonic);
+        owed_none
+    }
+
+    /// The stream that its answer would come by is gone.
+    pub(crate) fn forget_probe(&mut self) {
+        self.probed_at = None;
     }
 
     /// Whether it has shown life since it was asked for that.
     pub(crate) fn lives_since_probe(&self) -> bool {
-        self.probed_at.is_none() || self.alive_at > self.probed_at
+        self.probed_at.is_none()
     }
 
     /// Notes that it has answered a push: it takes turns among those that do.
@@ -164,6 +173,7 @@ impl Phone {
     /// Something sent to it has been unanswered for long.
     pub(crate) fn is_silent(&self, now: Now) -> bool {
         self.line.silent_for(SILENT_AFTER, now.monotonic).next().is_some()
+            || self.probed_at.is_some_and(|at| now.monotonic.duration_since(at) >= SILENT_AFTER)
     }
 
     /// Notes that it does not hold a registration.

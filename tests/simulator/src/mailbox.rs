@@ -136,7 +136,8 @@ impl Mailbox for Port {
     ) -> Result<bool, Unavailable> {
         self.call("withdraw", move |state, shared| {
             if state.mailboxes.holds(account, message) {
-                state.ledger.note_withdrawn(message, shared.now());
+                let is_queued = state.entries.holds(message);
+                state.ledger.note_withdrawn(message, is_queued, shared.now());
             }
             let waiting = state.remove(account, message, shared);
             waiting.is_some_and(|waiting| waiting.message.expires_at > now)

@@ -169,10 +169,13 @@ impl Ledger {
         self.sendings.kept.insert(id, at);
     }
 
-    /// Its sender takes it back. The relay sends a push that it has read all the same, as long as that is in line.
-    pub(crate) fn note_withdrawn(&mut self, id: MessageId, at: Duration) {
+    /// Its sender takes it back. The relay sends a push that it has read all the same, as long as that is in line, and
+    /// one of which a crash has left a copy in the queue (docs/senders.md, "Withdrawing").
+    pub(crate) fn note_withdrawn(&mut self, id: MessageId, is_queued: bool, at: Duration) {
         self.dropped.insert(id);
-        self.sendings.withdrawn.insert(id, at);
+        if !is_queued {
+            self.sendings.withdrawn.insert(id, at);
+        }
     }
 
     pub(crate) fn note_removed(&mut self, id: MessageId, at: Duration) {

@@ -3,7 +3,13 @@
 use std::mem::take;
 
 use super::*;
-use crate::delivery::{account::Look, known::Knowledge, phone::Phone, reading::Cue, retry::Retry};
+use crate::delivery::{
+    account::Look,
+    known::Knowledge,
+    phone::{Phone, SILENT_AFTER},
+    reading::Cue,
+    retry::Retry,
+};
 
 /// Most full JIDs whose mailbox is still to be read. A sweep finds those beyond.
 const CUED_MAX: usize = 65_536;
@@ -92,6 +98,18 @@ impl Core {
                 if self.known.of(&jid) != Some(Knowledge::Nothing) {
                     self.cue(&jid, Cue::There);
                 }
+            }
+        }
+    }
+
+    /// Others may take what waits for a full JID that owes a sign of life.
+    pub(super) fn give_up_probed(&mut self, now: Now) {
+        let is_due = |(at, _): &(Instant, FullJid)| now.monotonic.duration_since(*at) >= SILENT_AFTER;
+        while self.probed.front().is_some_and(is_due)
+            && let Some((_, jid)) = self.probed.pop_front()
+        {
+            if self.phone(&jid).is_some_and(|phone| phone.is_silent(now)) {
+                self.cue_stand_ins(&jid.to_bare(), now);
             }
         }
     }

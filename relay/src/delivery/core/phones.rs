@@ -43,6 +43,7 @@ impl Core {
     pub(super) fn go_offline(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.session = None;
         self.sent.clear();
+        self.probed.clear();
         let asked: Vec<(MessageId, FullJid)> = self
             .pushes
             .iter()
@@ -62,6 +63,7 @@ impl Core {
         for (_, phone) in phones {
             phone.line.land_all();
             phone.line.forget_pace();
+            phone.forget_probe();
         }
         self.read_again(now, actions);
         let lines: BTreeSet<FullJid> = self.pushes.values().flat_map(|push| push.lines.clone()).collect();

@@ -257,7 +257,9 @@ impl Core {
     /// would deliver it twice.
     fn probe(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         if let Some(session) = self.session {
-            self.account(jid).phone(jid).note_probe(now);
+            if self.account(jid).phone(jid).note_probe(now) {
+                self.probed.push_back((now.monotonic, jid.clone()));
+            }
             actions.push(Action::Send(session, stanza::probe(&self.terms.component, jid)));
         }
     }

@@ -85,8 +85,18 @@ fn a_probe_is_answered_by_a_later_sign_of_life_alone() {
     let (start, mut phone) = (Instant::now(), Phone::default());
     assert!(phone.lives_since_probe(), "nothing was asked");
     phone.greet(after(start, 1));
-    phone.note_probe(after(start, 2));
+    assert!(phone.note_probe(after(start, 2)));
     assert!(!phone.lives_since_probe());
     phone.show_life(after(start, 3));
     assert!(phone.lives_since_probe());
+}
+
+#[test]
+fn a_full_jid_that_leaves_the_first_of_its_probes_unanswered_is_silent() {
+    let (start, mut phone) = (Instant::now(), Phone::default());
+    phone.note_probe(after(start, 1));
+    assert!(!phone.note_probe(after(start, 2)), "it owes a sign of life already");
+    assert!(!phone.is_silent(after(start, 2)) && phone.is_silent(after(start, 3)));
+    phone.forget_probe();
+    assert!(!phone.is_silent(after(start, 3)));
 }

@@ -181,6 +181,36 @@ fn a_probes_error_says_nothing_of_the_session_that_came_after_it() {
     assert_eq!(world.take_sent(), [(next, ALICE.to_owned())]);
 }
 
+/// A session that the XMPP server keeps for its phone, which has another one by now, answers no probe.
+#[test]
+fn what_went_out_before_a_restart_goes_to_the_phones_new_session_though_the_old_one_answers_no_probe() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(31));
+    world.restart();
+    world.take_sent();
+    world.pass(Duration::from_secs(60));
+    world.greet(ALICE_AGAIN);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    world.answer(push, ALICE_AGAIN, None);
+    assert!(world.is_settled() && world.names(app) == ALICE_AGAIN);
+}
+
+#[test]
+fn a_new_session_has_what_an_old_one_left_when_that_has_not_answered_a_probe_for_a_while() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(31));
+    world.restart();
+    world.take_sent();
+    world.greet(ALICE_AGAIN);
+    assert_eq!(world.take_sent(), []);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+}
+
 #[test]
 fn a_result_after_its_time_moves_nothing_though_the_tick_is_late() {
     let mut world = World::online();

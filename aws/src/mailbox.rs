@@ -27,7 +27,7 @@ use chrono::{DateTime, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId,
-    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting},
+    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting, Withdrawals},
 };
 
 pub use self::table::MailboxTable;
@@ -108,19 +108,6 @@ impl Mailbox for MailboxTable {
         made("dynamodb:UpdateItem", update.send().await).map(drop)
     }
 
-    async fn withdraw(
-        &self,
-        account: &BareJid,
-        message: MessageId,
-        now: DateTime<Utc>,
-    ) -> Result<bool, Unavailable> {
-        let delete = self.client.delete_item().table_name(&*self.name).set_key(Some(key(account, message)));
-        let delete = delete.return_values(ReturnValue::AllOld).send();
-        let deleted = delete.await.map_err(unavailable("dynamodb:DeleteItem"))?;
-        let waiting = deleted.attributes.as_ref().and_then(read_waiting);
-        Ok(waiting.is_some_and(|waiting| !waiting.message.is_expired(now)))
-    }
-
     async fn clear(
         &self,
         account: &BareJid,
@@ -150,6 +137,21 @@ impl Mailbox for MailboxTable {
         max: usize,
     ) -> Result<Page<(Recipient, usize)>, Unavailable> {
         self.sweep(after, max).await
+    }
+}
+
+impl Withdrawals for MailboxTable {
+    async fn withdraw(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Unavailable> {
+        let delete = self.client.delete_item().table_name(&*self.name).set_key(Some(key(account, message)));
+        let delete = delete.return_values(ReturnValue::AllOld).send();
+        let deleted = delete.await.map_err(unavailable("dynamodb:DeleteItem"))?;
+        let waiting = deleted.attributes.as_ref().and_then(read_waiting);
+        Ok(waiting.is_some_and(|waiting| !waiting.message.is_expired(now)))
     }
 }
 

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use push::{
     Marker,
-    ports::{Markers, Unavailable},
+    ports::{MarkerWriter, Markers, Unavailable},
 };
 
 use crate::{RegistrationsTable, error::unavailable, item::read_text};
@@ -22,7 +22,9 @@ impl Markers for RegistrationsTable {
         let text = read_text(&item, MARKER).ok_or_else(|| Unavailable::new("the marker is malformed"))?;
         Marker::parse(text).map(Some).map_err(Unavailable::new)
     }
+}
 
+impl MarkerWriter for RegistrationsTable {
     async fn set_marker(&self, marker: &Marker) -> Result<(), Unavailable> {
         let (client, table) = self.parts();
         let put = client.put_item().table_name(table).item("id", AttributeValue::S(KEY.into()));

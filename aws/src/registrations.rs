@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::FullJid;
 use push::{
     Epoch, Registration, RegistrationId, Target,
-    ports::{Consistency, Registered, Registrations, Renewal, Revocation, Unavailable},
+    ports::{Consistency, Registered, Registrations, RelayRegistrations, Renewal, Revocation, Unavailable},
 };
 
 #[cfg(test)]
@@ -116,7 +116,9 @@ impl Registrations for RegistrationsTable {
         let goes_on = row.is_some_and(|row| row.epoch == life && !row.revoked);
         Ok(if goes_on { Revocation::GoesOn } else { Revocation::OverBefore })
     }
+}
 
+impl RelayRegistrations for RegistrationsTable {
     async fn follow(
         &self,
         id: RegistrationId,

@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jid::BareJid;
 use push::{
     Roster, TenantName,
-    ports::{Tenants, Unavailable},
+    ports::{Tenants, TenantsWriter, Unavailable},
     registration::PURGE_AFTER,
     usage::{self, Counts, Hour, Slot, Usage, hour_of},
 };
@@ -48,7 +48,9 @@ impl Tenants for RegistrationsTable {
             .ok_or_else(|| Unavailable::new("the item of the tenants is malformed"))?;
         Roster::parse(text).map_err(Unavailable::new)
     }
+}
 
+impl TenantsWriter for RegistrationsTable {
     async fn set_roster(&self, roster: &Roster) -> Result<bool, Unavailable> {
         let (client, table) = self.parts();
         let put = client

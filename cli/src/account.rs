@@ -5,8 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
-use push::ports::operator::Erasure;
-use push::ports::{self, Accounts, Mailbox, Registrations};
+use push::ports::{self, Mailbox, OperatorStore};
 use push::{MessageId, RegistrationId};
 use serde_json::{Value, json};
 use tokio_xmpp::jid::BareJid;
@@ -81,11 +80,7 @@ pub(crate) fn run(Options { action, store }: Options) -> anyhow::Result<()> {
 }
 
 impl Work for Show {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        mailbox: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, mailbox: M) -> anyhow::Result<()> {
         let mut out = BufWriter::new(io::stdout());
         let now = store::now();
         let account = store.account(&self.jid, now).await?;
@@ -179,11 +174,7 @@ What may remain, and is not reached from here:
   logs: they have no addresses and no endpoints, unless UPWIRE_LOG=trace was set";
 
 impl Work for Forget {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        mailbox: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, mailbox: M) -> anyhow::Result<()> {
         // First: from then on, nothing more is put into the mailbox.
         let registrations = store.forget(&self.jid, store::now()).await?;
         let mut pushes = 0;

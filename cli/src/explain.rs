@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use embedded::Database;
-use push::ports::operator::Erasure;
-use push::ports::{Accounts, Consistency, Mailbox, Registrations};
+use push::ports::{Consistency, Mailbox, OperatorStore};
 use push::{Epoch, MessageId, Registration, RegistrationId};
 use secrecy::SecretString;
 use serde::Serialize;
@@ -93,11 +92,7 @@ struct Explanation<'a> {
 }
 
 impl Work for Question {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        mut self,
-        store: S,
-        mailbox: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(mut self, store: S, mailbox: M) -> anyhow::Result<()> {
         let now = store::now();
         let beside = self.file.as_deref().map(Database::beside).transpose()?;
         if let Some(kept) = beside.as_ref().and_then(|beside| beside.setting(KEPT_SECRET).transpose()) {
@@ -117,7 +112,7 @@ impl Work for Question {
 }
 
 impl Question {
-    async fn facts<S: Registrations + Accounts, M: Mailbox>(
+    async fn facts<S: OperatorStore, M: Mailbox>(
         &self,
         store: &S,
         mailbox: &M,

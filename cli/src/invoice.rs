@@ -5,8 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use push::ports::operator::Erasure;
-use push::ports::{Accounts, Mailbox, Registrations};
+use push::ports::{Mailbox, OperatorStore};
 use push::tenant::Month;
 use push::usage::{Usage, hour_of};
 use push::{Tenant, TenantName};
@@ -89,11 +88,7 @@ struct Report {
 }
 
 impl Work for Report {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        _: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let (from, to) = (hour_of(self.month.start()), hour_of(self.month.end()));
         let mut usage: Usage = store.usage(from, to).await?;
         let is_meant = |name: &TenantName| self.tenant.as_ref().is_none_or(|tenant| tenant == name);

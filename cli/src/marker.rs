@@ -2,7 +2,7 @@
 
 use backon::{ExponentialBuilder, Retryable};
 use push::marker::Misfit;
-use push::ports::Markers;
+use push::ports::MarkerWriter;
 use relay::{CannotBegin, MarkerKeeper};
 
 use crate::configuration::ConfigurationError;
@@ -14,7 +14,10 @@ pub(crate) const TABLE_ID: &str = "UPWIRE_TABLE_ID";
 const ATTEMPTS_MAX: usize = 5;
 
 /// Refuses secrets that lack the one that signs, and a table that has another id.
-pub(crate) async fn check<S: Markers>(keeper: &MarkerKeeper<S>, drop_secrets: bool) -> anyhow::Result<()> {
+pub(crate) async fn check<S: MarkerWriter>(
+    keeper: &MarkerKeeper<S>,
+    drop_secrets: bool,
+) -> anyhow::Result<()> {
     let delays = ExponentialBuilder::new().with_max_times(ATTEMPTS_MAX - 1);
     let checked = (|| keeper.check()).retry(delays);
     match checked.when(|error| matches!(error, CannotBegin::Unavailable(_))).await {

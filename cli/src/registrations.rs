@@ -3,8 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use push::RegistrationId;
-use push::ports::operator::Erasure;
-use push::ports::{Accounts, Mailbox, Registrations};
+use push::ports::{Mailbox, OperatorStore};
 use tokio_xmpp::jid::{BareJid, DomainPart};
 
 pub(crate) use self::row::write_row;
@@ -95,11 +94,7 @@ pub(crate) fn run(Options { action, store }: Options) -> anyhow::Result<()> {
 }
 
 impl Work for List {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        _: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let mut out = BufWriter::new(io::stdout());
         let mut selection = Selection::new(store, self.account, self.domain, store::now());
         while let Some(rows) = selection.next().await? {
@@ -110,11 +105,7 @@ impl Work for List {
 }
 
 impl Work for End {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        mailbox: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, mailbox: M) -> anyhow::Result<()> {
         let mut out = BufWriter::new(io::stdout());
         let mut ended = 0_u64;
         let mut end = async |id: RegistrationId, epoch| {

@@ -7,8 +7,7 @@ use anyhow::anyhow;
 use aws::{MailboxTable, RegistrationsTable};
 use chrono::{DateTime, Utc};
 use embedded::Database;
-use push::ports::operator::Erasure;
-use push::ports::{Accounts, Mailbox, Registrations};
+use push::ports::{Mailbox, OperatorStore};
 use tokio::runtime::Runtime;
 
 use crate::configuration::ConfigurationError;
@@ -56,11 +55,7 @@ impl StoreOptions {
 /// Work on a store of either kind.
 pub(crate) trait Work {
     /// Does it.
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        mailbox: M,
-    ) -> anyhow::Result<()>;
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, mailbox: M) -> anyhow::Result<()>;
 }
 
 /// Does the work on the store that the options name.

@@ -4,9 +4,8 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::bail;
 use chrono::{DateTime, SecondsFormat, Utc};
-use push::ports::operator::Erasure;
-use push::ports::tenants::change;
-use push::ports::{Accounts, Mailbox, Registrations};
+use push::ports::operator::change;
+use push::ports::{Mailbox, OperatorStore, TenantsWriter};
 use push::tenant::{Month, Quotas, RosterError, TEXT_BYTES_MAX};
 use push::usage::hour_of;
 use push::{Rate, Roster, Tenant, TenantName};
@@ -216,7 +215,7 @@ pub(crate) fn run(Options { action, store }: Options) -> anyhow::Result<()> {
 }
 
 /// Changes the roster, and says what was done.
-async fn edit<S: Registrations>(
+async fn edit<S: TenantsWriter>(
     store: &S,
     done: &str,
     edit: impl Fn(&mut Roster) -> Result<(), RosterError>,
@@ -227,11 +226,7 @@ async fn edit<S: Registrations>(
 }
 
 impl Work for Add {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        _: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let mut tenant = Tenant::new(store::now());
         self.terms.put_into(&mut tenant);
         let done = format!("{} is a tenant", self.name);
@@ -240,11 +235,7 @@ impl Work for Add {
 }
 
 impl Work for Set {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        _: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let Terms { registrations, pushes_per_month, rate, webhook, note } = &self.terms;
         if registrations.is_none()
             && pushes_per_month.is_none()
@@ -261,11 +252,7 @@ impl Work for Set {
 }
 
 impl Work for Suspend {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        _: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let now = store::now();
         let suspend = |tenant: &mut Tenant| tenant.suspended_since = tenant.suspended_since.or(Some(now));
         let done = format!("{} is suspended", self.name);
@@ -274,11 +261,7 @@ impl Work for Suspend {
 }
 
 impl Work for Resume {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        _: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let done = format!("{} is served", self.name);
         edit(&store, &done, |roster| roster.get_mut(&self.name).map(|tenant| tenant.suspended_since = None))
             .await
@@ -286,11 +269,7 @@ impl Work for Resume {
 }
 
 impl Work for Remove {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        _: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let done = format!("{} is no tenant any more", self.name);
         edit(&store, &done, |roster| roster.remove(&self.name).map(drop)).await
     }
@@ -362,11 +341,7 @@ fn second(moment: DateTime<Utc>) -> String {
 }
 
 impl Work for List {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        _: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let mut out = BufWriter::new(io::stdout());
         let (roster, now) = (store.roster().await?, store::now());
         for (name, tenant) in roster.tenants.iter() {
@@ -377,11 +352,7 @@ impl Work for List {
 }
 
 impl Work for Show {
-    async fn on<S: Registrations + Accounts + Erasure, M: Mailbox>(
-        self,
-        store: S,
-        _: M,
-    ) -> anyhow::Result<()> {
+    async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let (roster, now) = (store.roster().await?, store::now());
         let Some(tenant) = roster.tenants.get(&self.name) else {
             bail!("{} is no tenant", self.name);

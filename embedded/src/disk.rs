@@ -82,8 +82,8 @@ mod tests {
     use push::{
         MailboxBounds,
         ports::{
-            Accounts, Consistency, Mailbox, QueueReader, QueueWriter, Registrations, Renewal, Revocation,
-            Settlement, Waiting,
+            Accounts, Consistency, Mailbox, QueueReader, QueueWriter, Registrations, RelayRegistrations,
+            Renewal, Revocation, Settlement, Waiting, Withdrawals,
         },
     };
 

@@ -154,7 +154,7 @@ mod tests {
     use chrono::{DateTime, TimeDelta};
     use push::{
         MailboxBounds, Registration,
-        ports::{Consistency, Mailbox, QueueReader, Registrations, Waiting},
+        ports::{Consistency, Mailbox, QueueReader, Registrations, RelayRegistrations, Waiting},
     };
     use rusqlite::params;
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId, Topic,
-    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting},
+    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting, Withdrawals},
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
@@ -95,25 +95,6 @@ impl Mailbox for Database {
         self.write_then(Haste::Soon, note, |_| ()).await.map(drop)
     }
 
-    async fn withdraw(
-        &self,
-        account: &BareJid,
-        message: MessageId,
-        now: DateTime<Utc>,
-    ) -> Result<bool, Unavailable> {
-        let (account, shared) = (account.clone(), self.shared().clone());
-        let statements = move |connection: &Connection| {
-            let mut withdraw = connection.prepare_cached(WITHDRAW)?;
-            let key = params![account.as_str(), message.as_bytes()];
-            withdraw.query_row(key, |row| row.get(0)).optional()
-        };
-        let committed = move |expires_at: &Option<i64>| {
-            shared.waiting.fetch_sub(expires_at.is_some().into(), Ordering::Relaxed);
-        };
-        let expires_at = self.write_then(Haste::Now, statements, committed).await?;
-        Ok(expires_at.is_some_and(|expires_at| expires_at > now.timestamp_millis()))
-    }
-
     async fn clear(
         &self,
         account: &BareJid,
@@ -148,6 +129,27 @@ impl Mailbox for Database {
         let last = recipients.last().filter(|_| recipients.len() >= max);
         let further = last.map(|(recipient, _)| recipient.clone());
         Ok((recipients, further))
+    }
+}
+
+impl Withdrawals for Database {
+    async fn withdraw(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Unavailable> {
+        let (account, shared) = (account.clone(), self.shared().clone());
+        let statements = move |connection: &Connection| {
+            let mut withdraw = connection.prepare_cached(WITHDRAW)?;
+            let key = params![account.as_str(), message.as_bytes()];
+            withdraw.query_row(key, |row| row.get(0)).optional()
+        };
+        let committed = move |expires_at: &Option<i64>| {
+            shared.waiting.fetch_sub(expires_at.is_some().into(), Ordering::Relaxed);
+        };
+        let expires_at = self.write_then(Haste::Now, statements, committed).await?;
+        Ok(expires_at.is_some_and(|expires_at| expires_at > now.timestamp_millis()))
     }
 }
 

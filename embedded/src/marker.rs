@@ -2,7 +2,7 @@
 
 use push::{
     Marker,
-    ports::{Markers, Unavailable},
+    ports::{MarkerWriter, Markers, Unavailable},
 };
 use rusqlite::params;
 
@@ -16,7 +16,9 @@ impl Markers for Database {
         let text = self.setting(NAME)?;
         text.as_deref().map(Marker::parse).transpose().map_err(Unavailable::new)
     }
+}
 
+impl MarkerWriter for Database {
     async fn set_marker(&self, marker: &Marker) -> Result<(), Unavailable> {
         let text = marker.to_json();
         self.write(move |connection| connection.execute(SET, params![NAME, text]).map(drop)).await

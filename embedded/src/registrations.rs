@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::FullJid;
 use push::{
     Epoch, Registration, RegistrationId, Target, VapidKey,
-    ports::{Consistency, Registered, Registrations, Renewal, Revocation, Unavailable},
+    ports::{Consistency, Registered, Registrations, RelayRegistrations, Renewal, Revocation, Unavailable},
     registration::PURGE_AFTER,
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
@@ -89,7 +89,9 @@ impl Registrations for Database {
         })
         .await
     }
+}
 
+impl RelayRegistrations for Database {
     async fn follow(
         &self,
         id: RegistrationId,

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use push::{
     Roster,
-    ports::{Tenants, Unavailable},
+    ports::{Tenants, TenantsWriter, Unavailable},
     usage::{Counts, Hour, Slot, Usage},
 };
 use rusqlite::{Connection, params};
@@ -16,7 +16,9 @@ impl Tenants for Database {
     async fn roster(&self) -> Result<Roster, Unavailable> {
         parse(self.setting(NAME)?)
     }
+}
 
+impl TenantsWriter for Database {
     async fn set_roster(&self, roster: &Roster) -> Result<bool, Unavailable> {
         const SET: &str = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
         let (text, before) = (roster.to_json(), roster.version - 1);

@@ -3,12 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
     Registration, Ttl, VapidKey,
-    ports::{Mailbox, QueueWriter, Registrations, Revocation},
+    ports::{QueueWriter, Revocation, Store, Withdrawals},
 };
 
 use crate::{Ingress, Rejection, Seldom, VapidFault, push_resource::unavailable, vapid::Sender};
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// The refusal for good of an endpoint that is over, or one for now: it may only look over.
     pub(crate) fn gone(&self) -> Rejection {
         static LINE: Seldom = Seldom::new();

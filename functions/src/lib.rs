@@ -42,7 +42,7 @@ use metrics::{counter, describe_counter};
 use percent_encoding::percent_decode_str;
 use push::{
     Clock, Secrets, Ttl,
-    ports::{Mailbox, QueueWriter, Registrations},
+    ports::{QueueWriter, Store, Withdrawals},
 };
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -139,7 +139,7 @@ impl<R, Q, M> Ingress<R, Q, M> {
     }
 }
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// The path of the route that a request's path means; `None` where that is too long to mean any.
     fn route_of<'a>(&self, path: &'a str) -> Option<Cow<'a, str>> {
         let home = self.public_url.as_ref().map_or("", Url::path);
@@ -166,7 +166,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
 }
 
 /// The ingress as a service. Which of its routes a request means is decided before they are looked at: see `place.rs`.
-pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, Q, M>) -> Router {
+pub fn router<R: Store, Q: QueueWriter, M: Withdrawals>(ingress: Ingress<R, Q, M>) -> Router {
     let ingress = Arc::new(ingress);
     let routes = routes(&ingress);
     let answer = async move |request: Request| {
@@ -195,7 +195,7 @@ pub fn router<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: Ingress<R, 
         .layer(middleware::map_response(cors::expose))
 }
 
-fn routes<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: &Arc<Ingress<R, Q, M>>) -> Router {
+fn routes<R: Store, Q: QueueWriter, M: Withdrawals>(ingress: &Arc<Ingress<R, Q, M>>) -> Router {
     let push_resource = post(push_resource::push::<R, Q, M>)
         .put(push_resource::push::<R, Q, M>)
         .get(push_resource::discover::<R, Q, M>)
@@ -220,7 +220,7 @@ fn routes<R: Registrations, Q: QueueWriter, M: Mailbox>(ingress: &Arc<Ingress<R,
 }
 
 /// Refuses a path that means nothing here. Its last segment may be a token by a secret that this ingress lacks.
-async fn no_route<R: Registrations, Q: QueueWriter, M: Mailbox>(
+async fn no_route<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     uri: Uri,
 ) -> Rejection {

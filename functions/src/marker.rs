@@ -7,7 +7,7 @@ use metrics::counter;
 use push::{
     Fingerprint, Marker, Registration, Urgency,
     marker::{Doubt, Keys, tells_of},
-    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
+    ports::{Consistency, QueueWriter, Store, Unavailable, Withdrawals},
     token::claimed_epoch,
 };
 use tokio::time::timeout;
@@ -75,7 +75,7 @@ fn could_be_ours(token: &str) -> bool {
     claimed_epoch(token).is_some() || token.starts_with(PASETO) || is_jwt()
 }
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// Makes sure that a token which none of our secrets made may be refused for good.
     pub(crate) async fn vouch_unknown(&self, token: &str) -> Result<(), Rejection> {
         if !could_be_ours(token) {

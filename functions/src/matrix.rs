@@ -20,7 +20,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use push::{
     PushMessage, Registration,
     message::Wishes,
-    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
+    ports::{Consistency, QueueWriter, Store, Unavailable, Withdrawals},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -57,7 +57,7 @@ pub(crate) async fn other_method() -> Refusal {
 
 /// `POST`: queues a notification for each of its devices, and answers which of them are none, or none any more:
 /// the homeserver forgets those.
-pub(crate) async fn notify<R: Registrations, Q: QueueWriter, M: Mailbox>(
+pub(crate) async fn notify<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     reached_at: Option<Extension<PublicUrl>>,
     request: Request,
@@ -101,7 +101,7 @@ fn outcome(living: Option<Registration>, now: DateTime<Utc>) -> Outcome {
     }
 }
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// Returns the pushkeys that are rejected.
     ///
     /// The fate of every device is known before anything is queued, so that a request that is to come again has

@@ -8,7 +8,7 @@ use axum::{
 };
 use push::{
     MessageId, RegistrationId,
-    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
+    ports::{Consistency, QueueWriter, Store, Unavailable, Withdrawals},
 };
 use tokio::time::timeout;
 
@@ -23,7 +23,7 @@ pub(crate) struct Named {
     message: MessageId,
 }
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<R, Q, M>>> for Named {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> FromRequestParts<Arc<Ingress<R, Q, M>>> for Named {
     type Rejection = Rejection;
 
     async fn from_request_parts(
@@ -43,7 +43,7 @@ impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<
 ///
 /// RFC 8030 §6.2 gives this method to the user agent, to acknowledge what it received; ours does that over XMPP.
 /// That an application server withdraws by it what was not delivered yet is from Mozilla's push service, autopush.
-pub(crate) async fn withdraw<R: Registrations, Q: QueueWriter, M: Mailbox>(
+pub(crate) async fn withdraw<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     push: Named,
 ) -> Result<StatusCode, Rejection> {
@@ -53,7 +53,7 @@ pub(crate) async fn withdraw<R: Registrations, Q: QueueWriter, M: Mailbox>(
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     async fn withdraw(&self, push: &Named) -> Result<(), Rejection> {
         // The row alone says whose mailbox it is: the URL must not (RFC 8030 §8.2). A copy that lags could have none.
         let row = self.registrations.find(push.registration, Consistency::Strong).await;

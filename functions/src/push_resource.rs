@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use push::{
     Body, Epoch, Fingerprint, MessageId, PushMessage, Registration, RegistrationId, Target,
     message::{BODY_BYTES_MAX, Wishes},
-    ports::{Consistency, Mailbox, NotQueued, QueueWriter, Registrations, Unavailable},
+    ports::{Consistency, NotQueued, QueueWriter, Store, Unavailable, Withdrawals},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -47,7 +47,7 @@ pub(crate) enum Endpoint {
     Legacy(Target, Fingerprint),
 }
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> FromRequestParts<Arc<Ingress<R, Q, M>>> for Endpoint {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> FromRequestParts<Arc<Ingress<R, Q, M>>> for Endpoint {
     type Rejection = Rejection;
 
     async fn from_request_parts(
@@ -112,7 +112,7 @@ pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Re
 
 /// `POST`: accepts a push, and answers 201 once it is durable. `PUT` does the same: Telegram's simple push has no other
 /// method.
-pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
+pub(crate) async fn push<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     endpoint: Endpoint,
     parameters: Parameters,
@@ -135,7 +135,7 @@ pub(crate) async fn push<R: Registrations, Q: QueueWriter, M: Mailbox>(
     Ok((StatusCode::CREATED, headers, HttpBody::empty()).into_response())
 }
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// Reads a token that was made with one of our secrets, or a predecessor's.
     pub(crate) fn endpoint(&self, token: &str) -> Option<Endpoint> {
         let of_a_predecessor =
@@ -232,7 +232,7 @@ pub(crate) fn unavailable(error: &Unavailable) -> Rejection {
 }
 
 /// `GET` and `HEAD`: how an application server finds out that this is UnifiedPush.
-pub(crate) async fn discover<R: Registrations, Q: QueueWriter, M: Mailbox>(
+pub(crate) async fn discover<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(_): State<Arc<Ingress<R, Q, M>>>,
     _: Endpoint,
 ) -> Json<Value> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
     Registration, Roster,
-    ports::{Mailbox, QueueWriter, Registrations},
+    ports::{QueueWriter, Store, Withdrawals},
     tenant::{ByTenant, Refusal},
 };
 use tokio::sync::watch;
@@ -61,7 +61,7 @@ impl TenantWatch {
     }
 }
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// Makes sure that a push may be taken for a tenant, and counts it.
     pub(crate) async fn admit_push(&self, row: &Registration, now: DateTime<Utc>) -> Result<(), Rejection> {
         let roster = self.roster(now).await;

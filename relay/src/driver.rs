@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use metrics::{counter, gauge, histogram};
 use push::{
     AccessList,
-    ports::{Accounts, Mailbox, QueueReader, Registrations},
+    ports::{Mailbox, QueueReader, RelayRegistrations},
 };
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -86,7 +86,7 @@ pub(crate) struct Driver<R, Q: QueueReader, M> {
     forgotten: broadcast::Receiver<BareJid>,
 }
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
+impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
     pub(crate) fn new(
         core: Core,
         jobs: Jobs<R, Q, M>,

@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use metrics::counter;
 use push::{
     Clock, MailboxBounds, MessageId, PushMessage, Registration, Secrets,
-    ports::{Accounts, Delivery, Mailbox, QueueReader, Registrations},
+    ports::{Delivery, Mailbox, QueueReader, RelayRegistrations},
     usage::{self, Counts},
 };
 use tokio::sync::watch;
@@ -62,7 +62,7 @@ pub(crate) struct Jobs<R, Q: QueueReader, M> {
     pub(crate) spared: Spared,
 }
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Does one job; what came of it.
     pub(crate) async fn run(&self, job: Job) -> Input {
         match job {

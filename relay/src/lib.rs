@@ -18,7 +18,7 @@ use chrono::TimeDelta;
 use metrics::gauge;
 use push::{
     MailboxBounds, Secrets,
-    ports::{Accounts, Mailbox, QueueReader, Registrations},
+    ports::{Mailbox, QueueReader, RelayRegistrations},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -102,7 +102,7 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub forgetting: Forgetting,
 }
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, M, C> {
+impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, M, C> {
     /// Runs until `stop`; then takes the answers to what is in flight, for eight seconds at most,
     /// gives the rest back to the queue, and closes the stream. Or until the lease is lost; then another
     /// relay may be at work, and nothing more is sent at all.

@@ -6,7 +6,7 @@ use backon::Retryable;
 use push::{
     Clock, Marker, Urgency,
     marker::{Keys, Misfit},
-    ports::{Markers, Unavailable},
+    ports::{MarkerWriter, Unavailable},
 };
 use tokio::{
     sync::watch,
@@ -85,7 +85,7 @@ impl Shedding {
     }
 }
 
-impl<S: Markers> MarkerKeeper<S> {
+impl<S: MarkerWriter> MarkerKeeper<S> {
     /// Makes sure that this relay has the secret that signs, and the table that the marker is of. Changes nothing.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use chrono::DateTime;
-    use push::{Epoch, Fingerprint, marker::Doubt};
+    use push::{Epoch, Fingerprint, marker::Doubt, ports::Markers};
 
     use super::*;
 
@@ -197,7 +197,9 @@ mod tests {
         async fn marker(&self) -> Result<Option<Marker>, Unavailable> {
             Ok(self.0.lock().unwrap().clone())
         }
+    }
 
+    impl MarkerWriter for Store {
         async fn set_marker(&self, marker: &Marker) -> Result<(), Unavailable> {
             *self.0.lock().unwrap() = Some(marker.clone());
             Ok(())

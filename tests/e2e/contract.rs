@@ -10,9 +10,8 @@ use embedded::Database;
 use futures::future::join_all;
 use push::message::Wishes;
 use push::ports::{
-    Accounts,
     Consistency::Strong,
-    Delivery, Mailbox, QueueReader, QueueWriter, Registrations,
+    Delivery, Mailbox, MarkerWriter, OperatorStore, QueueReader, QueueWriter, Registrations,
     Renewal::{self, Always, WhereNeeded},
     Settlement, Unavailable,
 };
@@ -26,7 +25,7 @@ const RECEIVES_MAX: u32 = 1000;
 
 /// A backend, and a way to leave it as a crash would and come back.
 pub(crate) trait Backend: Sized {
-    type Store: Registrations + Accounts + push::ports::operator::Erasure;
+    type Store: OperatorStore + MarkerWriter;
     type Writer: QueueWriter;
     type Reader: QueueReader;
     type Mailbox: Mailbox;

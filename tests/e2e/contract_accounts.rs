@@ -4,7 +4,7 @@ use e2e::{SOON, eventually};
 use push::ports::{
     Account, Accounts,
     Consistency::Strong,
-    Registrations,
+    Registrations, RelayRegistrations,
     Renewal::{Always, WhereNeeded},
     Revocation, SEEN_MAX, Seen,
 };

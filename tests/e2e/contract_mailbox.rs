@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
 use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX, Wishes};
-use push::ports::{Kept, Mailbox, Waiting};
+use push::ports::{Kept, Mailbox, Waiting, Withdrawals};
 use push::{
     Body, Epoch, Instance, MessageId, PushMessage, Registration, RegistrationId, Target, Topic, Urgency,
     testing,

@@ -1,7 +1,7 @@
 //! The contract of the marker, over every backend.
 
 use push::marker::{Doubt, Keys};
-use push::ports::{Consistency::Strong, Markers, Registrations};
+use push::ports::{Consistency::Strong, MarkerWriter, Markers, Registrations};
 use push::{Fingerprint, Marker, RegistrationId};
 
 use crate::contract::{Backend, at, on_each_backend};

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use push::ports::{
     Consistency::Strong,
-    Registrations,
+    Registrations, RelayRegistrations,
     Renewal::{Always, WhereNeeded},
 };
 use push::{Epoch, RegistrationId};

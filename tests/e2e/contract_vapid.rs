@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use futures::future::join_all;
 use push::ports::{
     Consistency::{Eventual, Strong},
-    Registrations,
+    Registrations, RelayRegistrations,
     Renewal::{Always, WhereNeeded},
     Revocation,
 };

@@ -11,7 +11,10 @@ use e2e::{
     Answer, Emulator, Phone, SOON, Upwire, User, XmppServer, eventually, eventually_some, hashed, http,
 };
 use embedded::Database;
-use push::ports::{Consistency::Strong, Mailbox, QueueWriter, Registrations, Renewal::WhereNeeded, Waiting};
+use push::ports::{
+    Consistency::Strong, Mailbox, QueueWriter, Registrations, RelayRegistrations, Renewal::WhereNeeded,
+    Waiting,
+};
 use push::{Body, MailboxBounds, PushMessage, Registration, Secrets, Target, Topic, testing};
 use serde_json::{Value, json};
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;

@@ -6,7 +6,7 @@ use embedded::Database;
 use push::{
     Instance, Marker, Secrets, Target,
     marker::Keys,
-    ports::{Markers, Registered, Registrations, Renewal},
+    ports::{MarkerWriter, Registered, Registrations, Renewal},
     testing::target,
 };
 

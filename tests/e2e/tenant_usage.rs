@@ -9,7 +9,7 @@ use e2e::{
     Emulator, Kind, Phone, SOON, Upwire, XmppServer, browse, eventually, eventually_some, folder, hashed,
     http,
 };
-use push::ports::Tenants;
+use push::ports::TenantsWriter;
 use push::usage::{Counts, Slot, Usage, hour_of};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

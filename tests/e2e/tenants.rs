@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use e2e::{Emulator, Kind, Phone, SOON, Upwire, XmppServer, eventually, eventually_some, hashed, http};
-use push::ports::tenants::change;
-use push::ports::{Consistency::Strong, Registrations, Renewal, Tenants};
+use push::ports::operator::change;
+use push::ports::{Consistency::Strong, Registrations, Renewal, Tenants, TenantsWriter};
 use push::{Roster, Tenant, TenantName};
 use serde_json::Value;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::ports::tenants::change;
-use push::ports::{Tenants, Unavailable};
+use push::ports::operator::change;
+use push::ports::{TenantsWriter, Unavailable};
 use push::tenant::Month;
 use push::usage::{Meter, hour_of};
 use push::{Clock, Roster, TenantName};
@@ -48,7 +48,7 @@ struct Rows {
     again: bool,
 }
 
-impl<S: Tenants> TenantKeeper<S> {
+impl<S: TenantsWriter> TenantKeeper<S> {
     /// Reads the roster, for as long as it takes, and puts it in force.
     pub(crate) async fn begin(
         store: S,

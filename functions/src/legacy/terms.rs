@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 use push::{
     AccessList, Fingerprint, Registration, Target,
-    ports::{Mailbox, QueueWriter, Registrations, Renewal},
+    ports::{QueueWriter, Renewal, Store, Withdrawals},
 };
 use tokio::sync::watch;
 
@@ -121,7 +121,7 @@ fn domain(account: &BareJid) -> BareJid {
     BareJid::from_parts(None, account.domain())
 }
 
-impl<R: Registrations, Q: QueueWriter, M: Mailbox> Ingress<R, Q, M> {
+impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// Makes sure that pushes may go to an endpoint of a predecessor at all. A refusal that may not last is no reason
     /// to end it.
     pub(crate) async fn admit_legacy(

@@ -16,12 +16,12 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 use push::{
-    Application, Clock, Epoch, Fingerprint, MailboxBounds, Marker, MessageId, PushMessage, Registration,
-    RegistrationId, Roster, Secrets, Target, Ttl,
+    Application, Clock, Epoch, Fingerprint, Marker, MessageId, PushMessage, Registration, RegistrationId,
+    Roster, Secrets, Target, Ttl,
     marker::Keys,
     ports::{
-        Consistency, Kept, Mailbox, Markers, NotQueued, Page, QueueWriter, Recipient, Registered,
-        Registrations, Renewal, Revocation, Tenants, Trimmed, Unavailable, Waiting,
+        Consistency, Markers, NotQueued, QueueWriter, Registered, Registrations, Renewal, Revocation,
+        Tenants, Unavailable, Withdrawals,
     },
     testing,
 };
@@ -101,10 +101,6 @@ impl Markers for Store {
         self.marker_reads.fetch_add(1, Relaxed);
         Ok(self.marker.clone())
     }
-
-    async fn set_marker(&self, _: &Marker) -> Result<(), Unavailable> {
-        Err(Unavailable::new("the ingress sets no marker"))
-    }
 }
 
 impl Tenants for Store {
@@ -173,20 +169,6 @@ impl Registrations for Store {
         refusals.lock().unwrap().push(epoch);
         Ok(Revocation::Revoked)
     }
-
-    async fn follow(
-        &self,
-        _: RegistrationId,
-        _: Epoch,
-        _: &FullJid,
-        _: &FullJid,
-    ) -> Result<bool, Unavailable> {
-        Err(Unavailable::new("the ingress moves nothing"))
-    }
-
-    async fn throttle(&self, _: RegistrationId, _: Epoch, _: DateTime<Utc>) -> Result<(), Unavailable> {
-        Err(Unavailable::new("the ingress throttles nobody"))
-    }
 }
 
 impl QueueWriter for Store {
@@ -206,11 +188,7 @@ impl QueueWriter for Store {
     }
 }
 
-impl Mailbox for Store {
-    async fn note_asked(&self, _: &BareJid, _: MessageId, _: DateTime<Utc>) -> Result<(), Unavailable> {
-        Err(not_of_the_ingress())
-    }
-
+impl Withdrawals for Store {
     async fn withdraw(
         &self,
         account: &BareJid,
@@ -226,48 +204,6 @@ impl Mailbox for Store {
             Post::Hangs => std::future::pending().await,
         }
     }
-
-    async fn keep(&self, _: Waiting, _: MailboxBounds) -> Result<Kept, Unavailable> {
-        Err(not_of_the_ingress())
-    }
-
-    async fn waiting(
-        &self,
-        _: &BareJid,
-        _: Option<&BTreeSet<RegistrationId>>,
-        _: Option<MessageId>,
-        _: usize,
-    ) -> Result<Vec<Waiting>, Unavailable> {
-        Err(not_of_the_ingress())
-    }
-
-    async fn find(&self, _: &BareJid, _: MessageId) -> Result<Option<Waiting>, Unavailable> {
-        Err(not_of_the_ingress())
-    }
-
-    async fn remove(&self, _: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
-        Err(not_of_the_ingress())
-    }
-
-    async fn clear(&self, _: &BareJid, _: RegistrationId, _: Epoch) -> Result<usize, Unavailable> {
-        Err(not_of_the_ingress())
-    }
-
-    async fn recipients(
-        &self,
-        _: Option<Recipient>,
-        _: usize,
-    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
-        Err(not_of_the_ingress())
-    }
-
-    async fn trim(&self, _: &BareJid, _: usize, _: DateTime<Utc>) -> Result<Trimmed, Unavailable> {
-        Err(not_of_the_ingress())
-    }
-}
-
-fn not_of_the_ingress() -> Unavailable {
-    Unavailable::new("all that the ingress does to a mailbox is to withdraw from it")
 }
 
 /// The push that is withdrawn.

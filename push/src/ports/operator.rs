@@ -1,12 +1,15 @@
-//! The port of an operator to the registrations' store.
+//! The ports that an operator uses, beside those of the ingress and the relay: all of the registrations' store.
 
 use std::future::Future;
 
 use chrono::{DateTime, Utc};
 use jid::{BareJid, FullJid};
 
-use super::Unavailable;
-use crate::{Application, Instance, Registration, Target};
+use super::{RelayRegistrations, Tenants, Unavailable};
+use crate::{
+    Application, Instance, Registration, Roster, Target,
+    usage::{Hour, Usage},
+};
 
 /// Erases what the store has of a person. Processes that serve the store need not be stopped.
 pub trait Erasure: Clone + Send + Sync + 'static {
@@ -41,4 +44,53 @@ pub fn nameless(row: &Registration, now: DateTime<Utc>) -> Registration {
         revoked: true,
         throttled_until: None,
     }
+}
+
+/// The tenants, as an operator changes them, and what they used.
+pub trait TenantsWriter: Tenants {
+    /// Replaces the roster, on condition that the stored one has the version before; false: it has not. Returns once
+    /// it is durable.
+    fn set_roster(&self, roster: &Roster) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+
+    /// Keeps the rows of registrations of suspended tenants until that is over, also those that have lapsed; and no
+    /// longer those of all others. It takes all rows: for now and then.
+    fn keep_rows(
+        &self,
+        roster: &Roster,
+        now: DateTime<Utc>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// The usage from one hour to before another.
+    fn usage(&self, from: Hour, to: Hour) -> impl Future<Output = Result<Usage, Unavailable>> + Send;
+}
+
+/// The registrations' store with all that an operator asks of it.
+pub trait OperatorStore: RelayRegistrations + Erasure + TenantsWriter {}
+
+impl<S: RelayRegistrations + Erasure + TenantsWriter> OperatorStore for S {}
+
+/// How often a roster is changed anew because another was faster.
+const ATTEMPTS_MAX: usize = 8;
+
+/// Changes the roster, however many others do at the same time; returns what `change` has, of the time that stands.
+///
+/// # Errors
+/// The store does not answer, or others keep changing it.
+pub async fn change<S: TenantsWriter, T>(
+    store: &S,
+    mut change: impl FnMut(&mut Roster) -> T,
+) -> Result<T, Unavailable> {
+    for _ in 0..ATTEMPTS_MAX {
+        let before = store.roster().await?;
+        let mut roster = before.clone();
+        let changed = change(&mut roster);
+        if roster == before {
+            return Ok(changed);
+        }
+        roster.version = before.version + 1;
+        if store.set_roster(&roster).await? {
+            return Ok(changed);
+        }
+    }
+    Err(Unavailable::new("others keep changing the tenants"))
 }

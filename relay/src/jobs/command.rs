@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use push::{
     Body, MessageId, PushMessage, Registration, Topic, Ttl, Urgency,
     message::Wishes,
-    ports::{Accounts, Mailbox, QueueReader, Registrations, Revocation, Unavailable, Waiting},
+    ports::{Mailbox, QueueReader, RelayRegistrations, Revocation, Unavailable, Waiting},
 };
 use tokio_xmpp::{
     jid::FullJid,
@@ -32,7 +32,7 @@ const TEST_TTL: Ttl = Ttl::from_seconds(600);
 /// The answer to a command, and whom something waits for since.
 type Answer = (Element, Vec<FullJid>);
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     pub(super) async fn command(&self, request: &Request, command: &Command) -> Registered {
         let clock = self.clock.read();
         let done = if clock.is_in_doubt() {

@@ -8,12 +8,11 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
-    Clock, Epoch, MailboxBounds, Marker, MessageId, PushMessage, Registration, RegistrationId, Secrets,
-    Target,
+    Clock, Epoch, MailboxBounds, MessageId, PushMessage, Registration, RegistrationId, Secrets, Target,
     ports::{
-        Account, Accounts, Consistency, Delivery, Kept, Mailbox, Markers, Page, QueueReader, Recipient,
-        Registered, Registrations, Renewal, Revocation, Seen, Settlement, Tenants, Trimmed, Unavailable,
-        Waiting,
+        Account, Accounts, Consistency, Delivery, Kept, Mailbox, Page, QueueReader, Recipient, Registered,
+        Registrations, RelayRegistrations, Renewal, Revocation, Seen, Settlement, Trimmed, Unavailable,
+        Waiting, Withdrawals,
     },
 };
 use tokio::sync::{Notify, watch};
@@ -127,10 +126,6 @@ impl Mailbox for Memory {
         })
     }
 
-    async fn withdraw(&self, _: &BareJid, id: MessageId, _: DateTime<Utc>) -> Result<bool, Unavailable> {
-        self.call(|inside| inside.waiting.remove(&id).is_some())
-    }
-
     async fn clear(&self, _: &BareJid, of: RegistrationId, epoch: Epoch) -> Result<usize, Unavailable> {
         self.call(|inside| {
             let over = |one: &Waiting| one.message.registration == of && one.message.epoch <= epoch;
@@ -162,17 +157,11 @@ impl Mailbox for Memory {
     }
 }
 
-impl Markers for Memory {
-    async fn marker(&self) -> Result<Option<Marker>, Unavailable> {
-        self.call(|_| None)
-    }
-
-    async fn set_marker(&self, _: &Marker) -> Result<(), Unavailable> {
-        self.call(|_| ())
+impl Withdrawals for Memory {
+    async fn withdraw(&self, _: &BareJid, id: MessageId, _: DateTime<Utc>) -> Result<bool, Unavailable> {
+        self.call(|inside| inside.waiting.remove(&id).is_some())
     }
 }
-
-impl Tenants for Memory {}
 
 impl Registrations for Memory {
     async fn find(&self, id: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
@@ -230,7 +219,9 @@ impl Registrations for Memory {
             _ => Revocation::OverBefore,
         })
     }
+}
 
+impl RelayRegistrations for Memory {
     async fn follow(
         &self,
         id: RegistrationId,

@@ -6,7 +6,7 @@ use backon::Retryable;
 use chrono::TimeDelta;
 use push::{
     Registration, RegistrationId,
-    ports::{Accounts, Consistency, Mailbox, QueueReader, Registrations, Unavailable, Waiting},
+    ports::{Consistency, Mailbox, QueueReader, RelayRegistrations, Unavailable, Waiting},
     usage::Counts,
 };
 
@@ -20,7 +20,7 @@ use crate::{
 /// that went out unanswered may still arrive by itself.
 const RESUMPTION_MAX: TimeDelta = TimeDelta::minutes(15);
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Retried until it succeeds: younger pushes wait behind it.
     pub(super) async fn read_page(&self, request: &ReadRequest) -> Page {
         let mut page = Page {

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use metrics::counter;
 use push::{
     Registration, Target,
-    ports::{self, Accounts, Mailbox, QueueReader, Registrations, Renewal},
+    ports::{self, Mailbox, QueueReader, RelayRegistrations, Renewal},
 };
 use tokio_xmpp::{
     minidom::Element,
@@ -19,7 +19,7 @@ use crate::{
     stream::stanza::{self, Query},
 };
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     pub(super) async fn register_all(&self, requests: Vec<Registering>) -> Vec<Registered> {
         join_all(requests.into_iter().map(|registering| self.answer(registering))).await
     }

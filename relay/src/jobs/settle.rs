@@ -9,8 +9,8 @@ use metrics::counter;
 use push::{
     MessageId, PushMessage, RegistrationId,
     ports::{
-        Accounts, Consistency, Kept, Mailbox, QueueReader, Registrations, Revocation, Settlement,
-        Unavailable, Waiting,
+        Consistency, Kept, Mailbox, QueueReader, RelayRegistrations, Revocation, Settlement, Unavailable,
+        Waiting,
     },
     usage::Counts,
 };
@@ -86,7 +86,7 @@ impl Rest {
     }
 }
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Makes a batch of fates durable; what the core has to know of them.
     pub(super) async fn settle(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (delivered, fates) = apart_from_delivered(fates);

@@ -4,7 +4,7 @@ use backon::Retryable;
 use metrics::counter;
 use push::{
     Epoch, Registration, RegistrationId,
-    ports::{Accounts, Consistency, Mailbox, Page, QueueReader, Recipient, Registrations, Unavailable},
+    ports::{Consistency, Mailbox, Page, QueueReader, Recipient, RelayRegistrations, Unavailable},
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
@@ -25,7 +25,7 @@ const PAGE_MAX: usize = 256;
 const COUNTED_MAX: usize = 1024;
 const COUNT_RETRIES_MAX: usize = 5;
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// The next registrations for which something waits.
     pub(super) async fn sweep(&self, after: Option<Recipient>) -> Found {
         let page = || self.mailbox.recipients(after.clone(), PAGE_MAX);

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use e2e::{Kind, Phone, SOON, Upwire, XmppServer, eventually, folder, hashed, http};
 use embedded::Database;
 use push::Marker;
-use push::ports::Markers;
+use push::ports::{MarkerWriter, Markers};
 use ring::hmac;
 use serde_json::json;
 

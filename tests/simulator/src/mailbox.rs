@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use push::{
     Epoch, MailboxBounds, MessageId, RegistrationId,
-    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting},
+    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting, Withdrawals},
 };
 use tokio_xmpp::jid::BareJid;
 
@@ -128,23 +128,6 @@ impl Mailbox for Port {
         .await
     }
 
-    async fn withdraw(
-        &self,
-        account: &BareJid,
-        message: MessageId,
-        now: DateTime<Utc>,
-    ) -> Result<bool, Unavailable> {
-        self.call("withdraw", move |state, shared| {
-            if state.mailboxes.holds(account, message) {
-                let is_queued = state.entries.holds(message);
-                state.ledger.note_withdrawn(message, is_queued, shared.now());
-            }
-            let waiting = state.remove(account, message, shared);
-            waiting.is_some_and(|waiting| waiting.message.expires_at > now)
-        })
-        .await
-    }
-
     async fn clear(
         &self,
         account: &BareJid,
@@ -190,6 +173,25 @@ impl Mailbox for Port {
             let found: Vec<(Recipient, usize)> = behind.take(max).collect();
             let next = found.last().filter(|_| found.len() >= max).map(|(one, _)| one.clone());
             (found, next)
+        })
+        .await
+    }
+}
+
+impl Withdrawals for Port {
+    async fn withdraw(
+        &self,
+        account: &BareJid,
+        message: MessageId,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Unavailable> {
+        self.call("withdraw", move |state, shared| {
+            if state.mailboxes.holds(account, message) {
+                let is_queued = state.entries.holds(message);
+                state.ledger.note_withdrawn(message, is_queued, shared.now());
+            }
+            let waiting = state.remove(account, message, shared);
+            waiting.is_some_and(|waiting| waiting.message.expires_at > now)
         })
         .await
     }

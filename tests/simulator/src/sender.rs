@@ -5,7 +5,7 @@ use std::sync::Arc;
 use push::{
     Body, MessageId, PushMessage, Registration, Topic, Ttl,
     message::Wishes,
-    ports::{Consistency, Mailbox, QueueWriter, Registrations, Unavailable},
+    ports::{Consistency, QueueWriter, Registrations, Unavailable, Withdrawals},
 };
 use tokio::time::sleep;
 

@@ -7,11 +7,11 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
-    Epoch, Marker, PushMessage, Registration, RegistrationId, Target,
+    Epoch, PushMessage, Registration, RegistrationId, Target,
     bounds::registrations_counted,
     ports::{
-        Account, Accounts, Consistency, Holder, Lease, Markers, Page, Recipient, Registered, Registrations,
-        Renewal, Revocation, SEEN_MAX, Seen, Tenants, Tenure, Unavailable,
+        Account, Accounts, Consistency, Holder, Lease, Page, Recipient, Registered, Registrations,
+        RelayRegistrations, Renewal, Revocation, SEEN_MAX, Seen, Tenure, Unavailable,
     },
 };
 use tokio::time::Instant;
@@ -136,18 +136,6 @@ fn is_stale(state: &mut State, shared: &Shared, consistency: Consistency) -> boo
 }
 
 // The relay proper neither reads nor writes it.
-impl Markers for Port {
-    async fn marker(&self) -> Result<Option<Marker>, Unavailable> {
-        Err(Unavailable::new("the relay does not read the marker"))
-    }
-
-    async fn set_marker(&self, _: &Marker) -> Result<(), Unavailable> {
-        Err(Unavailable::new("the relay does not write the marker"))
-    }
-}
-
-impl Tenants for Port {}
-
 impl Registrations for Port {
     async fn find(
         &self,
@@ -215,7 +203,9 @@ impl Registrations for Port {
         })
         .await
     }
+}
 
+impl RelayRegistrations for Port {
     async fn follow(
         &self,
         id: RegistrationId,

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use chrono::TimeDelta;
 use functions::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch};
-use push::ports::{Markers, QueueReader, Registrations, Renewal, Settlement};
+use push::ports::{MarkerWriter, QueueReader, Registrations, Renewal, Settlement};
 use push::{Instance, Marker, Registration, Secrets, Target, Ttl, marker::Keys, testing};
 use relay::Uptime;
 use tokio::sync::watch;

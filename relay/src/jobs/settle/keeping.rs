@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl<R: Registrations + Accounts, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Keeps pushes of one registration. Each replaces those of its topic before it, and the last counts all: a store
     /// need not see what is kept at the same moment.
     pub(super) async fn keep_all(&self, mut fates: Vec<Fate>) -> Rest {

@@ -6,8 +6,11 @@ use std::{
 };
 
 use push::{
-    Body, Clock, Epoch, Instance, MailboxBounds, Marker, Registration, Secrets, Target,
-    ports::{Account, Delivery, Markers, Page, Recipient, Registered, Renewal, Seen, Tenants, Trimmed},
+    Body, Clock, Epoch, Instance, MailboxBounds, Registration, Secrets, Target,
+    ports::{
+        Account, Accounts, Delivery, Page, Recipient, Registered, Registrations, RelayRegistrations, Renewal,
+        Seen, Trimmed, Withdrawals,
+    },
     testing,
 };
 use tokio::{
@@ -81,10 +84,6 @@ impl Mailbox for Store {
         self.answer(|waiting| waiting.retain(|one| messages.iter().all(|(_, id)| *id != one.message.id)))
     }
 
-    async fn withdraw(&self, _: &BareJid, id: MessageId, _: DateTime<Utc>) -> Result<bool, Unavailable> {
-        self.answer(|waiting| waiting.extract_if(.., |one| one.message.id == id).count() > 0)
-    }
-
     async fn keep(&self, waiting: Waiting, _: MailboxBounds) -> Result<Kept, Unavailable> {
         self.meet_trouble(&[waiting.message.recipient.to_bare()]).await?;
         {
@@ -139,17 +138,11 @@ impl Mailbox for Store {
     }
 }
 
-impl Markers for Store {
-    async fn marker(&self) -> Result<Option<Marker>, Unavailable> {
-        not_asked()
-    }
-
-    async fn set_marker(&self, _: &Marker) -> Result<(), Unavailable> {
-        not_asked()
+impl Withdrawals for Store {
+    async fn withdraw(&self, _: &BareJid, id: MessageId, _: DateTime<Utc>) -> Result<bool, Unavailable> {
+        self.answer(|waiting| waiting.extract_if(.., |one| one.message.id == id).count() > 0)
     }
 }
-
-impl Tenants for Store {}
 
 impl Registrations for Store {
     async fn find(&self, id: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
@@ -185,7 +178,9 @@ impl Registrations for Store {
     ) -> Result<Revocation, Unavailable> {
         not_asked()
     }
+}
 
+impl RelayRegistrations for Store {
     async fn follow(
         &self,
         _: RegistrationId,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, future::Future};
 use chrono::{DateTime, Utc};
 use jid::BareJid;
 
-use super::{Page, Recipient, Unavailable};
+use crate::ports::{Page, Recipient, Unavailable, Withdrawals};
 use crate::{Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId};
 
 /// A push that waits in a mailbox.
@@ -42,7 +42,7 @@ pub struct Trimmed {
 /// the order of their ids. Expired pushes may still be found in it.
 ///
 /// A removal settles exactly the pushes that it names. Removing an absent push succeeds.
-pub trait Mailbox: Clone + Send + Sync + 'static {
+pub trait Mailbox: Withdrawals {
     /// Puts a push into the mailbox of its account; returns once it is durable. One that waits already is
     /// overwritten. Of one registration, the newest of each topic stays, and no more than the newest in all,
     /// whatever their urgency; of an account, no more than [`MailboxBounds::beyond_account`] leaves. Pushes that had
@@ -84,14 +84,6 @@ pub trait Mailbox: Clone + Send + Sync + 'static {
         message: MessageId,
         asked_at: DateTime<Utc>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
-
-    /// Removes one push; whether it was there, and had not expired by `now`.
-    fn withdraw(
-        &self,
-        account: &BareJid,
-        message: MessageId,
-        now: DateTime<Utc>,
-    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
 
     /// Removes all that waits for lives of a registration up to this one; returns how many pushes that were.
     fn clear(

@@ -37,7 +37,7 @@ pub(crate) struct Phone {
     pub(crate) retry: Option<Retry>,
     /// Where it stands in turn.
     pub(crate) ready: Option<Standing>,
-    /// When it last greeted or registered.
+    /// When it last greeted or registered, or first answered.
     seen_at: Option<DateTime<Utc>>,
     /// Its last sign of life: that, or an answer.
     alive_at: Option<DateTime<Utc>>,
@@ -76,12 +76,16 @@ impl Phone {
         }
     }
 
-    /// Notes an answer, or another sign of life.
-    pub(crate) fn show_life(&mut self, now: Now) {
+    /// Notes an answer, or another sign of life; whether that was news.
+    pub(crate) fn show_life(&mut self, now: Now) -> bool {
+        let is_news = !self.is_present();
+        // A relay that has begun since may not have heard it greet.
+        self.seen_at.get_or_insert(now.wall);
         self.alive_at = Some(now.wall);
         self.ended = false;
         self.away = false;
         self.probed_at = None;
+        is_news
     }
 
     /// Notes that it is asked for a sign of life; whether it owed none.

@@ -14,6 +14,9 @@ use crate::sends::Sendings;
 /// Largest difference between clocks.
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(5);
 
+/// Another full JID is asked for a push that is unanswered for so long.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// Something that may not be has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -41,10 +44,18 @@ pub(crate) struct Record {
     /// When its sender got the 201.
     pub(crate) promised_at: Option<Duration>,
     pub(crate) shown: Vec<Shown>,
-    /// To whom it was sent first, and when.
+    /// To whom it was sent, and when.
     pub(crate) sent: Vec<(Duration, FullJid)>,
     /// It left the last place that is durable.
     pub(crate) gone_at: Option<Duration>,
+}
+
+impl Record {
+    /// Whether it went out last because nobody had answered for a while, and before the relay was `told` of an answer.
+    fn was_asked_of_another(&self, told: Duration) -> bool {
+        let [.., (before, _), (last, _)] = self.sent.as_slice() else { return false };
+        *last <= told && *last - *before >= SILENCE
+    }
 }
 
 /// See the module.
@@ -191,6 +202,7 @@ impl Ledger {
             && push.shown.iter().any(|shown| {
                 shown.told.is_some_and(|told| {
                     told >= shown.at
+                        && !push.was_asked_of_another(told)
                         && shown.at > quiet_since
                         && shown.at > trouble_until
                         && !self.sendings.has_ended(&push.sent, told)

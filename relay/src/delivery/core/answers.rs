@@ -26,9 +26,9 @@ impl Core {
         if verdict != Verdict::Failed
             && let Some(phone) = self.phone_mut(&jid)
         {
-            phone.show_life(now);
             phone.prove();
             phone.line.note_answer(ask.sent, now.monotonic);
+            self.note_life(&jid, now);
             self.ask_no_others(&jid);
         }
         match verdict {
@@ -42,6 +42,15 @@ impl Core {
             self.note_answer(&jid, now);
         }
         self.conclude(&jid, now, actions);
+    }
+
+    /// A full JID that answers is there, though it may have greeted when nobody listened: what waits for others of its
+    /// account may be for it.
+    fn note_life(&mut self, jid: &FullJid, now: Now) {
+        if self.phone_mut(jid).is_some_and(|phone| phone.show_life(now)) {
+            self.unseen.insert(jid.to_bare());
+            self.cue_stand_ins(&jid.to_bare(), now);
+        }
     }
 
     fn take_result(&mut self, id: MessageId, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
@@ -130,7 +139,7 @@ impl Core {
         let lives_since = phone.lives_since_probe();
         match verdict {
             Verdict::Delivered => {
-                phone.show_life(now);
+                self.note_life(jid, now);
                 self.cue_soon(jid, now);
             }
             Verdict::Failed if !lives_since && phone.line.in_flight() == 0 => {
@@ -178,9 +187,7 @@ impl Core {
                         self.decide(Fate::Late(name.0, name.1));
                     }
                 }
-                if let Some(phone) = self.phone_mut(jid) {
-                    phone.show_life(now);
-                }
+                self.note_life(jid, now);
                 self.note_late_answer(jid, now);
             }
             Verdict::Refused => {

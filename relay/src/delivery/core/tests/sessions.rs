@@ -211,6 +211,25 @@ fn a_new_session_has_what_an_old_one_left_when_that_has_not_answered_a_probe_for
     assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
 }
 
+/// The relay died before it had written that the session was there.
+#[test]
+fn a_session_that_answers_after_a_restart_takes_what_waits_for_an_earlier_one_that_is_gone() {
+    let mut world = World::online();
+    let (here, gone) = (world.register(ALICE_AGAIN, 1), world.register(ALICE, 2));
+    world.leave(ALICE);
+    world.leave(ALICE_AGAIN);
+    let (first, second) = (world.post(here), world.post(gone));
+    world.forget_seen();
+    world.restart();
+    let sent = world.take_sent();
+    assert!(sent.contains(&(first, ALICE_AGAIN.to_owned())) && sent.contains(&(second, ALICE.to_owned())));
+    world.answer(second, ALICE, OFFLINE);
+    world.answer(first, ALICE_AGAIN, None);
+    assert_eq!(world.take_sent(), [(second, ALICE_AGAIN.to_owned())]);
+    world.answer(second, ALICE_AGAIN, None);
+    assert!(world.is_settled() && world.names(gone) == ALICE_AGAIN);
+}
+
 #[test]
 fn a_result_after_its_time_moves_nothing_though_the_tick_is_late() {
     let mut world = World::online();

@@ -273,6 +273,11 @@ impl World {
         self.take(Input::Stanza(Incoming::Answer(Answer { from, id: PROBE_ID.to_owned(), error })));
     }
 
+    /// The store knows of nobody who was seen lately.
+    pub(super) fn forget_seen(&mut self) {
+        self.seen.clear();
+    }
+
     /// Time passes, and the tick is late.
     pub(super) fn stand_still(&mut self, time: Duration) {
         self.monotonic += time;

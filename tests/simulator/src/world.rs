@@ -279,6 +279,7 @@ impl World {
         self.calm = true;
         let mut state = self.shared.lock();
         (state.failing, state.locked) = (None, None);
+        state.processes.iter_mut().for_each(|process| process.dies_in = None);
         drop(state);
         self.shared.note(format_args!("calm"));
         for phone in 0..self.phones.len() {

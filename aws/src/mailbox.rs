@@ -27,7 +27,7 @@ use chrono::{DateTime, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId,
-    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting, Withdrawals},
+    ports::{Kept, Mailbox, Page, Registrant, Trimmed, Unavailable, Waiting, Withdrawals},
 };
 
 pub use self::table::MailboxTable;
@@ -133,9 +133,9 @@ impl Mailbox for MailboxTable {
 
     async fn recipients(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
-    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
+    ) -> Result<Page<(Registrant, usize)>, Unavailable> {
         self.sweep(after, max).await
     }
 }

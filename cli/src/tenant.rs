@@ -52,7 +52,7 @@ struct Add {
     name: TenantName,
 
     #[command(flatten)]
-    terms: Terms,
+    changes: Changes,
 }
 
 /// Change what a tenant may have; what is not given stays.
@@ -64,11 +64,11 @@ struct Set {
     name: TenantName,
 
     #[command(flatten)]
-    terms: Terms,
+    changes: Changes,
 }
 
 #[derive(Debug, Clone, clap::Args)]
-struct Terms {
+struct Changes {
     /// Most registrations; beyond it new ones are refused, and those that live go on; or none
     #[arg(long, value_name = "REGISTRATIONS", value_parser = limit::<u64>)]
     registrations: Option<Change<u64>>,
@@ -121,7 +121,7 @@ fn note(text: &str) -> Result<Change<String>, String> {
     }
 }
 
-impl Terms {
+impl Changes {
     fn put_into(&self, tenant: &mut Tenant) {
         fn set<T: Clone>(place: &mut Option<T>, change: Option<&Change<T>>) {
             match change {
@@ -228,7 +228,7 @@ async fn edit<S: TenantsWriter>(
 impl Work for Add {
     async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let mut tenant = Tenant::new(store::now());
-        self.terms.put_into(&mut tenant);
+        self.changes.put_into(&mut tenant);
         let done = format!("{} is a tenant", self.name);
         edit(&store, &done, |roster| roster.add(self.name.clone(), tenant.clone())).await
     }
@@ -236,7 +236,7 @@ impl Work for Add {
 
 impl Work for Set {
     async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
-        let Terms { registrations, pushes_per_month, rate, webhook, note } = &self.terms;
+        let Changes { registrations, pushes_per_month, rate, webhook, note } = &self.changes;
         if registrations.is_none()
             && pushes_per_month.is_none()
             && rate.is_none()
@@ -246,7 +246,7 @@ impl Work for Set {
             bail!("nothing is given that would change: see `upwire tenant set --help`");
         }
         let done = format!("{} is changed", self.name);
-        edit(&store, &done, |roster| roster.get_mut(&self.name).map(|tenant| self.terms.put_into(tenant)))
+        edit(&store, &done, |roster| roster.get_mut(&self.name).map(|tenant| self.changes.put_into(tenant)))
             .await
     }
 }

@@ -5,7 +5,7 @@ use jid::BareJid;
 use push::{
     Registration,
     bounds::registrations_counted,
-    ports::{Account, Accounts, Page, Recipient, SEEN_MAX, Seen, Unavailable},
+    ports::{Account, Accounts, Page, Registrant, SEEN_MAX, Seen, Unavailable},
     registration::PURGE_AFTER,
 };
 use rusqlite::{Connection, Row, params};
@@ -59,7 +59,7 @@ impl Accounts for Database {
 
     async fn living(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
         now: DateTime<Utc>,
     ) -> Result<Page<Registration>, Unavailable> {
@@ -83,7 +83,7 @@ fn living(
 
 fn all_living(
     connection: &Connection,
-    after: Option<&Recipient>,
+    after: Option<&Registrant>,
     max: usize,
     now: DateTime<Utc>,
 ) -> rusqlite::Result<Vec<Registration>> {

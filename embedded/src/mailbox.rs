@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId, Topic,
-    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting, Withdrawals},
+    ports::{Kept, Mailbox, Page, Registrant, Trimmed, Unavailable, Waiting, Withdrawals},
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
@@ -120,9 +120,9 @@ impl Mailbox for Database {
 
     async fn recipients(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
-    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
+    ) -> Result<Page<(Registrant, usize)>, Unavailable> {
         let recipients =
             self.read_apart(move |connection| reading::recipients(connection, after, max)).await?;
         // A full page may be the last one; an empty one follows then.

@@ -87,11 +87,11 @@ pub enum Revocation {
     GoesOn,
 }
 
-/// How far [`Mailbox::recipients`] or [`Accounts::living`] has come: whom the last that it returned is for.
-pub type Recipient = (BareJid, RegistrationId);
+/// A registration of an account; the last one of a page says where [`Mailbox::recipients`] or [`Accounts::living`] goes on.
+pub type Registrant = (BareJid, RegistrationId);
 
 /// A page, and where to go on; `None`: nowhere.
-pub type Page<T> = (Vec<T>, Option<Recipient>);
+pub type Page<T> = (Vec<T>, Option<Registrant>);
 
 #[cfg(test)]
 mod tests {

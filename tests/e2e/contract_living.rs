@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use e2e::{SOON, eventually};
 use push::ports::{
-    Accounts, Recipient, Registrations,
+    Accounts, Registrant, Registrations,
     Renewal::{Always, WhereNeeded},
 };
 use push::{Application, Registration, Target};
 
 use crate::contract::{Backend, Register, WEEK, at, on_each_backend, target};
 
-fn name(row: &Registration) -> Recipient {
+fn name(row: &Registration) -> Registrant {
     (row.target.recipient.to_bare(), row.target.registration_id())
 }
 
 /// All that live, each once.
-async fn living<B: Backend>(backend: &B, max: usize, second: i64) -> BTreeMap<Recipient, Registration> {
+async fn living<B: Backend>(backend: &B, max: usize, second: i64) -> BTreeMap<Registrant, Registration> {
     let (mut found, mut after) = (BTreeMap::new(), None);
     loop {
         let (page, further) = backend.store().living(after, max, at(second)).await.unwrap();

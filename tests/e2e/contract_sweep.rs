@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use push::Epoch;
-use push::ports::{Mailbox, Recipient};
+use push::ports::{Mailbox, Registrant};
 
 use crate::contract::{Backend, on_each_backend};
 use crate::contract_mailbox::{MANY, account, id, keep_all, plain, registration, romeo};
 
 /// The recipients of all pages, and how many pushes wait for each.
-async fn sweep<B: Backend>(backend: &B, max: usize) -> Vec<(Recipient, usize)> {
+async fn sweep<B: Backend>(backend: &B, max: usize) -> Vec<(Registrant, usize)> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let (page, further) = backend.mailbox().recipients(after, max).await.unwrap();
@@ -24,7 +24,7 @@ async fn sweep<B: Backend>(backend: &B, max: usize) -> Vec<(Recipient, usize)> {
 }
 
 /// Several registrations of several accounts, each with several pushes.
-async fn crowd<B: Backend>(backend: &B) -> BTreeMap<Recipient, usize> {
+async fn crowd<B: Backend>(backend: &B) -> BTreeMap<Registrant, usize> {
     let mut crowd = BTreeMap::new();
     for (user, registrations) in [("a", 1), ("b", 3), ("c", 1), ("d", 4)] {
         for number in 0..registrations {

@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use jid::BareJid;
 use push::{
     RegistrationId,
-    ports::{Page, Recipient, Unavailable},
+    ports::{Page, Registrant, Unavailable},
 };
 
 use super::{
@@ -22,14 +22,14 @@ use crate::error::unavailable;
 const SCAN_MAX: i32 = 1024;
 
 /// An account and how many pushes wait for each of its registrations.
-type Found = Vec<(Recipient, usize)>;
+type Found = Vec<(Registrant, usize)>;
 
 impl MailboxTable {
     pub(super) async fn sweep(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
-    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
+    ) -> Result<Page<(Registrant, usize)>, Unavailable> {
         let scan = self.client.scan().table_name(&*self.name).index_name(BY_REGISTRATION).limit(SCAN_MAX);
         let scan = scan.projection_expression("mailbox");
         let after = after.map(|(account, registration)| behind(&account, registration.part()));

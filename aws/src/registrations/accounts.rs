@@ -10,7 +10,7 @@ use jid::BareJid;
 use push::{
     Registration,
     bounds::registrations_counted,
-    ports::{Account, Accounts, Page, Recipient, SEEN_MAX, Seen, Unavailable},
+    ports::{Account, Accounts, Page, Registrant, SEEN_MAX, Seen, Unavailable},
 };
 
 use super::{row::registration, table::RegistrationsTable};
@@ -57,7 +57,7 @@ impl Accounts for RegistrationsTable {
 
     async fn living(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
         now: DateTime<Utc>,
     ) -> Result<Page<Registration>, Unavailable> {
@@ -190,7 +190,7 @@ impl RegistrationsTable {
 }
 
 /// Where a registration is in the index.
-fn index_key((account, id): &Recipient) -> Item {
+fn index_key((account, id): &Registrant) -> Item {
     let attributes = [("account", account.to_string()), ("id", id.to_string())];
     attributes.map(|(name, value)| (name.to_owned(), AttributeValue::S(value))).into()
 }

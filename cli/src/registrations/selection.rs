@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use push::ports::{Accounts, Recipient};
+use push::ports::{Accounts, Registrant};
 use push::{Epoch, Registration, RegistrationId};
 use tokio_xmpp::jid::BareJid;
 
@@ -40,7 +40,7 @@ pub(super) struct Selection<S> {
     account: Option<BareJid>,
     domain: Option<String>,
     now: DateTime<Utc>,
-    after: Option<Recipient>,
+    after: Option<Registrant>,
     is_over: bool,
 }
 

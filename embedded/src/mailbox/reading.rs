@@ -9,7 +9,7 @@ use jid::BareJid;
 use push::{
     MessageId, PushMessage, RegistrationId,
     message::BadEntry,
-    ports::{Recipient, Waiting},
+    ports::{Registrant, Waiting},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -104,9 +104,9 @@ fn place(after: Option<&MessageId>) -> &[u8] {
 
 pub(super) fn recipients(
     connection: &Connection,
-    after: Option<Recipient>,
+    after: Option<Registrant>,
     max: usize,
-) -> rusqlite::Result<Vec<(Recipient, usize)>> {
+) -> rusqlite::Result<Vec<(Registrant, usize)>> {
     let mut statement = connection.prepare_cached(NEXT_RECIPIENT)?;
     let mut count = connection.prepare_cached(COUNT_OF)?;
     let (mut account, mut registration) = match after {

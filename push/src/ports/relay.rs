@@ -5,7 +5,7 @@ use std::{fmt, future::Future, sync::Arc};
 use chrono::{DateTime, Utc};
 use jid::{BareJid, FullJid};
 
-use super::{Markers, Page, Recipient, Registrations, Unavailable};
+use super::{Markers, Page, Registrant, Registrations, Unavailable};
 use crate::{Epoch, Marker, PushMessage, Registration, RegistrationId};
 
 mod mailbox;
@@ -90,7 +90,7 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     /// For counting: they may be a second old, and it may miss what was stored meanwhile.
     fn living(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
         now: DateTime<Utc>,
     ) -> impl Future<Output = Result<Page<Registration>, Unavailable>> + Send;

@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use push::{
     Clock, Epoch, MailboxBounds, MessageId, PushMessage, Registration, RegistrationId, Secrets, Target,
     ports::{
-        Account, Accounts, Consistency, Delivery, Kept, Mailbox, Page, QueueReader, Recipient, Registered,
+        Account, Accounts, Consistency, Delivery, Kept, Mailbox, Page, QueueReader, Registered, Registrant,
         Registrations, RelayRegistrations, Renewal, Revocation, Seen, Settlement, Trimmed, Unavailable,
         Waiting, Withdrawals,
     },
@@ -141,15 +141,15 @@ impl Mailbox for Memory {
 
     async fn recipients(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
-    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
+    ) -> Result<Page<(Registrant, usize)>, Unavailable> {
         self.call(|inside| {
-            let mut counts = BTreeMap::<Recipient, usize>::new();
+            let mut counts = BTreeMap::<Registrant, usize>::new();
             for Waiting { message, .. } in inside.waiting.values() {
                 *counts.entry((message.recipient.to_bare(), message.registration)).or_default() += 1;
             }
-            let behind = |one: &(Recipient, usize)| after.as_ref().is_none_or(|after| one.0 > *after);
+            let behind = |one: &(Registrant, usize)| after.as_ref().is_none_or(|after| one.0 > *after);
             let page: Vec<_> = counts.into_iter().filter(behind).take(max).collect();
             let next = page.last().filter(|_| page.len() == max).map(|(last, _)| last.clone());
             (page, next)
@@ -255,7 +255,7 @@ impl Accounts for Memory {
 
     async fn living(
         &self,
-        _: Option<Recipient>,
+        _: Option<Registrant>,
         _: usize,
         now: DateTime<Utc>,
     ) -> Result<Page<Registration>, Unavailable> {

@@ -4,7 +4,7 @@ use backon::Retryable;
 use metrics::counter;
 use push::{
     Epoch, Registration, RegistrationId,
-    ports::{Consistency, Mailbox, Page, QueueReader, Recipient, RelayRegistrations, Unavailable},
+    ports::{Consistency, Mailbox, Page, QueueReader, Registrant, RelayRegistrations, Unavailable},
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
@@ -27,7 +27,7 @@ const COUNT_RETRIES_MAX: usize = 5;
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// The next registrations for which something waits.
-    pub(super) async fn sweep(&self, after: Option<Recipient>) -> Found {
+    pub(super) async fn sweep(&self, after: Option<Registrant>) -> Found {
         let page = || self.mailbox.recipients(after.clone(), PAGE_MAX);
         let (recipients, next) = page.retry(backoff()).notify(report).await.unwrap_or_default();
         let mut found = Found { next, ..Found::default() };
@@ -63,7 +63,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 
     /// The next registrations that live, and where to go on; `None`: the store does not answer.
-    pub(super) async fn count_living(&self, after: Option<Recipient>) -> Option<Page<Registration>> {
+    pub(super) async fn count_living(&self, after: Option<Registrant>) -> Option<Page<Registration>> {
         let page = || self.registrations.living(after.clone(), COUNTED_MAX, self.clock.now());
         page.retry(backoff().with_max_times(COUNT_RETRIES_MAX)).notify(report).await.ok()
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use push::{
     Epoch, MailboxBounds, MessageId, RegistrationId,
-    ports::{Kept, Mailbox, Page, Recipient, Trimmed, Unavailable, Waiting, Withdrawals},
+    ports::{Kept, Mailbox, Page, Registrant, Trimmed, Unavailable, Waiting, Withdrawals},
 };
 use tokio_xmpp::jid::BareJid;
 
@@ -161,16 +161,16 @@ impl Mailbox for Port {
 
     async fn recipients(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
-    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
+    ) -> Result<Page<(Registrant, usize)>, Unavailable> {
         self.call("recipients", move |state, _| {
-            let mut all: BTreeMap<Recipient, usize> = BTreeMap::new();
+            let mut all: BTreeMap<Registrant, usize> = BTreeMap::new();
             for ((account, _), waiting) in &state.mailboxes.0 {
                 *all.entry((account.clone(), waiting.message.registration)).or_default() += 1;
             }
             let behind = all.into_iter().filter(|(one, _)| after.as_ref().is_none_or(|after| one > after));
-            let found: Vec<(Recipient, usize)> = behind.take(max).collect();
+            let found: Vec<(Registrant, usize)> = behind.take(max).collect();
             let next = found.last().filter(|_| found.len() >= max).map(|(one, _)| one.clone());
             (found, next)
         })

@@ -10,7 +10,7 @@ use push::{
     Epoch, PushMessage, Registration, RegistrationId, Target,
     bounds::registrations_counted,
     ports::{
-        Account, Accounts, Consistency, Holder, Lease, Page, Recipient, Registered, Registrations,
+        Account, Accounts, Consistency, Holder, Lease, Page, Registered, Registrant, Registrations,
         RelayRegistrations, Renewal, Revocation, SEEN_MAX, Seen, Tenure, Unavailable,
     },
 };
@@ -275,14 +275,14 @@ impl Accounts for Port {
 
     async fn living(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
         now: DateTime<Utc>,
     ) -> Result<Page<Registration>, Unavailable> {
         self.call("living", move |state, _| {
             let name = |row: &Registration| (row.target.recipient.to_bare(), row.target.registration_id());
             let living = state.rows.rows.values().map(|row| &row.now).filter(|row| row.lives(now));
-            let all: BTreeMap<Recipient, &Registration> = living.map(|row| (name(row), row)).collect();
+            let all: BTreeMap<Registrant, &Registration> = living.map(|row| (name(row), row)).collect();
             let behind = all.into_iter().filter(|(one, _)| after.as_ref().is_none_or(|after| one > after));
             let found: Vec<Registration> = behind.take(max).map(|(_, row)| row.clone()).collect();
             let next = found.last().filter(|_| found.len() >= max).map(name);

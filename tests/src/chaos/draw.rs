@@ -275,7 +275,7 @@ fn push(chance: &mut Chance, phone: usize, application: usize) -> PushPlan {
     }
 }
 
-/// Draws the fate of a phone's connection and of its sessions.
+/// Draws what becomes of a phone's connection and of its sessions.
 fn line(chance: &mut Chance, span: &Span) -> Vec<Timed<Step>> {
     #[derive(Clone, Copy)]
     enum Episode {

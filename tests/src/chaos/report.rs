@@ -11,7 +11,7 @@ use super::ledger::{Ledger, Moment, PostAnswer, Records};
 use super::order::Order;
 use super::plan::Plan;
 use super::stage::{Depths, Stage};
-use super::verdict::{Fate, Verdict};
+use super::verdict::{Outcome, Verdict};
 use super::{Backend, Chaos, draw};
 
 /// Stories that are told; more would hide them.
@@ -54,7 +54,7 @@ impl Report {
         broken.extend(verdict.broken(accepted));
         broken.extend(lost_by_phone(&records, &verdict));
         if end.depths != Depths::default() {
-            let left: Vec<_> = left.iter().map(|push| (*push, records.fate(*push, now))).collect();
+            let left: Vec<_> = left.iter().map(|push| (*push, records.outcome(*push, now))).collect();
             broken.push(format!("not everything was settled: {:?}, {left:?}", end.depths));
         }
         if !order.overtaken_waiting.is_empty() {
@@ -148,7 +148,7 @@ fn happened(records: &Records) -> String {
 }
 
 fn figures(records: &Records, verdict: &Verdict, order: &Order, accepted: usize, end: &End) -> String {
-    let count = |fate: Fate| verdict.fates.get(&fate).copied().unwrap_or(0);
+    let count = |outcome: Outcome| verdict.outcomes.get(&outcome).copied().unwrap_or(0);
     let attempts = || records.pushes.iter().flat_map(|push| &push.attempts);
     let mut unsure: BTreeMap<&str, usize> = BTreeMap::new();
     for attempt in attempts() {
@@ -157,11 +157,17 @@ fn figures(records: &Records, verdict: &Verdict, order: &Order, accepted: usize,
         }
     }
     let unreached = attempts().filter(|attempt| attempt.answer == PostAnswer::Unreached).count();
-    let of_accepted: Vec<String> =
-        [Fate::Delivered, Fate::Expired, Fate::Vanished, Fate::Replaced, Fate::Revoked, Fate::Lost]
-            .iter()
-            .map(|fate| format!("{fate:?} {}", count(*fate)).to_lowercase())
-            .collect();
+    let of_accepted: Vec<String> = [
+        Outcome::Delivered,
+        Outcome::Expired,
+        Outcome::Vanished,
+        Outcome::Replaced,
+        Outcome::Revoked,
+        Outcome::Lost,
+    ]
+    .iter()
+    .map(|outcome| format!("{outcome:?} {}", count(*outcome)).to_lowercase())
+    .collect();
     let arrivals: usize = records.pushes.iter().map(|push| push.arrivals.len()).sum();
     format!(
         "  POSTs     {}: {accepted} answered with 201, {} with 410; unanswered or not taken: {unsure:?}, {unreached} did not reach the server\n  \
@@ -173,7 +179,7 @@ fn figures(records: &Records, verdict: &Verdict, order: &Order, accepted: usize,
          order     {} overtaken in all; of {} that waited in the calm, {}\n",
         attempts().count(),
         attempts().filter(|attempt| attempt.answer == PostAnswer::Gone).count(),
-        count(Fate::Unsent),
+        count(Outcome::Unsent),
         end.waited,
         of_accepted.join(", "),
         verdict.needless.len(),

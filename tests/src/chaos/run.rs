@@ -142,7 +142,7 @@ async fn all_faults(stage: &mut Stage, plan: &Plan, ledger: &Ledger) {
     );
 }
 
-/// How many pushes have no fate yet, at the latest after a while.
+/// How many pushes have no outcome yet, at the latest after a while.
 async fn unaccounted(ledger: &Ledger, patience: Duration) -> usize {
     let deadline = Instant::now() + patience;
     loop {
@@ -154,7 +154,7 @@ async fn unaccounted(ledger: &Ledger, patience: Duration) -> usize {
     }
 }
 
-/// Waits until the fate of every push is known and nothing waits any more; returns what does at the end.
+/// Waits until the outcome of every push is known and nothing waits any more; returns what does at the end.
 async fn settle(stage: &Stage, ledger: &Ledger) -> Depths {
     let deadline = Instant::now() + SETTLE_DEADLINE;
     loop {

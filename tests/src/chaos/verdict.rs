@@ -23,7 +23,7 @@ const KEPT_LONG: Duration = Duration::from_secs(30);
 
 /// The end of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fate {
+pub(super) enum Outcome {
     /// The phone handed it to the application.
     Delivered,
     /// With `TTL: 0`, it could not be delivered at once.
@@ -45,7 +45,7 @@ pub(super) enum Fate {
 /// The whole judgement.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
-    pub(super) fates: BTreeMap<Fate, usize>,
+    pub(super) outcomes: BTreeMap<Outcome, usize>,
     pub(super) lost: Vec<usize>,
     pub(super) late: Vec<usize>,
     /// Those that expired or vanished although nothing was in the way.
@@ -68,24 +68,24 @@ pub(super) struct Verdict {
 
 impl Records {
     /// The end of a push, as far as it is known at this moment: `Lost` may be on its way.
-    pub(super) fn fate(&self, push: usize, now: Moment) -> Fate {
+    pub(super) fn outcome(&self, push: usize, now: Moment) -> Outcome {
         let record = &self.pushes[push];
         if record.delivered() {
-            return Fate::Delivered;
+            return Outcome::Delivered;
         }
         let Some((_, accepted, ttl)) = record.accepted() else {
-            return if record.is_gone() { Fate::Refused } else { Fate::Unsent };
+            return if record.is_gone() { Outcome::Refused } else { Outcome::Unsent };
         };
         if ttl.is_zero() && now > accepted + IMMEDIATE {
-            Fate::Vanished
+            Outcome::Vanished
         } else if self.is_replaced(push) {
-            Fate::Replaced
+            Outcome::Replaced
         } else if record.life.is_some_and(|life| self.lives[life].over.is_some()) {
-            Fate::Revoked
+            Outcome::Revoked
         } else if !ttl.is_zero() && now > accepted + ttl {
-            Fate::Expired
+            Outcome::Expired
         } else {
-            Fate::Lost
+            Outcome::Lost
         }
     }
 
@@ -103,20 +103,20 @@ impl Records {
         })
     }
 
-    /// The pushes whose fate is not known yet.
+    /// The pushes whose outcome is not known yet.
     pub(super) fn waiting(&self, now: Moment) -> Vec<usize> {
-        (0..self.pushes.len()).filter(|push| self.fate(*push, now) == Fate::Lost).collect()
+        (0..self.pushes.len()).filter(|push| self.outcome(*push, now) == Outcome::Lost).collect()
     }
 
     pub(super) fn judge(&self, now: Moment) -> Verdict {
         let mut verdict = Verdict::default();
         for (push, record) in self.pushes.iter().enumerate() {
-            let fate = self.fate(push, now);
-            *verdict.fates.entry(fate).or_default() += 1;
-            if fate == Fate::Lost {
+            let outcome = self.outcome(push, now);
+            *verdict.outcomes.entry(outcome).or_default() += 1;
+            if outcome == Outcome::Lost {
                 verdict.lost.push(push);
             }
-            if matches!(fate, Fate::Expired | Fate::Vanished) && !self.is_excused(record) {
+            if matches!(outcome, Outcome::Expired | Outcome::Vanished) && !self.is_excused(record) {
                 verdict.needless.push(push);
                 if record.accepted().is_some_and(|(.., ttl)| ttl >= KEPT_LONG) {
                     verdict.needless_of_long.push(push);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, future::Future};
 use chrono::{DateTime, Utc};
 use jid::BareJid;
 
-use crate::ports::{Page, Recipient, Unavailable, Withdrawals};
+use crate::ports::{Page, Registrant, Unavailable, Withdrawals};
 use crate::{Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId};
 
 /// A push that waits in a mailbox.
@@ -109,7 +109,7 @@ pub trait Mailbox: Withdrawals {
     /// For sweeps: it may miss what was kept meanwhile.
     fn recipients(
         &self,
-        after: Option<Recipient>,
+        after: Option<Registrant>,
         max: usize,
-    ) -> impl Future<Output = Result<Page<(Recipient, usize)>, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Page<(Registrant, usize)>, Unavailable>> + Send;
 }

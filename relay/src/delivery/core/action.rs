@@ -25,9 +25,9 @@ pub(crate) enum Job {
     Settle(Vec<Fate>),
     Register(Vec<Registering>),
     /// Read on from there, or from the beginning.
-    Sweep(Option<ports::Recipient>),
+    Sweep(Option<ports::Registrant>),
     /// Read the registrations that live, from there or from the beginning.
-    Count(Option<ports::Recipient>),
+    Count(Option<ports::Registrant>),
 }
 
 /// One count for the metrics.

@@ -25,7 +25,7 @@ pub(super) struct Census {
     /// The page that was asked for belongs to a count that is over.
     anew: bool,
     /// Where it goes on.
-    next: Option<Option<ports::Recipient>>,
+    next: Option<Option<ports::Registrant>>,
     /// When the next one begins, and when the last one did.
     at: Option<Instant>,
     began: Option<Instant>,

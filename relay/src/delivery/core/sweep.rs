@@ -15,7 +15,7 @@ pub(super) struct Sweep {
     anew: bool,
     found: VecDeque<Registration>,
     /// Where it goes on when those are done.
-    next: Option<Option<ports::Recipient>>,
+    next: Option<Option<ports::Registrant>>,
     /// When the next one begins.
     at: Option<Instant>,
     /// The last account of the page before.
@@ -30,7 +30,7 @@ pub(crate) struct Found {
     /// How many pushes wait for each account, in the order of the store.
     pub(crate) waiting: Vec<(BareJid, usize)>,
     /// Where the sweep goes on; `None`: nowhere.
-    pub(crate) next: Option<ports::Recipient>,
+    pub(crate) next: Option<ports::Registrant>,
 }
 
 impl Core {

@@ -8,8 +8,8 @@ use std::{
 use push::{
     Body, Clock, Epoch, Instance, MailboxBounds, Registration, Secrets, Target,
     ports::{
-        Account, Accounts, Delivery, Page, Recipient, Registered, Registrations, RelayRegistrations, Renewal,
-        Seen, Trimmed, Withdrawals,
+        Account, Accounts, Delivery, Page, Registered, Registrant, Registrations, RelayRegistrations,
+        Renewal, Seen, Trimmed, Withdrawals,
     },
     testing,
 };
@@ -131,9 +131,9 @@ impl Mailbox for Store {
 
     async fn recipients(
         &self,
-        _: Option<Recipient>,
+        _: Option<Registrant>,
         _: usize,
-    ) -> Result<Page<(Recipient, usize)>, Unavailable> {
+    ) -> Result<Page<(Registrant, usize)>, Unavailable> {
         not_asked()
     }
 }
@@ -207,7 +207,7 @@ impl Accounts for Store {
 
     async fn living(
         &self,
-        _: Option<Recipient>,
+        _: Option<Registrant>,
         _: usize,
         _: DateTime<Utc>,
     ) -> Result<Page<Registration>, Unavailable> {

@@ -8,11 +8,8 @@ impl World {
         match job {
             Job::Receive(max) => self.receiving = Some(max),
             Job::Look(bare) => {
-                let registrations = self
-                    .rows
-                    .values()
-                    .filter(|row| row.target.recipient.to_bare() == bare && row.lives(self.wall));
-                let registrations = registrations.cloned().collect();
+                let rows = self.rows_of.get(&bare).into_iter().flatten().map(|id| &self.rows[id]);
+                let registrations = rows.filter(|row| row.lives(self.wall)).cloned().collect();
                 let seen = self.seen.get(&bare).cloned().unwrap_or_default();
                 self.take(Input::Looked(bare, Some(ports::Account { registrations, seen })));
             }
@@ -58,16 +55,17 @@ impl World {
         let row =
             Registration::renew(self.rows.get(&id), Target::clone(target), self.wall, TimeDelta::days(7));
         self.rows.insert(id, row.clone());
+        self.rows_of.entry(row.target.recipient.to_bare()).or_default().insert(id);
         Registered { reply, outcome: if begins { Outcome::Begun(row) } else { Outcome::Stored(row) } }
     }
 
     fn read(&mut self, request: &ReadRequest) {
         self.pages += 1;
         let account = request.reader.to_bare();
-        let all = self.mailbox.values().filter(|(message, _)| {
-            message.recipient.to_bare() == account
-                && request.of.contains(&message.registration)
-                && request.after.is_none_or(|after| message.id > after)
+        let kept = self.kept.entry(account).or_default();
+        kept.retain(|id| self.mailbox.contains_key(id));
+        let all = kept.iter().map(|id| &self.mailbox[id]).filter(|(message, _)| {
+            request.of.contains(&message.registration) && request.after.is_none_or(|after| message.id > after)
         });
         let read: Vec<_> = all.take(PAGE_MAX).cloned().collect();
         let mut page = Page {
@@ -164,6 +162,7 @@ impl World {
                 }
                 let recipient = row.target.recipient.clone();
                 self.mailbox.insert(message.id, (PushMessage::clone(&message), asked_at));
+                self.kept.entry(recipient.to_bare()).or_default().insert(message.id);
                 Some(Note::Waits { message, recipient, untried, kept: Kept::default() })
             }
             Fate::Asked { message, asked_at } => {
@@ -171,14 +170,14 @@ impl World {
                 None
             }
             Fate::Postpone(id, _) => {
-                self.received.remove(&id);
+                self.due.insert(id);
                 None
             }
             Fate::Revoke { push, recipient, asked_at } => {
                 let row = self.rows.get_mut(&push.message.registration)?;
                 let goes_on = row.target.recipient != recipient || row.renewed_at > asked_at;
                 if row.epoch == push.message.epoch && goes_on {
-                    self.received.remove(&push.message.id);
+                    self.due.insert(push.message.id);
                     let (registration, epoch) = (push.message.registration, row.epoch);
                     return Some(Note::Names(registration, epoch, row.target.recipient.clone()));
                 }

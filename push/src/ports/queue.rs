@@ -5,7 +5,7 @@ use std::{fmt, future::Future, sync::Arc};
 use chrono::{DateTime, Utc};
 
 use super::Unavailable;
-use crate::PushMessage;
+use crate::{PushMessage, usage::Tally};
 
 /// The ingress's side of the queue.
 pub trait QueueWriter: Clone + Send + Sync + 'static {
@@ -67,6 +67,16 @@ pub trait QueueReader: Clone + Send + Sync + 'static {
         &self,
         settlements: Vec<Settlement<Self::Receipt>>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// The same; a store that keeps usage takes the counts of these pushes, and makes them durable in the same step.
+    fn settle_counted(
+        &self,
+        settlements: Vec<Settlement<Self::Receipt>>,
+        counts: &Tally,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send {
+        let _ = counts;
+        self.settle(settlements)
+    }
 
     /// Ends receiving: whatever was taken from the queue and not yet returned goes back at once, for
     /// another process. The pushes that were returned are still to be settled.

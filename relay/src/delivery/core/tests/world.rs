@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) leased: bool,
     session: u64,
     queue: BTreeMap<MessageId, PushMessage>,
-    /// What the queue has not given to the core.
+    /// Queued pushes that the core has not got.
     due: BTreeSet<MessageId>,
     pub(super) mailbox: BTreeMap<MessageId, (PushMessage, Option<DateTime<Utc>>)>,
     /// The pushes that each account has had in its mailbox.
@@ -313,43 +313,6 @@ impl World {
     /// Whether a push was for a life of its registration that is over.
     pub(super) fn began_anew(&self, registration: RegistrationId, push: MessageId) -> bool {
         self.posts.get(&push).is_some_and(|message| message.epoch != self.rows[&registration].epoch)
-    }
-
-    /// A list of the pushes that are left, for a failure's message.
-    pub(super) fn rest(&self) -> Vec<String> {
-        let held = self.core.pushes.iter().map(|(id, push)| format!("held {id} {push:?}"));
-        let waiting = self.mailbox.values().map(|(push, asked)| {
-            let row = &self.rows[&push.registration];
-            let named = row.target.recipient.clone();
-            let phone =
-                self.core.accounts.get(&named.to_bare()).and_then(|account| account.phones.get(&named));
-            format!(
-                "waits {} for {named} (asked {asked:?}, {:?}): {phone:?}",
-                push.id,
-                self.core.known.of(&named)
-            )
-        });
-        let queued = self.queue.keys().map(|id| format!("queued {id}, due: {}", self.due.contains(id)));
-        held.chain(waiting).chain(queued).take(6).collect()
-    }
-
-    /// The core knows of all that waits and is not held, by the full JID that its registration names.
-    pub(super) fn check_what_waits(&self) {
-        for (message, asked_at) in self.mailbox.values() {
-            let row = &self.rows[&message.registration];
-            let core = &self.core;
-            let over = !row.lives(self.wall) || row.epoch != message.epoch || message.is_expired(self.wall);
-            if over || core.pushes.contains_key(&message.id) || core.settled.contains(&name(message)) {
-                continue;
-            }
-            let named = &row.target.recipient;
-            let found = core.known.of(named) != Some(Knowledge::Nothing)
-                || core.phone(named).is_some_and(|phone| {
-                    phone.is_reading()
-                        || phone.retry.as_ref().is_some_and(|retry| retry.has_rejected(message.id))
-                });
-            assert!(found, "{} waits for {named} (asked {asked_at:?}), and nobody knows", message.id);
-        }
     }
 
     pub(super) fn is_settled(&self) -> bool {

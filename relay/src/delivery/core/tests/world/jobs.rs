@@ -101,6 +101,43 @@ impl World {
         waiting
     }
 
+    /// A list of the pushes that are left, for a failure's message.
+    pub(in super::super) fn rest(&self) -> Vec<String> {
+        let held = self.core.pushes.iter().map(|(id, push)| format!("held {id} {push:?}"));
+        let waiting = self.mailbox.values().map(|(push, asked)| {
+            let row = &self.rows[&push.registration];
+            let named = row.target.recipient.clone();
+            let phone =
+                self.core.accounts.get(&named.to_bare()).and_then(|account| account.phones.get(&named));
+            format!(
+                "waits {} for {named} (asked {asked:?}, {:?}): {phone:?}",
+                push.id,
+                self.core.known.of(&named)
+            )
+        });
+        let queued = self.queue.keys().map(|id| format!("queued {id}, due: {}", self.due.contains(id)));
+        held.chain(waiting).chain(queued).take(6).collect()
+    }
+
+    /// The core knows of all that waits and is not held, by the full JID that its registration names.
+    pub(in super::super) fn check_what_waits(&self) {
+        for (message, asked_at) in self.mailbox.values() {
+            let row = &self.rows[&message.registration];
+            let core = &self.core;
+            let over = !row.lives(self.wall) || row.epoch != message.epoch || message.is_expired(self.wall);
+            if over || core.pushes.contains_key(&message.id) || core.settled.contains(&name(message)) {
+                continue;
+            }
+            let named = &row.target.recipient;
+            let found = core.known.of(named) != Some(Knowledge::Nothing)
+                || core.phone(named).is_some_and(|phone| {
+                    phone.is_reading()
+                        || phone.retry.as_ref().is_some_and(|retry| retry.has_rejected(message.id))
+                });
+            assert!(found, "{} waits for {named} (asked {asked_at:?}), and nobody knows", message.id);
+        }
+    }
+
     /// No domain has more than it may; what has expired may count until it is read.
     pub(in super::super) fn check_bounds(&self) {
         let mut waiting: BTreeMap<String, usize> = BTreeMap::new();
@@ -196,11 +233,13 @@ impl World {
                 let (message, _) = self.mailbox.remove(&id)?;
                 self.delivered.push(id);
                 let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.wall));
+                let (delivered, over) = (u64::from(!expired), u64::from(expired));
+                self.counted += Counts { delivered, expired: over, ..Counts::default() };
                 Some(Note::Late { account, id, accepted_at, expired })
             }
             Fate::Trim(trim) => Some(self.trim(trim)),
             Fate::LateRevoke(..) => None,
-            Fate::Count(_, counts) => {
+            Fate::Count(.., counts) => {
                 self.counted += counts;
                 None
             }

@@ -124,13 +124,13 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     parts.spawn(live.reread_on(hangups, stop.clone()));
     parts.spawn(parts::until(stop.clone(), keeper.keep(marker)));
     parts.spawn(parts::until(stop.clone(), tenants.keep(watch::channel(true).1)));
-    parts.spawn(parts::until(stop.clone(), write_usage(database.clone(), meter.clone())));
+    parts.spawn(parts::until(stop.clone(), write_usage(database.clone())));
     parts.spawn(timekeeper.keep(stop.clone()));
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });
     let outcome = parts::wait(parts, &stop).await;
-    if !meter.is_empty()
+    if database.has_usage()
         && let Err(error) = database.write_usage().await
     {
         tracing::error!(%error, "the last seconds of what tenants used are lost");
@@ -142,10 +142,10 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
 }
 
 /// Writes what tenants have used where nothing else is written.
-async fn write_usage(database: Database, meter: Meter) {
+async fn write_usage(database: Database) {
     loop {
         sleep(USAGE_INTERVAL).await;
-        if !meter.is_empty() {
+        if database.has_usage() {
             // The writer tells of an error; the next commit takes it along.
             let _ = database.write_usage().await;
         }

@@ -11,15 +11,22 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use push::{Clock, RegistrationId, ports::Unavailable, usage::Meter};
-use rusqlite::{Connection, OptionalExtension, params};
+use push::{
+    Clock, RegistrationId,
+    ports::Unavailable,
+    usage::{Meter, Tally},
+};
+use rusqlite::{Connection, params};
 
 use crate::{
     disk::{Disk, DiskLow},
     file::{OpenError, connect, lock},
     layout::{examine, lay_out},
-    queue::known::Known,
+    queue::{copies, known::Known},
     readers::Readers,
+    roster::KeptDomains,
+    setting::find_setting,
+    usage,
     writer::{Haste, Writer},
 };
 
@@ -47,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) waiting: AtomicU64,
     /// The clock that moments of the queue go by.
     pub(crate) clock: RwLock<Clock>,
+    pub(crate) kept_domains: KeptDomains,
     /// The last change from beside after which the mailboxes were counted.
     pub(crate) counted_change: Mutex<Option<String>>,
 }
@@ -97,7 +105,11 @@ impl Database {
     }
 
     /// Starts on a file of the present layout; the writer thread holds `lock`.
-    pub(crate) fn start(path: &Path, writer: Connection, lock: File) -> Result<Self, OpenError> {
+    pub(crate) fn start(path: &Path, mut writer: Connection, lock: File) -> Result<Self, OpenError> {
+        if let Err(error) = copies::finish(&mut writer) {
+            // They are settled as one, all the same.
+            tracing::warn!(%error, "pushes that wait in the mailbox are in the queue still");
+        }
         let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
         let reader = connect(path).map_err(sqlite)?;
         let waiting = count_mailbox(&reader).map_err(sqlite)?;
@@ -113,6 +125,7 @@ impl Database {
             disk: Disk::of(path.to_owned()),
             waiting: AtomicU64::new(waiting),
             clock: RwLock::new(Clock::system()),
+            kept_domains: KeptDomains::default(),
             counted_change: Mutex::default(),
         });
         let known = Arc::new(Known::of(shares, depth));
@@ -153,6 +166,12 @@ impl Database {
     pub fn with_usage(self, usage: Meter) -> Self {
         self.writer.take_along(usage);
         self
+    }
+
+    /// Whether something that tenants have used is not committed yet.
+    #[must_use]
+    pub fn has_usage(&self) -> bool {
+        self.writer.has_usage()
     }
 
     /// Commits what tenants have used, where nothing else is committed.
@@ -285,6 +304,34 @@ impl Database {
         self.writer.write(haste, statements, committed).await
     }
 
+    /// Writes, and takes the counts that go with it. Should the write fail, they are there again.
+    pub(crate) async fn write_counted<T: Send + 'static>(
+        &self,
+        haste: Haste,
+        statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        committed: impl FnOnce(&T) + Send + 'static,
+        counts: &Tally,
+    ) -> Result<T, Unavailable> {
+        let (free, taken) = (counts.clone(), Tally::default());
+        let (take, stand) = (taken.clone(), taken.clone());
+        let statements = move |connection: &Connection| {
+            let value = statements(connection)?;
+            let counts = free.take();
+            let added = usage::add(connection, &counts);
+            take.add(counts);
+            added.map(|()| value)
+        };
+        let committed = move |value: &T| {
+            drop(stand.take());
+            committed(value);
+        };
+        let outcome = self.write_then(haste, statements, committed).await;
+        if outcome.is_err() {
+            counts.add(taken.take());
+        }
+        outcome
+    }
+
     /// The same for something new: it is refused where the disk has no room for that.
     pub(crate) async fn add<T: Send + 'static>(
         &self,
@@ -299,8 +346,4 @@ impl Database {
         };
         self.writer.write(haste, statements, committed).await
     }
-}
-
-pub(crate) fn find_setting(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
-    connection.query_row("SELECT value FROM setting WHERE name = ?1", [name], |row| row.get(0)).optional()
 }

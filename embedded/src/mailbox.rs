@@ -1,12 +1,16 @@
 //! The mailbox on SQLite: a row for each push that waits, found by its account and its id.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::BareJid;
 use push::{
     Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId, Topic,
     ports::{Kept, Mailbox, Page, Registrant, Trimmed, Unavailable, Waiting, Withdrawals},
+    usage::Tally,
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
@@ -74,11 +78,40 @@ impl Mailbox for Database {
     }
 
     async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
-        self.take_out(Haste::Soon, move |connection| {
-            messages.iter().map(|(account, id)| remove(connection, account, *id)).sum()
-        })
-        .await?;
-        Ok(())
+        self.remove_counted(messages, &BTreeMap::new()).await
+    }
+
+    async fn remove_counted(
+        &self,
+        messages: Vec<(BareJid, MessageId)>,
+        counts: &BTreeMap<MessageId, Tally>,
+    ) -> Result<(), Unavailable> {
+        let (of_each, taken) = (counts.clone(), Tally::default());
+        let all = taken.clone();
+        let removal = move |connection: &Connection| {
+            let mut gone = 0;
+            for (account, id) in &messages {
+                let removed = remove(connection, account, *id)?;
+                let counts = of_each.get(id).map(Tally::take).unwrap_or_default();
+                // It was removed, and counted, before.
+                if removed > 0 {
+                    all.add(counts);
+                }
+                gone += removed;
+            }
+            Ok(gone)
+        };
+        let shared = self.shared().clone();
+        let committed = move |gone: &usize| {
+            shared.waiting.fetch_sub(*gone as u64, Ordering::Relaxed);
+        };
+        let outcome = self.write_counted(Haste::Soon, removal, committed, &taken).await;
+        if outcome.is_err()
+            && let Some(one) = counts.values().next()
+        {
+            one.add(taken.take());
+        }
+        outcome.map(drop)
     }
 
     async fn note_asked(

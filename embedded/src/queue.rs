@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use push::{
     PushMessage,
     ports::{Delivery, NotQueued, QueueReader, QueueWriter, Settlement, Unavailable},
+    usage::Tally,
 };
 use rusqlite::Connection;
 use tokio::{
@@ -25,6 +26,7 @@ use crate::{
 };
 
 mod backlog;
+pub(crate) mod copies;
 pub(crate) mod known;
 pub(crate) mod rows;
 mod shares;
@@ -90,6 +92,14 @@ impl QueueReader for Database {
     /// Returns before the rows of deleted pushes are gone: who waited for that would hold up the settlement of those
     /// that have no row yet. [`QueueReader::close`] waits.
     async fn settle(&self, settlements: Vec<Settlement<i64>>) -> Result<(), Unavailable> {
+        self.settle_counted(settlements, &Tally::default()).await
+    }
+
+    async fn settle_counted(
+        &self,
+        settlements: Vec<Settlement<i64>>,
+        counts: &Tally,
+    ) -> Result<(), Unavailable> {
         let mut again = Vec::new();
         let deleted = settlements.into_iter().filter_map(|settlement| match settlement {
             Settlement::Delete(seq) => Some(seq),
@@ -98,7 +108,7 @@ impl QueueReader for Database {
                 None
             }
         });
-        self.writer().settle(deleted.collect());
+        self.writer().settle(deleted.collect(), counts.take());
         if again.is_empty() { Ok(()) } else { self.postpone(again).await }
     }
 

@@ -1,6 +1,6 @@
 //! The registrations' store on SQLite.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::FullJid;
@@ -14,8 +14,8 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 use crate::{
     Database,
     accounts::{count, forget_if_gone},
+    roster::KeptDomains,
     row::registration,
-    tenants::kept_domains,
     writer::Haste,
 };
 
@@ -44,6 +44,7 @@ impl Registrations for Database {
         renewal: Renewal,
         account_max: usize,
     ) -> Result<Registered, Unavailable> {
+        let shared = Arc::clone(self.shared());
         let register = move |connection: &Connection| {
             let current = find(connection, target.registration_id())?;
             if let Some(row) = &current
@@ -58,7 +59,7 @@ impl Registrations for Database {
             }
             let registration = Registration::renew(current.as_ref(), target, now, lifetime);
             store(connection, &registration)?;
-            sweep(connection, &registration)?;
+            sweep(connection, &registration, &shared.kept_domains)?;
             Ok(if is_new { Registered::Begun(registration) } else { Registered::Stored(registration) })
         };
         self.add(Haste::Now, register, |_| ()).await
@@ -158,7 +159,7 @@ fn store(connection: &Connection, registration: &Registration) -> rusqlite::Resu
 }
 
 /// Removes rows that serve nothing any more, the longest dead first.
-fn sweep(connection: &Connection, stored: &Registration) -> rusqlite::Result<()> {
+fn sweep(connection: &Connection, stored: &Registration, kept_domains: &KeptDomains) -> rusqlite::Result<()> {
     const SWEEP: &str = "DELETE FROM registration WHERE id IN
         (SELECT id FROM registration WHERE expires_at <= ?1 AND (revoked OR NOT EXISTS (
             SELECT 1 FROM json_each(?3) WHERE value = substr(account, instr(account, '@') + 1)
@@ -166,7 +167,7 @@ fn sweep(connection: &Connection, stored: &Registration) -> rusqlite::Result<()>
         )) ORDER BY expires_at LIMIT ?2) RETURNING account";
     let dead_since = (stored.renewed_at - PURGE_AFTER).timestamp_millis();
     let mut statement = connection.prepare_cached(SWEEP)?;
-    let kept = kept_domains(connection)?;
+    let kept = kept_domains.read(connection)?;
     let swept =
         statement.query_map(params![dead_since, SWEPT_PER_REGISTRATION_MAX, kept], |row| row.get(0))?;
     let accounts: BTreeSet<String> = swept.collect::<rusqlite::Result<_>>()?;

@@ -8,9 +8,11 @@ use push::{
 };
 use rusqlite::{Connection, params};
 
-use crate::{Database, database::find_setting};
-
-const NAME: &str = "tenants";
+use crate::{
+    Database,
+    roster::{NAME, parse},
+    setting::find_setting,
+};
 
 impl Tenants for Database {
     async fn roster(&self) -> Result<Roster, Unavailable> {
@@ -32,7 +34,7 @@ impl TenantsWriter for Database {
         .await
     }
 
-    /// Rows of suspended tenants are left out when rows are removed: see `kept_domains`.
+    /// Rows of suspended tenants are left out when rows are removed: see `roster.rs`.
     async fn keep_rows(&self, _: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
         Ok(())
     }
@@ -65,22 +67,6 @@ impl TenantsWriter for Database {
         };
         rows.into_iter().map(slot).collect()
     }
-}
-
-fn parse(setting: Option<String>) -> Result<Roster, Unavailable> {
-    setting.map_or(Ok(Roster::default()), |text| Roster::parse(&text).map_err(Unavailable::new))
-}
-
-/// The domains of suspended tenants, as a JSON array: rows of their registrations stay when they have lapsed. Each is
-/// there in both forms of an internationalized name, since addresses have either.
-pub(crate) fn kept_domains(connection: &Connection) -> rusqlite::Result<String> {
-    let roster = parse(find_setting(connection, NAME)?).unwrap_or_default();
-    let both = |name: &push::TenantName| {
-        let unicode = push::tenant::in_unicode(name);
-        [name.as_str().to_owned(), unicode]
-    };
-    let domains: Vec<String> = roster.suspended().flat_map(both).collect();
-    Ok(serde_json::to_string(&domains).unwrap_or_else(|_| "[]".into()))
 }
 
 #[cfg(test)]

@@ -21,25 +21,27 @@ use parking_lot::{Condvar, Mutex};
 use push::{
     PushMessage,
     ports::Unavailable,
-    usage::{Meter, Usage},
+    usage::{self, Meter, Usage},
 };
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::commit::{Batch, Done, Statements, Write, commit};
+use self::{
+    commit::{Batch, Done, Statements, Write, commit},
+    waiting::Waiting,
+};
 use crate::queue::{
     known::Known,
     unwritten::{Answer, Row, Sending, Unwritten},
 };
 
 mod commit;
+mod waiting;
 
 /// Writes that wait for the writer thread; a further one waits for room.
 const WRITES_WAITING_MAX: usize = 1024;
 /// How long a write that nobody waits for lingers.
 const LINGER: Duration = Duration::from_millis(20);
-/// From the beginning of one commit to that of the next, where that one has nothing but pushes while others are settled.
-const PACE: Duration = Duration::from_millis(10);
 /// Delay before deletions are tried again that could not be committed.
 const DELETION_RETRY: Duration = Duration::from_secs(1);
 
@@ -49,33 +51,6 @@ pub(crate) enum Haste {
     Now,
     /// May linger for [`LINGER`].
     Soon,
-}
-
-/// The writes that wait for the next commit.
-struct Waiting {
-    unwritten: Unwritten,
-    writes: Vec<Write>,
-    /// Rows of the queue.
-    deletions: Vec<i64>,
-    /// Somebody waits for one of the writes.
-    is_hasty: bool,
-    /// When what lingers is written at the latest.
-    linger_until: Option<Instant>,
-    /// When the last commit began.
-    begun: Instant,
-    /// A push was settled since.
-    settles: bool,
-    /// The last commit stands. While none does, nothing is handed on before its own.
-    stands: bool,
-    /// The number of the queue's next row. It is never that of a row that was rolled back: the holder of that push may
-    /// yet settle it.
-    next_seq: i64,
-    /// Until when the thread sleeps, unless it is woken.
-    sleeps_until: Option<Instant>,
-    /// Nobody is left to add anything.
-    is_closed: bool,
-    /// The thread has died.
-    is_dead: bool,
 }
 
 /// The state that the thread shares with those who write.
@@ -153,9 +128,16 @@ impl Writer {
         let _ = self.handle.0.usage.set(usage);
     }
 
+    /// Whether usage waits for a commit.
+    pub(crate) fn has_usage(&self) -> bool {
+        let desk = &self.handle.0;
+        !desk.waiting.lock().usage.is_empty() || desk.usage.get().is_some_and(|usage| !usage.is_empty())
+    }
+
     /// Settles pushes for good. Those that have no row yet get none; the others' rows leave with a later commit.
-    pub(crate) fn settle(&self, seqs: Vec<i64>) {
-        self.handle.0.settle(seqs);
+    /// The usage that this comes to is committed with these rows' deletion, or soon.
+    pub(crate) fn settle(&self, seqs: Vec<i64>, usage: Usage) {
+        self.handle.0.settle(seqs, usage);
     }
 
     /// Writes; `committed` runs in the writer thread right after the commit, and runs even if
@@ -199,6 +181,8 @@ impl Desk {
             unwritten: Unwritten::default(),
             writes: Vec::new(),
             deletions: Vec::new(),
+            usage: Usage::new(),
+            usage_until: None,
             is_hasty: false,
             linger_until: None,
             begun: Instant::now(),
@@ -248,8 +232,10 @@ impl Desk {
     }
 
     /// See [`Writer::settle`].
-    fn settle(&self, seqs: Vec<i64>) {
+    fn settle(&self, seqs: Vec<i64>, usage: Usage) {
         let mut waiting = self.waiting.lock();
+        let has_usage = !usage.is_empty();
+        waiting.add_usage(usage);
         for seq in seqs {
             waiting.settles = true;
             match waiting.unwritten.settle(seq) {
@@ -260,6 +246,8 @@ impl Desk {
         }
         if !waiting.deletions.is_empty() {
             waiting.linger(LINGER);
+        }
+        if has_usage || !waiting.deletions.is_empty() {
             self.wake(&waiting);
         }
     }
@@ -288,9 +276,12 @@ impl Desk {
 
     /// Tells everyone what has come of a commit.
     fn conclude(&self, batch: Batch, done: Done, commit: &Result<(), String>) {
-        let Batch { sendings, deletions, .. } = batch;
+        let Batch { sendings, deletions, usage, .. } = batch;
         let mut waiting = self.waiting.lock();
         waiting.stands = commit.is_ok();
+        if commit.is_err() {
+            waiting.add_usage(usage);
+        }
         if commit.is_err() && !deletions.is_empty() {
             waiting.linger(DELETION_RETRY);
             waiting.deletions.extend_from_slice(&deletions);
@@ -342,32 +333,6 @@ impl Desk {
     }
 }
 
-impl Waiting {
-    /// When the next commit is to begin.
-    fn due(&self) -> Option<Instant> {
-        let pause = if self.settles { PACE } else { Duration::ZERO };
-        let pushes = (!self.unwritten.is_empty()).then(|| self.begun + pause);
-        let hasty = self.is_hasty.then_some(self.begun);
-        [pushes, hasty, self.linger_until].into_iter().flatten().min()
-    }
-
-    fn linger(&mut self, how_long: Duration) {
-        if self.linger_until.is_none() {
-            self.linger_until = Some(Instant::now() + how_long);
-        }
-    }
-
-    fn take(&mut self) -> Batch {
-        (self.is_hasty, self.settles, self.linger_until) = (false, false, None);
-        Batch {
-            sendings: self.unwritten.take(),
-            writes: std::mem::take(&mut self.writes),
-            deletions: std::mem::take(&mut self.deletions),
-            usage: Usage::new(),
-        }
-    }
-}
-
 /// The operator's way to mend a commit that failed, by SQLite's error.
 fn mend(error: &str) -> &'static str {
     if error.contains("locked") || error.contains("busy") {
@@ -383,12 +348,9 @@ fn mend(error: &str) -> &'static str {
 fn write_until_closed(mut connection: Connection, desk: &Desk) {
     while let Some(mut batch) = desk.next() {
         let mut done = Done::default();
-        batch.usage = desk.usage.get().map(Meter::take).unwrap_or_default();
+        usage::add(&mut batch.usage, desk.usage.get().map(Meter::take).unwrap_or_default());
         let commit = commit(&mut connection, &mut batch, &mut done).map_err(|error| error.to_string());
         if let Err(error) = &commit {
-            if let Some(usage) = desk.usage.get() {
-                usage.give_back(std::mem::take(&mut batch.usage));
-            }
             tracing::error!(%error, mend = mend(error), "the database did not take a commit");
             // The log may be what fills the disk: copied back, its room serves the deletions that wait.
             let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

@@ -93,6 +93,29 @@ pub fn add(usage: &mut Usage, other: Usage) {
     }
 }
 
+/// Counts that belong to one step of a store. The store takes them, and writes them within that step; where it
+/// does not, they are left for the meter once the step is done. Its clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Tally(Arc<Mutex<Usage>>);
+
+impl Tally {
+    /// Takes the counts.
+    #[must_use]
+    pub fn take(&self) -> Usage {
+        std::mem::take(&mut self.lock())
+    }
+
+    /// Adds counts; also those that were taken for a step that came to nothing.
+    pub fn add(&self, usage: Usage) {
+        add(&mut self.lock(), usage);
+    }
+
+    /// A poisoned lock means that a panic was reported elsewhere; the counts are whole after every step.
+    fn lock(&self) -> MutexGuard<'_, Usage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Counts for tenants, and for nobody else. Its clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(Arc<Mutex<Counted>>);
@@ -127,15 +150,24 @@ impl Meter {
         counted.month = Some((month, accepted));
     }
 
-    /// Counts for the tenant of a domain, if it has one.
-    pub fn count(&self, domain: &str, counts: Counts, now: DateTime<Utc>) {
+    /// Counts for the tenant of a domain, if it has one; a store takes that with a step of its own.
+    pub fn count(&self, domain: &str, counts: Counts, now: DateTime<Utc>, tally: &Tally) {
         let mut counted = self.lock();
         let Some(tenant) = counted.tenants.of(domain).map(|(name, _)| name.clone()) else { return };
         counted.note_accepted(&tenant, counts.accepted, now);
+        drop(counted);
         let slot = Slot { hour: hour_of(now), tenant, domain: domain.to_owned() };
-        let has_room = counted.pending.len() < DOMAINS_MAX || counted.pending.contains_key(&slot);
-        let slot = if has_room { slot } else { Slot { domain: slot.tenant.to_string(), ..slot } };
-        *counted.pending.entry(slot).or_default() += counts;
+        tally.add([(slot, counts)].into());
+    }
+
+    /// Counts what no store has taken with its step.
+    pub fn take_over(&self, tally: &Tally) {
+        let mut counted = self.lock();
+        for (slot, counts) in tally.take() {
+            let has_room = counted.pending.len() < DOMAINS_MAX || counted.pending.contains_key(&slot);
+            let slot = if has_room { slot } else { Slot { domain: slot.tenant.to_string(), ..slot } };
+            *counted.pending.entry(slot).or_default() += counts;
+        }
     }
 
     /// Notes how many registrations of a tenant live.
@@ -216,6 +248,13 @@ mod tests {
     use super::*;
     use crate::{Roster, Tenant};
 
+    fn count(meter: &Meter, domain: &str, counts: Counts, now: DateTime<Utc>) {
+        let tally = Tally::default();
+        meter.count(domain, counts, now, &tally);
+        meter.take_over(&tally);
+        assert_eq!(tally.take(), Usage::new());
+    }
+
     fn push(bytes: u64) -> Counts {
         Counts { accepted: 1, bytes, ..Counts::default() }
     }
@@ -223,7 +262,7 @@ mod tests {
     #[test]
     fn each_tenant_domain_and_hour_is_counted_and_nobody_else() {
         let (meter, now) = (Meter::default(), "2026-11-30T23:30:00Z".parse::<DateTime<Utc>>().unwrap());
-        meter.count("example.com", push(1), now);
+        count(&meter, "example.com", push(1), now);
         assert!(meter.is_empty(), "it is no tenant");
         let mut roster = Roster::default();
         let name: TenantName = "*.example.com".parse().unwrap();
@@ -234,13 +273,13 @@ mod tests {
         let stored = [(of_hour(hour_of(now) - 100), many), (of_hour(hour_of(now) - 1000), many)].into();
         meter.begin_month(Month::of(now), &stored);
         for (domain, bytes) in [("a.example.com", 3), ("b.example.com", 4), ("a.example.com", 5)] {
-            meter.count(domain, push(bytes), now);
+            count(&meter, domain, push(bytes), now);
         }
         meter.note_registrations(&name, 7, now);
         meter.note_registrations(&name, 5, now);
         assert_eq!(meter.accepted_in(&name, Month::of(now)), 43);
         let next = now + TimeDelta::hours(1);
-        meter.count("a.example.com", push(1), next);
+        count(&meter, "a.example.com", push(1), next);
         assert_eq!(meter.accepted_in(&name, Month::of(next)), 1, "a month begins");
         assert_eq!(meter.accepted_in(&name, Month::of(now)), 0);
 
@@ -259,7 +298,7 @@ mod tests {
                 (1, "a.example.com", push(1))
             ]
         );
-        meter.count("b.example.com", push(4), now);
+        count(&meter, "b.example.com", push(4), now);
         meter.give_back(taken.clone());
         let mut expected = taken;
         add(

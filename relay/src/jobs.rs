@@ -15,7 +15,7 @@ use metrics::counter;
 use push::{
     Clock, MailboxBounds, MessageId, PushMessage, Registration, Secrets,
     ports::{Delivery, Mailbox, QueueReader, RelayRegistrations},
-    usage::{self, Counts},
+    usage::{self, Counts, Tally},
 };
 use tokio::sync::watch;
 use tokio_xmpp::jid::BareJid;
@@ -88,9 +88,20 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         Input::Looked(account, found)
     }
 
-    /// Counts what has become durable for a tenant.
-    fn count_for_tenant(&self, account: &BareJid, counts: Counts) {
-        self.usage.count(account.domain().as_str(), counts, self.clock.now());
+    /// Counts for tenants what becomes durable in one step.
+    fn tally_all(&self, counts: &[(BareJid, Option<MessageId>, Counts)]) -> Tally {
+        let tally = Tally::default();
+        for (account, _, counts) in counts {
+            self.usage.count(account.domain().as_str(), *counts, self.clock.now(), &tally);
+        }
+        tally
+    }
+
+    /// The same of one push.
+    fn tally(&self, account: &BareJid, counts: Counts) -> Tally {
+        let tally = Tally::default();
+        self.usage.count(account.domain().as_str(), counts, self.clock.now(), &tally);
+        tally
     }
 
     fn count_move(&self) {

@@ -105,6 +105,7 @@ mod template;
 mod template_alarms;
 mod template_cost;
 mod tenant_usage;
+mod tenant_usage_crash;
 mod tenants;
 mod vapid;
 mod web_push;

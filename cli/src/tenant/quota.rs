@@ -99,7 +99,7 @@ async fn post(webhook: String, event: Event) {
 #[cfg(test)]
 mod tests {
     use push::tenant::Quotas;
-    use push::usage::Counts;
+    use push::usage::{Counts, Tally};
 
     use super::*;
 
@@ -113,7 +113,7 @@ mod tests {
         meter.set_tenants(roster.standings());
         let push = |roster: &mut Roster, count| {
             let counts = Counts { accepted: count, ..Counts::default() };
-            meter.count("example.com", counts, now);
+            meter.count("example.com", counts, now, &Tally::default());
             let events = judge(roster, &meter, now);
             let used_up = roster.get_mut(&name).unwrap().used_up;
             (events.iter().map(|event| event.percent).collect::<Vec<_>>(), used_up)

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use push::RegistrationId;
+use push::{
+    RegistrationId,
+    usage::{Counts, Slot},
+};
 
 use super::*;
-use crate::queue::tests::message;
+use crate::{queue::tests::message, writer::waiting::PACE};
 
 /// An event at a desk.
 #[derive(Debug, Clone)]
@@ -31,6 +34,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
+/// The usage of one push; its row's number stands for the hour.
+fn slot(seq: i64) -> Slot {
+    Slot { hour: seq, tenant: "example.com".parse().unwrap(), domain: "example.com".into() }
+}
+
 /// A sending, and what its sender was told.
 struct Sent {
     rows: Vec<i64>,
@@ -46,6 +54,8 @@ struct Model {
     /// Rows that the relay holds.
     held: Vec<i64>,
     settled: BTreeSet<i64>,
+    /// Settled pushes whose usage is on the disk.
+    counted: BTreeSet<i64>,
     refused: BTreeSet<i64>,
     next: i64,
 }
@@ -62,6 +72,7 @@ impl Model {
             sent: Vec::new(),
             held: Vec::new(),
             settled: BTreeSet::new(),
+            counted: BTreeSet::new(),
             refused: BTreeSet::new(),
             next: 1,
         }
@@ -86,8 +97,10 @@ impl Model {
                     // Some are settled twice.
                     seqs.push(*place.get(&self.held));
                 }
-                self.settled.extend(&seqs);
-                self.desk.settle(seqs);
+                let new = seqs.iter().filter(|seq| self.settled.insert(**seq));
+                let usage = new.map(|seq| (slot(*seq), Counts { accepted: 1, ..Counts::default() }));
+                let usage = usage.collect();
+                self.desk.settle(seqs, usage);
             }
             Step::Begin if self.under_way.is_none() => {
                 self.under_way = Some(self.desk.waiting.lock().take());
@@ -115,6 +128,11 @@ impl Model {
         }
         if stands {
             self.disk = disk;
+            for (slot, counts) in &batch.usage {
+                assert!(counts.accepted == 1 && self.counted.insert(slot.hour), "{slot:?} counts once");
+            }
+            let back: Vec<_> = self.counted.intersection(&self.disk).collect();
+            assert!(back.is_empty(), "after a crash now, {back:?} would count once more");
         } else {
             self.refused.extend(batch.sendings.iter().flat_map(|sending| sending.rows().map(|(seq, _)| seq)));
         }
@@ -160,6 +178,7 @@ proptest! {
         model.flush();
         prop_assert!(model.sent.iter().all(|sent| sent.answer.is_some()), "each sender is told");
         let all = 1..model.next;
+        prop_assert_eq!(&model.counted, &model.settled, "each push that is settled counts");
         let left: BTreeSet<i64> =
             all.filter(|seq| !model.settled.contains(seq) && !model.refused.contains(seq)).collect();
         prop_assert_eq!(&model.disk, &left, "each push that is not settled has its row, and no other has");
@@ -176,7 +195,7 @@ proptest! {
         model.take(Step::Begin);
         model.take(Step::Send(count));
         let fresh: Vec<_> = model.desk.known.backlog.lock().fresh.drain(..).collect();
-        model.desk.settle(fresh.into_iter().map(|delivery| delivery.receipt).collect());
+        model.desk.settle(fresh.into_iter().map(|delivery| delivery.receipt).collect(), Usage::new());
         model.settled.extend(1..model.next);
         model.hear();
         prop_assert_eq!(model.sent[0].answer, Some(true), "the delivery is the answer");
@@ -195,7 +214,7 @@ fn pushes_alone_wait_for_the_pace_while_others_are_settled_and_for_no_settlement
     let begun = |model: &Model| model.desk.waiting.lock().begun;
     assert_eq!(due(&model), Some(begun(&model)), "nobody settles: at once");
     model.take(Step::Settle(vec![]));
-    model.desk.settle(vec![1]);
+    model.desk.settle(vec![1], Usage::new());
     model.settled.insert(1);
     assert_eq!(due(&model), None, "nothing is left to write");
     model.take(Step::Send(1));

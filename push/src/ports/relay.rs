@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use jid::{BareJid, FullJid};
 
 use super::{Markers, Page, Registrant, Registrations, Unavailable};
-use crate::{Epoch, Marker, PushMessage, Registration, RegistrationId};
+use crate::{Epoch, Marker, PushMessage, Registration, RegistrationId, usage::Tally};
 
 mod mailbox;
 
@@ -135,6 +135,16 @@ pub trait QueueReader: Clone + Send + Sync + 'static {
         &self,
         settlements: Vec<Settlement<Self::Receipt>>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// The same; a store that keeps usage takes the counts of these pushes, and makes them durable in the same step.
+    fn settle_counted(
+        &self,
+        settlements: Vec<Settlement<Self::Receipt>>,
+        counts: &Tally,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send {
+        let _ = counts;
+        self.settle(settlements)
+    }
 
     /// Ends receiving: whatever was taken from the queue and not yet returned goes back at once, for
     /// another process. The pushes that were returned are still to be settled.

@@ -45,6 +45,7 @@ mod cues;
 mod ends;
 mod forgetting;
 mod input;
+mod loads;
 mod phones;
 mod places;
 mod pushes;
@@ -139,6 +140,7 @@ pub(crate) struct Core {
     /// Each push that is held, once.
     pushes: BTreeMap<MessageId, Push>,
     in_flight: usize,
+    loads: loads::Loads,
     in_flight_told: usize,
     proven: Turns,
     unproven: Turns,
@@ -182,6 +184,8 @@ pub(crate) struct Core {
     leaving: Lately<(BareJid, MessageId)>,
     /// Those whose end was counted.
     counted: Lately<(BareJid, MessageId)>,
+    /// Those whose way out of the queue was counted.
+    accepted: Lately<(BareJid, MessageId)>,
     /// Pushes that leave the mailbox without a delivery here. They are counted as removed.
     gone: Lately<MessageId>,
     /// Lives of registrations that have ended: what the queue still has of them is sent to nobody.
@@ -223,6 +227,7 @@ impl Core {
             accounts: BTreeMap::new(),
             pushes: BTreeMap::new(),
             in_flight: 0,
+            loads: loads::Loads::default(),
             in_flight_told: 0,
             proven: Turns::default(),
             unproven: Turns::default(),
@@ -251,6 +256,7 @@ impl Core {
             settled: Lately::new(SETTLED_MAX),
             leaving: Lately::new(SETTLED_MAX),
             counted: Lately::new(SETTLED_MAX),
+            accepted: Lately::new(SETTLED_MAX),
             gone: Lately::new(SETTLED_MAX),
             ended: Lately::new(SETTLED_MAX),
             metered: Lately::new(SETTLED_MAX),

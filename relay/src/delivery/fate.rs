@@ -82,8 +82,8 @@ pub(crate) enum Fate {
     NoteSeen(BareJid, Vec<Seen>),
     /// An account has too much waiting: of its domain, too much does.
     Trim(Trim),
-    /// Counts of a tenant, for a fate before this one.
-    Count(BareJid, Counts),
+    /// Counts of a tenant, for the fate right before this one, or for one that is durable.
+    Count(BareJid, MessageId, Counts),
 }
 
 impl Fate {

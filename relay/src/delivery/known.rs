@@ -22,10 +22,18 @@ pub(crate) enum Knowledge {
 
 /// Knowledge of mailboxes. A full JID that was forgotten is unknown, and its mailbox is read before the next
 /// push goes out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Known {
+    /// Most of one generation.
+    max: usize,
     hasher: RandomState,
     generations: [HashMap<u64, Knowledge>; 2],
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { max: KNOWN_MAX, hasher: RandomState::default(), generations: Default::default() }
+    }
 }
 
 impl Known {
@@ -35,7 +43,7 @@ impl Known {
     }
 
     pub(crate) fn learn(&mut self, jid: &FullJid, knowledge: Knowledge) {
-        if self.generations[0].len() >= KNOWN_MAX {
+        if self.generations[0].len() >= self.max {
             self.generations.swap(0, 1);
             self.generations[0].clear();
         }
@@ -48,19 +56,21 @@ impl Known {
 mod tests {
     use super::*;
 
+    const MAX: usize = 1000;
+
     fn jid(number: usize) -> FullJid {
         format!("user{number}@example.com/phone").parse().unwrap()
     }
 
     #[test]
     fn the_older_half_of_what_is_known_is_forgotten_first() {
-        let mut known = Known::default();
-        for number in 0..2 * KNOWN_MAX {
+        let mut known = Known { max: MAX, ..Known::default() };
+        for number in 0..2 * MAX {
             known.learn(&jid(number), Knowledge::Nothing);
         }
         known.learn(&jid(usize::MAX), Knowledge::Nothing);
         assert_eq!(known.of(&jid(0)), None);
-        assert_eq!(known.of(&jid(2 * KNOWN_MAX - 1)), Some(Knowledge::Nothing));
-        assert!(known.generations.iter().map(HashMap::len).sum::<usize>() <= 2 * KNOWN_MAX);
+        assert_eq!(known.of(&jid(2 * MAX - 1)), Some(Knowledge::Nothing));
+        assert!(known.generations.iter().map(HashMap::len).sum::<usize>() <= 2 * MAX);
     }
 }

@@ -66,13 +66,19 @@ impl Turns {
         self.domains.entry(&domain).entry(&account).push_back(jid);
     }
 
-    /// The next full JID of an account that may have a turn.
-    pub(crate) fn next(&mut self, may: impl Fn(&BareJid) -> bool) -> Option<FullJid> {
+    /// The next full JID of an account that may have a turn, and whose domain may.
+    pub(crate) fn next(
+        &mut self,
+        domain_may: impl Fn(&str) -> bool,
+        may: impl Fn(&BareJid) -> bool,
+    ) -> Option<FullJid> {
         let of_account = |account: &BareJid, jids: &mut VecDeque<FullJid>| {
             if may(account) { jids.pop_front() } else { None }
         };
         self.domains.next(
-            |_, accounts| accounts.next(of_account, VecDeque::is_empty),
+            |domain, accounts| {
+                if domain_may(domain) { accounts.next(of_account, VecDeque::is_empty) } else { None }
+            },
             |accounts| accounts.order.is_empty(),
         )
     }
@@ -89,7 +95,7 @@ mod tests {
     }
 
     fn all(turns: &mut Turns, may: impl Fn(&BareJid) -> bool) -> Vec<String> {
-        std::iter::from_fn(|| turns.next(&may)).map(|jid| jid.to_string()).collect()
+        std::iter::from_fn(|| turns.next(|_| true, &may)).map(|jid| jid.to_string()).collect()
     }
 
     #[test]

@@ -70,13 +70,16 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             page.pushes.push(message);
         }
         if !over.is_empty() {
-            self.mailbox.remove(over.iter().map(|message| (account.clone(), message.id)).collect()).await?;
-            // Only now: should that fail, the page is read again.
-            for message in &over {
-                count_over(message, least);
+            let counts = over.iter().map(|message| {
                 let expired = u64::from(message.is_expired(least));
-                self.count_for_tenant(&account, Counts { expired, ..Counts::default() });
-            }
+                (message.id, self.tally(&account, Counts { expired, ..Counts::default() }))
+            });
+            let counts: BTreeMap<_, _> = counts.collect();
+            let ids = over.iter().map(|message| (account.clone(), message.id)).collect();
+            self.mailbox.remove_counted(ids, &counts).await?;
+            // Only now: should that fail, the page is read again.
+            counts.values().for_each(|counts| self.usage.take_over(counts));
+            over.iter().for_each(|message| count_over(message, least));
         }
         Ok(page)
     }

@@ -12,7 +12,7 @@ use push::{
         Consistency, Kept, Mailbox, QueueReader, RelayRegistrations, Revocation, Settlement, Unavailable,
         Waiting,
     },
-    usage::Counts,
+    usage::{Counts, Tally},
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
@@ -46,8 +46,8 @@ struct Rest {
     /// Changes of pushes in the mailbox.
     changes: Vec<(BareJid, MessageId, Change)>,
     notes: Vec<Note>,
-    /// Counts of tenants that hold once all of this is durable.
-    counts: Vec<(BareJid, Counts)>,
+    /// Counts of tenants that become durable with this.
+    counts: Vec<(BareJid, Option<MessageId>, Counts)>,
 }
 
 impl Rest {
@@ -59,8 +59,9 @@ impl Rest {
         Self { delete: vec![message], ..Self::default() }
     }
 
-    fn count(account: BareJid, counts: Counts) -> Self {
-        Self { counts: vec![(account, counts)], ..Self::default() }
+    /// Counts of a push that leaves the queue or the mailbox, or of something that is durable.
+    fn count(account: BareJid, id: Option<MessageId>, counts: Counts) -> Self {
+        Self { counts: vec![(account, id, counts)], ..Self::default() }
     }
 
     /// The push is over: it leaves wherever it is.
@@ -90,14 +91,16 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Makes a batch of fates durable; what the core has to know of them.
     pub(super) async fn settle(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (delivered, fates) = apart_from_delivered(fates);
+        let counts = self.tally_all(&delivered.counts);
         // At once: a queue may answer senders by that.
-        let ((), (notes, counts)) =
-            tokio::join!(self.settle_in_queue(delivered, Vec::new()), self.settle_others(fates));
-        counts.iter().for_each(|(account, counts)| self.count_for_tenant(account, *counts));
+        let ((), notes) = tokio::join!(
+            self.settle_in_queue(delivered.delete, Vec::new(), &counts),
+            self.settle_others(fates)
+        );
         notes
     }
 
-    async fn settle_others(&self, fates: Vec<Fate>) -> (Vec<Note>, Vec<(BareJid, Counts)>) {
+    async fn settle_others(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (kept, others) = keeping::by_registration(fates);
         let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await;
         // After them: an answer that came late may be to one of those.
@@ -108,15 +111,31 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         for (account, id, change) in rest.changes {
             spared::add(&mut changes, account, id, change);
         }
+        let (of_the_queue, others): (Vec<_>, Vec<_>) =
+            rest.counts.into_iter().partition(|(.., counts)| leaves_queue(counts));
+        let (of_the_mailbox, durable): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|(_, id, _)| id.is_some());
+        let of_the_queue = self.tally_all(&of_the_queue);
+        let of_each = of_the_mailbox
+            .into_iter()
+            .filter_map(|(account, id, counts)| Some((id?, self.tally(&account, counts))));
+        let of_each: BTreeMap<MessageId, Tally> = of_each.collect();
         tokio::join!(
-            self.settle_in_queue(rest.delete, rest.postpone),
-            self.spared.change(&self.mailbox, changes, &self.fence),
+            self.settle_in_queue(rest.delete, rest.postpone, &of_the_queue),
+            self.spared.change(&self.mailbox, changes, &of_each, &self.fence),
         );
-        (rest.notes, rest.counts)
+        of_each.values().for_each(|counts| self.usage.take_over(counts));
+        self.usage.take_over(&self.tally_all(&durable));
+        rest.notes
     }
 
     /// Retried until it succeeds: pushes stay with this process, which alone could settle them.
-    async fn settle_in_queue(&self, delete: Vec<MessageId>, postpone: Vec<(MessageId, DateTime<Utc>)>) {
+    async fn settle_in_queue(
+        &self,
+        delete: Vec<MessageId>,
+        postpone: Vec<(MessageId, DateTime<Utc>)>,
+        counts: &Tally,
+    ) {
         let delete = delete.into_iter().flat_map(|id| self.receipts.take(id)).map(Settlement::Delete);
         let postpone = postpone.into_iter().filter(|_| !mutant(Mutant::PostponedForgotten));
         let postpone = postpone.flat_map(|(id, at)| {
@@ -125,11 +144,12 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         });
         let settlements: Vec<_> = delete.chain(postpone).collect();
         if !settlements.is_empty() {
-            let settle = || self.queue.settle(settlements.clone());
+            let settle = || self.queue.settle_counted(settlements.clone(), counts);
             let once = mutant(Mutant::SettlementNotRetried);
             let settled = settle.retry(backoff()).when(|_| !once).notify(report).await;
             debug_assert!(settled.is_ok() || once, "retried without end");
         }
+        self.usage.take_over(counts);
     }
 
     /// Repeats a call a few times, within the time that a batch has. `None`: it has failed.
@@ -178,7 +198,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 }
             }
             Fate::Trim(trim) => self.trim(trim).await,
-            Fate::Count(account, counts) => Rest::count(account, counts),
+            Fate::Count(account, id, counts) => Rest::count(account, Some(id), counts),
             Fate::NoteSeen(account, seen) => {
                 let noted = self.registrations.note_seen(&account, seen, self.clock.now()).await;
                 match noted.inspect_err(|error| report(error, ONCE)) {
@@ -208,7 +228,10 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let Some(found) = found else { return removal };
         let Some(Waiting { message, .. }) = found else { return Rest::default() };
         let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.clock.read().least()));
-        removal.and(Rest::of(Note::Late { account, id, accepted_at, expired }))
+        let (delivered, expired_now) = (u64::from(!expired), u64::from(expired));
+        let counts = Counts { delivered, expired: expired_now, ..Counts::default() };
+        let note = Note::Late { account: account.clone(), id, accepted_at, expired };
+        removal.and(Rest::count(account, Some(id), counts)).and(Rest::of(note))
     }
 
     /// Drops what an account has too much of, because its domain has.
@@ -222,7 +245,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             tracing::warn!(%domain, dropped, "too much waits for a domain: the oldest of its fullest account were dropped");
         }
         let dropped = Counts { dropped: trimmed.dropped.len() as u64, ..Counts::default() };
-        Rest::count(account.clone(), dropped).and(Rest::of(Note::Trimmed(trim, trimmed)))
+        Rest::count(account.clone(), None, dropped).and(Rest::of(Note::Trimmed(trim, trimmed)))
     }
 
     /// Ends the registration of a push that was refused, and with it the push.
@@ -233,7 +256,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 if push.origin == Origin::Queue {
                     counter!(REVOKED).increment(1);
                     let account = push.message.recipient.to_bare();
-                    rest = rest.and(Rest::count(account, Counts::accepted(&push.message)));
+                    let counts = Counts::accepted(&push.message);
+                    rest = rest.and(Rest::count(account, Some(push.message.id), counts));
                 }
                 rest
             }
@@ -298,12 +322,20 @@ fn ended(message: &PushMessage, waited: usize) -> Rest {
     Rest::of(Note::Ended { account: message.recipient.to_bare(), registration, epoch, waited })
 }
 
-/// Parts the pushes that leave the queue without any other write from the other fates.
-fn apart_from_delivered(fates: Vec<Fate>) -> (Vec<MessageId>, Vec<Fate>) {
-    let (mut delivered, mut others) = (Vec::new(), Vec::new());
+/// The counts of a push that leaves the queue. Each other has left it before.
+const fn leaves_queue(counts: &Counts) -> bool {
+    counts.accepted > 0
+}
+
+/// Parts the pushes that leave the queue without any other write, with their counts, from the other fates.
+fn apart_from_delivered(fates: Vec<Fate>) -> (Rest, Vec<Fate>) {
+    let (mut delivered, mut others) = (Rest::default(), Vec::new());
     for fate in fates {
         match fate {
-            Fate::Done(Held { origin: Origin::Queue, message }) => delivered.push(message.id),
+            Fate::Done(Held { origin: Origin::Queue, message }) => delivered.delete.push(message.id),
+            Fate::Count(account, id, counts) if leaves_queue(&counts) => {
+                delivered.counts.push((account, Some(id), counts));
+            }
             _ => others.push(fate),
         }
     }

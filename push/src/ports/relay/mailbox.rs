@@ -1,12 +1,15 @@
 //! The mailboxes: pushes that wait for phones that are away.
 
-use std::{collections::BTreeSet, future::Future};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+};
 
 use chrono::{DateTime, Utc};
 use jid::BareJid;
 
 use crate::ports::{Page, Registrant, Unavailable, Withdrawals};
-use crate::{Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId};
+use crate::{Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId, usage::Tally};
 
 /// A push that waits in a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +79,17 @@ pub trait Mailbox: Withdrawals {
         &self,
         messages: Vec<(BareJid, MessageId)>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// The same; a store that keeps usage takes the counts of these pushes, and makes them durable in the same step: of
+    /// each push that was there.
+    fn remove_counted(
+        &self,
+        messages: Vec<(BareJid, MessageId)>,
+        counts: &BTreeMap<MessageId, Tally>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send {
+        let _ = counts;
+        self.remove(messages)
+    }
 
     /// Notes when a push that waits last went out. Nothing happens if it waits no longer.
     fn note_asked(

@@ -216,9 +216,12 @@ impl Core {
         }
         // A new push tries a full JID that is away, unless it failed just now.
         let away = self.known.of(&target) == Some(Knowledge::Away);
+        let holds_much = self.loads.held(target.domain().as_str()) >= HELD_MAX;
         let retry = self.phone_mut(&target).and_then(|phone| phone.retry.as_mut());
         match retry.filter(|retry| away && untried && retry.is_recent(now.monotonic)) {
             Some(retry) => retry.hurry(),
+            // A sweep finds those of a domain that holds too much already.
+            None if holds_much => {}
             None if !away || untried => self.guess(&target),
             None => {}
         }

@@ -37,6 +37,7 @@ impl Core {
     /// The push is delivered, or has expired; what became of it is counted for its tenant.
     pub(super) fn done_with(&mut self, held: Held, mut counts: Counts) {
         if held.origin == Origin::Queue {
+            self.accepted.note(name(&held.message));
             counts += Counts::accepted(&held.message);
         }
         let message = Arc::clone(&held.message);
@@ -45,14 +46,27 @@ impl Core {
             self.leaving.note(name(&held.message));
         }
         self.decide(Fate::Done(held));
-        self.count_for_tenant(&message.recipient, counts);
+        self.count_for_tenant(&message.recipient, message.id, counts);
+    }
+
+    /// A copy leaves the queue of a push that waits, or is settled: an earlier process may have put it into the mailbox,
+    /// and not have come to count it.
+    pub(super) fn done_with_copy(&mut self, message: Arc<PushMessage>, further: Counts) {
+        let is_new = self.accepted.note(name(&message)) || further.delivered > 0;
+        let mut counts = if is_new { Counts::accepted(&message) } else { Counts::default() };
+        if is_new {
+            counts += further;
+        }
+        let (recipient, id) = (message.recipient.clone(), message.id);
+        self.decide(Fate::Done(Held { origin: Origin::Queue, message }));
+        self.count_for_tenant(&recipient, id, counts);
     }
 
     /// Counts what the fates that were decided have come to, once they are durable.
-    pub(super) fn count_for_tenant(&mut self, jid: &Jid, counts: Counts) {
+    pub(super) fn count_for_tenant(&mut self, jid: &Jid, id: MessageId, counts: Counts) {
         let has_tenant = || self.access.tenant_of(jid.domain().as_str()).is_some();
         if counts != Counts::default() && has_tenant() {
-            self.decide(Fate::Count(jid.to_bare(), counts));
+            self.decide(Fate::Count(jid.to_bare(), id, counts));
         }
     }
 

@@ -169,6 +169,7 @@ impl Core {
         let account = self.account(jid);
         account.in_flight -= lost.len();
         self.in_flight -= lost.len();
+        self.loads.land(jid.domain().as_str(), lost.len());
         for id in &lost {
             if let Some(push) = self.pushes.get_mut(id) {
                 push.asks.retain(|ask| ask.jid != *jid);
@@ -251,7 +252,7 @@ impl Core {
     /// A push that waits in the mailbox, and is in no line and not in flight, is not held any more.
     fn forget_unless_elsewhere(&mut self, id: MessageId) {
         if self.pushes.get(&id).is_some_and(|push| !push.is_somewhere()) {
-            self.pushes.remove(&id);
+            self.let_go(id);
         }
     }
 

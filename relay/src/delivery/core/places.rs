@@ -10,8 +10,11 @@ const PER_ACCOUNT_MAX: usize = IN_FLIGHT_MAX / 16;
 /// Most places that full JIDs take which did not answer yet, or accounts beyond their share: the rest is for those that
 /// answer.
 const CROWDED: usize = IN_FLIGHT_MAX / 8 * 7;
+/// With so many in flight, a domain has no further one to full JIDs that did not answer yet: a sixteenth of all places is
+/// for those of other domains. From here on, silent pushes are taken back when others want their places.
+const PER_DOMAIN_MAX: usize = IN_FLIGHT_MAX / 16 * 13;
 /// When places run short, silent pushes are taken back down to this many in flight.
-const LOW_WATER: usize = IN_FLIGHT_MAX / 4 * 3;
+const LOW_WATER: usize = IN_FLIGHT_MAX / 16 * 11;
 
 impl Core {
     /// Whose turn it is; nobody's, while the places that it could have are taken.
@@ -20,18 +23,22 @@ impl Core {
             return None;
         }
         let crowded = self.in_flight >= CROWDED;
-        let accounts = &self.accounts;
+        let (accounts, loads) = (&self.accounts, &self.loads);
+        let any = |_: &str| true;
+        let within = |domain: &str| loads.in_flight(domain) < PER_DOMAIN_MAX;
         let has_room = |account: &BareJid| {
             accounts.get(account).is_none_or(|account| account.in_flight < PER_ACCOUNT_MAX)
         };
         let unproven_first = !crowded && !self.unproven_last;
         for round in 0..4 {
             let (standing, jid) = match (round, unproven_first) {
-                (0, true) | (1, false) if !crowded => (Standing::Unproven, self.unproven.next(has_room)),
-                (0, false) | (1, true) => (Standing::Proven, self.proven.next(has_room)),
+                (0, true) | (1, false) if !crowded => {
+                    (Standing::Unproven, self.unproven.next(within, has_room))
+                }
+                (0, false) | (1, true) => (Standing::Proven, self.proven.next(any, has_room)),
                 // A share yields where nobody else wants the room.
-                (2, _) if !crowded => (Standing::Proven, self.proven.next(|_| true)),
-                (3, _) if !crowded => (Standing::Unproven, self.unproven.next(|_| true)),
+                (2, _) if !crowded => (Standing::Proven, self.proven.next(any, |_| true)),
+                (3, _) if !crowded => (Standing::Unproven, self.unproven.next(within, |_| true)),
                 _ => continue,
             };
             let Some(jid) = jid else { continue };
@@ -52,6 +59,7 @@ impl Core {
         let sent = account.phones.get_mut(jid)?.line.land(id)?;
         account.in_flight -= 1;
         self.in_flight -= 1;
+        self.loads.land(jid.domain().as_str(), 1);
         self.make_ready(jid);
         Some(sent)
     }
@@ -122,7 +130,7 @@ impl Core {
     /// When places run short, the pushes that have been silent for longest in the fullest accounts are taken back in
     /// one step, and wait.
     pub(super) fn take_back(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.in_flight < CROWDED || (self.proven.is_empty() && self.unproven.is_empty()) {
+        if self.in_flight < PER_DOMAIN_MAX || (self.proven.is_empty() && self.unproven.is_empty()) {
             return;
         }
         let mut silent: BTreeMap<BareJid, VecDeque<(MessageId, Ask)>> = BTreeMap::new();

@@ -11,8 +11,10 @@ use crate::{
 };
 
 /// With more pushes held than this, a full JID that has not answered yet has one in line; the others wait in the
-/// mailbox, so that there is room for those that answer.
+/// mailbox, so that there is room for those that answer. So do all of a domain that has its share of these places.
 const HELD_CROWDED: usize = HELD_MAX / 2;
+/// With more than this, all wait there that are for full JIDs that have not answered yet.
+const HELD_FULL: usize = HELD_MAX / 8 * 7;
 /// Most notes of what was sent when; beyond it, those of answered pushes are dropped.
 const SENT_MAX: usize = 4 * IN_FLIGHT_MAX;
 
@@ -76,17 +78,14 @@ impl Core {
             // A second entry of a push that is held: its receipt is settled with the first.
             Some(Origin::Queue) => return self.held -= 1,
             // The mailbox has it.
-            Some(Origin::Mailbox) => return self.decide(Fate::Done(Held { origin: Origin::Queue, message })),
+            Some(Origin::Mailbox) => {
+                return self.done_with_copy(message, Counts { waited: 1, ..Counts::default() });
+            }
             None => {}
         }
         if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
-            let delivered = self.count_settled(&message, now, actions);
-            self.decide(Fate::Done(Held { origin: Origin::Queue, message: Arc::clone(&message) }));
-            if delivered {
-                let counts = Counts { delivered: 1, ..Counts::accepted(&message) };
-                self.count_for_tenant(&message.recipient, counts);
-            }
-            return;
+            let delivered = u64::from(self.count_settled(&message, now, actions));
+            return self.done_with_copy(message, Counts { delivered, ..Counts::default() });
         }
         let push = Held { origin: Origin::Queue, message };
         let message = &push.message;
@@ -145,10 +144,12 @@ impl Core {
     pub(super) fn line_up(&mut self, push: Held, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let is_new = !self.pushes.contains_key(&push.message.id);
         let crowded = self.held > HELD_CROWDED;
+        let has_share = self.held > HELD_FULL
+            || self.loads.held(jid.domain().as_str()) >= self.loads.share_of(HELD_CROWDED);
         let phone = self.account(jid).phone(jid);
         if push.origin == Origin::Queue && is_new {
             let unproven = phone.standing() == Standing::Unproven;
-            let keeps_others_waiting = crowded && unproven && !phone.line.is_empty();
+            let keeps_others_waiting = crowded && unproven && (has_share || !phone.line.is_empty());
             if keeps_others_waiting || phone.line.is_full() && phone.is_silent(now) {
                 return self.keep(push, Attempt::None, now, actions);
             }
@@ -160,6 +161,9 @@ impl Core {
         }
         phone.line.insert(&push.message);
         let id = push.message.id;
+        if is_new {
+            self.loads.hold(jid.domain().as_str());
+        }
         let push = self.pushes.entry(id).or_insert_with(|| Push::new(push));
         push.lines.push(jid.clone());
         self.make_ready(jid);
@@ -195,6 +199,7 @@ impl Core {
         account.phone(jid).line.send_first(now.monotonic);
         account.in_flight += 1;
         self.in_flight += 1;
+        self.loads.send(jid.domain().as_str());
         if let Some(push) = self.pushes.get_mut(&id) {
             push.lines.retain(|line| line != jid);
             push.asks.push(Ask { jid: jid.clone(), asked_at: now.wall, sent: now.monotonic });
@@ -214,9 +219,16 @@ impl Core {
         }
     }
 
+    /// A push is held no more.
+    pub(super) fn let_go(&mut self, id: MessageId) -> Option<Push> {
+        let push = self.pushes.remove(&id)?;
+        self.loads.let_go(push.held.message.recipient.domain().as_str());
+        Some(push)
+    }
+
     /// Takes a push from everywhere it is held.
     pub(super) fn take_push(&mut self, id: MessageId) -> Option<Push> {
-        let push = self.pushes.remove(&id)?;
+        let push = self.let_go(id)?;
         for jid in &push.lines {
             if let Some(phone) = self.phone_mut(jid) {
                 phone.line.remove(id);
@@ -247,8 +259,7 @@ impl Core {
             return;
         }
         if push.replaced || self.ended.contains(&life(&push.held.message)) {
-            if let Some(Push { held: Held { origin: Origin::Queue, message }, .. }) = self.pushes.remove(&id)
-            {
+            if let Some(Push { held: Held { origin: Origin::Queue, message }, .. }) = self.let_go(id) {
                 self.leave_queue(message);
             }
             // It takes nobody to where others wait: those that stand in for its recipient are told.
@@ -261,7 +272,7 @@ impl Core {
         if onward && target != *failed && self.phone(&target).is_some_and(|phone| phone.takes_pushes(now)) {
             return self.line_up(held, &target, now, actions);
         }
-        self.pushes.remove(&id);
+        self.let_go(id);
         self.want_look(&named);
         self.keep(held, unanswered_at.map_or(attempt, Attempt::Unanswered), now, actions);
     }
@@ -278,6 +289,7 @@ impl Core {
         match (push.origin, asked_at) {
             (Origin::Queue, _) => {
                 let target = self.target(&push.message, now);
+                self.accepted.note(name(&push.message));
                 self.decide(Fate::Keep { message: push.message, target, asked_at, untried });
             }
             // Not written again: its sender may have withdrawn it meanwhile.
@@ -346,7 +358,7 @@ impl Core {
         // Their lines are shorter: what was read further back has its turn.
         self.held_up.extend(lines);
         let asked = self.pushes.get(&id).is_some_and(|push| !push.asks.is_empty());
-        if asked { None } else { self.pushes.remove(&id).map(|push| push.held) }
+        if asked { None } else { self.let_go(id).map(|push| push.held) }
     }
 
     /// Takes a push out of one line; it stays wherever else it is.

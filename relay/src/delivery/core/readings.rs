@@ -179,7 +179,9 @@ impl Core {
             // If it is not on its way out, it was settled while it was in the queue, and an earlier process had put it
             // into the mailbox.
             if !self.leaving.contains(&name) {
-                let delivered = u64::from(self.count_settled(&push.message, now, actions));
+                // A late result is counted as it removes the push.
+                let counts = !self.gone.contains(&id) && self.count_settled(&push.message, now, actions);
+                let delivered = u64::from(counts);
                 self.done_with(push, Counts { delivered, ..Counts::default() });
             }
             return true;
@@ -198,8 +200,8 @@ impl Core {
         if held.held.origin == Origin::Queue {
             // An earlier process put it into the mailbox, and did not come to delete it from the queue.
             held.held.origin = Origin::Mailbox;
-            let copy = Held { origin: Origin::Queue, message: Arc::clone(&push.message) };
-            self.decide(Fate::Done(copy));
+            let copy = Arc::clone(&push.message);
+            self.done_with_copy(copy, Counts { waited: 1, ..Counts::default() });
         }
         let Some(held) = self.pushes.get(&id) else { return true };
         if held.asks.is_empty() && !held.lines.contains(reader) {

@@ -62,7 +62,11 @@ impl Core {
         if self.settling.is_some() || self.fates.is_empty() {
             return;
         }
-        let count = self.fates.len().min(BATCH_MAX);
+        let mut count = self.fates.len().min(BATCH_MAX);
+        // The counts of a push go with the fate before them.
+        while matches!(self.fates.get(count), Some(Fate::Count(..))) {
+            count += 1;
+        }
         let fates: Vec<Fate> = self.fates.drain(..count).collect();
         let mut settling = Settling { fates: count, ..Settling::default() };
         for fate in &fates {
@@ -95,17 +99,12 @@ impl Core {
             if let Note::Late { account, id, accepted_at, expired } = note {
                 self.count_left(account, 1);
                 let name = (account.clone(), *id);
-                let counts = if !expired {
-                    let delivered = u64::from(self.count_delivered(name, *accepted_at, now, actions));
-                    Counts { delivered, ..Counts::default() }
-                } else {
-                    let is_new = self.counted.note(name);
-                    if is_new {
-                        actions.push(Action::Count(Measure::Expired));
-                    }
-                    Counts { expired: u64::from(is_new), ..Counts::default() }
-                };
-                self.count_for_tenant(account, counts);
+                // For its tenant it is counted with the removal.
+                if !expired {
+                    self.count_delivered(name, *accepted_at, now, actions);
+                } else if self.counted.note(name) {
+                    actions.push(Action::Count(Measure::Expired));
+                }
             }
         }
         for (account, message) in settling.asked {

@@ -32,7 +32,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Ok(note) => {
                 let counts = kept_counts(&message, note.as_ref(), self.clock.read().least());
                 let rest = Rest { delete: vec![id], notes: note.into_iter().collect(), ..Rest::default() };
-                rest.and(Rest::count(message.recipient.to_bare(), counts))
+                rest.and(Rest::count(message.recipient.to_bare(), Some(id), counts))
             }
             Err(_) if mutant(Mutant::DeletedUnkept) => Rest::deletion(id),
             Err(error) => {

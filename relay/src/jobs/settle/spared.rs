@@ -12,6 +12,7 @@ use futures::{StreamExt, future::join_all, stream};
 use push::{
     MessageId,
     ports::{Mailbox, Unavailable},
+    usage::Tally,
 };
 use tokio::{
     sync::Semaphore,
@@ -120,23 +121,26 @@ impl Spared {
     }
 
     /// Makes changes of pushes that wait, each account's beside the others'. Those that fail are put off, and made by a
-    /// task of their own; a process that ends before has them delivered once more.
+    /// task of their own; a process that ends before has them delivered once more. The counts are those of the removals.
     pub(super) async fn change<M: Mailbox>(
         &self,
         mailbox: &M,
-        changes: BTreeMap<BareJid, Changes>,
+        mut changes: BTreeMap<BareJid, Changes>,
+        counts: &BTreeMap<MessageId, Tally>,
         fence: &Fence,
     ) {
-        let removals = |account: &BareJid, changes: &Changes| {
-            changes.values().all(|change| *change == Change::Remove) && !self.is_put_off(account)
-        };
-        let (plain, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            changes.into_iter().partition(|(account, changes)| removals(account, changes));
         // All in few calls, as long as nobody's fails.
-        let together: Vec<_> = plain.iter().flat_map(|(account, changes)| named(account, changes)).collect();
-        let done = together.is_empty() || within(mailbox.remove(together)).await.is_ok();
-        let failed = if done { BTreeMap::new() } else { plain };
-        let each = failed.into_iter().chain(others).map(async |(account, changes)| {
+        let own = changes.iter().filter(|(account, _)| !self.is_put_off(account));
+        let together: Vec<_> = own.flat_map(|(account, changes)| named(account, changes)).collect();
+        if !together.is_empty() && within(mailbox.remove_counted(together.clone(), counts)).await.is_ok() {
+            for (account, id) in together {
+                if let Some(own) = changes.get_mut(&account) {
+                    own.remove(&id);
+                }
+            }
+        }
+        changes.retain(|_, own| !own.is_empty());
+        let each = changes.into_iter().map(async |(account, changes)| {
             if self.is_put_off(&account) {
                 return Some((account, changes));
             }

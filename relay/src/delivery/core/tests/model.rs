@@ -115,6 +115,13 @@ impl Run {
         assert_eq!(asks, core.in_flight);
         let of_accounts = core.accounts.values().map(|account| account.in_flight).sum::<usize>();
         assert_eq!(of_accounts, core.in_flight);
+        let mut loads = loads::Loads::default();
+        for push in core.pushes.values() {
+            let domain = push.held.message.recipient.domain().as_str();
+            loads.hold(domain);
+            push.asks.iter().for_each(|_| loads.send(domain));
+        }
+        assert_eq!(format!("{loads:?}"), format!("{:?}", core.loads));
         for (id, push) in &core.pushes {
             assert!(!push.asks.is_empty() || !push.lines.is_empty(), "{id} is held by nobody");
             for jid in &push.lines {

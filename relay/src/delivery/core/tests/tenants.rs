@@ -67,8 +67,8 @@ fn each_push_of_a_tenant_counts_once_for_what_has_become_of_it() {
     assert_eq!(world.counted.delivered + world.counted.expired, 3);
 }
 
-#[test]
-fn a_tenant_whose_phones_are_all_gone_costs_another_nothing() {
+/// A world with a tenant whose phones are all gone, their registrations, and one of another tenant whose phone answers.
+fn with_phones_gone(gone: usize) -> (World, Vec<RegistrationId>, RegistrationId) {
     let mut world = World::online();
     let mut both = roster(None);
     both.add("gone.example".parse().unwrap(), Tenant::new(DateTime::UNIX_EPOCH)).unwrap();
@@ -76,18 +76,59 @@ fn a_tenant_whose_phones_are_all_gone_costs_another_nothing() {
     let app = world.register(BOB, 1);
     let first = world.post(app);
     world.answer(first, BOB, None);
-    let gone: Vec<_> =
-        (0..400).map(|number| world.register(&format!("user{number}@gone.example/phone"), 1)).collect();
+    let gone = (0..gone).map(|number| world.register(&format!("user{number}@gone.example/phone"), 1));
+    let gone = gone.collect();
+    world.take_sent();
+    (world, gone, app)
+}
+
+/// A push goes out with no time passed, and is answered.
+fn arrives_at_once(world: &mut World, registration: RegistrationId, round: usize) {
+    let phone = world.names(registration);
+    let push = world.post(registration);
+    assert!(world.take_sent().contains(&(push, phone.clone())), "at once, in round {round}");
+    world.answer(push, &phone, None);
+    assert!(!world.is_queued(push));
+}
+
+#[test]
+fn a_tenant_whose_phones_are_all_gone_costs_another_nothing() {
+    let (mut world, gone, app) = with_phones_gone(400);
     for round in 0..10 {
         for registration in &gone {
             world.post_some(*registration, 4);
         }
-        world.take_sent();
-        let push = world.post(app);
-        assert!(world.take_sent().contains(&(push, BOB.to_owned())), "at once, in round {round}");
-        world.answer(push, BOB, None);
-        assert!(world.delivered.contains(&push));
+        arrives_at_once(&mut world, app, round);
         // They are found to be gone.
-        world.pass(Duration::from_secs(35));
+        world.pass_by(Duration::from_secs(5), Duration::from_secs(35));
+    }
+}
+
+#[test]
+fn more_phones_that_are_gone_than_the_relay_holds_pushes_leave_places_to_another_tenant() {
+    let (mut world, gone, app) = with_phones_gone(HELD_MAX + 1000);
+    for (round, registration) in gone.iter().enumerate() {
+        world.post(*registration);
+        if round % 500 == 0 {
+            arrives_at_once(&mut world, app, round);
+        }
+    }
+    arrives_at_once(&mut world, app, gone.len());
+    // A phone that has not answered yet has a place, too.
+    let new = world.register(ALICE, 1);
+    arrives_at_once(&mut world, new, gone.len());
+    // Those that are there after all get what waits.
+    let mut sent = world.take_sent();
+    world.pass_by(Duration::from_secs(1), Duration::from_secs(30));
+    for registration in &gone {
+        let phone = world.names(*registration);
+        world.greet(&phone);
+    }
+    while !world.is_settled() {
+        sent.extend(world.take_sent());
+        assert!(!sent.is_empty(), "{:?}", world.rest());
+        for (push, phone) in std::mem::take(&mut sent) {
+            world.answer(push, &phone, None);
+        }
     }
 }

@@ -40,9 +40,13 @@ pub(super) struct World {
     pub(super) leased: bool,
     session: u64,
     queue: BTreeMap<MessageId, PushMessage>,
-    received: BTreeSet<MessageId>,
+    /// Queued pushes that the core has not got.
+    due: BTreeSet<MessageId>,
     pub(super) mailbox: BTreeMap<MessageId, (PushMessage, Option<DateTime<Utc>>)>,
+    /// The pushes that each account has had in its mailbox.
+    kept: BTreeMap<BareJid, BTreeSet<MessageId>>,
     rows: BTreeMap<RegistrationId, Registration>,
+    rows_of: BTreeMap<BareJid, BTreeSet<RegistrationId>>,
     seen: BTreeMap<BareJid, Vec<Seen>>,
     receiving: Option<usize>,
     /// Pushes that went out and that no test has looked at.
@@ -107,9 +111,11 @@ impl World {
             leased: true,
             session: 0,
             queue: BTreeMap::new(),
-            received: BTreeSet::new(),
+            due: BTreeSet::new(),
             mailbox: BTreeMap::new(),
+            kept: BTreeMap::new(),
             rows: BTreeMap::new(),
+            rows_of: BTreeMap::new(),
             seen: BTreeMap::new(),
             receiving: None,
             sent: Vec::new(),
@@ -140,7 +146,7 @@ impl World {
     /// Another process on the same stores.
     pub(super) fn restart(&mut self) {
         self.core = core(self.bounds, self.rate);
-        self.received.clear();
+        self.due = self.queue.keys().copied().collect();
         self.receiving = None;
         self.sent.clear();
         self.connect();
@@ -195,10 +201,14 @@ impl World {
 
     /// Lets time pass, a tick after the other.
     pub(super) fn pass(&mut self, time: Duration) {
+        self.pass_by(TICK, time);
+    }
+
+    /// Lets time pass with ticks that are late.
+    pub(super) fn pass_by(&mut self, step: Duration, time: Duration) {
         let end = self.monotonic + time;
         while self.monotonic < end {
-            self.monotonic += TICK;
-            self.wall += TICK;
+            self.stand_still(step);
             self.take(Input::Tick);
             self.serve_queue();
         }
@@ -240,14 +250,15 @@ impl World {
         let id = message.id;
         self.posts.insert(id, message.clone());
         self.queue.insert(id, message);
+        self.due.insert(id);
         self.serve_queue();
         id
     }
 
     /// The queue gives a push once more, by another entry of it.
     pub(super) fn queue_again(&mut self, push: MessageId) {
-        self.received.remove(&push);
         self.queue.insert(push, self.posts[&push].clone());
+        self.due.insert(push);
         self.serve_queue();
     }
 
@@ -309,44 +320,6 @@ impl World {
         self.posts.get(&push).is_some_and(|message| message.epoch != self.rows[&registration].epoch)
     }
 
-    /// A list of the pushes that are left, for a failure's message.
-    pub(super) fn rest(&self) -> Vec<String> {
-        let held = self.core.pushes.iter().map(|(id, push)| format!("held {id} {push:?}"));
-        let waiting = self.mailbox.values().map(|(push, asked)| {
-            let row = &self.rows[&push.registration];
-            let named = row.target.recipient.clone();
-            let phone =
-                self.core.accounts.get(&named.to_bare()).and_then(|account| account.phones.get(&named));
-            format!(
-                "waits {} for {named} (asked {asked:?}, {:?}): {phone:?}",
-                push.id,
-                self.core.known.of(&named)
-            )
-        });
-        let queued =
-            self.queue.keys().map(|id| format!("queued {id}, received: {}", self.received.contains(id)));
-        held.chain(waiting).chain(queued).take(6).collect()
-    }
-
-    /// The core knows of all that waits and is not held, by the full JID that its registration names.
-    pub(super) fn check_what_waits(&self) {
-        for (message, asked_at) in self.mailbox.values() {
-            let row = &self.rows[&message.registration];
-            let core = &self.core;
-            let over = !row.lives(self.wall) || row.epoch != message.epoch || message.is_expired(self.wall);
-            if over || core.pushes.contains_key(&message.id) || core.settled.contains(&name(message)) {
-                continue;
-            }
-            let named = &row.target.recipient;
-            let found = core.known.of(named) != Some(Knowledge::Nothing)
-                || core.phone(named).is_some_and(|phone| {
-                    phone.is_reading()
-                        || phone.retry.as_ref().is_some_and(|retry| retry.has_rejected(message.id))
-                });
-            assert!(found, "{} waits for {named} (asked {asked_at:?}), and nobody knows", message.id);
-        }
-    }
-
     pub(super) fn is_settled(&self) -> bool {
         self.queue.is_empty() && self.mailbox.is_empty() && self.core.pushes.is_empty()
     }
@@ -381,12 +354,15 @@ impl World {
 
     fn serve_queue(&mut self) {
         let Some(max) = self.receiving else { return };
-        let due = self.queue.iter().filter(|(id, _)| !self.received.contains(*id)).take(max);
-        let due: Vec<_> = due.map(|(_, message)| Arc::new(message.clone())).collect();
-        if !due.is_empty() {
+        let mut received = Vec::new();
+        while received.len() < max
+            && let Some(id) = self.due.pop_first()
+        {
+            received.extend(self.queue.get(&id).map(|message| Arc::new(message.clone())));
+        }
+        if !received.is_empty() {
             self.receiving = None;
-            self.received.extend(due.iter().map(|message| message.id));
-            self.take(Input::Received(due));
+            self.take(Input::Received(received));
         }
     }
 

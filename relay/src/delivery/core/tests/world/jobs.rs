@@ -8,11 +8,8 @@ impl World {
         match job {
             Job::Receive(max) => self.receiving = Some(max),
             Job::Look(bare) => {
-                let registrations = self
-                    .rows
-                    .values()
-                    .filter(|row| row.target.recipient.to_bare() == bare && row.lives(self.wall));
-                let registrations = registrations.cloned().collect();
+                let rows = self.rows_of.get(&bare).into_iter().flatten().map(|id| &self.rows[id]);
+                let registrations = rows.filter(|row| row.lives(self.wall)).cloned().collect();
                 let seen = self.seen.get(&bare).cloned().unwrap_or_default();
                 self.take(Input::Looked(bare, Some(ports::Account { registrations, seen })));
             }
@@ -58,16 +55,17 @@ impl World {
         let row =
             Registration::renew(self.rows.get(&id), Target::clone(target), self.wall, TimeDelta::days(7));
         self.rows.insert(id, row.clone());
+        self.rows_of.entry(row.target.recipient.to_bare()).or_default().insert(id);
         Registered { reply, outcome: if begins { Outcome::Begun(row) } else { Outcome::Stored(row) } }
     }
 
     fn read(&mut self, request: &ReadRequest) {
         self.pages += 1;
         let account = request.reader.to_bare();
-        let all = self.mailbox.values().filter(|(message, _)| {
-            message.recipient.to_bare() == account
-                && request.of.contains(&message.registration)
-                && request.after.is_none_or(|after| message.id > after)
+        let kept = self.kept.entry(account).or_default();
+        kept.retain(|id| self.mailbox.contains_key(id));
+        let all = kept.iter().map(|id| &self.mailbox[id]).filter(|(message, _)| {
+            request.of.contains(&message.registration) && request.after.is_none_or(|after| message.id > after)
         });
         let read: Vec<_> = all.take(PAGE_MAX).cloned().collect();
         let mut page = Page {
@@ -101,6 +99,43 @@ impl World {
             *waiting.entry(message.recipient.to_bare()).or_default() += 1;
         }
         waiting
+    }
+
+    /// A list of the pushes that are left, for a failure's message.
+    pub(in super::super) fn rest(&self) -> Vec<String> {
+        let held = self.core.pushes.iter().map(|(id, push)| format!("held {id} {push:?}"));
+        let waiting = self.mailbox.values().map(|(push, asked)| {
+            let row = &self.rows[&push.registration];
+            let named = row.target.recipient.clone();
+            let phone =
+                self.core.accounts.get(&named.to_bare()).and_then(|account| account.phones.get(&named));
+            format!(
+                "waits {} for {named} (asked {asked:?}, {:?}): {phone:?}",
+                push.id,
+                self.core.known.of(&named)
+            )
+        });
+        let queued = self.queue.keys().map(|id| format!("queued {id}, due: {}", self.due.contains(id)));
+        held.chain(waiting).chain(queued).take(6).collect()
+    }
+
+    /// The core knows of all that waits and is not held, by the full JID that its registration names.
+    pub(in super::super) fn check_what_waits(&self) {
+        for (message, asked_at) in self.mailbox.values() {
+            let row = &self.rows[&message.registration];
+            let core = &self.core;
+            let over = !row.lives(self.wall) || row.epoch != message.epoch || message.is_expired(self.wall);
+            if over || core.pushes.contains_key(&message.id) || core.settled.contains(&name(message)) {
+                continue;
+            }
+            let named = &row.target.recipient;
+            let found = core.known.of(named) != Some(Knowledge::Nothing)
+                || core.phone(named).is_some_and(|phone| {
+                    phone.is_reading()
+                        || phone.retry.as_ref().is_some_and(|retry| retry.has_rejected(message.id))
+                });
+            assert!(found, "{} waits for {named} (asked {asked_at:?}), and nobody knows", message.id);
+        }
     }
 
     /// No domain has more than it may; what has expired may count until it is read.
@@ -164,6 +199,7 @@ impl World {
                 }
                 let recipient = row.target.recipient.clone();
                 self.mailbox.insert(message.id, (PushMessage::clone(&message), asked_at));
+                self.kept.entry(recipient.to_bare()).or_default().insert(message.id);
                 Some(Note::Waits { message, recipient, untried, kept: Kept::default() })
             }
             Fate::Asked { message, asked_at } => {
@@ -171,14 +207,14 @@ impl World {
                 None
             }
             Fate::Postpone(id, _) => {
-                self.received.remove(&id);
+                self.due.insert(id);
                 None
             }
             Fate::Revoke { push, recipient, asked_at } => {
                 let row = self.rows.get_mut(&push.message.registration)?;
                 let goes_on = row.target.recipient != recipient || row.renewed_at > asked_at;
                 if row.epoch == push.message.epoch && goes_on {
-                    self.received.remove(&push.message.id);
+                    self.due.insert(push.message.id);
                     let (registration, epoch) = (push.message.registration, row.epoch);
                     return Some(Note::Names(registration, epoch, row.target.recipient.clone()));
                 }
@@ -197,11 +233,13 @@ impl World {
                 let (message, _) = self.mailbox.remove(&id)?;
                 self.delivered.push(id);
                 let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.wall));
+                let (delivered, over) = (u64::from(!expired), u64::from(expired));
+                self.counted += Counts { delivered, expired: over, ..Counts::default() };
                 Some(Note::Late { account, id, accepted_at, expired })
             }
             Fate::Trim(trim) => Some(self.trim(trim)),
             Fate::LateRevoke(..) => None,
-            Fate::Count(_, counts) => {
+            Fate::Count(.., counts) => {
                 self.counted += counts;
                 None
             }

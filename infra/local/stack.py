@@ -7,6 +7,7 @@
 
 With --function, all of it, for ministack; PublicUrl is then where the emulator serves the function, in plain HTTP.
 A second time, it updates the stack; give the same parameters, and another Release where one has changed.
+With --template FILE, it deploys that one: the template of an earlier commit, to upgrade from or to go back to.
 Give it --parameter EndpointSecret=…: of the secrets that ministack makes, some have a comma and are not one secret.
 Without, the tables, the queues and who may use them: what LocalStack has, and what refers to nothing else.
 
@@ -37,6 +38,7 @@ WITHOUT_FUNCTION = ("AWS::DynamoDB::", "AWS::SQS::", "AWS::IAM::")
 def main():
     parser = argparse.ArgumentParser(description="Deploys template.yaml to an emulator.")
     parser.add_argument("--endpoint", help="the emulator's URL")
+    parser.add_argument("--template", type=Path, default=TEMPLATE, help="another template than this checkout's")
     parser.add_argument("--translate", action="store_true", help="print what SAM makes of the template, and deploy nothing")
     parser.add_argument("--stack", default="upwire", help="the stack's name")
     parser.add_argument("--function", type=Path, help="the ingress' binary; without it, no function is deployed")
@@ -50,7 +52,7 @@ def main():
     def client(service):
         return session.client(service, endpoint_url=options.endpoint)
 
-    template = yaml_parse(TEMPLATE.read_text())
+    template = yaml_parse(options.template.read_text())
     code = upload(client("s3"), options.stack, options.function) if options.function else {"Bucket": "-", "Key": "-"}
     template["Resources"]["Ingress"]["Properties"]["CodeUri"] = code
     defaults = {name: known["Default"] for name, known in template["Parameters"].items() if "Default" in known}

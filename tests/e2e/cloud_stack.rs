@@ -14,29 +14,19 @@ use crate::matrix::{notification, rejected};
 use crate::template::python;
 
 pub(crate) async fn deploy(emulator: &Emulator, front: &str) -> Value {
-    deploy_with(emulator, front, "LogRetentionDays=14").await
+    deploy_with(emulator, front, &[]).await
 }
 
-/// The same, or what is there again, with another parameter.
-async fn deploy_with(emulator: &Emulator, front: &str, parameter: &str) -> Value {
+/// The same with further arguments for infra/local/stack.py; where the stack is there, an update.
+pub(crate) async fn deploy_with(emulator: &Emulator, front: &str, further: &[&str]) -> Value {
     let binary = profile_folder().join("ingress").display().to_string();
     let (secret, front) = (format!("EndpointSecret={ENDPOINT_SECRET}"), format!("Front={front}"));
-    let parameter = parameter.to_owned();
-    let endpoint = emulator.endpoint.clone();
+    let mut arguments = vec!["infra/local/stack.py", "--endpoint", &emulator.endpoint, "--function", &binary];
+    arguments.extend(["--parameter", &secret, "--parameter", &front]);
+    arguments.extend(further);
+    let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
     let deploying = tokio::task::spawn_blocking(move || {
-        python(&[
-            "infra/local/stack.py",
-            "--endpoint",
-            &endpoint,
-            "--function",
-            &binary,
-            "--parameter",
-            &secret,
-            "--parameter",
-            &front,
-            "--parameter",
-            &parameter,
-        ])
+        python(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     });
     deploying.await.unwrap()
 }
@@ -103,41 +93,6 @@ async fn a_push_goes_through_the_stack_behind_a_function_url() {
 #[tokio::test]
 async fn a_push_goes_through_the_stack_behind_an_http_api() {
     the_stack_carries_a_push_to_the_phone("HttpApi").await;
-}
-
-/// An upgrade, and a rollback: with a registration and pushes in the tables.
-#[tokio::test]
-async fn a_stack_that_is_deployed_again_and_rolled_back_keeps_what_is_in_its_tables() {
-    const FRONT: &str = "HttpApi";
-    let server = XmppServer::shared(Kind::Prosody).await;
-    let emulator = Emulator::start(EmulatorKind::Ministack).await;
-    let outputs = deploy(&emulator, FRONT).await;
-    let relay = Upwire::relay_on(server)
-        .set("UPWIRE_PUBLIC_URL", output(&outputs, "PublicUrl"))
-        .set("UPWIRE_QUEUE_URL", output(&outputs, "QueueUrl"))
-        .set("UPWIRE_REGISTRATIONS_TABLE", output(&outputs, "RegistrationsTable"))
-        .set("UPWIRE_MAILBOX_TABLE", output(&outputs, "MailboxTable"))
-        .set("UPWIRE_TABLE_ID", output(&outputs, "TableId"))
-        .set_all(Emulator::variables(&emulator.endpoint))
-        .start_ready()
-        .await;
-    let user = server.user().await;
-    let phone = Phone::connect(server, &user, "phone").await;
-    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
-    phone.leave(SOON).await;
-    for (kept, parameter) in [(1.0, "LogRetentionDays=30"), (2.0, "LogRetentionDays=14")] {
-        let body = format!("before {parameter}");
-        assert_eq!(http::post_patiently(&endpoint, &[], body).await.status, 201);
-        relay.metric_reaches("upwire_mailbox_kept_total", kept).await;
-        let again = deploy_with(&emulator, FRONT, parameter).await;
-        assert_eq!(again, outputs, "the same queue, tables and URL");
-    }
-    assert_eq!(http::post_patiently(&endpoint, &[], "after the rollback").await.status, 201);
-    let phone = Phone::connect(server, &user, "phone").await;
-    phone.greet(&relay.component.jid).await;
-    for body in ["before LogRetentionDays=30", "before LogRetentionDays=14", "after the rollback"] {
-        phone.wait_for_body(body).await;
-    }
 }
 
 /// The actions that a policy document grants, but for the function's own log.

@@ -35,6 +35,7 @@ mod cloud_stack;
 mod cloud_start;
 mod cloud_throttled;
 mod cloud_troubles;
+mod cloud_upgrade;
 mod commands;
 mod configuration;
 mod contract;

@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-crowd bench-senders bench-cloud bench-build base-build soak lint fmt-check clippy doc deny advisories arrows steady links words docs watch monitoring \
-	scripts template binary test-needs release release-binaries image image-trial package-trial sam-build deploy parameters close open rollback
+	scripts template binary test-needs release release-binaries image image-trial package-trial sam-build empty-function deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
@@ -65,7 +65,7 @@ help:
 	@echo 'make bench-crowd     what a phone notices of thousands that are silent, or come back at once; ARGS=--quick is shorter'
 	@echo 'make bench-senders   what signed pushes and those of Matrix homeservers cost, beside plain ones'
 	@echo 'make soak        half of what the XMPP server carries for HOURS=1, while phones come and go; an error where anything grows or is lost'
-	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay; BASE=commit sets the relay of another beside it'
+	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay; BASE=commit sets the relay of another beside it; ARGS=--troubles is only the others while one account has trouble'
 
 demo:
 	@KEEP='$(KEEP)' infra/demo.sh
@@ -184,10 +184,14 @@ bench-build:
 	cargo build --locked --release --package cli --bins
 	cargo build --locked --profile bench --package e2e --benches
 
-bench-cloud: sam-build bench-build $(if $(BASE),base-build)
+# The cold start of the function is measured by it.
+empty-function:
+	cargo build --locked --release --package empty-function --target $(shell uname -m)-unknown-linux-gnu
+
+bench-cloud: sam-build empty-function bench-build $(if $(BASE),base-build)
 	@infra/local/emulator.sh install fauxqs
 	@infra/local/emulator.sh install dynalite
-	cargo bench --locked --package e2e --bench bench-cloud -- $(if $(BASE),--base $(BASE_TARGET)/release/upwire)
+	cargo bench --locked --package e2e --bench bench-cloud -- $(if $(BASE),--base $(BASE_TARGET)/release/upwire) $(ARGS)
 
 # Gates.
 
@@ -338,12 +342,12 @@ export SAM_CLI_TELEMETRY := 0
 ARCHITECTURE := x86_64
 
 # SAM cannot name a profile; these make the release profile the smallest, for the shortest cold start.
-sam-build: export CARGO_PROFILE_RELEASE_OPT_LEVEL := z
-sam-build: export CARGO_PROFILE_RELEASE_LTO := fat
-sam-build: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 1
+sam-build empty-function: export CARGO_PROFILE_RELEASE_OPT_LEVEL := z
+sam-build empty-function: export CARGO_PROFILE_RELEASE_LTO := fat
+sam-build empty-function: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 1
 # Position-independent code is 0.4 MB larger, and relocated at every cold start.
-sam-build: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C relocation-model=static
-sam-build: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C relocation-model=static
+sam-build empty-function: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C relocation-model=static
+sam-build empty-function: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C relocation-model=static
 sam-build: $(addprefix $(TARGET)/venv/,$(SAM) $(CARGO_LAMBDA) $(ZIG))
 	@infra/packages.sh gcc libc6-dev
 	AWS_DEFAULT_REGION=us-east-1 PATH="$(TARGET)/venv/bin:$$PATH" \

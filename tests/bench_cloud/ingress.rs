@@ -24,6 +24,13 @@ const BODY_BYTES: usize = 1024;
 /// The function before its first request.
 pub(crate) struct Cold {
     pub(crate) size_mb: f64,
+    pub(crate) this: Starts,
+    /// A function of the same runtime that does nothing, and has no SDK.
+    pub(crate) empty: Starts,
+}
+
+/// From exec to the first poll.
+pub(crate) struct Starts {
     pub(crate) fastest: Duration,
     pub(crate) median: Duration,
 }
@@ -47,20 +54,35 @@ pub(crate) fn binary() -> anyhow::Result<PathBuf> {
     path.canonicalize().with_context(|| format!("no {}: `make sam-build` first", path.display()))
 }
 
-pub(crate) async fn cold_starts(binary: &Path) -> anyhow::Result<Cold> {
+/// The empty function, built for this machine with the same options.
+pub(crate) fn empty_binary() -> anyhow::Result<PathBuf> {
+    let target = format!("{}-unknown-linux-gnu/release/empty-function", std::env::consts::ARCH);
+    let path = e2e::target_folder().join(target);
+    path.canonicalize().with_context(|| format!("no {}: `make empty-function` first", path.display()))
+}
+
+/// Both in turn, so that a busy moment of the machine is both's.
+pub(crate) async fn cold_starts(binary: &Path, empty: &Path) -> anyhow::Result<Cold> {
     let mut variables = Emulator::variables("http://127.0.0.1:9");
     variables.remove("AWS_ENDPOINT_URL");
     variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
     variables.insert("UPWIRE_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/queue".to_owned());
     variables.insert("UPWIRE_REGISTRATIONS_TABLE", "registrations".to_owned());
     variables.insert("UPWIRE_MAILBOX_TABLE", "mailbox".to_owned());
-    let mut times = Vec::with_capacity(COLD_STARTS);
+    let (mut this, mut nothing) = (Vec::with_capacity(COLD_STARTS), Vec::with_capacity(COLD_STARTS));
     for _ in 0..COLD_STARTS {
-        times.push(Environment::start(binary, &variables).await?.cold_start);
+        nothing.push(Environment::start(empty, &variables).await?.cold_start);
+        this.push(Environment::start(binary, &variables).await?.cold_start);
     }
-    times.sort_unstable();
     let size_mb = std::fs::metadata(binary)?.len() as f64 / 1e6;
-    Ok(Cold { size_mb, fastest: times[0], median: times[COLD_STARTS / 2] })
+    Ok(Cold { size_mb, this: Starts::of(this), empty: Starts::of(nothing) })
+}
+
+impl Starts {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        Self { fastest: times[0], median: times[times.len() / 2] }
+    }
 }
 
 pub(crate) async fn warm(binary: &Path, cloud: &Cloud) -> anyhow::Result<Warm> {

@@ -9,10 +9,12 @@ mod prices;
 mod relay;
 mod report;
 mod runtime_api;
+mod troubles;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use e2e::{ENDPOINT_SECRET, Emulator, EmulatorKind, Ways, XmppServer};
 
 /// How often each operation of AWS was called.
@@ -56,37 +58,66 @@ impl Cloud {
     }
 }
 
-/// The relay of another commit, if one is given; `cargo bench` adds `--bench`.
-fn base(arguments: impl Iterator<Item = String>) -> anyhow::Result<Option<PathBuf>> {
-    const USAGE: &str = "cargo bench -p e2e --bench bench-cloud -- [--base BINARY]";
-    let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
-    match &arguments[..] {
-        [] => Ok(None),
-        [option, binary] if option == "--base" => Ok(Some(binary.into())),
-        _ => anyhow::bail!(USAGE),
+/// The arguments; `cargo bench` adds `--bench`.
+#[derive(Default)]
+struct Options {
+    /// The relay of another commit.
+    base: Option<PathBuf>,
+    /// The others' rate while one account has trouble, and nothing else.
+    troubles_alone: bool,
+    is_quick: bool,
+}
+
+impl Options {
+    fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        const USAGE: &str =
+            "cargo bench -p e2e --bench bench-cloud -- [--base BINARY] [--troubles] [--quick]";
+        let (mut options, mut arguments) = (Self::default(), arguments);
+        while let Some(argument) = arguments.next() {
+            match &*argument {
+                "--bench" => {}
+                "--base" => options.base = Some(arguments.next().context(USAGE)?.into()),
+                "--troubles" => options.troubles_alone = true,
+                "--quick" => options.is_quick = true,
+                _ => anyhow::bail!(USAGE),
+            }
+        }
+        Ok(options)
     }
+}
+
+async fn troubles_alone(is_quick: bool) -> anyhow::Result<()> {
+    let (cloud, server) = (Cloud::start().await, XmppServer::start(e2e::Kind::Prosody).await);
+    let troubles = troubles::measured(&server, &cloud, is_quick).await?;
+    println!("{}", report::Troubles(&troubles));
+    Ok(())
 }
 
 fn main() -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("This is a debug build: its times say nothing. `make bench-cloud` takes a release build.");
     }
-    let base = base(std::env::args().skip(1))?;
+    let options = Options::parse(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if options.troubles_alone {
+        return runtime.block_on(troubles_alone(options.is_quick));
+    }
     let report = runtime.block_on(async {
-        let function = ingress::binary()?;
+        let (function, empty) = (ingress::binary()?, ingress::empty_binary()?);
         eprintln!("cold starts …");
-        let cold = ingress::cold_starts(&function).await?;
+        let cold = ingress::cold_starts(&function, &empty).await?;
         eprintln!("starting the emulators and Prosody …");
         let cloud = Cloud::start().await;
         let server = XmppServer::start(e2e::Kind::Prosody).await;
         eprintln!("the function, warm …");
         let warm = ingress::warm(&function, &cloud).await?;
         eprintln!("the relay under load …");
-        let relays = relay::in_turn(&server, &cloud, base.as_deref()).await?;
+        let relays = relay::in_turn(&server, &cloud, options.base.as_deref()).await?;
         eprintln!("the mailbox …");
         let stored = mailbox::stored(&server, &cloud).await?;
-        anyhow::Ok(report::Report { function: function.clone(), cold, warm, relays, stored })
+        eprintln!("the others while one account has trouble …");
+        let troubles = troubles::measured(&server, &cloud, options.is_quick).await?;
+        anyhow::Ok(report::Report { function: function.clone(), cold, warm, relays, stored, troubles })
     })?;
     println!("{report}");
     report.check()

@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod account_trouble;
 mod application_server;
 pub mod bench;
 mod browser;
@@ -46,6 +47,7 @@ mod wait;
 mod web_push;
 mod xmpp_server;
 
+pub use account_trouble::{Trouble, TroubledWay};
 pub use application_server::ApplicationServer;
 pub use browser::browse;
 pub use certificate::{Authority, Certificate};

@@ -151,7 +151,10 @@ def main():
         print(front)
         without_a_phone(verdicts, front)
     if options.endpoint:
-        with_a_phone(verdicts, options.endpoint, emulated=bool(options.url))
+        token = options.endpoint.rsplit("/push/", 1)[-1]
+        for front in urls:
+            print(front)
+            with_a_phone(verdicts, f"{front}/push/{token}", emulated=bool(options.url))
     else:
         verdicts.leave_out("bodies, headers, sizes", "--endpoint")
     if options.endpoint and options.idle:

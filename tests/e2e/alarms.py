@@ -1,8 +1,9 @@
-"""Evaluates the computing alarms of a template, read from stdin, over recorded data, as CloudWatch does; prints their states.
+"""Evaluates the alarms of a template, read from stdin, over recorded data, as CloudWatch does; prints their states.
 
     {"template": {…}, "cases": [["Stuck", {"visible": [1, 1, 1]}], …]}
 
 A series has one value for each period, or null where nothing was recorded; a series that is not given has none at all.
+The one of an alarm that does not compute has the name of its metric.
 """
 
 import json
@@ -52,7 +53,10 @@ def choose(condition, yes, no):
     return chosen if isinstance(chosen, Value) else Value(chosen)
 
 
-def state(alarm, recorded):
+def state(alarm, parameters, recorded):
+    if metric := alarm.get("MetricName"):
+        assert recorded.keys() <= {metric}, (recorded.keys(), metric)
+        alarm = alarm | {"Metrics": [{"Id": metric, "MetricStat": {}}, {"Expression": metric}]}
     expressions = [metric for metric in alarm["Metrics"] if "Expression" in metric]
     assert len(expressions) == 1, expressions
     series = {metric["Id"] for metric in alarm["Metrics"] if "MetricStat" in metric}
@@ -68,12 +72,11 @@ def state(alarm, recorded):
         else:
             greater = alarm["ComparisonOperator"] == "GreaterThanThreshold"
             threshold = alarm["Threshold"]
-            # The only one that is a parameter is RollbackPercent, by default 5.
-            threshold = 5 if isinstance(threshold, dict) else threshold
+            threshold = parameters[threshold["Ref"]]["Default"] if isinstance(threshold, dict) else threshold
             verdicts.append(value > threshold if greater else value < threshold)
     return "ALARM" if all(verdicts) else "OK"
 
 
 given = json.load(sys.stdin)
-resources = given["template"]["Resources"]
-print(json.dumps([state(resources[name]["Properties"], recorded) for name, recorded in given["cases"]]))
+resources, parameters = given["template"]["Resources"], given["template"]["Parameters"]
+print(json.dumps([state(resources[name]["Properties"], parameters, recorded) for name, recorded in given["cases"]]))

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use aws::MailboxTable;
 use axum::{Json, Router, extract::State, http::HeaderMap, http::StatusCode};
-use e2e::{Emulator, http};
+use e2e::{Emulator, http, prices};
 use push::ports::{Kept, Mailbox, Waiting};
 use push::{Body, MailboxBounds, Registration, Urgency};
 use serde_json::Value;
@@ -99,7 +99,11 @@ impl Meter {
     }
 
     async fn keep(&self, waiting: &Waiting) -> (Kept, Units) {
-        let kept = self.mailbox.keep(waiting.clone(), BOUNDS).await.unwrap();
+        self.keep_within(waiting, BOUNDS).await
+    }
+
+    async fn keep_within(&self, waiting: &Waiting, bounds: MailboxBounds) -> (Kept, Units) {
+        let kept = self.mailbox.keep(waiting.clone(), bounds).await.unwrap();
         (kept, self.read())
     }
 }
@@ -160,6 +164,41 @@ async fn a_push_that_is_kept_replaced_dropped_or_drained_takes_the_units_that_th
     assert_eq!(kept.dropped.len(), 1);
     assert!(taken.written >= 2.0 * row + 1.0 && taken.written <= 2.0 * row + 2.0, "{taken:?}");
     assert!((1.0 + 4.0..=1.0 + 6.0).contains(&taken.read), "its account is full: {taken:?}");
+}
+
+/// The most that a push can cost: 15 write units, of which 14 are the largest push and its entry in the index, in and out.
+#[tokio::test]
+async fn the_largest_push_for_a_full_mailbox_takes_the_units_that_the_page_on_costs_says() {
+    const BODY_BYTES: usize = 4096;
+    let bounds = MailboxBounds { of_registration: prices::DRAINED, of_account: 10 * prices::DRAINED };
+    let meter = Meter::new().await;
+    let registration = juliet(1);
+    let full = |second| {
+        let mut waiting = plain(&registration, second);
+        waiting.message.body = Body::from_bytes(&[7; BODY_BYTES]);
+        waiting
+    };
+    // In Base64, with all that a delivery needs beside it, the body is six units; the index is one.
+    let row = 6.0 + 1.0;
+    let most = prices::DRAINED as i64;
+    for second in 0..most {
+        meter.keep_within(&full(second), bounds).await;
+    }
+    for second in most..most + 3 {
+        let (kept, taken) = meter.keep_within(&full(second), bounds).await;
+        assert_eq!(kept.dropped.len(), 1);
+        let (writes, reads) = prices::dropped_units(BODY_BYTES);
+        assert_eq!(
+            (taken.written, writes),
+            (2.0 * row + 1.0, 2.0 * row + 1.0),
+            "it, the oldest, and the count that is stopped"
+        );
+        // The relay reads the registration beside. The page takes longer addresses than these.
+        assert!((reads - 1.0..=reads).contains(&(taken.read + 1.0)), "{taken:?}, {reads}");
+    }
+    let dollars = prices::dropped(BODY_BYTES);
+    let (write, rest) = (2.0 * row * prices::WRITE_UNIT, dollars - 2.0 * row * prices::WRITE_UNIT);
+    assert!(write == 8.75 && rest < 1.4, "a million: {dollars}, of which {write} for the rows alone");
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ const INDEX_BYTES: usize = 130;
 /// Most pushes in one page of a mailbox.
 const PAGE: f64 = 16.0;
 /// Pushes that wait for a phone, of one registration, when it comes back.
-const DRAINED: usize = 100;
+pub const DRAINED: usize = 100;
 /// The alarms of the stack watch so many metrics, of which ten are free.
 const ALARM_METRICS: f64 = 19.0;
 const ALARM_METRICS_FREE: f64 = 10.0;
@@ -124,10 +124,20 @@ pub fn waiting(body: usize) -> f64 {
 /// The same, where a registration has as many waiting as it may: each that comes drops the oldest, and none is drained.
 #[must_use]
 pub fn dropped(body: usize) -> f64 {
+    let (writes, reads) = dropped_units(body);
+    writes * WRITE_UNIT + reads * READ_UNIT
+}
+
+/// The write and read units of one of them.
+#[must_use]
+pub fn dropped_units(body: usize) -> (f64, f64) {
     let row = ((entry_bytes(body) + ITEM_BYTES).div_ceil(WRITE_BYTES) + 1) as f64;
-    // The count that its condition stops; the row of counts, the registration and the index.
+    // The row and its entry in the index are written, and those of the oldest push removed. One is of the count that its
+    // condition stops.
+    let writes = 2.0 * row + 1.0;
+    // The row of counts, the registration and the index.
     let reads = 2.0 + (DRAINED * INDEX_BYTES).div_ceil(READ_BYTES) as f64;
-    (2.0 * row + 1.0) * WRITE_UNIT + reads * READ_UNIT
+    (writes, reads)
 }
 
 /// A million forgeries, which the function answers without a call.

@@ -63,27 +63,43 @@ impl Cloud {
 struct Options {
     /// The relay of another commit.
     base: Option<PathBuf>,
-    /// The others' rate while one account has trouble, and nothing else.
-    troubles_alone: bool,
+    part: Part,
     is_quick: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Part {
+    #[default]
+    All,
+    /// The size of the function, and its cold start.
+    Cold,
+    /// The others' rate while one account has trouble.
+    Troubles,
 }
 
 impl Options {
     fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
         const USAGE: &str =
-            "cargo bench -p e2e --bench bench-cloud -- [--base BINARY] [--troubles] [--quick]";
+            "cargo bench -p e2e --bench bench-cloud -- [--base BINARY] [--cold | --troubles] [--quick]";
         let (mut options, mut arguments) = (Self::default(), arguments);
         while let Some(argument) = arguments.next() {
             match &*argument {
                 "--bench" => {}
                 "--base" => options.base = Some(arguments.next().context(USAGE)?.into()),
-                "--troubles" => options.troubles_alone = true,
+                "--cold" => options.part = Part::Cold,
+                "--troubles" => options.part = Part::Troubles,
                 "--quick" => options.is_quick = true,
                 _ => anyhow::bail!(USAGE),
             }
         }
         Ok(options)
     }
+}
+
+async fn cold_alone() -> anyhow::Result<()> {
+    let cold = ingress::cold_starts(&ingress::binary()?, &ingress::empty_binary()?).await?;
+    println!("{}", report::Starts(&cold));
+    Ok(())
 }
 
 async fn troubles_alone(is_quick: bool) -> anyhow::Result<()> {
@@ -99,8 +115,10 @@ fn main() -> anyhow::Result<()> {
     }
     let options = Options::parse(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    if options.troubles_alone {
-        return runtime.block_on(troubles_alone(options.is_quick));
+    match options.part {
+        Part::All => {}
+        Part::Cold => return runtime.block_on(cold_alone()),
+        Part::Troubles => return runtime.block_on(troubles_alone(options.is_quick)),
     }
     let report = runtime.block_on(async {
         let (function, empty) = (ingress::binary()?, ingress::empty_binary()?);

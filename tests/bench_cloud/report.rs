@@ -23,6 +23,9 @@ pub(crate) struct Report {
     pub(crate) troubles: Vec<Rounds>,
 }
 
+/// The size of the function, and its cold start.
+pub(crate) struct Starts<'a>(pub(crate) &'a Cold);
+
 /// The rates of the others, as a table.
 pub(crate) struct Troubles<'a>(pub(crate) &'a [Rounds]);
 
@@ -101,12 +104,7 @@ impl fmt::Display for Report {
             writeln!(f, "| {} | {:.2} | {bound} | {verdict} |", aim.what, aim.measured)?;
         }
         writeln!(f, "\n## The function ({})\n", self.function.display())?;
-        for (whose, starts) in
-            [("Cold start", &self.cold.this), ("That of an empty function", &self.cold.empty)]
-        {
-            let (fastest, median) = (millis(starts.fastest), millis(starts.median));
-            writeln!(f, "{whose}: {median:.2} ms (median), {fastest:.2} ms (fastest).\n")?;
-        }
+        write!(f, "{}", Starts(&self.cold))?;
         writeln!(f, "| request | p50, both emulators included | calls each | |\n| --- | --- | --- | --- |")?;
         for kind in &self.warm.kinds {
             let calls = per(&kind.calls, REQUESTS);
@@ -122,6 +120,17 @@ impl fmt::Display for Report {
         self.write_stored(f)?;
         write!(f, "{}", Troubles(&self.troubles))?;
         self.write_costs(f)
+    }
+}
+
+impl fmt::Display for Starts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:.2} MB.\n", self.0.size_mb)?;
+        for (whose, starts) in [("Cold start", &self.0.this), ("That of an empty function", &self.0.empty)] {
+            let (fastest, median) = (millis(starts.fastest), millis(starts.median));
+            writeln!(f, "{whose}: {median:.2} ms (median), {fastest:.2} ms (fastest).\n")?;
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use futures::future::{join_all, try_join_all};
 use push::ports::{QueueWriter, Registrations, Renewal};
 use push::{Registration, Target};
 use serde_json::json;
+use tokio_xmpp::jid::BareJid;
 
 use crate::Cloud;
 use crate::relay::message;
@@ -102,7 +103,7 @@ async fn drained(
         .start_ready()
         .await;
     let component = relay.component.jid.clone();
-    fill(server, cloud, users, &queue, pushes).await?;
+    fill(server, cloud, users, &component, &queue, pushes).await?;
     let all = pushes * users.len();
     relay.metric_reaches("upwire_mailbox_kept_total", all as f64).await;
 
@@ -136,6 +137,7 @@ async fn fill(
     server: &XmppServer,
     cloud: &Cloud,
     users: &[User],
+    component: &BareJid,
     queue: &str,
     pushes: usize,
 ) -> anyhow::Result<()> {
@@ -143,6 +145,7 @@ async fn fill(
     let mut rows: Vec<Registration> = Vec::new();
     for user in users {
         let phone = Phone::connect(server, user, "phone").await;
+        phone.endpoint(component, "app").await;
         let target = Target {
             recipient: phone.jid().clone(),
             application: hashed("app").parse()?,
@@ -151,14 +154,14 @@ async fn fill(
             legacy: None,
         };
         phone.leave(DEADLINE).await;
-        let registered = table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always, 1).await?;
+        let registered =
+            table.register(target, Utc::now(), TimeDelta::days(7), Renewal::WhereNeeded, 1).await?;
         rows.push(registered.stored().context("the account is full")?);
     }
     let queue = QueueSender::new(&cloud.sqs.config(), queue);
-    for number in 0..pushes {
-        let sent =
-            rows.iter().zip(0..).map(|(row, user)| queue.send(message(number * rows.len() + user, row)));
-        try_join_all(sent).await?;
+    for _ in 0..pushes {
+        // The relay knows pushes by their ids, whoever they are for: of two in one moment, chance has to differ.
+        try_join_all(rows.iter().map(|row| queue.send(message(rand::random::<u64>() as usize, row)))).await?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use e2e::{Answer, Kind, Phone, SOON, Upwire, XmppServer, eventually, eventually_some, hashed, http};
 use serde_json::Value;
@@ -59,8 +59,7 @@ impl Sender {
 
 /// A number of pushes that differs from run to run.
 fn at_random() -> u64 {
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
-    PUSHES.0 + u64::from(nanos / 1000) % (PUSHES.1 - PUSHES.0)
+    rand::random_range(PUSHES.0..PUSHES.1)
 }
 
 fn ids(phones: &[&Phone]) -> u64 {

@@ -16,7 +16,7 @@ use push::{
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use self::spared::{Change, within};
+use self::spared::{Change, WITHIN, within};
 use super::{Jobs, ONCE, count_over, waits_for};
 use crate::{
     backoff::{backoff, report},
@@ -158,7 +158,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         call: impl FnMut() -> F,
     ) -> Option<T> {
         let call = call.retry(backoff().with_max_times(ATTEMPTS_MAX)).when(|_| !self.fence.is_lost());
-        within(call.notify(report)).await.inspect_err(|error| report(error, ONCE)).ok()
+        within(WITHIN, call.notify(report)).await.inspect_err(|error| report(error, ONCE)).ok()
     }
 
     async fn decide(&self, fate: Fate) -> Rest {
@@ -287,7 +287,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 
     async fn revoke_late(&self, recipient: &FullJid, message: MessageId) -> Result<Rest, Unavailable> {
         let account = recipient.to_bare();
-        let waiting = within(self.mailbox.find(&account, message)).await?;
+        let waiting = within(WITHIN, self.mailbox.find(&account, message)).await?;
         let Some(Waiting { message, asked_at: Some(asked_at) }) = waiting else { return Ok(Rest::default()) };
         let waited = self.revoke(&message, recipient, asked_at).await?;
         Ok(waited.map_or_else(Rest::default, |waited| ended(&message, waited)))
@@ -310,7 +310,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             }
         }
         let account = message.recipient.to_bare();
-        let waited = within(self.mailbox.clear(&account, registration, epoch)).await?;
+        let waited = within(WITHIN, self.mailbox.clear(&account, registration, epoch)).await?;
         counter!(REVOKED).increment(waited as u64);
         Ok(Some(waited))
     }

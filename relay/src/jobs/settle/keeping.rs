@@ -50,7 +50,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         untried: bool,
     ) -> Result<Option<Note>, Unavailable> {
         let moves = self.moves();
-        let find = || within(self.registrations.find(message.registration, Consistency::Strong));
+        let find = || within(WITHIN, self.registrations.find(message.registration, Consistency::Strong));
         let (row, now) = (find().await?, self.clock.read().least());
         let Some(row) = row.filter(|row| waits_for(row, message, now)) else {
             count_over(message, now);

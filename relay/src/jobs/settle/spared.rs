@@ -27,12 +27,17 @@ use crate::{backoff::report, lease::Fence};
 const WRITES_MAX: usize = 8;
 /// Longest wait of a batch for one write, its retries included: a store that is merely busy takes far less.
 pub(super) const WITHIN: Duration = Duration::from_secs(15);
+/// Longest wait of a batch for changes of pushes that wait. They may be made later, and others may not wait for them.
+pub(super) const CHANGED_WITHIN: Duration = Duration::from_secs(1);
+/// Changes of an account whose part of the store was too slow are made later for so long: a slow account costs the
+/// others a twentieth of their time.
+pub(super) const SLOW_FOR: Duration = Duration::from_secs(40);
 /// Nothing more is kept for an account of which a push could not be: for so many times as long as the failure took, so
 /// that an account whose writes hang holds up the smaller part of the batches.
 pub(super) const REST_FACTOR: u32 = 2;
 /// Shortest rest. It keeps a write that fails at once from being tried for each push of a batch.
 pub(super) const REST_MIN: Duration = Duration::from_secs(1);
-/// Accounts that are noted as resting.
+/// Accounts that are noted as resting, and as slow.
 const RESTING_MAX: usize = 1024;
 /// Delay before a change that was put off is tried again.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
@@ -62,6 +67,8 @@ pub(super) fn add(changes: &mut BTreeMap<BareJid, Changes>, account: BareJid, id
 #[derive(Debug, Default)]
 pub(crate) struct Spared {
     resting: Mutex<BTreeMap<BareJid, Instant>>,
+    /// Accounts whose changes are made later, and until when.
+    slow: Mutex<BTreeMap<BareJid, Instant>>,
     /// Bound the writes of each account in the batch that is under way.
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
@@ -69,9 +76,12 @@ pub(crate) struct Spared {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Bounds the time that a batch waits for one call.
-pub(super) async fn within<T>(write: impl Future<Output = Result<T, Unavailable>>) -> Result<T, Unavailable> {
-    timeout(WITHIN, write).await.unwrap_or_else(|_| Err(Unavailable::new("it takes too long")))
+/// Bounds the time that a call may take.
+pub(super) async fn within<T>(
+    time: Duration,
+    call: impl Future<Output = Result<T, Unavailable>>,
+) -> Result<T, Unavailable> {
+    timeout(time, call).await.unwrap_or_else(|_| Err(Unavailable::new("it takes too long")))
 }
 
 impl Spared {
@@ -96,7 +106,7 @@ impl Spared {
             return Err(Unavailable::new("a write for this account has failed a moment ago"));
         }
         let begun = Instant::now();
-        within(keep).await.inspect_err(|_| self.rest(account, begun.elapsed()))
+        within(WITHIN, keep).await.inspect_err(|_| self.rest(account, begun.elapsed()))
     }
 
     /// A batch is settled.
@@ -111,17 +121,11 @@ impl Spared {
 
     /// Leaves an account alone for a while, after a failure that took so long.
     fn rest(&self, account: &BareJid, took: Duration) {
-        let (mut resting, now) = (lock(&self.resting), Instant::now());
-        if resting.len() >= RESTING_MAX {
-            resting.retain(|_, until| now < *until);
-        }
-        if resting.len() < RESTING_MAX {
-            resting.insert(account.clone(), now + REST_MIN.max(REST_FACTOR * took));
-        }
+        note_until(&mut lock(&self.resting), account, REST_MIN.max(REST_FACTOR * took));
     }
 
-    /// Makes changes of pushes that wait, each account's beside the others'. Those that fail are put off, and made by a
-    /// task of their own; a process that ends before has them delivered once more. The counts are those of the removals.
+    /// Makes changes of pushes that wait, each account's beside the others'. Those that fail, or take long, are put off,
+    /// and made by a task of their own; a process that ends before has them delivered once more. The counts are those of the removals.
     pub(super) async fn change<M: Mailbox>(
         &self,
         mailbox: &M,
@@ -130,9 +134,10 @@ impl Spared {
         fence: &Fence,
     ) {
         // All in few calls, as long as nobody's fails.
-        let own = changes.iter().filter(|(account, _)| !self.is_put_off(account));
+        let own = changes.iter().filter(|(account, _)| !self.puts_off(account));
         let together: Vec<_> = own.flat_map(|(account, changes)| named(account, changes)).collect();
-        if !together.is_empty() && within(mailbox.remove_counted(together.clone(), counts)).await.is_ok() {
+        let removal = mailbox.remove_counted(together.clone(), counts);
+        if !together.is_empty() && within(CHANGED_WITHIN, removal).await.is_ok() {
             for (account, id) in together {
                 if let Some(own) = changes.get_mut(&account) {
                     own.remove(&id);
@@ -141,11 +146,15 @@ impl Spared {
         }
         changes.retain(|_, own| !own.is_empty());
         let each = changes.into_iter().map(async |(account, changes)| {
-            if self.is_put_off(&account) {
+            if self.puts_off(&account) {
                 return Some((account, changes));
             }
-            let made = make(mailbox, &account, changes).await;
-            made.err().map(|left| (account, left))
+            let begun = Instant::now();
+            let left = make(mailbox, &account, changes, CHANGED_WITHIN).await.err()?;
+            if begun.elapsed() >= CHANGED_WITHIN {
+                note_until(&mut lock(&self.slow), &account, SLOW_FOR);
+            }
+            Some((account, left))
         });
         let left = join_all(each).await;
         for (account, changes) in left.into_iter().flatten() {
@@ -153,8 +162,10 @@ impl Spared {
         }
     }
 
-    fn is_put_off(&self, account: &BareJid) -> bool {
+    /// Whether changes of this account are made later.
+    fn puts_off(&self, account: &BareJid) -> bool {
         lock(&self.put_off).contains_key(account)
+            || lock(&self.slow).get(account).is_some_and(|until| Instant::now() < *until)
     }
 
     async fn put_off<M: Mailbox>(&self, mailbox: &M, account: BareJid, changes: Changes, fence: &Fence) {
@@ -183,6 +194,17 @@ impl Spared {
     }
 }
 
+/// Notes an account for so long, unless too many are noted.
+fn note_until(noted: &mut BTreeMap<BareJid, Instant>, account: &BareJid, time: Duration) {
+    let now = Instant::now();
+    if noted.len() >= RESTING_MAX {
+        noted.retain(|_, until| now < *until);
+    }
+    if noted.len() < RESTING_MAX {
+        noted.insert(account.clone(), now + time);
+    }
+}
+
 /// Notes a change. A removal that is noted already stays.
 fn note(changes: &mut Changes, id: MessageId, change: Change) {
     let noted = changes.entry(id).or_insert(change);
@@ -199,10 +221,15 @@ fn named(account: &BareJid, changes: &Changes) -> Vec<(BareJid, MessageId)> {
 }
 
 /// Makes the changes of one account; those that failed.
-async fn make<M: Mailbox>(mailbox: &M, account: &BareJid, changes: Changes) -> Result<(), Changes> {
+async fn make<M: Mailbox>(
+    mailbox: &M,
+    account: &BareJid,
+    changes: Changes,
+    time: Duration,
+) -> Result<(), Changes> {
     let removed = named(account, &changes);
     if !removed.is_empty()
-        && let Err(error) = within(mailbox.remove(removed)).await
+        && let Err(error) = within(time, mailbox.remove(removed)).await
     {
         report(&error, AGAIN_MIN);
         return Err(changes);
@@ -212,7 +239,7 @@ async fn make<M: Mailbox>(mailbox: &M, account: &BareJid, changes: Changes) -> R
         Change::Remove => None,
     });
     let left = stream::iter(asked).map(async |(id, at)| {
-        let noted = within(mailbox.note_asked(account, id, at)).await;
+        let noted = within(time, mailbox.note_asked(account, id, at)).await;
         noted.inspect_err(|error| report(error, AGAIN_MIN)).err().map(|_| (id, Change::Asked(at)))
     });
     let left: Changes = left.buffer_unordered(WRITES_MAX).filter_map(ready).collect().await;
@@ -234,7 +261,7 @@ async fn make_later<M: Mailbox>(
             lock(&put_off).remove(&account);
             return;
         }
-        let left = make(&mailbox, &account, changes.clone()).await.err().unwrap_or_default();
+        let left = make(&mailbox, &account, changes.clone(), WITHIN).await.err().unwrap_or_default();
         delay = if left.is_empty() { AGAIN_MIN } else { (2 * delay).min(AGAIN_MAX) };
         let mut put_off = lock(&put_off);
         let own = put_off.entry(account.clone()).or_default();

@@ -15,11 +15,11 @@ use push::{
 };
 use tokio::{
     sync::watch,
-    time::{Duration, sleep, timeout},
+    time::{Duration, Instant, sleep, timeout},
 };
 
 use super::{
-    spared::{REST_FACTOR, REST_MIN, WITHIN},
+    spared::{CHANGED_WITHIN, REST_FACTOR, REST_MIN, SLOW_FOR, WITHIN},
     *,
 };
 use crate::lease::Fence;
@@ -320,6 +320,26 @@ async fn an_account_with_which_the_store_has_trouble_holds_up_no_other() {
         };
         timeout(2 * SOON, done).await.expect("what was put off is done");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_whose_changes_are_slow_costs_the_others_a_twentieth_of_their_time() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let [slow, other] = ["alice", "bob"].map(|user| Arc::new(push_for(&registration(user, 1, now), now)));
+    let store = Store::reliable(Vec::new(), Vec::new());
+    store.0.lock().unwrap().trouble = Some((slow.recipient.to_bare(), Trouble::Hangs));
+    let jobs = jobs(&store, now);
+    let over =
+        |push: &Arc<PushMessage>| Fate::Done(Held { origin: Origin::Mailbox, message: Arc::clone(push) });
+    let begun = Instant::now();
+    let mut held_up = Duration::ZERO;
+    while begun.elapsed() < 10 * SLOW_FOR {
+        let batch = Instant::now();
+        jobs.settle(vec![over(&slow), over(&other)]).await;
+        held_up += batch.elapsed();
+        sleep(CHANGED_WITHIN).await;
+    }
+    assert!(held_up > Duration::ZERO && held_up <= SLOW_FOR / 2, "{held_up:?}");
 }
 
 #[tokio::test]

@@ -45,11 +45,11 @@ impl Core {
     }
 
     /// A full JID that answers is there, though it may have greeted when nobody listened: what waits for others of its
-    /// account may be for it.
+    /// account may be for it, once it has caught up.
     fn note_life(&mut self, jid: &FullJid, now: Now) {
         if self.phone_mut(jid).is_some_and(|phone| phone.show_life(now)) {
             self.unseen.insert(jid.to_bare());
-            self.cue_stand_ins(&jid.to_bare(), now);
+            self.let_catch_up(jid, now);
         }
     }
 

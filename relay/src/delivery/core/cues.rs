@@ -66,7 +66,7 @@ impl Core {
     }
 
     /// Resumes delivery to full JIDs that have had their time to answer: pushes that their earlier sessions left go
-    /// out again, and their mailboxes are read.
+    /// out again, and their mailboxes are read, with what waits for others in whose place they are.
     pub(super) fn go_on_after_catching_up(&mut self, now: Now, actions: &mut Vec<Action>) {
         let caught_up = self.catching_up.iter().filter(|(_, at)| **at <= now.monotonic);
         let caught_up: Vec<FullJid> = caught_up.map(|(jid, _)| jid.clone()).collect();
@@ -79,6 +79,7 @@ impl Core {
             if self.known.of(&jid) != Some(Knowledge::Nothing) && self.admits(&jid) {
                 self.cue_within_bounds(&jid, Cue::There, now);
             }
+            self.cue_stand_ins(&jid.to_bare(), now);
         }
     }
 

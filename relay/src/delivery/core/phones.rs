@@ -6,6 +6,7 @@ use super::{pushes::Attempt, *};
 use crate::delivery::{
     account::{Look, SeenNews},
     known::Knowledge,
+    line::LINE_MAX,
     phone::Phone,
     reading::Cue,
     retry::Retry,
@@ -13,8 +14,9 @@ use crate::delivery::{
 
 /// Most full JIDs that are tried again by themselves. A sweep finds those beyond.
 const RETRIED_MAX: usize = 4096;
-/// Most pushes in other lines that are looked at when a full JID comes back: whoever comes again and again costs no more.
-const BROUGHT_BACK_MAX: usize = 32;
+/// Most pushes in other lines that are looked at when a full JID comes back, as many as one line has: whoever comes again
+/// and again costs no more.
+const BROUGHT_BACK_MAX: usize = LINE_MAX;
 /// Accounts that are remembered while nothing is under way for them; the store knows what they need.
 const ACCOUNTS_MAX: usize = 16_384;
 /// Most accounts that are looked at in one tick for those that may be forgotten.

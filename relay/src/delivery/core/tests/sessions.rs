@@ -225,6 +225,7 @@ fn a_session_that_answers_after_a_restart_takes_what_waits_for_an_earlier_one_th
     assert!(sent.contains(&(first, ALICE_AGAIN.to_owned())) && sent.contains(&(second, ALICE.to_owned())));
     world.answer(second, ALICE, OFFLINE);
     world.answer(first, ALICE_AGAIN, None);
+    world.pass(Duration::from_secs(3));
     assert_eq!(world.take_sent(), [(second, ALICE_AGAIN.to_owned())]);
     world.answer(second, ALICE_AGAIN, None);
     assert!(world.is_settled() && world.names(gone) == ALICE_AGAIN);

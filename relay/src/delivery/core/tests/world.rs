@@ -42,6 +42,8 @@ pub(super) struct World {
     queue: BTreeMap<MessageId, PushMessage>,
     /// Queued pushes that the core has not got.
     due: BTreeSet<MessageId>,
+    /// Those whose turn comes later.
+    pub(super) postponed: BTreeMap<MessageId, DateTime<Utc>>,
     pub(super) mailbox: BTreeMap<MessageId, (PushMessage, Option<DateTime<Utc>>)>,
     /// The pushes that each account has had in its mailbox.
     kept: BTreeMap<BareJid, BTreeSet<MessageId>>,
@@ -112,6 +114,7 @@ impl World {
             session: 0,
             queue: BTreeMap::new(),
             due: BTreeSet::new(),
+            postponed: BTreeMap::new(),
             mailbox: BTreeMap::new(),
             kept: BTreeMap::new(),
             rows: BTreeMap::new(),
@@ -147,6 +150,7 @@ impl World {
     pub(super) fn restart(&mut self) {
         self.core = core(self.bounds, self.rate);
         self.due = self.queue.keys().copied().collect();
+        self.postponed.clear();
         self.receiving = None;
         self.sent.clear();
         self.connect();
@@ -209,6 +213,10 @@ impl World {
         let end = self.monotonic + time;
         while self.monotonic < end {
             self.stand_still(step);
+            let (due, later) =
+                std::mem::take(&mut self.postponed).into_iter().partition(|(_, at)| *at <= self.wall);
+            self.postponed = later;
+            self.due.extend(BTreeMap::into_keys(due));
             self.take(Input::Tick);
             self.serve_queue();
         }

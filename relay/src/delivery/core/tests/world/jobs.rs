@@ -206,8 +206,8 @@ impl World {
                 self.mailbox.get_mut(&message.id)?.1 = Some(asked_at);
                 None
             }
-            Fate::Postpone(id, _) => {
-                self.due.insert(id);
+            Fate::Postpone(id, at) => {
+                self.postponed.insert(id, at);
                 None
             }
             Fate::Revoke { push, recipient, asked_at } => {

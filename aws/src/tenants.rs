@@ -175,6 +175,8 @@ pub struct UsageOfTerm {
     /// A name that no other term has.
     term: String,
     counted: Usage,
+    /// The part of its hour that a slot is in. It stays there: a crash between two parts may not lose it.
+    parts: BTreeMap<Slot, usize>,
     /// Hours that have changed since they were written.
     changed: BTreeSet<Hour>,
     /// Items that their days name.
@@ -185,7 +187,8 @@ impl UsageOfTerm {
     /// For a term that no other has the name of.
     #[must_use]
     pub fn new(table: RegistrationsTable, term: String) -> Self {
-        Self { table, term, counted: Usage::new(), changed: BTreeSet::new(), named: BTreeSet::new() }
+        let (parts, changed, named) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { table, term, counted: Usage::new(), parts, changed, named }
     }
 
     /// Takes what was counted since the last time.
@@ -206,27 +209,28 @@ impl UsageOfTerm {
         // Nothing counts for them any more.
         let past = hour_of(now) - 2;
         self.counted.retain(|slot, _| slot.hour >= past);
+        self.parts.retain(|slot, _| slot.hour >= past);
         Ok(())
     }
 
     async fn write_hour(&mut self, hour: Hour, now: DateTime<Utc>) -> Result<(), Unavailable> {
-        let of_hour = self.counted.iter().filter(|(slot, _)| slot.hour == hour);
-        let entry = |(slot, counts): (&Slot, &Counts)| Entry {
-            tenant: slot.tenant.clone(),
-            domain: slot.domain.clone(),
-            counts: *counts,
-        };
-        let entries: Vec<Entry> = of_hour.map(entry).collect();
+        let mut in_parts = self.parts.keys().filter(|slot| slot.hour == hour).count();
+        let mut entries = BTreeMap::<usize, Vec<Entry>>::new();
+        for (slot, counts) in self.counted.iter().filter(|(slot, _)| slot.hour == hour) {
+            let part = *self.parts.entry(slot.clone()).or_insert_with(|| {
+                in_parts += 1;
+                (in_parts - 1) / SLOTS_MAX
+            });
+            let (tenant, domain) = (slot.tenant.clone(), slot.domain.clone());
+            entries.entry(part).or_default().push(Entry { tenant, domain, counts: *counts });
+        }
         let day = day_key(hour.div_euclid(DAY));
         let purge_at = number((now + KEPT_FOR).timestamp());
-        let parts: BTreeMap<String, String> = entries
-            .chunks(SLOTS_MAX)
-            .enumerate()
-            .map(|(part, entries)| {
-                let text = serde_json::to_string(entries).expect("usage is plain data");
-                (format!("{day}/{hour}/{}/{part}", self.term), text)
-            })
-            .collect();
+        let text = |(part, entries): (usize, Vec<Entry>)| {
+            let text = serde_json::to_string(&entries).expect("usage is plain data");
+            (format!("{day}/{hour}/{}/{part}", self.term), text)
+        };
+        let parts: BTreeMap<String, String> = entries.into_iter().map(text).collect();
         let (client, table) = self.table.parts();
         let unnamed: Vec<String> = parts.keys().filter(|name| !self.named.contains(*name)).cloned().collect();
         if !unnamed.is_empty() {

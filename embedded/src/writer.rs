@@ -5,7 +5,7 @@
 //! nobody waits for lingers, to share the commit of one that somebody does.
 //!
 //! Pushes are written with them, unless they are settled before ([`Unwritten`]). While the relay settles pushes, a
-//! commit that has nothing but pushes begins [`PACE`] after the one before, so that it finds most of them settled: that
+//! commit that has nothing but pushes begins [a pause](waiting::PACE) after the one before, so that it finds most of them settled: that
 //! is a pause and no wait for the settlement of any of them.
 
 use std::{

@@ -44,6 +44,7 @@ impl Rounds {
             Trouble::Throttled => "others' rate while one account is throttled ÷ alone",
             Trouble::Slow => "others' rate while one account's call is slowed ÷ alone",
             Trouble::Cut => "others' rate while one account's answers are cut ÷ alone",
+            Trouble::Lost => "others' rate while one account's answers are lost ÷ alone",
         }
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws::UsageOfTerm;
 use e2e::{
-    Emulator, Kind, Phone, SOON, Upwire, XmppServer, browse, eventually, eventually_some, folder, hashed,
-    http,
+    Emulator, Kind, Phone, SOON, Trouble, TroubledWay, Upwire, XmppServer, browse, eventually,
+    eventually_some, folder, hashed, http,
 };
 use push::ports::TenantsWriter;
 use push::usage::{Counts, Slot, Usage, hour_of};
@@ -241,4 +241,75 @@ async fn usage_on_dynamodb_is_absolute_for_each_term_of_a_relay() {
     third.add(counted(hour, "example.com", 1));
     third.write(now).await.unwrap();
     assert_eq!(sum(hour, hour + 1).await, (106, Some(7)));
+}
+
+/// Crash points of a write: before it, after it and before its answer is known, and between the parts of an hour.
+#[tokio::test]
+async fn a_write_of_usage_whose_answer_is_lost_counts_once_on_dynamodb() {
+    let emulator = Emulator::shared().await;
+    let name = emulator.table().await;
+    let (now, hour) = (at(0), hour_of(at(0)));
+    let way = TroubledWay::to(&emulator.endpoint, "usage/", Trouble::Lost);
+    let (endpoint, proxy) = way.open().await;
+    let table = aws::RegistrationsTable::new(&Emulator::config_at(&endpoint), &name);
+    let sum = async || {
+        let usage = table.usage(hour, hour + 1).await.unwrap();
+        usage.values().map(|counts| counts.accepted).sum::<u64>()
+    };
+    let mut term = UsageOfTerm::new(table.clone(), "first".into());
+    term.add(counted(hour, "m.example.com", 3));
+    assert_eq!(sum().await, 0, "a crash before the write");
+    way.switch(true);
+    assert!(term.write(now).await.is_err());
+    assert!(way.met() > 0);
+    way.switch(false);
+    assert!([0, 3].contains(&sum().await), "a crash before the answer");
+    term.add(counted(hour, "a.example.com", 4));
+    term.write(now).await.unwrap();
+    assert_eq!(sum().await, 7);
+    way.switch(true);
+    term.add(counted(hour, "m.example.com", 5));
+    assert!(term.write(now).await.is_err());
+    way.switch(false);
+    assert_eq!(sum().await, 12, "the write was made, and its answer is lost");
+    term.write(now).await.unwrap();
+    assert_eq!(sum().await, 12, "it is written again");
+    // The next term counts for itself.
+    drop(term);
+    let mut next = UsageOfTerm::new(table.clone(), "second".into());
+    next.add(counted(hour, "m.example.com", 1));
+    next.write(now).await.unwrap();
+    assert_eq!(sum().await, 13);
+
+    proxy.abort();
+}
+
+#[tokio::test]
+async fn a_crash_between_two_items_of_usage_loses_no_slot_that_was_written() {
+    let emulator = Emulator::shared().await;
+    let name = emulator.table().await;
+    let (now, hour) = (at(0), hour_of(at(0)));
+    let way = TroubledWay::to(&emulator.endpoint, "/first/0", Trouble::Lost);
+    let (endpoint, proxy) = way.open().await;
+    let table = aws::RegistrationsTable::new(&Emulator::config_at(&endpoint), &name);
+    let domains = |from: usize| {
+        let slots = (from..from + 1000).flat_map(|n| counted(hour, &format!("d{n:04}.example.com"), 1));
+        slots.collect::<Usage>()
+    };
+    let mut term = UsageOfTerm::new(table.clone(), "first".into());
+    term.add(domains(1000));
+    term.write(now).await.unwrap();
+    // These have a second item, and come before the others by their names.
+    term.add(domains(0));
+    term.add(domains(1000));
+    way.switch(true);
+    assert!(term.write(now).await.is_err());
+    way.switch(false);
+    let usage = table.usage(hour, hour + 1).await.unwrap();
+    let written = usage.iter().filter(|(slot, _)| *slot.domain >= *"d1000.example.com");
+    assert_eq!(written.map(|(_, counts)| counts.accepted).sum::<u64>(), 2000);
+    term.write(now).await.unwrap();
+    let usage = table.usage(hour, hour + 1).await.unwrap();
+    assert_eq!(usage.values().map(|counts| counts.accepted).sum::<u64>(), 3000);
+    proxy.abort();
 }

@@ -1,4 +1,4 @@
-//! A way to DynamoDB on which what one account has in its mailbox meets trouble.
+//! A way to DynamoDB on which what one account has in its mailbox meets trouble, or whatever names something.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,6 +30,8 @@ pub enum Trouble {
     Slow,
     /// The connection ends amid the answer.
     Cut,
+    /// The same of any call, after it was made.
+    Lost,
 }
 
 /// A way to DynamoDB on which removals from the mailbox of one account meet trouble for as long as the switch is on.
@@ -46,7 +48,8 @@ struct Way {
 }
 
 impl TroubledWay {
-    /// A way to the emulator at this endpoint, for the account of this bare JID. It is switched off.
+    /// A way to the emulator at this endpoint, for the account of this bare JID, or for [`Trouble::Lost`] for what calls
+    /// name. It is switched off.
     pub fn to(endpoint: &str, account: &str, trouble: Trouble) -> Self {
         let (to, account) = (endpoint.to_owned(), account.to_owned());
         let (on, met) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -81,8 +84,9 @@ impl TroubledWay {
 
 impl Way {
     async fn answer(&self, headers: &HeaderMap, asked: String) -> Response {
-        let removes = text(headers, "x-amz-target").ends_with(".BatchWriteItem");
-        if !removes || !asked.contains(&self.account) || !self.on.load(Ordering::Relaxed) {
+        let is_meant =
+            self.trouble == Trouble::Lost || text(headers, "x-amz-target").ends_with(".BatchWriteItem");
+        if !is_meant || !asked.contains(&self.account) || !self.on.load(Ordering::Relaxed) {
             return self.pass_on(headers, asked).await.into_response();
         }
         self.met.fetch_add(1, Ordering::Relaxed);
@@ -92,10 +96,10 @@ impl Way {
                 time_passes(SLOW).await;
                 self.pass_on(headers, asked).await.into_response()
             }
-            Trouble::Cut => {
-                let begun = stream::iter([Ok(Bytes::from("{\"Unproc")), Err("the connection is cut")]);
-                ([(header::CONTENT_TYPE, "application/x-amz-json-1.0")], Body::from_stream(begun))
-                    .into_response()
+            Trouble::Cut => cut_short(),
+            Trouble::Lost => {
+                self.pass_on(headers, asked).await;
+                cut_short()
             }
         }
     }
@@ -127,6 +131,11 @@ impl Way {
             Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()),
         }
     }
+}
+
+fn cut_short() -> Response {
+    let begun = stream::iter([Ok(Bytes::from("{\"Unproc")), Err("the connection is cut")]);
+    ([(header::CONTENT_TYPE, "application/x-amz-json-1.0")], Body::from_stream(begun)).into_response()
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {

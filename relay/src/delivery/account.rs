@@ -76,6 +76,8 @@ pub(crate) struct Account {
     /// Pushes that wait and went out unanswered, while that is being written; `true`: it is written, and a page that
     /// was read before is on its way.
     asked: BTreeMap<MessageId, bool>,
+    /// Pushes that have left the mailbox since the page was read that is on its way.
+    gone: BTreeSet<MessageId>,
     cues: Cues,
     stored_seen: Vec<FullJid>,
     seen_noted_at: Option<Instant>,
@@ -121,9 +123,22 @@ impl Account {
         self.asked.contains_key(&id)
     }
 
-    /// The page that was read before has come.
-    pub(crate) fn forget_asked(&mut self) {
+    /// Notes that a push has left the mailbox.
+    pub(crate) fn note_gone(&mut self, id: MessageId) {
+        if self.page_asked {
+            self.gone.insert(id);
+        }
+    }
+
+    /// Whether a push has left the mailbox, though a page that was read has it.
+    pub(crate) fn is_gone(&self, id: MessageId) -> bool {
+        self.gone.contains(&id)
+    }
+
+    /// The page that was read before has come, and was looked at.
+    pub(crate) fn forget_page(&mut self) {
         self.asked.retain(|_, written| !*written);
+        self.gone.clear();
     }
 
     /// The full JID that a registration names, as far as is known.

@@ -104,15 +104,29 @@ fn a_push_that_went_out_is_remembered_until_a_page_read_afterwards_tells_of_it()
     let push = testing::push(1, &row, DateTime::UNIX_EPOCH).id;
     let mut account = Account::default();
     account.note_asked(push);
-    account.forget_asked();
+    account.forget_page();
     assert!(account.was_asked(push), "it is not written yet");
     account.page_asked = true;
     account.asked_is_written(push);
     assert!(account.was_asked(push), "the page may have been read before");
-    account.forget_asked();
+    account.forget_page();
     assert!(!account.was_asked(push));
     account.page_asked = false;
     account.note_asked(push);
     account.asked_is_written(push);
     assert!(!account.was_asked(push));
+}
+
+#[test]
+fn a_push_that_leaves_the_mailbox_while_a_page_is_on_its_way_is_remembered_until_that_has_come() {
+    let row = testing::registration(jid(0).as_str(), DateTime::UNIX_EPOCH);
+    let push = testing::push(1, &row, DateTime::UNIX_EPOCH).id;
+    let mut account = Account::default();
+    account.note_gone(push);
+    assert!(!account.is_gone(push), "no page has it");
+    account.page_asked = true;
+    account.note_gone(push);
+    assert!(account.is_gone(push));
+    account.forget_page();
+    assert!(!account.is_gone(push));
 }

@@ -142,7 +142,7 @@ impl Core {
     }
 
     pub(super) fn take_trimmed(&mut self, trim: &Trim, trimmed: &ports::Trimmed) {
-        self.forget_gone(&trimmed.dropped);
+        self.forget_gone(&trim.account, &trimmed.dropped);
         self.domains.note_trimmed(&trim.account, trim.max, trimmed.left);
     }
 

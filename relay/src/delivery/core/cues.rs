@@ -201,7 +201,7 @@ impl Core {
     ) {
         let PushMessage { id, registration, epoch, .. } = *message;
         self.note_named(registration, epoch, &recipient);
-        self.forget_gone(kept.replaced.iter().chain(&kept.dropped));
+        self.forget_gone(&message.recipient.to_bare(), kept.replaced.iter().chain(&kept.dropped));
         if kept.replaced.contains(&id) || kept.dropped.contains(&id) || !self.admits(&recipient) {
             return;
         }
@@ -229,8 +229,15 @@ impl Core {
     }
 
     /// Drops pushes that wait no longer, but for those that were sent already.
-    pub(super) fn forget_gone<'a>(&mut self, gone: impl IntoIterator<Item = &'a MessageId>) {
+    pub(super) fn forget_gone<'a>(
+        &mut self,
+        account: &BareJid,
+        gone: impl IntoIterator<Item = &'a MessageId>,
+    ) {
         for gone in gone {
+            if let Some(account) = self.accounts.get_mut(account) {
+                account.note_gone(*gone);
+            }
             // From the queue it is on its way to the mailbox, and is replaced there.
             let push = self.pushes.get_mut(gone).filter(|push| push.held.origin == Origin::Mailbox);
             let Some(push) = push else { continue };

@@ -150,7 +150,7 @@ impl Core {
             self.go_on_reading(&reader, upto, missed, end, now, actions);
         }
         if let Some(account) = self.accounts.get_mut(&reader.to_bare()) {
-            account.forget_asked();
+            account.forget_page();
         }
         self.unblock(&reader.to_bare(), actions);
     }
@@ -170,6 +170,10 @@ impl Core {
         actions: &mut Vec<Action>,
     ) -> bool {
         self.recall_named(message.registration, message.epoch, &message.recipient);
+        let account = self.accounts.get(&reader.to_bare());
+        if account.is_some_and(|account| account.is_gone(message.id)) && !mutant(Mutant::ReplacedIsSent) {
+            return true;
+        }
         if self.is_being_revoked(message.registration) || self.target(&message, now) != *reader {
             return mutant(Mutant::MovePassedOver);
         }

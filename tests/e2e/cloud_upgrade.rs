@@ -18,23 +18,24 @@ const FRONT: &str = "HttpApi";
 /// The outputs that name what holds data, or what phones and senders know. An upgrade changes none.
 const LASTING: [&str; 5] = ["PublicUrl", "QueueUrl", "RegistrationsTable", "MailboxTable", "TableId"];
 
-fn git(arguments: &[&str]) -> String {
-    let output = Command::new("git").args(arguments).current_dir(ROOT).output();
-    let output = output.unwrap_or_else(|error| panic!("git, which has the template of before: {error}"));
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "git {arguments:?}: {complaint}");
-    String::from_utf8(output.stdout).unwrap()
+/// `None`: the checkout has no history.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).current_dir(ROOT).output().ok()?;
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
 }
 
-/// The template of the last commit that had another one than this checkout, and that commit.
+/// The template of the last commit that had another one than this checkout, and that commit. A checkout without history
+/// has its own.
 fn template_before() -> (String, String) {
     let present = std::fs::read_to_string(format!("{ROOT}/template.yaml")).unwrap();
-    let commits = git(&["log", "--first-parent", "--format=%H", "--", "template.yaml"]);
-    let templates =
-        commits.lines().map(|commit| (git(&["show", &format!("{commit}:template.yaml")]), commit));
-    let before = templates.into_iter().find(|(template, _)| *template != present);
-    let (template, commit) = before.expect("a commit with another template.yaml: the clone has no history");
-    (template, commit.to_owned())
+    let commits = git(&["log", "--first-parent", "--format=%H", "--", "template.yaml"]).unwrap_or_default();
+    let mut templates = commits
+        .lines()
+        .filter_map(|commit| Some((git(&["show", &format!("{commit}:template.yaml")])?, commit.to_owned())));
+    templates.find(|(template, _)| *template != present).unwrap_or_else(|| {
+        eprintln!("no history: the stack is upgraded from its own template");
+        (present, "present".to_owned())
+    })
 }
 
 /// The outputs that last, of those that this template has.

@@ -130,6 +130,11 @@ impl Core {
         for id in refused.into_iter().chain([id]) {
             self.give_up(id, &ask.jid, Attempt::Failed, now, actions);
         }
+        // It was asked in place of one that was away.
+        let named = self.named(&message);
+        if self.known.of(&named) == Some(Knowledge::Away) && self.admits(&named) {
+            self.try_soon(&named, now);
+        }
     }
 
     /// An answer to a probe says that all pushes sent before it have arrived, or never will. An error says that nobody

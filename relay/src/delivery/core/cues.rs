@@ -215,16 +215,26 @@ impl Core {
             self.cue(&target, Cue::Guess);
             return;
         }
-        // A new push tries a full JID that is away, unless it failed just now.
-        let away = self.known.of(&target) == Some(Knowledge::Away);
-        let holds_much = self.loads.held(target.domain().as_str()) >= HELD_MAX;
-        let retry = self.phone_mut(&target).and_then(|phone| phone.retry.as_mut());
-        match retry.filter(|retry| away && untried && retry.is_recent(now.monotonic)) {
+        match self.known.of(&target) {
+            Some(Knowledge::Away) if untried => self.try_soon(&target, now),
+            Some(Knowledge::Away) => {}
+            _ => self.guess_within_bounds(&target),
+        }
+    }
+
+    /// Tries a full JID that is away, unless it failed just now: then a little later.
+    pub(super) fn try_soon(&mut self, jid: &FullJid, now: Now) {
+        let retry = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut());
+        match retry.filter(|retry| retry.is_recent(now.monotonic)) {
             Some(retry) => retry.hurry(),
-            // A sweep finds those of a domain that holds too much already.
-            None if holds_much => {}
-            None if !away || untried => self.guess(&target),
-            None => {}
+            None => self.guess_within_bounds(jid),
+        }
+    }
+
+    /// The recipient may be there. A sweep finds those of a domain that holds too much already.
+    fn guess_within_bounds(&mut self, jid: &FullJid) {
+        if self.loads.held(jid.domain().as_str()) < HELD_MAX {
+            self.guess(jid);
         }
     }
 

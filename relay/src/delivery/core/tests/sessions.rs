@@ -211,6 +211,23 @@ fn a_new_session_has_what_an_old_one_left_when_that_has_not_answered_a_probe_for
     assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
 }
 
+#[test]
+fn who_is_away_is_tried_for_a_new_push_that_the_one_in_its_place_refuses() {
+    let mut world = World::online();
+    let (moves, stays) = (world.register(ALICE, 1), world.register(ALICE, 2));
+    let first = world.post(moves);
+    world.pass(Duration::from_secs(31));
+    world.greet(ALICE_AGAIN);
+    world.answer(first, ALICE_AGAIN, None);
+    assert_eq!((world.names(moves), world.names(stays)), (ALICE_AGAIN.to_owned(), ALICE.to_owned()));
+    world.pass(Duration::from_secs(60));
+    world.take_sent();
+    let second = world.post(stays);
+    assert_eq!(world.take_sent(), [(second, ALICE_AGAIN.to_owned())]);
+    world.answer(second, ALICE_AGAIN, Some(Condition::ItemNotFound));
+    assert_eq!(world.take_sent(), [(second, ALICE.to_owned())]);
+}
+
 /// The relay died before it had written that the session was there.
 #[test]
 fn a_session_that_answers_after_a_restart_takes_what_waits_for_an_earlier_one_that_is_gone() {

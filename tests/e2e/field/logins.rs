@@ -91,17 +91,20 @@ fn prosody(folder: &Path, certificate: &Certificate, [start_tls, direct_tls]: [u
         fs::copy(&certificate.file, certificates.join(name)).unwrap();
     }
     let debian = fs::read_to_string("/etc/prosody/prosody.cfg.lua").expect("Debian's prosody");
+    // The files below conf.d are for the machine's own server.
+    fs::write(folder.join("debian.cfg.lua"), debian.replace("Include \"conf.d", "-- Include \"conf.d"))
+        .unwrap();
+    let file = folder.join("prosody.cfg.lua");
     let (folder, certificates) = (folder.display(), certificates.display());
+    // A file of its own: a second value in the same file is a warning, and Prosody fails to format it
+    // where the file's path has 60 bytes or more.
     let ours = format!(
-        "Host \"*\"\nrun_as_root = true\npidfile = \"{folder}/prosody.pid\"\ndata_path = \"{folder}\"\n\
+        "Include \"debian.cfg.lua\"\nHost \"*\"\nrun_as_root = true\npidfile = \"{folder}/prosody.pid\"\ndata_path = \"{folder}\"\n\
          log = {{ {{ levels = {{ min = \"info\" }}, to = \"console\" }} }}\ncertificates = \"{certificates}\"\n\
          interfaces = {{ \"127.0.0.1\" }}\nc2s_ports = {{ {start_tls} }}\nc2s_direct_tls_ports = {{ {direct_tls} }}\n\
          s2s_ports = {{ }}\ncomponent_ports = {{ }}\nadmin_socket = \"{folder}/prosody.sock\"\n"
     );
-    let file = PathBuf::from(folder.to_string()).join("prosody.cfg.lua");
-    // The files below conf.d are for the machine's own server.
-    fs::write(&file, format!("{}\n{ours}", debian.replace("Include \"conf.d", "-- Include \"conf.d")))
-        .unwrap();
+    fs::write(&file, ours).unwrap();
     let mut command = Command::new("prosody");
     command.arg("--config").arg(file).arg("-F");
     command

@@ -115,25 +115,37 @@ impl Core {
                 self.decide(Fate::Revoke { push, recipient, asked_at });
                 self.conclude_all(&asks, now, actions);
             }
-            return;
+            // Should the registration go on, they follow what waits for it.
+            return self.give_up_registration(registration, &ask.jid, now, actions);
         }
-        // The other pushes of that registration leave its line, too.
+        self.give_up_registration(registration, &ask.jid, now, actions);
+        self.give_up(id, &ask.jid, Attempt::Failed, now, actions);
+        // It was asked in place of one that was away.
+        let named = self.named(&message);
+        if self.known.of(&named) == Some(Knowledge::Away) && self.admits(&named) {
+            self.try_soon(&named, now);
+        }
+    }
+
+    /// The pushes of a registration leave the line of a full JID that has refused one.
+    fn give_up_registration(
+        &mut self,
+        registration: RegistrationId,
+        jid: &FullJid,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         let line: Vec<MessageId> =
-            self.phone(&ask.jid).map(|phone| phone.line.ids().collect()).unwrap_or_default();
+            self.phone(jid).map(|phone| phone.line.ids().collect()).unwrap_or_default();
         let of_it = |id: &MessageId| {
             self.pushes.get(id).is_some_and(|push| push.held.message.registration == registration)
         };
         let refused: Vec<MessageId> = line.into_iter().filter(of_it).collect();
         for id in &refused {
-            self.take_from_line(*id, &ask.jid);
+            self.take_from_line(*id, jid);
         }
-        for id in refused.into_iter().chain([id]) {
-            self.give_up(id, &ask.jid, Attempt::Failed, now, actions);
-        }
-        // It was asked in place of one that was away.
-        let named = self.named(&message);
-        if self.known.of(&named) == Some(Knowledge::Away) && self.admits(&named) {
-            self.try_soon(&named, now);
+        for id in refused {
+            self.give_up(id, jid, Attempt::Failed, now, actions);
         }
     }
 

@@ -92,7 +92,8 @@ impl Core {
         if self.ended.contains(&life(message)) {
             return self.leave_queue(push.message);
         }
-        if !self.admits(&message.recipient) {
+        // While a registration is being revoked, its mailbox is passed over: a younger push waits, too.
+        if !self.admits(&message.recipient) || self.is_being_revoked(message.registration) {
             return self.keep(push, Attempt::None, now, actions);
         }
         let named = self.named(message);

@@ -11,6 +11,7 @@ mod census;
 mod forgetting;
 mod model;
 mod once;
+mod refusals;
 mod sessions;
 mod tenants;
 mod world;

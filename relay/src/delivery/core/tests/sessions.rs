@@ -131,25 +131,6 @@ fn what_the_old_session_took_along_goes_out_in_the_new_one_after_its_late_end() 
 }
 
 #[test]
-fn a_refusal_that_was_meant_for_an_earlier_life_does_not_hide_what_waits_for_this_one() {
-    let mut world = World::online();
-    let app = world.register(ALICE, 1);
-    let of_the_first = world.post(app);
-    world.take_sent();
-    // The store ends that life by itself, as when another relay does.
-    world.end(app);
-    world.register(ALICE, 1);
-    let of_the_second = world.post(app);
-    world.take_sent();
-    world.answer(of_the_second, ALICE, OFFLINE);
-    world.answer(of_the_first, ALICE, GONE);
-    assert!(world.lives(app) && world.waiting() == [of_the_second]);
-    world.take_sent();
-    world.greet(ALICE);
-    assert_eq!(world.take_sent(), [(of_the_second, ALICE.to_owned())]);
-}
-
-#[test]
 fn what_the_server_no_longer_holds_for_one_resource_goes_to_the_next_after_a_restart() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);
@@ -211,23 +192,6 @@ fn a_new_session_has_what_an_old_one_left_when_that_has_not_answered_a_probe_for
     assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
 }
 
-#[test]
-fn who_is_away_is_tried_for_a_new_push_that_the_one_in_its_place_refuses() {
-    let mut world = World::online();
-    let (moves, stays) = (world.register(ALICE, 1), world.register(ALICE, 2));
-    let first = world.post(moves);
-    world.pass(Duration::from_secs(31));
-    world.greet(ALICE_AGAIN);
-    world.answer(first, ALICE_AGAIN, None);
-    assert_eq!((world.names(moves), world.names(stays)), (ALICE_AGAIN.to_owned(), ALICE.to_owned()));
-    world.pass(Duration::from_secs(60));
-    world.take_sent();
-    let second = world.post(stays);
-    assert_eq!(world.take_sent(), [(second, ALICE_AGAIN.to_owned())]);
-    world.answer(second, ALICE_AGAIN, Some(Condition::ItemNotFound));
-    assert_eq!(world.take_sent(), [(second, ALICE.to_owned())]);
-}
-
 /// The relay died before it had written that the session was there.
 #[test]
 fn a_session_that_answers_after_a_restart_takes_what_waits_for_an_earlier_one_that_is_gone() {
@@ -286,20 +250,6 @@ fn a_late_result_settles_what_the_queue_gives_only_then() {
     world.queue_again(push);
     assert_eq!(world.take_sent(), []);
     assert!(world.is_settled());
-}
-
-#[test]
-fn what_a_phone_left_unanswered_goes_to_no_other_once_its_registration_has_ended() {
-    let mut world = World::online();
-    let app = world.register(ALICE, 1);
-    world.greet(ALICE_AGAIN);
-    let (refused, unanswered) = (world.post(app), world.post(app));
-    assert_eq!(world.take_sent().len(), 2);
-    world.answer(refused, ALICE, GONE);
-    assert!(!world.lives(app));
-    world.pass(Duration::from_secs(31));
-    assert_eq!(world.take_sent(), []);
-    assert!(world.is_settled(), "{unanswered}: {:?}", world.rest());
 }
 
 #[test]
@@ -405,18 +355,4 @@ fn what_a_silent_phone_was_asked_and_another_cannot_take_goes_to_the_one_that_gr
     world.pass(TICK);
     let sent = world.take_sent();
     assert!(sent.contains(&(push, ALICE_AGAIN.to_owned())), "{sent:?}: {:?}", world.rest());
-}
-
-#[test]
-fn whoever_has_refused_a_registration_is_not_asked_for_its_next_life() {
-    let mut world = World::online();
-    let app = world.register(ALICE, 1);
-    let refused = world.post(app);
-    world.take_sent();
-    world.answer(refused, ALICE, GONE);
-    assert_eq!(world.register(ALICE_AGAIN, 1), app);
-    let push = world.post(app);
-    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
-    world.answer(push, ALICE_AGAIN, OFFLINE);
-    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![push]));
 }

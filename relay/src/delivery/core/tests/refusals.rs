@@ -1,0 +1,88 @@
+//! A full JID refuses a push of a registration.
+
+use super::*;
+
+#[test]
+fn a_refusal_that_was_meant_for_an_earlier_life_does_not_hide_what_waits_for_this_one() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let of_the_first = world.post(app);
+    world.take_sent();
+    // The store ends that life by itself, as when another relay does.
+    world.end(app);
+    world.register(ALICE, 1);
+    let of_the_second = world.post(app);
+    world.take_sent();
+    world.answer(of_the_second, ALICE, OFFLINE);
+    world.answer(of_the_first, ALICE, GONE);
+    assert!(world.lives(app) && world.waiting() == [of_the_second]);
+    world.take_sent();
+    world.greet(ALICE);
+    assert_eq!(world.take_sent(), [(of_the_second, ALICE.to_owned())]);
+}
+
+#[test]
+fn who_is_away_is_tried_for_a_new_push_that_the_one_in_its_place_refuses() {
+    let mut world = World::online();
+    let (moves, stays) = (world.register(ALICE, 1), world.register(ALICE, 2));
+    let first = world.post(moves);
+    world.pass(Duration::from_secs(31));
+    world.greet(ALICE_AGAIN);
+    world.answer(first, ALICE_AGAIN, None);
+    assert_eq!((world.names(moves), world.names(stays)), (ALICE_AGAIN.to_owned(), ALICE.to_owned()));
+    world.pass(Duration::from_secs(60));
+    world.take_sent();
+    let second = world.post(stays);
+    assert_eq!(world.take_sent(), [(second, ALICE_AGAIN.to_owned())]);
+    world.answer(second, ALICE_AGAIN, Some(Condition::ItemNotFound));
+    assert_eq!(world.take_sent(), [(second, ALICE.to_owned())]);
+}
+
+#[test]
+fn what_a_phone_left_unanswered_goes_to_no_other_once_its_registration_has_ended() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE_AGAIN);
+    let (refused, unanswered) = (world.post(app), world.post(app));
+    assert_eq!(world.take_sent().len(), 2);
+    world.answer(refused, ALICE, GONE);
+    assert!(!world.lives(app));
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.take_sent(), []);
+    assert!(world.is_settled(), "{unanswered}: {:?}", world.rest());
+}
+
+#[test]
+fn whoever_has_refused_a_registration_is_not_asked_for_its_next_life() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let refused = world.post(app);
+    world.take_sent();
+    world.answer(refused, ALICE, GONE);
+    assert_eq!(world.register(ALICE_AGAIN, 1), app);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    world.answer(push, ALICE_AGAIN, OFFLINE);
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![push]));
+}
+
+#[test]
+fn nothing_more_of_a_registration_goes_out_until_its_revocation_is_decided() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let pushes: Vec<_> = (0..6).map(|_| world.post(app)).collect();
+    assert_eq!(world.take_sent().len(), 4, "the window is full");
+    world.stalls = true;
+    world.answer(pushes[0], ALICE, GONE);
+    let late = world.post(app);
+    assert_eq!(world.take_sent(), []);
+    world.pass(TICK);
+    world.register(ALICE, 1);
+    world.go_on_settling();
+    for push in &pushes[1..4] {
+        world.answer(*push, ALICE, None);
+    }
+    world.pass(Duration::from_secs(3));
+    let sent: Vec<_> = world.take_sent().into_iter().map(|(push, _)| push).collect();
+    assert_eq!(sent, [pushes[0], pushes[4], pushes[5], late], "the registration goes on, and none overtakes");
+}

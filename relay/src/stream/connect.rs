@@ -99,6 +99,9 @@ pub trait Connect: fmt::Display + Send + Sync + 'static {
     }
 }
 
+/// An answer or two.
+const FEW_BYTES: usize = 256;
+
 /// Acknowledges what was read.
 type Acknowledge = Box<dyn FnMut(&[u8]) + Send>;
 
@@ -144,12 +147,14 @@ impl Connect for ServerAddress {
 }
 
 /// Prosody has Nagle's algorithm on: it sends an answer only when the one before is acknowledged. The system puts that
-/// off for 40 ms (RFC 1122 §4.2.3.2), unless something is sent meanwhile.
+/// off for 40 ms (RFC 1122 §4.2.3.2), unless something is sent meanwhile. Where answers come in numbers, it is.
 fn acknowledge_at_once(socket: &TcpStream) -> Acknowledge {
     let socket = socket.as_fd().try_clone_to_owned();
-    Box::new(move |_| {
+    Box::new(move |bytes| {
         #[cfg(target_os = "linux")]
-        if let Ok(socket) = &socket {
+        if let Ok(socket) = &socket
+            && bytes.len() <= FEW_BYTES
+        {
             // The option holds until the system thinks otherwise. Without it, answers are late.
             let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
         }

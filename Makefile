@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop local local-stop test e2e chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-crowd bench-senders bench-cloud bench-build base-build soak lint fmt-check clippy doc deny advisories arrows steady links words docs watch monitoring \
+.PHONY: help demo demo-stop local local-stop test e2e versions chaos simulate simulate-mutants bench bench-compare bench-mailbox bench-crowd bench-senders bench-cloud bench-build base-build base-tree soak lint fmt-check clippy doc deny advisories arrows steady links words docs watch monitoring \
 	scripts template binary test-needs release release-binaries image image-trial package-trial sam-build empty-function deploy parameters close open rollback
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -47,6 +47,7 @@ help:
 	@echo 'make test        every test'
 	@echo 'make e2e         the end-to-end tests alone; ONLY=words runs those whose names contain them'
 	@echo 'make chaos       everything fails for a minute, and nothing is lost; SEED=, BACKEND=embedded|cloud, SERVER=, SECONDS='
+	@echo 'make versions BASE=commit   function and relay of this commit beside those of another, and in their place'
 	@echo 'make simulate    the relay in simulated time, SEEDS= of them from FROM= on; SEED= runs one, and shows the least of it that fails'
 	@echo 'make simulate-mutants   faults in the relay, one at a time, each of which a seed has to find; MUTANT= is one of them'
 	@echo 'make lint        formatting, clippy, documentation, links, words, dependencies and licences, scripts, template'
@@ -131,6 +132,11 @@ test: test-needs binary
 e2e: test-needs binary
 	UPWIRE_TEST_EMULATOR=$(EMULATOR) cargo test --locked --package e2e -- $(ONLY)
 
+# Function and relay are replaced at different moments.
+versions: test-needs binary base-tree
+	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --package cli --package functions
+	UPWIRE_TEST_EMULATOR=$(EMULATOR) UPWIRE_BASE_BINARIES=$(BASE_TARGET)/debug cargo test --locked --package e2e --test e2e -- cloud_versions::
+
 # The same seed is the same plan of what is sent and what fails; PLAN=1 prints it and runs nothing.
 chaos: test-needs binary
 	cargo test --locked --package e2e --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(BACKEND),--backend $(BACKEND)) \
@@ -158,13 +164,15 @@ BASE_TARGET := $(TARGET)/base/target
 bench-compare: bench-build base-build
 	cargo bench --locked --package e2e --bench bench -- --base $(BASE_TARGET)/release/upwire $(ARGS)
 
-base-build:
+base-build: base-tree
+	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --release --package cli
+
+base-tree:
 	@[ -n '$(BASE)' ] || { echo 'which commit is the base? BASE=<commit>'; exit 2; }
 	@git worktree prune
 	@base=$$(git rev-parse --verify '$(BASE)^{commit}'); \
 		if [ -e $(BASE_TREE) ]; then git -C $(BASE_TREE) checkout --quiet --detach "$$base"; \
 		else git worktree add --quiet --detach $(BASE_TREE) "$$base"; fi
-	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --release --package cli
 
 bench-mailbox: bench-build
 	cargo bench --locked --package e2e --bench bench-mailbox -- $(ARGS)

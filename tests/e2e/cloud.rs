@@ -2,13 +2,14 @@
 //! an emulator, the relay, a real XMPP server, phones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::slice::from_ref;
 use std::time::Duration;
 
 use aws::{RegistrationsTable, RelayLease};
 use e2e::{
     Answer, Component, ENDPOINT_SECRET, Emulator, Function, Kind, Load, Phone, Proxy, Queues, SOON, Upwire,
-    UpwireBuilder, Ways, XmppServer, eventually, eventually_some, http, time_passes,
+    UpwireBuilder, Ways, XmppServer, eventually, eventually_some, http, profile_folder, time_passes,
 };
 use futures::future::join_all;
 use serde_json::json;
@@ -44,6 +45,11 @@ impl Cloud {
 
     /// With more variables for the function.
     pub(crate) async fn with<const N: usize>(more: [(&'static str, String); N]) -> Self {
+        Self::of(&profile_folder(), more).await
+    }
+
+    /// The same, with the function of the binaries in this folder.
+    pub(crate) async fn of<const N: usize>(binaries: &Path, more: [(&'static str, String); N]) -> Self {
         let emulator = Emulator::shared_stage().await;
         let (queues, table) = (emulator.queue(VISIBILITY, RECEIVES_MAX).await, emulator.table().await);
         let mailbox = emulator.mailbox_table().await;
@@ -54,7 +60,7 @@ impl Cloud {
         variables.insert("UPWIRE_REGISTRATIONS_TABLE", table.clone());
         variables.insert("UPWIRE_MAILBOX_TABLE", mailbox.clone());
         variables.extend(more);
-        let function = Function::start(&variables).await;
+        let function = Function::start_of(binaries, &variables).await;
         Self { emulator, queues, table, mailbox, ingress_ways, relay_ways, function }
     }
 

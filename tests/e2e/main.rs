@@ -36,6 +36,7 @@ mod cloud_start;
 mod cloud_throttled;
 mod cloud_troubles;
 mod cloud_upgrade;
+mod cloud_versions;
 mod commands;
 mod configuration;
 mod contract;

@@ -2,7 +2,7 @@
 //! of that what turns HTTP into the events of a Function URL.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ const ENVIRONMENTS: &str = "4";
 pub struct Function {
     /// Where senders reach it: `http://127.0.0.1:…`.
     pub url: String,
+    port: u16,
+    variables: BTreeMap<&'static str, String>,
     command: Command,
     log: PathBuf,
     process: Tether,
@@ -25,19 +27,26 @@ pub struct Function {
 impl Function {
     /// Starts it with these variables and no others of Upwire's or AWS'.
     pub async fn start(variables: &BTreeMap<&'static str, String>) -> Self {
-        let binary = profile_folder().join("ingress");
-        assert!(binary.exists(), "no {}: `cargo build -p functions` first", binary.display());
+        Self::start_of(&profile_folder(), variables).await
+    }
+
+    /// The same, of the binaries in this folder.
+    pub async fn start_of(binaries: &Path, variables: &BTreeMap<&'static str, String>) -> Self {
         let port = free_port();
-        let mut command = Command::new("python3");
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/function-url.py"));
-        command.arg("--binary").arg(binary);
-        command.args(["--port", &port.to_string(), "--environments", ENVIRONMENTS]);
-        command.envs(variables);
+        let command = command(binaries, port, variables);
         let log = folder("function").join("log");
         let process = Tether::start(&command, &log);
-        let mut function = Self { url: format!("http://127.0.0.1:{port}"), command, log, process };
+        let (url, variables) = (format!("http://127.0.0.1:{port}"), variables.clone());
+        let mut function = Self { url, port, variables, command, log, process };
         function.answers().await;
         function
+    }
+
+    /// Another version takes its place, on the same port.
+    pub async fn replace_by(&mut self, binaries: &Path) {
+        self.kill();
+        self.command = command(binaries, self.port, &self.variables);
+        self.start_again().await;
     }
 
     async fn answers(&mut self) {
@@ -66,4 +75,15 @@ impl Function {
     pub fn log(&self) -> String {
         self.process.log()
     }
+}
+
+fn command(binaries: &Path, port: u16, variables: &BTreeMap<&'static str, String>) -> Command {
+    let binary = binaries.join("ingress");
+    assert!(binary.exists(), "no {}: `cargo build -p functions` first", binary.display());
+    let mut command = Command::new("python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/function-url.py"));
+    command.arg("--binary").arg(binary);
+    command.args(["--port", &port.to_string(), "--environments", ENVIRONMENTS]);
+    command.envs(variables);
+    command
 }

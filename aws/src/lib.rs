@@ -22,6 +22,7 @@ mod requests;
 mod stack;
 mod tenants;
 mod time;
+mod units;
 #[cfg(test)]
 mod upgrade;
 

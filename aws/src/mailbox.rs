@@ -54,19 +54,8 @@ const ROOM: usize = 25;
 
 impl Mailbox for MailboxTable {
     async fn keep(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
-        let message = &waiting.message;
-        let account = message.recipient.to_bare();
-        let made_room = self.put(&account, &waiting).await?;
-        // Only now: a crash in between leaves one too many, and of two that are kept at once, one sees both.
-        let mut kept = if !self.count(&account, message, bounds).await? {
-            self.make_room(&account, message, bounds).await?
-        } else if message.topic.is_some() {
-            self.replace(&account, message).await?
-        } else {
-            Kept::default()
-        };
-        kept.dropped.splice(..0, made_room);
-        Ok(kept)
+        let account = waiting.message.recipient.to_bare();
+        self.units.of(&account, self.put_within(&account, &waiting, bounds)).await
     }
 
     async fn waiting(
@@ -76,22 +65,26 @@ impl Mailbox for MailboxTable {
         after: Option<MessageId>,
         max: usize,
     ) -> Result<Vec<Waiting>, Unavailable> {
-        match of {
-            Some(of) if of.len() <= APART_MAX => self.waiting_of(account, of, after, max).await,
-            of => self.all_waiting(account, of, after, max).await,
-        }
+        let read = async {
+            match of {
+                Some(of) if of.len() <= APART_MAX => self.waiting_of(account, of, after, max).await,
+                of => self.all_waiting(account, of, after, max).await,
+            }
+        };
+        self.units.of(account, read).await
     }
 
     async fn find(&self, account: &BareJid, message: MessageId) -> Result<Option<Waiting>, Unavailable> {
         let get = self.client.get_item().table_name(&*self.name).set_key(Some(key(account, message)));
-        let read = get.consistent_read(true).send().await.map_err(unavailable("dynamodb:GetItem"))?;
-        Ok(read.item.as_ref().and_then(read_waiting))
+        let read = self.units.of(account, get.consistent_read(true).send()).await;
+        Ok(read.map_err(unavailable("dynamodb:GetItem"))?.item.as_ref().and_then(read_waiting))
     }
 
     async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
         // DynamoDB refuses a batch that names one twice.
         let messages: BTreeSet<_> = messages.into_iter().collect();
-        self.delete(messages.iter().map(|(account, id)| key(account, *id))).await
+        let delete = self.delete(messages.iter().map(|(account, id)| key(account, *id)));
+        self.units.of_those(delete, |_| messages.iter().map(|(account, _)| account.clone()).collect()).await
     }
 
     async fn note_asked(
@@ -105,7 +98,7 @@ impl Mailbox for MailboxTable {
             .condition_expression("attribute_exists(id)")
             .update_expression("SET asked_at = :asked_at")
             .expression_attribute_values(":asked_at", millis(asked_at));
-        made("dynamodb:UpdateItem", update.send().await).map(drop)
+        made("dynamodb:UpdateItem", self.units.of(account, update.send()).await).map(drop)
     }
 
     async fn clear(
@@ -114,21 +107,27 @@ impl Mailbox for MailboxTable {
         registration: RegistrationId,
         epoch: Epoch,
     ) -> Result<usize, Unavailable> {
-        let entries = self.entries(account, registration).await?;
-        let over = entries.iter().filter(|entry| entry.epoch <= epoch);
-        let keys: Vec<Item> = over.map(|entry| key(account, entry.id)).collect();
-        let count = keys.len();
-        self.delete(keys).await?;
-        Ok(count)
+        let clear = async {
+            let entries = self.entries(account, registration).await?;
+            let over = entries.iter().filter(|entry| entry.epoch <= epoch);
+            let keys: Vec<Item> = over.map(|entry| key(account, entry.id)).collect();
+            let count = keys.len();
+            self.delete(keys).await?;
+            Ok(count)
+        };
+        self.units.of(account, clear).await
     }
 
     async fn trim(&self, account: &BareJid, max: usize, now: DateTime<Utc>) -> Result<Trimmed, Unavailable> {
-        let entries = self.entries_of_account(account).await?;
-        let waiting: Vec<_> = entries.iter().filter_map(|entry| entry.place_at(now)).collect();
-        let count = waiting.len();
-        let dropped = MailboxBounds::of_account(max).beyond_account(waiting);
-        self.delete(dropped.iter().map(|id| key(account, *id))).await?;
-        Ok(Trimmed { left: count - dropped.len(), dropped })
+        let trim = async {
+            let entries = self.entries_of_account(account).await?;
+            let waiting: Vec<_> = entries.iter().filter_map(|entry| entry.place_at(now)).collect();
+            let count = waiting.len();
+            let dropped = MailboxBounds::of_account(max).beyond_account(waiting);
+            self.delete(dropped.iter().map(|id| key(account, *id))).await?;
+            Ok(Trimmed { left: count - dropped.len(), dropped })
+        };
+        self.units.of(account, trim).await
     }
 
     async fn recipients(
@@ -156,6 +155,26 @@ impl Withdrawals for MailboxTable {
 }
 
 impl MailboxTable {
+    async fn put_within(
+        &self,
+        account: &BareJid,
+        waiting: &Waiting,
+        bounds: MailboxBounds,
+    ) -> Result<Kept, Unavailable> {
+        let message = &waiting.message;
+        let made_room = self.put(account, waiting).await?;
+        // Only now: a crash in between leaves one too many, and of two that are kept at once, one sees both.
+        let mut kept = if !self.count(account, message, bounds).await? {
+            self.make_room(account, message, bounds).await?
+        } else if message.topic.is_some() {
+            self.replace(account, message).await?
+        } else {
+            Kept::default()
+        };
+        kept.dropped.splice(..0, made_room);
+        Ok(kept)
+    }
+
     /// Writes a push. Where DynamoDB takes no more of its account, the oldest pushes go first; returns those.
     async fn put(&self, account: &BareJid, waiting: &Waiting) -> Result<Vec<MessageId>, Unavailable> {
         let put = || self.client.put_item().table_name(&*self.name).set_item(Some(item(account, waiting)));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
-use jid::FullJid;
+use jid::{BareJid, FullJid};
 use push::{
     Epoch, Registration, RegistrationId, Target,
     ports::{Consistency, Registered, Registrations, RelayRegistrations, Renewal, Revocation, Unavailable},
@@ -34,7 +34,8 @@ impl Registrations for RegistrationsTable {
         id: RegistrationId,
         consistency: Consistency,
     ) -> Result<Option<Registration>, Unavailable> {
-        self.read(id, consistency).await
+        let accounts = |read: &Result<Option<Registration>, _>| accounts(read.iter().flatten());
+        self.units.of_those(self.read(id, consistency), accounts).await
     }
 
     async fn find_all(
@@ -42,14 +43,46 @@ impl Registrations for RegistrationsTable {
         ids: BTreeSet<RegistrationId>,
         consistency: Consistency,
     ) -> Result<Vec<Registration>, Unavailable> {
-        let (ids, mut rows) = (Vec::from_iter(ids), Vec::new());
-        for batch in ids.chunks(BATCH_MAX) {
-            rows.extend(self.read_batch(batch, consistency).await?);
-        }
-        Ok(rows)
+        let read = async {
+            let (ids, mut rows) = (Vec::from_iter(ids), Vec::new());
+            for batch in ids.chunks(BATCH_MAX) {
+                rows.extend(self.read_batch(batch, consistency).await?);
+            }
+            Ok(rows)
+        };
+        let accounts = |read: &Result<Vec<Registration>, _>| accounts(read.iter().flatten());
+        self.units.of_those(read, accounts).await
     }
 
     async fn register(
+        &self,
+        target: Target,
+        now: DateTime<Utc>,
+        lifetime: TimeDelta,
+        renewal: Renewal,
+        account_max: usize,
+    ) -> Result<Registered, Unavailable> {
+        let account = target.recipient.to_bare();
+        self.units.of(&account, self.renew(target, now, lifetime, renewal, account_max)).await
+    }
+
+    async fn revoke(
+        &self,
+        id: RegistrationId,
+        life: Epoch,
+        recipient: &FullJid,
+        asked_at: DateTime<Utc>,
+    ) -> Result<Revocation, Unavailable> {
+        self.units.of(&recipient.to_bare(), self.end(id, life, recipient, asked_at)).await
+    }
+}
+
+fn accounts<'a>(rows: impl Iterator<Item = &'a Registration>) -> Vec<BareJid> {
+    rows.map(|row| row.target.recipient.to_bare()).collect()
+}
+
+impl RegistrationsTable {
+    async fn renew(
         &self,
         target: Target,
         now: DateTime<Utc>,
@@ -88,7 +121,7 @@ impl Registrations for RegistrationsTable {
         Err(Unavailable::new("others keep changing this registration"))
     }
 
-    async fn revoke(
+    async fn end(
         &self,
         id: RegistrationId,
         life: Epoch,
@@ -141,7 +174,7 @@ impl RelayRegistrations for RegistrationsTable {
             .expression_attribute_values(":from", AttributeValue::S(from.to_string()))
             .expression_attribute_values(":to", AttributeValue::S(to.to_string()))
             .expression_attribute_values(":false", AttributeValue::Bool(false));
-        made("dynamodb:UpdateItem", update.send().await)
+        made("dynamodb:UpdateItem", self.units.of(&to.to_bare(), update.send()).await)
     }
 
     async fn throttle(

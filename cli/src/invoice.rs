@@ -26,7 +26,7 @@ mod text;
     long_about = "Shows what tenants have used in a month, and what that costs by the prices of a file.\n\n\
         Accepted are pushes that were delivered, put into a mailbox, or had expired or ended before; waited are those that \
         were put into a mailbox. A push that waits and is delivered later counts as accepted, waited and delivered. \
-        Registrations are the most that lived at one time.",
+        Registrations are the most that lived at one time. Units are those of reads and writes that DynamoDB has billed.",
     after_long_help = store::AFTER_HELP
 )]
 pub(crate) struct Options {

@@ -91,7 +91,7 @@ async fn open(
     in_force: &InForce,
     state: &State,
 ) -> anyhow::Result<Cloud> {
-    let cloud = cloud::open(settings, time).await?;
+    let cloud = cloud::open(settings, time, &state.meter).await?;
     marker::check(&marker_keeper(settings, &cloud, in_force, state), settings.relay.drop_secrets).await?;
     Ok(cloud)
 }

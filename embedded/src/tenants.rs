@@ -55,6 +55,8 @@ impl TenantsWriter for Database {
                     dropped: row.get(7)?,
                     bytes: row.get(8)?,
                     registrations: row.get(9)?,
+                    // SQLite bills nothing.
+                    ..Counts::default()
                 };
                 Ok((row.get(0)?, tenant, row.get(2)?, counts))
             })?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     ops::AddAssign,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -61,6 +62,43 @@ pub struct Counts {
     /// The most registrations that lived at one time.
     #[serde(default)]
     pub registrations: u64,
+    /// Units of reads that DynamoDB has billed.
+    #[serde(default)]
+    pub read_units: Units,
+    /// Units of writes that DynamoDB has billed.
+    #[serde(default)]
+    pub write_units: Units,
+}
+
+/// Capacity that a database bills, in units of which a half is the least.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "f64", into = "f64")]
+pub struct Units {
+    halves: u64,
+}
+
+impl From<f64> for Units {
+    fn from(units: f64) -> Self {
+        Self { halves: (units * 2.0).round() as u64 }
+    }
+}
+
+impl From<Units> for f64 {
+    fn from(units: Units) -> Self {
+        units.halves as Self / 2.0
+    }
+}
+
+impl AddAssign for Units {
+    fn add_assign(&mut self, other: Self) {
+        self.halves += other.halves;
+    }
+}
+
+impl fmt::Display for Units {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&f64::from(*self).to_string())
+    }
 }
 
 impl Counts {
@@ -80,6 +118,8 @@ impl AddAssign for Counts {
         self.dropped += other.dropped;
         self.bytes += other.bytes;
         self.registrations = self.registrations.max(other.registrations);
+        self.read_units += other.read_units;
+        self.write_units += other.write_units;
     }
 }
 
@@ -306,5 +346,17 @@ mod tests {
             [(Slot { hour: hour_of(now), tenant: name, domain: "b.example.com".into() }, push(4))].into(),
         );
         assert_eq!(meter.take(), expected);
+    }
+
+    #[test]
+    fn units_are_counted_by_halves_and_earlier_counts_have_none() {
+        let mut counts: Counts = serde_json::from_str(r#"{"accepted":3}"#).unwrap();
+        assert_eq!((counts.accepted, counts.read_units), (3, Units::default()));
+        for units in [0.5, 0.5, 2.0] {
+            counts += Counts { read_units: units.into(), ..Counts::default() };
+        }
+        let json = serde_json::to_value(counts).unwrap();
+        assert_eq!((&json["read_units"], &json["write_units"]), (&3.0.into(), &0.0.into()));
+        assert_eq!(serde_json::from_value::<Counts>(json).unwrap(), counts);
     }
 }

@@ -1,16 +1,19 @@
 //! The units of DynamoDB that each access to a mailbox takes, as the module `aws::mailbox` says.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use aws::MailboxTable;
 use axum::{Json, Router, extract::State, http::HeaderMap, http::StatusCode};
+use chrono::DateTime;
 use e2e::{Emulator, http, prices};
 use push::ports::{Kept, Mailbox, Waiting};
-use push::{Body, MailboxBounds, Registration, Urgency};
+use push::usage::{self, Counts};
+use push::{Body, Clock, MailboxBounds, Registration, Roster, Tenant, Urgency};
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::contract_mailbox::{account, id, ids, juliet, plain, push};
+use crate::contract_mailbox::{account, id, ids, juliet, plain, push, registration};
 
 /// A row of a mailbox with a body of 1 KiB.
 const ROW_UNITS: f64 = 2.0;
@@ -164,6 +167,41 @@ async fn a_push_that_is_kept_replaced_dropped_or_drained_takes_the_units_that_th
     assert_eq!(kept.dropped.len(), 1);
     assert!(taken.written >= 2.0 * row + 1.0 && taken.written <= 2.0 * row + 2.0, "{taken:?}");
     assert!((1.0 + 4.0..=1.0 + 6.0).contains(&taken.read), "its account is full: {taken:?}");
+}
+
+#[tokio::test]
+async fn the_units_of_calls_for_a_tenants_accounts_are_counted_for_it() {
+    let meter = Meter::new().await;
+    let mut roster = Roster::default();
+    for name in ["example.com", "example.org"] {
+        roster.add(name.parse().unwrap(), Tenant::new(DateTime::UNIX_EPOCH)).unwrap();
+    }
+    let of_tenants = usage::Meter::default();
+    of_tenants.set_tenants(roster.standings());
+    let mailbox = meter.mailbox.clone().counting_units(of_tenants.clone(), Clock::system());
+    let used = || {
+        let used = of_tenants.take().into_iter();
+        let units = |counts: Counts| units(counts.write_units.into(), counts.read_units.into());
+        used.map(|(slot, counts)| (slot.domain, units(counts))).collect::<BTreeMap<_, _>>()
+    };
+
+    let [ours, theirs] =
+        ["juliet@example.com/phone", "romeo@example.org/phone"].map(|jid| registration(jid, 1));
+    for registration in [&ours, &theirs] {
+        mailbox.keep(large(registration, 0, None), BOUNDS).await.unwrap();
+    }
+    used();
+    let kept = large(&ours, 1, None);
+    mailbox.keep(kept.clone(), BOUNDS).await.unwrap();
+    let row = ROW_UNITS + 1.0;
+    assert_eq!(used(), BTreeMap::from([("example.com".to_owned(), units(row + 1.0, 0.0))]));
+    assert_eq!(mailbox.find(&account(&ours), kept.message.id).await.unwrap(), Some(kept.clone()));
+    assert_eq!(used(), BTreeMap::from([("example.com".to_owned(), units(0.0, 1.0))]));
+    let of_ours = [large(&ours, 0, None), kept].map(|waiting| (account(&ours), waiting.message.id));
+    let of_theirs = (account(&theirs), large(&theirs, 0, None).message.id);
+    mailbox.remove(of_ours.into_iter().chain([of_theirs]).collect()).await.unwrap();
+    let shares = [("example.com", 2.0 * row), ("example.org", row)];
+    assert_eq!(used(), BTreeMap::from(shares.map(|(name, written)| (name.to_owned(), units(written, 0.0)))));
 }
 
 /// The most that a push can cost: 15 write units, of which 14 are the largest push and its entry in the index, in and out.

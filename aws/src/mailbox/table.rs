@@ -6,13 +6,14 @@ use aws_sdk_dynamodb::{Client, operation::query::builders::QueryFluentBuilder};
 use aws_types::SdkConfig;
 use futures::future::try_join_all;
 use jid::BareJid;
-use push::{MessageId, RegistrationId, ports::Unavailable};
+use push::{Clock, MessageId, RegistrationId, ports::Unavailable, usage::Meter};
 
 use super::waiting::{Entry, delete_request, entry, key, shard};
 use crate::{
     error::{CannotStart, TableMend, unavailable},
     item::{Item, binary},
     permission::{Inquiry, Permission, Pointless, all_allowed},
+    units::UnitsMeter,
 };
 
 /// The local secondary index: of each part, registration by registration, oldest first.
@@ -31,13 +32,21 @@ const MEND: TableMend = TableMend {
 pub struct MailboxTable {
     pub(super) client: Client,
     pub(super) name: Arc<str>,
+    pub(super) units: UnitsMeter,
 }
 
 impl MailboxTable {
     /// The table of this name. Makes no call.
     #[must_use]
     pub fn new(config: &SdkConfig, name: &str) -> Self {
-        Self { client: Client::new(config), name: name.into() }
+        Self { client: Client::new(config), name: name.into(), units: UnitsMeter::default() }
+    }
+
+    /// Counts the units of its calls for the tenants of this meter.
+    #[must_use]
+    pub fn counting_units(self, meter: Meter, clock: Clock) -> Self {
+        let (client, units) = UnitsMeter::new(&self.client, meter, clock);
+        Self { client, units, ..self }
     }
 
     /// Finds out whether the table and its index are there, and may be read and written. Changes nothing.

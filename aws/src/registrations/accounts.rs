@@ -27,7 +27,8 @@ const COUNT_INTERVAL: TimeDelta = TimeDelta::seconds(10);
 
 impl Accounts for RegistrationsTable {
     async fn account(&self, account: &BareJid, now: DateTime<Utc>) -> Result<Account, Unavailable> {
-        let (mut registrations, item) = try_join(self.rows(account), self.account_item(account)).await?;
+        let read = try_join(self.rows(account), self.account_item(account));
+        let (mut registrations, item) = self.units.of(account, read).await?;
         registrations.retain(|row| row.lives(now));
         let list = item.as_ref().and_then(|item| item.get("seen")?.as_l().ok());
         let seen = list.into_iter().flatten().filter_map(|seen| read_seen(seen.as_m().ok()?));
@@ -40,7 +41,7 @@ impl Accounts for RegistrationsTable {
         seen: Vec<Seen>,
         now: DateTime<Utc>,
     ) -> Result<(), Unavailable> {
-        let rows = self.rows(account).await?;
+        let rows = self.units.of(account, self.rows(account)).await?;
         let living = rows.iter().filter(|row| row.lives(now));
         let Some(purge_at) = living.map(Registration::purge_at).max() else { return Ok(()) };
         let seen = seen.iter().take(SEEN_MAX).map(|seen| AttributeValue::M(item(seen))).collect();
@@ -52,7 +53,8 @@ impl Accounts for RegistrationsTable {
             .update_expression("SET seen = :seen, purge_at = :purge_at")
             .expression_attribute_values(":seen", AttributeValue::L(seen))
             .expression_attribute_values(":purge_at", number(purge_at.timestamp()));
-        update.send().await.map(drop).map_err(unavailable("dynamodb:UpdateItem"))
+        let updated = self.units.of(account, update.send()).await;
+        updated.map(drop).map_err(unavailable("dynamodb:UpdateItem"))
     }
 
     async fn living(

@@ -10,8 +10,9 @@ use aws_sdk_dynamodb::{
 use aws_types::SdkConfig;
 use jid::BareJid;
 use push::{
-    Registration, RegistrationId,
+    Clock, Registration, RegistrationId,
     ports::{Consistency, Unavailable},
+    usage::Meter,
 };
 
 use super::row::{item, registration};
@@ -21,6 +22,7 @@ use crate::{
     item::{epoch, millis},
     lease::RelayLease,
     permission::{Inquiry, Permission, Pointless, all_allowed},
+    units::UnitsMeter,
 };
 
 /// The global secondary index: the registrations of an account. It may be a second old.
@@ -41,13 +43,21 @@ const MEND: TableMend = TableMend {
 pub struct RegistrationsTable {
     pub(super) client: Client,
     pub(super) name: Arc<str>,
+    pub(super) units: UnitsMeter,
 }
 
 impl RegistrationsTable {
     /// The table of this name. Makes no call.
     #[must_use]
     pub fn new(config: &SdkConfig, name: &str) -> Self {
-        Self { client: Client::new(config), name: name.into() }
+        Self { client: Client::new(config), name: name.into(), units: UnitsMeter::default() }
+    }
+
+    /// Counts the units of its calls for the tenants of this meter.
+    #[must_use]
+    pub fn counting_units(self, meter: Meter, clock: Clock) -> Self {
+        let (client, units) = UnitsMeter::new(&self.client, meter, clock);
+        Self { client, units, ..self }
     }
 
     /// The lease of the relay, which is an item beside the registrations.

@@ -94,17 +94,20 @@ fn chart(sum: &Sum) -> anyhow::Result<String> {
 
 fn counts_table(sum: &Sum) -> String {
     let row = |name: &str, counts: &Counts| {
-        let Counts { accepted, delivered, waited, expired, dropped, bytes, registrations } = counts;
+        let Counts { accepted, delivered, waited, expired, dropped, bytes, registrations, .. } = counts;
+        let Counts { read_units, write_units, .. } = counts;
         format!(
             "<tr><td>{}</td><td>{accepted}</td><td>{delivered}</td><td>{waited}</td><td>{expired}</td>\
-             <td>{dropped}</td><td>{bytes}</td><td>{registrations}</td></tr>\n",
+             <td>{dropped}</td><td>{bytes}</td><td>{registrations}</td>\
+             <td>{read_units}</td><td>{write_units}</td></tr>\n",
             escaped(name)
         )
     };
     let domains: String = sum.domains.iter().map(|(domain, counts)| row(domain, counts)).collect();
     format!(
         "<table><thead><tr><th>Domain</th><th>Accepted</th><th>Delivered</th><th>Waited</th><th>Expired</th>\
-         <th>Dropped</th><th>Bytes</th><th>Registrations</th></tr></thead>\n<tbody>{domains}</tbody>\
+         <th>Dropped</th><th>Bytes</th><th>Registrations</th><th>Read units</th>\
+         <th>Write units</th></tr></thead>\n<tbody>{domains}</tbody>\
          <tfoot>{}</tfoot></table>\n",
         row("All", &sum.all)
     )

@@ -10,12 +10,30 @@ use super::prices::{Prices, total};
 use super::sums::Sums;
 
 /// The columns of counts.
-const COLUMNS: [&str; 7] =
-    ["accepted", "delivered", "waited", "expired", "dropped", "bytes", "registrations"];
+const COLUMNS: [&str; 9] = [
+    "accepted",
+    "delivered",
+    "waited",
+    "expired",
+    "dropped",
+    "bytes",
+    "registrations",
+    "read_units",
+    "write_units",
+];
 
-const fn columns(counts: &Counts) -> [u64; 7] {
-    let Counts { accepted, delivered, waited, expired, dropped, bytes, registrations } = *counts;
-    [accepted, delivered, waited, expired, dropped, bytes, registrations]
+fn columns(counts: &Counts) -> [f64; 9] {
+    [
+        counts.accepted as f64,
+        counts.delivered as f64,
+        counts.waited as f64,
+        counts.expired as f64,
+        counts.dropped as f64,
+        counts.bytes as f64,
+        counts.registrations as f64,
+        counts.read_units.into(),
+        counts.write_units.into(),
+    ]
 }
 
 pub(super) fn write_table(out: &mut impl Write, sums: &Sums, prices: Option<&Prices>) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws::{CannotStart, Cause, MailboxTable, Queue, RegistrationsTable, SdkConfig, ServiceTime};
 use aws_config::{BehaviorVersion, SdkConfig as BaseConfig};
 use backon::{ExponentialBuilder, Retryable};
+use push::usage::Meter;
 use tokio::time::Instant;
 
 use url::Url;
@@ -45,12 +46,13 @@ impl Cloud {
 }
 
 /// Opens the tables and the queue, once it is known that all of them can be used.
-pub(super) async fn open(settings: &Settings, time: &ServiceTime) -> anyhow::Result<Cloud> {
+pub(super) async fn open(settings: &Settings, time: &ServiceTime, meter: &Meter) -> anyhow::Result<Cloud> {
     let Settings { registrations_table, mailbox_table, queue_url, .. } = settings;
     let config = time.heard_by(config().await?);
     let registrations = RegistrationsTable::new(&config, registrations_table);
+    let registrations = registrations.counting_units(meter.clone(), time.clock());
     patiently(|| registrations.check()).await.map_err(|error| refusal(error, REGISTRATIONS_TABLE))?;
-    let mailbox = MailboxTable::new(&config, mailbox_table);
+    let mailbox = MailboxTable::new(&config, mailbox_table).counting_units(meter.clone(), time.clock());
     patiently(|| mailbox.check()).await.map_err(|error| refusal(error, MAILBOX_TABLE))?;
     let queue = Some(open_queue(&config, queue_url).await?);
     let region = config.region().map(ToString::to_string).unwrap_or_default();

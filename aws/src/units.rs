@@ -23,6 +23,8 @@ use aws_sdk_dynamodb::{
     },
     types::{ConsumedCapacity, ReturnConsumedCapacity},
 };
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use jid::BareJid;
 use push::{
     Clock,
@@ -52,33 +54,45 @@ impl UnitsMeter {
     }
 
     /// Makes calls for an account.
-    pub(crate) async fn of<T>(&self, account: &BareJid, calls: impl Future<Output = T>) -> T {
-        self.of_those(calls, |_| vec![account.clone()]).await
+    pub(crate) fn of<'a, T: Send + 'a>(
+        &'a self,
+        account: &BareJid,
+        calls: impl Future<Output = T> + Send + 'a,
+    ) -> impl Future<Output = T> + Send + 'a {
+        let account = account.clone();
+        self.of_those(calls, |_| vec![account])
     }
 
     /// Makes calls for the accounts that their result tells, once for each item of theirs: each item has the same share.
-    pub(crate) async fn of_those<T>(
-        &self,
-        calls: impl Future<Output = T>,
-        accounts: impl FnOnce(&T) -> Vec<BareJid>,
-    ) -> T {
-        let Some((meter, clock)) = &self.0 else { return calls.await };
-        let measured = async { (calls.await, CONSUMED.with(Cell::get)) };
-        let (result, consumed) = CONSUMED.scope(Cell::default(), measured).await;
-        let accounts = accounts(&result);
-        let mut items = BTreeMap::<&str, f64>::new();
-        for account in &accounts {
-            *items.entry(account.domain().as_str()).or_default() += 1.0;
+    pub(crate) fn of_those<'a, T: Send + 'a>(
+        &'a self,
+        calls: impl Future<Output = T> + Send + 'a,
+        accounts: impl FnOnce(&T) -> Vec<BareJid> + Send + 'a,
+    ) -> impl Future<Output = T> + Send + 'a {
+        // Boxed at once: a future is moved into each one around it, and those of the SDK are large.
+        let calls = calls.boxed();
+        async move {
+            let Some((meter, clock)) = &self.0 else { return calls.await };
+            let measured = async { (calls.await, CONSUMED.with(Cell::get)) };
+            let (result, consumed) = CONSUMED.scope(Cell::default(), measured).await;
+            count(meter, clock.now(), &accounts(&result), consumed);
+            result
         }
-        let tally = Tally::default();
-        for (domain, items) in items {
-            let share = |units: f64| Units::from(units * items / accounts.len() as f64);
-            let (read_units, write_units) = (share(consumed.reads), share(consumed.writes));
-            meter.count(domain, Counts { read_units, write_units, ..Counts::default() }, clock.now(), &tally);
-        }
-        meter.take_over(&tally);
-        result
     }
+}
+
+fn count(meter: &Meter, now: DateTime<Utc>, accounts: &[BareJid], consumed: Consumed) {
+    let mut items = BTreeMap::<&str, f64>::new();
+    for account in accounts {
+        *items.entry(account.domain().as_str()).or_default() += 1.0;
+    }
+    let tally = Tally::default();
+    for (domain, items) in items {
+        let share = |units: f64| Units::from(units * items / accounts.len() as f64);
+        let (read_units, write_units) = (share(consumed.reads), share(consumed.writes));
+        meter.count(domain, Counts { read_units, write_units, ..Counts::default() }, now, &tally);
+    }
+    meter.take_over(&tally);
 }
 
 /// Has DynamoDB say what each measured call consumes, and adds that up.

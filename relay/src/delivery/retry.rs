@@ -45,6 +45,13 @@ impl Retry {
         self.at = Some(now + delay);
     }
 
+    /// Notes that its try came to nothing, for another is tried in its place: the next one comes later.
+    pub(crate) fn put_off(&mut self, now: Instant) {
+        if self.at.is_none() {
+            self.fail(now);
+        }
+    }
+
     /// Notes pushes that it rejects while it takes others.
     pub(crate) fn reject(&mut self, pushes: &[MessageId]) {
         self.rejects = true;
@@ -121,6 +128,16 @@ mod tests {
         retry.hurry();
         assert!(retry.take_due(now + DELAY_MIN), "for a new push");
         assert!(!retry.is_over(now + DELAY_LAST) && retry.is_over(now + FAILURES_APART_MAX));
+    }
+
+    #[test]
+    fn a_try_in_whose_place_another_was_tried_is_made_later() {
+        let now = Instant::now();
+        let mut retry = Retry::new(now);
+        retry.put_off(now);
+        assert!(retry.take_due(now + DELAY_MIN), "the one that was to come stays");
+        retry.put_off(now + DELAY_MIN);
+        assert!(!retry.take_due(now + 2 * DELAY_MIN) && retry.take_due(now + 3 * DELAY_MIN));
     }
 
     #[test]

@@ -120,11 +120,6 @@ impl Core {
         }
         self.give_up_registration(registration, &ask.jid, now, actions);
         self.give_up(id, &ask.jid, Attempt::Failed, now, actions);
-        // It was asked in place of one that was away.
-        let named = self.named(&message);
-        if self.known.of(&named) == Some(Knowledge::Away) && self.admits(&named) {
-            self.try_soon(&named, now);
-        }
     }
 
     /// The pushes of a registration leave the line of a full JID that has refused one.

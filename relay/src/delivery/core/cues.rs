@@ -215,15 +215,21 @@ impl Core {
             self.cue(&target, Cue::Guess);
             return;
         }
-        match self.known.of(&target) {
-            Some(Knowledge::Away) if untried => self.try_soon(&target, now),
-            Some(Knowledge::Away) => {}
-            _ => self.guess_within_bounds(&target),
+        if untried || self.known.of(&target) != Some(Knowledge::Away) {
+            self.try_for_more(&target, now);
+        }
+    }
+
+    /// Something waits that a full JID may take and was not asked for.
+    pub(super) fn try_for_more(&mut self, jid: &FullJid, now: Now) {
+        match self.known.of(jid) {
+            Some(Knowledge::Away) => self.try_soon(jid, now),
+            _ => self.guess_within_bounds(jid),
         }
     }
 
     /// Tries a full JID that is away, unless it failed just now: then a little later.
-    pub(super) fn try_soon(&mut self, jid: &FullJid, now: Now) {
+    fn try_soon(&mut self, jid: &FullJid, now: Now) {
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut());
         match retry.filter(|retry| retry.is_recent(now.monotonic)) {
             Some(retry) => retry.hurry(),
@@ -248,9 +254,8 @@ impl Core {
             if let Some(account) = self.accounts.get_mut(account) {
                 account.note_gone(*gone);
             }
-            // From the queue it is on its way to the mailbox, and is replaced there.
-            let push = self.pushes.get_mut(gone).filter(|push| push.held.origin == Origin::Mailbox);
-            let Some(push) = push else { continue };
+            self.note_waits_already(*gone);
+            let Some(push) = self.pushes.get_mut(gone) else { continue };
             self.gone.note(*gone);
             if mutant(Mutant::ReplacedIsSent) {
                 continue;

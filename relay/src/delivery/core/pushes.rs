@@ -276,6 +276,10 @@ impl Core {
         self.let_go(id);
         self.want_look(&named);
         self.keep(held, unanswered_at.map_or(attempt, Attempt::Unanswered), now, actions);
+        // It was to be taken in place of one that was away.
+        if named != *failed && self.known.of(&named) == Some(Knowledge::Away) && self.admits(&named) {
+            self.try_for_more(&named, now);
+        }
     }
 
     /// Gives a push to the mailbox.

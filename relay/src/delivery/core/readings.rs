@@ -75,6 +75,9 @@ impl Core {
                 self.known.learn(jid, Knowledge::Away);
             } else if !account.names(jid) {
                 self.known.learn(jid, Knowledge::Nothing);
+            } else if let Some(retry) = &mut account.phone(jid).retry {
+                // Others take what waits, in its place.
+                retry.put_off(now.monotonic);
             }
             return self.set_gate(jid, Gate::Open);
         }
@@ -174,8 +177,17 @@ impl Core {
         if account.is_some_and(|account| account.is_gone(message.id)) && !mutant(Mutant::ReplacedIsSent) {
             return true;
         }
-        if self.is_being_revoked(message.registration) || self.target(&message, now) != *reader {
-            return mutant(Mutant::MovePassedOver);
+        if self.is_being_revoked(message.registration) {
+            return false;
+        }
+        let target = self.target(&message, now);
+        if target != *reader {
+            let passed_over = mutant(Mutant::MovePassedOver);
+            if !passed_over {
+                self.something_waits(&target);
+                self.try_for_more(&target, now);
+            }
+            return passed_over;
         }
         let (id, name) = (message.id, name(&message));
         let push = Held { origin: Origin::Mailbox, message: Arc::new(message) };
@@ -197,17 +209,11 @@ impl Core {
         {
             return true;
         }
-        let Some(held) = self.pushes.get_mut(&id) else {
+        self.note_waits_already(id);
+        let Some(held) = self.pushes.get(&id) else {
             self.line_up(push, reader, now, actions);
             return true;
         };
-        if held.held.origin == Origin::Queue {
-            // An earlier process put it into the mailbox, and did not come to delete it from the queue.
-            held.held.origin = Origin::Mailbox;
-            let copy = Arc::clone(&push.message);
-            self.done_with_copy(copy, Counts { waited: 1, ..Counts::default() });
-        }
-        let Some(held) = self.pushes.get(&id) else { return true };
         if held.asks.is_empty() && !held.lines.contains(reader) {
             let lines = held.lines.clone();
             lines.iter().for_each(|jid| self.take_from_line(id, jid));
@@ -216,6 +222,16 @@ impl Core {
         }
         // Should it fail where it is, it waits.
         held.lines.contains(reader) || held.asks.iter().any(|ask| ask.jid == *reader)
+    }
+
+    /// A push that is held waits in the mailbox: if it came from the queue, an earlier process put it there, and did not
+    /// come to delete it.
+    pub(super) fn note_waits_already(&mut self, id: MessageId) {
+        if let Some(push) = self.pushes.get_mut(&id).filter(|push| push.held.origin == Origin::Queue) {
+            push.held.origin = Origin::Mailbox;
+            let copy = Arc::clone(&push.held.message);
+            self.done_with_copy(copy, Counts { waited: 1, ..Counts::default() });
+        }
     }
 
     fn go_on_reading(

@@ -90,11 +90,13 @@ impl Core {
                 continue;
             }
             self.recall_named(id, row.epoch, &recipient);
-            let account = self.account(&recipient);
-            let named = account.named(id).unwrap_or(&recipient).clone();
-            let target = account.route(id, &named, now).clone();
-            self.something_waits(&named);
-            self.guess(&target);
+            let named = self.account(&recipient).named(id).unwrap_or(&recipient).clone();
+            // It may have moved since it was found: others for which something waits named the same full JID.
+            for waits in BTreeSet::from([named, recipient]) {
+                let target = self.account(&waits).route(id, &waits, now).clone();
+                self.something_waits(&waits);
+                self.guess(&target);
+            }
         }
     }
 }

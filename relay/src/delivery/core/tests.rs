@@ -13,6 +13,7 @@ mod model;
 mod once;
 mod refusals;
 mod sessions;
+mod stand_ins;
 mod tenants;
 mod world;
 

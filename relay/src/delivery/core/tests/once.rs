@@ -123,3 +123,26 @@ fn a_push_that_is_withdrawn_while_it_is_in_flight_and_fails_does_not_wait_again(
         assert_eq!(world.take_delivered_count(), 0);
     }
 }
+
+/// An earlier process put it into the mailbox, and did not come to delete it from the queue.
+#[test]
+fn a_push_that_the_queue_gives_again_goes_out_no_more_once_it_is_replaced_in_the_mailbox() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.answer(push, ALICE, OFFLINE);
+    assert_eq!(world.waiting(), [push]);
+    world.reads_late = true;
+    world.restart();
+    world.queue_again(push);
+    world.pass(TICK);
+    world.replaces = vec![push];
+    let next = world.post(app);
+    assert_eq!(world.waiting(), [next]);
+    world.take_sent();
+    for _ in 0..4 {
+        world.read_what_is_late();
+    }
+    assert_eq!(world.take_sent(), [(next, ALICE.to_owned())]);
+    assert!(!world.is_queued(push), "{:?}", world.rest());
+}

@@ -35,6 +35,11 @@ pub(super) struct World {
     /// Settling stands still, with these fates.
     pub(super) stalls: bool,
     stalled: Option<Vec<Fate>>,
+    /// Pages come late, these.
+    pub(super) reads_late: bool,
+    late: Vec<ReadRequest>,
+    /// The next push that is kept takes the place of these.
+    pub(super) replaces: Vec<MessageId>,
     pub(super) wall: DateTime<Utc>,
     pub(super) monotonic: Instant,
     pub(super) leased: bool,
@@ -108,6 +113,9 @@ impl World {
             seen_failing: 0,
             stalls: false,
             stalled: None,
+            reads_late: false,
+            late: Vec::new(),
+            replaces: Vec::new(),
             wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             monotonic: Instant::now(),
             leased: true,
@@ -161,6 +169,13 @@ impl World {
         self.stalls = false;
         if let Some(fates) = self.stalled.take() {
             self.do_job(Job::Settle(fates));
+        }
+    }
+
+    /// The pages come that were asked for.
+    pub(super) fn read_what_is_late(&mut self) {
+        for request in std::mem::take(&mut self.late) {
+            self.read(&request);
         }
     }
 

@@ -13,6 +13,7 @@ impl World {
                 let seen = self.seen.get(&bare).cloned().unwrap_or_default();
                 self.take(Input::Looked(bare, Some(ports::Account { registrations, seen })));
             }
+            Job::Read(request) if self.reads_late => self.late.push(request),
             Job::Read(request) => self.read(&request),
             Job::Settle(fates) if self.stalls => self.stalled = Some(fates),
             Job::Settle(fates) => {
@@ -30,9 +31,14 @@ impl World {
             Job::Sweep(_) => {
                 let waits: BTreeSet<_> =
                     self.mailbox.values().map(|(message, _)| message.registration).collect();
-                let rows = waits.iter().map(|id| self.rows[id].clone()).filter(|row| row.lives(self.wall));
+                let mut rows: Vec<Registration> = Vec::new();
+                for row in waits.iter().map(|id| &self.rows[id]).filter(|row| row.lives(self.wall)) {
+                    if rows.iter().all(|one| one.target.recipient != row.target.recipient) {
+                        rows.push(row.clone());
+                    }
+                }
                 let waiting = self.waiting_by_account().into_iter().collect();
-                let found = Found { rows: rows.collect(), waiting, next: None };
+                let found = Found { rows, waiting, next: None };
                 self.take(Input::Found(found));
             }
         }
@@ -59,7 +65,7 @@ impl World {
         Registered { reply, outcome: if begins { Outcome::Begun(row) } else { Outcome::Stored(row) } }
     }
 
-    fn read(&mut self, request: &ReadRequest) {
+    pub(super) fn read(&mut self, request: &ReadRequest) {
         self.pages += 1;
         let account = request.reader.to_bare();
         let kept = self.kept.entry(account).or_default();
@@ -200,7 +206,9 @@ impl World {
                 let recipient = row.target.recipient.clone();
                 self.mailbox.insert(message.id, (PushMessage::clone(&message), asked_at));
                 self.kept.entry(recipient.to_bare()).or_default().insert(message.id);
-                Some(Note::Waits { message, recipient, untried, kept: Kept::default() })
+                let kept = Kept { replaced: std::mem::take(&mut self.replaces), dropped: Vec::new() };
+                self.mailbox.retain(|id, _| !kept.replaced.contains(id));
+                Some(Note::Waits { message, recipient, untried, kept })
             }
             Fate::Asked { message, asked_at } => {
                 self.mailbox.get_mut(&message.id)?.1 = Some(asked_at);

@@ -1,0 +1,67 @@
+//! Pushes that are to be taken by others of the account than the one that their registration names.
+
+use super::*;
+
+const TABLET: &str = "alice@example.com/tablet";
+
+/// An account whose phone is away, with two registrations of its, and something that waits for the first.
+fn away() -> (World, [RegistrationId; 2], MessageId) {
+    let mut world = World::online();
+    let apps = [1, 2].map(|application| world.register(ALICE, application));
+    let push = world.post(apps[0]);
+    world.take_sent();
+    world.answer(push, ALICE, OFFLINE);
+    assert_eq!(world.waiting(), [push]);
+    (world, apps, push)
+}
+
+#[test]
+fn what_a_silent_phone_leaves_in_line_goes_to_the_one_that_was_away() {
+    let (mut world, [_, app], push) = away();
+    world.greet(ALICE_AGAIN);
+    world.answer(push, ALICE_AGAIN, None);
+    world.pass(Duration::from_secs(3));
+    world.take_sent();
+    let pushes = world.post_some(app, 9);
+    let sent = world.take_sent();
+    assert!(sent.iter().all(|(_, to)| to == ALICE_AGAIN) && sent.len() < 9, "{sent:?}");
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.take_sent().first(), Some(&(pushes[sent.len()], ALICE.to_owned())));
+}
+
+#[test]
+fn what_was_read_for_one_that_is_silent_by_now_is_read_for_the_next() {
+    let (mut world, _, push) = away();
+    world.reads_late = true;
+    world.greet(ALICE_AGAIN);
+    let of_the_tablet = world.register(TABLET, 3);
+    let immediate = world.post_for(of_the_tablet, 0);
+    world.take_sent();
+    world.read_what_is_late();
+    assert_eq!(world.take_sent(), [], "it is for the tablet, which came last");
+    world.pass(Duration::from_secs(2) + TICK);
+    for _ in 0..4 {
+        world.read_what_is_late();
+    }
+    let sent = world.take_sent();
+    assert!(sent.contains(&(push, ALICE_AGAIN.to_owned())), "{immediate}, {sent:?}: {:?}", world.rest());
+}
+
+#[test]
+fn what_waits_for_a_full_jid_is_found_though_another_registration_of_it_has_moved_since() {
+    let mut world = World::online();
+    let mut apps = [1, 2].map(|application| (world.register(ALICE, application), application));
+    apps.sort();
+    for (app, _) in apps {
+        let push = world.post(app);
+        world.answer(push, ALICE, OFFLINE);
+    }
+    let waits = world.waiting();
+    world.restart();
+    let [(_, found), (other, _)] = apps;
+    world.register(ALICE_AGAIN, found);
+    world.take_sent();
+    world.pass(TICK);
+    let sent = world.take_sent();
+    assert!(sent.iter().any(|(_, to)| to == ALICE), "{other} of {waits:?}, {sent:?}: {:?}", world.rest());
+}

@@ -10,7 +10,7 @@ use push::{
     usage::Counts,
 };
 
-use super::{Jobs, count_over, waits_for};
+use super::{Jobs, count_over, settle::spared::Change, waits_for};
 use crate::{
     backoff::{backoff, report},
     delivery::reading::{Cue, PAGE_MAX, Page, ReadRequest},
@@ -45,6 +45,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Reads what comes next; it may be nothing for this reader.
     async fn read_further(&self, request: &ReadRequest, mut page: Page) -> Result<Page, Unavailable> {
         let account = request.reader.to_bare();
+        // Before the store: what is made meanwhile shows in what is read.
+        let put_off = self.spared.put_off_of(&account);
         let waiting = self.mailbox.waiting(&account, Some(&request.of), page.upto, PAGE_MAX).await?;
         page.end = waiting.len() < PAGE_MAX;
         page.upto = waiting.last().map_or(page.upto, |last| Some(last.message.id));
@@ -56,6 +58,11 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let (now, least) = (clock.now, clock.least());
         let mut over = Vec::new();
         for Waiting { mut message, asked_at } in waiting {
+            let asked_at = match put_off.get(&message.id) {
+                Some(Change::Remove) => continue,
+                Some(Change::Asked(at)) => asked_at.max(Some(*at)),
+                None => asked_at,
+            };
             let row = rows.get(&message.registration).filter(|row| waits_for(row, &message, least));
             let Some(row) = row else {
                 over.push(message);

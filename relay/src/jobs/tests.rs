@@ -9,6 +9,7 @@ use super::{memory::Memory, *};
 use crate::{
     delivery::{
         core::{Found, Outcome, Registered, Registering},
+        fate::{Fate, Held, Origin},
         reading::{Cue, PAGE_MAX, ReadRequest},
     },
     stream::stanza::{Query, Request},
@@ -96,6 +97,23 @@ async fn a_guess_leaves_out_what_the_xmpp_server_may_still_deliver() {
     assert_eq!((guess.pushes, guess.left_out), (vec![long_ago.clone()], true));
     let there = jobs.read_page(&request(&row, Cue::There)).await;
     assert_eq!((there.pushes, there.left_out), (vec![lately, long_ago], false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_shows_changes_that_the_store_does_not_have_yet() {
+    let row = row(ALICE, 1, now());
+    let store = store_with(&row);
+    let [over, asked, untouched] = [1, 2, 3].map(|number| testing::push(number, &row, now()));
+    [&over, &asked, &untouched].into_iter().for_each(|push| store.keep_waiting(push.clone()));
+    let jobs = store.jobs(now(), Fence::open());
+    store.lock().failing = 2;
+    let done = Fate::Done(Held { origin: Origin::Mailbox, message: Arc::new(over) });
+    jobs.settle(vec![done, Fate::Asked { message: Arc::new(asked.clone()), asked_at: now() }]).await;
+    assert_eq!(store.lock().waiting.len(), 3, "both changes are put off");
+    let guess = jobs.read_page(&request(&row, Cue::Guess)).await;
+    assert_eq!((guess.pushes, guess.left_out), (vec![untouched.clone()], true));
+    let there = jobs.read_page(&request(&row, Cue::There)).await;
+    assert_eq!((there.pushes, there.left_out), (vec![asked, untouched], false));
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,7 +48,7 @@ const PUT_OFF_OF_ACCOUNT_MAX: usize = 512;
 
 /// A change of a push that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Change {
+pub(in super::super) enum Change {
     /// It is over.
     Remove,
     /// It went out at this moment.
@@ -56,7 +56,7 @@ pub(super) enum Change {
 }
 
 /// The changes of one account.
-pub(super) type Changes = BTreeMap<MessageId, Change>;
+pub(in super::super) type Changes = BTreeMap<MessageId, Change>;
 
 /// Adds a change to those of a batch.
 pub(super) fn add(changes: &mut BTreeMap<BareJid, Changes>, account: BareJid, id: MessageId, change: Change) {
@@ -166,6 +166,11 @@ impl Spared {
     fn puts_off(&self, account: &BareJid) -> bool {
         lock(&self.put_off).contains_key(account)
             || lock(&self.slow).get(account).is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// Changes of an account that are not made yet.
+    pub(in super::super) fn put_off_of(&self, account: &BareJid) -> Changes {
+        lock(&self.put_off).get(account).cloned().unwrap_or_default()
     }
 
     async fn put_off<M: Mailbox>(&self, mailbox: &M, account: BareJid, changes: Changes, fence: &Fence) {

@@ -72,6 +72,8 @@ pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 const SETTLED_MAX: usize = 16_384;
 /// How often [`Input::Tick`] comes.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
+/// With so much time between two ticks, the process stood still.
+const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// The core's settings, which never change.
 #[derive(Debug)]
@@ -204,6 +206,9 @@ pub(crate) struct Core {
     registering: usize,
     session: Option<Session>,
     ending: Option<stop::Ending>,
+    ticked_at: Option<Instant>,
+    /// The last tick came after a standstill.
+    woken: bool,
     /// Where the idle accounts were looked for last.
     tidied: Option<BareJid>,
 }
@@ -269,6 +274,8 @@ impl Core {
             registering: 0,
             session: None,
             ending: None,
+            ticked_at: None,
+            woken: false,
             tidied: None,
         }
     }
@@ -324,6 +331,13 @@ impl Core {
     fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
         // Without the lease, another relay may have delivered what is overdue here: it is not for the mailbox.
         if self.ending.is_some() || !now.leased {
+            return;
+        }
+        // Answers that came meanwhile are not read yet: nobody is judged before the next tick.
+        let late = self.ticked_at.is_some_and(|at| now.monotonic.duration_since(at) >= STANDSTILL);
+        self.ticked_at = Some(now.monotonic);
+        self.woken = late && !self.woken;
+        if self.woken {
             return;
         }
         self.give_up_silent(now, actions);

@@ -29,6 +29,10 @@ use crate::{
 
 /// A stream on which nothing came for so long is asked whether it lives.
 const PING_AFTER: Duration = Duration::from_secs(10);
+/// A timer that comes so late tells that the process stood still.
+const STANDSTILL: Duration = Duration::from_secs(2);
+/// Time to read what came meanwhile.
+const TO_WAKE: Duration = Duration::from_secs(1);
 /// The longest wait for the end of a stream that was lost.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest wait for the end of a stream that we close: until then, ejabberd gives answers meant for the next
@@ -264,16 +268,22 @@ async fn write<S: AsyncWrite>(
 ) -> End {
     let (mut reply_batch, mut push_batch) = (Vec::new(), Vec::new());
     let mut pinged_at = None;
+    let mut woken_at: Option<Instant> = None;
     loop {
         let heard = *last_heard.borrow();
         let pinged = pinged_at.is_some_and(|pinged| pinged > heard);
         let quiet_until = heard + if pinged { SILENCE_MAX } else { PING_AFTER };
+        let quiet_until = woken_at.map_or(quiet_until, |woken| quiet_until.max(woken + TO_WAKE));
         let mut bytes = String::new();
         tokio::select! {
             biased;
             () = sleep_until(quiet_until), if !pinged || !mutant(Mutant::SilenceIgnored) => {
                 // Something may have come since.
                 if *last_heard.borrow() != heard {
+                    continue;
+                }
+                if quiet_until.elapsed() >= STANDSTILL {
+                    woken_at = Some(Instant::now());
                     continue;
                 }
                 if pinged {

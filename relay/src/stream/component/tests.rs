@@ -168,6 +168,21 @@ async fn a_silent_server_is_pinged_and_then_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_standstill_of_the_process_what_came_meanwhile_counts() {
+    let mut bench = Bench::start();
+    let (mut server, _) = bench.stream().await;
+    for standstill in [0, 60, 60] {
+        server.hears("urn:xmpp:ping").await;
+        tokio::time::advance(Duration::from_secs(standstill)).await;
+        server.says("<iq type='result' id='ping' from='notify.example.com' to='notify.example.com'/>").await;
+    }
+    server.hears("urn:xmpp:ping").await;
+    assert!(*bench.connected.borrow());
+    let given_up = async { while !matches!(bench.events.recv().await, Some(Event::Offline)) {} };
+    timeout(2 * SILENCE_MAX, given_up).await.expect("a silent server is given up still");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_answers_pings_keeps_its_stream() {
     let mut bench = Bench::start();
     let (mut server, _) = bench.stream().await;

@@ -226,6 +226,24 @@ fn a_result_after_its_time_moves_nothing_though_the_tick_is_late() {
 }
 
 #[test]
+fn an_answer_that_came_while_the_process_stood_still_counts() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+    world.pass(TICK);
+    world.stand_still(Duration::from_secs(31));
+    world.pass(TICK);
+    assert!(!world.take_measured().contains(&Measure::Retried));
+    world.answer(push, ALICE, None);
+    assert!(world.is_settled());
+    let next = world.post(app);
+    assert_eq!(world.take_sent(), [(next, ALICE.to_owned())]);
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.waiting(), [next], "an answer that does not come is not waited for");
+}
+
+#[test]
 fn a_new_stream_tries_what_a_phone_rejected_on_the_last_one() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);

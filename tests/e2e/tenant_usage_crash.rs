@@ -67,6 +67,13 @@ fn ids(phones: &[&Phone]) -> u64 {
     all.map(|push| push.id).collect::<BTreeSet<_>>().len() as u64
 }
 
+/// What was counted of all tenants.
+fn counted<const N: usize>(names: [&str; N], store: &BTreeMap<&str, String>) -> [u64; N] {
+    let lines = said(&["usage", "--format", "json"], store);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    names.map(|name| lines.iter().map(|line| line[name].as_u64().unwrap()).sum())
+}
+
 #[tokio::test]
 async fn usage_is_what_became_of_pushes_however_often_the_server_is_killed() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -127,11 +134,8 @@ async fn usage_is_what_became_of_pushes_however_often_the_server_is_killed() {
     upwire.terminate();
     assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
 
-    let lines = said(&["usage", "--format", "json"], &store);
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let sum = |name: &str| lines.iter().map(|line| line[name].as_u64().unwrap()).sum::<u64>();
     let [accepted, delivered, waited, expired, dropped] =
-        ["accepted", "delivered", "waited", "expired", "dropped"].map(sum);
+        counted(["accepted", "delivered", "waited", "expired", "dropped"], &store);
     let taken: u64 = 10 + senders.iter().map(Sender::taken).sum::<u64>();
     let unknown: u64 = senders.iter().map(|sender| sender.told.unknown.load(Ordering::Relaxed)).sum();
     println!(
@@ -145,4 +149,46 @@ async fn usage_is_what_became_of_pushes_however_often_the_server_is_killed() {
     assert!(delivered <= arrived, "no delivery counts twice: {delivered} of {arrived}");
     assert_eq!(delivered + expired + dropped, accepted, "each push has one end");
     assert!(waited > 0 && expired > 0 && dropped == 0);
+}
+
+#[tokio::test]
+async fn no_drop_is_counted_twice_however_often_the_server_is_killed() {
+    const WAITING: usize = 5;
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let mut upwire = Upwire::on(server)
+        .set("UPWIRE_ACL", "elsewhere.example")
+        .set("UPWIRE_MAILBOX_MAX", WAITING)
+        .start_ready()
+        .await;
+    let store = BTreeMap::from([("UPWIRE_DATABASE", upwire.database().display().to_string())]);
+    let user = server.user().await;
+    said(&["tenant", "add", user.jid.domain().as_str()], &store);
+    let phone = Phone::connect(server, &user, "phone").await;
+    let component = upwire.component.jid.clone();
+    let register = async || phone.register(&component, &hashed("app"), &hashed("1")).await.ok();
+    let endpoint = eventually_some(SOON, "the tenant is known", register).await.endpoint;
+    phone.disconnect().await;
+
+    let senders = [Sender::of(&endpoint, "600"), Sender::of(&endpoint, "600")];
+    let (mut posting, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+    senders.iter().for_each(|sender| sender.start(&mut posting, &stop));
+    for _ in 0..2 * KILLS {
+        let enough = senders[0].taken() + at_random();
+        eventually(SOON, "pushes are taken", async || senders[0].taken() >= enough).await;
+        upwire.kill();
+        upwire.start_again();
+        upwire.ready().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    posting.join_all().await;
+    upwire.queue_empties().await;
+    upwire.mailbox_holds(WAITING).await;
+    upwire.terminate();
+    assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
+
+    let [accepted, waited, dropped] = counted(["accepted", "waited", "dropped"], &store);
+    println!("{accepted} accepted, {waited} waited, {dropped} dropped");
+    assert_eq!(accepted, waited);
+    // A drop is counted with the push that took its place, and a kill comes in between.
+    assert!(dropped > 0 && dropped <= waited - WAITING as u64);
 }

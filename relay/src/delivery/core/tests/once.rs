@@ -146,3 +146,29 @@ fn a_push_that_the_queue_gives_again_goes_out_no_more_once_it_is_replaced_in_the
     assert_eq!(world.take_sent(), [(next, ALICE.to_owned())]);
     assert!(!world.is_queued(push), "{:?}", world.rest());
 }
+
+#[test]
+fn while_settling_stands_still_no_more_is_taken_from_the_queue_than_the_relay_may_hold() {
+    let mut world = World::online();
+    let app = world.register(BOB, 1);
+    let answer_all = |world: &mut World| {
+        for (push, to) in world.take_sent() {
+            world.answer(push, &to, None);
+        }
+    };
+    world.stalls = true;
+    for _ in 0..HELD_MAX + 500 {
+        world.post(app);
+        answer_all(&mut world);
+    }
+    assert_eq!((world.core().held, world.queued()), (HELD_MAX, HELD_MAX + 500), "all is answered");
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.take_sent(), []);
+    world.go_on_settling();
+    while !world.is_settled() {
+        let sent = world.take_sent();
+        assert!(!sent.is_empty(), "{:?}", world.rest());
+        sent.into_iter().for_each(|(push, to)| world.answer(push, &to, None));
+    }
+    assert_eq!(world.take_delivered_count(), HELD_MAX + 500);
+}

@@ -59,7 +59,7 @@ help:
 	@echo 'make rollback    senders get the version of the function before, within seconds; VERSION= names another'
 	@echo 'make release     binaries for old systems and for any, a Debian package, a container image, an SBOM and checksums, in target/release-files; takes buildah'
 	@echo 'make image-trial     the image unpacked and run beside Prosody; takes root and buildah'
-	@echo 'make package-trial   the package in a clean Debian root: installed, used, upgraded, removed, purged, and docs/install.md line by line; takes root and mmdebstrap'
+	@echo 'make package-trial   the package in a clean Debian root: installed, used, upgraded, removed, purged, and docs/install.md line by line; takes root'
 	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; an error where an aim is missed; ARGS=--quick is shorter'
 	@echo 'make bench-compare BASE=commit   this commit beside another, in turn; an error where it has lost 15 % of anything'
 	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
@@ -340,6 +340,7 @@ image-trial: $(addprefix $(TARGET)/venv/,$(ZIG) $(CARGO_ZIGBUILD))
 	infra/image-trial.sh $(TARGET)/$(RELEASE_ARCH)-unknown-linux-musl/debug/upwire $(DEBIAN_ARCH)
 
 package-trial: $(TARGET)/tools/$(CARGO_DEB)
+	@infra/packages.sh mmdebstrap curl
 	infra/debian/trial.sh
 	infra/debian/walk.py
 

@@ -18,6 +18,7 @@ purpose() {
     chromium | chromium-driver) echo "a browser, for the page of the server" ;;
     curl) echo "sends HTTP requests" ;;
     buildah) echo "makes a container's image, without a daemon" ;;
+    mmdebstrap) echo "unpacks a clean Debian" ;;
     ca-certificates) echo "the authorities that sign certificates" ;;
     gcc | libc6-dev) echo "compiles and links C for Rust" ;;
     python3-venv) echo "makes the Python environments of the tools" ;;
@@ -28,7 +29,7 @@ purpose() {
 }
 is_there() {
     case $1 in
-    prosody | curl | gcc | npm | chromium | buildah) command -v "$1" ;;
+    prosody | curl | gcc | npm | chromium | buildah | mmdebstrap) command -v "$1" ;;
     chromium-driver) command -v chromedriver ;;
     ca-certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] ;;
     prosody-modules) ls -d /usr/lib/prosody/modules/mod_unified_push* ;;

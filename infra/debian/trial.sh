@@ -13,7 +13,6 @@ fail() {
     exit 1
 }
 [ "$(id -u)" = 0 ] || fail "a clean root takes root: run it by sudo"
-command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing: apt-get install mmdebstrap"
 build cli
 open_folder
 

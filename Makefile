@@ -91,7 +91,7 @@ EMULATOR = $(shell [ -e $(TARGET)/no-localstack ] && echo ministack || echo loca
 
 binary:
 	@infra/packages.sh gcc libc6-dev
-	cargo build --locked --package cli --package functions
+	cargo build --locked --package upwire --package functions
 
 # In CI the adapters are tested on LocalStack, and nothing else will do.
 test-needs: $(addprefix $(TARGET)/venv/,$(SLIXMPP) $(SAM) $(PYWEBPUSH) $(HTTP_ECE) $(PYSETO) $(SCHEMATHESIS) $(SELENIUM)) \
@@ -134,7 +134,7 @@ e2e: test-needs binary
 
 # Function and relay are replaced at different moments.
 versions: test-needs binary base-tree
-	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --package cli --package functions
+	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --package $(BASE_PACKAGE) --package functions
 	UPWIRE_TEST_EMULATOR=$(EMULATOR) UPWIRE_BASE_BINARIES=$(BASE_TARGET)/debug cargo test --locked --package e2e --test e2e -- cloud_versions::
 
 # The same seed is the same plan of what is sent and what fails; PLAN=1 prints it and runs nothing.
@@ -160,12 +160,14 @@ bench: bench-build
 # The base is built apart, from a checkout of its own: the harness is that of this commit.
 BASE_TREE := $(TARGET)/base/tree
 BASE_TARGET := $(TARGET)/base/target
+# A tree of before may name its package otherwise.
+BASE_PACKAGE = $$(sed -n 's/^name = "\(.*\)"/\1/p' cli/Cargo.toml | head -n 1)
 
 bench-compare: bench-build base-build
 	cargo bench --locked --package e2e --bench bench -- --base $(BASE_TARGET)/release/upwire $(ARGS)
 
 base-build: base-tree
-	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --release --package cli
+	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --release --package $(BASE_PACKAGE)
 
 base-tree:
 	@[ -n '$(BASE)' ] || { echo 'which commit is the base? BASE=<commit>'; exit 2; }
@@ -189,7 +191,7 @@ soak: bench-build
 
 bench-build:
 	@infra/packages.sh gcc libc6-dev prosody prosody-modules ejabberd
-	cargo build --locked --release --package cli --bins
+	cargo build --locked --release --package upwire --bins
 	cargo build --locked --profile bench --package e2e --benches
 
 # The cold start of the function is measured by it.
@@ -308,7 +310,7 @@ RELEASE_PROFILE := release
 RELEASE_FILES := $(TARGET)/release-files
 RELEASED = $(TARGET)/$(RELEASE_ARCH)-unknown-linux-$(1)/$(patsubst dev,debug,$(RELEASE_PROFILE))/upwire
 # cargo zigbuild for one libc: gnu.$(GLIBC), or musl.
-ZIGBUILD = PATH="$(TARGET)/tools/bin:$(TARGET)/venv/bin:$$PATH" cargo auditable zigbuild --locked --profile $(RELEASE_PROFILE) --package cli --target $(RELEASE_ARCH)-unknown-linux-$(1)
+ZIGBUILD = PATH="$(TARGET)/tools/bin:$(TARGET)/venv/bin:$$PATH" cargo auditable zigbuild --locked --profile $(RELEASE_PROFILE) --package upwire --target $(RELEASE_ARCH)-unknown-linux-$(1)
 
 # The features of the binary that is released, and nothing that only builds or tests it.
 release: release-binaries image
@@ -336,7 +338,7 @@ image: release-binaries
 image-trial: $(addprefix $(TARGET)/venv/,$(ZIG) $(CARGO_ZIGBUILD))
 	@infra/packages.sh buildah ca-certificates prosody
 	@! command -v rustup >/dev/null || rustup target add $(RELEASE_ARCH)-unknown-linux-musl
-	PATH="$(TARGET)/venv/bin:$$PATH" cargo zigbuild --locked --package cli --target $(RELEASE_ARCH)-unknown-linux-musl
+	PATH="$(TARGET)/venv/bin:$$PATH" cargo zigbuild --locked --package upwire --target $(RELEASE_ARCH)-unknown-linux-musl
 	infra/image-trial.sh $(TARGET)/$(RELEASE_ARCH)-unknown-linux-musl/debug/upwire $(DEBIAN_ARCH)
 
 package-trial: $(TARGET)/tools/$(CARGO_DEB)

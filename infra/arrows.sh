@@ -21,12 +21,12 @@ forbid() {
     done
 }
 # shellcheck disable=SC2086 # a list of words
-forbid push $IMPURE embedded aws functions relay cli e2e
+forbid push $IMPURE embedded aws functions relay upwire e2e
 forbid embedded aws functions relay e2e tokio-xmpp axum
 forbid aws embedded functions relay e2e tokio-xmpp axum aws-config
 forbid functions embedded relay e2e tokio-xmpp rusqlite aws-config
 forbid relay embedded aws functions e2e rusqlite axum
-forbid cli e2e simulator
+forbid upwire e2e simulator
 forbid simulator embedded aws functions e2e rusqlite axum
 infra/circles.py || failed=1
 [ $failed = 0 ] && echo "arrows: as they should be"

@@ -37,7 +37,7 @@ def main() -> None:
     bill = json.loads(text.replace(f"file://{ROOT.resolve()}", "file:///upwire"))
 
     # It knows the features of the whole workspace; the binary has fewer crates.
-    tree = out("cargo", "tree", "--locked", "--package", "cli", "--edges", "no-dev", "--target", host,
+    tree = out("cargo", "tree", "--locked", "--package", "upwire", "--edges", "no-dev", "--target", host,
                "--prefix", "none", "--format", "{p}")  # fmt: skip
     crates = {(line.split()[0], line.split()[1].removeprefix("v")) for line in tree.splitlines()}
     bill["components"] = [component for component in bill["components"] if is_in(component, crates)]

@@ -1,4 +1,4 @@
-//! Compares docs/configuration.md with the options that clap knows. `UPDATE=1 cargo test -p cli configuration_page`
+//! Compares docs/configuration.md with the options that clap knows. `UPDATE=1 cargo test -p upwire configuration_page`
 //! rewrites its variables, flags and defaults, adds the rows that it lacks, and drops those of options that are gone.
 
 use std::{collections::BTreeMap, env, fs, path::Path};
@@ -73,7 +73,7 @@ fn the_page_of_the_configuration_has_each_option_with_its_variable_and_default()
         return;
     }
     for (is, should) in page.lines().zip(right.lines()) {
-        assert_eq!(is, should, "docs/configuration.md: UPDATE=1 cargo test -p cli configuration_page");
+        assert_eq!(is, should, "docs/configuration.md: UPDATE=1 cargo test -p upwire configuration_page");
     }
-    assert_eq!(page, right, "docs/configuration.md: UPDATE=1 cargo test -p cli configuration_page");
+    assert_eq!(page, right, "docs/configuration.md: UPDATE=1 cargo test -p upwire configuration_page");
 }

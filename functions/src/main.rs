@@ -47,8 +47,9 @@ async fn main() -> ExitCode {
 /// Lines for CloudWatch, which notes the time itself: JSON, where the function's `LogFormat` is that. The
 /// crates that make requests stay quiet: they log what they send.
 fn start_log() {
-    let levels = Targets::new()
-        .with_targets(["ingress", "functions", "aws", "push"].map(|ours| (ours, tracing::Level::INFO)));
+    let levels = Targets::new().with_targets(
+        ["upwire_ingress", "functions", "aws", "push"].map(|ours| (ours, tracing::Level::INFO)),
+    );
     let lines = tracing_subscriber::fmt::layer().without_time().with_ansi(false);
     let lines = match std::env::var("AWS_LAMBDA_LOG_FORMAT").as_deref() {
         Ok("JSON") => lines.json().flatten_event(true).with_span_list(false).boxed(),

@@ -22,5 +22,5 @@ gzip -9n "$target"/package/man/*.1
 sed 's|/usr/local/bin/upwire|/usr/bin/upwire|' infra/relay/upwire-relay.service >"$target/package/upwire-relay.service"
 cp "$binary" "$target/package/upwire"
 strip "$target/package/upwire"
-PATH="$target/tools/bin:$PATH" cargo deb --quiet --no-build --no-strip --profile "$profile" --package cli \
+PATH="$target/tools/bin:$PATH" cargo deb --quiet --no-build --no-strip --profile "$profile" --package upwire \
     --output "$folder/" $fast ${3:+--deb-version "$3"}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A Function URL on this machine: HTTP in front of the function's real binary, behind AWS' own Runtime API.
 
-    python3 infra/local/function-url.py --binary target/debug/ingress --port 8080 --environments 4
+    python3 infra/local/function-url.py --binary target/debug/upwire-ingress --port 8080 --environments 4
 
 Listens on 127.0.0.1 alone, unless told otherwise; ready once GET / is answered. The environment is the function's, and the log of all is
 stderr. As on AWS, each environment is a process that serves one request at a time and stays for the next; one that

@@ -49,7 +49,7 @@ echo "  $UPWIRE_REGISTRATIONS_TABLE"
 echo "  $UPWIRE_MAILBOX_TABLE"
 
 say "Starting the function behind a Runtime API, at $UPWIRE_PUBLIC_URL"
-start function python3 "$PWD/infra/local/function-url.py" --binary "$target/debug/ingress" --port "$http"
+start function python3 "$PWD/infra/local/function-url.py" --binary "$target/debug/upwire-ingress" --port "$http"
 wait_for "the function answers" curl --silent "$UPWIRE_PUBLIC_URL"
 
 start_prosody

@@ -3,7 +3,7 @@
     target/localstack/venv/bin/python infra/local/stack.py --endpoint http://127.0.0.1:4566
     target/ministack/venv/bin/python infra/local/stack.py --translate --parameter Front=Both
     target/ministack/venv/bin/python infra/local/stack.py --endpoint http://127.0.0.1:4566 \
-        --function target/lambda/ingress/bootstrap --parameter Front=HttpApi
+        --function target/lambda/upwire-ingress/bootstrap --parameter Front=HttpApi
 
 With --function, all of it, for ministack; PublicUrl is then where the emulator serves the function, in plain HTTP.
 A second time, it updates the stack; give the same parameters, and another Release where one has changed.

@@ -31,7 +31,7 @@ struct Stack {
 impl Stack {
     /// Deploys template.yaml with these parameters, for the first time or once more.
     async fn deploy(emulator: Emulator, parameters: &[String]) -> Self {
-        let binary = profile_folder().join("ingress").display().to_string();
+        let binary = profile_folder().join("upwire-ingress").display().to_string();
         let mut arguments = ["infra/local/stack.py", "--endpoint", &emulator.endpoint, "--function", &binary]
             .map(str::to_owned)
             .to_vec();

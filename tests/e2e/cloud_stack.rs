@@ -19,7 +19,7 @@ pub(crate) async fn deploy(emulator: &Emulator, front: &str) -> Value {
 
 /// The same with further arguments for infra/local/stack.py; where the stack is there, an update.
 pub(crate) async fn deploy_with(emulator: &Emulator, front: &str, further: &[&str]) -> Value {
-    let binary = profile_folder().join("ingress").display().to_string();
+    let binary = profile_folder().join("upwire-ingress").display().to_string();
     let (secret, front) = (format!("EndpointSecret={ENDPOINT_SECRET}"), format!("Front={front}"));
     let mut arguments = vec!["infra/local/stack.py", "--endpoint", &emulator.endpoint, "--function", &binary];
     arguments.extend(["--parameter", &secret, "--parameter", &front]);

@@ -67,7 +67,7 @@ fn ids(phones: &[&Phone]) -> u64 {
     all.map(|push| push.id).collect::<BTreeSet<_>>().len() as u64
 }
 
-/// What was counted of all tenants.
+/// The counts of all tenants.
 fn counted<const N: usize>(names: [&str; N], store: &BTreeMap<&str, String>) -> [u64; N] {
     let lines = said(&["usage", "--format", "json"], store);
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -78,7 +78,10 @@ impl Function {
 }
 
 fn command(binaries: &Path, port: u16, variables: &BTreeMap<&'static str, String>) -> Command {
-    let binary = binaries.join("ingress");
+    // A build of an older tree has another name.
+    let names = ["upwire-ingress", "ingress"].map(|name| binaries.join(name));
+    let [binary, _] = &names;
+    let binary = names.iter().find(|binary| binary.exists()).unwrap_or(binary);
     assert!(binary.exists(), "no {}: `cargo build -p functions` first", binary.display());
     let mut command = Command::new("python3");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/function-url.py"));

@@ -286,7 +286,7 @@ impl UpwireBuilder {
         let public_url =
             listening("UPWIRE_LISTEN").or_else(|| self.variables.get("UPWIRE_PUBLIC_URL").cloned());
         let binary = self.binary;
-        assert!(binary.exists(), "no {}: `cargo build -p cli` first", binary.display());
+        assert!(binary.exists(), "no {}: `cargo build -p upwire` first", binary.display());
         let mut command = match self.descriptors {
             None => Command::new(binary),
             Some(most) => {

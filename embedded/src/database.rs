@@ -312,6 +312,17 @@ impl Database {
         committed: impl FnOnce(&T) + Send + 'static,
         counts: &Tally,
     ) -> Result<T, Unavailable> {
+        let statements = |connection: &Connection| statements(connection).map_err(Unavailable::new);
+        self.count_with(haste, statements, committed, counts).await
+    }
+
+    async fn count_with<T: Send + 'static>(
+        &self,
+        haste: Haste,
+        statements: impl FnOnce(&Connection) -> Result<T, Unavailable> + Send + 'static,
+        committed: impl FnOnce(&T) + Send + 'static,
+        counts: &Tally,
+    ) -> Result<T, Unavailable> {
         let (free, taken) = (counts.clone(), Tally::default());
         let (take, stand) = (taken.clone(), taken.clone());
         let statements = move |connection: &Connection| {
@@ -319,13 +330,13 @@ impl Database {
             let counts = free.take();
             let added = usage::add(connection, &counts);
             take.add(counts);
-            added.map(|()| value)
+            added.map(|()| value).map_err(Unavailable::new)
         };
         let committed = move |value: &T| {
             drop(stand.take());
             committed(value);
         };
-        let outcome = self.write_then(haste, statements, committed).await;
+        let outcome = self.writer.write(haste, statements, committed).await;
         if outcome.is_err() {
             counts.add(taken.take());
         }
@@ -339,11 +350,28 @@ impl Database {
         statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
         committed: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, Unavailable> {
+        self.writer.write(haste, self.if_there_is_room(statements), committed).await
+    }
+
+    /// The same, and takes the counts that go with it.
+    pub(crate) async fn add_counted<T: Send + 'static>(
+        &self,
+        haste: Haste,
+        statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        committed: impl FnOnce(&T) + Send + 'static,
+        counts: &Tally,
+    ) -> Result<T, Unavailable> {
+        self.count_with(haste, self.if_there_is_room(statements), committed, counts).await
+    }
+
+    fn if_there_is_room<T>(
+        &self,
+        statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> impl FnOnce(&Connection) -> Result<T, Unavailable> + Send + 'static {
         let shared = Arc::clone(&self.shared);
-        let statements = move |connection: &Connection| {
+        move |connection: &Connection| {
             shared.disk.check().map_err(Unavailable::new)?;
             statements(connection).map_err(Unavailable::new)
-        };
-        self.writer.write(haste, statements, committed).await
+        }
     }
 }

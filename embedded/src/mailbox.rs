@@ -10,7 +10,7 @@ use jid::BareJid;
 use push::{
     Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId, Topic,
     ports::{Kept, Mailbox, Page, Registrant, Trimmed, Unavailable, Waiting, Withdrawals},
-    usage::Tally,
+    usage::{Drops, Tally},
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
@@ -46,15 +46,28 @@ const CLEAR: &str = "DELETE FROM mailbox WHERE account = ?1 AND registration = ?
 
 impl Mailbox for Database {
     async fn keep(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
-        let shared = self.shared().clone();
+        self.keep_counted(waiting, bounds, &Drops::default()).await
+    }
+
+    async fn keep_counted(
+        &self,
+        waiting: Waiting,
+        bounds: MailboxBounds,
+        drops: &Drops,
+    ) -> Result<Kept, Unavailable> {
+        let (shared, noted) = (self.shared().clone(), drops.clone());
         // The moment that the push names may have been a wrong one.
         let least = self.shared().clock.read().read().least();
-        let statements = move |connection: &Connection| keep(connection, &waiting, bounds, least);
+        let statements = move |connection: &Connection| {
+            let (kept, gone) = keep(connection, &waiting, bounds, least)?;
+            noted.note(&kept.dropped);
+            Ok((kept, gone))
+        };
         let committed = move |(_, gone): &(Kept, usize)| {
             shared.waiting.fetch_add(1, Ordering::Relaxed);
             shared.waiting.fetch_sub(*gone as u64, Ordering::Relaxed);
         };
-        let (kept, _) = self.add(Haste::Soon, statements, committed).await?;
+        let (kept, _) = self.add_counted(Haste::Soon, statements, committed, &drops.counts).await?;
         Ok(kept)
     }
 
@@ -143,12 +156,26 @@ impl Mailbox for Database {
     }
 
     async fn trim(&self, account: &BareJid, max: usize, now: DateTime<Utc>) -> Result<Trimmed, Unavailable> {
-        let (account, shared) = (account.clone(), self.shared().clone());
-        let statements = move |connection: &Connection| trim(connection, &account, max, now);
+        self.trim_counted(account, max, now, &Drops::default()).await
+    }
+
+    async fn trim_counted(
+        &self,
+        account: &BareJid,
+        max: usize,
+        now: DateTime<Utc>,
+        drops: &Drops,
+    ) -> Result<Trimmed, Unavailable> {
+        let (account, shared, noted) = (account.clone(), self.shared().clone(), drops.clone());
+        let statements = move |connection: &Connection| {
+            let trimmed = trim(connection, &account, max, now)?;
+            noted.note(&trimmed.dropped);
+            Ok(trimmed)
+        };
         let committed = move |trimmed: &Trimmed| {
             shared.waiting.fetch_sub(trimmed.dropped.len() as u64, Ordering::Relaxed);
         };
-        self.write_then(Haste::Soon, statements, committed).await
+        self.write_counted(Haste::Soon, statements, committed, &drops.counts).await
     }
 
     async fn recipients(

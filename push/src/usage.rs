@@ -1,7 +1,7 @@
 //! The usage of tenants: counted in memory for each hour, until a store takes it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     ops::AddAssign,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    PushMessage, TenantName,
+    MessageId, PushMessage, TenantName,
     tenant::{ByTenant, Month, Standings},
 };
 
@@ -150,9 +150,31 @@ impl Tally {
         add(&mut self.lock(), usage);
     }
 
+    /// Has the counts of one thing for so many of it.
+    pub fn repeat(&self, times: usize) {
+        let one = self.take();
+        (0..times).for_each(|_| self.add(one.clone()));
+    }
+
     /// A poisoned lock means that a panic was reported elsewhere; the counts are whole after every step.
     fn lock(&self) -> MutexGuard<'_, Usage> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The counts of drops that belong to one step of a store.
+#[derive(Debug, Clone, Default)]
+pub struct Drops {
+    /// The counts of one drop before the step. Once it is done, those of all that the store has not made durable.
+    pub counts: Tally,
+    /// Pushes that are in the queue still. Their drops are counted as they leave it.
+    pub queued: Arc<BTreeSet<MessageId>>,
+}
+
+impl Drops {
+    /// Has the counts for these.
+    pub fn note(&self, dropped: &[MessageId]) {
+        self.counts.repeat(dropped.iter().filter(|id| !self.queued.contains(id)).count());
     }
 }
 

@@ -89,7 +89,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 
     /// Counts for tenants what becomes durable in one step.
-    fn tally_all(&self, counts: &[(BareJid, Option<MessageId>, Counts)]) -> Tally {
+    fn tally_all(&self, counts: &[(BareJid, MessageId, Counts)]) -> Tally {
         let tally = Tally::default();
         for (account, _, counts) in counts {
             self.usage.count(account.domain().as_str(), *counts, self.clock.now(), &tally);

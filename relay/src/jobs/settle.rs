@@ -1,6 +1,9 @@
 //! Makes fates durable.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use backon::Retryable;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,7 +15,7 @@ use push::{
         Consistency, Kept, Mailbox, QueueReader, RelayRegistrations, Revocation, Settlement, Unavailable,
         Waiting,
     },
-    usage::{Counts, Tally},
+    usage::{Counts, Drops, Tally},
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
@@ -36,6 +39,9 @@ const AGAIN_AFTER: TimeDelta = TimeDelta::seconds(5);
 /// How often a call for one push is repeated before its batch goes on without it.
 const ATTEMPTS_MAX: usize = 3;
 
+/// Pushes of a batch that leave the queue for the mailbox, when all of them are there.
+type Queued = Arc<BTreeSet<MessageId>>;
+
 /// The work that is left for fates that are decided.
 #[derive(Default)]
 struct Rest {
@@ -47,7 +53,7 @@ struct Rest {
     changes: Vec<(BareJid, MessageId, Change)>,
     notes: Vec<Note>,
     /// Counts of tenants that become durable with this.
-    counts: Vec<(BareJid, Option<MessageId>, Counts)>,
+    counts: Vec<(BareJid, MessageId, Counts)>,
 }
 
 impl Rest {
@@ -59,8 +65,8 @@ impl Rest {
         Self { delete: vec![message], ..Self::default() }
     }
 
-    /// Counts of a push that leaves the queue or the mailbox, or of something that is durable.
-    fn count(account: BareJid, id: Option<MessageId>, counts: Counts) -> Self {
+    /// Counts of a push that leaves the queue or the mailbox.
+    fn count(account: BareJid, id: MessageId, counts: Counts) -> Self {
         Self { counts: vec![(account, id, counts)], ..Self::default() }
     }
 
@@ -102,30 +108,31 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 
     async fn settle_others(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (kept, others) = keeping::by_registration(fates);
-        let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates))).await;
+        let queued = kept.iter().flatten().filter_map(|fate| match fate {
+            Fate::Keep { message, .. } => Some(message.id),
+            _ => None,
+        });
+        let queued: &Queued = &Arc::new(queued.collect());
+        let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates, queued))).await;
         // After them: an answer that came late may be to one of those.
-        let others = join_all(others.into_iter().map(|fate| self.decide(fate))).await;
+        let others = join_all(others.into_iter().map(|fate| self.decide(fate, queued))).await;
         let rest = kept.into_iter().chain(others).fold(Rest::default(), Rest::and);
         self.spared.end_batch();
         let mut changes = BTreeMap::new();
         for (account, id, change) in rest.changes {
             spared::add(&mut changes, account, id, change);
         }
-        let (of_the_queue, others): (Vec<_>, Vec<_>) =
+        let (of_the_queue, of_the_mailbox): (Vec<_>, Vec<_>) =
             rest.counts.into_iter().partition(|(.., counts)| leaves_queue(counts));
-        let (of_the_mailbox, durable): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|(_, id, _)| id.is_some());
         let of_the_queue = self.tally_all(&of_the_queue);
-        let of_each = of_the_mailbox
-            .into_iter()
-            .filter_map(|(account, id, counts)| Some((id?, self.tally(&account, counts))));
+        let of_each =
+            of_the_mailbox.into_iter().map(|(account, id, counts)| (id, self.tally(&account, counts)));
         let of_each: BTreeMap<MessageId, Tally> = of_each.collect();
         tokio::join!(
             self.settle_in_queue(rest.delete, rest.postpone, &of_the_queue),
             self.spared.change(&self.mailbox, changes, &of_each, &self.fence),
         );
         of_each.values().for_each(|counts| self.usage.take_over(counts));
-        self.usage.take_over(&self.tally_all(&durable));
         rest.notes
     }
 
@@ -161,11 +168,13 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         within(WITHIN, call.notify(report)).await.inspect_err(|error| report(error, ONCE)).ok()
     }
 
-    async fn decide(&self, fate: Fate) -> Rest {
+    async fn decide(&self, fate: Fate, queued: &Queued) -> Rest {
         match fate {
             Fate::Done(push) => Rest::removal(&push),
             Fate::Postpone(id, at) => Rest { postpone: vec![(id, at)], ..Rest::default() },
-            Fate::Keep { message, asked_at, untried, .. } => self.keep(message, asked_at, untried).await,
+            Fate::Keep { message, asked_at, untried, .. } => {
+                self.keep(message, asked_at, untried, queued).await
+            }
             Fate::Asked { .. } if mutant(Mutant::AskedUnwritten) => Rest::default(),
             Fate::Asked { message, asked_at } => {
                 Rest::change(message.recipient.to_bare(), message.id, Change::Asked(asked_at))
@@ -197,8 +206,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                     self.whom_it_names(registration).await
                 }
             }
-            Fate::Trim(trim) => self.trim(trim).await,
-            Fate::Count(account, id, counts) => Rest::count(account, Some(id), counts),
+            Fate::Trim(trim) => self.trim(trim, queued).await,
+            Fate::Count(account, id, counts) => Rest::count(account, id, counts),
             Fate::NoteSeen(account, seen) => {
                 let noted = self.registrations.note_seen(&account, seen, self.clock.now()).await;
                 match noted.inspect_err(|error| report(error, ONCE)) {
@@ -231,21 +240,27 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let (delivered, expired_now) = (u64::from(!expired), u64::from(expired));
         let counts = Counts { delivered, expired: expired_now, ..Counts::default() };
         let note = Note::Late { account: account.clone(), id, accepted_at, expired };
-        removal.and(Rest::count(account, Some(id), counts)).and(Rest::of(note))
+        removal.and(Rest::count(account, id, counts)).and(Rest::of(note))
     }
 
     /// Drops what an account has too much of, because its domain has.
-    async fn trim(&self, trim: Trim) -> Rest {
+    async fn trim(&self, trim: Trim, queued: &Queued) -> Rest {
         let Trim { account, max } = &trim;
-        let trimmed = self.attempt(|| self.mailbox.trim(account, *max, self.clock.read().least())).await;
-        let Some(trimmed) = trimmed else { return Rest::default() };
+        let trimmed = self.attempt(async || {
+            let (drops, least) = (self.drops(account, queued), self.clock.read().least());
+            Ok((self.mailbox.trim_counted(account, *max, least, &drops).await?, drops))
+        });
+        let Some((trimmed, drops)) = trimmed.await else { return Rest::default() };
+        self.usage.take_over(&drops.counts);
         counter!(DROPPED).increment(trimmed.dropped.len() as u64);
         if !trimmed.dropped.is_empty() {
             let (domain, dropped) = (account.domain(), trimmed.dropped.len());
             tracing::warn!(%domain, dropped, "too much waits for a domain: the oldest of its fullest account were dropped");
         }
-        let dropped = Counts { dropped: trimmed.dropped.len() as u64, ..Counts::default() };
-        Rest::count(account.clone(), None, dropped).and(Rest::of(Note::Trimmed(trim, trimmed)))
+        let dropped = Counts { dropped: 1, ..Counts::default() };
+        let of_the_queue = trimmed.dropped.iter().filter(|id| queued.contains(id));
+        let counted = of_the_queue.map(|id| Rest::count(account.clone(), *id, dropped));
+        counted.fold(Rest::default(), Rest::and).and(Rest::of(Note::Trimmed(trim, trimmed)))
     }
 
     /// Ends the registration of a push that was refused, and with it the push.
@@ -257,7 +272,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                     counter!(REVOKED).increment(1);
                     let account = push.message.recipient.to_bare();
                     let counts = Counts::accepted(&push.message);
-                    rest = rest.and(Rest::count(account, Some(push.message.id), counts));
+                    rest = rest.and(Rest::count(account, push.message.id, counts));
                 }
                 rest
             }
@@ -334,7 +349,7 @@ fn apart_from_delivered(fates: Vec<Fate>) -> (Rest, Vec<Fate>) {
         match fate {
             Fate::Done(Held { origin: Origin::Queue, message }) => delivered.delete.push(message.id),
             Fate::Count(account, id, counts) if leaves_queue(&counts) => {
-                delivered.counts.push((account, Some(id), counts));
+                delivered.counts.push((account, id, counts));
             }
             _ => others.push(fate),
         }

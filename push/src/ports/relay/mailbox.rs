@@ -9,7 +9,10 @@ use chrono::{DateTime, Utc};
 use jid::BareJid;
 
 use crate::ports::{Page, Registrant, Unavailable, Withdrawals};
-use crate::{Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId, usage::Tally};
+use crate::{
+    Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId,
+    usage::{Drops, Tally},
+};
 
 /// A push that waits in a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +58,20 @@ pub trait Mailbox: Withdrawals {
         waiting: Waiting,
         bounds: MailboxBounds,
     ) -> impl Future<Output = Result<Kept, Unavailable>> + Send;
+
+    /// The same; a store that keeps usage takes the counts of what it drops, and makes them durable in the same step.
+    fn keep_counted(
+        &self,
+        waiting: Waiting,
+        bounds: MailboxBounds,
+        drops: &Drops,
+    ) -> impl Future<Output = Result<Kept, Unavailable>> + Send {
+        async move {
+            let kept = self.keep(waiting, bounds).await?;
+            drops.note(&kept.dropped);
+            Ok(kept)
+        }
+    }
 
     /// Pushes that wait for an account behind the place of `after` or from the beginning, in order, at most `max` of
     /// them; of these registrations alone, or of all. Fewer than `max` mean that no more are there. It shows every
@@ -115,6 +132,21 @@ pub trait Mailbox: Withdrawals {
         max: usize,
         now: DateTime<Utc>,
     ) -> impl Future<Output = Result<Trimmed, Unavailable>> + Send;
+
+    /// The same; a store that keeps usage takes the counts of what it drops, and makes them durable in the same step.
+    fn trim_counted(
+        &self,
+        account: &BareJid,
+        max: usize,
+        now: DateTime<Utc>,
+        drops: &Drops,
+    ) -> impl Future<Output = Result<Trimmed, Unavailable>> + Send {
+        async move {
+            let trimmed = self.trim(account, max, now).await?;
+            drops.note(&trimmed.dropped);
+            Ok(trimmed)
+        }
+    }
 
     /// The registrations that have something waiting, each once and with the number of its pushes, behind `after` or
     /// from the beginning, in an order of the store's own, at least `max` of them unless there are no more; then

@@ -5,17 +5,18 @@ use super::*;
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Keeps pushes of one registration. Each replaces those of its topic before it, and the last counts all: a store
     /// need not see what is kept at the same moment.
-    pub(super) async fn keep_all(&self, mut fates: Vec<Fate>) -> Rest {
+    pub(super) async fn keep_all(&self, mut fates: Vec<Fate>, queued: &Queued) -> Rest {
         let last = fates.pop();
-        let kept = join_all(by_topic(fates).into_iter().map(|fates| self.decide_each(fates))).await;
-        let last = self.decide_each(last.into_iter().collect()).await;
+        let kept = by_topic(fates).into_iter().map(|fates| self.decide_each(fates, queued));
+        let kept = join_all(kept).await;
+        let last = self.decide_each(last.into_iter().collect(), queued).await;
         kept.into_iter().fold(Rest::default(), Rest::and).and(last)
     }
 
-    async fn decide_each(&self, fates: Vec<Fate>) -> Rest {
+    async fn decide_each(&self, fates: Vec<Fate>, queued: &Queued) -> Rest {
         let mut rest = Rest::default();
         for fate in fates {
-            rest = rest.and(self.decide(fate).await);
+            rest = rest.and(self.decide(fate, queued).await);
         }
         rest
     }
@@ -26,13 +27,14 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         message: Arc<PushMessage>,
         asked_at: Option<DateTime<Utc>>,
         untried: bool,
+        queued: &Queued,
     ) -> Rest {
         let id = message.id;
-        match self.try_keep(&message, asked_at, untried).await {
+        match self.try_keep(&message, asked_at, untried, queued).await {
             Ok(note) => {
-                let counts = kept_counts(&message, note.as_ref(), self.clock.read().least());
+                let counts = kept_counts(&message, note.as_ref(), queued, self.clock.read().least());
                 let rest = Rest { delete: vec![id], notes: note.into_iter().collect(), ..Rest::default() };
-                rest.and(Rest::count(message.recipient.to_bare(), Some(id), counts))
+                rest.and(Rest::count(message.recipient.to_bare(), id, counts))
             }
             Err(_) if mutant(Mutant::DeletedUnkept) => Rest::deletion(id),
             Err(error) => {
@@ -48,6 +50,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         message: &Arc<PushMessage>,
         asked_at: Option<DateTime<Utc>>,
         untried: bool,
+        queued: &Queued,
     ) -> Result<Option<Note>, Unavailable> {
         let moves = self.moves();
         let find = || within(WITHIN, self.registrations.find(message.registration, Consistency::Strong));
@@ -57,8 +60,11 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             return Ok(None);
         };
         let waiting = Waiting { message: PushMessage::clone(message), asked_at };
-        let keep = self.mailbox.keep(waiting, self.mailbox_bounds);
-        let kept = self.spared.keep(&message.recipient.to_bare(), keep, &self.fence).await?;
+        let account = message.recipient.to_bare();
+        let drops = self.drops(&account, queued);
+        let keep = self.mailbox.keep_counted(waiting, self.mailbox_bounds, &drops);
+        let kept = self.spared.keep(&account, keep, &self.fence).await?;
+        self.usage.take_over(&drops.counts);
         self.count_kept(message, &kept);
         let mut recipient = row.target.recipient;
         // It may have moved to a full JID whose mailbox was read before this was in it.
@@ -69,6 +75,12 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
         let untried = untried || recipient != message.recipient;
         Ok(Some(Note::Waits { message: Arc::clone(message), recipient, untried, kept }))
+    }
+
+    /// The counts of what one write drops.
+    pub(super) fn drops(&self, account: &BareJid, queued: &Queued) -> Drops {
+        let counts = self.tally(account, Counts { dropped: 1, ..Counts::default() });
+        Drops { counts, queued: Arc::clone(queued) }
     }
 
     fn count_kept(&self, message: &PushMessage, kept: &Kept) {
@@ -87,12 +99,14 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 }
 
-/// The counts of a push that left the queue for the mailbox, or was over.
-fn kept_counts(message: &PushMessage, note: Option<&Note>, now: DateTime<Utc>) -> Counts {
+/// The counts of a push that left the queue for the mailbox, or was over; with those of others that were dropped for it
+/// and leave the queue with it.
+fn kept_counts(message: &PushMessage, note: Option<&Note>, queued: &Queued, now: DateTime<Utc>) -> Counts {
     let mut counts = Counts::accepted(message);
     match note {
         Some(Note::Waits { kept, .. }) => {
-            counts += Counts { waited: 1, dropped: kept.dropped.len() as u64, ..Counts::default() };
+            let dropped = kept.dropped.iter().filter(|id| queued.contains(id)).count() as u64;
+            counts += Counts { waited: 1, dropped, ..Counts::default() };
         }
         _ => counts.expired = u64::from(message.is_expired(now)),
     }

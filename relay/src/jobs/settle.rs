@@ -19,7 +19,7 @@ use push::{
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use self::spared::{Change, WITHIN, within};
+use self::spared::{Change, WRITTEN_WITHIN, within};
 use super::{Jobs, ONCE, count_over, waits_for};
 use crate::{
     backoff::{backoff, report},
@@ -159,13 +159,15 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         self.usage.take_over(counts);
     }
 
-    /// Repeats a call a few times, within the time that a batch has. `None`: it has failed.
+    /// Repeats a call for one account a few times, within the time that a batch has. `None`: it has failed.
     async fn attempt<T, F: Future<Output = Result<T, Unavailable>>>(
         &self,
+        account: &BareJid,
         call: impl FnMut() -> F,
     ) -> Option<T> {
         let call = call.retry(backoff().with_max_times(ATTEMPTS_MAX)).when(|_| !self.fence.is_lost());
-        within(WITHIN, call.notify(report)).await.inspect_err(|error| report(error, ONCE)).ok()
+        let made = self.spared.call(account, call.notify(report)).await;
+        made.inspect_err(|error| report(error, ONCE)).ok()
     }
 
     async fn decide(&self, fate: Fate, queued: &Queued) -> Rest {
@@ -232,7 +234,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Finds a push before it is removed: the answer to a removal may be lost, and what it removed with it. One that is
     /// not found in time is removed, and not counted.
     async fn settle_late(&self, account: BareJid, id: MessageId) -> Rest {
-        let found = self.attempt(|| self.mailbox.find(&account, id)).await;
+        let found = self.attempt(&account, || self.mailbox.find(&account, id)).await;
         let removal = Rest::change(account.clone(), id, Change::Remove);
         let Some(found) = found else { return removal };
         let Some(Waiting { message, .. }) = found else { return Rest::default() };
@@ -246,7 +248,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     /// Drops what an account has too much of, because its domain has.
     async fn trim(&self, trim: Trim, queued: &Queued) -> Rest {
         let Trim { account, max } = &trim;
-        let trimmed = self.attempt(async || {
+        let trimmed = self.attempt(account, async || {
             let (drops, least) = (self.drops(account, queued), self.clock.read().least());
             Ok((self.mailbox.trim_counted(account, *max, least, &drops).await?, drops))
         });
@@ -302,7 +304,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 
     async fn revoke_late(&self, recipient: &FullJid, message: MessageId) -> Result<Rest, Unavailable> {
         let account = recipient.to_bare();
-        let waiting = within(WITHIN, self.mailbox.find(&account, message)).await?;
+        let waiting = self.spared.call(&account, self.mailbox.find(&account, message)).await?;
         let Some(Waiting { message, asked_at: Some(asked_at) }) = waiting else { return Ok(Rest::default()) };
         let waited = self.revoke(&message, recipient, asked_at).await?;
         Ok(waited.map_or_else(Rest::default, |waited| ended(&message, waited)))
@@ -325,7 +327,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             }
         }
         let account = message.recipient.to_bare();
-        let waited = within(WITHIN, self.mailbox.clear(&account, registration, epoch)).await?;
+        let waited = within(WRITTEN_WITHIN, self.mailbox.clear(&account, registration, epoch)).await?;
         counter!(REVOKED).increment(waited as u64);
         Ok(Some(waited))
     }

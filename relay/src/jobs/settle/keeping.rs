@@ -53,16 +53,19 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         queued: &Queued,
     ) -> Result<Option<Note>, Unavailable> {
         let moves = self.moves();
-        let find = || within(WITHIN, self.registrations.find(message.registration, Consistency::Strong));
+        let account = message.recipient.to_bare();
+        let row = || self.registrations.find(message.registration, Consistency::Strong);
+        let find = || self.spared.call(&account, row());
         let (row, now) = (find().await?, self.clock.read().least());
         let Some(row) = row.filter(|row| waits_for(row, message, now)) else {
             count_over(message, now);
             return Ok(None);
         };
         let waiting = Waiting { message: PushMessage::clone(message), asked_at };
-        let account = message.recipient.to_bare();
-        let drops = self.drops(&account, queued);
-        let keep = self.mailbox.keep_counted(waiting, self.mailbox_bounds, &drops);
+        let (drops, mailbox, bounds) =
+            (self.drops(&account, queued), self.mailbox.clone(), self.mailbox_bounds);
+        let counted = drops.clone();
+        let keep = async move { mailbox.keep_counted(waiting, bounds, &counted).await };
         let kept = self.spared.keep(&account, keep, &self.fence).await?;
         self.usage.take_over(&drops.counts);
         self.count_kept(message, &kept);

@@ -25,16 +25,19 @@ use crate::{backoff::report, lease::Fence};
 
 /// Writes of one account at a time.
 const WRITES_MAX: usize = 8;
-/// Longest wait of a batch for one write, its retries included: a store that is merely busy takes far less.
-pub(super) const WITHIN: Duration = Duration::from_secs(15);
+/// Longest wait of a batch for one call, its retries included: a store that is merely busy takes far less.
+pub(super) const WITHIN: Duration = Duration::from_secs(2);
+/// Longest time for a write, which goes on after its batch.
+pub(super) const WRITTEN_WITHIN: Duration = Duration::from_secs(15);
 /// Longest wait of a batch for changes of pushes that wait. They may be made later, and others may not wait for them.
 pub(super) const CHANGED_WITHIN: Duration = Duration::from_secs(1);
 /// Changes of an account whose part of the store was too slow are made later for so long: a slow account costs the
 /// others a twentieth of their time.
 pub(super) const SLOW_FOR: Duration = Duration::from_secs(40);
-/// Nothing more is kept for an account of which a push could not be: for so many times as long as the failure took, so
-/// that an account whose writes hang holds up the smaller part of the batches.
-pub(super) const REST_FACTOR: u32 = 2;
+/// Nothing more is kept for an account of which a push could not be: for so many times as long as its batch waited for
+/// that, twice as many after each further failure, up to the maximum. So it costs the others a twentieth of their time.
+pub(super) const REST_FACTOR_MIN: u32 = 2;
+pub(super) const REST_FACTOR_MAX: u32 = 19;
 /// Shortest rest. It keeps a write that fails at once from being tried for each push of a batch.
 pub(super) const REST_MIN: Duration = Duration::from_secs(1);
 /// Accounts that are noted as resting, and as slow.
@@ -63,16 +66,25 @@ pub(super) fn add(changes: &mut BTreeMap<BareJid, Changes>, account: BareJid, id
     note(changes.entry(account).or_default(), id, change);
 }
 
+/// An account that is left alone.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    until: Instant,
+    /// It lasts for so many times as long as a batch waited.
+    factor: u32,
+    failed_at: Instant,
+}
+
 /// Accounts whose writes fail.
 #[derive(Debug, Default)]
 pub(crate) struct Spared {
-    resting: Mutex<BTreeMap<BareJid, Instant>>,
+    resting: Arc<Mutex<BTreeMap<BareJid, Rest>>>,
     /// Accounts whose changes are made later, and until when.
     slow: Mutex<BTreeMap<BareJid, Instant>>,
     /// Bound the writes of each account in the batch that is under way.
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
-    /// One task for each account in `put_off`.
+    /// One task for each account in `put_off`, and for each write that goes on after its batch.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -85,12 +97,13 @@ pub(super) async fn within<T>(
 }
 
 impl Spared {
-    /// Has a push kept when it is the account's turn, within the time that a batch has. After a failure the account is
-    /// left alone for a while. Nothing is kept without the lease: another relay may have delivered it.
-    pub(super) async fn keep<T>(
+    /// Has a push kept when it is the account's turn. A write that takes longer than a batch has goes on after it: its
+    /// push goes back, and may be kept once more. Until that is over, and for a while after a failure, the account is left alone.
+    /// Nothing is kept without the lease: another relay may have delivered it.
+    pub(super) async fn keep<T: Send + 'static>(
         &self,
         account: &BareJid,
-        keep: impl Future<Output = Result<T, Unavailable>>,
+        keep: impl Future<Output = Result<T, Unavailable>> + Send + 'static,
         fence: &Fence,
     ) -> Result<T, Unavailable> {
         let lane = {
@@ -106,7 +119,43 @@ impl Spared {
             return Err(Unavailable::new("a write for this account has failed a moment ago"));
         }
         let begun = Instant::now();
-        within(WITHIN, keep).await.inspect_err(|_| self.rest(account, begun.elapsed()))
+        let mut write = Box::pin(within(WRITTEN_WITHIN, keep));
+        if let Ok(kept) = timeout(WITHIN, &mut write).await {
+            note_outcome(&self.resting, account, begun, &kept);
+            return kept;
+        }
+        note_rest(&mut lock(&self.resting), account, begun, |_| WRITTEN_WITHIN);
+        let (resting, account, fence) = (Arc::clone(&self.resting), account.clone(), fence.clone());
+        self.go_on(async move {
+            tokio::select! {
+                kept = write => note_outcome(&resting, &account, begun, &kept),
+                () = fence.lost() => {}
+            }
+        });
+        Err(Unavailable::new("it takes too long"))
+    }
+
+    /// Makes a call for one account within the time that a batch has. After a failure the account is left alone for a while.
+    pub(super) async fn call<T>(
+        &self,
+        account: &BareJid,
+        call: impl Future<Output = Result<T, Unavailable>>,
+    ) -> Result<T, Unavailable> {
+        if self.rests(account) {
+            return Err(Unavailable::new("a call for this account has failed a moment ago"));
+        }
+        let begun = Instant::now();
+        let outcome = within(WITHIN, call).await;
+        if outcome.is_err() {
+            note_outcome(&self.resting, account, begun, &outcome);
+        }
+        outcome
+    }
+
+    fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 
     /// A batch is settled.
@@ -116,12 +165,7 @@ impl Spared {
 
     /// Whether a push of this account could not be kept a moment ago.
     fn rests(&self, account: &BareJid) -> bool {
-        lock(&self.resting).get(account).is_some_and(|until| Instant::now() < *until)
-    }
-
-    /// Leaves an account alone for a while, after a failure that took so long.
-    fn rest(&self, account: &BareJid, took: Duration) {
-        note_until(&mut lock(&self.resting), account, REST_MIN.max(REST_FACTOR * took));
+        lock(&self.resting).get(account).is_some_and(|rest| Instant::now() < rest.until)
     }
 
     /// Makes changes of pushes that wait, each account's beside the others'. Those that fail, or take long, are put off,
@@ -191,11 +235,45 @@ impl Spared {
             is_new
         };
         if is_new {
-            let (mailbox, fence) = (mailbox.clone(), fence.clone());
-            let mut tasks = lock(&self.tasks);
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn(make_later(mailbox, account, Arc::clone(&self.put_off), fence));
+            self.go_on(make_later(mailbox.clone(), account, Arc::clone(&self.put_off), fence.clone()));
         }
+    }
+}
+
+/// Leaves an account alone for a while, after a failure of what was begun then.
+fn note_outcome<T>(
+    resting: &Mutex<BTreeMap<BareJid, Rest>>,
+    account: &BareJid,
+    begun: Instant,
+    outcome: &Result<T, Unavailable>,
+) {
+    let mut resting = lock(resting);
+    if outcome.is_ok() {
+        resting.remove(account);
+    } else {
+        let took = begun.elapsed().min(WITHIN);
+        note_rest(&mut resting, account, begun, |factor| REST_MIN.max(factor * took));
+    }
+}
+
+/// Notes for how long an account is left alone, unless too many are noted. Failures of what was begun together are one.
+fn note_rest(
+    resting: &mut BTreeMap<BareJid, Rest>,
+    account: &BareJid,
+    begun: Instant,
+    time: impl FnOnce(u32) -> Duration,
+) {
+    let now = Instant::now();
+    let (factor, failed_at) = match resting.get(account) {
+        None => (REST_FACTOR_MIN, now),
+        Some(rest) if begun <= rest.failed_at => (rest.factor, rest.failed_at),
+        Some(rest) => ((2 * rest.factor).min(REST_FACTOR_MAX), now),
+    };
+    if resting.len() >= RESTING_MAX {
+        resting.retain(|_, rest| now < rest.until);
+    }
+    if resting.len() < RESTING_MAX {
+        resting.insert(account.clone(), Rest { until: now + time(factor), factor, failed_at });
     }
 }
 
@@ -266,7 +344,7 @@ async fn make_later<M: Mailbox>(
             lock(&put_off).remove(&account);
             return;
         }
-        let left = make(&mailbox, &account, changes.clone(), WITHIN).await.err().unwrap_or_default();
+        let left = make(&mailbox, &account, changes.clone(), WRITTEN_WITHIN).await.err().unwrap_or_default();
         delay = if left.is_empty() { AGAIN_MIN } else { (2 * delay).min(AGAIN_MAX) };
         let mut put_off = lock(&put_off);
         let own = put_off.entry(account.clone()).or_default();

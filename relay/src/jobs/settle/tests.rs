@@ -19,213 +19,14 @@ use tokio::{
 };
 
 use super::{
-    spared::{CHANGED_WITHIN, REST_FACTOR, REST_MIN, SLOW_FOR, WITHIN},
+    spared::{CHANGED_WITHIN, REST_FACTOR_MIN, REST_MIN, SLOW_FOR, WITHIN, WRITTEN_WITHIN},
     *,
 };
 use crate::lease::Fence;
 
-/// A mailbox that loses the answer to each call but every second one, if it loses any.
-#[derive(Debug, Clone, Default)]
-struct Store(Arc<Mutex<Inside>>);
+mod store;
 
-#[derive(Debug, Default)]
-struct Inside {
-    waiting: Vec<Waiting>,
-    /// Whether the last answer was lost.
-    lost: bool,
-    loses_none: bool,
-    trouble: Option<(BareJid, Trouble)>,
-    rows: Vec<Registration>,
-    /// Pushes that are being kept, and the most that ever were.
-    keeping: (usize, usize),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    Refuses,
-    Hangs,
-}
-
-impl Store {
-    fn answer<T>(&self, act: impl FnOnce(&mut Vec<Waiting>) -> T) -> Result<T, Unavailable> {
-        let mut inside = self.0.lock().unwrap();
-        let answer = act(&mut inside.waiting);
-        inside.lost = !inside.lost && !inside.loses_none;
-        if inside.lost { Err(Unavailable::new("the answer is lost")) } else { Ok(answer) }
-    }
-
-    fn reliable(waiting: Vec<Waiting>, rows: Vec<Registration>) -> Self {
-        Self(Arc::new(Mutex::new(Inside { waiting, rows, loses_none: true, ..Inside::default() })))
-    }
-
-    /// Meets the trouble that is set for these accounts, before a call.
-    async fn meet_trouble(&self, accounts: &[BareJid]) -> Result<(), Unavailable> {
-        let trouble = self.0.lock().unwrap().trouble.clone();
-        match trouble.filter(|(account, _)| accounts.contains(account)) {
-            Some((_, Trouble::Refuses)) => Err(Unavailable::new("throttled")),
-            Some((_, Trouble::Hangs)) => std::future::pending().await,
-            None => Ok(()),
-        }
-    }
-}
-
-fn not_asked<T>() -> Result<T, Unavailable> {
-    Err(Unavailable::new("nobody asks for this here"))
-}
-
-impl Mailbox for Store {
-    async fn find(&self, _: &BareJid, id: MessageId) -> Result<Option<Waiting>, Unavailable> {
-        self.answer(|waiting| waiting.iter().find(|one| one.message.id == id).cloned())
-    }
-
-    async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
-        let accounts: Vec<_> = messages.iter().map(|(account, _)| account.clone()).collect();
-        self.meet_trouble(&accounts).await?;
-        self.answer(|waiting| waiting.retain(|one| messages.iter().all(|(_, id)| *id != one.message.id)))
-    }
-
-    async fn keep(&self, waiting: Waiting, _: MailboxBounds) -> Result<Kept, Unavailable> {
-        self.meet_trouble(&[waiting.message.recipient.to_bare()]).await?;
-        {
-            let (now, most) = &mut self.0.lock().unwrap().keeping;
-            *now += 1;
-            *most = (*most).max(*now);
-        }
-        sleep(Duration::from_millis(10)).await;
-        let mut inside = self.0.lock().unwrap();
-        inside.keeping.0 -= 1;
-        inside.waiting.push(waiting);
-        Ok(Kept::default())
-    }
-
-    async fn waiting(
-        &self,
-        _: &BareJid,
-        _: Option<&BTreeSet<RegistrationId>>,
-        _: Option<MessageId>,
-        _: usize,
-    ) -> Result<Vec<Waiting>, Unavailable> {
-        not_asked()
-    }
-
-    async fn note_asked(
-        &self,
-        account: &BareJid,
-        id: MessageId,
-        at: DateTime<Utc>,
-    ) -> Result<(), Unavailable> {
-        self.meet_trouble(std::slice::from_ref(account)).await?;
-        self.answer(|waiting| {
-            let asked = waiting.iter_mut().filter(|one| one.message.id == id);
-            asked.for_each(|one| one.asked_at = Some(at));
-        })
-    }
-
-    async fn clear(&self, _: &BareJid, _: RegistrationId, _: Epoch) -> Result<usize, Unavailable> {
-        not_asked()
-    }
-
-    async fn trim(&self, _: &BareJid, _: usize, _: DateTime<Utc>) -> Result<Trimmed, Unavailable> {
-        not_asked()
-    }
-
-    async fn recipients(
-        &self,
-        _: Option<Registrant>,
-        _: usize,
-    ) -> Result<Page<(Registrant, usize)>, Unavailable> {
-        not_asked()
-    }
-}
-
-impl Withdrawals for Store {
-    async fn withdraw(&self, _: &BareJid, id: MessageId, _: DateTime<Utc>) -> Result<bool, Unavailable> {
-        self.answer(|waiting| waiting.extract_if(.., |one| one.message.id == id).count() > 0)
-    }
-}
-
-impl Registrations for Store {
-    async fn find(&self, id: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
-        let inside = self.0.lock().unwrap();
-        Ok(inside.rows.iter().find(|row| row.target.registration_id() == id).cloned())
-    }
-
-    async fn find_all(
-        &self,
-        _: BTreeSet<RegistrationId>,
-        _: Consistency,
-    ) -> Result<Vec<Registration>, Unavailable> {
-        not_asked()
-    }
-
-    async fn register(
-        &self,
-        _: Target,
-        _: DateTime<Utc>,
-        _: TimeDelta,
-        _: Renewal,
-        _: usize,
-    ) -> Result<Registered, Unavailable> {
-        not_asked()
-    }
-
-    async fn revoke(
-        &self,
-        _: RegistrationId,
-        _: Epoch,
-        _: &FullJid,
-        _: DateTime<Utc>,
-    ) -> Result<Revocation, Unavailable> {
-        not_asked()
-    }
-}
-
-impl RelayRegistrations for Store {
-    async fn follow(
-        &self,
-        _: RegistrationId,
-        _: Epoch,
-        _: &FullJid,
-        _: &FullJid,
-    ) -> Result<bool, Unavailable> {
-        not_asked()
-    }
-
-    async fn throttle(&self, _: RegistrationId, _: Epoch, _: DateTime<Utc>) -> Result<(), Unavailable> {
-        not_asked()
-    }
-}
-
-impl Accounts for Store {
-    async fn account(&self, _: &BareJid, _: DateTime<Utc>) -> Result<Account, Unavailable> {
-        not_asked()
-    }
-
-    async fn note_seen(&self, _: &BareJid, _: Vec<Seen>, _: DateTime<Utc>) -> Result<(), Unavailable> {
-        not_asked()
-    }
-
-    async fn living(
-        &self,
-        _: Option<Registrant>,
-        _: usize,
-        _: DateTime<Utc>,
-    ) -> Result<Page<Registration>, Unavailable> {
-        not_asked()
-    }
-}
-
-impl QueueReader for Store {
-    type Receipt = MessageId;
-
-    async fn receive(&self, _: usize) -> Result<Vec<Delivery<MessageId>>, Unavailable> {
-        not_asked()
-    }
-
-    async fn settle(&self, _: Vec<Settlement<MessageId>>) -> Result<(), Unavailable> {
-        Ok(())
-    }
-}
+use store::{Store, Trouble};
 
 fn jobs(store: &Store, now: DateTime<Utc>) -> Jobs<Store, Store, Store> {
     let secrets = Secrets::parse("0123456789abcdef0123456789abcdef").unwrap();
@@ -342,6 +143,52 @@ async fn an_account_whose_changes_are_slow_costs_the_others_a_twentieth_of_their
     assert!(held_up > Duration::ZERO && held_up <= SLOW_FOR / 2, "{held_up:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_account_whose_pushes_cannot_be_kept_costs_the_others_a_twentieth_of_their_time() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let rows = ["alice", "bob"].map(|user| registration(user, 1, now));
+    let store = Store::reliable(Vec::new(), rows.to_vec());
+    store.0.lock().unwrap().trouble = Some((rows[0].target.recipient.to_bare(), Trouble::Hangs));
+    let jobs = jobs(&store, now);
+    let (begun, second) = (Instant::now(), Duration::from_secs(1));
+    let (mut held_up, mut kept) = (Duration::ZERO, 0);
+    while begun.elapsed() < Duration::from_secs(600) {
+        let batch = Instant::now();
+        let keep = |row: &Registration| Fate::Keep {
+            message: Arc::new(push_for(row, now)),
+            target: row.target.recipient.clone(),
+            asked_at: None,
+            untried: false,
+        };
+        kept += jobs.settle(rows.iter().map(keep).collect()).await.len();
+        held_up += batch.elapsed().saturating_sub(Duration::from_millis(10));
+        sleep(second).await;
+    }
+    assert!(held_up > Duration::ZERO && held_up <= begun.elapsed() / 20, "{held_up:?}");
+    assert!(kept > 500, "those of the other: {kept}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_takes_longer_than_its_batch_goes_on() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let row = registration("alice", 1, now);
+    let store = Store::reliable(Vec::new(), vec![row.clone()]);
+    let jobs = jobs(&store, now);
+    store.0.lock().unwrap().keeping_takes = 2 * WITHIN;
+    let keep = |number: u8| Fate::Keep {
+        message: Arc::new(push_for(&row, now + TimeDelta::milliseconds(number.into()))),
+        target: row.target.recipient.clone(),
+        asked_at: None,
+        untried: false,
+    };
+    assert_eq!(jobs.settle(vec![keep(1)]).await, [], "its push goes back");
+    assert_eq!(jobs.settle(vec![keep(2)]).await, [], "and others of its account");
+    sleep(2 * WITHIN).await;
+    assert_eq!(store.0.lock().unwrap().waiting.len(), 1);
+    store.0.lock().unwrap().keeping_takes = Duration::ZERO;
+    assert_eq!(jobs.settle(vec![keep(2)]).await.len(), 1, "the account has recovered");
+}
+
 #[tokio::test]
 async fn without_the_lease_nothing_is_kept() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
@@ -378,7 +225,8 @@ async fn of_one_account_few_pushes_are_written_at_a_time_and_after_a_failure_non
     assert_eq!(jobs.settle(fates()).await.len(), rows.len());
     assert_eq!(store.0.lock().unwrap().keeping, (0, 8));
 
-    for (trouble, rest) in [(Trouble::Refuses, REST_MIN), (Trouble::Hangs, REST_FACTOR * WITHIN)] {
+    let hangs = WRITTEN_WITHIN - WITHIN + REST_FACTOR_MIN * WITHIN;
+    for (trouble, rest) in [(Trouble::Refuses, REST_MIN), (Trouble::Hangs, hangs)] {
         store.0.lock().unwrap().trouble = Some((rows[0].target.recipient.to_bare(), trouble));
         assert_eq!(jobs.settle(fates()).await, []);
         store.0.lock().unwrap().trouble = None;

@@ -301,8 +301,9 @@ fn tell_of_lapsing(domains: &[Lapsing]) {
             domain,
             registrations,
             %first,
-            "registrations lapse, the first at that moment: the access list does not name their accounts, so \
-             renewals are refused and pushes wait; if that is a slip, add the domain to it"
+            "registrations lapse, the first at that moment: the access list does not name their accounts, or their \
+             tenant is suspended, so renewals are refused and pushes wait; if that is a slip, add the domain to the \
+             list, or resume the tenant"
         );
     }
     if !others.is_empty() {

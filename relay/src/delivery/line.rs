@@ -182,6 +182,11 @@ impl Line {
         self.unanswered().take_while(move |(_, sent)| now.duration_since(*sent) >= time).map(|(id, _)| *id)
     }
 
+    /// When the oldest unanswered push of this session was sent.
+    pub(crate) fn oldest_in_flight(&self) -> Option<Instant> {
+        self.unanswered().next().map(|(_, sent)| *sent)
+    }
+
     /// Whether an answer has come lately.
     pub(crate) fn has_answered_within(&self, time: Duration, now: Instant) -> bool {
         self.answered_at.is_some_and(|at| now.duration_since(at) < time)

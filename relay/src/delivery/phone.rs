@@ -43,6 +43,8 @@ pub(crate) struct Phone {
     alive_at: Option<DateTime<Utc>>,
     /// Since when it owes a sign of life: it was asked whether it is there, beside its pushes.
     probed_at: Option<Instant>,
+    /// When the push was sent in whose silence others were found for what waits.
+    relieved_since: Option<Instant>,
     ended: bool,
     away: bool,
     proven: bool,
@@ -86,6 +88,12 @@ impl Phone {
         self.away = false;
         self.probed_at = None;
         is_news
+    }
+
+    /// Notes that others are found for what waits; whether they were not yet, in this silence.
+    pub(crate) fn relieve(&mut self) -> bool {
+        let silent_since = self.line.oldest_in_flight();
+        std::mem::replace(&mut self.relieved_since, silent_since) != silent_since
     }
 
     /// Notes that it is asked for a sign of life; whether it owed none.

@@ -91,6 +91,6 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 }
 
 fn full(whose: &str, max: usize) -> StanzaError {
-    let text = format!("{whose} has {max} registrations, and may have no more");
+    let text = format!("{whose} may have no more than {max} registrations, and has no room for another");
     stanza::error(ErrorType::Wait, DefinedCondition::ResourceConstraint, &text)
 }

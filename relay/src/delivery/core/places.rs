@@ -175,8 +175,9 @@ impl Core {
 
     /// Asks another full JID of the account for a push whose recipient is silent: the one that the registration names,
     /// if another was asked, or one that has greeted since the last sign of life. The first result settles the push.
+    /// What waits for the silent one is read for the others.
     pub(super) fn ask_others(&mut self, now: Now) {
-        let mut silent = BTreeMap::new();
+        let (mut silent, mut fallen_silent) = (BTreeMap::new(), BTreeSet::new());
         let is_silent = |ask: &Ask| {
             let answers = |phone: &Phone| phone.line.has_answered_within(SILENT_AFTER, now.monotonic);
             now.monotonic.duration_since(ask.sent) >= SILENT_AFTER
@@ -186,6 +187,8 @@ impl Core {
             if now.monotonic.duration_since(*sent) < SILENT_AFTER {
                 break;
             }
+            let asks = self.pushes.get(id).into_iter().flat_map(|push| &push.asks);
+            fallen_silent.extend(asks.filter(|ask| is_silent(ask)).map(|ask| ask.jid.clone()));
             if let Some(Push { held, asks, lines, replaced: false, .. }) = self.pushes.get(id)
                 && lines.is_empty()
                 && !asks.is_empty()
@@ -194,6 +197,10 @@ impl Core {
                 silent
                     .insert(*id, (held.clone(), asks.iter().map(|ask| ask.jid.clone()).collect::<Vec<_>>()));
             }
+        }
+        fallen_silent.retain(|jid| self.phone_mut(jid).is_some_and(Phone::relieve));
+        for account in fallen_silent.iter().map(|jid| jid.to_bare()).collect::<BTreeSet<_>>() {
+            self.cue_stand_ins(&account, now);
         }
         for (id, (held, asked)) in silent {
             let named = self.named(&held.message);

@@ -65,3 +65,21 @@ fn what_waits_for_a_full_jid_is_found_though_another_registration_of_it_has_move
     let sent = world.take_sent();
     assert!(sent.iter().any(|(_, to)| to == ALICE), "{other} of {waits:?}, {sent:?}: {:?}", world.rest());
 }
+
+#[test]
+fn what_waits_for_a_phone_that_falls_silent_goes_to_the_one_that_stands_in() {
+    let mut world = World::online();
+    let [first, second] = [1, 2].map(|application| world.register(ALICE, application));
+    world.greet(ALICE_AGAIN);
+    let unanswered = world.post(first);
+    assert_eq!(world.take_sent(), [(unanswered, ALICE.to_owned())]);
+    // Nobody has looked for this one yet.
+    world.admit("example.org");
+    let waits = world.post(second);
+    world.admit("example.com");
+    assert_eq!(world.waiting(), [waits]);
+    world.pass(Duration::from_secs(2) + TICK);
+    let mut sent = world.take_sent();
+    sent.sort();
+    assert_eq!(sent, [unanswered, waits].map(|push| (push, ALICE_AGAIN.to_owned())));
+}

@@ -27,7 +27,7 @@ pub(crate) struct Options {
 
 /// Makes the copy, and says what is in it.
 pub(crate) fn run(Options { file, database }: &Options) -> anyhow::Result<()> {
-    let contents = embedded::back_up(existing(database)?, file)?;
+    let contents = embedded::back_up(existing(database)?, file).map_err(with_mend)?;
     // Not `println!`: a closed stdout must not turn what was done into a panic.
     let _ = writeln!(
         std::io::stdout(),
@@ -37,4 +37,14 @@ pub(crate) fn run(Options { file, database }: &Options) -> anyhow::Result<()> {
         contents.pushes
     );
     Ok(())
+}
+
+/// SQLite names no cause where the file system refuses.
+fn with_mend(error: embedded::BackupError) -> anyhow::Error {
+    let text = error.to_string();
+    if ["unable to open", "readonly", "Permission denied"].iter().any(|refusal| text.contains(refusal)) {
+        anyhow::anyhow!("{text}; run this as the user that the server runs as (sudo -u upwire …)")
+    } else {
+        error.into()
+    }
 }

@@ -84,12 +84,20 @@ fn say(said: &mut impl Write, restoration: &Restoration) -> anyhow::Result<()> {
             said,
             "the present database cannot be read ({error}): every endpoint that was registered since the copy ends"
         )?,
-        Some(Ok(Losses { stay_ended, pushes, secret })) => {
+        Some(Ok(Losses { stay_ended, pushes, secret, secret_of_before })) => {
             writeln!(said, "{count} endpoints end; {stay_ended} of the copy have ended since, and stay so")?;
             writeln!(
                 said,
                 "{pushes} pushes of the present database are not in the copy, and are lost to it"
             )?;
+            writeln!(said, "tenants and their usage stay as the present database has them")?;
+            if *secret_of_before {
+                writeln!(
+                    said,
+                    "the copy has a secret of the first start that the present database does not have: endpoints that \
+                     it signed are in force again; `upwire secret retire` ends them"
+                )?;
+            }
             if *secret {
                 writeln!(
                     said,

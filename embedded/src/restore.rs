@@ -4,19 +4,21 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, ErrorKind},
+    iter,
     os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
 };
 
 use chrono::{DateTime, Utc};
 use push::RegistrationId;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use tempfile::NamedTempFile;
 
 use crate::{
     backup::{BackupError, Contents, check, copy, folder_of, open, sync_folder},
     file::{OpenError, lock},
     layout::lay_out,
+    roster,
 };
 
 /// Suffixes that SQLite adds to the name of the file.
@@ -24,7 +26,21 @@ const LOGS: [&str; 2] = ["-wal", "-shm"];
 /// Suffix of the lock.
 const LOCK: &str = ".lock";
 
-const SET_NAMES: &str = "SELECT name, value FROM present.setting EXCEPT SELECT name, value FROM main.setting";
+/// The setting that the secret of a first start is.
+const SECRET: &str = "secret";
+const SECRET_GOES: &str = "SELECT EXISTS (SELECT value FROM present.setting WHERE name = ?1
+    EXCEPT SELECT value FROM main.setting WHERE name = ?1)";
+const SECRET_COMES: &str = "SELECT EXISTS (SELECT value FROM main.setting WHERE name = ?1
+    EXCEPT SELECT value FROM present.setting WHERE name = ?1)";
+/// The present tenants stay: one that was suspended since is not served again.
+const FORGET_TENANTS: &str = "DELETE FROM main.setting WHERE name = ?1";
+const KEEP_TENANTS: &str = "INSERT INTO main.setting SELECT name, value FROM present.setting WHERE name = ?1";
+const HAS_USAGE: &str = "SELECT EXISTS (SELECT 1 FROM present.sqlite_schema WHERE name = 'usage')";
+/// The usage stays: it may have been billed.
+const KEEP_USAGE: &str = "INSERT OR REPLACE INTO main.usage
+        (hour, tenant, domain, accepted, delivered, waited, expired, dropped, bytes, registrations)
+    SELECT hour, tenant, domain, accepted, delivered, waited, expired, dropped, bytes, registrations
+    FROM present.usage";
 const ENDED_SINCE: &str =
     "SELECT count(*) FROM main.registration AS then_ JOIN present.registration AS now USING (id)
     WHERE then_.expires_at > ?1 AND NOT then_.revoked
@@ -78,6 +94,8 @@ pub struct Losses {
     pub pushes: u64,
     /// The copy has another secret of a first start, or none: whatever that one signed ends.
     pub secret: bool,
+    /// The copy has a secret of a first start that is not there now: endpoints that it signed are in force again.
+    pub secret_of_before: bool,
 }
 
 /// A copy that was checked, and is ready to take the file's place. Dropped before, it has changed nothing.
@@ -125,8 +143,13 @@ impl Restoration {
         let losses = || -> rusqlite::Result<Losses> {
             let now = params![self.now.timestamp_millis()];
             let stay_ended = both.query_row(ENDED_SINCE, now, |row| row.get(0))?;
-            let secret = both.query_row(SET_NAMES, [], |_| Ok(())).optional()?.is_some();
-            Ok(Losses { stay_ended, pushes: both.query_row(LOST_PUSHES, [], |row| row.get(0))?, secret })
+            let asked = |sql: &str| both.query_row(sql, [SECRET], |row| row.get(0));
+            Ok(Losses {
+                stay_ended,
+                pushes: both.query_row(LOST_PUSHES, [], |row| row.get(0))?,
+                secret: asked(SECRET_GOES)?,
+                secret_of_before: asked(SECRET_COMES)?,
+            })
         };
         losses().map_err(BackupError::sqlite(&self.to))
     }
@@ -175,7 +198,7 @@ impl Restoration {
     pub fn put_in_place(self) -> Result<Option<PathBuf>, BackupError> {
         let file = BackupError::file(&self.to);
         if let Some(Ok(_)) = self.losses {
-            self.both()?.execute(END, []).map_err(BackupError::sqlite(&self.to))?;
+            self.keep_what_has_happened()?;
         }
         let present = fs::metadata(&self.to).map_err(&file)?;
         let owner = if self.made.is_some() {
@@ -196,18 +219,36 @@ impl Restoration {
         Ok(aside)
     }
 
+    /// Takes over from the present file what no copy may take back.
+    fn keep_what_has_happened(&self) -> Result<(), BackupError> {
+        let sqlite = BackupError::sqlite(&self.to);
+        let mut both = self.both()?;
+        let transaction = both.transaction().map_err(&sqlite)?;
+        transaction.execute(END, []).map_err(&sqlite)?;
+        transaction.execute(FORGET_TENANTS, [roster::NAME]).map_err(&sqlite)?;
+        transaction.execute(KEEP_TENANTS, [roster::NAME]).map_err(&sqlite)?;
+        if transaction.query_row(HAS_USAGE, [], |row| row.get(0)).map_err(&sqlite)? {
+            transaction.execute(KEEP_USAGE, []).map_err(&sqlite)?;
+        }
+        transaction.commit().map_err(sqlite)
+    }
+
     /// Gives the present file another name beside its own, and its logs that name alone: beside the copy, they would
     /// be taken for its own. So would those of a file that is gone.
     fn set_aside(&self, is_there: bool) -> Result<Option<PathBuf>, BackupError> {
         let file = BackupError::file(&self.to);
-        let aside = with_ending(&self.to, &self.now.format(".before-%Y%m%dT%H%M%SZ").to_string());
+        let name = self.now.format(".before-%Y%m%dT%H%M%SZ").to_string();
+        let further = (2..).map(|number| format!("{name}.{number}"));
+        let names = iter::once(name.clone()).chain(further);
+        let free = names.map(|name| with_ending(&self.to, &name)).find(|aside| !aside.exists());
+        let aside = free.unwrap_or_else(|| with_ending(&self.to, &name));
         let mut any = is_there;
         if is_there {
             // Nothing is left in the log of a file that can be read.
             if let Ok(present) = open(&self.to) {
                 let _ = present.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             }
-            fs::hard_link(&self.to, &aside).map_err(&file)?;
+            fs::hard_link(&self.to, &aside).map_err(BackupError::file(&aside))?;
         }
         for log in LOGS {
             match fs::rename(with_ending(&self.to, log), with_ending(&aside, log)) {

@@ -20,6 +20,8 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Database> {
     Database::open(path).map_err(refusal)
 }
 
+const NOT_ALLOWED: &str = "let this user write to it and to its folder, or name a file where it may";
+
 fn mend(error: &OpenError, text: &str) -> Option<&'static str> {
     Some(match error {
         OpenError::InUse(_) => "one process for one database: end the other",
@@ -34,12 +36,15 @@ fn mend(error: &OpenError, text: &str) -> Option<&'static str> {
         OpenError::Sqlite { .. } if text.contains("malformed") => {
             "it is damaged: put a backup in its place (upwire restore)"
         }
+        OpenError::Sqlite { .. }
+            if ["unable to open", "readonly"].iter().any(|refusal| text.contains(refusal)) =>
+        {
+            NOT_ALLOWED
+        }
         OpenError::File { cause, .. } => match cause.kind() {
             ErrorKind::NotFound => "make its folder, or name a file in one that is there",
             ErrorKind::IsADirectory => "name a file in that folder",
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                "let this user write to it and to its folder, or name a file where it may"
-            }
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => NOT_ALLOWED,
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on that disk",
             _ => return None,
         },

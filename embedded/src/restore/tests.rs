@@ -2,8 +2,10 @@ use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use chrono::TimeDelta;
 use push::{
-    Instance, Registration, Target,
-    ports::{Consistency, QueueReader, QueueWriter, Registrations, Renewal, Revocation},
+    Instance, Registration, Roster, Target, Tenant,
+    ports::{
+        Consistency, QueueReader, QueueWriter, Registrations, Renewal, Revocation, Tenants, TenantsWriter,
+    },
 };
 
 use super::*;
@@ -93,7 +95,7 @@ async fn a_restoration_says_what_ends_and_ends_again_what_had_ended() {
     let restoration = prepare(&backup, &file, later).await;
     assert_eq!(endings(&restoration), ids(&lapsed[..2]));
     let losses = *restoration.losses.as_ref().unwrap().as_ref().unwrap();
-    assert_eq!(losses, Losses { stay_ended: 2, pushes: 3, secret: true });
+    assert_eq!(losses, Losses { stay_ended: 2, pushes: 3, secret: true, secret_of_before: false });
     let aside = restoration.put_in_place().unwrap().unwrap();
     assert_eq!(aside, folder.path().join("upwire.db.before-19700107T000000Z"));
 
@@ -171,4 +173,39 @@ async fn what_is_no_whole_copy_changes_nothing() {
     let restored = prepare(&folder.path().join("copy"), &elsewhere, START).await.put_in_place().unwrap();
     assert_eq!(restored, None);
     assert_eq!(check(&open(&elsewhere).unwrap(), &elsewhere).unwrap().registrations, 200);
+}
+
+#[tokio::test]
+async fn tenants_and_what_was_counted_of_them_stay_and_so_does_the_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, backup] = ["upwire.db", "backup"].map(|name| folder.path().join(name));
+    let database = Database::open(&file).unwrap();
+    database.setting_or("secret", "of the first start".into()).await.unwrap();
+    back_up(&file, &backup).unwrap();
+    let mut roster = Roster { version: 1, ..Roster::default() };
+    roster.add("example.com".parse().unwrap(), Tenant::new(START)).unwrap();
+    assert!(database.set_roster(&roster).await.unwrap());
+    let count = "INSERT INTO usage VALUES (1, 'example.com', 'example.com', 7, 7, 0, 0, 0, 70, 1)";
+    database.write(move |connection| connection.execute(count, [])).await.unwrap();
+    drop(database);
+
+    for _ in 0..2 {
+        let restoration = prepare(&backup, &file, START).await;
+        let losses = *restoration.losses.as_ref().unwrap().as_ref().unwrap();
+        assert_eq!(losses, Losses::default(), "the copy has the same secret");
+        restoration.put_in_place().unwrap();
+    }
+    let database = Database::open(&file).unwrap();
+    assert_eq!(database.roster().await.unwrap(), roster);
+    let usage = database.usage(0, i64::MAX).await.unwrap();
+    assert_eq!(usage.values().map(|counts| counts.accepted).sum::<u64>(), 7);
+    assert!(folder.path().join("upwire.db.before-19700101T000000Z.2").exists(), "twice within a second");
+    drop(database);
+
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection.execute("DELETE FROM setting WHERE name = 'secret'", []).unwrap();
+    drop(connection);
+    let restoration = prepare(&backup, &file, START).await;
+    let losses = *restoration.losses.as_ref().unwrap().as_ref().unwrap();
+    assert_eq!(losses, Losses { secret_of_before: true, ..Losses::default() });
 }

@@ -61,6 +61,8 @@ pub(crate) struct InForce {
 pub(crate) struct Live {
     files: Files,
     values: Values,
+    /// Secrets that no file has named from the start: the database has them.
+    beside_files: usize,
     access: watch::Sender<AccessList>,
     component_secret: watch::Sender<String>,
     secrets: watch::Sender<Secrets>,
@@ -72,8 +74,10 @@ impl Live {
     /// Puts these values in force.
     pub(crate) fn new(files: Files, values: Values) -> Result<Self, ConfigurationError> {
         let (secrets, legacy) = (keyed(&values.secrets)?, legacy_keys(&files, &values)?);
+        let beside_files = read(&files, &values).map_or(0, |(_, kept)| kept);
         Ok(Self {
             files,
+            beside_files,
             keys: watch::Sender::new(fingerprints(&secrets, &legacy)),
             access: watch::Sender::new(values.access.clone()),
             component_secret: watch::Sender::new(reveal(&values.component_secret).to_owned()),
@@ -149,8 +153,13 @@ impl Live {
             *known = keys;
             differ
         });
+        let kept = kept.saturating_sub(self.beside_files);
         if kept > 0 {
-            tracing::warn!(kept, "secrets that are no longer in their files verify until a restart");
+            tracing::warn!(
+                kept,
+                "secrets that are no longer in their files verify until a restart, which ends the endpoints that they \
+                 signed: leave them in, behind the new one, for as long as registrations live"
+            );
         }
         self.values = next;
         Ok(changed)
@@ -278,12 +287,16 @@ mod tests {
                 legacy_paseto_keys: Vec::new(),
                 takes_weak_legacy_secrets: false,
             };
-            let scene = Self { live: Live::new(files, values).unwrap(), folder };
-            scene.write("acl", "example.com");
-            scene.write("component-secret", "component");
-            scene.write("secret", ONE);
-            scene.write("legacy-secret", LEGACY);
-            scene
+            let texts = [
+                ("acl", "example.com"),
+                ("component-secret", "component"),
+                ("secret", ONE),
+                ("legacy-secret", LEGACY),
+            ];
+            for (name, text) in texts {
+                std::fs::write(folder.path().join(name), text).unwrap();
+            }
+            Self { live: Live::new(files, values).unwrap(), folder }
         }
 
         fn write(&self, name: &str, text: &str) {
@@ -299,6 +312,7 @@ mod tests {
     fn what_the_files_say_is_in_force_and_no_secret_is_dropped() {
         let mut scene = Scene::set();
         let in_force = scene.live.in_force();
+        assert_eq!(scene.live.beside_files, 1, "the one that the database has");
         assert!(scene.live.reread().unwrap().is_empty());
         let token = in_force
             .secrets

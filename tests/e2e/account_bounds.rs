@@ -19,7 +19,7 @@ async fn registrations_beyond_the_bound_are_told_to_wait(server: &XmppServer) {
         (ErrorType::Wait, DefinedCondition::ResourceConstraint)
     );
     let text = refused.texts.values().next().map(String::as_str);
-    assert_eq!(text, Some("your account has 2 registrations, and may have no more"));
+    assert_eq!(text, Some("your account may have no more than 2 registrations, and has no room for another"));
 
     let tablet = Phone::connect(server, &user, "tablet").await;
     assert!(register(&tablet, "third").await.is_err(), "it is the account's bound");

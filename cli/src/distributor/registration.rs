@@ -121,8 +121,8 @@ pub(super) fn refused(error: StanzaError, push_server: &str, before: bool) -> Fa
     );
     let hint = match condition {
         Forbidden => {
-            "this account is not on the push server's access list (UPWIRE_ACL, unified_push_acl), \
-             or the XMPP server cannot reach that host"
+            "this account is not on the push server's access list (UPWIRE_ACL, unified_push_acl), its domain is a \
+             tenant that is suspended, or the XMPP server cannot reach that host"
         }
         BadRequest => "the push server did not accept the two hashes, or the key of --vapid",
         RemoteServerNotFound => {
@@ -131,7 +131,10 @@ pub(super) fn refused(error: StanzaError, push_server: &str, before: bool) -> Fa
         FeatureNotImplemented | ItemNotFound => {
             "this host exists but is no push server: is --push-server right?"
         }
-        InternalServerError | ResourceConstraint => "the push server is in trouble: its log says why",
+        ResourceConstraint => {
+            "the push server takes no further registration at the moment: the text says why, or its log does"
+        }
+        InternalServerError => "the push server is in trouble: its log says why",
         _ if absent => {
             "the push server is not connected to the XMPP server, or --push-server is not its name"
         }
@@ -210,8 +213,8 @@ mod tests {
         assert_eq!(
             forbidden.to_string(),
             "up.example.com refused the registration: forbidden (no); \
-             this account is not on the push server's access list (UPWIRE_ACL, unified_push_acl), \
-             or the XMPP server cannot reach that host"
+             this account is not on the push server's access list (UPWIRE_ACL, unified_push_acl), its domain is a \
+             tenant that is suspended, or the XMPP server cannot reach that host"
         );
         let absent = || error(ErrorType::Cancel, DefinedCondition::ServiceUnavailable);
         assert!(refused(absent(), "up.example.com", false).permanent);

@@ -175,7 +175,7 @@ impl Core {
 
     /// Asks another full JID of the account for a push whose recipient is silent: the one that the registration names,
     /// if another was asked, or one that has greeted since the last sign of life. The first result settles the push.
-    /// What waits for the silent one is read for the others.
+    /// The others are offered the pushes that wait for the silent one, too.
     pub(super) fn ask_others(&mut self, now: Now) {
         let (mut silent, mut fallen_silent) = (BTreeMap::new(), BTreeSet::new());
         let is_silent = |ask: &Ask| {

@@ -10,7 +10,7 @@ use push::{MessageId, RegistrationId};
 use serde_json::{Value, json};
 use tokio_xmpp::jid::BareJid;
 
-use crate::registrations::write_row;
+use crate::registrations::{self, write_row};
 use crate::store::{self, StoreOptions, Work};
 use crate::{fetch, trail, values};
 
@@ -43,7 +43,7 @@ enum Action {
 )]
 struct Show {
     /// The account
-    #[arg(value_name = "JID")]
+    #[arg(value_name = "JID", value_parser = registrations::account)]
     jid: BareJid,
 
     /// Print one JSON object
@@ -62,7 +62,7 @@ struct Show {
 )]
 struct Forget {
     /// The account
-    #[arg(value_name = "JID")]
+    #[arg(value_name = "JID", value_parser = registrations::account)]
     jid: BareJid,
 
     /// The administration address of the running process, which forgets the account, too
@@ -193,5 +193,28 @@ impl Work for Forget {
             "erased: {registrations} registrations, {pushes} pushes that waited\n{memory}\n{REMAINS}"
         )?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn an_address_without_a_local_part_is_neither_shown_nor_forgotten() {
+        for action in ["show", "forget"] {
+            let parsed = |jid: &str| Command::try_parse_from(["account", action, jid]);
+            assert!(parsed("juliet@example.com").is_ok());
+            let refused = parsed("juliet").unwrap_err().to_string();
+            assert!(refused.contains("it names no user; write the account as"), "{refused}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use crate::configuration::secret;
 use crate::live::{SECRET, SECRET_FILE, split};
 use crate::serve::KEPT_SECRET;
 use crate::store::{self, StoreOptions, Work};
+use crate::trail::{Told, WAITS};
 use crate::{fetch, trail, values};
 
 mod facts;
@@ -145,7 +146,10 @@ impl Question {
                 push.in_the_queue = queued.contains(&push.id);
             }
         }
-        let Some(row) = row else { return Ok(facts) };
+        let Some(row) = row else {
+            facts.process.wait_no_more = remembered_as_waiting(&facts.process.pushes).collect();
+            return Ok(facts);
+        };
         let account = row.target.recipient.to_bare();
         let roster = store.roster().await?;
         let tenant = roster.tenants.of(account.domain().as_str());
@@ -158,6 +162,12 @@ impl Question {
         {
             push.waits_until = Some(found.message.expires_at);
             push.unanswered_at = found.asked_at;
+        }
+        for id in remembered_as_waiting(&facts.process.pushes) {
+            let waits = mailbox.find(&account, id).await?.is_some_and(|found| found.message.expires_at > now);
+            if !waits {
+                facts.process.wait_no_more.push(id);
+            }
         }
         facts.registration = Some(Row::of(&row, now));
         Ok(facts)
@@ -184,8 +194,8 @@ impl Question {
             (None, None) => Ok(Vec::new()),
         };
         match asked {
-            Ok(pushes) => Process { unreachable: None, pushes },
-            Err(error) => Process { unreachable: Some(format!("{error:#}")), pushes: Vec::new() },
+            Ok(pushes) => Process { pushes, ..Process::default() },
+            Err(error) => Process { unreachable: Some(format!("{error:#}")), ..Process::default() },
         }
     }
 
@@ -197,6 +207,10 @@ impl Question {
             status => anyhow::bail!("{} answers {status}", self.admin_listen),
         }
     }
+}
+
+fn remembered_as_waiting(pushes: &[Told]) -> impl Iterator<Item = MessageId> {
+    pushes.iter().filter(|told| told.outcome == WAITS).map(|told| told.id)
 }
 
 fn life(row: Option<&Registration>, epoch: Option<Epoch>, now: DateTime<Utc>) -> Life {

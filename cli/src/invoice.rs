@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
 use push::ports::{Mailbox, OperatorStore};
 use push::tenant::Month;
 use push::usage::{Usage, hour_of};
-use push::{Tenant, TenantName};
+use push::{Roster, Tenant, TenantName};
 
 use self::prices::Prices;
 use self::sums::Sums;
@@ -62,14 +63,32 @@ enum Format {
     Json,
 }
 
+impl Options {
+    /// Refuses options that would show nothing, or change nothing.
+    fn check(&self, now: DateTime<Utc>) -> Result<(), ConfigurationError> {
+        let present = Month::of(now);
+        if let Some(month) = self.month.filter(|month| *month > present) {
+            let problem = format!("{month} has not begun");
+            let mend = format!("name the present month, {present}, or an earlier one");
+            return Err(ConfigurationError::new("--month", problem, mend));
+        }
+        let has_invoices = self.html.is_some() || matches!(self.format, Format::Table);
+        if self.prices.is_some() && !has_invoices {
+            let problem = "CSV and JSON have no prices";
+            let mend = "leave it out, add --html, or ask for --format table";
+            return Err(ConfigurationError::new("--prices", problem, mend));
+        }
+        Ok(())
+    }
+}
+
 /// Does what is asked for.
 pub(crate) fn run(options: Options) -> anyhow::Result<()> {
+    let now = store::now();
+    options.check(now)?;
     let Options { month, tenant, format, prices, html, store } = options;
     let prices = prices.map(|file| read_prices(&file)).transpose()?;
-    store::run(
-        store,
-        Report { month: month.unwrap_or(Month::of(store::now())), tenant, format, prices, html },
-    )
+    store::run(store, Report { month: month.unwrap_or(Month::of(now)), tenant, format, prices, html })
 }
 
 fn read_prices(file: &PathBuf) -> Result<Prices, ConfigurationError> {
@@ -87,13 +106,45 @@ struct Report {
     html: Option<PathBuf>,
 }
 
+impl Report {
+    /// Refuses a tenant of which there is nothing to show.
+    fn check_tenant(&self, roster: &Roster, usage: &Usage) -> anyhow::Result<()> {
+        match &self.tenant {
+            Some(name) if !is_known(name, roster, usage) => bail!(
+                "{name} is no tenant, and has used nothing in {}; `upwire tenant list` names the tenants",
+                self.month
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tenants with prices of their own that are none, and have used nothing.
+    fn strangers<'a>(&'a self, roster: &'a Roster, usage: &'a Usage) -> impl Iterator<Item = &'a TenantName> {
+        let priced = self.prices.iter().flat_map(Prices::tenants);
+        priced.filter(|name| !is_known(name, roster, usage))
+    }
+}
+
+fn is_known(name: &TenantName, roster: &Roster, usage: &Usage) -> bool {
+    roster.tenants.get(name).is_some() || usage.keys().any(|slot| slot.tenant == *name)
+}
+
 impl Work for Report {
     async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let (from, to) = (hour_of(self.month.start()), hour_of(self.month.end()));
         let mut usage: Usage = store.usage(from, to).await?;
+        let roster = store.roster().await?;
+        self.check_tenant(&roster, &usage)?;
+        for name in self.strangers(&roster, &usage) {
+            let month = self.month;
+            let _ = writeln!(
+                io::stderr(),
+                "upwire: --prices: {name} is no tenant, and has used nothing in {month}: its prices change nothing; \
+                 correct the name, or leave them out if it was removed"
+            );
+        }
         let is_meant = |name: &TenantName| self.tenant.as_ref().is_none_or(|tenant| tenant == name);
         usage.retain(|slot, _| is_meant(&slot.tenant));
-        let roster = store.roster().await?;
         let began = |tenant: &Tenant| tenant.since < self.month.end();
         let known = roster.tenants.iter().filter(|(name, tenant)| is_meant(name) && began(tenant));
         let sums = Sums::of(self.month, &usage, known.map(|(name, _)| name));
@@ -109,5 +160,77 @@ impl Work for Report {
             fs::write(file, page).with_context(|| format!("{} cannot be written", file.display()))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use push::usage::{Counts, Slot};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn now() -> DateTime<Utc> {
+        "2026-11-10T12:00:00Z".parse().unwrap()
+    }
+
+    fn checked(arguments: &str) -> Result<(), String> {
+        let arguments = ["usage"].into_iter().chain(arguments.split_whitespace());
+        let Command { options } = Command::try_parse_from(arguments).unwrap();
+        options.check(now()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_month_that_has_not_begun_is_refused() {
+        assert_eq!(checked("--month 2026-11"), Ok(()));
+        assert_eq!(checked("--month 2025-12"), Ok(()));
+        assert_eq!(
+            checked("--month 2026-12").unwrap_err(),
+            "--month: 2026-12 has not begun; name the present month, 2026-11, or an earlier one"
+        );
+        assert!(checked("--month 9999-12").is_err());
+    }
+
+    #[test]
+    fn prices_are_refused_where_nothing_is_priced() {
+        for format in ["csv", "json"] {
+            let refused = checked(&format!("--format {format} --prices usage.toml")).unwrap_err();
+            assert!(refused.contains("CSV and JSON have no prices; leave it out"), "{refused}");
+            assert_eq!(checked(&format!("--format {format} --prices usage.toml --html page.html")), Ok(()));
+        }
+        assert_eq!(checked("--prices usage.toml"), Ok(()));
+    }
+
+    #[test]
+    fn a_tenant_is_known_by_the_roster_or_by_its_usage() {
+        let names = ["pays.example", "removed.example", "misspelt.example"];
+        let mut roster = Roster::default();
+        roster.add(names[0].parse().unwrap(), Tenant::new(now())).unwrap();
+        let slot =
+            |name: &str| Slot { tenant: name.parse().unwrap(), domain: name.into(), hour: hour_of(now()) };
+        let usage = Usage::from([(slot(names[1]), Counts::default())]);
+        let file: String = names.iter().map(|name| format!("[tenant.\"{name}\"]\nper_gb = 1\n")).collect();
+        let report = |tenant: Option<&str>| Report {
+            month: Month::of(now()),
+            tenant: tenant.map(|name| name.parse().unwrap()),
+            format: Format::Table,
+            prices: Some(Prices::parse(&format!("currency = \"EUR\"\n{file}")).unwrap()),
+            html: None,
+        };
+        for tenant in [None, Some(names[0]), Some(names[1])] {
+            assert!(report(tenant).check_tenant(&roster, &usage).is_ok(), "{tenant:?}");
+        }
+        let refused = report(Some(names[2])).check_tenant(&roster, &usage).unwrap_err().to_string();
+        assert!(refused.starts_with("misspelt.example is no tenant"), "{refused}");
+        assert!(refused.contains("`upwire tenant list`"), "{refused}");
+        let priced = report(None);
+        let strangers: Vec<_> = priced.strangers(&roster, &usage).map(TenantName::as_str).collect();
+        assert_eq!(strangers, [names[2]]);
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use push::RegistrationId;
 use push::ports::{Mailbox, OperatorStore};
-use tokio_xmpp::jid::{BareJid, DomainPart};
+use tokio_xmpp::jid::{self, BareJid, DomainPart};
 
 pub(crate) use self::row::write_row;
 use self::selection::{Selection, Which};
@@ -41,7 +41,7 @@ enum Action {
 )]
 struct List {
     /// Lists registrations of this account alone
-    #[arg(long, value_name = "JID", conflicts_with = "domain")]
+    #[arg(long, value_name = "JID", conflicts_with = "domain", value_parser = account)]
     account: Option<BareJid>,
 
     /// Lists registrations of this domain's accounts alone
@@ -68,7 +68,7 @@ struct End {
     these: Vec<Which>,
 
     /// All of this account
-    #[arg(long, value_name = "JID", group = "which")]
+    #[arg(long, value_name = "JID", group = "which", value_parser = account)]
     account: Option<BareJid>,
 
     /// All of the accounts of this domain
@@ -83,6 +83,13 @@ struct End {
 /// A domain in the form that JIDs have it in.
 fn domain(text: &str) -> Result<String, String> {
     DomainPart::new(text).map(|domain| domain.as_str().to_owned()).map_err(|error| error.to_string())
+}
+
+/// A bare JID with a local part: a bare word is a domain to the parser, of which nothing is kept.
+pub(crate) fn account(text: &str) -> Result<BareJid, String> {
+    let wrong = |problem: &str| format!("{problem}; write the account as juliet@example.com");
+    let jid: BareJid = text.parse().map_err(|error: jid::Error| wrong(&error.to_string()))?;
+    if jid.node().is_some() { Ok(jid) } else { Err(wrong("it names no user")) }
 }
 
 /// Does what is asked for.
@@ -136,5 +143,19 @@ impl Work for End {
         }
         writeln!(out, "{ended} registrations {}", if self.dry_run { "would end" } else { "have ended" })?;
         Ok(out.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_has_a_local_part() {
+        assert_eq!(account("Juliet@example.com").unwrap().as_str(), "juliet@example.com");
+        for wrong in ["juliet", "example.com", "", "@example.com", "juliet@example.com/phone"] {
+            let refused = account(wrong).unwrap_err();
+            assert!(refused.ends_with("write the account as juliet@example.com"), "{wrong}: {refused}");
+        }
     }
 }

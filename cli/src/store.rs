@@ -1,12 +1,13 @@
 //! Where commands of an operator find the registrations and the mailboxes: a database on this machine, or tables on AWS.
 
+use std::fs::OpenOptions;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use aws::{MailboxTable, RegistrationsTable};
 use chrono::{DateTime, Utc};
-use embedded::Database;
+use embedded::{Database, OpenError};
 use push::ports::{Mailbox, OperatorStore};
 use tokio::runtime::Runtime;
 
@@ -15,6 +16,10 @@ use crate::relay::cloud;
 
 /// The database, unless another one is named.
 const DATABASE: &str = "upwire.db";
+
+/// The mend where this user may not use the database.
+const AS_ITS_USER: &str =
+    "run it as the user that the server runs as, for example with `sudo -u upwire` in front of the command";
 
 /// Ends the help of these commands.
 pub(crate) const AFTER_HELP: &str = "\
@@ -77,14 +82,16 @@ pub(crate) fn run(options: StoreOptions, work: impl Work) -> anyhow::Result<()> 
             }
             StoreOptions { database, .. } => {
                 let file = database.unwrap_or_else(|| DATABASE.into());
-                if !file.exists() {
+                let exists = file.try_exists().map_err(|cause| {
+                    let path = file.clone();
+                    cannot_be_opened(&file, &OpenError::File { path, cause })
+                })?;
+                if !exists {
                     let problem = format!("{} does not exist", file.display());
                     let mend = "name the database of `upwire serve`, or set UPWIRE_REGISTRATIONS_TABLE";
                     return Err(ConfigurationError::new("UPWIRE_DATABASE", problem, mend).into());
                 }
-                let database = Database::beside(&file).map_err(|error| {
-                    anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}; use the upwire that serves it")
-                })?;
+                let database = Database::beside(&file).map_err(|error| cannot_be_opened(&file, &error))?;
                 let outcome = work.on(database.clone(), database.clone()).await;
                 // The server counts what waits in memory.
                 database.note_change_beside().await?;
@@ -99,6 +106,23 @@ pub(crate) fn run(options: StoreOptions, work: impl Work) -> anyhow::Result<()> 
     }
 }
 
+/// Says why, and the mend.
+fn cannot_be_opened(file: &Path, error: &OpenError) -> anyhow::Error {
+    let mend = match error {
+        OpenError::Newer { .. } => "use the upwire that serves it",
+        OpenError::File { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => AS_ITS_USER,
+        OpenError::Sqlite { .. } if may_not_write(file) => AS_ITS_USER,
+        _ => "name the database of `upwire serve`, or look at the file and its disk",
+    };
+    anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}; {mend}")
+}
+
+/// SQLite does not say whose fault it is that it cannot write the file.
+fn may_not_write(file: &Path) -> bool {
+    let opened = OpenOptions::new().write(true).open(file);
+    opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -107,4 +131,23 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[expect(clippy::disallowed_methods, reason = "the edge: the moment is passed down from here")]
 pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_without_permission_is_told_whose_database_it_is_and_nothing_of_versions() {
+        let path = PathBuf::from("/var/lib/upwire/upwire.db");
+        let said = |error: OpenError| cannot_be_opened(&path, &error).to_string();
+        let file = |kind: io::ErrorKind| OpenError::File { path: path.clone(), cause: kind.into() };
+        let denied = said(file(io::ErrorKind::PermissionDenied));
+        assert!(denied.contains("as the user that the server runs as") && denied.contains("sudo -u upwire"));
+        assert!(!denied.contains("the upwire that serves it"), "{denied}");
+        let newer = said(OpenError::Newer { path: path.clone(), found: 9, known: 5 });
+        assert!(newer.contains("use the upwire that serves it") && !newer.contains("sudo"), "{newer}");
+        let other = said(file(io::ErrorKind::IsADirectory));
+        assert!(!other.contains("sudo") && !other.contains("the upwire that serves it"), "{other}");
+    }
 }

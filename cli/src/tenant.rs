@@ -1,21 +1,26 @@
 //! `upwire tenant`: the domains that pay, what each may have, and whether it is served.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 
 use anyhow::bail;
 use chrono::{DateTime, SecondsFormat, Utc};
 use push::ports::operator::change;
 use push::ports::{Mailbox, OperatorStore, TenantsWriter};
-use push::tenant::{Month, Quotas, RosterError, TEXT_BYTES_MAX};
+use push::tenant::{Month, Quotas, RosterError};
 use push::usage::hour_of;
-use push::{Rate, Roster, Tenant, TenantName};
+use push::{Roster, Tenant, TenantName};
 use serde::Serialize;
 use url::Url;
 
+use self::changes::{Changes, has_credentials};
 use crate::store::{self, StoreOptions, Work};
 
+mod changes;
 pub(crate) mod keeper;
 pub(crate) mod quota;
+#[cfg(test)]
+mod tests;
 
 /// Add, list, change, suspend and remove tenants: domains that pay.
 #[derive(Debug, clap::Args)]
@@ -65,82 +70,6 @@ struct Set {
 
     #[command(flatten)]
     changes: Changes,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-struct Changes {
-    /// Most registrations; beyond it new ones are refused, and those that live go on; or none
-    #[arg(long, value_name = "REGISTRATIONS", value_parser = limit::<u64>)]
-    registrations: Option<Change<u64>>,
-
-    /// Most pushes in a calendar month, in UTC; beyond it senders are asked to wait; or none
-    #[arg(long, value_name = "PUSHES", value_parser = limit::<u64>)]
-    pushes_per_month: Option<Change<u64>>,
-
-    /// How fast its senders may push, all together: so many at once, a slash, and so many per second after that; or
-    /// none
-    #[arg(long, value_name = "BURST/PER_SECOND", value_parser = limit::<Rate>)]
-    rate: Option<Change<Rate>>,
-
-    /// An http or https URL that is POSTed to when 80 or 100 percent of a quota are used; or none
-    #[arg(long, value_name = "URL", value_parser = webhook)]
-    webhook: Option<Change<String>>,
-
-    /// Anything that you want to remember; or none
-    #[arg(long, value_name = "TEXT", value_parser = note)]
-    note: Option<Change<String>>,
-}
-
-/// The change that an option makes.
-#[derive(Debug, Clone)]
-enum Change<T> {
-    Lift,
-    To(T),
-}
-
-fn limit<T: std::str::FromStr>(text: &str) -> Result<Change<T>, T::Err> {
-    if text == "none" { Ok(Change::Lift) } else { text.parse().map(Change::To) }
-}
-
-fn webhook(text: &str) -> Result<Change<String>, String> {
-    if text == "none" {
-        return Ok(Change::Lift);
-    }
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err("it is no http or https URL".into());
-    }
-    note(text)
-}
-
-fn note(text: &str) -> Result<Change<String>, String> {
-    match text {
-        "none" => Ok(Change::Lift),
-        text if text.len() <= TEXT_BYTES_MAX => Ok(Change::To(text.to_owned())),
-        _ => Err(format!("it has more than {TEXT_BYTES_MAX} bytes")),
-    }
-}
-
-impl Changes {
-    fn put_into(&self, tenant: &mut Tenant) {
-        fn set<T: Clone>(place: &mut Option<T>, change: Option<&Change<T>>) {
-            match change {
-                None => {}
-                Some(Change::Lift) => *place = None,
-                Some(Change::To(value)) => *place = Some(value.clone()),
-            }
-        }
-        let before = tenant.quotas.pushes_per_month;
-        set(&mut tenant.quotas.registrations, self.registrations.as_ref());
-        set(&mut tenant.quotas.pushes_per_month, self.pushes_per_month.as_ref());
-        set(&mut tenant.quotas.rate, self.rate.as_ref());
-        set(&mut tenant.webhook, self.webhook.as_ref());
-        set(&mut tenant.note, self.note.as_ref());
-        if tenant.quotas.pushes_per_month != before {
-            // The relay decides anew.
-            (tenant.used_up, tenant.told) = (None, None);
-        }
-    }
 }
 
 /// List the tenants.
@@ -204,10 +133,16 @@ struct Remove {
 /// Does what is asked for.
 pub(crate) fn run(Options { action, store }: Options) -> anyhow::Result<()> {
     match action {
-        Action::Add(add) => store::run(store, add),
+        Action::Add(add) => {
+            add.changes.check()?;
+            store::run(store, add)
+        }
         Action::List(list) => store::run(store, list),
         Action::Show(show) => store::run(store, show),
-        Action::Set(set) => store::run(store, set),
+        Action::Set(set) => {
+            set.changes.check()?;
+            store::run(store, set)
+        }
         Action::Suspend(suspend) => store::run(store, suspend),
         Action::Resume(resume) => store::run(store, resume),
         Action::Remove(remove) => store::run(store, remove),
@@ -236,13 +171,7 @@ impl Work for Add {
 
 impl Work for Set {
     async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
-        let Changes { registrations, pushes_per_month, rate, webhook, note } = &self.changes;
-        if registrations.is_none()
-            && pushes_per_month.is_none()
-            && rate.is_none()
-            && webhook.is_none()
-            && note.is_none()
-        {
+        if self.changes.is_empty() {
             bail!("nothing is given that would change: see `upwire tenant set --help`");
         }
         let done = format!("{} is changed", self.name);
@@ -284,7 +213,7 @@ struct Shown<'a> {
     #[serde(flatten)]
     quotas: &'a Quotas,
     used_up: Option<Month>,
-    webhook: Option<&'a str>,
+    webhook: Option<Cow<'a, str>>,
     note: Option<&'a str>,
     /// Left out of lists: it takes a reading of the month.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -299,7 +228,7 @@ impl<'a> Shown<'a> {
             suspended_since: tenant.suspended_since.map(second),
             quotas: &tenant.quotas,
             used_up: tenant.used_up,
-            webhook: tenant.webhook.as_deref(),
+            webhook: tenant.webhook.as_deref().map(without_credentials),
             note: tenant.note.as_deref(),
             accepted_this_month: None,
         }
@@ -318,10 +247,15 @@ impl<'a> Shown<'a> {
             write!(out, "  has used this month up")?;
         }
         let Quotas { registrations, pushes_per_month, rate } = self.quotas;
-        for (limit, unit) in [(registrations, "registrations"), (pushes_per_month, "pushes a month")] {
-            if let Some(limit) = limit {
-                write!(out, "  {limit} {unit}")?;
-            }
+        match registrations {
+            Some(1) => write!(out, "  1 registration")?,
+            Some(limit) => write!(out, "  {limit} registrations")?,
+            None => {}
+        }
+        match pushes_per_month {
+            Some(1) => write!(out, "  1 push a month")?,
+            Some(limit) => write!(out, "  {limit} pushes a month")?,
+            None => {}
         }
         if let Some(rate) = rate {
             write!(out, "  {rate} pushes a second")?;
@@ -329,10 +263,29 @@ impl<'a> Shown<'a> {
         if let Some(accepted) = self.accepted_this_month {
             write!(out, "  {accepted} accepted in this month")?;
         }
-        for text in [self.webhook, self.note].into_iter().flatten() {
-            write!(out, "  {text}")?;
+        for text in [self.webhook.as_deref(), self.note].into_iter().flatten() {
+            write!(out, "  {}", printable(text))?;
         }
         writeln!(out)
+    }
+}
+
+/// Text that an earlier version has stored may have any characters.
+fn printable(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+/// A webhook that an earlier version has stored may have credentials.
+fn without_credentials(webhook: &str) -> Cow<'_, str> {
+    match Url::parse(webhook) {
+        Ok(mut url) if has_credentials(&url) => {
+            // Neither fails for a URL that has them.
+            let _ = url.set_username("");
+            let _ = url.set_password(None);
+            Cow::Owned(url.into())
+        }
+        _ => Cow::Borrowed(webhook),
     }
 }
 
@@ -355,7 +308,7 @@ impl Work for Show {
     async fn on<S: OperatorStore, M: Mailbox>(self, store: S, _: M) -> anyhow::Result<()> {
         let (roster, now) = (store.roster().await?, store::now());
         let Some(tenant) = roster.tenants.get(&self.name) else {
-            bail!("{} is no tenant", self.name);
+            bail!("{} is no tenant; `upwire tenant list` names the tenants", self.name);
         };
         let month = Month::of(now);
         let usage = store.usage(hour_of(month.start()), hour_of(month.end())).await?;

@@ -7,12 +7,15 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use push::{MessageId, RegistrationId};
-use relay::{Forgetting, Trace, Trail};
+use relay::{Forgetting, Outcome, Trace, Trail};
 use serde::{Deserialize, Serialize};
 use tokio_xmpp::jid::BareJid;
 
 /// Most pushes of one registration in an answer.
 const LAST_MAX: usize = 20;
+
+/// The state of a push that waits in the mailbox.
+pub(crate) const WAITS: &str = Outcome::Waits.as_str();
 
 /// A trace as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -251,7 +251,7 @@ mod tests {
     fn a_wrong_variable_is_named() {
         assert_eq!(
             refusal("upwire serve --listen 127.0.0.1:1"),
-            "CARGO_PKG_NAME: invalid value 'cli' for '--port <PORT>': invalid digit found in string; \
+            "CARGO_PKG_NAME: invalid value 'upwire' for '--port <PORT>': invalid digit found in string; \
              see `upwire serve --help`"
         );
         assert!(

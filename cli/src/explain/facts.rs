@@ -130,6 +130,8 @@ pub(super) struct Process {
     pub(super) unreachable: Option<String>,
     /// The push that is asked about, or the last ones of the registration.
     pub(super) pushes: Vec<Told>,
+    /// Pushes of these that wait as far as the process remembers, and do not by the store, which was read later.
+    pub(super) wait_no_more: Vec<MessageId>,
 }
 
 /// All of that.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::facts::{Facts, Life, Paying, Push, Row, Token};
-use super::verdict::span;
+use super::verdict::{counted, span};
 use crate::trail::Told;
 
 /// Writes them, and the sentence last.
@@ -40,16 +40,16 @@ pub(super) fn write(
         }
         let oldest = facts.waiting.oldest_accepted_at;
         let oldest = oldest.map_or_else(String::new, |at| format!(", the oldest for {}", span(now - at)));
-        line("waiting", format!("{} pushes{oldest}", facts.waiting.pushes))?;
+        line("waiting", format!("{}{oldest}", pushes(facts.waiting.pushes)))?;
     }
     if let Some(queued) = facts.waiting.in_the_queue.filter(|queued| *queued > 0) {
-        line("queue", format!("{queued} pushes"))?;
+        line("queue", pushes(queued))?;
     }
     if let Some(problem) = &facts.process.unreachable {
         line("process", format!("not asked: {problem}"))?;
     }
     for told in &facts.process.pushes {
-        line("process", told_line(told))?;
+        line("process", told_line(told, facts.process.wait_no_more.contains(&told.id)))?;
     }
     writeln!(out, "{verdict}")
 }
@@ -101,18 +101,75 @@ fn tenant_line(tenant: &Paying) -> String {
     text
 }
 
-fn told_line(told: &Told) -> String {
+fn pushes(count: usize) -> String {
+    counted(count, "push", "pushes")
+}
+
+fn told_line(told: &Told, waits_no_more: bool) -> String {
     let Told { id, outcome, at, failures, .. } = told;
+    let outcome = if waits_no_more { "waited" } else { outcome };
     let mut text = format!("{id}  {outcome} {}", second(*at));
     if *failures > 0 {
-        text += &format!(", {failures} attempts failed");
+        text += &format!(", {} failed", counted(*failures, "attempt", "attempts"));
     }
     if let Some(at) = told.unanswered_at {
         text += &format!(", went out unanswered at {}", second(at));
+    }
+    if waits_no_more {
+        text += "; waits no more, by the store, which is newer than what the process remembers";
     }
     text
 }
 
 fn second(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use push::{MessageId, RegistrationId, Urgency};
+
+    use super::super::facts::{Process, Waiting};
+    use super::*;
+
+    fn lines(facts: &Facts) -> String {
+        let mut out = Vec::new();
+        write(&mut out, facts, "It is so.", DateTime::UNIX_EPOCH).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn told(failures: u32) -> Told {
+        let at = DateTime::UNIX_EPOCH;
+        Told {
+            id: MessageId::new(Urgency::Normal, at, [1; 8]),
+            registration: RegistrationId::from_bytes([1; 16]),
+            accepted_at: at,
+            expires_at: at + TimeDelta::hours(1),
+            outcome: "waits".into(),
+            at,
+            failures,
+            unanswered_at: None,
+        }
+    }
+
+    #[test]
+    fn the_memory_of_the_process_does_not_contradict_the_store() {
+        let remembered = told(1);
+        let process = Process { pushes: vec![remembered.clone()], ..Process::default() };
+        let waits = lines(&Facts { process: process.clone(), ..Facts::default() });
+        assert!(waits.contains("  waits 1970-01-01T00:00:00Z, 1 attempt failed\n"), "{waits}");
+        let process = Process { wait_no_more: vec![remembered.id], ..process };
+        let left = lines(&Facts { process, ..Facts::default() });
+        assert!(left.contains("  waited 1970-01-01T00:00:00Z, 1 attempt failed; waits no more"), "{left}");
+        assert!(!left.contains("waits 1970"), "{left}");
+    }
+
+    #[test]
+    fn one_is_not_several() {
+        assert_eq!([pushes(0), pushes(1), pushes(2)], ["0 pushes", "1 push", "2 pushes"]);
+        assert!(told_line(&told(2), false).ends_with(", 2 attempts failed"));
+        let queued = Waiting { in_the_queue: Some(1), ..Waiting::default() };
+        assert!(lines(&Facts { waiting: queued, ..Facts::default() }).contains("1 push\n"));
+    }
 }

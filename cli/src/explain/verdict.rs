@@ -1,5 +1,7 @@
 //! One sentence that says what matters most.
 
+use std::fmt;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::facts::{Facts, Life, Push, Token};
@@ -24,6 +26,7 @@ fn of_push(facts: &Facts, push: &Push, now: DateTime<Utc>) -> String {
     if let Some(ended) = told.and_then(ended) {
         return ended;
     }
+    let waited = told.filter(|told| facts.process.wait_no_more.contains(&told.id));
     if let Some(until) = push.waits_until {
         return if until <= now {
             format!(
@@ -50,14 +53,33 @@ fn of_push(facts: &Facts, push: &Push, now: DateTime<Utc>) -> String {
         return "The running process does not remember it: give its whole Location, which names its registration."
             .into();
     }
-    match facts.life {
-        Life::Lives => match &facts.process.unreachable {
+    match (facts.life, waited) {
+        (Life::Lives, Some(waited)) => left_the_mailbox(waited, facts, now),
+        (Life::Lives, None) => match &facts.process.unreachable {
             None => "It waits nowhere, and the running process does not remember it: it ended before the last 10,000 \
                      pushes, or before the last start."
                 .into(),
             Some(_) => "It does not wait in the mailbox; the process that may know what became of it did not answer.".into(),
         },
         _ => format!("It does not wait, and its registration is over. {}", of_life(facts, now)),
+    }
+}
+
+/// The end of a push that waited and that no phone took as far as the process knows: it sees nothing of what a sender
+/// or an operator does beside it.
+fn left_the_mailbox(waited: &Told, facts: &Facts, now: DateTime<Utc>) -> String {
+    if waited.expires_at <= now {
+        return format!("It waited, and its time ran out {} ago.", span(now - waited.expires_at));
+    }
+    let since = facts.registration.as_ref().and_then(|row| row.since);
+    match since.filter(|since| *since > waited.accepted_at) {
+        Some(since) => format!(
+            "It waited, until its registration ended; the application has a newer endpoint, for {}.",
+            span(now - since)
+        ),
+        None => {
+            "It waited, and waits no more: its sender withdrew it, or a phone took it at this moment.".into()
+        }
     }
 }
 
@@ -103,7 +125,7 @@ fn of_endpoint(facts: &Facts, now: DateTime<Utc>) -> String {
     }
     let waiting = facts.waiting.pushes;
     if waiting > 0 {
-        let pushes = if waiting == 1 { "1 push waits".to_owned() } else { format!("{waiting} pushes wait") };
+        let pushes = counted(waiting, "push waits", "pushes wait");
         return format!("{pushes}: {}.", phone(facts, now));
     }
     if facts.waiting.in_the_queue.unwrap_or(0) > 0 {
@@ -117,11 +139,18 @@ fn of_endpoint(facts: &Facts, now: DateTime<Utc>) -> String {
             span(now - last.at)
         ),
         Some(last) => match ended(last) {
-            Some(text) => format!("Of the last push: {}{}", text[..1].to_lowercase(), &text[1..]),
+            Some(text) => of_the_last_push(&text),
+            None if facts.process.wait_no_more.contains(&last.id) => {
+                of_the_last_push(&left_the_mailbox(last, facts, now))
+            }
             None => "The relay has a push for it, which the phone has not answered yet.".into(),
         },
         None => "It lives, and nothing waits for it: no push has come to it lately.".into(),
     }
+}
+
+fn of_the_last_push(text: &str) -> String {
+    format!("Of the last push: {}{}", text[..1].to_lowercase(), &text[1..])
 }
 
 fn of_life(facts: &Facts, now: DateTime<Utc>) -> String {
@@ -129,8 +158,8 @@ fn of_life(facts: &Facts, now: DateTime<Utc>) -> String {
     match (facts.life, row) {
         (Life::Lives, _) => "The registration lives.".into(),
         (Life::Revoked, _) => {
-            "The registration was ended, by the phone since the application is gone, or by an operator: senders get \
-             410."
+            "The registration was ended, by the phone since the application is gone, by its user with a command \
+             (XEP-0050), or by an operator: senders get 410."
                 .into()
         }
         (Life::Expired, Some(row)) => format!(
@@ -179,14 +208,19 @@ fn phone(facts: &Facts, now: DateTime<Utc>) -> String {
 /// A time as a person says it, in its largest unit.
 pub(super) fn span(time: TimeDelta) -> String {
     let seconds = time.num_seconds().max(0);
-    let counted = |count: i64, unit: &str| format!("{count} {unit}{}", if count == 1 { "" } else { "s" });
     match seconds {
         0..10 => format!("{:.1} s", time.num_milliseconds().max(0) as f64 / 1000.0),
         10..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => counted(seconds / 3600, "hour"),
-        _ => counted(seconds / 86_400, "day"),
+        7200..172_800 => counted(seconds / 3600, "hour", "hours"),
+        _ => counted(seconds / 86_400, "day", "days"),
     }
+}
+
+/// A count and its unit.
+pub(super) fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, several: &str) -> String {
+    let unit = if count == N::from(1) { one } else { several };
+    format!("{count} {unit}")
 }
 
 #[cfg(test)]

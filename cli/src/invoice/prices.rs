@@ -21,6 +21,7 @@ pub(super) struct Prices {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Rates {
     per_1000_accepted: Option<f64>,
     per_1000_waited: Option<f64>,
@@ -45,6 +46,11 @@ impl Prices {
             return Err("a price is negative, or no number".into());
         }
         Ok(prices)
+    }
+
+    /// The tenants that have prices of their own.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &TenantName> {
+        self.tenant.keys()
     }
 
     pub(super) fn currency(&self) -> &str {
@@ -73,7 +79,8 @@ impl Prices {
 }
 
 pub(super) fn total(lines: &[Line]) -> f64 {
-    lines.iter().map(|line| line.amount).sum()
+    // The sum of no numbers is -0.0.
+    lines.iter().fold(0.0, |sum, line| sum + line.amount)
 }
 
 #[cfg(test)]
@@ -101,5 +108,22 @@ mod tests {
         {
             assert!(Prices::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_misspelt_price_of_a_tenant_is_refused_by_its_name() {
+        for wrong in ["per_1000_acepted = 1", "per_gb = 1\nminimun = 0", "currency = \"USD\""] {
+            let file = format!("currency = \"EUR\"\nper_gb = 1\n[tenant.\"example.com\"]\n{wrong}\n");
+            let name = wrong.lines().last().and_then(|line| line.split(' ').next()).unwrap();
+            let error = Prices::parse(&file).unwrap_err();
+            assert!(error.contains(&format!("`{name}`")), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_invoice_of_nothing_is_0_00() {
+        let prices = Prices::parse("currency = \"EUR\"\nper_gb = 1").unwrap();
+        let lines = prices.lines(&"example.com".parse().unwrap(), Counts::default());
+        assert_eq!(format!("{:.2}", total(&lines)), "0.00");
     }
 }

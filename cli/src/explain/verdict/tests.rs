@@ -123,7 +123,10 @@ fn what_the_process_remembers_comes_first() {
 #[test]
 fn a_registration_that_is_over_says_how() {
     let over = |life| verdict(&Facts { life, ..living() }, now());
-    assert!(over(Life::Revoked).contains("the application is gone, or by an operator"));
+    let revoked = over(Life::Revoked);
+    for by in ["the application is gone", "its user with a command (XEP-0050)", "or by an operator"] {
+        assert!(revoked.contains(by), "{revoked}");
+    }
     assert!(over(Life::Replaced).contains("a newer endpoint, for 30 days"));
     assert!(over(Life::Missing).contains("no such registration"));
     let mut lapsed = Facts { life: Life::Expired, ..living() };
@@ -165,6 +168,34 @@ fn a_tenant_that_is_suspended_or_has_used_its_month_up_is_named() {
     assert!(verdict(&neither, now()).contains("no push has come to it lately"));
 }
 
+/// A push that waits as far as the process remembers, and is in the mailbox no more.
+fn left(facts: Facts) -> Facts {
+    let mut facts = remembering(facts, told("waits", TimeDelta::seconds(20)));
+    facts.process.pushes[0].expires_at = now() + TimeDelta::hours(1);
+    facts.process.wait_no_more.push(id());
+    facts
+}
+
+#[test]
+fn a_push_that_left_the_mailbox_unseen_by_the_process_waits_no_more() {
+    let unseen = "waited, and waits no more: its sender withdrew it, or a phone took it at this moment.";
+    assert_eq!(verdict(&left(push(living(), false)), now()), format!("It {unseen}"));
+    assert_eq!(verdict(&left(living()), now()), format!("Of the last push: it {unseen}"));
+    let mut late = left(push(living(), false));
+    late.process.pushes[0].expires_at = ago(TimeDelta::minutes(4));
+    assert_eq!(verdict(&late, now()), "It waited, and its time ran out 4 min ago.");
+    let mut anew = left(push(living(), false));
+    anew.registration.as_mut().unwrap().since = Some(ago(TimeDelta::minutes(3)));
+    assert_eq!(
+        verdict(&anew, now()),
+        "It waited, until its registration ended; the application has a newer endpoint, for 3 min."
+    );
+    let ended = Facts { life: Life::Revoked, ..left(push(living(), false)) };
+    assert!(verdict(&ended, now()).starts_with("It does not wait, and its registration is over."));
+    let endpoint = Facts { life: Life::Revoked, ..left(living()) };
+    assert!(verdict(&endpoint, now()).starts_with("The registration was ended"));
+}
+
 #[test]
 fn a_push_that_nobody_remembers_needs_its_location() {
     let unknown = push(Facts::default(), false);
@@ -173,7 +204,7 @@ fn a_push_that_nobody_remembers_needs_its_location() {
 
 #[test]
 fn a_process_that_was_not_asked_may_know_more() {
-    let away = Process { unreachable: Some("refused".into()), pushes: Vec::new() };
+    let away = Process { unreachable: Some("refused".into()), ..Process::default() };
     let facts = Facts { process: away, ..push(living(), false) };
     assert!(verdict(&facts, now()).contains("did not answer"));
     let mut queued = facts;

@@ -25,6 +25,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPTED: u16 = 201;
 /// The same in each run, so that the registration is the same, and moves nowhere.
 const RESOURCE: &str = "upwire-canary";
+/// The distributor has said the rest on stderr.
+pub(crate) const DISTRIBUTOR_ENDED: &str = "the distributor has ended: see what it said";
 
 /// Send pushes from end to end, and say how long they took and whether one is missing.
 #[derive(Debug, clap::Args)]
@@ -38,7 +40,7 @@ const RESOURCE: &str = "upwire-canary";
 )]
 pub(crate) struct Options {
     /// The account: user@example.com
-    #[arg(long, env = "UPWIRE_CANARY_JID")]
+    #[arg(long, env = "UPWIRE_CANARY_JID", value_parser = account)]
     jid: Jid,
 
     /// The push server's JID, for example notify.example.com
@@ -71,6 +73,12 @@ pub(crate) struct Options {
     metrics_stack: Option<String>,
 }
 
+/// An account as it is written: with a user.
+pub(crate) fn account(text: &str) -> Result<Jid, String> {
+    let jid = Jid::new(text).map_err(|error| format!("{error}; write it as user@example.com"))?;
+    if jid.node().is_some() { Ok(jid) } else { Err("it names no user; write it as user@example.com".into()) }
+}
+
 /// Sends the pushes, and tells what came of them.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let mut report = Report::of(options.pushes);
@@ -89,38 +97,53 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         Some(stack) => report.tell(stack, now)?,
         None => report.print()?,
     }
-    sent?;
+    let reason = sent?.map_or_else(String::new, |reason| format!(": {reason}"));
     match report.missing() {
         0 => Ok(()),
-        missing => Err(anyhow!("{missing} of {} pushes did not arrive", options.pushes)),
+        missing => Err(anyhow!("{missing} of {} pushes did not arrive{reason}", options.pushes)),
     }
 }
 
-async fn send_all(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+/// Sends them; why the last of those is missing that are.
+async fn send_all(options: &Options, report: &mut Report) -> anyhow::Result<Option<String>> {
     let mut phone = Phone::start(options)?;
     let registered = timeout(LOGIN_TIMEOUT, phone.endpoint()).await;
-    let endpoint = registered.map_err(|_| anyhow!("no endpoint within {LOGIN_TIMEOUT:?}"))??;
+    let endpoint = registered.map_err(|_| {
+        let trouble = phone.trouble.take().map_or_else(String::new, |trouble| format!(": {trouble}"));
+        anyhow!("no endpoint within {LOGIN_TIMEOUT:?}{trouble}")
+    })??;
     let patience = Duration::from_secs(options.timeout.into());
+    let mut reason = None;
     for _ in 0..options.pushes {
         let body = format!("upwire-canary-{:016x}", getrandom::u64()?);
         let started = Instant::now();
         let pushed = timeout(patience, phone.gets(&endpoint, &body, patience)).await;
         match pushed {
             Ok(Ok(())) => report.arrived(started.elapsed()),
-            Ok(Err(error)) => tracing::error!(%error, "a push is missing"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a push is missing");
+                reason = Some(error.to_string());
+            }
             Err(_) => {
-                tracing::error!(?patience, "a push was accepted, or not answered, and did not arrive in time")
+                tracing::error!(
+                    ?patience,
+                    "a push was accepted, or not answered, and did not arrive in time"
+                );
+                reason =
+                    Some(format!("it was accepted, or not answered, and did not arrive within {patience:?}"));
             }
         }
     }
     phone.end().await;
-    Ok(())
+    Ok(reason)
 }
 
 /// An `upwire distributor`, and what it says.
 struct Phone {
     process: Child,
     events: Lines<BufReader<ChildStdout>>,
+    /// The last failure that it told of since it was connected.
+    trouble: Option<String>,
 }
 
 impl Phone {
@@ -140,14 +163,23 @@ impl Phone {
         }
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let stdout = process.stdout.take().context("its stdout is piped")?;
-        Ok(Self { process, events: BufReader::new(stdout).lines() })
+        Ok(Self { process, events: BufReader::new(stdout).lines(), trouble: None })
     }
 
     async fn event(&mut self) -> anyhow::Result<Value> {
-        match self.events.next_line().await? {
-            Some(line) => Ok(serde_json::from_str(&line)?),
-            None => bail!("the distributor has ended: see what it said"),
+        let Some(line) = self.events.next_line().await? else {
+            match self.trouble.take() {
+                Some(trouble) => bail!("the distributor has ended: {trouble}"),
+                None => bail!("{DISTRIBUTOR_ENDED}"),
+            }
+        };
+        let event: Value = serde_json::from_str(&line)?;
+        match event["event"].as_str() {
+            Some("connected") => self.trouble = None,
+            Some("error") => self.trouble = trouble(&event).or(self.trouble.take()),
+            _ => {}
         }
+        Ok(event)
     }
 
     async fn endpoint(&mut self) -> anyhow::Result<String> {
@@ -172,13 +204,48 @@ impl Phone {
 
     /// It ends when nobody reads what it says.
     async fn end(self) {
-        let Self { mut process, events } = self;
+        let Self { mut process, events, .. } = self;
         drop(events);
         let _ = timeout(END_TIMEOUT, process.wait()).await;
     }
 }
 
+/// The distributor's own failure, with its mend; a stanza of somebody else that it refused is none.
+fn trouble(event: &Value) -> Option<String> {
+    let (text, hint) = (event["text"].as_str()?, event["hint"].as_str());
+    if event["condition"] == "refused" {
+        return None;
+    }
+    Some(hint.map_or_else(|| text.to_owned(), |hint| format!("{text}; {hint}")))
+}
+
 #[expect(clippy::disallowed_methods, reason = "the metrics are of this moment")]
 fn now() -> DateTime<Utc> {
     Utc::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_distributor_is_told_with_its_mend() {
+        let failed = json!({"event": "error", "condition": "not-authorized", "text": "no login", "hint": "is it right?"});
+        assert_eq!(trouble(&failed).as_deref(), Some("no login; is it right?"));
+        let bare = json!({"event": "error", "condition": "timeout", "text": "no answer"});
+        assert_eq!(trouble(&bare).as_deref(), Some("no answer"));
+        let stray =
+            json!({"event": "error", "condition": "refused", "text": "refused a stanza, sent by a@b"});
+        assert_eq!(trouble(&stray), None);
+    }
+
+    #[test]
+    fn an_account_has_a_user() {
+        assert!(account("juliet@example.com").is_ok() && account("juliet@example.com/phone").is_ok());
+        for wrong in ["example.com", "", "juliet@"] {
+            assert!(account(wrong).unwrap_err().contains("user@example.com"), "{wrong}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::serve::KEPT_SECRET;
 use crate::store::{self, StoreOptions};
 
+mod backups;
 mod cloud;
 mod component;
 mod finding;
@@ -68,6 +69,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FOLDER")]
     backups: Option<PathBuf>,
 
+    /// The file with the private key of the ingress, where it speaks TLS by itself
+    #[arg(long, value_name = "FILE", env = "UPWIRE_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+
     #[command(flatten)]
     way: Way,
 
@@ -104,12 +109,13 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
 }
 
 async fn examine(options: Options) -> anyhow::Result<Vec<Finding>> {
-    let Options { relay, store, queue_url, disk_floor, stack, log_file, backups, way, .. } = options;
+    let Options { relay, store, queue_url, disk_floor, stack, log_file, backups, tls_key, way, .. } = options;
     let settings = relay.settings()?;
+    way.validate()?;
     let (process, told) = component::process(settings.admin_listen).await;
     let mut findings = vec![told];
     let file = store.file();
-    findings.push(component::component(&settings, process, file.is_none()).await);
+    findings.extend(component::component(&settings, process, file.is_none()).await);
 
     let mut secrets: Vec<SecretString> = settings.secret.iter().flat_map(split).collect();
     match &file {
@@ -120,7 +126,7 @@ async fn examine(options: Options) -> anyhow::Result<Vec<Finding>> {
                 secrets.extend(database.setting(KEPT_SECRET)?.map(SecretString::from));
                 findings.push(marker(&database, &secrets, None).await);
             }
-            findings.push(machine::backups(backups.as_deref(), store::now().into()));
+            findings.extend(backups::check(backups.as_deref(), file, store::now().into()));
         }
         None => {
             let (registrations, mailbox) = store.tables();
@@ -142,7 +148,7 @@ async fn examine(options: Options) -> anyhow::Result<Vec<Finding>> {
         }
     }
     findings.push(journal::check(log_file.as_deref(), &journal::Places::of_system()));
-    findings.extend(machine::modes(file.as_deref(), &files(&settings)));
+    findings.extend(machine::modes(file.as_deref(), &files(&settings), tls_key.as_deref()));
     findings.push(machine::descriptors());
     let signing = parsed(&secrets);
     findings.extend(public::check(&settings.public_url, signing.as_ref(), store::now()).await);

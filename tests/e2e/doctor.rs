@@ -99,12 +99,16 @@ async fn a_set_up_that_works_is_well(server: &XmppServer) {
     ] {
         report.finds(check, "ok");
     }
+    let routes = report.finds("routes", "skipped");
+    assert!(routes.contains("run this again"), "{routes}");
+    a_push_that_does_not_come_says_why(&upwire, server, &jid).await;
     // The component itself, while nobody is connected as it.
     let mut upwire = upwire;
     upwire.terminate();
     upwire.wait_exit(e2e::SOON).await;
     let report = examine(&variables, &[]).await;
     report.finds("component", "ok");
+    report.finds("routes", "skipped");
     report.wrong("process", "warning", "UPWIRE_ADMIN_LISTEN");
     report.wrong("public_url", "error", "nothing answers");
     let wrong = with(&variables, "UPWIRE_COMPONENT_SECRET", "another-secret");
@@ -113,7 +117,36 @@ async fn a_set_up_that_works_is_well(server: &XmppServer) {
     examine(&nowhere, &[]).await.wrong("component", "error", "nothing listens there");
 }
 
-on_each_server!(a_set_up_that_works_is_well);
+async fn a_push_that_does_not_come_says_why(upwire: &Upwire, server: &XmppServer, jid: &str) {
+    let wrong = with(&of(upwire, server), "UPWIRE_PASSWORD", "another-password");
+    let clients = format!("127.0.0.1:{}", server.c2s_port);
+    let refused = examine(&wrong, &["--jid", jid, "--server", &clients, "--plaintext"]).await;
+    refused.wrong("push", "error", "wrong password, or no such account");
+    refused.wrong("push", "error", &format!("--server {clients} --plaintext\""));
+    let nowhere = format!("127.0.0.1:{}", free_port());
+    let unreachable = examine(&wrong, &["--jid", jid, "--server", &nowhere, "--plaintext"]).await;
+    unreachable.wrong("push", "error", "cannot be reached");
+    // A wrong command is refused before anything is tried.
+    for arguments in
+        [["--jid", jid, "--password-file", "/nowhere"], ["--jid", "localhost", "--server", &nowhere]]
+    {
+        let refused = examine(&wrong, &arguments).await;
+        assert_eq!(refused.output.status.code(), Some(64), "{:?}", refused.output);
+        assert!(refused.findings.is_empty(), "{:?}", refused.findings);
+    }
+}
+
+async fn a_server_that_is_not_ready_keeps_its_connection(server: &XmppServer) {
+    let mut upwire = Upwire::on(server).set("UPWIRE_DISK_FLOOR", 1_u64 << 60).start();
+    upwire.log_line(&["connected to the XMPP server"]).await;
+    let report = examine(&of(&upwire, server), &[]).await;
+    report.wrong("process", "error", "UPWIRE_DISK_FLOOR");
+    report.finds("component", "ok");
+    report.finds("routes", "skipped");
+    upwire.never_logged(&["no stream to the XMPP server"]);
+}
+
+on_each_server!(a_set_up_that_works_is_well, a_server_that_is_not_ready_keeps_its_connection);
 
 #[tokio::test]
 async fn a_public_url_that_leads_elsewhere_is_found() {
@@ -180,6 +213,21 @@ async fn a_certificate_that_senders_refuse_is_found() {
         }
         drop(upwire);
     }
+    // An authority's own, as `openssl req -x509` makes it.
+    let own = Certificate::self_signed(&["subjectAltName=DNS:localhost"]);
+    let (upwire, variables) = over_tls(server, &own).await;
+    let trusted = with(&variables, "SSL_CERT_FILE", own.file.display());
+    examine(&trusted, &[]).await.wrong("tls", "error", "an authority's own");
+    let plain = with(&variables, "UPWIRE_PUBLIC_URL", upwire.public_url.replace("https://", "http://"));
+    examine(&plain, &[]).await.wrong("tls", "error", "speaks TLS");
+    drop(upwire);
+    let upwire = Upwire::on(server).start_ready().await;
+    let secured = upwire.public_url.replace("http://127.0.0.1", "https://localhost");
+    examine(&with(&of(&upwire, server), "UPWIRE_PUBLIC_URL", secured), &[]).await.wrong(
+        "tls",
+        "error",
+        "does not speak TLS",
+    );
 }
 
 async fn over_tls(server: &XmppServer, certificate: &Certificate) -> (Upwire, Variables) {
@@ -240,6 +288,8 @@ async fn files_room_and_secrets_that_are_wrong_are_found() {
     let mut readable = with(&variables, "UPWIRE_SECRET_FILE", file.display());
     readable.remove("UPWIRE_SECRET");
     examine(&readable, &[]).await.wrong("modes", "error", "chmod 640");
+    let key = with(&variables, "UPWIRE_TLS_KEY", file.display());
+    examine(&key, &[]).await.wrong("modes", "error", "who reads the key");
     examine(&with(&variables, "UPWIRE_DISK_FLOOR", u64::MAX), &[]).await.wrong("disk", "error", "df -h");
     let backups = folder("doctor-backups").display().to_string();
     examine(&variables, &["--backups", &backups]).await.wrong("backup", "error", "upwire backup");

@@ -1,9 +1,8 @@
-//! This machine: the database's file, who may read what, room, descriptors, backups.
+//! This machine: the database's file, who may read what, room, descriptors.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use embedded::Database;
 
@@ -13,23 +12,25 @@ use crate::http;
 /// As many connections as the ingress has at most, and what else needs a descriptor.
 const DESCRIPTORS_MIN: u64 = 4096 + 128;
 const OTHERS: u32 = 0o007;
-const GROUP_AND_OTHERS: u32 = 0o077;
+pub(super) const GROUP_AND_OTHERS: u32 = 0o077;
 /// Beyond it, the write-ahead log is not brought into the file as it should be.
 const LOG_BYTES_MAX: u64 = 1 << 30;
-const BACKUP_AGE_MAX: u64 = 2 * 86_400;
 
-/// Checks the permissions of the files that hold secrets.
-pub(super) fn modes(database: Option<&Path>, secrets: &[&Path]) -> Vec<Finding> {
-    let all = database.iter().map(|file| (*file, GROUP_AND_OTHERS));
-    let all = all.chain(secrets.iter().map(|file| (*file, OTHERS)));
-    all.filter_map(|(file, forbidden)| {
+/// Checks the permissions of the files that hold secrets, and of the key of the ingress' certificate.
+pub(super) fn modes(database: Option<&Path>, secrets: &[&Path], key: Option<&Path>) -> Vec<Finding> {
+    let forges = "who reads a secret can forge endpoints, or be the component";
+    let poses = "who reads the key can pose as this server, and read what senders send";
+    let all = database.iter().map(|file| (*file, GROUP_AND_OTHERS, forges));
+    let all = all.chain(secrets.iter().map(|file| (*file, OTHERS, forges)));
+    // A key is shared by a group of its own: Debian's `ssl-cert`, or Prosody's.
+    let all = all.chain(key.iter().map(|file| (*file, OTHERS, poses)));
+    all.filter_map(|(file, forbidden, why)| {
         let mode = fs::metadata(file).ok()?.permissions().mode();
         let shown = file.display();
         Some(if mode & forbidden == 0 {
             Finding::ok("modes", format!("{shown} is private"))
         } else {
             let what = format!("others may read or write {shown} (mode {:o})", mode & 0o7777);
-            let why = "who reads a secret can forge endpoints, or be the component";
             Finding::error("modes", what, why, format!("chmod {:o} {shown}", mode & !forbidden & 0o7777))
         })
     })
@@ -96,35 +97,9 @@ pub(super) fn descriptors() -> Finding {
     Finding::warning("descriptors", what, why, "set LimitNOFILE=8192 in the unit, or: ulimit -n 8192")
 }
 
-/// The age of the newest file in the folder of backups.
-pub(super) fn backups(folder: Option<&Path>, now: SystemTime) -> Finding {
-    let why = "a lost database takes all endpoints with it";
-    let Some(folder) = folder else {
-        return Finding::skipped("backup", "no folder of backups was named (--backups)");
-    };
-    let shown = folder.display();
-    let mend = format!("run it daily: upwire backup {shown}/upwire-$(date +%F).db");
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) => return Finding::error("backup", format!("{shown} cannot be read: {error}"), why, mend),
-    };
-    let files = entries.filter_map(|entry| entry.ok()?.metadata().ok()).filter(fs::Metadata::is_file);
-    let Some(newest) = files.filter_map(|file| file.modified().ok()).max() else {
-        return Finding::error("backup", format!("{shown} holds no backup"), why, mend);
-    };
-    let age = now.duration_since(newest).map_or(0, |age| age.as_secs());
-    let what = format!("the newest backup in {shown} is {} hours old", age / 3600);
-    if age > BACKUP_AGE_MAX {
-        Finding::warning("backup", what, why, mend)
-    } else {
-        Finding::ok("backup", what)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
-    use std::time::Duration;
 
     use super::super::finding::Level;
     use super::*;
@@ -137,23 +112,23 @@ mod tests {
             fs::write(file, "x").unwrap();
             fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
         }
-        let found = modes(Some(&database), &[&secret, Path::new("/nowhere")]);
+        let found = modes(Some(&database), &[&secret, Path::new("/nowhere")], None);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].level, found[1].level), (Level::Error, Level::Ok), "a group may read a secret");
         assert_eq!(found[0].mend, format!("chmod 600 {}", database.display()));
     }
 
     #[test]
-    fn a_backup_ages() {
+    fn the_key_of_the_certificate_is_for_its_owner_and_a_group() {
         let folder = tempfile::tempdir().unwrap();
-        let later = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400);
-        assert_eq!(backups(None, later(1)).level, Level::Skipped);
-        assert_eq!(backups(Some(folder.path()), later(1)).level, Level::Error);
-        let file = fs::File::create(folder.path().join("upwire.db")).unwrap();
-        file.set_modified(later(1)).unwrap();
-        assert_eq!(backups(Some(folder.path()), later(2)).level, Level::Ok);
-        assert_eq!(backups(Some(folder.path()), later(4)).level, Level::Warning);
-        assert_eq!(backups(Some(&folder.path().join("none")), later(4)).level, Level::Error);
+        let key = folder.path().join("push.example.com.key");
+        fs::write(&key, "x").unwrap();
+        for (mode, level) in [(0o600, Level::Ok), (0o640, Level::Ok), (0o644, Level::Error)] {
+            fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+            let found = modes(None, &[], Some(&key));
+            assert_eq!(found.iter().map(|finding| finding.level).collect::<Vec<_>>(), [level], "{mode:o}");
+        }
+        assert_eq!(modes(None, &[], Some(&key))[0].mend, format!("chmod 640 {}", key.display()));
     }
 
     #[test]

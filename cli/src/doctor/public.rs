@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::finding::Finding;
-use super::tls::Tls;
+use super::tls::{self, Tls};
 use crate::fetch::{self, Answer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -127,13 +127,14 @@ impl Site {
         let connecting =
             async { timeout(PATIENCE, tls.connect(socket, &self.host)).await.context("no answer")? };
         let stream = connecting.await.map_err(|error: anyhow::Error| {
-            let mend = format!(
+            let (what, mend) = tls::problem(&error);
+            let shown = format!(
                 "see what the server shows: openssl s_client -connect {0}:{1} -servername {0}; give it a certificate \
                  for that name with its whole chain (fullchain.pem)",
                 self.host,
                 self.address.port()
             );
-            Finding::error("tls", format!("the certificate is refused: {error:#}"), why, mend)
+            Finding::error("tls", what, why, mend.map_or(shown, str::to_owned))
         })?;
         let Some(ends_at) = tls.ends_at(&stream, &self.host, now) else {
             return Ok(Some(Finding::ok("tls", "the certificate is trusted")));
@@ -165,6 +166,15 @@ impl Site {
         timeout(PATIENCE, asking).await.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))?
     }
 
+    /// Whether TLS is spoken there, though the URL says that it is not.
+    async fn speaks_tls_unsaid(&self) -> bool {
+        if self.tls.is_some() {
+            return false;
+        }
+        let asking = async { anyhow::Ok(Tls::new()?.is_spoken(self.socket().await?, &self.host).await) };
+        matches!(timeout(PATIENCE, asking).await, Ok(Ok(true)))
+    }
+
     /// Whether a GET of this path shows a push resource of ours; else what it shows.
     async fn shows_endpoint(&self, path: &str) -> Result<Answer, String> {
         match self.get(path).await {
@@ -178,6 +188,11 @@ impl Site {
         let base = self.url.path().trim_end_matches('/');
         let ours = match self.shows_endpoint(&format!("{base}/push/{}", nonces.signed)).await {
             Ok(answer) => answer,
+            Err(_) if self.speaks_tls_unsaid().await => {
+                let what = "UPWIRE_PUBLIC_URL begins with http://, and what answers there speaks TLS";
+                let mend = "write https:// in UPWIRE_PUBLIC_URL, or the port that does not speak TLS";
+                return vec![Finding::error("tls", what, "no sender reaches the server", mend)];
+            }
             Err(what) => {
                 let what =
                     format!("another server answers at {}, or one with other secrets: {what}", self.url);
@@ -240,4 +255,50 @@ fn clock(answer: &Answer, now: DateTime<Utc>) -> Finding {
 /// Without the token.
 fn shortened(path: &str) -> String {
     path.rsplit_once('/').map_or_else(|| path.to_owned(), |(start, _)| format!("{start}/…"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::finding::Level;
+    use super::*;
+
+    /// A port at which each connection gets these bytes for the first that it sends.
+    async fn answering(bytes: &'static [u8]) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let _ = client.read(&mut [0; 1024]).await;
+                let _ = client.write_all(bytes).await;
+            }
+        });
+        port
+    }
+
+    async fn found(scheme: &str, port: u16) -> Vec<(&'static str, Level, String)> {
+        let url = format!("{scheme}://127.0.0.1:{port}").parse().unwrap();
+        let secrets = Secrets::parse("a-secret-of-more-than-32-bytes-0123456789").unwrap();
+        let findings = check(&url, Some(&secrets), DateTime::UNIX_EPOCH).await;
+        findings.into_iter().skip(1).map(|found| (found.check, found.level, found.what)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_url_whose_scheme_is_not_what_is_spoken_there_is_told_so() {
+        let plain =
+            answering(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        // A fatal alert, `handshake_failure`.
+        let secured = answering(&[21, 3, 3, 0, 2, 2, 40]).await;
+        let [(check, level, what)] = found("https", plain).await.try_into().unwrap();
+        assert_eq!((check, level), ("tls", Level::Error));
+        assert!(what.contains("begins with https://") && what.contains("does not speak TLS"), "{what}");
+        let [(check, level, what)] = found("http", secured).await.try_into().unwrap();
+        assert_eq!((check, level), ("tls", Level::Error));
+        assert!(what.contains("begins with http://") && what.contains("speaks TLS"), "{what}");
+        let [(check, level, what)] = found("http", plain).await.try_into().unwrap();
+        assert_eq!((check, level), ("public_url", Level::Error));
+        assert!(what.contains("is answered 400"), "{what}");
+    }
 }

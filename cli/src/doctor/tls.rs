@@ -1,5 +1,6 @@
 //! TLS as a sender speaks it, and how long the certificate lives.
 
+use std::io;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -45,6 +46,17 @@ impl Tls {
         Ok(self.connector.connect(name, socket).await?)
     }
 
+    /// Whether TLS is spoken at the other end of the socket, with whatever certificate.
+    pub(super) async fn is_spoken(&self, socket: TcpStream, host: &str) -> bool {
+        match self.connect(socket, host).await {
+            Ok(_) => true,
+            Err(error) => matches!(
+                cause(&error),
+                Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
+            ),
+        }
+    }
+
     /// When the certificate ends that the server has shown. The verifier is asked about a time at which it has ended, and
     /// says since when.
     pub(super) fn ends_at(
@@ -65,6 +77,73 @@ impl Tls {
                 not_after, ..
             })) => DateTime::from_timestamp(i64::try_from(not_after.as_secs()).ok()?, 0),
             _ => None,
+        }
+    }
+}
+
+/// The error of TLS itself, where it is one.
+fn cause(error: &anyhow::Error) -> Option<&rustls::Error> {
+    error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
+}
+
+/// Why no session came about with a server that the URL says to speak TLS, and the mend where it is another than a
+/// certificate for the host with its chain.
+pub(super) fn problem(error: &anyhow::Error) -> (String, Option<&'static str>) {
+    const PLAIN: &str = "have the proxy speak TLS on that port (or upwire: UPWIRE_TLS_CERTIFICATE and UPWIRE_TLS_KEY), or write \
+        the port into UPWIRE_PUBLIC_URL that speaks it";
+    const OWN: &str = "get one from an authority: certbot; one of your own is to be no authority's (with openssl req -x509: -addext \
+        basicConstraints=critical,CA:FALSE), and senders have to trust it";
+    match cause(error) {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            let what = "UPWIRE_PUBLIC_URL begins with https://, and what answers there does not speak TLS";
+            (what.to_owned(), Some(PLAIN))
+        }
+        Some(rustls::Error::InvalidCertificate(problem)) => match problem {
+            CertificateError::UnknownIssuer => {
+                let what = "the certificate is refused: it is of no authority that is trusted here, or self-signed, or \
+                            those between it and the authority are missing";
+                (what.to_owned(), None)
+            }
+            // webpki's own error, which is what `openssl req -x509` makes unless it is told otherwise.
+            CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                let what =
+                    "the certificate is refused: it is an authority's own, as a self-signed one often is";
+                (what.to_owned(), Some(OWN))
+            }
+            problem => (format!("the certificate is refused: {problem}"), None),
+        },
+        _ => (format!("no TLS session comes about: {error:#}"), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_rustls::rustls::{InvalidMessage, OtherError};
+
+    use super::*;
+
+    #[test]
+    fn a_failure_of_tls_is_told_in_plain_words_with_its_mend() {
+        let authority = OtherError(Arc::new(io::Error::other("CaUsedAsEndEntity")));
+        for (error, words, mends) in [
+            (
+                rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType),
+                "does not speak TLS",
+                Some("UPWIRE_TLS_KEY"),
+            ),
+            (CertificateError::Other(authority).into(), "an authority's own", Some("CA:FALSE")),
+            (CertificateError::UnknownIssuer.into(), "refused: it is of no authority", None),
+            (CertificateError::Expired.into(), "refused: Expired", None),
+            (rustls::Error::DecryptError, "no TLS session comes about", None),
+        ] {
+            let error = io::Error::new(io::ErrorKind::InvalidData, error).into();
+            let (what, mend) = problem(&error);
+            assert!(what.contains(words), "{what}");
+            assert_eq!(mend.is_some(), mends.is_some(), "{what}");
+            assert!(mend.is_none_or(|mend| mends.is_some_and(|words| mend.contains(words))), "{mend:?}");
+            for name in ["InvalidContentType", "CaUsedAsEndEntity", "UnknownIssuer"] {
+                assert!(!what.contains(name), "{what}");
+            }
         }
     }
 }

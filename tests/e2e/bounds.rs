@@ -24,7 +24,10 @@ async fn registrations_of_a_domain_beyond_its_bound_are_told_to_wait(server: &Xm
             (ErrorType::Wait, DefinedCondition::ResourceConstraint)
         );
         let text = refused.texts.values().next().map(String::as_str);
-        assert_eq!(text, Some("your domain may have no more than 2 registrations, and has no room for another"));
+        assert_eq!(
+            text,
+            Some("your domain may have no more than 2 registrations, and has no room for another")
+        );
     }
     assert_eq!(register(&one, "first").await.unwrap().endpoint, first, "what lives is renewed");
 

@@ -10,7 +10,7 @@ demo=demo
 . infra/demo-parts.sh
 
 [ "${1:-}" != stop ] || stop_what_was_kept
-build cli
+build upwire
 open_folder
 ports=$(free_ports 4)
 read -r c2s component http admin <<PORTS

@@ -13,7 +13,7 @@ fail() {
     exit 1
 }
 [ "$(id -u)" = 0 ] || fail "a clean root takes root: run it by sudo"
-build cli
+build upwire
 open_folder
 
 packages="$target/debian/packages"

@@ -11,7 +11,7 @@ demo=local
 . infra/demo-parts.sh
 
 [ "${1:-}" != stop ] || stop_what_was_kept
-build cli functions
+build upwire functions
 emulator=localstack
 infra/local/emulator.sh install localstack || {
     # There is no Python 3.13.

@@ -179,7 +179,7 @@ async fn a_registration_is_stored_and_answered_with_its_endpoint() {
     assert!(matches!(outcomes[..], [Outcome::Begun(_), Outcome::Begun(_), Outcome::Refused]), "{outcomes:?}");
     let reply = |at: usize| String::from(&registered[at].reply);
     assert!(reply(0).contains("https://push.example.com/push/"), "{}", reply(0));
-    assert!(reply(2).contains("your account has 2 registrations"), "{}", reply(2));
+    assert!(reply(2).contains("your account may have no more than 2 registrations"), "{}", reply(2));
     assert_eq!((store.lock().rows.len(), jobs.moves()), (2, 2));
 }
 
@@ -194,7 +194,7 @@ async fn a_full_domain_begins_no_registration_and_renews_those_that_live() {
     else {
         panic!("{registered:?}");
     };
-    assert!(String::from(reply).contains("your domain has 500 registrations"));
+    assert!(String::from(reply).contains("your domain may have no more than 500 registrations"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -135,7 +135,7 @@ e2e: test-needs binary
 # Function and relay are replaced at different moments.
 versions: test-needs binary base-tree
 	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(BASE_TARGET) cargo build --locked --package $(BASE_PACKAGE) --package functions
-	UPWIRE_TEST_EMULATOR=$(EMULATOR) UPWIRE_BASE_BINARIES=$(BASE_TARGET)/debug cargo test --locked --package e2e --test e2e -- cloud_versions::
+	UPWIRE_TEST_EMULATOR=$(EMULATOR) UPWIRE_BASE_BINARIES=$(BASE_TARGET)/debug cargo test --locked --package e2e --test e2e -- cloud::versions::
 
 # The same seed is the same plan of what is sent and what fails; PLAN=1 prints it and runs nothing.
 chaos: test-needs binary

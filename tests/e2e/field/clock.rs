@@ -20,7 +20,7 @@ async fn last_known(scene: &Scene, wall: DateTime<Utc>) {
 }
 
 fn now() -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(crate::legacy::now()).unwrap()
+    DateTime::from_timestamp_millis(crate::senders::legacy::now()).unwrap()
 }
 
 fn accept(scene: &Scene) {

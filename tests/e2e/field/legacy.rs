@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::is_released;
 use crate::cloud::Cloud;
-use crate::legacy::{UP_SECRET, up_token};
+use crate::senders::legacy::{UP_SECRET, up_token};
 
 /// A phone that has the application which the tokens name.
 async fn phone(server: &XmppServer) -> Phone {
@@ -130,7 +130,7 @@ async fn a_function_that_has_one_asks_the_senders_of_its_endpoints_to_wait_and_s
 
 /// As Prosody's module makes it.
 fn jwt(phone: &Phone, secret: &str) -> String {
-    let expiry = crate::legacy::now() / 1000 + 3600;
+    let expiry = crate::senders::legacy::now() / 1000 + 3600;
     let claims = json!({
         "sub": phone.jid(), "exp": expiry, "application": hashed("app"), "instance": hashed("1"),
     });
@@ -169,7 +169,7 @@ async fn first_used(upwire: &Upwire, days_ago: i64) {
     let database = Database::open(&upwire.database()).unwrap();
     let mut marker: serde_json::Value =
         serde_json::from_str(&database.marker().await.unwrap().unwrap().to_json()).unwrap();
-    let since = crate::legacy::now() / 1000 - days_ago * 86_400;
+    let since = crate::senders::legacy::now() / 1000 - days_ago * 86_400;
     for known in marker["legacy_since"].as_object_mut().unwrap().values_mut() {
         *known = since.into();
     }

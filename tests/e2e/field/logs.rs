@@ -4,7 +4,7 @@ use e2e::{SOON, http};
 use serde_json::json;
 
 use super::Scene;
-use crate::matrix::{gateway, rejected};
+use crate::senders::matrix::{gateway, rejected};
 
 /// tempesta-tech/tempesta#2559 and ac2cz/FoxTelem#457: a line for each refusal, until the disk is full.
 ///

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio_xmpp::jid::BareJid;
 
 use super::Scene;
-use crate::stream_refused::goes_on_trying;
+use crate::stream::refused::goes_on_trying;
 
 /// moghtech/komodo#737, linuxserver/docker-bookstack#122: a line break at the end of the file, and the password is wrong.
 #[tokio::test]

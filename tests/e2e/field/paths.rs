@@ -4,7 +4,7 @@ use e2e::{SOON, http};
 use serde_json::json;
 
 use super::Scene;
-use crate::matrix::{notification, rejected};
+use crate::senders::matrix::{notification, rejected};
 
 /// binwiederhier/ntfy#370: a slash too many at the end of the base URL, and nothing comes at once any more.
 /// eikek/docspell#579: `//` in every URL, and 404 for all of them.

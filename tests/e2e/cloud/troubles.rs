@@ -1,0 +1,73 @@
+//! DynamoDB has trouble with what one account has in its mailbox, in each of the ways it can; all others go on.
+
+use e2e::{Kind, Phone, SOON, Trouble, TroubledWay, XmppServer, eventually, http};
+use futures::future::join_all;
+
+use super::Cloud;
+
+const OTHERS: usize = 6;
+const PUSHES_EACH: usize = 4;
+
+/// While all that one account has stays where it is, everything of the others leaves: by counts, not by a clock.
+async fn all_but_one_go_on(trouble: Trouble) {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let cloud = Cloud::new().await;
+    let romeo = server.user().await;
+    let way = TroubledWay::to(&cloud.emulator.endpoint, romeo.jid.as_str(), trouble);
+    way.switch(true);
+    let (endpoint, proxy) = way.open().await;
+    let relay = cloud.relay_on(server).set("AWS_ENDPOINT_URL_DYNAMODB", &endpoint).start_ready().await;
+    let component = relay.component.jid.clone();
+    let mut users = vec![romeo];
+    for _ in 0..OTHERS {
+        users.push(server.user().await);
+    }
+    for user in &users {
+        let phone = Phone::connect(server, user, "phone").await;
+        let endpoint = phone.endpoint(&component, "app").await;
+        phone.leave(SOON).await;
+        for number in 0..PUSHES_EACH {
+            assert_eq!(http::post_patiently(&endpoint, &[], format!("push {number}")).await.status, 201);
+        }
+    }
+    let all = PUSHES_EACH * users.len();
+    relay.metric_reaches("upwire_mailbox_kept_total", all as f64).await;
+    cloud.queue_empties().await;
+
+    let phones = join_all(users.iter().map(async |user| {
+        let phone = Phone::connect(server, user, "phone").await;
+        phone.greet(&component).await;
+        for number in 0..PUSHES_EACH {
+            phone.wait_for_body(&format!("push {number}")).await;
+        }
+        phone
+    }));
+    let phones = phones.await;
+    eventually(SOON, "all that the others had has left", async || {
+        cloud.waiting().await == PUSHES_EACH as u64
+    })
+    .await;
+    assert!(way.met() > 0, "{trouble:?}");
+
+    way.switch(false);
+    cloud.mailbox_empties().await;
+    for phone in phones {
+        phone.has_got_count(PUSHES_EACH).await;
+    }
+    proxy.abort();
+}
+
+#[tokio::test]
+async fn an_account_whose_removals_are_throttled_holds_up_no_other() {
+    all_but_one_go_on(Trouble::Throttled).await;
+}
+
+#[tokio::test]
+async fn an_account_whose_removals_are_slow_holds_up_no_other() {
+    all_but_one_go_on(Trouble::Slow).await;
+}
+
+#[tokio::test]
+async fn an_account_whose_answers_are_cut_holds_up_no_other() {
+    all_but_one_go_on(Trouble::Cut).await;
+}

@@ -2,8 +2,9 @@
 """Gates the arrows between the files of each crate: no circle, and in the relay the order of its layers.
 
 A file has an arrow to each file whose items it names. `mod x;` alone is none, nor is a re-export: an arrow through one
-goes to the file that has the item. The parts of a file, in the folder of its name, may name it, and all may name the
-crate's root where no layer forbids it. Tests may name anything. A method's call names no file: what it hides is not seen.
+goes to the file that has the item. Within a crate, none goes through a re-export of its root. The parts of a file, in the
+folder of its name, may name it, and all may name the crate's root where no layer forbids it. Tests may name anything. A
+method's call names no file: what it hides is not seen.
 """
 
 import re
@@ -201,13 +202,26 @@ def layer_complaints(graph, layers, source):
                 yield f"{module.name()}:{line} names {other.name()}, and {mine} is not above {theirs}"
 
 
+def detour_complaints(root):
+    for module in filter(lambda module: module is not root, root.all()):
+        for steps, line in module.named:
+            if steps[0] == "crate" and len(steps) > 1 and steps[1] in root.names:
+                home = "::".join(["crate", *root.names[steps[1]][: -1]])
+                yield f"{module.name()}:{line} names {steps[1]} through the crate's root: it is in {home}"
+
+
 def main():
     failed = False
     for crate in CRATES:
         source = ROOT / crate / "src"
         for root in filter(Path.exists, (source / "lib.rs", source / "main.rs")):
-            graph = arrows(Module(root, None))
-            found = [*circle_complaints(graph), *layer_complaints(graph, LAYERS.get(crate, {}), source)]
+            root = Module(root, None)
+            graph = arrows(root)
+            found = [
+                *circle_complaints(graph),
+                *layer_complaints(graph, LAYERS.get(crate, {}), source),
+                *detour_complaints(root),
+            ]
             for complaint in found:
                 print(f"circles: {complaint}", file=sys.stderr)
             failed |= bool(found)

@@ -6,7 +6,7 @@ use push::{
     ports::{MarkerWriter, Markers, Unavailable},
 };
 
-use crate::{RegistrationsTable, error::unavailable, item::read_text};
+use crate::{error::unavailable, item::read_text, registrations::RegistrationsTable};
 
 /// Its key among the registrations, whose keys are hexadecimal.
 const KEY: &str = "marker";

@@ -17,14 +17,13 @@ const ACKNOWLEDGED_BUCKETS: [f64; 14] =
 /// How often the recorder folds what it was told into the buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Makes this process record metrics, and describes the relay's.
+/// Makes this process record metrics.
 pub(crate) fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let metric = Matcher::Full(relay::ACKNOWLEDGED_SECONDS.to_owned());
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(metric, &ACKNOWLEDGED_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .context("metrics cannot be recorded")?;
-    relay::describe_metrics();
     let upkeep = handle.clone();
     tokio::spawn(async move {
         let mut interval = interval(UPKEEP_INTERVAL);

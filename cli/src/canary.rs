@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_xmpp::jid::Jid;
 
 use self::report::Report;
+#[cfg(test)]
+pub(crate) use self::report::describe_metrics;
 use crate::values;
 
 mod report;

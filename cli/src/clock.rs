@@ -12,7 +12,7 @@ use crate::configuration::existing;
 
 const IN_DOUBT: &str = "upwire_clock_in_doubt";
 
-/// Tells the metrics what the gauge is.
+/// Describes the metric to the recorder.
 pub(crate) fn describe_metrics() {
     describe_gauge!(IN_DOUBT, "1 while the machine's clock is wrong, and nothing is ended for good by it");
 }

@@ -1,13 +1,14 @@
 //! Compares docs/configuration.md with the options that clap knows. `UPDATE=1 cargo test -p upwire configuration_page`
 //! rewrites its variables, flags and defaults, adds the rows that it lacks, and drops those of options that are gone.
 
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::collections::BTreeMap;
 
 use clap::{Arg, Command, CommandFactory};
 
 use crate::Upwire;
+use crate::docs_page::DocsPage;
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+const PAGE: DocsPage = DocsPage::new("configuration.md", "configuration_page");
 
 /// The options of `command`, by flag, that `besides` does not have.
 fn options(command: &Command, besides: Option<&Command>) -> BTreeMap<String, Arg> {
@@ -66,14 +67,5 @@ fn the_page_of_the_configuration_has_each_option_with_its_variable_and_default()
     let mut upwire = Upwire::command();
     upwire.build();
     let [serve, relay] = ["serve", "relay"].map(|name| upwire.find_subcommand(name).unwrap());
-    let page = fs::read_to_string(PAGE).unwrap();
-    let right = updated(&page, serve, relay);
-    if env::var_os("UPDATE").is_some() {
-        fs::write(Path::new(PAGE), &right).unwrap();
-        return;
-    }
-    for (is, should) in page.lines().zip(right.lines()) {
-        assert_eq!(is, should, "docs/configuration.md: UPDATE=1 cargo test -p upwire configuration_page");
-    }
-    assert_eq!(page, right, "docs/configuration.md: UPDATE=1 cargo test -p upwire configuration_page");
+    PAGE.assert_is(&updated(&PAGE.text(), serve, relay));
 }

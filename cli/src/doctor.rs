@@ -13,10 +13,10 @@ use tokio::runtime::Runtime;
 
 use self::finding::{Finding, Level};
 use self::way::Way;
+use crate::aws_configuration;
 use crate::configuration::{environment, reveal};
 use crate::live::split;
 use crate::marker::TABLE_ID;
-use crate::relay::cloud::config;
 use crate::relay::options::{MAILBOX_TABLE, QUEUE_URL, REGISTRATIONS_TABLE};
 use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::serve::KEPT_SECRET;
@@ -131,7 +131,7 @@ async fn examine(options: Options) -> anyhow::Result<Vec<Finding>> {
         None => {
             let (registrations, mailbox) = store.tables();
             let names = cloud::Names { registrations, mailbox, queue_url };
-            let config = config().await?;
+            let config = aws_configuration::read().await?;
             let (table, found) = cloud::check(&config, &names).await;
             findings.extend(found);
             let id = environment(TABLE_ID)?;

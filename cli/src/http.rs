@@ -42,10 +42,21 @@ const LOW_PORT_MEND: &str =
 const CONNECTIONS: &str = "upwire_connections";
 const CLOSED: &str = "upwire_connections_closed_total";
 
-/// Describes the metrics of the listeners to the recorder.
+/// The label of a connection whose request did not come in time.
+const SLOW: &str = "slow";
+
+/// Describes the metrics of the listeners to the recorder, and sets them to 0.
 pub(crate) fn describe_metrics() {
     describe_gauge!(CONNECTIONS, "Connections of senders that are open");
-    describe_counter!(CLOSED, "Connections that were closed to keep the listener reachable, by reason");
+    describe_counter!(
+        CLOSED,
+        "Connections closed because a request did not come in time (`slow`), as many were open as may be (`crowd`), \
+         or one address had too many incomplete requests (`peer`)"
+    );
+    gauge!(CONNECTIONS).set(0.0);
+    for reason in [SLOW, Reason::Crowd.label(), Reason::Peer.label()] {
+        counter!(CLOSED, "reason" => reason).increment(0);
+    }
 }
 
 /// Listens on an address that `variable` names.
@@ -193,7 +204,7 @@ impl Server {
             if is_counted {
                 gauge!(CONNECTIONS).decrement(1.0);
             }
-            count(is_counted, matches!(end, End::Slow).then_some("slow"));
+            count(is_counted, matches!(end, End::Slow).then_some(SLOW));
         });
     }
 }

@@ -14,6 +14,7 @@ use crate::configuration::ConfigurationError;
 mod account;
 mod admin;
 mod assets;
+mod aws_configuration;
 mod backup;
 mod canary;
 mod clock;
@@ -21,6 +22,8 @@ mod configuration;
 #[cfg(test)]
 mod configuration_page;
 mod distributor;
+#[cfg(test)]
+mod docs_page;
 mod doctor;
 mod embedded_format;
 mod explain;
@@ -33,6 +36,8 @@ mod legacy_options;
 mod live;
 mod log;
 mod marker;
+#[cfg(test)]
+mod metrics_page;
 mod parts;
 mod private;
 mod registrations;

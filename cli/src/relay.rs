@@ -19,9 +19,9 @@ use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
 use crate::tenant::keeper::{OF_A_TABLE, TenantKeeper};
 use crate::tenant::quota;
-use crate::{admin, embedded_format, marker, parts, trail, values};
+use crate::{admin, clock, embedded_format, marker, parts, trail, values};
 
-pub(crate) mod cloud;
+mod cloud;
 pub(crate) mod options;
 mod timekeeper;
 
@@ -30,6 +30,15 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(300);
 /// Longest time for the last write of usage.
 const LAST_USAGE_TIMEOUT: Duration = Duration::from_secs(1);
 const ACTIVE: &str = "upwire_relay_active";
+
+/// Describes the metrics of the process to the recorder.
+pub(crate) fn describe_metrics() {
+    relay::describe_metrics();
+    quota::describe_metrics();
+    clock::describe_metrics();
+    describe_gauge!(ACTIVE, "1 while this relay is the active one, 0 while it stands by");
+    gauge!(ACTIVE).set(0.0);
+}
 
 /// Relays until `stop`, whenever no other relay does.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
@@ -41,9 +50,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let live = Live::new(settings.relay.files.clone(), values)?;
     let mut in_force = live.in_force();
     let metrics = admin::install_metrics()?;
-    describe_gauge!(ACTIVE, "1 while this relay is the active one, 0 while it waits for another to end");
-    gauge!(ACTIVE).set(0.0);
-    quota::describe_metrics();
+    describe_metrics();
     let time = timekeeper::begin();
     let clock = time.clock();
     let state = State {

@@ -19,7 +19,7 @@ use crate::http::{self, Server, Tls};
 use crate::live::{self, Live};
 use crate::tenant::keeper::{OF_A_DATABASE, TenantKeeper};
 use crate::tenant::quota;
-use crate::{admin, keygen, marker, parts, trail, values};
+use crate::{admin, clock, keygen, marker, parts, trail, values};
 
 mod database;
 mod legacy;
@@ -33,6 +33,21 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 const QUEUE_DEPTH: &str = "upwire_queue_depth";
 const MAILBOX_DEPTH: &str = "upwire_mailbox_depth";
 
+/// Describes the metrics of the process to the recorder.
+pub(crate) fn describe_metrics() {
+    functions::describe_metrics();
+    relay::describe_metrics();
+    quota::describe_metrics();
+    clock::describe_metrics();
+    http::describe_metrics();
+    describe_gauge!(QUEUE_DEPTH, "Pushes in the queue: on their way, or waiting to be sent");
+    describe_gauge!(
+        MAILBOX_DEPTH,
+        "Pushes that wait in the mailbox for phones that are away, with those that have expired since the phone was \
+         last tried"
+    );
+}
+
 /// Serves until `stop`.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
@@ -42,11 +57,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let host = settings.relay.public_url.host_str();
     let tls = settings.certificate.map(|files| Tls::open(files, host)).transpose()?;
     let metrics = admin::install_metrics()?;
-    functions::describe_metrics();
-    http::describe_metrics();
-    quota::describe_metrics();
-    describe_gauge!(QUEUE_DEPTH, "Pushes that are in the queue, on their way or waiting to be sent");
-    describe_gauge!(MAILBOX_DEPTH, "Pushes that wait in the mailbox for phones that are away");
+    describe_metrics();
     let in_a_minute_max = settings.relay.rate.map_or(u64::MAX, Rate::in_a_minute);
     let database = database::open(&settings.database)?
         .with_queue_max(settings.queue_max)

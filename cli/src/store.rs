@@ -11,8 +11,8 @@ use embedded::{Database, OpenError};
 use push::ports::{Mailbox, OperatorStore};
 use tokio::runtime::Runtime;
 
+use crate::aws_configuration;
 use crate::configuration::ConfigurationError;
-use crate::relay::cloud;
 
 /// The database, unless another one is named.
 const DATABASE: &str = "upwire.db";
@@ -76,7 +76,7 @@ pub(crate) fn run(options: StoreOptions, work: impl Work) -> anyhow::Result<()> 
                     let mend = "set it to the stack's output MailboxTable";
                     ConfigurationError::new("UPWIRE_MAILBOX_TABLE", "is missing", mend)
                 })?;
-                let config = cloud::config().await?;
+                let config = aws_configuration::read().await?;
                 let registrations = RegistrationsTable::new(&config, &table);
                 work.on(registrations, MailboxTable::new(&config, &mailbox_table)).await
             }

@@ -11,7 +11,7 @@ use push::{
 use rusqlite::{Connection, Row, params};
 
 use crate::{
-    Database,
+    database::Database,
     row::{full_jid, moment, registration},
     writer::Haste,
 };

@@ -5,8 +5,7 @@ use std::{fs::File, path::Path, sync::atomic::Ordering};
 use push::ports::Unavailable;
 
 use crate::{
-    Database,
-    database::count_mailbox,
+    database::{Database, count_mailbox},
     file::{OpenError, connect},
     layout::VERSION,
     writer::Haste,

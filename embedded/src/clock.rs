@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use push::ports::Unavailable;
 use rusqlite::{Connection, params};
 
-use crate::{Database, writer::Haste};
+use crate::{database::Database, writer::Haste};
 
 const NAME: &str = "clock";
 const SET: &str = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";

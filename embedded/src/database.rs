@@ -20,9 +20,9 @@ use rusqlite::{Connection, params};
 
 use crate::{
     disk::{Disk, DiskLow},
+    entries::{copies, known::Known},
     file::{OpenError, connect, lock},
     layout::{examine, lay_out},
-    queue::{copies, known::Known},
     readers::Readers,
     roster::KeptDomains,
     setting::find_setting,

@@ -11,7 +11,7 @@ use push::{
 };
 use rusqlite::{Connection, params};
 
-use crate::{Database, row::registration};
+use crate::{database::Database, row::registration};
 
 const ROWS: &str = "SELECT id, recipient, application, instance, epoch, renewed_at, expires_at, revoked,
     throttled_until, vapid, legacy FROM registration WHERE account = ?1";

@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Database,
+        database::Database,
         queue::tests::{message, target},
     };
 

@@ -5,7 +5,7 @@ use jid::{BareJid, FullJid};
 use push::ports::Unavailable;
 
 use crate::{
-    Database,
+    database::Database,
     row::{full_jid, moment},
 };
 

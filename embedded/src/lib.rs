@@ -6,6 +6,7 @@ mod beside;
 mod clock;
 mod database;
 mod disk;
+mod entries;
 mod erasure;
 mod file;
 mod layout;

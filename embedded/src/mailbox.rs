@@ -15,7 +15,7 @@ use push::{
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use self::reading::id;
-use crate::{Database, writer::Haste};
+use crate::{database::Database, writer::Haste};
 
 mod reading;
 

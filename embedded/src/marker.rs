@@ -6,7 +6,7 @@ use push::{
 };
 use rusqlite::params;
 
-use crate::Database;
+use crate::database::Database;
 
 const NAME: &str = "marker";
 const SET: &str = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";

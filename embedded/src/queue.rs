@@ -3,7 +3,7 @@
 //! A claim is not written: it lasts as long as the process that could settle it, and the next
 //! process finds every row unclaimed. A push that finds nothing waiting before it is handed on from
 //! memory while its row is on the way to the disk; only the sender waits for that, or for the settlement
-//! where that comes first ([`unwritten`]). Should the commit fail, the sender is told so and the push may come
+//! where that comes first ([`crate::entries::unwritten`]). Should the commit fail, the sender is told so and the push may come
 //! twice. Its row is read again only after a restart or a postponement.
 
 use std::time::Duration;
@@ -21,16 +21,10 @@ use tokio::{
 };
 
 use crate::{
-    Database,
+    database::Database,
+    entries::rows,
     writer::{Haste, refused},
 };
-
-mod backlog;
-pub(crate) mod copies;
-pub(crate) mod known;
-pub(crate) mod rows;
-mod shares;
-pub(crate) mod unwritten;
 
 /// The longest that [`QueueReader::receive`] waits for a push.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);

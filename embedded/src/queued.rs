@@ -2,7 +2,7 @@
 
 use push::{MessageId, PushMessage, RegistrationId, ports::Unavailable};
 
-use crate::Database;
+use crate::database::Database;
 
 /// Most pushes that are read.
 const QUEUED_MAX: i64 = 1000;

@@ -12,8 +12,8 @@ use push::{
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use crate::{
-    Database,
     accounts::{count, forget_if_gone},
+    database::Database,
     roster::KeptDomains,
     row::registration,
     writer::Haste,

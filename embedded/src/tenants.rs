@@ -9,7 +9,7 @@ use push::{
 use rusqlite::{Connection, params};
 
 use crate::{
-    Database,
+    database::Database,
     roster::{NAME, parse},
     setting::find_setting,
 };

@@ -30,7 +30,7 @@ use self::{
     commit::{Batch, Done, Statements, Write, commit},
     waiting::Waiting,
 };
-use crate::queue::{
+use crate::entries::{
     known::Known,
     unwritten::{Answer, Row, Sending, Unwritten},
 };

@@ -11,7 +11,7 @@ use base64::{
 };
 use push::message::KEY_HEADERS_BYTES_MAX;
 
-use crate::{Rejection, header::first};
+use crate::{header::first, rejection::Rejection};
 
 /// Padded or not: senders do both.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

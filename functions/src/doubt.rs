@@ -6,7 +6,13 @@ use push::{
     ports::{QueueWriter, Revocation, Store, Withdrawals},
 };
 
-use crate::{Ingress, Rejection, Seldom, VapidFault, push_resource::unavailable, vapid::Sender};
+use crate::{
+    ingress::Ingress,
+    rejection::{Rejection, VapidFault},
+    seldom::Seldom,
+    trouble::unavailable,
+    vapid::Sender,
+};
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// The refusal for good of an endpoint that is over, or one for now: it may only look over.

@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use serde_json::{Map, Value, json};
 
-use crate::{ACCEPTED, DOUBTED, REFUSED, SHED, WITHDRAWN};
+use crate::measures::{ACCEPTED, DOUBTED, REFUSED, SHED, WITHDRAWN};
 
 /// The namespace of the metrics.
 const NAMESPACE: &str = "Upwire";

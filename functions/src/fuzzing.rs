@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use push::{VapidKey, message::BODY_BYTES_MAX};
 use url::Url;
 
-use crate::{LegacyKeys, matrix::fuzzed_notification, vapid::Sender};
+use crate::{legacy::LegacyKeys, matrix::fuzzed_notification, vapid::Sender};
 
 /// Reads a Matrix notification; the length of the push that it becomes, if it does.
 ///

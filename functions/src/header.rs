@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 
-use crate::Rejection;
+use crate::rejection::Rejection;
 
 /// The first value of a header that may come twice, or joined by commas (docs/senders.md, "What senders do"). A
 /// header without a value counts as absent.

@@ -1,8 +1,6 @@
 //! Endpoints that a predecessor of this server has issued: each goes on working until it expires by itself, so that
 //! moving here costs nobody a push. Its token names the registration that such an endpoint stands for.
 
-mod terms;
-
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -17,7 +15,6 @@ use pasetors::{
 use push::{Application, Fingerprint, Instance, Target, token::SECRET_BYTES_MIN};
 use serde::Deserialize;
 
-pub use self::terms::{LEGACY_LIFE, LEGACY_MAX, LEGACY_OF_DOMAIN_MAX, LegacyTally, LegacyTerms};
 use crate::jose;
 
 /// The keys of the predecessors.

@@ -1,6 +1,6 @@
 //! The marker, as the ingress asks for it: before it tells a sender that an endpoint ended or never was.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::counter;
@@ -13,60 +13,17 @@ use push::{
 use tokio::time::timeout;
 
 use crate::{
-    ANSWER_TIMEOUT, DOUBTED, Ingress, Rejection, SHED,
-    push_resource::{Endpoint, unavailable},
+    endpoint::Endpoint,
+    ingress::{ANSWER_TIMEOUT, Ingress},
+    measures::{DOUBTED, SHED},
+    rejection::Rejection,
+    trouble::unavailable,
 };
 
 /// How long the marker is taken to be as it was read, where it agreed.
 const TRUST: TimeDelta = TimeDelta::minutes(5);
 /// How long it is taken to be so for what is kept back.
 const SHED_TRUST: TimeDelta = TimeDelta::seconds(30);
-/// The same, where it did not agree: the operator is mending it.
-const DISTRUST: TimeDelta = TimeDelta::seconds(5);
-
-/// The marker, as an ingress knows it. Its clones know the same.
-#[derive(Debug, Clone, Default)]
-pub struct MarkerWatch {
-    table: Option<Arc<str>>,
-    known: Arc<Mutex<Option<Known>>>,
-}
-
-#[derive(Debug, Clone)]
-struct Known {
-    read_at: DateTime<Utc>,
-    /// The marker that agrees with this ingress.
-    marker: Result<Arc<Marker>, Doubt>,
-    /// An endpoint that may live was logged.
-    told: bool,
-}
-
-impl MarkerWatch {
-    /// For an ingress whose table has this id; `None`: whatever its id is.
-    #[must_use]
-    pub fn of_table(table: Option<String>) -> Self {
-        Self { table: table.map(Into::into), known: Arc::default() }
-    }
-
-    fn known(&self, now: DateTime<Utc>, trust: TimeDelta) -> Option<Result<Arc<Marker>, Doubt>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.as_ref()?;
-        let age = now - known.read_at;
-        let holds = if known.marker.is_ok() { trust } else { DISTRUST };
-        (TimeDelta::zero() <= age && age < holds).then(|| known.marker.clone())
-    }
-
-    fn learn(&self, marker: Result<Arc<Marker>, Doubt>, now: DateTime<Utc>) {
-        let known = Known { read_at: now, marker, told: false };
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
-    }
-
-    /// Whether this is the first endpoint that may live since the marker was read.
-    fn tell(&self) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.as_mut().is_some_and(|known| !std::mem::replace(&mut known.told, true))
-    }
-}
-
 /// Whether a token could be one of this server's, or a predecessor's, by another secret than those at hand. Nobody
 /// deletes a subscription for the answer to any other.
 fn could_be_ours(token: &str) -> bool {

@@ -1,7 +1,6 @@
 //! The Matrix push gateway (Matrix Push Gateway API; docs/matrix.md): pushes as homeservers send
 //! them, for endpoints of this server. It asks nobody anything: what it takes goes into the queue.
 
-mod dropped;
 mod notification;
 mod refusal;
 #[cfg(test)]
@@ -26,12 +25,16 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::Url;
 
-pub use self::dropped::Dropped;
 use self::{notification::Notification, refusal::Refusal};
 use crate::{
-    ACCEPTED, ANSWER_TIMEOUT, Ingress, PublicUrl, REFUSED, Rejection, Seldom,
+    endpoint::{Endpoint, EndpointKey},
+    ingress::{ANSWER_TIMEOUT, Ingress, PublicUrl},
+    measures::{ACCEPTED, REFUSED},
     place::Place,
-    push_resource::{Endpoint, EndpointKey, chance, not_queued, read, unavailable},
+    push_resource::{chance, read},
+    rejection::Rejection,
+    seldom::Seldom,
+    trouble::{not_queued, unavailable},
 };
 
 /// Where homeservers look for it; none of them takes another path.

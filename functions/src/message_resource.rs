@@ -12,7 +12,12 @@ use push::{
 };
 use tokio::time::timeout;
 
-use crate::{ANSWER_TIMEOUT, Ingress, Rejection, Seldom, WITHDRAWN};
+use crate::{
+    ingress::{ANSWER_TIMEOUT, Ingress},
+    measures::WITHDRAWN,
+    rejection::Rejection,
+    seldom::Seldom,
+};
 
 /// The methods that it answers.
 pub(crate) const METHODS: &str = "DELETE, OPTIONS";

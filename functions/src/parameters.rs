@@ -3,7 +3,7 @@
 use axum::{extract::FromRequestParts, http::HeaderMap, http::request::Parts};
 use push::{Body, Topic, Ttl, Urgency};
 
-use crate::{Rejection, aesgcm::KeyMaterial, header::first};
+use crate::{aesgcm::KeyMaterial, header::first, rejection::Rejection};
 
 /// The headers of a push, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,10 @@
 //! Paths as senders, proxies and their operators really write them, and what each of them names.
 
-use crate::{MESSAGE_PATH, PUSH_PATH};
+/// The path under the public URL that endpoints live at.
+pub const PUSH_PATH: &str = "push";
+
+/// The path under the public URL that push message resources live at.
+pub(crate) const MESSAGE_PATH: &str = "message";
 
 /// The longest path that is looked at, below that of the public URL. Endpoints have 512 bytes at most (docs/senders.md, "What senders do").
 const PATH_BYTES_MAX: usize = 1024;

@@ -1,12 +1,6 @@
 //! The push resource (RFC 8030 §5): `POST /push/{token}`.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -18,15 +12,22 @@ use axum::{
 use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use push::{
-    Body, Epoch, Fingerprint, MessageId, PushMessage, Registration, RegistrationId, Target,
+    Body, MessageId, PushMessage, Registration,
     message::{BODY_BYTES_MAX, Wishes},
-    ports::{Consistency, NotQueued, QueueWriter, Store, Unavailable, Withdrawals},
+    ports::{Consistency, QueueWriter, Store, Unavailable, Withdrawals},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    ACCEPTED, ANSWER_TIMEOUT, Ingress, MESSAGE_PATH, PublicUrl, Rejection, Seldom, parameters::Parameters,
+    endpoint::Endpoint,
+    ingress::{ANSWER_TIMEOUT, Ingress, PublicUrl},
+    measures::ACCEPTED,
+    parameters::Parameters,
+    place::MESSAGE_PATH,
+    rejection::Rejection,
+    seldom::Seldom,
+    trouble::{not_queued, note_accepted, unavailable},
     vapid::Sender,
 };
 
@@ -34,18 +35,6 @@ use crate::{
 pub(crate) const METHODS: &str = "POST, PUT, GET, HEAD, OPTIONS";
 /// The longest that a sender may take over its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The identity of an endpoint: the registration, and which life of it. An endpoint of a predecessor has but one.
-pub(crate) type EndpointKey = (RegistrationId, Option<Epoch>);
-
-/// An endpoint that was made with one of our secrets, or a predecessor's; any other request ends here, without I/O.
-pub(crate) enum Endpoint {
-    /// Of one life of a registration.
-    Ours(RegistrationId, Epoch),
-    /// Of a predecessor. It has a row from its first push on, so that what becomes of it is known. And the key
-    /// that it was made with.
-    Legacy(Target, Fingerprint),
-}
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> FromRequestParts<Arc<Ingress<R, Q, M>>> for Endpoint {
     type Rejection = Rejection;
@@ -61,24 +50,6 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> FromRequestParts<Arc<Ingress<R, Q
             Some(endpoint) => Ok(endpoint),
             None => Err(ingress.vouch_unknown(&token).await.err().unwrap_or(Rejection::UnknownEndpoint)),
         }
-    }
-}
-
-impl Endpoint {
-    pub(crate) fn key(&self) -> EndpointKey {
-        match self {
-            Self::Ours(id, epoch) => (*id, Some(*epoch)),
-            Self::Legacy(target, _) => (target.registration_id(), None),
-        }
-    }
-
-    /// Whether pushes to it are accepted, by the row of its registration.
-    pub(crate) fn lives(&self, row: &Registration, now: DateTime<Utc>) -> bool {
-        let of_this_life = match self {
-            Self::Ours(_, epoch) => *epoch == row.epoch,
-            Self::Legacy(..) => true,
-        };
-        of_this_life && row.lives(now)
     }
 }
 
@@ -136,19 +107,6 @@ pub(crate) async fn push<R: Store, Q: QueueWriter, M: Withdrawals>(
 }
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
-    /// Reads a token that was made with one of our secrets, or a predecessor's.
-    pub(crate) fn endpoint(&self, token: &str) -> Option<Endpoint> {
-        let of_a_predecessor =
-            || self.legacy.borrow().read(token).map(|(target, key)| Endpoint::Legacy(target, key));
-        self.endpoint_of_ours(token).or_else(of_a_predecessor)
-    }
-
-    /// Reads a token that was made with one of our secrets.
-    pub(crate) fn endpoint_of_ours(&self, token: &str) -> Option<Endpoint> {
-        let verified = self.secrets.borrow().verify(token).ok();
-        verified.map(|(id, epoch)| Endpoint::Ours(id, epoch))
-    }
-
     async fn accept(
         &self,
         endpoint: &Endpoint,
@@ -199,36 +157,6 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         let row = self.registrations.find(id, consistency).await;
         Ok(row.map_err(|error| unavailable(&error))?.filter(|row| endpoint.lives(row, now)))
     }
-}
-
-pub(crate) fn not_queued(error: &NotQueued) -> Rejection {
-    match error {
-        NotQueued::TooMany => Rejection::QUEUE_SHARE_USED_UP,
-        NotQueued::Unavailable(error) => unavailable(error),
-    }
-}
-
-/// Whether the last push that the store was asked to take was not taken.
-static REFUSING: AtomicBool = AtomicBool::new(false);
-
-/// Says once that what was refused is taken again.
-fn note_accepted() {
-    static LINE: Seldom = Seldom::new();
-    if REFUSING.load(Relaxed)
-        && REFUSING.swap(false, Relaxed)
-        && let Some(times) = LINE.due()
-    {
-        tracing::info!(times, "the store takes pushes again");
-    }
-}
-
-pub(crate) fn unavailable(error: &Unavailable) -> Rejection {
-    static LINE: Seldom = Seldom::new();
-    REFUSING.store(true, Relaxed);
-    if let Some(times) = LINE.due() {
-        tracing::error!(%error, times, "a push was not accepted: the store does not take it now");
-    }
-    Rejection::Unavailable
 }
 
 /// `GET` and `HEAD`: how an application server finds out that this is UnifiedPush.

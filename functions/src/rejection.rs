@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use push::message::{BODY_BYTES_MAX, KEY_HEADERS_BYTES_MAX};
 use serde::Serialize;
 
-use crate::{REFUSED, Seldom};
+use crate::{measures::REFUSED, seldom::Seldom};
 
 /// Why a request was refused (docs/senders.md).
 ///

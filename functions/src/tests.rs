@@ -17,7 +17,7 @@ use push::{Epoch, RegistrationId, VapidKey};
 use tower::ServiceExt;
 
 pub(crate) use self::store::*;
-use crate::PublicUrl;
+use crate::ingress::PublicUrl;
 
 #[tokio::test]
 async fn an_accepted_push_costs_one_eventual_read_and_one_send() {

@@ -14,8 +14,10 @@ use serde_json::Value;
 use url::{Origin, Url};
 
 use crate::{
-    Ingress, Seldom, jose,
+    ingress::Ingress,
+    jose,
     rejection::{Rejection, VapidFault},
+    seldom::Seldom,
 };
 
 /// How far ahead a token may expire (RFC 8292 §2).

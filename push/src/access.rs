@@ -1,14 +1,12 @@
 //! Access lists: the users who may register and get pushes.
 
-pub(crate) mod domain_names;
-
 use std::str::FromStr;
 
 use jid::{BareJid, Jid};
 
 use crate::{
-    Roster, TenantName,
-    tenant::{Standing, Standings},
+    domain_names,
+    tenant::{Roster, Standing, Standings, TenantName},
 };
 
 /// The users who may register: domains, bare JIDs, or everyone (docs/protocol.md, "Register").

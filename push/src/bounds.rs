@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, VecDeque},
 };
 
-use crate::{MessageId, RegistrationId};
+use crate::{message::MessageId, registration::RegistrationId};
 
 /// How many registrations of an account count against a bound of `max`, where the store has `kept` rows of it, of which
 /// `living` live.
@@ -69,7 +69,7 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::Urgency;
+    use crate::message::Urgency;
 
     fn push(registration: u8, urgency: Urgency, second: i64) -> (RegistrationId, MessageId) {
         let moment = DateTime::from_timestamp(second, 0).unwrap();

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod bounds;
 pub mod clock;
+mod domain_names;
 mod lately;
 pub mod marker;
 pub mod message;

@@ -11,7 +11,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Sha256;
 
-use crate::{Epoch, Registration, Urgency};
+use crate::{
+    message::Urgency,
+    registration::{Epoch, Registration},
+};
 
 /// The text of which a fingerprint is the HMAC; it separates this use of a secret from its others.
 const PURPOSE: &[u8] = b"upwire fingerprint\0";
@@ -162,6 +165,9 @@ pub enum Doubt {
 }
 
 impl Doubt {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [Self::Missing, Self::Table, Self::Secrets, Self::Restored, Self::Begun];
+
     /// Its label in the metrics.
     #[must_use]
     pub const fn reason(self) -> &'static str {

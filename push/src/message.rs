@@ -2,16 +2,19 @@
 
 use std::fmt;
 
-use base64::{
-    Engine, display,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
 use jid::FullJid;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use sha2::{Digest, Sha256};
+use serde::{Deserialize, Serialize};
 
-use crate::{Application, Epoch, Instance, Registration, RegistrationId};
+pub use self::{
+    id::MessageId,
+    wishes::{Topic, Ttl, Urgency, Wishes},
+};
+use crate::registration::{Application, Epoch, Instance, Registration, RegistrationId};
+
+mod id;
+mod wishes;
 
 /// The largest body of a push, in bytes, as its sender sends it (docs/problems.md, "Why did my push get a 413?"; RFC 8030 §7.2).
 pub const BODY_BYTES_MAX: usize = 4096;
@@ -23,97 +26,6 @@ pub const KEY_HEADERS_BYTES_MAX: usize = 2048;
 /// How long `TTL: 0` ("now or not at all") leaves a push on its way through the queue, before
 /// "now" is over.
 const IMMEDIATE: TimeDelta = TimeDelta::seconds(10);
-
-/// Names a push message, in its `Location` and as the id of the IQ that carries it.
-///
-/// It begins with the urgency and the moment of acceptance, so that ids order pushes as a mailbox
-/// hands them out: the more urgent first, and the older first among those of one urgency. Chance follows, but for the
-/// last two bits, which the registration gives. The id tells the place of the push in its mailbox.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageId([u8; MessageId::BYTES]);
-
-impl MessageId {
-    /// Length in bytes.
-    pub const BYTES: usize = 16;
-    /// Length of its text.
-    const CHARACTERS: usize = 22;
-    /// Bytes of chance in it.
-    pub const CHANCE_BYTES: usize = 8;
-    /// Bytes of the moment of acceptance: microseconds, until the year 4253.
-    const MOMENT_BYTES: usize = 7;
-
-    /// The id of a push of this urgency accepted at this moment.
-    #[must_use]
-    pub fn new(urgency: Urgency, accepted_at: DateTime<Utc>, chance: [u8; Self::CHANCE_BYTES]) -> Self {
-        let micros = u64::try_from(accepted_at.timestamp_micros()).unwrap_or(0).to_be_bytes();
-        let mut id = [0; Self::BYTES];
-        id[0] = urgency.place();
-        id[1..=Self::MOMENT_BYTES].copy_from_slice(&micros[8 - Self::MOMENT_BYTES..]);
-        id[1 + Self::MOMENT_BYTES..].copy_from_slice(&chance);
-        Self(id)
-    }
-
-    /// An id as stored.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes of the id; they order as the id does.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
-        &self.0
-    }
-
-    /// The part of the id that orders pushes by their age alone, whatever their urgency.
-    #[must_use]
-    pub fn age(&self) -> &[u8] {
-        &self.0[1..]
-    }
-
-    /// The part of its account's mailbox: that of its registration ([`RegistrationId::part`]).
-    #[must_use]
-    pub const fn part(&self) -> u8 {
-        self.0[Self::BYTES - 1] % RegistrationId::PARTS
-    }
-
-    /// Reads the id back from an IQ or a URL; `None` for anything that is not one of ours.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        if text.len() != Self::CHARACTERS {
-            return None;
-        }
-        let mut bytes = [0; Self::BYTES];
-        URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
-        Some(Self(bytes))
-    }
-}
-
-/// Base64url, 22 characters.
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        display::Base64Display::new(&self.0, &URL_SAFE_NO_PAD).fmt(f)
-    }
-}
-
-impl fmt::Debug for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MessageId({self})")
-    }
-}
-
-impl Serialize for MessageId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for MessageId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?)
-            .ok_or_else(|| de::Error::custom("a message id has 22 characters of base64url"))
-    }
-}
 
 /// The body that the application gets, in the form that the queue and XMPP carry, standard base64: the bytes that the
 /// application server sent, behind the two headers that go with them where they are in `aesgcm`.
@@ -145,104 +57,6 @@ impl Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Body({} characters)", self.0.len())
-    }
-}
-
-/// How long a push may wait, in seconds (RFC 8030 §5.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ttl(u32);
-
-impl Ttl {
-    /// Kept for this many seconds; zero: now or not at all.
-    #[must_use]
-    pub const fn from_seconds(seconds: u32) -> Self {
-        Self(seconds)
-    }
-
-    /// Parses the header's value: decimal digits alone. A number too large for any clock is
-    /// taken as the largest.
-    #[must_use]
-    pub fn parse(value: &str) -> Option<Self> {
-        let digits = !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit());
-        digits.then(|| Self(value.parse().unwrap_or(u32::MAX)))
-    }
-
-    /// Whole seconds.
-    #[must_use]
-    pub const fn as_seconds(self) -> u32 {
-        self.0
-    }
-}
-
-/// How much a push is worth waking a phone for (RFC 8030 §5.3).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Urgency {
-    /// Advertisements.
-    VeryLow,
-    /// Updates.
-    Low,
-    /// Messages; what a push without the header is.
-    #[default]
-    Normal,
-    /// Calls and alerts.
-    High,
-}
-
-impl Urgency {
-    /// Parses the header's value. An unknown one is normal: senders delete a subscription on 400,
-    /// and urgency is only a hint.
-    #[must_use]
-    pub fn parse(value: &str) -> Self {
-        match value {
-            "very-low" => Self::VeryLow,
-            "low" => Self::Low,
-            "high" => Self::High,
-            _ => Self::Normal,
-        }
-    }
-
-    /// The place of this urgency among all: the highest comes first.
-    const fn place(self) -> u8 {
-        match self {
-            Self::High => 0,
-            Self::Normal => 1,
-            Self::Low => 2,
-            Self::VeryLow => 3,
-        }
-    }
-}
-
-/// A later push of the same topic replaces one that still waits (RFC 8030 §5.4).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Topic(String);
-
-impl Topic {
-    /// Most characters of a topic (RFC 8030 §5.4).
-    pub const CHARACTERS_MAX: usize = 32;
-
-    /// Parses the header's value: at most 32 characters of base64url; padding is dropped, since
-    /// some senders add it (docs/senders.md, "What senders do").
-    #[must_use]
-    pub fn parse(value: &str) -> Option<Self> {
-        let topic = value.trim_end_matches('=');
-        let base64url = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
-        (!topic.is_empty() && value.len() <= Self::CHARACTERS_MAX && topic.bytes().all(base64url))
-            .then(|| Self(topic.to_owned()))
-    }
-
-    /// A topic that pushes about this thing share with each other, and with no others.
-    #[must_use]
-    pub fn of(thing: &str) -> Self {
-        let digest = Sha256::new().chain_update(b"upwire topic\0").chain_update(thing).finalize();
-        Self(URL_SAFE_NO_PAD.encode(&digest[..Self::CHARACTERS_MAX / 4 * 3]))
-    }
-
-    /// The text, without padding.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -313,17 +127,6 @@ pub struct PushMessage {
     pub topic: Option<Topic>,
     /// The body that the application gets.
     pub body: Body,
-}
-
-/// The wishes of the sender, beside the body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wishes {
-    /// How long to keep it.
-    pub ttl: Ttl,
-    /// How urgent it is.
-    pub urgency: Urgency,
-    /// Its topic, by which it replaces an older push.
-    pub topic: Option<Topic>,
 }
 
 impl PushMessage {

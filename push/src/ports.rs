@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use jid::BareJid;
 
-use crate::{Registration, RegistrationId};
+use crate::registration::{Registration, RegistrationId};
 
 pub mod ingress;
 pub mod operator;

@@ -8,7 +8,7 @@ use jid::{BareJid, FullJid};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
-use crate::VapidKey;
+use crate::vapid::VapidKey;
 
 /// Bytes in the hashes that name an application and an instance.
 const HASH_BYTES: usize = 32;

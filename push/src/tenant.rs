@@ -9,7 +9,7 @@ pub use self::{
     by_tenant::{BadTenantName, ByTenant, TenantName, in_unicode},
     month::{BadMonth, Month},
 };
-use crate::Rate;
+use crate::rate::Rate;
 
 mod by_tenant;
 mod month;
@@ -82,6 +82,9 @@ pub enum Quota {
 }
 
 impl Quota {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Pushes, Self::Registrations];
+
     /// As a label.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -3,7 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
-    Application, Body, Instance, MessageId, PushMessage, Registration, Target, Ttl, Urgency, message::Wishes,
+    message::{Body, MessageId, PushMessage, Ttl, Urgency, Wishes},
+    registration::{Application, Instance, Registration, Target},
 };
 
 /// Lifetime of the registrations of tests.

@@ -7,7 +7,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::{Epoch, Fingerprint, MessageId, RegistrationId};
+use crate::{
+    marker::Fingerprint,
+    message::MessageId,
+    registration::{Epoch, RegistrationId},
+};
 
 const EPOCH_BYTES: usize = 5;
 /// 160 bits, the least that cannot be guessed (docs/protocol.md, "Security considerations").

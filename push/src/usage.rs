@@ -11,8 +11,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    MessageId, PushMessage, TenantName,
-    tenant::{ByTenant, Month, Standings},
+    message::{MessageId, PushMessage},
+    tenant::{ByTenant, Month, Standings, TenantName},
 };
 
 /// Domains that are counted in an hour; what is beyond counts under the name of its tenant.
@@ -308,7 +308,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::{Roster, Tenant};
+    use crate::tenant::{Roster, Tenant};
 
     fn count(meter: &Meter, domain: &str, counts: Counts, now: DateTime<Utc>) {
         let tally = Tally::default();

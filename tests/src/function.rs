@@ -7,7 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::tether::Tether;
-use crate::{eventually, folder, free_port, http, profile_folder};
+use crate::{
+    http,
+    ports::free_port,
+    run::{folder, profile_folder},
+    wait::eventually,
+};
 
 const START_DEADLINE: Duration = Duration::from_secs(300);
 /// As on AWS, an environment serves one request at a time.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::upwire::Upwire;
-use crate::{http, settles};
+use crate::{http, wait::settles};
 
 /// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
 const DEADLINE: Duration = Duration::from_secs(120);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::emulator::Emulator;
-use crate::{eventually, settles};
+use crate::wait::{eventually, settles};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 

@@ -11,10 +11,10 @@ use serde_json::Value;
 use tokio_xmpp::jid::{BareJid, Jid};
 
 use crate::phone::Push;
+use crate::run::{folder, profile_folder};
 use crate::tether::Tether;
 use crate::wait::eventually_some;
 use crate::xmpp_server::{User, XmppServer};
-use crate::{folder, profile_folder};
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/slixmpp_client.py");
 

@@ -8,7 +8,11 @@ use tokio::net::TcpStream;
 
 use crate::certificate::Certificate;
 use crate::tether::Tether;
-use crate::{SOON, eventually, folder, free_port};
+use crate::{
+    ports::free_port,
+    run::folder,
+    wait::{SOON, eventually},
+};
 
 /// A running stunnel, killed when dropped.
 pub struct Stunnel {

@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::tether::Tether;
-use crate::{eventually, folder, free_port, http, target_folder};
+use crate::{
+    http,
+    ports::free_port,
+    run::{folder, target_folder},
+    wait::eventually,
+};
 
 /// It was seen to take 15 s on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(300);

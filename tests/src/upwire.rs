@@ -8,7 +8,12 @@ use std::time::Duration;
 
 use crate::tether::Tether;
 use crate::xmpp_server::{Component, XmppServer};
-use crate::{eventually, eventually_some, folder, free_port, http, profile_folder};
+use crate::{
+    http,
+    ports::free_port,
+    run::{folder, profile_folder},
+    wait::{eventually, eventually_some},
+};
 
 /// Longer than the longest delay between two connections, of which a server that starts slowly may cost several.
 const READY_DEADLINE: Duration = Duration::from_secs(300);

@@ -10,10 +10,10 @@ use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::http::Response;
+use crate::run::{folder, target_folder};
 use crate::slixmpp::python;
 use crate::tether::Tether;
 use crate::wait::SOON;
-use crate::{folder, target_folder};
 
 const SENDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/senders");
 

@@ -6,6 +6,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use functions::embedded_format::line;
+use metrics::{Unit, describe_gauge, gauge};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+const MISSING: &str = "upwire_canary_missing";
+const SECONDS: &str = "upwire_canary_seconds";
+const RUN_AT: &str = "upwire_canary_run_timestamp_seconds";
 
 /// See the module.
 #[derive(Debug)]
@@ -59,22 +65,22 @@ impl Report {
     }
 
     fn prometheus(&self, at: DateTime<Utc>) -> String {
-        let times = self.quantiles().map(|(p50, p95)| {
-            format!(
-                "# HELP upwire_canary_seconds Time from the POST of a push to the phone.\n\
-                 # TYPE upwire_canary_seconds gauge\n\
-                 upwire_canary_seconds{{quantile=\"0.5\"}} {p50}\nupwire_canary_seconds{{quantile=\"0.95\"}} {p95}\n"
-            )
-        });
-        format!(
-            "{}# HELP upwire_canary_missing Pushes of the last run that did not arrive.\n\
-             # TYPE upwire_canary_missing gauge\nupwire_canary_missing {}\n\
-             # HELP upwire_canary_run_timestamp_seconds When the last run ended.\n\
-             # TYPE upwire_canary_run_timestamp_seconds gauge\nupwire_canary_run_timestamp_seconds {}\n",
-            times.unwrap_or_default(),
-            self.missing(),
-            at.timestamp()
-        )
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || self.record(at));
+        recorder.handle().render()
+    }
+
+    /// Describes the metrics to the recorder, and gives it their values.
+    fn record(&self, at: DateTime<Utc>) {
+        describe_gauge!(MISSING, "Pushes of the last run that did not arrive");
+        describe_gauge!(SECONDS, Unit::Seconds, "Time from the POST of a push to the phone");
+        describe_gauge!(RUN_AT, Unit::Seconds, "Unix time at which the last run ended");
+        gauge!(MISSING).set(self.missing() as f64);
+        if let Some((p50, p95)) = self.quantiles() {
+            gauge!(SECONDS, "quantile" => "0.5").set(p50);
+            gauge!(SECONDS, "quantile" => "0.95").set(p95);
+        }
+        gauge!(RUN_AT).set(at.timestamp() as f64);
     }
 
     pub(super) fn tell(&self, stack: &str, at: DateTime<Utc>) -> io::Result<()> {
@@ -88,6 +94,14 @@ impl Report {
         }
         line(stack, &metrics, serde_json::Map::new(), at)
     }
+}
+
+/// Describes the metrics to the recorder, with the values of a run.
+#[cfg(test)]
+pub(crate) fn describe_metrics() {
+    let mut report = Report::of(1);
+    report.arrived(Duration::from_secs(1));
+    report.record(DateTime::UNIX_EPOCH);
 }
 
 #[cfg(test)]

@@ -1,20 +1,15 @@
-//! The way to AWS: who we are there and in which region, and whether the tables and the queue are ours to use.
+//! The relay's way to AWS: whether the tables and the queue are its to use.
 
 use std::time::Duration;
 
 use aws::{CannotStart, Cause, MailboxTable, Queue, RegistrationsTable, SdkConfig, ServiceTime};
-use aws_config::{BehaviorVersion, SdkConfig as BaseConfig};
 use backon::{ExponentialBuilder, Retryable};
 use push::usage::Meter;
 use tokio::time::Instant;
 
-use url::Url;
-
 use super::options::{MAILBOX_TABLE, QUEUE_URL, REGISTRATIONS_TABLE, Settings};
-use crate::configuration::{ConfigurationError, environment};
+use crate::{aws_configuration, configuration::ConfigurationError};
 
-const REGION: &str = "AWS_REGION";
-const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS"];
 /// How long AWS may stay out of reach at the start: a machine that boots has no network yet.
 const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
@@ -48,7 +43,7 @@ impl Cloud {
 /// Opens the tables and the queue, once it is known that all of them can be used.
 pub(super) async fn open(settings: &Settings, time: &ServiceTime, meter: &Meter) -> anyhow::Result<Cloud> {
     let Settings { registrations_table, mailbox_table, queue_url, .. } = settings;
-    let config = time.heard_by(config().await?);
+    let config = time.heard_by(aws_configuration::read().await?);
     let registrations = RegistrationsTable::new(&config, registrations_table);
     let registrations = registrations.counting_units(meter.clone(), time.clock());
     patiently(|| registrations.check()).await.map_err(|error| refusal(error, REGISTRATIONS_TABLE))?;
@@ -68,51 +63,6 @@ pub(super) async fn open(settings: &Settings, time: &ServiceTime, meter: &Meter)
 
 async fn open_queue(config: &SdkConfig, url: &str) -> anyhow::Result<Queue> {
     patiently(|| Queue::open(config, url)).await.map_err(|error| refusal(error, QUEUE_URL))
-}
-
-/// As every program that speaks to AWS finds it: from the environment, the profiles, or what the machine gives.
-pub(crate) async fn config() -> Result<SdkConfig, ConfigurationError> {
-    for variable in ENDPOINTS {
-        if let Some(url) = environment(variable)? {
-            check_endpoint(variable, &url)?;
-        }
-    }
-    let base: BaseConfig =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(aws::relay_http_client()).load().await;
-    // The profile's, where the environment has none.
-    base.endpoint_url().map_or(Ok(()), |url| check_endpoint(ENDPOINTS[0], url))?;
-    let region = base.region().map(ToString::to_string);
-    check_region(region.as_deref())?;
-    Ok(aws::for_relay(base))
-}
-
-/// A text that is no URL would fail at each call, as if AWS did not answer.
-fn check_endpoint(variable: &str, text: &str) -> Result<(), ConfigurationError> {
-    if Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
-        return Ok(());
-    }
-    let problem = format!("{text:?} is no http or https URL");
-    Err(ConfigurationError::new(
-        variable,
-        problem,
-        "unset it, or set it to an endpoint of AWS or an emulator",
-    ))
-}
-
-/// As what is no part of a host name would.
-fn check_region(region: Option<&str>) -> Result<(), ConfigurationError> {
-    let mend = "set it to the region of the queue and the tables, as in eu-central-1";
-    match region {
-        None => Err(ConfigurationError::new(
-            REGION,
-            "is missing, and neither a profile nor this machine names a region",
-            mend,
-        )),
-        Some(region) if region.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-') => {
-            Err(ConfigurationError::new(REGION, format!("{region:?} is no region"), mend))
-        }
-        Some(_) => Ok(()),
-    }
 }
 
 /// Tries again for a while where AWS is out of reach.

@@ -17,7 +17,6 @@ const SAY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// This machine's clock beside the time of AWS.
 pub(super) fn begin() -> ServiceTime {
-    clock::describe_metrics();
     let uptime = Uptime::system();
     ServiceTime::new(Clock::system(), move || uptime.now())
 }

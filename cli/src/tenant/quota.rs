@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, Utc};
-use metrics::{counter, describe_counter};
-use push::tenant::{Month, Quota};
+use metrics::{Counter, counter, describe_counter};
+use push::tenant::{self, Month, Quota};
 use push::usage::Meter;
 use push::{Roster, Tenant, TenantName};
 use serde::Serialize;
@@ -16,9 +16,18 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const WEBHOOK_TRIES_MAX: usize = 5;
 const WEBHOOK_DELAY: Duration = Duration::from_secs(2);
 
-/// Describes the metrics to the recorder.
+/// Describes the metrics to the recorder, and sets them to 0.
 pub(crate) fn describe_metrics() {
     describe_counter!(EVENTS, "Times that a tenant has used 80 or 100 percent of a quota in a month");
+    for quota in Quota::ALL {
+        for percent in tenant::EVENTS {
+            events(quota, percent).increment(0);
+        }
+    }
+}
+
+fn events(quota: Quota, percent: u8) -> Counter {
+    counter!(EVENTS, "quota" => quota.label(), "percent" => percent.to_string())
 }
 
 /// A tenant has used a share of a quota. As it is POSTed to a webhook.
@@ -72,7 +81,7 @@ fn judge_one(name: &TenantName, tenant: &mut Tenant, meter: &Meter, now: DateTim
 /// Tells the log, the metrics and the webhook.
 pub(crate) fn tell(event: Event) {
     let Event { tenant, quota, percent, used, max, .. } = &event;
-    counter!(EVENTS, "quota" => quota.label(), "percent" => percent.to_string()).increment(1);
+    events(*quota, *percent).increment(1);
     tracing::warn!(%tenant, quota = quota.label(), percent, used, max, "a tenant has used so much of a quota");
     if let Some(webhook) = event.webhook.clone() {
         tokio::spawn(post(webhook, event));

@@ -10,7 +10,8 @@ use push::{
 
 use super::*;
 use crate::{
-    Database, back_up,
+    backup::back_up,
+    database::Database,
     queue::tests::{message, target},
 };
 

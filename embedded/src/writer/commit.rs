@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    queue::{rows, unwritten::Sending},
+    entries::{rows, unwritten::Sending},
     usage,
 };
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use push::usage::{self, Usage};
 
 use super::commit::{Batch, Write};
-use crate::queue::unwritten::Unwritten;
+use crate::entries::unwritten::Unwritten;
 
 /// From the beginning of one commit to that of the next, where that one has nothing but pushes while others are settled.
 pub(super) const PACE: Duration = Duration::from_millis(10);

@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use super::*;
 use tokio::sync::watch;
 
-use crate::tests::{NO_CALL, SECRET, Store, header, now, secrets, store};
+use crate::{
+    ingress::{LegacyTally, LegacyTerms},
+    tests::{NO_CALL, SECRET, Store, header, now, secrets, store},
+};
 
 const KEY: [u8; 32] = [7; 32];
 const EXPIRY: i64 = 1_800_000_000;

@@ -8,7 +8,10 @@ use axum::{
 use serde_json::json;
 
 use super::{DEVICES_MAX, METHODS, REQUEST_BYTES_MAX};
-use crate::{REFUSED, Rejection, rejection::RETRY_AFTER_SECONDS};
+use crate::{
+    measures::REFUSED,
+    rejection::{RETRY_AFTER_SECONDS, Rejection},
+};
 
 /// Why a homeserver's request was refused: all of it, and none of its pushes was queued. (When the queue fails in
 /// the middle, some may be.)
@@ -52,7 +55,7 @@ impl From<Rejection> for Refusal {
 
 impl Refusal {
     /// Its label in the metrics.
-    const fn reason(self) -> &'static str {
+    pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::NotJson => "not_json",
             Self::BadJson => "bad_json",

@@ -14,7 +14,10 @@ use url::Url;
 
 use super::{DEVICES_MAX, PATH, REQUEST_BYTES_MAX, Refusal};
 use crate::{
-    LegacyKeys, PublicUrl, legacy,
+    ingress::PublicUrl,
+    legacy,
+    legacy::LegacyKeys,
+    measures::REASONS,
     rejection::tests::demanded,
     tests::{Copies, Line, NO_CALL, SECRET, Store, header, now, registration, secrets, store},
 };
@@ -244,8 +247,9 @@ fn refusals() -> impl Iterator<Item = Refusal> {
 }
 
 #[tokio::test]
-async fn each_refusal_comes_with_what_http_demands_of_its_status() {
+async fn each_refusal_comes_with_what_http_demands_and_is_counted_from_the_start() {
     for refusal in refusals() {
+        assert!(REASONS.contains(&refusal.reason()), "{refusal:?}: REASONS lacks its reason");
         let response = refusal.into_response();
         let demanded = demanded(response.status()).expect("a status of the table");
         // A body that was read whole leaves the connection as it was.

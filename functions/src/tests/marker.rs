@@ -5,7 +5,10 @@ use chrono::TimeDelta;
 use push::{Epoch, Fingerprint, Marker, Registration, RegistrationId, Secrets, Urgency, marker::Keys};
 
 use super::*;
-use crate::{Allowance, LegacyKeys, MarkerWatch};
+use crate::{
+    ingress::{Allowance, MarkerWatch},
+    legacy::LegacyKeys,
+};
 
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 /// Signed by the predecessor's secret, or so it looks.

@@ -1,7 +1,7 @@
 //! Paths as proxies and their operators bend them.
 
 use super::*;
-use crate::{LegacyKeys, legacy};
+use crate::{legacy, legacy::LegacyKeys};
 
 async fn pushed(store: &Store, home: &str, path: &str) -> StatusCode {
     let request = Request::post(path).body(Body::from("hello")).unwrap();

@@ -29,7 +29,11 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use url::Url;
 
-use crate::{Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, TenantWatch, router};
+use crate::{
+    ingress::{Allowance, Dropped, Ingress, LegacyTerms, MarkerWatch, TenantWatch},
+    legacy::LegacyKeys,
+    router::router,
+};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);

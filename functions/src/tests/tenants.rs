@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
-use crate::TenantWatch;
+use crate::ingress::TenantWatch;
 
 fn roster(tenant: Tenant) -> Roster {
     let mut roster = Roster::default();

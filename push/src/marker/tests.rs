@@ -211,13 +211,15 @@ fn a_row_of_a_later_life_settles_it_in_a_gap_too() {
 
 #[test]
 fn a_doubt_has_a_label_and_names_the_setting_to_mend() {
-    for (doubt, reason, setting) in [
+    let told = [
         (Doubt::Missing, "missing", "UPWIRE_REGISTRATIONS_TABLE"),
         (Doubt::Table, "table", "UPWIRE_TABLE_ID"),
         (Doubt::Secrets, "secrets", "UPWIRE_SECRET"),
         (Doubt::Restored, "restored", "72 hours"),
         (Doubt::Begun, "new", "UPWIRE_SECRET"),
-    ] {
+    ];
+    assert_eq!(told.map(|(doubt, ..)| doubt), Doubt::ALL);
+    for (doubt, reason, setting) in told {
         assert_eq!(doubt.reason(), reason);
         assert!(doubt.mend().contains(setting), "{doubt:?}");
     }

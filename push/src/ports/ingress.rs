@@ -6,7 +6,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jid::{BareJid, FullJid};
 
 use super::{Consistency, Registered, Renewal, Revocation, Unavailable};
-use crate::{Epoch, Marker, MessageId, PushMessage, Registration, RegistrationId, Roster, Target};
+use crate::{
+    marker::Marker,
+    message::{MessageId, PushMessage},
+    registration::{Epoch, Registration, RegistrationId, Target},
+    tenant::Roster,
+};
 
 /// The registrations' store.
 pub trait Registrations: Clone + Send + Sync + 'static {

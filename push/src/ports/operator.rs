@@ -7,7 +7,8 @@ use jid::{BareJid, FullJid};
 
 use super::{RelayRegistrations, Tenants, Unavailable};
 use crate::{
-    Application, Instance, Registration, Roster, Target,
+    registration::{Application, Instance, Registration, Target},
+    tenant::Roster,
     usage::{Hour, Usage},
 };
 

@@ -6,7 +6,12 @@ use chrono::{DateTime, Utc};
 use jid::{BareJid, FullJid};
 
 use super::{Markers, Page, Registrant, Registrations, Unavailable};
-use crate::{Epoch, Marker, PushMessage, Registration, RegistrationId, usage::Tally};
+use crate::{
+    marker::Marker,
+    message::PushMessage,
+    registration::{Epoch, Registration, RegistrationId},
+    usage::Tally,
+};
 
 mod mailbox;
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::domain_names;
+use crate::domain_names;
 
 /// A tenant's name: its domain, or `*.` and a domain for the subdomains of that. With A-labels, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

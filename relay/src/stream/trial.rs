@@ -15,7 +15,7 @@ use super::{
     framing::{Frame, STREAM_FOOTER, serialize},
     stanza,
 };
-use crate::ComponentAccount;
+use crate::stream::component::ComponentAccount;
 
 /// How many pings go out: two connections of one name share them.
 const PINGS: usize = 16;

@@ -3,8 +3,10 @@
 use e2e::{Kind, Phone, RawClient, SOON, Upwire, User, XmppServer, http};
 use tokio_xmpp::jid::BareJid;
 
-use super::hostile_stanzas::{self, Expected, Hostile};
-use super::hostile_xml;
+use self::stanzas::{Expected, Hostile};
+
+mod stanzas;
+mod xml;
 
 /// The push server with a phone that must get its pushes, and somebody who means no good.
 struct Scene<'a> {
@@ -94,49 +96,49 @@ impl<'a> Scene<'a> {
 
 async fn the_stream_survives_presence_and_messages_of_all_kinds(server: &XmppServer) {
     let mut scene = Scene::set(server).await;
-    scene.survives_all(hostile_stanzas::presences()).await;
-    scene.survives_all(hostile_stanzas::messages()).await;
+    scene.survives_all(stanzas::presences()).await;
+    scene.survives_all(stanzas::messages()).await;
 }
 
 async fn requests_of_all_kinds_are_answered(server: &XmppServer) {
     let mut scene = Scene::set(server).await;
-    scene.survives_all(hostile_stanzas::requests()).await;
-    scene.survives_all(hostile_stanzas::registrations()).await;
-    scene.survives_all(hostile_stanzas::to_names_below()).await;
+    scene.survives_all(stanzas::requests()).await;
+    scene.survives_all(stanzas::registrations()).await;
+    scene.survives_all(stanzas::to_names_below()).await;
 }
 
 async fn answers_of_all_kinds_are_ignored(server: &XmppServer) {
-    Scene::set(server).await.survives_all(hostile_stanzas::answers()).await;
+    Scene::set(server).await.survives_all(stanzas::answers()).await;
 }
 
 async fn the_stream_survives_xml_of_all_kinds(server: &XmppServer) {
     let mut scene = Scene::set(server).await;
-    scene.survives_all(hostile_xml::characters()).await;
-    scene.survives_all(hostile_xml::namespaces()).await;
+    scene.survives_all(xml::characters()).await;
+    scene.survives_all(xml::namespaces()).await;
 }
 
 async fn the_stream_survives_what_its_parser_refuses(server: &XmppServer) {
     let mut scene = Scene::set(server).await;
-    scene.survives_all(hostile_xml::refused_by_the_parser()).await;
+    scene.survives_all(xml::refused_by_the_parser()).await;
     if server.kind == Kind::Ejabberd {
-        scene.survives_all(hostile_xml::large(5 << 20)).await;
+        scene.survives_all(xml::large(5 << 20)).await;
     }
 }
 
 async fn the_stream_survives_stanzas_of_all_sizes(server: &XmppServer) {
     let mut scene = Scene::set(server).await;
     for kilobytes in [8, 60, 64, 200] {
-        scene.survives_all(hostile_xml::large(kilobytes << 10)).await;
+        scene.survives_all(xml::large(kilobytes << 10)).await;
     }
     // Thousands of levels make ejabberd itself crash.
     for depth in if server.kind == Kind::Prosody { vec![62, 70, 1000, 10_000] } else { vec![62, 70, 200] } {
-        scene.survives(&hostile_xml::deep(depth)).await;
+        scene.survives(&xml::deep(depth)).await;
     }
-    scene.survives_all(hostile_xml::wide()).await;
+    scene.survives_all(xml::wide()).await;
     if server.kind == Kind::Ejabberd {
         // Prosody ends a session at 256 KiB.
-        scene.survives_all(hostile_xml::large(1 << 20)).await;
-        scene.survives_all(hostile_xml::large(3 << 20)).await;
+        scene.survives_all(xml::large(1 << 20)).await;
+        scene.survives_all(xml::large(3 << 20)).await;
     }
 }
 

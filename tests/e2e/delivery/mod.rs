@@ -1,6 +1,5 @@
 //! A phone's registrations, and its pushes from the POST to the acknowledgement, whatever disturbs them.
 
-mod access;
 mod account_bounds;
 mod answers;
 mod arrival;
@@ -12,8 +11,6 @@ mod disk;
 mod domain_bounds;
 mod follow;
 mod hostile;
-mod hostile_stanzas;
-mod hostile_xml;
 mod limits;
 mod log;
 mod overload;

@@ -1,5 +1,6 @@
 //! The commands and settings of operators, and what they are told.
 
+mod access;
 mod backup;
 mod canary;
 mod configuration;

@@ -13,7 +13,11 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 
 use super::journal::Journal;
 use super::stanza;
-use crate::{RawClient, UNIFIED_PUSH, User, XmppServer, hashed};
+use crate::{
+    phone::{UNIFIED_PUSH, hashed},
+    raw_client::RawClient,
+    xmpp_server::{User, XmppServer},
+};
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const READ_BUFFER_BYTES: usize = 256 << 10;

@@ -19,7 +19,7 @@ use crate::function::Function;
 use crate::proxy::{Proxy, Ways};
 use crate::upwire::{ENDPOINT_SECRET, Upwire, UpwireBuilder};
 use crate::xmpp_server::{Settings, XmppServer};
-use crate::{eventually, http};
+use crate::{http, wait::eventually};
 
 /// After this, the relay takes a push for unanswered.
 pub(super) const ACK_TIMEOUT_SECONDS: u32 = 4;

@@ -10,7 +10,9 @@ use jid::BareJid;
 
 use crate::ports::{Page, Registrant, Unavailable, Withdrawals};
 use crate::{
-    Epoch, MailboxBounds, MessageId, PushMessage, RegistrationId,
+    bounds::MailboxBounds,
+    message::{MessageId, PushMessage},
+    registration::{Epoch, RegistrationId},
     usage::{Drops, Tally},
 };
 

@@ -21,6 +21,8 @@ use crate::{
 };
 
 mod jobs;
+mod looks;
+mod senders;
 
 /// See the module.
 pub(super) struct World {
@@ -254,48 +256,6 @@ impl World {
         self.take(Input::Stanza(Incoming::Unavailable(jid.parse().unwrap())));
     }
 
-    /// An application server posts; the push is in the queue.
-    pub(super) fn post(&mut self, registration: RegistrationId) -> MessageId {
-        self.post_for(registration, 86_400)
-    }
-
-    pub(super) fn post_some(&mut self, registration: RegistrationId, count: usize) -> Vec<MessageId> {
-        (0..count).map(|_| self.post(registration)).collect()
-    }
-
-    pub(super) fn post_for(&mut self, registration: RegistrationId, ttl: u32) -> MessageId {
-        self.posted += 1;
-        // Ids order by the moment.
-        self.wall += Duration::from_millis(1);
-        let (chance, wishes) = (testing::chance(self.posted), testing::wishes(ttl));
-        let body = Body::from_bytes(b"x");
-        let message = PushMessage::new(chance, &self.rows[&registration], wishes, body, self.wall);
-        let id = message.id;
-        self.posts.insert(id, message.clone());
-        self.queue.insert(id, message);
-        self.due.insert(id);
-        self.serve_queue();
-        id
-    }
-
-    /// The queue gives a push once more, by another entry of it.
-    pub(super) fn queue_again(&mut self, push: MessageId) {
-        self.queue.insert(push, self.posts[&push].clone());
-        self.due.insert(push);
-        self.serve_queue();
-    }
-
-    /// Its sender withdraws a push that waits.
-    pub(super) fn withdraw(&mut self, push: MessageId) {
-        assert!(self.mailbox.remove(&push).is_some(), "it waits");
-    }
-
-    /// How many deliveries were counted since the last look.
-    pub(super) fn take_delivered_count(&mut self) -> usize {
-        let delivered = |measure: &Measure| matches!(measure, Measure::Delivered(_));
-        self.take_measured().iter().filter(|measure| delivered(measure)).count()
-    }
-
     pub(super) fn answer(&mut self, push: MessageId, from: &str, error: Option<Condition>) {
         let from: Jid = from.parse().unwrap();
         self.take(Input::Stanza(Incoming::Answer(Answer { from, id: push.to_string(), error })));
@@ -318,74 +278,10 @@ impl World {
         self.wall += time;
     }
 
-    pub(super) fn take_sent(&mut self) -> Vec<(MessageId, String)> {
-        std::mem::take(&mut self.sent)
-    }
-
-    pub(super) fn take_measured(&mut self) -> Vec<Measure> {
-        std::mem::take(&mut self.measured)
-    }
-
-    pub(super) fn waiting(&self) -> Vec<MessageId> {
-        self.mailbox.keys().copied().collect()
-    }
-
-    pub(super) fn queued(&self) -> usize {
-        self.queue.len()
-    }
-
-    pub(super) fn is_queued(&self, push: MessageId) -> bool {
-        self.queue.contains_key(&push)
-    }
-
-    /// Whether a push was for a life of its registration that is over.
-    pub(super) fn began_anew(&self, registration: RegistrationId, push: MessageId) -> bool {
-        self.posts.get(&push).is_some_and(|message| message.epoch != self.rows[&registration].epoch)
-    }
-
-    pub(super) fn is_settled(&self) -> bool {
-        self.queue.is_empty() && self.mailbox.is_empty() && self.core.pushes.is_empty()
-    }
-
-    pub(super) fn names(&self, registration: RegistrationId) -> String {
-        self.rows[&registration].target.recipient.to_string()
-    }
-
-    /// Whether it was ever stored.
-    pub(super) fn has_stored(&self, registration: RegistrationId) -> bool {
-        self.rows.contains_key(&registration)
-    }
-
-    pub(super) fn lives(&self, registration: RegistrationId) -> bool {
-        self.rows[&registration].lives(self.wall)
-    }
-
     /// A registration ends without this process.
     pub(super) fn end(&mut self, registration: RegistrationId) {
         if let Some(row) = self.rows.get_mut(&registration) {
             row.revoked = true;
-        }
-    }
-
-    pub(super) fn expiry(&self, registration: RegistrationId) -> DateTime<Utc> {
-        self.rows[&registration].expires_at
-    }
-
-    pub(super) fn core(&self) -> &Core {
-        &self.core
-    }
-
-    fn serve_queue(&mut self) {
-        let Some(max) = self.receiving else { return };
-        let mut received = Vec::new();
-        while received.len() < max
-            && let Some(id) = self.due.pop_first()
-        {
-            received.extend(self.queue.get(&id).map(|message| Arc::new(message.clone())));
-        }
-        if !received.is_empty() {
-            self.receiving = None;
-            self.take(Input::Received(received));
         }
     }
 

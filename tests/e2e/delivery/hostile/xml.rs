@@ -1,7 +1,7 @@
 //! XML of unusual characters, namespaces and sizes, inside of stanzas that are ordinary otherwise.
 
-use super::hostile_stanzas::Expected::{Error, ErrorOrRefusal, Nothing, Result};
-use super::hostile_stanzas::{HASH, Hostile, PING, get, hostile, register, set};
+use super::stanzas::Expected::{Error, ErrorOrRefusal, Nothing, Result};
+use super::stanzas::{HASH, Hostile, PING, get, hostile, register, set};
 
 pub(crate) fn characters() -> Vec<Hostile> {
     let text = |name, text: &str| {

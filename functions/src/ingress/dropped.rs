@@ -1,4 +1,4 @@
-//! Notifications that no push can carry: they end here, where no relay counts them, and so they have a rate of their own.
+//! Matrix notifications that no push can carry: they end here, where no relay counts them, and so they have a rate of their own.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ impl Dropped {
     }
 
     /// Counts one for each of these registrations; returns for how long to wait if that is too many of one.
-    pub(super) fn count(
+    pub(crate) fn count(
         &self,
         registrations: impl Iterator<Item = RegistrationId>,
         now: DateTime<Utc>,

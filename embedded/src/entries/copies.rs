@@ -62,7 +62,7 @@ mod tests {
         ports::{Mailbox, QueueWriter, TenantsWriter, Waiting},
     };
 
-    use crate::{Database, queue::tests::message};
+    use crate::{database::Database, queue::tests::message};
 
     #[tokio::test]
     async fn a_push_that_a_crash_left_in_both_waits_and_has_left_the_queue() {

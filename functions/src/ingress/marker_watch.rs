@@ -1,0 +1,52 @@
+//! The marker, as an ingress knows it from one request to the next.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use push::{Marker, marker::Doubt};
+
+/// How long a marker that did not agree is taken to be as it was read: the operator is mending it.
+const DISTRUST: TimeDelta = TimeDelta::seconds(5);
+
+/// The marker, as an ingress knows it. Its clones know the same.
+#[derive(Debug, Clone, Default)]
+pub struct MarkerWatch {
+    pub(crate) table: Option<Arc<str>>,
+    known: Arc<Mutex<Option<Known>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    read_at: DateTime<Utc>,
+    /// The marker that agrees with this ingress.
+    marker: Result<Arc<Marker>, Doubt>,
+    /// An endpoint that may live was logged.
+    told: bool,
+}
+
+impl MarkerWatch {
+    /// For an ingress whose table has this id; `None`: whatever its id is.
+    #[must_use]
+    pub fn of_table(table: Option<String>) -> Self {
+        Self { table: table.map(Into::into), known: Arc::default() }
+    }
+
+    pub(crate) fn known(&self, now: DateTime<Utc>, trust: TimeDelta) -> Option<Result<Arc<Marker>, Doubt>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.as_ref()?;
+        let age = now - known.read_at;
+        let holds = if known.marker.is_ok() { trust } else { DISTRUST };
+        (TimeDelta::zero() <= age && age < holds).then(|| known.marker.clone())
+    }
+
+    pub(crate) fn learn(&self, marker: Result<Arc<Marker>, Doubt>, now: DateTime<Utc>) {
+        let known = Known { read_at: now, marker, told: false };
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+    }
+
+    /// Whether this is the first endpoint that may live since the marker was read.
+    pub(crate) fn tell(&self) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_mut().is_some_and(|known| !std::mem::replace(&mut known.told, true))
+    }
+}

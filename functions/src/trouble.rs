@@ -1,0 +1,37 @@
+//! Trouble of the stores: a 503 for the sender, and a line in the log for the operator.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use push::ports::{NotQueued, Unavailable};
+
+use crate::{rejection::Rejection, seldom::Seldom};
+
+pub(crate) fn not_queued(error: &NotQueued) -> Rejection {
+    match error {
+        NotQueued::TooMany => Rejection::QUEUE_SHARE_USED_UP,
+        NotQueued::Unavailable(error) => unavailable(error),
+    }
+}
+
+/// Whether the last push that the store was asked to take was not taken.
+static REFUSING: AtomicBool = AtomicBool::new(false);
+
+/// Says once that what was refused is taken again.
+pub(crate) fn note_accepted() {
+    static LINE: Seldom = Seldom::new();
+    if REFUSING.load(Relaxed)
+        && REFUSING.swap(false, Relaxed)
+        && let Some(times) = LINE.due()
+    {
+        tracing::info!(times, "the store takes pushes again");
+    }
+}
+
+pub(crate) fn unavailable(error: &Unavailable) -> Rejection {
+    static LINE: Seldom = Seldom::new();
+    REFUSING.store(true, Relaxed);
+    if let Some(times) = LINE.due() {
+        tracing::error!(%error, times, "a push was not accepted: the store does not take it now");
+    }
+    Rejection::Unavailable
+}

@@ -1,0 +1,120 @@
+//! A candidate of the model, its clock, and its way to the store.
+
+use super::*;
+
+/// How a candidate's clock goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rate {
+    /// The time that it shows at the beginning.
+    pub(super) offset: Duration,
+    /// How fast it goes, in percent.
+    pub(super) percent: u32,
+    /// It stands still while its machine is suspended.
+    pub(super) stops: bool,
+}
+
+impl Rate {
+    pub(super) fn advance(self, shown: &mut Moment, passed: Duration, suspended: bool) {
+        if !(suspended && self.stops) {
+            *shown += passed * self.percent / 100;
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Request {
+    Look,
+    Take(Option<Tenure>),
+}
+
+/// A request, and what the store has said to it, if it got there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    pub(super) request: Request,
+    pub(super) asked: Moment,
+    pub(super) answer: Option<Option<Tenure>>,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// The lease is to be taken as it was seen.
+    Taking(Option<Tenure>),
+    Waiting,
+    Holding(Holding),
+}
+
+/// The way to the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Way {
+    Open,
+    AnswersAreLost,
+    Cut,
+}
+
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) holder: Holder,
+    pub(super) rate: Rate,
+    pub(super) shows: Moment,
+    /// The machine is suspended: nothing moves.
+    pub(super) suspended: bool,
+    pub(super) way: Way,
+    pub(super) waiting: Waiting,
+    pub(super) state: State,
+    /// The request whose answer it waits for.
+    pub(super) call: Option<Call>,
+}
+
+impl Candidate {
+    pub(super) fn may_send(&self) -> bool {
+        matches!(&self.state, State::Holding(holding) if self.shows < holding.end())
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(&self.state, State::Holding(holding) if holding.step(self.shows) == Step::Lost)
+    }
+
+    /// Asks the store for the next thing, if it waits for nothing.
+    pub(super) fn act(&mut self) {
+        if self.suspended || self.call.is_some() {
+            return;
+        }
+        let request = match &self.state {
+            State::Waiting => Request::Look,
+            State::Taking(seen) => Request::Take(*seen),
+            State::Holding(holding) => match holding.step(self.shows) {
+                Step::Wait(_) => return,
+                Step::Renew(tenure) => Request::Take(Some(tenure)),
+                Step::Look => Request::Look,
+                Step::Lost => return self.start_again(),
+            },
+        };
+        self.call = Some(Call { request, asked: self.shows, answer: None });
+    }
+
+    /// As after the loss of the lease.
+    pub(super) fn start_again(&mut self) {
+        self.state = State::Waiting;
+        self.waiting = Waiting::new(self.holder);
+    }
+
+    pub(super) fn take_answer(&mut self, call: Call, answer: Result<Option<Tenure>, NoAnswer>) {
+        match (&mut self.state, call.request) {
+            (State::Holding(holding), Request::Take(_)) => holding.note_renewal(answer, call.asked),
+            (State::Holding(holding), Request::Look) => holding.note_look(answer, call.asked),
+            (_, Request::Look) => {
+                if let Ok(tenure) = answer
+                    && let Look::Free(seen) = self.waiting.look(tenure, self.shows)
+                {
+                    self.state = State::Taking(seen);
+                }
+            }
+            (state, Request::Take(_)) => {
+                *state = match answer {
+                    Ok(Some(tenure)) => State::Holding(Holding::new(self.holder, tenure, call.asked)),
+                    _ => State::Waiting,
+                };
+            }
+        }
+    }
+}

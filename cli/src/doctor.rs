@@ -112,9 +112,9 @@ async fn examine(options: Options) -> anyhow::Result<Vec<Finding>> {
     let Options { relay, store, queue_url, disk_floor, stack, log_file, backups, tls_key, way, .. } = options;
     let settings = relay.settings()?;
     way.validate()?;
-    let (process, told) = component::process(settings.admin_listen).await;
-    let mut findings = vec![told];
     let file = store.file();
+    let (process, told) = component::process(settings.admin_listen, file.as_deref()).await;
+    let mut findings = vec![told];
     findings.extend(component::component(&settings, process, file.is_none()).await);
 
     let mut secrets: Vec<SecretString> = settings.secret.iter().flat_map(split).collect();

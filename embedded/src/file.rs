@@ -55,17 +55,28 @@ pub enum OpenError {
 ///
 /// SQLite would let a second process in, and both would deliver every push.
 pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
     let file = |cause| OpenError::File { path: path.to_owned(), cause };
     // Made here so that SQLite, which takes over the mode for its own files, finds it private.
     private().open(path).map_err(file)?;
-    let lock = private().open(PathBuf::from(name)).map_err(file)?;
+    let lock = private().open(lock_of(path)).map_err(file)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(TryLockError::Error(cause)) => Err(file(cause)),
     }
+}
+
+/// Whether a process has opened this database, as far as this user may know. Changes nothing.
+#[must_use]
+pub fn is_in_use(path: &Path) -> bool {
+    let lock = File::open(lock_of(path));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
 }
 
 fn private() -> OpenOptions {

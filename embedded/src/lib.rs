@@ -29,5 +29,5 @@ pub use backup::{BackupError, Contents, back_up};
 pub use clock::KnownTime;
 pub use database::{Database, QUEUE_MAX};
 pub use disk::{DISK_FLOOR, DiskLow};
-pub use file::OpenError;
+pub use file::{OpenError, is_in_use};
 pub use restore::{Ending, EndsSince, Losses, Restoration};

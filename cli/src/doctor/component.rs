@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use relay::{ComponentAccount, NoStream, Trial, try_component};
 use secrecy::ExposeSecret;
@@ -29,10 +30,15 @@ pub(super) enum Process {
     Away,
 }
 
-/// Asks the running process.
-pub(super) async fn process(address: SocketAddr) -> (Process, Finding) {
+/// Asks the running process, which has this file open if it is a server on SQLite.
+pub(super) async fn process(address: SocketAddr, database: Option<&Path>) -> (Process, Finding) {
     let answer = match fetch::ask_admin(address, "/readyz").await {
         Ok(answer) => answer,
+        Err(error) if is_refused(&error) && database.is_some_and(embedded::is_in_use) => {
+            let what = format!("a server runs on this database, and its administration is not at {address}");
+            let mend = "set UPWIRE_ADMIN_LISTEN as the server has it";
+            return (Process::Unknown, Finding::warning("process", what, "its state is not known", mend));
+        }
         Err(error) => {
             let state = if is_refused(&error) { Process::Away } else { Process::Unknown };
             let mend = "start it: systemctl start upwire; or name its address in UPWIRE_ADMIN_LISTEN";
@@ -150,8 +156,11 @@ fn judged(way: &str, tried: Result<Trial, NoStream>) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -174,7 +183,7 @@ mod tests {
     }
 
     async fn state(status: u16, ready: &'static str, metrics: &'static str) -> (Process, Level) {
-        let (process, finding) = process(administration(status, ready, metrics).await).await;
+        let (process, finding) = process(administration(status, ready, metrics).await, None).await;
         (process, finding.level)
     }
 
@@ -191,7 +200,15 @@ mod tests {
         assert_eq!(state(200, "<html>", "").await, (Process::Unknown, Level::Warning), "another program");
         assert_eq!(state(404, "", up).await, (Process::Unknown, Level::Warning));
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert_eq!(process(nobody).await.0, Process::Away);
+        assert_eq!(process(nobody, None).await.0, Process::Away);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("upwire.db");
+        let server = embedded::Database::open(&file).unwrap();
+        assert_eq!(process(nobody, Some(&file)).await.0, Process::Unknown, "it listens elsewhere");
+        drop(server);
+        // Its writer thread ends by itself.
+        let ended = async { while process(nobody, Some(&file)).await.0 != Process::Away {} };
+        timeout(Duration::from_secs(60), ended).await.unwrap();
     }
 
     #[test]

@@ -42,7 +42,6 @@ pub(crate) struct Timekeeper {
 impl Timekeeper {
     /// Begins with what the database remembers.
     pub(crate) async fn begin(database: Database, sources: Sources) -> anyhow::Result<Self> {
-        clock::describe_metrics();
         let known = database.known_time()?;
         let rules = Arc::new(Mutex::new(Rules::begin(known.as_ref(), &sources.look())));
         let acceptance = acceptance(database.path());
@@ -94,6 +93,9 @@ impl Timekeeper {
                 self.hasten(look.wall).await;
             }
             None if reading.is_in_doubt() => self.say(reading, look.is_synchronized),
+            None if accepted => {
+                tracing::info!(now = %look.wall, "the machine's clock was trusted before `upwire clock accept`");
+            }
             None => {}
         }
         change.is_some()

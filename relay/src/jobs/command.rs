@@ -88,8 +88,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             }
         }
         let note = match node {
-            Node::Test => format!("{done} test pushes are on their way"),
-            _ => format!("{done} endpoints have ended"),
+            Node::Test => format!("Test pushes on their way: {done}"),
+            _ => format!("Endpoints that have ended: {done}"),
         };
         Ok((commands::completed(*node, &note), waits))
     }

@@ -117,6 +117,10 @@ impl Command {
         if values.len() > CHOSEN_MAX {
             return Err(BadCommand::BadForm);
         }
+        // The form is offered again.
+        if values.is_empty() {
+            return Ok(Step::Begin);
+        }
         let chosen = values.iter().map(|value| parse_id(value).ok_or(BadCommand::BadForm));
         chosen.collect::<Result<_, _>>().map(Step::Submit)
     }
@@ -263,6 +267,8 @@ mod tests {
         assert_eq!(step("node='list'", ""), Ok(Step::Begin));
         assert_eq!(step("node='end' action='cancel'", ""), Ok(Step::Cancel));
         assert_eq!(step("node='end'", "<x xmlns='jabber:x:data' type='cancel'/>"), Ok(Step::Cancel));
+        let nothing = "<x xmlns='jabber:x:data' type='submit'/>";
+        assert_eq!(step("node='end' action='complete'", nothing), Ok(Step::Begin), "nothing was chosen");
         let submitted = step("node='end' action='complete'", &form("submit", &id.to_string()));
         assert_eq!(submitted, Ok(Step::Submit(vec![id])));
         assert_eq!(step("node='other'", ""), Err(BadCommand::NoSuchNode));

@@ -55,7 +55,7 @@ async fn a_user_lists_tests_and_ends_what_is_theirs(server: &XmppServer) {
     let ids = offered(&form);
     assert!(form.contains("executing") && ids.len() == 2, "{form}");
     let sent = command(&mut desk, component, "test", &[&ids[0]]).await;
-    assert!(sent.contains("completed") && sent.contains("1 test pushes"), "{sent}");
+    assert!(sent.contains("completed") && sent.contains("on their way: 1"), "{sent}");
     let push = phone.next_push(SOON).await;
     assert!(push.body.starts_with(b"A test push"), "{:?}", push.body);
     upwire.mailbox_holds(0).await;
@@ -63,9 +63,9 @@ async fn a_user_lists_tests_and_ends_what_is_theirs(server: &XmppServer) {
     // Endpoints of others are passed over.
     let mut thief = RawClient::connect(server, &other, "desk").await;
     let stolen = command(&mut thief, component, "end", &[&ids[0], &ids[1]]).await;
-    assert!(stolen.contains("0 endpoints have ended"), "{stolen}");
+    assert!(stolen.contains("Endpoints that have ended: 0"), "{stolen}");
     let ended = command(&mut desk, component, "end", &[&ids[0]]).await;
-    assert!(ended.contains("1 endpoints have ended"), "{ended}");
+    assert!(ended.contains("Endpoints that have ended: 1"), "{ended}");
     let statuses = async || [http::post(&first, "x").await.status, http::post(&second, "x").await.status];
     eventually(SOON, "one of the two has ended", async || {
         let mut statuses = statuses().await;

@@ -143,7 +143,11 @@ async fn a_server_that_is_not_ready_keeps_its_connection(server: &XmppServer) {
     report.wrong("process", "error", "UPWIRE_DISK_FLOOR");
     report.finds("component", "ok");
     report.finds("routes", "skipped");
-    upwire.never_logged(&["no stream to the XMPP server"]);
+    upwire.metric_is("upwire_xmpp_stream_up", 1.0).await;
+    upwire.terminate();
+    upwire.wait_exit(e2e::SOON).await;
+    let log = upwire.log();
+    assert_eq!(log.matches("connected to the XMPP server").count(), 1, "it was not disturbed");
 }
 
 on_each_server!(a_set_up_that_works_is_well, a_server_that_is_not_ready_keeps_its_connection);
@@ -244,23 +248,38 @@ async fn over_tls(server: &XmppServer, certificate: &Certificate) -> (Upwire, Va
     (upwire, variables)
 }
 
-/// The process is asked where none is, so that its component is tried.
+/// The process is asked where none is.
 fn unseen(variables: &Variables) -> Variables {
     with(variables, "UPWIRE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port()))
+}
+
+/// Nor has it this database, so that its component is tried.
+fn elsewhere(variables: &Variables) -> Variables {
+    with(&unseen(variables), "UPWIRE_DATABASE", "/nowhere/upwire.db")
+}
+
+#[tokio::test]
+async fn a_server_whose_administration_is_elsewhere_is_not_disturbed() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let upwire = Upwire::on(server).start_ready().await;
+    let report = examine(&unseen(&of(&upwire, server)), &[]).await;
+    report.wrong("process", "warning", "a server runs on this database");
+    report.finds("component", "skipped");
+    report.finds("routes", "skipped");
 }
 
 #[tokio::test]
 async fn another_process_that_is_the_component_is_found() {
     let prosody = XmppServer::shared(Kind::Prosody).await;
     let upwire = Upwire::on(prosody).start_ready().await;
-    examine(&unseen(&of(&upwire, prosody)), &[]).await.wrong("component", "error", "conflict");
+    examine(&elsewhere(&of(&upwire, prosody)), &[]).await.wrong("component", "error", "conflict");
 
     // ejabberd takes the second connection, and spreads stanzas over both; by default, those of other components too.
     for global_routes in [false, true] {
         let settings = Settings { global_routes, ..Settings::default() };
         let server = XmppServer::start_with(Kind::Ejabberd, settings).await;
         let upwire = Upwire::on(&server).start_ready().await;
-        let mut variables = unseen(&of(&upwire, &server));
+        let mut variables = elsewhere(&of(&upwire, &server));
         if global_routes {
             // Another component of the listener: its connection is one for all of them.
             let other = server.component();

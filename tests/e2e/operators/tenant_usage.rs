@@ -232,6 +232,11 @@ async fn usage_on_dynamodb_is_absolute_for_each_term_of_a_relay() {
     assert_eq!(sum(hour - 1, hour + 1).await, (115, Some(7)));
     assert_eq!(sum(hour - 100, hour + 100).await, (1115, Some(7)));
     assert_eq!(sum(hour + 25, hour + 100).await, (0, None));
+    let read_units = async || {
+        let usage = table.usage(hour - 100, hour + 100).await.unwrap();
+        usage.values().map(|counts| f64::from(counts.read_units)).sum::<f64>()
+    };
+    assert_eq!(read_units().await, 1115.0 / 2.0, "the function's reads for the accepted pushes");
     // A term that has died before its first write has named nothing, and one with a new name goes on.
     drop(first);
     let mut third = UsageOfTerm::new(table.clone(), "third".into());

@@ -32,9 +32,10 @@ const PURGE: &str = "DELETE FROM mailbox WHERE rowid IN
 const IS_THERE: &str = "SELECT EXISTS (SELECT 1 FROM mailbox WHERE account = ?1 AND id = ?2)";
 const OF_TOPIC: &str = "SELECT id FROM mailbox INDEXED BY mailbox_topic
     WHERE account = ?1 AND registration = ?2 AND topic = ?3";
-const BEYOND_THE_BOUND: &str =
-    "SELECT id FROM mailbox WHERE account = ?1 AND registration = ?2 AND expires_at > ?4
-    ORDER BY age DESC LIMIT -1 OFFSET ?3";
+const COUNT_OF_REGISTRATION: &str = "SELECT count(*) FROM mailbox INDEXED BY mailbox_of_registration
+    WHERE account = ?1 AND registration = ?2 AND expires_at > ?3";
+const OF_REGISTRATION: &str = "SELECT id FROM mailbox INDEXED BY mailbox_of_registration
+    WHERE account = ?1 AND registration = ?2 AND expires_at > ?3";
 const COUNT_OF_ACCOUNT: &str = "SELECT count(*) FROM mailbox INDEXED BY mailbox_of_registration
     WHERE account = ?1 AND expires_at > ?2";
 const OF_ACCOUNT: &str = "SELECT id, registration FROM mailbox INDEXED BY mailbox_of_registration
@@ -304,12 +305,16 @@ fn beyond_the_bound(
     message: &PushMessage,
     max: usize,
 ) -> rusqlite::Result<Vec<MessageId>> {
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let mut statement = connection.prepare_cached(BEYOND_THE_BOUND)?;
     let accepted_at = message.accepted_at.timestamp_millis();
-    let key = params![account.as_str(), message.registration.as_bytes(), max, accepted_at];
+    let key = params![account.as_str(), message.registration.as_bytes(), accepted_at];
+    let count: usize = connection.prepare_cached(COUNT_OF_REGISTRATION)?.query_row(key, |row| row.get(0))?;
+    if count <= max {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare_cached(OF_REGISTRATION)?;
     let mut ids = statement.query_map(key, id)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    ids.reverse();
+    ids.sort_unstable_by(|one, other| one.age().cmp(other.age()));
+    ids.truncate(count - max);
     Ok(ids)
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn measure(crowd: Crowd, jids: usize, alone: Duration) -> anyho
     let registering = stream::iter(0..jids).map(async |number| {
         let jid = crowd.jid(number);
         stage.stand_in.come(&jid, Temper::Silent);
-        Request::new(&stage.stand_in.register(&jid, 0).await?)
+        Request::new(&stage.stand_in.register(&jid, number).await?)
     });
     let requests: Vec<Request> = registering.buffered(REGISTERING_AT_ONCE).try_collect().await?;
     let alone = stage.latency_alone(alone).await?;

@@ -52,6 +52,9 @@ impl Stage {
         let upwire = Upwire::beside(stand_in.address(), component)
             .set("UPWIRE_LOG", "warn")
             .set("UPWIRE_ACL", "*,localhost")
+            // As they come.
+            .unset("UPWIRE_MAILBOX_MAX")
+            .unset("UPWIRE_ACCOUNT_MAILBOX_MAX")
             .start_ready()
             .await;
         let journal = Rc::<Journal>::default();

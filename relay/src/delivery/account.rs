@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ptr,
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
 use push::{
     Epoch, MessageId, RegistrationId,
     ports::{self, SEEN_MAX, Seen},
@@ -13,7 +13,7 @@ use push::{
 use tokio::time::Instant;
 use tokio_xmpp::jid::FullJid;
 
-use super::{Now, phone::Phone};
+use super::{Now, phone::Phone, routes::Routes};
 
 /// Idle full JIDs that an account remembers.
 const PHONES_MAX: usize = 32;
@@ -202,63 +202,37 @@ impl Account {
         self.look = Look::Known;
     }
 
-    /// Whether another full JID has greeted since this one's last sign of life.
-    fn was_overtaken(&self, alive_at: Option<DateTime<Utc>>, other: &Phone) -> bool {
-        other.seen_at() > alive_at
-    }
-
-    /// The full JID to try in place of the one that a registration names: the one seen last that has not refused it.
-    pub(crate) fn stand_in(
-        &self,
-        registration: RegistrationId,
-        named: &FullJid,
-        now: Now,
-    ) -> Option<&FullJid> {
-        let phone = self.phones.get(named);
-        let gone = phone.is_some_and(Phone::is_failing);
-        let alive_at = phone.and_then(Phone::alive_at);
-        let candidates = self.phones.iter().filter(|(jid, other)| {
-            *jid != named
-                && other.takes_pushes(now)
-                && !other.is_barred(registration, now)
-                && (gone || self.was_overtaken(alive_at, other))
-        });
-        candidates.max_by_key(|(_, other)| other.seen_at()).map(|(jid, _)| jid)
-    }
-
-    /// Whom to ask beside those that are silent: the full JID that the registration names, or who stands in for it.
-    pub(crate) fn other_than<'a>(
-        &'a self,
-        asked: &[FullJid],
-        registration: RegistrationId,
-        named: &'a FullJid,
-        now: Now,
-    ) -> Option<&'a FullJid> {
-        let takes = |phone: &Phone| phone.takes_pushes(now) && !phone.is_barred(registration, now);
-        if !asked.contains(named) && self.phones.get(named).is_some_and(takes) {
-            return Some(named);
-        }
-        self.stand_in(registration, named, now).filter(|other| !asked.contains(other))
-    }
-
     /// Where a push goes: to the full JID that its registration names, unless something speaks against it and
-    /// another is there.
+    /// another is there: the one seen last that has not refused the registration. For many of them at once: [`Routes`].
     pub(crate) fn route<'a>(
         &'a self,
         registration: RegistrationId,
         named: &'a FullJid,
         now: Now,
     ) -> &'a FullJid {
-        let against = self.phones.get(named).is_some_and(|phone| phone.is_failing() || phone.is_silent(now));
-        if against { self.stand_in(registration, named, now).unwrap_or(named) } else { named }
+        let Some(phone) = self.phones.get(named).filter(|phone| phone.is_to_be_replaced(now)) else {
+            return named;
+        };
+        // The cheap questions come first: an account may have full JIDs by the thousand.
+        let others = self.phones.iter().filter(|(_, other)| {
+            other.may_replace(phone)
+                && other.takes_pushes(now)
+                && !other.is_barred(registration, now)
+                && !ptr::eq(*other, phone)
+        });
+        others.max_by_key(|(_, other)| other.seen_at()).map_or(named, |(jid, _)| jid)
+    }
+
+    /// Where pushes go now.
+    pub(crate) fn routes(&self, now: Now) -> Routes<'_> {
+        Routes::new(&self.phones, now)
     }
 
     /// The registrations whose pushes go to this full JID now.
     pub(crate) fn routed_to(&self, reader: &FullJid, now: Now) -> BTreeSet<RegistrationId> {
-        let all = self.named.iter();
-        all.filter(|(id, named)| self.route(**id, &named.recipient, now) == reader)
-            .map(|(id, _)| *id)
-            .collect()
+        let routes = self.routes(now);
+        let to_reader = self.all_named().filter(|(id, named)| routes.route(*id, named) == reader);
+        to_reader.map(|(id, _)| id).collect()
     }
 
     /// Notes that a registration follows its phone to another full JID; whom it named, unless it moved lately.

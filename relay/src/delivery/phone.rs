@@ -160,6 +160,17 @@ impl Phone {
         self.is_present() && !self.line.is_in_doubt() && !self.is_silent(now)
     }
 
+    /// Another is to have its pushes, if one is there.
+    pub(crate) fn is_to_be_replaced(&self, now: Now) -> bool {
+        self.is_failing() || self.is_silent(now)
+    }
+
+    /// Whether it may have the pushes of another that is to be replaced: that one fails, or this one has greeted since that
+    /// one's last sign of life.
+    pub(crate) fn may_replace(&self, other: &Self) -> bool {
+        other.is_failing() || self.seen_at > other.alive_at
+    }
+
     /// Its session has ended, or it took nothing when it was tried last.
     pub(crate) fn is_gone(&self) -> bool {
         self.ended || self.away

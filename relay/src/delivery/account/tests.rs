@@ -1,3 +1,4 @@
+use chrono::DateTime;
 use push::testing;
 
 use super::*;

@@ -92,7 +92,8 @@ impl Core {
                 continue;
             }
             let account = &self.accounts[&bare];
-            let there = account.all_named().map(|(id, named)| account.route(id, named, now));
+            let routes = account.routes(now);
+            let there = account.all_named().map(|(id, named)| routes.route(id, named));
             let there = there.filter(|jid| account.phones.get(*jid).is_some_and(Phone::is_present));
             let there: BTreeSet<FullJid> = there.cloned().collect();
             for jid in there {
@@ -178,8 +179,9 @@ impl Core {
     /// Has the mailbox read for those who are there in place of others for whom something waits.
     pub(super) fn cue_stand_ins(&mut self, bare: &BareJid, now: Now) {
         let Some(account) = self.accounts.get(bare) else { return };
+        let routes = account.routes(now);
         let waiting = account.all_named().filter_map(|(id, named)| {
-            let other = account.route(id, named, now);
+            let other = routes.route(id, named);
             (other != named && self.known.of(named) != Some(Knowledge::Nothing)).then(|| other.clone())
         });
         let others: BTreeSet<FullJid> = waiting.collect();

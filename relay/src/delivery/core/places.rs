@@ -202,21 +202,33 @@ impl Core {
         for account in fallen_silent.iter().map(|jid| jid.to_bare()).collect::<BTreeSet<_>>() {
             self.cue_stand_ins(&account, now);
         }
-        for (id, (held, asked)) in silent {
+        let mut of_accounts: BTreeMap<BareJid, Vec<(Held, Vec<FullJid>, FullJid)>> = BTreeMap::new();
+        for (held, asked) in silent.into_values() {
             let named = self.named(&held.message);
             self.want_look(&named);
-            let Some(account) = self.accounts.get(&named.to_bare()) else { continue };
-            let Some(other) = account.other_than(&asked, held.message.registration, &named, now).cloned()
-            else {
-                continue;
-            };
-            if let Some(phone) = self.phone_mut(&other) {
-                phone.line.insert(&held.message);
-            }
-            if let Some(push) = self.pushes.get_mut(&id) {
-                push.lines.push(other.clone());
-            }
-            self.make_ready(&other);
+            of_accounts.entry(named.to_bare()).or_default().push((held, asked, named));
         }
+        for (account, silent) in of_accounts {
+            let Some(account) = self.accounts.get(&account) else { continue };
+            let routes = account.routes(now);
+            let found = silent.into_iter().filter_map(|(held, asked, named)| {
+                let other = routes.other_than(&asked, held.message.registration, &named)?.clone();
+                Some((held, other))
+            });
+            for (held, other) in found.collect::<Vec<_>>() {
+                self.ask_beside(&held.message, &other);
+            }
+        }
+    }
+
+    /// Puts a push that another is asked for into the line of this one, too.
+    fn ask_beside(&mut self, message: &PushMessage, jid: &FullJid) {
+        if let Some(phone) = self.phone_mut(jid) {
+            phone.line.insert(message);
+        }
+        if let Some(push) = self.pushes.get_mut(&message.id) {
+            push.lines.push(jid.clone());
+        }
+        self.make_ready(jid);
     }
 }

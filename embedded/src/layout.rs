@@ -102,7 +102,7 @@ const STEPS: [&str; 8] = [
         PRIMARY KEY (hour, tenant, domain)
     ) STRICT, WITHOUT ROWID;
     ",
-    // What a bound counts is found in mailbox_of_registration.
+    // The index mailbox_of_registration has all that a bound counts.
     "
     DROP INDEX mailbox_registration;
     ALTER TABLE mailbox DROP COLUMN age;

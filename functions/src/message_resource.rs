@@ -47,7 +47,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> FromRequestParts<Arc<Ingress<R, Q
 /// `DELETE`: withdraws a push, and answers 204 once that is durable.
 ///
 /// RFC 8030 §6.2 gives this method to the user agent, to acknowledge what it received; ours does that over XMPP.
-/// That an application server withdraws by it what was not delivered yet is from Mozilla's push service, autopush.
+/// Mozilla's autopush lets an application server withdraw by it a push that was not delivered yet.
 pub(crate) async fn withdraw<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     push: Named,

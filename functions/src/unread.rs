@@ -18,9 +18,9 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 
 /// A longer rest is left unread: who sends that much loses the answer.
-const BYTES_MAX: usize = 65_536;
+const REST_BYTES_MAX: usize = 65_536;
 /// How long the rest may take to come.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A body of which the rest can be read when its reader has had enough.
 #[derive(Debug, Clone)]
@@ -69,9 +69,9 @@ impl Unread {
     /// Reads the rest, unless it is long, or slow to come.
     pub(crate) async fn read(self) {
         if let Some(rest) = self.0
-            && rest.size_hint().lower() <= BYTES_MAX as u64
+            && rest.size_hint().lower() <= REST_BYTES_MAX as u64
         {
-            let _ = timeout(TIMEOUT, Limited::new(rest, BYTES_MAX).collect()).await;
+            let _ = timeout(REST_TIMEOUT, Limited::new(rest, REST_BYTES_MAX).collect()).await;
         }
     }
 }

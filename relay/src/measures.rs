@@ -32,7 +32,10 @@ const COUNTERS: [(&str, &str); 13] = [
         "Pushes whose registration ended first: the phone refused them since the application is gone, or they waited \
          then",
     ),
-    (RETRIED, "Deliveries that failed for a while; their pushes wait in the mailbox"),
+    (
+        RETRIED,
+        "Deliveries that failed: the push goes out again, goes to another full JID, or waits in the mailbox",
+    ),
     (KEPT, "Pushes put into the mailbox"),
     (REPLACED, "Pushes in the mailbox that a later one of the same topic replaced"),
     (

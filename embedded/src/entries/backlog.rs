@@ -12,14 +12,14 @@ const FRESH_MAX: usize = 512;
 /// is not claimed is due later.
 #[derive(Default)]
 pub(crate) struct Backlog {
-    /// The rows that were handed on and are there still, by `seq`; those in `fresh` too. Whether its push is settled, so
-    /// that it leaves with the next commit.
+    /// The rows that were handed on and are there still, by `seq`; those in `fresh` too. `true`: the push is settled, and its
+    /// row leaves with the next commit.
     claims: HashMap<i64, bool>,
     /// Pushes that came when no other was due, oldest first.
     pub(crate) fresh: VecDeque<Delivery<i64>>,
     /// The last row that was read; `None`: none was.
     pub(crate) read_up_to: Option<i64>,
-    /// There may be rows behind it. To begin with there may: an earlier process left them.
+    /// No row behind it is left to read. Not so at the start: an earlier process may have left rows.
     pub(crate) is_read: bool,
     /// The rows that were read and are due at a moment, in Unix milliseconds.
     postponed: BTreeSet<(i64, i64)>,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    mem::take,
     sync::Arc,
     time::Duration,
 };
@@ -170,6 +171,8 @@ pub(crate) struct Core {
     catching_up: BTreeMap<FullJid, Instant>,
     /// Full JIDs that were asked whether they are there, oldest first; those that have shown life since are skipped.
     probed: VecDeque<(Instant, FullJid)>,
+    /// Accounts of full JIDs that fell away during this input: others may stand in for them.
+    fell_away: BTreeSet<BareJid>,
     /// Accounts with deferred cues.
     deferred: BTreeSet<BareJid>,
     /// Accounts whose full JIDs seen lately have changed.
@@ -251,6 +254,7 @@ impl Core {
             retrying: BTreeSet::new(),
             catching_up: BTreeMap::new(),
             probed: VecDeque::new(),
+            fell_away: BTreeSet::new(),
             deferred: BTreeSet::new(),
             unseen: BTreeSet::new(),
             forgetting: BTreeSet::new(),
@@ -304,6 +308,9 @@ impl Core {
             Input::Tick => self.tick(now, actions),
             Input::Stop => self.stop(now),
             Input::LeaseLost => self.give_everything_back(now),
+        }
+        for account in take(&mut self.fell_away) {
+            self.cue_stand_ins(&account, now);
         }
         self.go_on(now, actions);
         if self.in_flight != self.in_flight_told {

@@ -189,10 +189,6 @@ impl Phone {
         self.seen_at
     }
 
-    pub(crate) fn alive_at(&self) -> Option<DateTime<Utc>> {
-        self.alive_at
-    }
-
     /// Something sent to it has been unanswered for long.
     pub(crate) fn is_silent(&self, now: Now) -> bool {
         self.line.silent_for(SILENT_AFTER, now.monotonic).next().is_some()

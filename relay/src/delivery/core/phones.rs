@@ -198,7 +198,7 @@ impl Core {
         }
         self.retry_later(jid, now);
         self.give_up_line(jid, now, actions);
-        self.cue_stand_ins(&jid.to_bare(), now);
+        self.fell_away.insert(jid.to_bare());
     }
 
     fn retry_later(&mut self, jid: &FullJid, now: Now) {

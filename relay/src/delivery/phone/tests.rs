@@ -64,7 +64,7 @@ fn what_an_earlier_process_saw_ends_no_session_of_this_one() {
     phone.show_life(after(start, 1));
     phone.recall(after(start, 5).wall, true);
     assert!(!phone.has_ended());
-    assert_eq!((phone.seen_at(), phone.alive_at()), (Some(after(start, 5).wall), Some(after(start, 5).wall)));
+    assert_eq!((phone.seen_at(), phone.alive_at), (Some(after(start, 5).wall), Some(after(start, 5).wall)));
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(crate) struct Phone {
     pub(crate) ready_since: Option<Duration>,
     /// Since when it has this session and answers.
     pub(crate) answers_since: Option<Duration>,
-    /// When the relay has heard of its session.
+    /// When the relay has heard of its session, later by as long as a relay has stood still since.
     pub(crate) heard_at: Option<Duration>,
     requests: u64,
 }

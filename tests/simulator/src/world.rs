@@ -27,6 +27,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(40 * 60);
 const ECHO_AFTER: Duration = Duration::from_millis(1);
 /// When phones come back in the calm.
 const BACK_AFTER: Duration = Duration::from_secs(40);
+/// How long a relay that runs may take until it has written down which full JIDs of an account it has seen.
+const WRITTEN_DOWN_AFTER: Duration = Duration::from_secs(75);
 
 /// Something that happens at its moment.
 #[derive(Debug)]
@@ -205,8 +207,7 @@ impl World {
         }
         drop(state);
         for at in 0..self.phones.len() {
-            let forgotten =
-                self.phones[at].heard_at.is_none_or(|heard| now - heard < Duration::from_secs(75));
+            let forgotten = self.phones[at].heard_at.is_none_or(|heard| now < heard + WRITTEN_DOWN_AFTER);
             if forgotten {
                 self.phones[at].heard_at = None;
                 self.set_ready(at, None);

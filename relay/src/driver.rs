@@ -172,8 +172,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         }
         let now = Instant::now();
         if now >= self.next_tick {
-            self.next_tick = now + TICK;
             self.take(Input::Tick);
+            self.next_tick = now + self.core.tick_interval();
         }
         Ok(())
     }

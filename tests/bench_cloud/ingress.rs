@@ -8,8 +8,9 @@ use aws::RegistrationsTable;
 use chrono::{TimeDelta, Utc};
 use e2e::machine::Process;
 use e2e::{ENDPOINT_SECRET, Emulator};
-use push::ports::{Registrations, Renewal};
-use push::{Application, Instance, Registration, Secrets, Target};
+use push::marker::Keys;
+use push::ports::{MarkerWriter, Registrations, Renewal};
+use push::{Application, Instance, Marker, Registration, Secrets, Target};
 use serde_json::{Value, json};
 
 use crate::runtime_api::Environment;
@@ -122,11 +123,16 @@ async fn measure(
     Ok(Kind { title, p50: times[REQUESTS / 2], calls: cloud.ways.calls_since(&before) })
 }
 
-/// Tokens of a registration that lives, and of one that was revoked.
+/// Tokens of a registration that lives, and of one that was revoked, beside the marker of a relay that has run for
+/// a month.
 #[expect(clippy::disallowed_methods, reason = "the function compares with its own clock")]
 async fn endpoints(cloud: &Cloud) -> anyhow::Result<(String, String)> {
     let table = RegistrationsTable::new(&cloud.dynamodb.config(), &cloud.table);
     let secrets = Secrets::parse(ENDPOINT_SECRET)?;
+    let keys = Keys { secrets: secrets.fingerprints(), ..Keys::default() };
+    let mut marker = Marker::begin(None, keys.clone(), None, Utc::now() - TimeDelta::days(30));
+    marker.note(keys, Utc::now());
+    table.set_marker(&marker).await?;
     let register = async |user: &str| {
         let target = Target {
             recipient: format!("{user}@localhost/phone").parse()?,

@@ -256,13 +256,13 @@ impl Account {
 
     /// The full JIDs seen lately, if they are to be written.
     pub(crate) fn take_seen(&mut self, now: Now) -> SeenNews {
+        if self.seen_noted_at.is_some_and(|at| now.monotonic.duration_since(at) < SEEN_INTERVAL) {
+            return SeenNews::Later;
+        }
         let seen = self.seen();
         let jids: Vec<FullJid> = seen.iter().map(|seen| seen.jid.clone()).collect();
         if jids == self.stored_seen || self.named.is_empty() {
             return SeenNews::None;
-        }
-        if self.seen_noted_at.is_some_and(|at| now.monotonic.duration_since(at) < SEEN_INTERVAL) {
-            return SeenNews::Later;
         }
         self.stored_seen = jids;
         self.seen_noted_at = Some(now.monotonic);

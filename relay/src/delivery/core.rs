@@ -29,6 +29,7 @@ use super::{
     rate::Meter,
     reading::{Page, ReadRequest},
     requests::Requests,
+    rota::Rota,
     turns::Turns,
 };
 use crate::{
@@ -56,12 +57,14 @@ mod rolls;
 mod settling;
 mod stop;
 mod sweep;
+mod ticks;
 
 pub(crate) use action::{Action, Job, Measure};
 pub(crate) use census::Lapsing;
 pub(crate) use input::Input;
 pub(crate) use registrations::{Outcome, Registered, Registering};
 pub(crate) use sweep::Found;
+pub(crate) use ticks::TICK;
 
 /// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
 pub(crate) const HELD_MAX: usize = 4096;
@@ -71,10 +74,6 @@ pub(crate) const BATCH_MAX: usize = 256;
 pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 /// Pushes that were answered lately: a copy that is read meanwhile is not sent again.
 const SETTLED_MAX: usize = 16_384;
-/// How often [`Input::Tick`] comes.
-pub(crate) const TICK: Duration = Duration::from_millis(250);
-/// With so much time between two ticks, the process stood still.
-const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// The core's settings, which never change.
 #[derive(Debug)]
@@ -166,17 +165,19 @@ pub(crate) struct Core {
     /// Accounts that the store is to be asked about.
     looks: VecDeque<BareJid>,
     looking: usize,
-    retrying: BTreeSet<FullJid>,
+    retrying: Rota<FullJid>,
     /// Full JIDs that answer what was given up already, and when their mailboxes are read.
     catching_up: BTreeMap<FullJid, Instant>,
     /// Full JIDs that were asked whether they are there, oldest first; those that have shown life since are skipped.
     probed: VecDeque<(Instant, FullJid)>,
+    /// The `sent` up to which others were looked for, for silent pushes; none: from the oldest on.
+    others_sought_upto: Option<Instant>,
     /// Accounts of full JIDs that fell away during this input: others may stand in for them.
     fell_away: BTreeSet<BareJid>,
     /// Accounts with deferred cues.
-    deferred: BTreeSet<BareJid>,
+    deferred: Rota<BareJid>,
     /// Accounts whose full JIDs seen lately have changed.
-    unseen: BTreeSet<BareJid>,
+    unseen: Rota<BareJid>,
     /// Accounts that are to be dropped from memory.
     forgetting: BTreeSet<BareJid>,
     sweep: sweep::Sweep,
@@ -209,9 +210,7 @@ pub(crate) struct Core {
     registering: usize,
     session: Option<Session>,
     ending: Option<stop::Ending>,
-    ticked_at: Option<Instant>,
-    /// The last tick came after a standstill.
-    woken: bool,
+    ticks: ticks::Ticks,
     /// Where the idle accounts were looked for last.
     tidied: Option<BareJid>,
 }
@@ -251,12 +250,13 @@ impl Core {
             held_up: BTreeSet::new(),
             looks: VecDeque::new(),
             looking: 0,
-            retrying: BTreeSet::new(),
+            retrying: Rota::default(),
             catching_up: BTreeMap::new(),
             probed: VecDeque::new(),
+            others_sought_upto: None,
             fell_away: BTreeSet::new(),
-            deferred: BTreeSet::new(),
-            unseen: BTreeSet::new(),
+            deferred: Rota::default(),
+            unseen: Rota::default(),
             forgetting: BTreeSet::new(),
             sweep: sweep::Sweep::default(),
             census: census::Census::default(),
@@ -278,8 +278,7 @@ impl Core {
             registering: 0,
             session: None,
             ending: None,
-            ticked_at: None,
-            woken: false,
+            ticks: ticks::Ticks::default(),
             tidied: None,
         }
     }
@@ -333,32 +332,6 @@ impl Core {
         self.register_waiting(actions);
         self.settle(actions);
         self.finish_ending(now, actions);
-    }
-
-    fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
-        // Without the lease, another relay may have delivered what is overdue here: it is not for the mailbox.
-        if self.ending.is_some() || !now.leased {
-            return;
-        }
-        // Answers that came meanwhile are not read yet: nobody is judged before the next tick.
-        let late = self.ticked_at.is_some_and(|at| now.monotonic.duration_since(at) >= STANDSTILL);
-        self.ticked_at = Some(now.monotonic);
-        self.woken = late && !self.woken;
-        if self.woken {
-            return;
-        }
-        self.give_up_silent(now, actions);
-        self.give_up_overdue(now, actions);
-        self.take_back(now, actions);
-        self.ask_others(now);
-        self.retry_due(now);
-        self.go_on_after_catching_up(now, actions);
-        self.give_up_probed(now);
-        self.take_deferred_cues(now);
-        self.note_seen(now);
-        self.guess_found(now);
-        self.tidy();
-        self.forget_on(actions);
     }
 
     fn account(&mut self, jid: &FullJid) -> &mut Account {

@@ -2,7 +2,7 @@
 
 use std::mem::take;
 
-use super::*;
+use super::{ticks::PER_TICK_MAX, *};
 use crate::delivery::{
     account::Look,
     known::Knowledge,
@@ -85,7 +85,7 @@ impl Core {
 
     /// Has the mailboxes read of all who are there and for whom something may wait.
     pub(super) fn take_deferred_cues(&mut self, now: Now) {
-        for bare in take(&mut self.deferred) {
+        for bare in self.deferred.take(PER_TICK_MAX) {
             let Some(account) = self.accounts.get_mut(&bare) else { continue };
             if !account.take_cue(now) {
                 self.deferred.insert(bare);
@@ -94,7 +94,10 @@ impl Core {
             let account = &self.accounts[&bare];
             let routes = account.routes(now);
             let there = account.all_named().map(|(id, named)| routes.route(id, named));
-            let there = there.filter(|jid| account.phones.get(*jid).is_some_and(Phone::is_present));
+            // A silent one has its mailbox read when it answers.
+            let there = there.filter(|jid| {
+                account.phones.get(*jid).is_some_and(|phone| phone.is_present() && !phone.is_silent(now))
+            });
             let there: BTreeSet<FullJid> = there.cloned().collect();
             for jid in there {
                 if self.known.of(&jid) != Some(Knowledge::Nothing) {
@@ -278,7 +281,7 @@ impl Core {
 
     /// The line of a full JID that is being tried again goes out with what waits.
     pub(super) fn retry_due(&mut self, now: Now) {
-        for jid in take(&mut self.retrying) {
+        for jid in self.retrying.take(PER_TICK_MAX) {
             let Some(retry) = self.phone_mut(&jid).and_then(|phone| phone.retry.as_mut()) else { continue };
             if retry.take_due(now.monotonic) {
                 // Other readings of its mailbox passed over the pushes that it rejected.

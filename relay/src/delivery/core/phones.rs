@@ -1,8 +1,8 @@
 //! Full JIDs come and go.
 
-use std::{mem::take, ops::Bound};
+use std::ops::Bound;
 
-use super::{pushes::Attempt, *};
+use super::{pushes::Attempt, ticks::PER_TICK_MAX, *};
 use crate::delivery::{
     account::{Look, SeenNews},
     known::Knowledge,
@@ -26,7 +26,8 @@ impl Core {
     pub(super) fn go_online(&mut self, session: Session) {
         self.session = Some(session);
         // The sweep that follows tries what was rejected as well.
-        self.retrying.clone().iter().for_each(|jid| self.try_rejected(jid));
+        let retrying: Vec<FullJid> = self.retrying.iter().cloned().collect();
+        retrying.iter().for_each(|jid| self.try_rejected(jid));
         if !mutant(Mutant::NoSweep) {
             self.sweep_anew();
         }
@@ -296,7 +297,7 @@ impl Core {
         if !self.settling_keeps_up() {
             return;
         }
-        for bare in take(&mut self.unseen) {
+        for bare in self.unseen.take(PER_TICK_MAX) {
             let Some(account) = self.accounts.get_mut(&bare) else { continue };
             if account.look != Look::Known {
                 self.unseen.insert(bare);

@@ -15,6 +15,8 @@ const CROWDED: usize = IN_FLIGHT_MAX / 8 * 7;
 const PER_DOMAIN_MAX: usize = IN_FLIGHT_MAX / 16 * 13;
 /// When places run short, silent pushes are taken back down to this many in flight.
 const LOW_WATER: usize = IN_FLIGHT_MAX / 16 * 11;
+/// So many silent pushes are looked at in one tick for others to ask, and those sent in the same moment.
+const SOUGHT_PER_TICK: usize = IN_FLIGHT_MAX / 16;
 
 impl Core {
     /// Whose turn it is; nobody's, while the places that it could have are taken.
@@ -72,15 +74,20 @@ impl Core {
                 break;
             }
             let asks = self.pushes.get(id).into_iter().flat_map(|push| &push.asks);
-            silent.extend(asks.filter(|ask| ask.sent == *sent).map(|ask| ask.jid.clone()));
+            let asks = asks.filter(|ask| ask.sent == *sent && self.keeps_line(&ask.jid));
+            silent.extend(asks.map(|ask| ask.jid.clone()));
         }
         for jid in silent {
-            let Some(phone) = self.phone(&jid) else { continue };
-            if phone.line.is_full() && !phone.line.is_empty() {
+            if self.keeps_line(&jid) {
                 self.stop_reading(&jid);
                 self.give_up_line(&jid, now, actions);
             }
         }
+    }
+
+    /// Whether pushes wait in the line of a full JID until others are answered.
+    fn keeps_line(&self, jid: &FullJid) -> bool {
+        self.phone(jid).is_some_and(|phone| !phone.line.is_empty() && phone.line.is_full())
     }
 
     /// Gives up what was not answered in time.
@@ -183,21 +190,26 @@ impl Core {
             now.monotonic.duration_since(ask.sent) >= SILENT_AFTER
                 && !self.phone(&ask.jid).is_some_and(answers)
         };
-        for (sent, id) in &self.sent {
+        let begin =
+            self.others_sought_upto.map_or(0, |upto| self.sent.partition_point(|(sent, _)| *sent <= upto));
+        let (mut sought, mut last, mut upto) = (0, None, None);
+        for (sent, id) in self.sent.range(begin..) {
             if now.monotonic.duration_since(*sent) < SILENT_AFTER {
                 break;
             }
-            let asks = self.pushes.get(id).into_iter().flat_map(|push| &push.asks);
-            fallen_silent.extend(asks.filter(|ask| is_silent(ask)).map(|ask| ask.jid.clone()));
-            if let Some(Push { held, asks, lines, replaced: false, .. }) = self.pushes.get(id)
-                && lines.is_empty()
-                && !asks.is_empty()
-                && asks.iter().all(is_silent)
-            {
+            if sought >= SOUGHT_PER_TICK && last != Some(*sent) {
+                upto = last;
+                break;
+            }
+            let Some(Push { held, asks, lines, replaced, .. }) = self.pushes.get(id) else { continue };
+            (sought, last) = (sought + 1, Some(*sent));
+            fallen_silent.extend(asks.iter().filter(|ask| is_silent(ask)).map(|ask| ask.jid.clone()));
+            if !replaced && lines.is_empty() && !asks.is_empty() && asks.iter().all(is_silent) {
                 silent
                     .insert(*id, (held.clone(), asks.iter().map(|ask| ask.jid.clone()).collect::<Vec<_>>()));
             }
         }
+        self.others_sought_upto = upto;
         fallen_silent.retain(|jid| self.phone_mut(jid).is_some_and(Phone::relieve));
         for account in fallen_silent.iter().map(|jid| jid.to_bare()).collect::<BTreeSet<_>>() {
             self.cue_stand_ins(&account, now);

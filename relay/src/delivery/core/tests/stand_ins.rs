@@ -83,3 +83,30 @@ fn what_waits_for_a_phone_that_falls_silent_goes_to_the_one_that_stands_in() {
     sent.sort();
     assert_eq!(sent, [unanswered, waits].map(|push| (push, ALICE_AGAIN.to_owned())));
 }
+
+#[test]
+fn where_many_are_silent_others_are_asked_for_all_of_them_a_few_at_each_tick() {
+    let mut world = World::online();
+    let accounts = 0..200;
+    let mut silent = BTreeSet::new();
+    for account in accounts.clone() {
+        let app = world.register(&format!("user{account}@example.com/old"), 1);
+        world.greet(&format!("user{account}@example.com/new"));
+        silent.insert((world.post(app), format!("user{account}@example.com/new")));
+        world.stand_still(Duration::from_millis(1));
+    }
+    assert_eq!(world.take_sent().len(), accounts.len());
+    world.stand_still(Duration::from_secs(1));
+    let mut asked = BTreeSet::new();
+    let mut most = 0;
+    for _ in 0..60 {
+        let tick = world.tick_interval();
+        assert!(tick < TICK, "many are in flight");
+        world.pass_by(tick, tick);
+        let sent = world.take_sent();
+        most = most.max(sent.len());
+        asked.extend(sent);
+    }
+    assert_eq!(asked, silent);
+    assert!(most < accounts.len() / 2, "{most} in one tick");
+}

@@ -1,6 +1,6 @@
 //! A world around the core: a queue, registrations, mailboxes, a clock. Jobs are done at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use push::{
     MessageId, Rate, Registration, RegistrationId,
@@ -46,6 +46,9 @@ pub(super) struct World {
     pub(super) monotonic: Instant,
     pub(super) leased: bool,
     session: u64,
+    /// Inputs that come behind the one that is being taken.
+    inputs: VecDeque<Input>,
+    is_taking: bool,
     queue: BTreeMap<MessageId, PushMessage>,
     /// Queued pushes that the core has not got.
     due: BTreeSet<MessageId>,
@@ -122,6 +125,8 @@ impl World {
             monotonic: Instant::now(),
             leased: true,
             session: 0,
+            inputs: VecDeque::new(),
+            is_taking: false,
             queue: BTreeMap::new(),
             due: BTreeSet::new(),
             postponed: BTreeMap::new(),
@@ -239,6 +244,10 @@ impl World {
         }
     }
 
+    pub(super) fn tick_interval(&self) -> Duration {
+        self.core.tick_interval()
+    }
+
     pub(super) fn register(&mut self, jid: &str, application: u8) -> RegistrationId {
         let application = Application::from_bytes([application; 32]);
         let target = Target { application, ..testing::target(jid) };
@@ -285,7 +294,18 @@ impl World {
         }
     }
 
+    /// Takes an input behind those that are being taken, however many follow from one.
     fn take(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        if !std::mem::replace(&mut self.is_taking, true) {
+            while let Some(input) = self.inputs.pop_front() {
+                self.take_one(input);
+            }
+            self.is_taking = false;
+        }
+    }
+
+    fn take_one(&mut self, input: Input) {
         // No two events come at one moment.
         self.wall += Duration::from_millis(1);
         let now = Now { wall: self.wall, least: self.wall, monotonic: self.monotonic, leased: self.leased };

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, config::DbConfig};
 
 /// Pages of the write-ahead log that are copied back at once: the later, the more often a page has
 /// changed meanwhile and is copied once for all that.
@@ -92,6 +92,29 @@ pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "temp_store", "memory")?;
+    // A statement with a parameter in its LIMIT is compiled again at each use otherwise
+    // (https://www.sqlite.org/queryplanner-ng.html#qpstab).
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_with_a_parameter_in_its_limit_is_compiled_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = connect(&folder.path().join("upwire.db")).unwrap();
+        connection.execute_batch("CREATE TABLE entry (number)").unwrap();
+        let delete = "DELETE FROM entry WHERE rowid IN (SELECT rowid FROM entry ORDER BY number LIMIT ?1)";
+        let mut statement = connection.prepare(delete).unwrap();
+        for limit in 1..4 {
+            statement.execute([limit]).unwrap();
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
 }

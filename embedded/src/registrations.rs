@@ -165,9 +165,13 @@ fn sweep(connection: &Connection, stored: &Registration, kept_domains: &KeptDoma
             SELECT 1 FROM json_each(?3) WHERE value = substr(account, instr(account, '@') + 1)
                 OR value LIKE '*.%' AND substr(account, 1 - length(value)) = substr(value, 2)
         )) ORDER BY expires_at LIMIT ?2) RETURNING account";
+    const ANY_DEAD: &str = "SELECT EXISTS (SELECT 1 FROM registration WHERE expires_at <= ?1)";
     let dead_since = (stored.renewed_at - PURGE_AFTER).timestamp_millis();
-    let mut statement = connection.prepare_cached(SWEEP)?;
+    if !connection.prepare_cached(ANY_DEAD)?.query_row([dead_since], |row| row.get(0))? {
+        return Ok(());
+    }
     let kept = kept_domains.read(connection)?;
+    let mut statement = connection.prepare_cached(SWEEP)?;
     let swept =
         statement.query_map(params![dead_since, SWEPT_PER_REGISTRATION_MAX, kept], |row| row.get(0))?;
     let accounts: BTreeSet<String> = swept.collect::<rusqlite::Result<_>>()?;

@@ -11,7 +11,7 @@ use push::{Registration, RegistrationId, Target};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::relay::{BODY_BYTES, message};
+use crate::relay::{BODY_BYTES, VISIBILITY, message};
 use crate::{Calls, Cloud};
 
 /// Pushes that are kept one by one.
@@ -20,8 +20,8 @@ pub(crate) const SINGLES: usize = 20;
 pub(crate) const DRAINED: usize = 100;
 /// For so long after the last push, tries are counted: whoever has failed is tried again after 2, 4 and 8 s.
 pub(crate) const TRIES_SECONDS: u64 = 15;
-/// As template.yaml has it.
-const VISIBILITY: Duration = Duration::from_secs(60);
+/// A page is read at once, and so are the registrations that it is for.
+pub(crate) const BATCHES_OF_A_PAGE: usize = 2;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The counts.
@@ -61,7 +61,7 @@ pub(crate) async fn stored(server: &XmppServer, cloud: &Cloud) -> anyhow::Result
     send(cloud, &queue, &row, 0..SINGLES, Some(&relay)).await?;
     sleep(Duration::from_secs(TRIES_SECONDS)).await;
     let (kept, tried) = parted(&cloud.calls_to_table_since(&before))?;
-    let tries = tried.get("GetItem").copied().unwrap_or_default();
+    let tries = tried.get("BatchGetItem").copied().unwrap_or_default() / BATCHES_OF_A_PAGE;
     ensure!(tries > 0, "the phone is never tried");
     let item = item(cloud).await?;
 
@@ -86,10 +86,10 @@ pub(crate) async fn stored(server: &XmppServer, cloud: &Cloud) -> anyhow::Result
 
 /// The calls that kept pushes, and those that tried their phone. A push that is kept takes a read of its registration
 /// beside its write (and the update that counts it, which is not among these); the first of them also a read of the
-/// counts, and of the index of each part.
+/// counts, and of the index of each part; the phone's first failure has its own part looked through.
 fn parted(calls: &Calls) -> anyhow::Result<(Calls, Calls)> {
     let kept =
-        [("GetItem", SINGLES + 1), ("PutItem", SINGLES), ("Query", usize::from(RegistrationId::PARTS))];
+        [("GetItem", SINGLES + 1), ("PutItem", SINGLES), ("Query", usize::from(RegistrationId::PARTS) + 1)];
     let kept = Calls::from(kept.map(|(call, count)| (call.to_owned(), count)));
     let mut tried = calls.clone();
     for (call, count) in &kept {

@@ -7,7 +7,7 @@ use e2e::prices::{
 };
 
 use crate::Calls;
-use crate::mailbox::{DRAINED, SINGLES, Stored};
+use crate::mailbox::{BATCHES_OF_A_PAGE, DRAINED, SINGLES, Stored};
 
 /// Most pushes that the relay reads at once from a mailbox.
 const PAGE: usize = 16;
@@ -55,13 +55,16 @@ pub(crate) fn waiting(stored: &Stored, body_bytes: usize) -> Waiting {
     let kept = calls(&stored.kept, "PutItem") * (write + 1.0) * WRITE_UNIT
         + calls(&stored.kept, "GetItem") * READ_UNIT;
     let entries = read(DRAINED * stored.entry_bytes);
+    // Of each page, the registrations are read as well: one here.
+    let pages = |of: &Calls| calls(of, "BatchGetItem") / BATCHES_OF_A_PAGE as f64;
     let reads = calls(&stored.drained, "GetItem")
         + calls(&stored.drained, "Query") * entries
-        + DRAINED as f64 * read(bytes);
+        + DRAINED as f64 * read(bytes)
+        + pages(&stored.drained);
     let drained = DRAINED as f64 * write * WRITE_UNIT + reads * READ_UNIT;
     let tried = calls(&stored.tried, "GetItem")
         + calls(&stored.tried, "Query") * read(PAGE * stored.entry_bytes)
-        + calls(&stored.tried, "BatchGetItem") * PAGE as f64 * read(bytes);
+        + pages(&stored.tried) * (PAGE as f64 * read(bytes) + 1.0);
     Waiting {
         bytes,
         kept: kept / SINGLES as f64,

@@ -16,6 +16,8 @@ use push::{Body, PushMessage, Registration, Target, Ttl, Urgency};
 use crate::{Calls, Cloud};
 
 pub(crate) const PUSHES: usize = 5000;
+/// As template.yaml has it.
+pub(crate) const VISIBILITY: Duration = Duration::from_secs(60);
 const PHONES: usize = 8;
 pub(crate) const BODY_BYTES: usize = 1024;
 const SENDS_AT_ONCE: usize = 16;
@@ -57,7 +59,9 @@ pub(crate) async fn in_turn(
 ) -> anyhow::Result<Relays> {
     let mut phones = Vec::new();
     for _ in 0..PHONES {
-        phones.push(Phone::connect(server, &server.user().await, "phone").await);
+        let phone = Phone::connect(server, &server.user().await, "phone").await;
+        phone.hold(&hashed("app"), &hashed("1"));
+        phones.push(phone);
     }
     let mut relays = Relays { this: Vec::new(), base: Vec::new() };
     let mut before = 0;
@@ -81,7 +85,9 @@ async fn under_load(
     before: usize,
     binary: Option<&Path>,
 ) -> anyhow::Result<Relay> {
-    fill(cloud, phones).await?;
+    // Of its own: where the last relay still asked when it ended, the emulator hands out pushes to nobody.
+    let queue = cloud.sqs.queue(VISIBILITY, 1000).await.url;
+    fill(cloud, &queue, phones).await?;
     let got = before + PUSHES / PHONES;
 
     let before = cloud.ways.calls();
@@ -92,7 +98,8 @@ async fn under_load(
     ];
     let before_cpu = watched.iter().map(Process::cpu_seconds).collect::<anyhow::Result<Vec<_>>>()?;
     let started = Instant::now();
-    let mut relay = Upwire::relay_on(server).set_all(cloud.variables()).set("UPWIRE_LOG", "warn");
+    let relay = Upwire::relay_on(server).set_all(cloud.variables());
+    let mut relay = relay.set("UPWIRE_QUEUE_URL", &queue).set("UPWIRE_LOG", "warn");
     if let Some(binary) = binary {
         relay = relay.with_binary(binary);
     }
@@ -102,7 +109,7 @@ async fn under_load(
     }
     let time = started.elapsed();
     let what = "all is deleted";
-    e2e::eventually(DEADLINE, what, async || cloud.sqs.depth(&cloud.queue_url).await == 0).await;
+    e2e::eventually(DEADLINE, what, async || cloud.sqs.depth(&queue).await == 0).await;
 
     let calls = cloud.ways.calls_since(&before);
     let process = Process { title: "the relay".to_owned(), pid: relay.pid() };
@@ -119,9 +126,9 @@ async fn under_load(
 }
 
 #[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
-async fn fill(cloud: &Cloud, phones: &[Phone]) -> anyhow::Result<()> {
+async fn fill(cloud: &Cloud, queue: &str, phones: &[Phone]) -> anyhow::Result<()> {
     let table = RegistrationsTable::new(&cloud.dynamodb.config(), &cloud.table);
-    let queue = QueueSender::new(&cloud.sqs.config(), &cloud.queue_url);
+    let queue = QueueSender::new(&cloud.sqs.config(), queue);
     let mut rows: Vec<Registration> = Vec::new();
     for phone in phones {
         let target = Target {

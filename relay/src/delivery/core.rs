@@ -62,6 +62,7 @@ mod ticks;
 pub(crate) use action::{Action, Job, Measure};
 pub(crate) use census::Lapsing;
 pub(crate) use input::Input;
+use pushes::HELD_CROWDED;
 pub(crate) use registrations::{Outcome, Registered, Registering};
 pub(crate) use sweep::Found;
 pub(crate) use ticks::TICK;
@@ -153,6 +154,8 @@ pub(crate) struct Core {
     /// The pushes received and not settled.
     held: usize,
     receiving: bool,
+    /// Until when nobody can be expected to have answered on this stream; none: somebody has.
+    unheard_until: Option<Instant>,
     known: Known,
     cued: VecDeque<FullJid>,
     readings: usize,
@@ -242,6 +245,7 @@ impl Core {
             sent: VecDeque::new(),
             held: 0,
             receiving: false,
+            unheard_until: None,
             known: Known::default(),
             cued: VecDeque::new(),
             readings: 0,
@@ -286,7 +290,7 @@ impl Core {
     /// Takes one input, and adds what has to be done for it.
     pub(crate) fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
         match input {
-            Input::Online(session) => self.go_online(session),
+            Input::Online(session) => self.go_online(session, now),
             Input::Offline => self.go_offline(now, actions),
             Input::Stanza(Incoming::Answer(answer)) => self.take_answer(&answer, now, actions),
             Input::Stanza(Incoming::Available(jid)) => self.begin_session(&jid, now, actions),
@@ -325,7 +329,7 @@ impl Core {
             if now.leased {
                 self.send_ready(now, actions);
             }
-            self.receive(actions);
+            self.receive(now, actions);
             self.sweep_on(actions);
             self.count_on(now, actions);
         }
@@ -338,9 +342,11 @@ impl Core {
         self.accounts.entry(jid.to_bare()).or_default()
     }
 
-    /// Receives while there is room.
-    fn receive(&mut self, actions: &mut Vec<Action>) {
-        let room = HELD_MAX.saturating_sub(self.held);
+    /// Receives while there is room: until somebody has answered, no more than may stand in lines of full JIDs that did
+    /// not answer yet. A relay that begins knows none that does.
+    fn receive(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let is_unheard = self.unheard_until.is_some_and(|until| now.monotonic < until);
+        let room = if is_unheard { HELD_CROWDED } else { HELD_MAX }.saturating_sub(self.held);
         if self.session.is_some() && !self.receiving && room > 0 {
             self.receiving = true;
             actions.push(Action::Start(Job::Receive(room.min(BATCH_MAX))));

@@ -28,6 +28,7 @@ impl Core {
         {
             phone.prove();
             phone.line.note_answer(ask.sent, now.monotonic);
+            self.unheard_until = None;
             self.note_life(&jid, now);
             self.ask_no_others(&jid);
         }
@@ -120,6 +121,8 @@ impl Core {
         }
         self.give_up_registration(registration, &ask.jid, now, actions);
         self.give_up(id, &ask.jid, Attempt::Failed, now, actions);
+        // For this registration alone; what came behind the push waits.
+        self.fell_away.insert(ask.jid.to_bare());
     }
 
     /// The pushes of a registration leave the line of a full JID that has refused one.

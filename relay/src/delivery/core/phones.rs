@@ -7,7 +7,7 @@ use crate::delivery::{
     account::{Look, SeenNews},
     known::Knowledge,
     line::LINE_MAX,
-    phone::Phone,
+    phone::{Phone, SILENT_AFTER},
     reading::Cue,
     retry::Retry,
 };
@@ -23,8 +23,9 @@ const ACCOUNTS_MAX: usize = 16_384;
 const TIDIED_PER_TICK: usize = 1024;
 
 impl Core {
-    pub(super) fn go_online(&mut self, session: Session) {
+    pub(super) fn go_online(&mut self, session: Session, now: Now) {
         self.session = Some(session);
+        self.unheard_until = Some(now.monotonic + SILENT_AFTER);
         // The sweep that follows tries what was rejected as well.
         let retrying: Vec<FullJid> = self.retrying.iter().cloned().collect();
         retrying.iter().for_each(|jid| self.try_rejected(jid));

@@ -12,7 +12,7 @@ use crate::{
 
 /// With more pushes held than this, a full JID that has not answered yet has one in line; the others wait in the
 /// mailbox, so that there is room for those that answer. So do all of a domain that has its share of these places.
-const HELD_CROWDED: usize = HELD_MAX / 2;
+pub(super) const HELD_CROWDED: usize = HELD_MAX / 2;
 /// With more than this, all wait there that are for full JIDs that have not answered yet.
 const HELD_FULL: usize = HELD_MAX / 8 * 7;
 /// Most notes of what was sent when; beyond it, those of answered pushes are dropped.

@@ -217,3 +217,39 @@ fn cues_of_one_account_are_bounded_and_none_is_dropped() {
     world.pass(Duration::from_secs(120));
     assert!(world.take_sent().iter().any(|(_, to)| to == ALICE));
 }
+
+#[test]
+fn a_relay_that_begins_with_a_long_queue_keeps_nothing_of_it_while_the_phones_answer() {
+    let mut world = World::online();
+    let apps: Vec<_> =
+        (0..8).map(|user| world.register(&format!("user{user}@example.com/phone"), 1)).collect();
+    world.disconnect();
+    let pushes = HELD_CROWDED + 1000;
+    for push in 0..pushes {
+        world.post(apps[push % apps.len()]);
+    }
+    world.reads_late = true;
+    world.restart();
+    assert_eq!((world.core().held, world.waiting().len()), (HELD_CROWDED, 0));
+    world.reads_late = false;
+    world.read_what_is_late();
+    while !world.is_settled() {
+        let sent = world.take_sent();
+        assert!(!sent.is_empty(), "{:?}", world.rest());
+        sent.into_iter().for_each(|(push, to)| world.answer(push, &to, None));
+    }
+    assert_eq!((world.waiting().len(), world.take_delivered_count()), (0, pushes));
+}
+
+#[test]
+fn a_relay_that_nobody_answers_goes_on_receiving_after_a_moment() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let other = world.register(BOB, 1);
+    world.disconnect();
+    world.post_some(app, HELD_CROWDED);
+    let answers = world.post(other);
+    world.restart();
+    world.pass(Duration::from_secs(3));
+    assert!(world.take_sent().contains(&(answers, BOB.to_owned())), "{:?}", world.rest());
+}

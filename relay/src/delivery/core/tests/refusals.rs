@@ -86,3 +86,30 @@ fn nothing_more_of_a_registration_goes_out_until_its_revocation_is_decided() {
     let sent: Vec<_> = world.take_sent().into_iter().map(|(push, _)| push).collect();
     assert_eq!(sent, [pushes[0], pushes[4], pushes[5], late], "the registration goes on, and none overtakes");
 }
+
+#[test]
+fn what_came_into_the_mailbox_behind_a_push_that_is_refused_goes_where_that_goes() {
+    const HOLDS_IT: &str = "alice@example.com/tablet";
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let first = world.post(app);
+    world.take_sent();
+    world.answer(first, ALICE, OFFLINE);
+    // The registration has moved, and moves no more for a minute.
+    world.greet(ALICE_AGAIN);
+    world.answer(first, ALICE_AGAIN, None);
+    let second = world.post(app);
+    world.take_sent();
+    world.answer(second, ALICE_AGAIN, OFFLINE);
+    world.greet(HOLDS_IT);
+    world.answer(second, HOLDS_IT, None);
+    world.register("alice@example.com/desktop", 2);
+    world.take_sent();
+    let refused = world.post(app);
+    assert_eq!(world.take_sent(), [(refused, "alice@example.com/desktop".to_owned())]);
+    let behind = world.post(app);
+    assert!(world.take_sent().is_empty() && world.waiting().contains(&behind), "{:?}", world.rest());
+    world.answer(refused, "alice@example.com/desktop", GONE);
+    let sent = world.take_sent();
+    assert_eq!(sent, [refused, behind].map(|push| (push, HOLDS_IT.to_owned())));
+}

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use e2e::{ENDPOINT_SECRET, Emulator, EmulatorKind, Ways, XmppServer};
+use tokio::task::LocalSet;
 
 /// How often each operation of AWS was called.
 type Calls = BTreeMap<String, usize>;
@@ -115,12 +116,13 @@ fn main() -> anyhow::Result<()> {
     }
     let options = Options::parse(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let phones = LocalSet::new();
     match options.part {
         Part::All => {}
         Part::Cold => return runtime.block_on(cold_alone()),
-        Part::Troubles => return runtime.block_on(troubles_alone(options.is_quick)),
+        Part::Troubles => return phones.block_on(&runtime, troubles_alone(options.is_quick)),
     }
-    let report = runtime.block_on(async {
+    let report = phones.block_on(&runtime, async {
         let (function, empty) = (ingress::binary()?, ingress::empty_binary()?);
         eprintln!("cold starts …");
         let cold = ingress::cold_starts(&function, &empty).await?;

@@ -1,12 +1,14 @@
 //! How fast the others get what waits for them, while DynamoDB has trouble with one account: beside the same load without.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use aws::{QueueSender, RegistrationsTable};
 use chrono::{TimeDelta, Utc};
+use e2e::bench::{Journal, LightPhone};
 use e2e::{Phone, Trouble, TroubledWay, Upwire, User, XmppServer, eventually, hashed};
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 use push::ports::{QueueWriter, Registrations, Renewal};
 use push::{Registration, Target};
 use serde_json::json;
@@ -122,22 +124,27 @@ async fn drained(
     relay.metric_reaches("upwire_mailbox_kept_total", all as f64).await;
 
     way.switch(is_on);
-    let phones = join_all(users.iter().map(|user| Phone::connect(server, user, "phone"))).await;
+    let mut phones = Vec::new();
+    for user in users {
+        phones.push(LightPhone::connect(server, user).await);
+    }
     let started = Instant::now();
-    for phone in &phones {
-        phone.greet(&component).await;
+    let mut answering = Vec::new();
+    for mut phone in phones {
+        phone.greet(&component).await?;
+        let journal = Rc::<Journal>::default();
+        answering.push((Rc::clone(&journal), phone.answer_all(journal)));
     }
-    for phone in &phones[1..] {
-        phone.wait_for_pushes(pushes, DEADLINE).await;
-    }
+    let arrived = async || answering[1..].iter().all(|(journal, _)| journal.arrivals() >= pushes);
+    eventually(DEADLINE, "the others have what waited for them", arrived).await;
     let left = if is_on { pushes } else { 0 };
     eventually(DEADLINE, "what the others had is removed", async || waiting(cloud, &mailbox).await <= left)
         .await;
     let time = started.elapsed();
     ensure!(!is_on || way.met() > 0, "{trouble:?} was never met");
     way.switch(false);
-    for phone in phones {
-        phone.leave(DEADLINE).await;
+    for (_, phone) in answering {
+        phone.leave().await?;
     }
     relay.terminate();
     relay.wait_exit(DEADLINE).await;

@@ -1,17 +1,20 @@
 //! The relay: how fast it empties a queue, and with how many calls; beside another binary, if one is given.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use aws::{QueueSender, RegistrationsTable};
 use chrono::{TimeDelta, Utc};
+use e2e::bench::{Answering, Journal, LightPhone};
 use e2e::machine::Process;
-use e2e::{Phone, Upwire, XmppServer, hashed};
+use e2e::{Upwire, XmppServer, hashed};
 use futures::{TryStreamExt, stream};
 use push::message::Wishes;
 use push::ports::{QueueWriter, Registrations, Renewal};
 use push::{Body, PushMessage, Registration, Target, Ttl, Urgency};
+use tokio_xmpp::jid::FullJid;
 
 use crate::{Calls, Cloud};
 
@@ -51,6 +54,13 @@ impl Relay {
     }
 }
 
+/// A phone that answers each push.
+struct Receiver {
+    jid: FullJid,
+    journal: Rc<Journal>,
+    _answering: Answering,
+}
+
 /// Some rounds of this relay, in turn with the base.
 pub(crate) async fn in_turn(
     server: &XmppServer,
@@ -59,9 +69,9 @@ pub(crate) async fn in_turn(
 ) -> anyhow::Result<Relays> {
     let mut phones = Vec::new();
     for _ in 0..PHONES {
-        let phone = Phone::connect(server, &server.user().await, "phone").await;
-        phone.hold(&hashed("app"), &hashed("1"));
-        phones.push(phone);
+        let phone = LightPhone::connect(server, &server.user().await).await;
+        let (jid, journal) = (phone.jid().clone(), Rc::<Journal>::default());
+        phones.push(Receiver { jid, journal: Rc::clone(&journal), _answering: phone.answer_all(journal) });
     }
     let mut relays = Relays { this: Vec::new(), base: Vec::new() };
     let mut before = 0;
@@ -81,7 +91,7 @@ pub(crate) async fn in_turn(
 async fn under_load(
     server: &XmppServer,
     cloud: &Cloud,
-    phones: &[Phone],
+    phones: &[Receiver],
     before: usize,
     binary: Option<&Path>,
 ) -> anyhow::Result<Relay> {
@@ -104,9 +114,8 @@ async fn under_load(
         relay = relay.with_binary(binary);
     }
     let mut relay = relay.start_ready().await;
-    for phone in phones {
-        phone.wait_for_pushes(got, DEADLINE).await;
-    }
+    let arrived = async || phones.iter().all(|phone| phone.journal.arrivals() >= got);
+    e2e::eventually(DEADLINE, "all has arrived", arrived).await;
     let time = started.elapsed();
     let what = "all is deleted";
     e2e::eventually(DEADLINE, what, async || cloud.sqs.depth(&queue).await == 0).await;
@@ -126,13 +135,13 @@ async fn under_load(
 }
 
 #[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
-async fn fill(cloud: &Cloud, queue: &str, phones: &[Phone]) -> anyhow::Result<()> {
+async fn fill(cloud: &Cloud, queue: &str, phones: &[Receiver]) -> anyhow::Result<()> {
     let table = RegistrationsTable::new(&cloud.dynamodb.config(), &cloud.table);
     let queue = QueueSender::new(&cloud.sqs.config(), queue);
     let mut rows: Vec<Registration> = Vec::new();
     for phone in phones {
         let target = Target {
-            recipient: phone.jid().clone(),
+            recipient: phone.jid.clone(),
             application: hashed("app").parse()?,
             instance: hashed("1").parse()?,
             vapid: None,

@@ -138,8 +138,7 @@ impl fmt::Display for Troubles<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n## One account in trouble\n\nPushes a second that {OTHERS} other accounts get from their mailboxes, and the relay removes. \
-             The ratio of a slow one is that of 40 s, of which it costs the others one moment.\n\n\
+            "\n## One account in trouble\n\nPushes a second that {OTHERS} other accounts get from their mailboxes, and the relay removes.\n\n\
              | removals of the one account | alone | beside it | median ratio |\n| --- | --- | --- | ---: |"
         )?;
         for rounds in self.0 {

@@ -25,8 +25,6 @@ const PUSHES_EACH_QUICK: usize = 50;
 /// Each kind of trouble is measured so often, in turn with none.
 const ROUNDS: usize = 3;
 const KINDS: [Trouble; 3] = [Trouble::Throttled, Trouble::Slow, Trouble::Cut];
-/// For so long, a relay leaves alone an account whose removals were slow.
-const SLOW_FOR: Duration = Duration::from_secs(40);
 const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Pushes of the others that were handed out and removed in a second, without and with it.
@@ -39,8 +37,6 @@ pub(crate) struct Pair {
 /// The rounds of a kind of trouble.
 pub(crate) struct Rounds {
     pub(crate) trouble: Trouble,
-    /// The pushes of the others.
-    pushes: usize,
     pub(crate) pairs: Vec<Pair>,
 }
 
@@ -54,18 +50,9 @@ impl Rounds {
         }
     }
 
-    /// An account that is slow is found out, and left alone for a while then: the time that it has cost is one of that
-    /// while, and a round is shorter.
-    fn ratio_of(&self, Pair { alone, beside }: Pair) -> f64 {
-        match self.trouble {
-            Trouble::Slow => 1.0 - self.pushes as f64 * (1.0 / beside - 1.0 / alone) / SLOW_FOR.as_secs_f64(),
-            _ => beside / alone,
-        }
-    }
-
-    /// The median of the rounds: the share of their rate that is left to the others.
+    /// The median of the rounds.
     pub(crate) fn ratio(&self) -> f64 {
-        let mut ratios: Vec<f64> = self.pairs.iter().map(|pair| self.ratio_of(*pair)).collect();
+        let mut ratios: Vec<f64> = self.pairs.iter().map(|pair| pair.beside / pair.alone).collect();
         ratios.sort_by(f64::total_cmp);
         ratios[ratios.len() / 2]
     }
@@ -91,7 +78,7 @@ pub(crate) async fn measured(
             let rate = async |on| drained(server, cloud, &users, pushes, trouble, on).await;
             pairs.push(Pair { alone: rate(false).await?, beside: rate(true).await? });
         }
-        kinds.push(Rounds { trouble, pushes: pushes * OTHERS, pairs });
+        kinds.push(Rounds { trouble, pairs });
     }
     Ok(kinds)
 }

@@ -207,6 +207,8 @@ pub(crate) struct Core {
     keeping: BTreeMap<FullJid, usize>,
     /// Registrations whose revocation is not durable yet, and how many fates say so.
     revoking: BTreeMap<RegistrationId, usize>,
+    /// Registrations that are to move to another full JID, and how many fates say so.
+    following: BTreeMap<RegistrationId, usize>,
     /// Late answers by which some registration may be revoked.
     late_revocations: usize,
     requests: Requests,
@@ -277,6 +279,7 @@ impl Core {
             settling: None,
             keeping: BTreeMap::new(),
             revoking: BTreeMap::new(),
+            following: BTreeMap::new(),
             late_revocations: 0,
             requests: Requests::default(),
             registering: 0,

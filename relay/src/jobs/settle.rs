@@ -199,13 +199,15 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Fate::Follow { registration, epoch, from, to } => {
                 let followed = self.registrations.follow(registration, epoch, &from, &to).await;
                 self.count_move();
-                // Should it fail, the next result moves it.
+                // Should it fail, a result moves it a minute later.
                 let moved = followed.inspect_err(|error| report(error, ONCE)).unwrap_or(false);
                 if moved {
                     tracing::debug!(%registration, "a registration follows its phone to another resource");
                     Rest::default()
                 } else {
-                    self.whom_it_names(registration).await
+                    self.whom_it_names(registration)
+                        .await
+                        .unwrap_or_else(|_| Rest::of(Note::Names(registration, epoch, from)))
                 }
             }
             Fate::Trim(trim) => self.trim(trim, queued).await,
@@ -224,11 +226,10 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 
     /// Another registration came in between: the core learns of it.
-    async fn whom_it_names(&self, registration: RegistrationId) -> Rest {
-        let row = self.registrations.find(registration, Consistency::Strong).await.ok().flatten();
-        row.map_or_else(Rest::default, |row| {
-            Rest::of(Note::Names(registration, row.epoch, row.target.recipient))
-        })
+    async fn whom_it_names(&self, registration: RegistrationId) -> Result<Rest, Unavailable> {
+        let row = self.registrations.find(registration, Consistency::Strong).await?;
+        let names = |row: push::Registration| Note::Names(registration, row.epoch, row.target.recipient);
+        Ok(row.map(names).map_or_else(Rest::default, Rest::of))
     }
 
     /// Finds a push before it is removed: the answer to a removal may be lost, and what it removed with it. One that is
@@ -299,7 +300,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             }),
         };
         // Told last: the core goes by what the row names now.
-        rest.and(self.whom_it_names(registration).await)
+        rest.and(self.whom_it_names(registration).await.unwrap_or_default())
     }
 
     async fn revoke_late(&self, recipient: &FullJid, message: MessageId) -> Result<Rest, Unavailable> {

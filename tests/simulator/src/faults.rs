@@ -50,12 +50,11 @@ impl World {
                         (until, until);
                     state.ledger.note_trouble(now + length);
                     drop(state);
-                    // It does not write down who is there while it stands still.
-                    self.phones
-                        .iter_mut()
-                        .filter_map(|phone| phone.heard_at.as_mut())
-                        .for_each(|at| *at += length);
-                    self.server.stall(process, true);
+                    if self.server.stall(process, true) {
+                        // It does not write down who is there while it stands still.
+                        let heard = self.phones.iter_mut().filter_map(|phone| phone.heard_at.as_mut());
+                        heard.for_each(|at| *at += length);
+                    }
                     self.after(length, Event::Resume(process));
                 }
             }

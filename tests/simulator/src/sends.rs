@@ -31,6 +31,10 @@ const TO_RECOVER: Duration = Duration::from_secs(6);
 const TO_SWEEP: Duration = Duration::from_secs(12);
 /// How long the relay may take to put aside all that was in flight at one moment.
 const TO_GIVE_UP: Duration = Duration::from_millis(700);
+/// How long the row of a registration may name another full JID than the one that takes its pushes.
+const TO_FOLLOW: Duration = Duration::from_secs(6);
+/// A registration is moved at most once in this time, even if that fails.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(61);
 /// How long a push that was read may wait for its turn in the line of a phone that takes its time.
 const IN_LINE_MAX: Duration = Duration::from_secs(120);
 
@@ -62,6 +66,8 @@ pub(crate) struct Sendings {
     results: BTreeMap<MessageId, Duration>,
     /// Full JIDs that took a push of a registration in time.
     takers: BTreeSet<(RegistrationId, FullJid)>,
+    /// The last push of a registration that was taken in time, by whom, and when.
+    taken: BTreeMap<RegistrationId, (MessageId, FullJid, Duration)>,
     /// Refusals of a registration, with their stream and moment. A full JID that comes anew leaves the list.
     refusals: BTreeMap<(RegistrationId, FullJid), (u64, Duration)>,
     /// When a push that waited gave way to a later one, or to the bounds of its mailbox.
@@ -137,8 +143,11 @@ impl Ledger {
         let came = sendings.there.get(from).copied().unwrap_or_default();
         match said {
             Said::Result(_) => {
-                if alone {
-                    sendings.results.entry(id).or_insert(at);
+                if alone && !sendings.results.contains_key(&id) {
+                    sendings.results.insert(id, at);
+                    if same && at - sent < IN_FLIGHT_AT_LEAST {
+                        sendings.taken.entry(registration).or_insert_with(|| (id, from.clone(), at));
+                    }
                 }
                 if at - sent < patience + TO_GIVE_UP {
                     sendings.takers.insert((registration, from.clone()));
@@ -302,6 +311,27 @@ impl State {
         if let Some((id, _)) = passed_over {
             let detail = id.to_string();
             self.ledger.violate("a sweep follows each connection", now, detail);
+        }
+    }
+
+    /// Looks for registrations that should have followed the phone that takes their pushes.
+    pub(crate) fn check_following(&mut self, shared: &Shared) {
+        let now = shared.now();
+        let (due, taken) = std::mem::take(&mut self.ledger.sendings.taken)
+            .into_iter()
+            .partition(|(_, (.., at))| now - *at > TO_FOLLOW);
+        self.ledger.sendings.taken = taken;
+        let due: BTreeMap<_, _> = due;
+        for (registration, (id, to, at)) in due {
+            let Some(push) = self.ledger.pushes.get(&id) else { continue };
+            let row = self.rows.unchanged_since(registration, at.saturating_sub(FOLLOW_INTERVAL), shared);
+            let stays = row.is_some_and(|row| {
+                row.target.recipient != to && row.epoch == push.message.epoch && row.lives(shared.wall())
+            });
+            if stays && self.ledger.trouble_until + FOLLOW_INTERVAL <= at {
+                let detail = format!("{registration} to {to}, who took {id} at {at:?}");
+                self.ledger.violate("a registration follows its phone", now, detail);
+            }
         }
     }
 

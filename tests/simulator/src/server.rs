@@ -191,11 +191,13 @@ impl Server {
         self.effects.push(Effect::Link);
     }
 
-    pub(crate) fn stall(&mut self, process: usize, stalled: bool) {
-        self.links
-            .iter()
-            .filter(|link| link.pipe.life.process == process)
-            .for_each(|link| link.pipe.stall(stalled));
+    /// Stops, or lets go on, the streams of a process; whether it has one.
+    pub(crate) fn stall(&mut self, process: usize, stalled: bool) -> bool {
+        let of_it = self.links.iter().filter(|link| link.pipe.life.process == process);
+        of_it.fold(false, |has_one, link| {
+            link.pipe.stall(stalled);
+            has_one || link.ready
+        })
     }
 
     /// Takes bytes that a relay has written; returns whether its stream goes on.

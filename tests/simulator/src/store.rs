@@ -48,6 +48,17 @@ impl Rows {
         self.rows.get(&id).map(|row| &row.now)
     }
 
+    /// The row of a registration, if nobody has written it since.
+    pub(crate) fn unchanged_since(
+        &self,
+        id: RegistrationId,
+        since: Duration,
+        shared: &Shared,
+    ) -> Option<&Registration> {
+        let unchanged = |row: &&Row| row.changed_at.duration_since(shared.start) < since;
+        self.rows.get(&id).filter(unchanged).map(|row| &row.now)
+    }
+
     /// Whether a push may still be delivered.
     pub(crate) fn life_of(&self, message: &PushMessage, wall: DateTime<Utc>) -> Life {
         let lives = self

@@ -247,6 +247,7 @@ impl World {
                 let mut state = self.shared.lock();
                 state.check(at, wall);
                 state.check_flight(&self.shared);
+                state.check_following(&self.shared);
                 state.check_sweep(&self.present(), &self.shared);
                 drop(state);
                 self.after(CHECK_INTERVAL, Event::Check);

@@ -204,8 +204,7 @@ impl Core {
         kept: &ports::Kept,
         now: Now,
     ) {
-        let PushMessage { id, registration, epoch, .. } = *message;
-        self.note_named(registration, epoch, &recipient);
+        let PushMessage { id, registration, .. } = *message;
         self.forget_gone(&message.recipient.to_bare(), kept.replaced.iter().chain(&kept.dropped));
         if kept.replaced.contains(&id) || kept.dropped.contains(&id) || !self.admits(&recipient) {
             return;

@@ -142,6 +142,9 @@ impl Core {
     ) {
         let recipient = registration.target.recipient.clone();
         let id = registration.target.registration_id();
+        if let Some(settling) = &mut self.settling {
+            settling.registered.insert(id);
+        }
         let account = self.account(&recipient);
         let before = account.name(id, registration.epoch, recipient.clone());
         let phone = account.phone(&recipient);

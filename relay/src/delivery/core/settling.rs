@@ -14,6 +14,9 @@ pub(super) struct Settling {
     /// For whom pushes go into the mailbox.
     kept_for: Vec<FullJid>,
     revoked: Vec<RegistrationId>,
+    followed: Vec<RegistrationId>,
+    /// Registrations that have registered since it began: they are newer than its notes.
+    pub(super) registered: BTreeSet<RegistrationId>,
     /// Pushes that wait, of which it is written that they went out.
     asked: Vec<(BareJid, MessageId)>,
     late_revocations: usize,
@@ -25,6 +28,7 @@ impl Core {
             Fate::Revoke { push, .. } => {
                 *self.revoking.entry(push.message.registration).or_default() += 1;
             }
+            Fate::Follow { registration, .. } => *self.following.entry(*registration).or_default() += 1,
             Fate::LateRevoke(..) => self.late_revocations += 1,
             Fate::Late(_, id) => drop(self.gone.note(*id)),
             Fate::Done(push) if push.origin == Origin::Mailbox && !self.gone.contains(&push.message.id) => {
@@ -73,6 +77,7 @@ impl Core {
             settling.of_the_queue += usize::from(fate.is_of_the_queue());
             match fate {
                 Fate::Revoke { push, .. } => settling.revoked.push(push.message.registration),
+                Fate::Follow { registration, .. } => settling.followed.push(*registration),
                 Fate::LateRevoke(..) => settling.late_revocations += 1,
                 Fate::Keep { target, .. } => settling.kept_for.push(target.clone()),
                 Fate::Asked { message, .. } => {
@@ -86,14 +91,14 @@ impl Core {
     }
 
     pub(super) fn take_settled(&mut self, notes: Vec<Note>, now: Now, actions: &mut Vec<Action>) {
-        let settling = self.settling.take().unwrap_or_default();
+        let mut settling = self.settling.take().unwrap_or_default();
         self.held -= settling.of_the_queue;
         self.late_revocations -= settling.late_revocations;
         for target in &settling.kept_for {
             forget_one(&mut self.keeping, target);
         }
-        for registration in settling.revoked {
-            forget_one(&mut self.revoking, &registration);
+        for registration in &settling.revoked {
+            forget_one(&mut self.revoking, registration);
         }
         for note in &notes {
             if let Note::Late { account, id, accepted_at, expired } = note {
@@ -107,7 +112,7 @@ impl Core {
                 }
             }
         }
-        for (account, message) in settling.asked {
+        for (account, message) in std::mem::take(&mut settling.asked) {
             if let Some(account) = self.accounts.get_mut(&account) {
                 account.asked_is_written(message);
             }
@@ -115,7 +120,7 @@ impl Core {
         if self.ending.is_some() {
             return;
         }
-        for target in settling.kept_for {
+        for target in std::mem::take(&mut settling.kept_for) {
             let waits = |phone: &Phone| phone.line.is_shut() && !phone.is_reading();
             if !self.keeping.contains_key(&target) && self.phone(&target).is_some_and(waits) {
                 self.cue(&target, Cue::Guess);
@@ -125,8 +130,10 @@ impl Core {
             match note {
                 Note::Waits { message, recipient, untried, kept } => {
                     self.count_kept(&message.recipient.to_bare(), &kept);
-                    self.take_kept(&message, recipient, untried, &kept, now);
+                    let named = self.note_named_by(&settling, &message, recipient);
+                    self.take_kept(&message, named, untried, &kept, now);
                 }
+                Note::Names(registration, ..) if settling.registered.contains(&registration) => {}
                 Note::Names(registration, epoch, recipient) => {
                     self.note_named(registration, epoch, &recipient);
                     // A push that was refused may wait on: its registration was renewed meanwhile.
@@ -147,6 +154,9 @@ impl Core {
                 Note::NotSeen(account) => self.note_seen_again(account),
                 Note::Trimmed(trim, trimmed) => self.take_trimmed(&trim, &trimmed),
             }
+        }
+        for registration in settling.followed {
+            forget_one(&mut self.following, &registration);
         }
         self.trim_domains();
     }
@@ -175,6 +185,17 @@ impl Core {
         if self.account(recipient).epoch(registration).is_none_or(|known| known < epoch) {
             self.note_named(registration, epoch, recipient);
         }
+    }
+
+    /// Notes whom a push's registration named when the push went into the mailbox, unless the registration has moved
+    /// since, or is about to. Returns whom it names.
+    fn note_named_by(&mut self, settling: &Settling, message: &PushMessage, read: FullJid) -> FullJid {
+        let registration = message.registration;
+        if self.following.contains_key(&registration) || settling.registered.contains(&registration) {
+            return self.named(message);
+        }
+        self.note_named(registration, message.epoch, &read);
+        read
     }
 
     /// Notes whom a registration names since it was written.

@@ -81,6 +81,20 @@ async fn a_late_result_counts_though_the_answers_of_the_store_are_lost() {
     }
 }
 
+#[tokio::test]
+async fn a_move_that_the_store_refuses_is_told_as_not_made() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let row = registration("alice", 1, now);
+    let (id, epoch, from) = (row.target.registration_id(), row.epoch, row.target.recipient.clone());
+    let store = Store::reliable(Vec::new(), vec![row]);
+    let to: FullJid = "alice@example.com/tablet".parse().unwrap();
+    for unreadable in [false, true] {
+        store.0.lock().unwrap().unreadable = unreadable;
+        let follow = Fate::Follow { registration: id, epoch, from: from.clone(), to: to.clone() };
+        assert_eq!(jobs(&store, now).settle(vec![follow]).await, [Note::Names(id, epoch, from.clone())]);
+    }
+}
+
 const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(start_paused = true)]

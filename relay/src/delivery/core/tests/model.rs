@@ -146,6 +146,7 @@ impl Run {
             assert!(stored || over, "{id} is lost");
         }
         self.world.check_what_waits();
+        self.world.check_names();
         self.world.check_bounds();
     }
 

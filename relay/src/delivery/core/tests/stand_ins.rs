@@ -16,6 +16,35 @@ fn away() -> (World, [RegistrationId; 2], MessageId) {
 }
 
 #[test]
+fn a_registration_that_moves_while_its_push_goes_into_the_mailbox_moves_back_with_its_phone() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.pass(TICK);
+    world.greet(TABLET);
+    let [taken, missed] = [world.post(app), world.post(app)];
+    world.take_sent();
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.take_sent(), [taken, missed].map(|push| (push, TABLET.to_owned())));
+    world.stalls = true;
+    for jid in [TABLET, ALICE] {
+        world.answer(missed, jid, OFFLINE);
+    }
+    world.answer(taken, TABLET, None);
+    world.go_on_settling();
+    world.take_sent().into_iter().for_each(|(push, to)| world.answer(push, &to, None));
+    assert_eq!(world.names(app), TABLET);
+    world.check_names();
+
+    world.leave(TABLET);
+    world.pass(Duration::from_secs(61));
+    world.greet(ALICE);
+    world.post(app);
+    let to_alice = world.take_sent().into_iter().filter(|(_, to)| to == ALICE);
+    to_alice.for_each(|(push, to)| world.answer(push, &to, None));
+    assert_eq!(world.names(app), ALICE);
+}
+
+#[test]
 fn what_a_silent_phone_leaves_in_line_goes_to_the_one_that_was_away() {
     let (mut world, [_, app], push) = away();
     world.greet(ALICE_AGAIN);

@@ -14,6 +14,8 @@ pub(super) struct Inside {
     pub(super) loses_none: bool,
     pub(super) trouble: Option<(BareJid, Trouble)>,
     pub(super) rows: Vec<Registration>,
+    /// No row can be read.
+    pub(super) unreadable: bool,
     /// Pushes that are being kept, and the most that ever were.
     pub(super) keeping: (usize, usize),
     pub(super) keeping_takes: Duration,
@@ -127,6 +129,9 @@ impl Withdrawals for Store {
 impl Registrations for Store {
     async fn find(&self, id: RegistrationId, _: Consistency) -> Result<Option<Registration>, Unavailable> {
         let inside = self.0.lock().unwrap();
+        if inside.unreadable {
+            return Err(Unavailable::new("throttled"));
+        }
         Ok(inside.rows.iter().find(|row| row.target.registration_id() == id).cloned())
     }
 

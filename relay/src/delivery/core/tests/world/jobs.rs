@@ -144,6 +144,19 @@ impl World {
         }
     }
 
+    /// When all is settled, the core knows whom each registration names.
+    pub(in super::super) fn check_names(&self) {
+        if self.core.settling.is_some() || !self.core.fates.is_empty() {
+            return;
+        }
+        for (id, row) in self.rows.iter().filter(|(_, row)| row.lives(self.wall)) {
+            let account = self.core.accounts.get(&row.target.recipient.to_bare());
+            if let Some(named) = account.and_then(|account| account.named(*id)) {
+                assert_eq!(named, &row.target.recipient, "whom {id} names");
+            }
+        }
+    }
+
     /// No domain has more than it may; what has expired may count until it is read.
     pub(in super::super) fn check_bounds(&self) {
         let mut waiting: BTreeMap<String, usize> = BTreeMap::new();
@@ -263,6 +276,7 @@ impl World {
                 let row = self.rows.get_mut(&registration)?;
                 if row.epoch == epoch && row.target.recipient == from {
                     row.target.recipient = to;
+                    return None;
                 }
                 Some(Note::Names(registration, row.epoch, row.target.recipient.clone()))
             }

@@ -136,7 +136,7 @@ impl<L: Lease> Candidate<L> {
         let tenure = answered(self.lease.take(self.holder, seen).await).ok().flatten()?;
         let holding = Holding::new(self.holder, tenure, asked);
         Some(HeldLease {
-            until: watch::Sender::new(Some(holding.end())),
+            until: watch::Sender::new(Some(holding.sends_until())),
             holding,
             uptime: self.uptime.clone(),
             lost: CancellationToken::new(),
@@ -152,12 +152,14 @@ impl<L: Lease> Candidate<L> {
                 Step::Wait(until) => self.pass(until).await,
                 Step::Renew(tenure) => {
                     let take = self.lease.take(self.holder, Some(tenure));
-                    let Some(renewed) = self.before(holding.end(), take).await else { continue };
+                    let Some(renewed) = self.before(holding.sends_until(), take).await else { continue };
                     holding.note_renewal(renewed, now);
-                    until.send_replace(Some(holding.end()));
+                    until.send_replace(Some(holding.sends_until()));
                 }
                 Step::Look => {
-                    let Some(seen) = self.before(holding.end(), self.lease.look()).await else { continue };
+                    let Some(seen) = self.before(holding.sends_until(), self.lease.look()).await else {
+                        continue;
+                    };
                     holding.note_look(seen, now);
                 }
                 Step::Lost if mutant(Mutant::GoesOnWithoutLease) => {

@@ -119,7 +119,7 @@ impl Phone {
     }
 
     /// Notes that its session has ended.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end_session(&mut self) {
         self.ended = true;
         self.proven = false;
     }
@@ -157,7 +157,7 @@ impl Phone {
 
     /// It is there, and nothing speaks against it.
     pub(crate) fn takes_pushes(&self, now: Now) -> bool {
-        self.is_present() && !self.line.is_in_doubt() && !self.is_silent(now)
+        self.is_present() && !self.line.is_suspect() && !self.is_silent(now)
     }
 
     /// Another is to have its pushes, if one is there.
@@ -178,7 +178,7 @@ impl Phone {
 
     /// It is gone, or a push to it has failed and the others are not answered yet.
     pub(crate) fn is_failing(&self) -> bool {
-        self.is_gone() || self.line.is_in_doubt()
+        self.is_gone() || self.line.is_suspect()
     }
 
     pub(crate) fn has_ended(&self) -> bool {

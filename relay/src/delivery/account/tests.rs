@@ -25,7 +25,7 @@ fn full(start: Instant) -> Account {
 #[test]
 fn beyond_the_bound_a_full_jid_whose_session_has_ended_is_forgotten_first() {
     let mut account = full(Instant::now());
-    account.phone(&jid(5)).end();
+    account.phone(&jid(5)).end_session();
     account.phone(&jid(99));
     assert_eq!(account.phones.len(), PHONES_MAX);
     assert!(!account.phones.contains_key(&jid(5)));

@@ -108,7 +108,7 @@ impl Core {
     }
 
     /// Others may take what waits for a full JID that owes a sign of life.
-    pub(super) fn give_up_probed(&mut self, now: Now) {
+    pub(super) fn relieve_probed(&mut self, now: Now) {
         let is_due = |(at, _): &(Instant, FullJid)| now.monotonic.duration_since(*at) >= SILENT_AFTER;
         while self.probed.front().is_some_and(is_due)
             && let Some((_, jid)) = self.probed.pop_front()

@@ -39,7 +39,7 @@ impl Core {
 
     /// Begins to read as many mailboxes as may be read at a time, while settling keeps up.
     pub(super) fn begin_readings(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.session.is_none() || !self.settling_keeps_up() {
+        if self.stream.is_none() || !self.settling_keeps_up() {
             return;
         }
         for jid in take(&mut self.held_up) {
@@ -124,7 +124,7 @@ impl Core {
         {
             return;
         }
-        if self.settling_keeps_up() && self.session.is_some() {
+        if self.settling_keeps_up() && self.stream.is_some() {
             self.ask_page(jid, actions);
         } else {
             self.held_up.insert(jid.clone());
@@ -278,11 +278,11 @@ impl Core {
     /// Asks whether a recipient is there, to which the XMPP server may still deliver what waits: sending that again
     /// would deliver it twice.
     fn probe(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
-        if let Some(session) = self.session {
+        if let Some(stream) = self.stream {
             if self.account(jid).phone(jid).note_probe(now) {
                 self.probed.push_back((now.monotonic, jid.clone()));
             }
-            actions.push(Action::Send(session, stanza::probe(&self.terms.component, jid)));
+            actions.push(Action::Send(stream, stanza::probe(&self.terms.component, jid)));
         }
     }
 

@@ -65,7 +65,7 @@ impl Core {
 
     /// Reads on when those of the last page were tried.
     pub(super) fn sweep_on(&mut self, actions: &mut Vec<Action>) {
-        if self.session.is_some()
+        if self.stream.is_some()
             && !self.sweep.asked
             && self.sweep.found.is_empty()
             && let Some(after) = self.sweep.next.take()
@@ -77,7 +77,7 @@ impl Core {
 
     /// Tries some of those that a sweep has found.
     pub(super) fn guess_found(&mut self, now: Now) {
-        if self.session.is_none() {
+        if self.stream.is_none() {
             return;
         }
         if self.sweep.at.is_some_and(|at| at <= now.monotonic) {

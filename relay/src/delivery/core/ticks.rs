@@ -53,7 +53,7 @@ impl Core {
         self.ticks.last_whole = Some(now.monotonic);
         self.retry_due(now);
         self.go_on_after_catching_up(now, actions);
-        self.give_up_probed(now);
+        self.relieve_probed(now);
         self.take_deferred_cues(now);
         self.note_seen(now);
         self.guess_found(now);

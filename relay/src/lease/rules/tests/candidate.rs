@@ -67,7 +67,7 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn may_send(&self) -> bool {
-        matches!(&self.state, State::Holding(holding) if self.shows < holding.end())
+        matches!(&self.state, State::Holding(holding) if self.shows < holding.sends_until())
     }
 
     pub(super) fn is_over(&self) -> bool {

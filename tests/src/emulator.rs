@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::tether::Tether;
-use crate::{http, ports::free_port, run::folder, wait::eventually};
+use crate::{http, run::folder, tcp_ports::free_port, wait::eventually};
 
 /// LocalStack was seen to take 20 s on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(300);

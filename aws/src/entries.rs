@@ -187,7 +187,7 @@ impl Entries {
     }
 
     /// Keeps what is held hidden from others, until it is dropped.
-    pub(crate) async fn keep(self) {
+    pub(crate) async fn keep_hidden(self) {
         let mut ticks = interval(self.visibility / 4);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -72,7 +72,7 @@ impl Queue {
         all_allowed(inquiry.permissions())?;
         let entries = Entries::new(queue, dead_letters, &attributes);
         let mut keeper = JoinSet::new();
-        keeper.spawn(entries.clone().keep());
+        keeper.spawn(entries.clone().keep_hidden());
         let polls = Polls {
             running: JoinSet::new(),
             pace: Pace::new(),

@@ -73,7 +73,7 @@ impl Registrations for RegistrationsTable {
         recipient: &FullJid,
         asked_at: DateTime<Utc>,
     ) -> Result<Revocation, Unavailable> {
-        self.units.of(&recipient.to_bare(), self.end(id, life, recipient, asked_at)).await
+        self.units.of(&recipient.to_bare(), self.mark_revoked(id, life, recipient, asked_at)).await
     }
 }
 
@@ -121,7 +121,7 @@ impl RegistrationsTable {
         Err(Unavailable::new("others keep changing this registration"))
     }
 
-    async fn end(
+    async fn mark_revoked(
         &self,
         id: RegistrationId,
         life: Epoch,

@@ -72,7 +72,7 @@ impl TenantsWriter for RegistrationsTable {
         made("dynamodb:PutItem", put.send().await)
     }
 
-    async fn keep_rows(&self, roster: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
+    async fn preserve_rows(&self, roster: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
         let mut items = self.scan_accounts().into_paginator().items().send();
         while let Some(item) = items.try_next().await.map_err(unavailable("dynamodb:Scan"))? {
             if let Some((id, expires_at, purge_at)) = change_of_purge(&item, roster) {

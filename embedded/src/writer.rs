@@ -210,7 +210,7 @@ impl Desk {
             let message = Arc::new(message);
             let is_handed_on = waiting.stands && self.known.hand_on(seq, &message, now);
             if !is_handed_on {
-                self.known.keep_back();
+                self.known.await_row();
             }
             Row { message, is_handed_on }
         });

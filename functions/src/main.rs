@@ -8,7 +8,7 @@ use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use chrono::TimeDelta;
 use functions::{
     Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, TenantWatch,
-    embedded_format::Tally,
+    cloudwatch_format::Tally,
     settings::{self, KeptFor},
 };
 use jid::BareJid;

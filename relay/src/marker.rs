@@ -121,7 +121,7 @@ impl<S: MarkerWriter> MarkerKeeper<S> {
 
     /// Keeps the marker that was begun, for as long as it runs: at each change of the secrets, when load is to be
     /// shed, and every ten minutes.
-    pub async fn keep(mut self, mut marker: Marker) {
+    pub async fn run(mut self, mut marker: Marker) {
         let mut next = Instant::now() + NOTE_INTERVAL;
         let mut shed = Shed::default();
         let mut changes = true;
@@ -223,7 +223,7 @@ mod tests {
         let mut first = keeper(&store, &sender, start);
         first.check().await.unwrap();
         let marker = first.begin().await.unwrap();
-        let keeping = tokio::spawn(first.keep(marker));
+        let keeping = tokio::spawn(first.run(marker));
         let now = || store.0.lock().unwrap().clone().unwrap();
         assert_eq!(now().vouch(&keys(&["a"]), None), Ok(()));
 
@@ -250,7 +250,7 @@ mod tests {
         let sender = watch::Sender::new(keys(&["a"]));
         let mut keeper = MarkerKeeper { shedding: Some(shedding), ..keeper(&store, &sender, start) };
         let marker = keeper.begin().await.unwrap();
-        let keeping = tokio::spawn(keeper.keep(marker));
+        let keeping = tokio::spawn(keeper.run(marker));
         let sheds = |urgency| {
             let marker = store.0.lock().unwrap().clone().unwrap();
             marker.shed_for(urgency, DateTime::UNIX_EPOCH + start.elapsed()).is_some()

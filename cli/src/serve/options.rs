@@ -12,7 +12,7 @@ use crate::configuration::ConfigurationError;
 use crate::http::{CertificateFiles, Proxies, network};
 use crate::legacy_options::{LegacyOptions, LegacySettings};
 use crate::relay_options::{RelayOptions, RelaySettings};
-use crate::{usage, values};
+use crate::{command_line, values};
 
 const MAX_TTL: &str = "UPWIRE_MAX_TTL";
 const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separated: the first signs, all verify \
@@ -92,8 +92,8 @@ fn after_help() -> String {
         "Example, with Prosody's `Component \"notify.example.com\"` and its component_secret:\n  \
          UPWIRE_PUBLIC_URL=https://push.example.com UPWIRE_COMPONENT=notify.example.com \\\n  \
          UPWIRE_COMPONENT_SECRET_FILE=/etc/upwire/component-secret upwire serve\n\n{}\n\n{}",
-        usage::AFTER_SERVER_HELP,
-        usage::AFTER_HELP
+        command_line::AFTER_SERVER_HELP,
+        command_line::AFTER_HELP
     )
 }
 

@@ -62,7 +62,7 @@ impl Timekeeper {
     }
 
     /// Watches the clock until `stop`.
-    pub(crate) async fn keep(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut looks = interval(LOOK_INTERVAL);
         let mut noted = Instant::now();
         loop {

@@ -51,7 +51,7 @@ impl Known {
 
     /// Takes pushes that have places.
     pub(crate) fn count(&self, reservation: Reservation<'_>) {
-        self.depth.fetch_add(reservation.keep(), Ordering::Relaxed);
+        self.depth.fetch_add(reservation.confirm(), Ordering::Relaxed);
     }
 
     /// Hands a push on that has no row yet, if nothing older waits; whether the relay gets it.
@@ -61,7 +61,7 @@ impl Known {
     }
 
     /// Notes that a push will be handed on when its row is there.
-    pub(crate) fn keep_back(&self) {
+    pub(crate) fn await_row(&self) {
         self.backlog.lock().comes();
     }
 

@@ -55,7 +55,7 @@ pub trait TenantsWriter: Tenants {
 
     /// Keeps the rows of registrations of suspended tenants until that is over, also those that have lapsed; and no
     /// longer those of all others. It takes all rows: for now and then.
-    fn keep_rows(
+    fn preserve_rows(
         &self,
         roster: &Roster,
         now: DateTime<Utc>,

@@ -22,6 +22,7 @@ use super::{
     stanza,
 };
 use crate::{
+    clock::STANDSTILL,
     lease::Fence,
     measures::{RECONNECTS, STREAM_UP},
     mutants::{Mutant, mutant},
@@ -29,8 +30,6 @@ use crate::{
 
 /// A stream on which nothing came for so long is asked whether it lives.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// A timer that comes so late tells that the process stood still.
-const STANDSTILL: Duration = Duration::from_secs(2);
 /// Time to read what came meanwhile.
 const TO_WAKE: Duration = Duration::from_secs(1);
 /// The longest wait for the end of a stream that was lost.

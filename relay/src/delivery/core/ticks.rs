@@ -1,6 +1,7 @@
 //! The passing of time: pushes, full JIDs and accounts that have become due.
 
 use super::*;
+use crate::clock::STANDSTILL;
 
 /// How often [`Input::Tick`] comes.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
@@ -8,8 +9,6 @@ pub(crate) const TICK: Duration = Duration::from_millis(250);
 const TICK_CROWDED: Duration = Duration::from_millis(25);
 /// So many in flight are many.
 const CROWD: usize = IN_FLIGHT_MAX / 16;
-/// With so much time between two ticks, the process stood still.
-const STANDSTILL: Duration = Duration::from_secs(2);
 /// Most accounts, or full JIDs, that are looked at in one tick for one purpose.
 pub(super) const PER_TICK_MAX: usize = 512;
 

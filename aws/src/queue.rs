@@ -21,12 +21,12 @@ use crate::{
     requests::{BATCH_MAX, QueueSender},
 };
 
-/// How long one poll waits for a push: as long as SQS allows, since each costs money.
+/// Time for which one poll waits for a push: as long as SQS allows, since each costs money.
 const POLL: Duration = Duration::from_secs(20);
 /// Delay in which settlements gather, since nobody waits for them: ten cost as much as one.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// How long a stop waits for the answers to polls.
+/// Longest wait of a stop for the answers to polls.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// The reading end of a queue that has a dead-letter queue.

@@ -24,7 +24,7 @@ mod erasure;
 mod row;
 mod table;
 
-/// How often a registration is decided anew because another relay was faster. Only the first of a life
+/// Most attempts to decide about a registration while another relay is faster. Only the first of a life
 /// can be overtaken; a renewal of a life that goes on never is.
 const ATTEMPTS_MAX: usize = 8;
 

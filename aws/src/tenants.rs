@@ -34,7 +34,7 @@ const ITEMS: &str = "items";
 const DAY: Hour = 24;
 /// Slots in one item, which may have 400 KB.
 const SLOTS_MAX: usize = 1000;
-/// How long usage is kept.
+/// Time for which usage is kept.
 const KEPT_FOR: TimeDelta = TimeDelta::days(800);
 /// The purge of a row that is kept while its tenant is suspended: in the year 2100.
 const NEVER: i64 = 4_102_444_800;

@@ -127,7 +127,7 @@ fn write_json(
     out.flush()
 }
 
-/// How many pushes wait for each registration of an account.
+/// Counts the pushes that wait for each registration of an account.
 async fn waiting<M: Mailbox>(
     mailbox: &M,
     account: &BareJid,

@@ -118,7 +118,7 @@ fn marker_keeper(
 struct State {
     connected: watch::Sender<bool>,
     stands_by: watch::Sender<bool>,
-    /// Whether this process is the relay now.
+    /// True while this process is the relay.
     active: watch::Sender<bool>,
     meter: Meter,
     backlog: Backlog,

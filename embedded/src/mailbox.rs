@@ -19,7 +19,7 @@ use crate::{database::Database, writer::Haste};
 
 mod reading;
 
-/// How long after its expiry a push stays for whoever removes it by name, and counts it.
+/// Time after its expiry for which a push stays, so that it can be removed by name, and counted.
 const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
 /// Most pushes that go in this way when one is kept: more than come, so that the file does not grow with them.
 const PURGED_PER_KEEP_MAX: i64 = 16;

@@ -50,8 +50,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         }
     }
 
-    /// Whether a sender may push to an endpoint bound to this key. While the clock is in doubt, its token may be in time
-    /// by either.
+    /// Makes sure that a sender may push to an endpoint bound to this key. While the clock is in doubt, its token may
+    /// be in time by either.
     pub(crate) fn prove(&self, sender: &Sender, key: &VapidKey) -> Result<(), Rejection> {
         let clock = self.clock.read();
         let proof = sender.prove(key, clock.now);
@@ -64,7 +64,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         })
     }
 
-    /// How long a push is kept. Should the machine's clock be right that is ahead, it is kept for no less.
+    /// Returns the time for which a push is kept. Should the machine's clock be right that is ahead, it is kept for no
+    /// less.
     pub(crate) fn kept_for(&self, ttl: Ttl) -> Ttl {
         let ahead = self.clock.read().ahead();
         if ttl == Ttl::from_seconds(0) || ahead == TimeDelta::zero() {

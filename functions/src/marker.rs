@@ -20,12 +20,12 @@ use crate::{
     trouble::unavailable,
 };
 
-/// How long the marker is taken to be as it was read, where it agreed.
+/// Time for which the marker is taken to be as it was read, where it agreed.
 const TRUST: TimeDelta = TimeDelta::minutes(5);
-/// How long it is taken to be so for what is kept back.
+/// Time for which it is taken to be so for what is held back.
 const SHED_TRUST: TimeDelta = TimeDelta::seconds(30);
-/// Whether a token could be one of this server's, or a predecessor's, by another secret than those at hand. Nobody
-/// deletes a subscription for the answer to any other.
+/// Returns whether a token could be one of this server's, or a predecessor's, by another secret than those at hand.
+/// Nobody deletes a subscription for the answer to any other.
 fn could_be_ours(token: &str) -> bool {
     const PASETO: &str = "v2.local.";
     let is_jwt = || token.starts_with("eyJ") && token.split('.').count() == 3;

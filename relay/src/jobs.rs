@@ -39,7 +39,7 @@ mod sweep;
 
 pub(crate) use settle::spared::Spared;
 
-/// How often a look at an account is repeated before the core goes on without it.
+/// Most repetitions of a look at an account before the core goes on without it.
 const LOOK_RETRIES_MAX: usize = 5;
 
 /// Ports and limits that jobs work with.
@@ -152,7 +152,7 @@ fn count_over(message: &PushMessage, now: DateTime<Utc>) {
     counter!(if message.is_expired(now) { EXPIRED } else { REVOKED }).increment(1);
 }
 
-/// Whether a push may still be delivered under this row.
+/// Returns whether a push may still be delivered under this row.
 fn waits_for(row: &Registration, message: &PushMessage, now: DateTime<Utc>) -> bool {
     row.epoch == message.epoch && row.lives(now) && !message.is_expired(now)
 }

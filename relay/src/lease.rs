@@ -49,7 +49,7 @@ impl Fence {
         Self { until, uptime: Uptime::new(move || begun.elapsed()), lost: CancellationToken::new() }
     }
 
-    /// Whether the lease is ours at this moment.
+    /// Returns whether the lease is ours at this moment.
     pub(crate) fn holds(&self) -> bool {
         let lapsed = |until| self.uptime.now() >= until && !mutant(Mutant::FenceIgnored);
         !self.lost.is_cancelled() && self.until.borrow().is_none_or(|until| !lapsed(until))
@@ -74,7 +74,7 @@ impl Fence {
         self.lost.cancelled().await;
     }
 
-    /// Whether it is known to be lost.
+    /// Returns whether it is known to be lost.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.lost.is_cancelled()

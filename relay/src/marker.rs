@@ -18,17 +18,18 @@ use crate::{
     backoff::{backoff, report},
 };
 
-/// How often it is noted that the rows are complete. A registration that was made since and lost with a table is in
+/// Time between two notes that the rows are complete. A registration that was made since and lost with a table is in
 /// doubt all the same: its epoch is later than the last that is noted.
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
 
-/// How often it is looked whether load is to be shed.
+/// Time between two looks at the load.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often senders are asked for as long as it is: before what was asked ends by itself ([`SHED_FOR`]).
+/// Time after which senders are asked again, as long as load is shed: before what was asked ends by itself
+/// ([`SHED_FOR`]).
 ///
 /// [`SHED_FOR`]: push::marker::SHED_FOR
 const ASK_AGAIN: Duration = Duration::from_secs(30);
-/// How many times as old the backlog is when pushes of normal urgency are kept back, too.
+/// Multiple of the backlog's age at which pushes of normal urgency are held back, too.
 const NORMAL_TOO: u32 = 4;
 /// Delay before a store that does not answer is asked again.
 const BEGIN_DELAY: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ pub struct MarkerKeeper<S> {
 pub struct Shedding {
     /// The backlog that the relay works on.
     pub backlog: Backlog,
-    /// Whether there is a stream: without one, nothing is asked, and the queue keeps all.
+    /// True while there is a stream: without one, nothing is asked, and the queue keeps all.
     pub connected: watch::Receiver<bool>,
     /// The age from which on the least urgent are kept back.
     pub after: Duration,

@@ -56,7 +56,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESSES", env = "UPWIRE_PROXIES", value_delimiter = ',', value_parser = network)]
     proxies: Vec<IpNet>,
 
-    /// How long a push without a TTL is kept
+    /// Time for which a push without a TTL is kept
     #[arg(long, value_name = "TIME", env = "UPWIRE_DEFAULT_TTL", default_value = "1d", value_parser = values::seconds)]
     default_ttl: u32,
 
@@ -77,7 +77,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     legacy: LegacyOptions,
 
-    /// How long an endpoint of a predecessor lives at most, from its first push on; the keys end such a time and a day
+    /// Longest life of an endpoint of a predecessor, from its first push on; the keys end such a time and a day
     /// after the first start with them
     #[arg(long, value_name = "TIME", env = "UPWIRE_LEGACY_LIFE", default_value = "30d", value_parser = values::seconds)]
     legacy_life: u32,

@@ -21,7 +21,7 @@ pub(crate) const OF_A_TABLE: Duration = Duration::from_secs(50);
 pub(crate) const OF_A_DATABASE: Duration = Duration::from_secs(2);
 /// Delay before a store is read again that did not answer at the start.
 const BEGIN_DELAY: Duration = Duration::from_secs(1);
-/// How often the rows of suspended tenants are kept anew.
+/// Time after which the rows of suspended tenants are preserved anew.
 const KEEP_ROWS_AGAIN: TimeDelta = TimeDelta::days(1);
 
 /// See the module.
@@ -39,7 +39,7 @@ pub(crate) struct TenantKeeper<S> {
     knows_month: bool,
 }
 
-/// Whose rows were kept last.
+/// The tenants whose rows were preserved last.
 #[derive(Default)]
 struct Rows {
     suspended: Vec<TenantName>,

@@ -60,7 +60,7 @@ impl Backlog {
         self.claims.contains_key(&seq)
     }
 
-    /// Notes that the row of a push is to leave; whether that was not noted before.
+    /// Notes that the row of a push is to leave; returns whether that was not noted before.
     pub(crate) fn leave(&mut self, seq: i64) -> bool {
         self.claims.get_mut(&seq).is_none_or(|is_leaving| !std::mem::replace(is_leaving, true))
     }

@@ -54,7 +54,7 @@ impl Known {
         self.depth.fetch_add(reservation.confirm(), Ordering::Relaxed);
     }
 
-    /// Hands a push on that has no row yet, if nothing older waits; whether the relay gets it.
+    /// Hands a push on that has no row yet, if nothing older waits; returns whether the relay gets it.
     pub(crate) fn hand_on(&self, seq: i64, message: &Arc<PushMessage>, now: DateTime<Utc>) -> bool {
         let delivery = || Delivery { receipt: seq, is_first: true, message: Arc::clone(message) };
         self.backlog.lock().offer(delivery, now)
@@ -71,7 +71,8 @@ impl Known {
         self.give_back(Some(registration));
     }
 
-    /// A push was settled that has a row, or gets one by the commit that is under way; whether it was not settled before.
+    /// Notes that a push was settled that has a row, or gets one by the commit that is under way; returns whether it
+    /// was not settled before.
     pub(crate) fn settle_written(&self, seq: i64) -> bool {
         self.backlog.lock().leave(seq)
     }

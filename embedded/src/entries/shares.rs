@@ -1,4 +1,4 @@
-//! How many pushes of each registration the queue holds: none may fill it.
+//! Shares of the queue: the number of pushes that it holds of each registration, of which none may fill it.
 
 use std::collections::HashMap;
 
@@ -54,7 +54,7 @@ pub(crate) struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
-    /// The pushes are taken; how many they are.
+    /// Takes the places for good; returns how many they are.
     pub(crate) fn confirm(mut self) -> u64 {
         let count = self.ids.len() as u64;
         self.ids.clear();

@@ -70,7 +70,7 @@ pub trait OperatorStore: RelayRegistrations + Erasure + TenantsWriter {}
 
 impl<S: RelayRegistrations + Erasure + TenantsWriter> OperatorStore for S {}
 
-/// How often a roster is changed anew because another was faster.
+/// Most attempts to change a roster while another is faster.
 const ATTEMPTS_MAX: usize = 8;
 
 /// Changes the roster, however many others do at the same time; returns what `change` has, of the time that stands.

@@ -83,7 +83,7 @@ pub(crate) struct Terms {
     pub(crate) ack_timeout: Duration,
     pub(crate) meter: Option<Meter>,
     pub(crate) domain_bounds: DomainBounds,
-    /// How to reach who runs this.
+    /// Addresses of the operator.
     pub(crate) contact: Vec<Url>,
 }
 
@@ -91,9 +91,9 @@ pub(crate) struct Terms {
 #[derive(Debug)]
 struct Push {
     held: Held,
-    /// Whose answer it waits for.
+    /// The questions whose answers it waits for.
     asks: Vec<Ask>,
-    /// In whose lines it is.
+    /// The full JIDs in whose lines it is.
     lines: Vec<FullJid>,
     /// Full JIDs that have not answered in time, and may yet.
     unanswered: Vec<FullJid>,
@@ -159,7 +159,7 @@ pub(crate) struct Core {
     known: Known,
     cued: VecDeque<FullJid>,
     readings: usize,
-    /// How many readings began so far.
+    /// Number of readings that began so far.
     begun: u64,
     /// Pages on their way that nobody wants any more.
     stale: usize,

@@ -23,7 +23,7 @@ const ANSWER_INTERVAL_MAX: Duration = Duration::from_millis(50);
 /// The longest wait for a turn: the known interval may be wrong.
 const TURN_MAX: Duration = Duration::from_secs(10);
 
-/// How far a line may go: what waits in the mailbox and was not read yet goes before what is younger.
+/// The bound up to which a line may go: what waits in the mailbox and was not read yet goes before what is younger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
     /// Nothing is known to wait in the mailbox.
@@ -98,7 +98,7 @@ impl Line {
         self.places.len() >= LINE_MAX
     }
 
-    /// How many pushes the gate lets pass, counted up to `max`.
+    /// Returns how many pushes the gate lets pass, counted up to `max`.
     pub(crate) fn count_passing(&self, max: usize) -> usize {
         self.places.iter().take_while(|place| self.passes(**place)).take(max).count()
     }
@@ -107,7 +107,7 @@ impl Line {
         self.places.insert(place(message));
     }
 
-    /// Takes a push out; whether it was in the line.
+    /// Takes a push out; returns whether it was in the line.
     pub(crate) fn remove(&mut self, id: MessageId) -> bool {
         self.places.remove(&(true, id)) || self.places.remove(&(false, id))
     }
@@ -152,7 +152,7 @@ impl Line {
         self.suspicion = None;
     }
 
-    /// Whether a push sent then went to the session of now.
+    /// Returns whether a push sent then went to the session of now.
     pub(crate) fn is_of_session(&self, sent: Instant) -> bool {
         self.since.is_none_or(|since| sent >= since)
     }
@@ -172,7 +172,7 @@ impl Line {
         self.unanswered().map(|(id, _)| *id)
     }
 
-    /// How many pushes of the session of now are in flight.
+    /// Returns how many pushes of the session of now are in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.unanswered().count()
     }
@@ -187,7 +187,7 @@ impl Line {
         self.unanswered().next().map(|(_, sent)| *sent)
     }
 
-    /// Whether an answer has come lately.
+    /// Returns whether an answer has come lately.
     pub(crate) fn has_answered_within(&self, time: Duration, now: Instant) -> bool {
         self.answered_at.is_some_and(|at| now.duration_since(at) < time)
     }
@@ -250,8 +250,8 @@ impl Line {
         self.window = 1;
     }
 
-    /// How long a push stays in the queue that finds the line full: each one half an answer longer than the one
-    /// before, so that they come back in order, and rather too early than too late.
+    /// Takes a turn for a push that finds the line full; returns how long it stays in the queue: each half an answer
+    /// longer than the one before, so that they come back in order, and rather too early than too late.
     pub(crate) fn take_turn(&mut self, now: Instant) -> Duration {
         let step = self.answer_interval / 2;
         let turn = self.last_turn.unwrap_or(now).max(now + step * LINE_MAX as u32) + step;

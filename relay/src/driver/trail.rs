@@ -74,7 +74,7 @@ pub struct Trace {
     pub outcome: Outcome,
     /// When that was.
     pub at: DateTime<Utc>,
-    /// How often a phone answered it with an error that ends nothing.
+    /// Number of errors that ended nothing, by which a phone answered it.
     pub failures: u32,
     /// When it last went out without an answer.
     pub unanswered_at: Option<DateTime<Utc>>,

@@ -9,15 +9,15 @@ use push::ports::{Holder, Tenure};
 /// A reading of the candidate's own clock.
 pub(crate) type Moment = Duration;
 
-/// How long a lease lasts that is not renewed.
+/// Time that a lease lasts which is not renewed.
 pub(super) const LEASE: Duration = Duration::from_secs(15);
-/// How long before that its holder takes it for lost: what is on its way by then, goes out by then.
+/// Time before that at which its holder takes it for lost: what is on its way by then, goes out by then.
 pub(super) const MARGIN: Duration = Duration::from_secs(1);
-/// How often it is renewed.
+/// Time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon a renewal that has failed is tried again.
+/// Pause before a renewal that has failed is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
-/// How often whoever waits looks whether it is free.
+/// Time between two looks of a relay that waits for it to be free.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The store did not answer; what it was asked for may have been done.

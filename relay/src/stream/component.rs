@@ -64,7 +64,7 @@ pub(crate) struct Component<C> {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) pushes: mpsc::Receiver<Outgoing>,
     pub(crate) replies: mpsc::Receiver<String>,
-    /// Whether there is a stream, for readiness.
+    /// True while there is a stream, for readiness.
     pub(crate) connected: watch::Sender<bool>,
     /// Beyond it, nothing is written.
     pub(crate) fence: Fence,
@@ -76,7 +76,7 @@ pub(super) struct Stream<S> {
     pub(super) writer: WriteHalf<S>,
 }
 
-/// How a stream ended.
+/// The end of a stream.
 enum End {
     /// Nobody is left to send: the relay stops.
     Stopped,

@@ -13,11 +13,11 @@ use crate::delivery::{
 
 /// Most full JIDs whose mailbox is still to be read. A sweep finds those beyond.
 const CUED_MAX: usize = 65_536;
-/// How long a distributor has for its answers to what was given up.
+/// Time that a distributor has for its answers to what was given up.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// Whether something may wait for a full JID: for it, or for one in whose place it may be.
+    /// Returns whether something may wait for a full JID: for it, or for one in whose place it may be.
     pub(super) fn may_have_waiting(&self, jid: &FullJid) -> bool {
         // A push that a phone rejected waits too, and its mailbox was read past it.
         let rejects =
@@ -119,14 +119,14 @@ impl Core {
         }
     }
 
-    /// Whether something came into the mailbox behind the reading that is under way, or is about to.
+    /// Returns whether something came into the mailbox behind the reading that is under way, or is about to.
     pub(super) fn is_kept_meanwhile(&self, jid: &FullJid) -> bool {
         let reading = self.phone(jid).and_then(|phone| phone.reading.as_ref());
         reading.is_some_and(|reading| reading.outcome().is_none() || self.keeping.contains_key(jid))
     }
 
-    /// Has a mailbox read; until then, nothing overtakes what may wait in it. Whether it will be read: not if too many
-    /// are to be read already.
+    /// Has a mailbox read; until then, nothing overtakes what may wait in it. Returns whether it will be read: not if
+    /// too many are to be read already.
     pub(super) fn cue(&mut self, jid: &FullJid, cue: Cue) -> bool {
         let full = self.cued.len() >= CUED_MAX;
         let phone = self.account(jid).phone(jid);

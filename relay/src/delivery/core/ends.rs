@@ -1,4 +1,4 @@
-//! How a push ends: it was delivered, or has expired. Each end is counted once.
+//! The end of a push: it was delivered, or has expired. Each end is counted once.
 
 use super::*;
 
@@ -19,7 +19,7 @@ impl Core {
     }
 
     /// A push comes to its end more than once where the queue gives it twice, or two of its full JIDs answer.
-    /// Whether it was counted now.
+    /// Counts a delivery, once; returns whether it was counted now.
     pub(super) fn count_delivered(
         &mut self,
         name: (BareJid, MessageId),

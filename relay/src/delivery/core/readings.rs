@@ -158,7 +158,7 @@ impl Core {
         self.unblock(&reader.to_bare(), actions);
     }
 
-    /// Whether it went out a moment ago, which the page does not tell.
+    /// Returns whether it went out a moment ago, which the page does not tell.
     fn is_noted_as_asked(&self, message: &PushMessage) -> bool {
         let account = self.accounts.get(&message.recipient.to_bare());
         account.is_some_and(|account| account.was_asked(message.id))

@@ -37,7 +37,7 @@ impl Core {
         self.fates.push_back(fate);
     }
 
-    /// Best effort: skipped while settling is behind; the event recurs. Whether it was decided.
+    /// Best effort: skipped while settling is behind; the event recurs. Returns whether it was decided.
     pub(super) fn decide_if_settling_keeps_up(&mut self, fate: Fate) -> bool {
         let keeps_up = self.settling_keeps_up();
         if keeps_up {

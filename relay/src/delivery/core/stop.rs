@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// How long a stopping relay waits for answers; settling and closing the stream come after it.
+/// Longest wait of a stopping relay for answers; settling and closing the stream come after it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A stop that is under way.

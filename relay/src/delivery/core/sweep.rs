@@ -27,7 +27,7 @@ pub(super) struct Sweep {
 pub(crate) struct Found {
     /// Registrations for which something waits, one for each full JID that they name.
     pub(crate) rows: Vec<Registration>,
-    /// How many pushes wait for each account, in the order of the store.
+    /// Number of pushes that wait for each account, in the order of the store.
     pub(crate) waiting: Vec<(BareJid, usize)>,
     /// Where the sweep goes on; `None`: nowhere.
     pub(crate) next: Option<ports::Registrant>,

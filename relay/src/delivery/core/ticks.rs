@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::STANDSTILL;
 
-/// How often [`Input::Tick`] comes.
+/// Time between two [`Input::Tick`]s.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// The same while many pushes are in flight: a little becomes due at each tick, so that no answer waits long for it.
 const TICK_CROWDED: Duration = Duration::from_millis(25);
@@ -23,7 +23,7 @@ pub(super) struct Ticks {
 }
 
 impl Core {
-    /// How long after a tick the next one comes.
+    /// Returns how long after a tick the next one comes.
     pub(crate) fn tick_interval(&self) -> Duration {
         if self.in_flight < CROWD || self.ticks.woken { TICK } else { TICK_CROWDED }
     }

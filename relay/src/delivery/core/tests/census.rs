@@ -1,4 +1,4 @@
-//! Whose registrations lapse is told when the access list changes, and then hourly.
+//! The lapse of registrations that the access list forbids is told when the list changes, and then hourly.
 
 use super::*;
 

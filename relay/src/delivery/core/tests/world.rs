@@ -32,7 +32,7 @@ pub(super) struct World {
     /// Marks of throttling that were asked for, and how many of the next fail.
     pub(super) throttled: Vec<DateTime<Utc>>,
     pub(super) throttles_failing: usize,
-    /// How many of the next writes of who was seen lately fail.
+    /// Number of the next writes of who was seen lately that fail.
     pub(super) seen_failing: usize,
     /// Settling stands still, with these fates.
     pub(super) stalls: bool,

@@ -62,7 +62,7 @@ impl Known {
 
     /// Notes that a push will be handed on when its row is there.
     pub(crate) fn await_row(&self) {
-        self.backlog.lock().comes();
+        self.backlog.lock().note_coming();
     }
 
     /// A push was settled that has no row, and will have none.
@@ -82,7 +82,7 @@ impl Known {
         let mut backlog = self.backlog.lock();
         let mut came = false;
         for _ in sending.rows().filter(|(_, row)| !row.is_handed_on) {
-            backlog.came(true);
+            backlog.note_come(true);
             came = true;
         }
         drop(backlog);
@@ -98,7 +98,7 @@ impl Known {
             if row.is_handed_on {
                 backlog.forget(seq);
             } else {
-                backlog.came(false);
+                backlog.note_come(false);
             }
             self.give_back(Some(row.message.registration));
         }

@@ -110,7 +110,7 @@ impl Account {
     }
 
     /// It is written: whatever is read from now on tells of it.
-    pub(crate) fn asked_is_written(&mut self, id: MessageId) {
+    pub(crate) fn note_asked_written(&mut self, id: MessageId) {
         if self.page_asked {
             self.asked.insert(id, true);
         } else {
@@ -166,7 +166,7 @@ impl Account {
     }
 
     /// Notes whom a registration names; whom it named before.
-    pub(crate) fn name(
+    pub(crate) fn note_recipient(
         &mut self,
         registration: RegistrationId,
         epoch: Epoch,
@@ -192,7 +192,7 @@ impl Account {
         for row in stored.registrations {
             let id = row.target.registration_id();
             if !self.named.contains_key(&id) {
-                self.name(id, row.epoch, row.target.recipient);
+                self.note_recipient(id, row.epoch, row.target.recipient);
             }
         }
         self.stored_seen = stored.seen.iter().map(|seen| seen.jid.clone()).collect();

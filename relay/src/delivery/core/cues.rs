@@ -31,7 +31,7 @@ impl Core {
     }
 
     /// Notes that something waits for it.
-    pub(super) fn something_waits(&mut self, jid: &FullJid) {
+    pub(super) fn note_waiting(&mut self, jid: &FullJid) {
         if self.known.of(jid) != Some(Knowledge::Away) {
             self.known.learn(jid, Knowledge::Something);
         }
@@ -46,7 +46,7 @@ impl Core {
         if self.account(jid).take_cue(now) {
             self.cue(jid, cue);
         } else {
-            self.something_waits(jid);
+            self.note_waiting(jid);
             self.deferred.insert(jid.to_bare());
         }
     }
@@ -138,7 +138,7 @@ impl Core {
             // Pushes that the guess left out go before those that it would read next.
             Some(_) => self.abandon_reading(jid),
             None if full && phone.cue.is_none() => {
-                self.something_waits(jid);
+                self.note_waiting(jid);
                 return false;
             }
             None => {}
@@ -212,9 +212,9 @@ impl Core {
         }
         let account = self.account(&recipient);
         let target = account.route(registration, &recipient, now).clone();
-        self.something_waits(&recipient);
+        self.note_waiting(&recipient);
         if target != recipient {
-            self.something_waits(&target);
+            self.note_waiting(&target);
         }
         if self.phone(&target).is_some_and(Phone::is_reading) {
             self.cue(&target, Cue::Guess);
@@ -285,7 +285,7 @@ impl Core {
             let Some(retry) = self.phone_mut(&jid).and_then(|phone| phone.retry.as_mut()) else { continue };
             if retry.take_due(now.monotonic) {
                 // Other readings of its mailbox passed over the pushes that it rejected.
-                self.something_waits(&jid);
+                self.note_waiting(&jid);
                 self.guess(&jid);
             } else if retry.is_over(now.monotonic) {
                 self.forget_retry(&jid);
@@ -300,7 +300,7 @@ impl Core {
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.take());
         if retry.is_some_and(|retry| retry.rejects()) {
             // Other readings of its mailbox passed over the pushes that it rejected.
-            self.something_waits(jid);
+            self.note_waiting(jid);
         }
     }
 }

@@ -39,7 +39,7 @@ impl Core {
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut());
         if let Some(retry) = retry.filter(|retry| retry.rejects()) {
             retry.forget_rejected();
-            self.something_waits(jid);
+            self.note_waiting(jid);
         }
     }
 
@@ -143,7 +143,7 @@ impl Core {
         let recipient = registration.target.recipient.clone();
         let id = registration.target.registration_id();
         let account = self.account(&recipient);
-        let before = account.name(id, registration.epoch, recipient.clone());
+        let before = account.note_recipient(id, registration.epoch, recipient.clone());
         let phone = account.phone(&recipient);
         phone.greet(now);
         phone.lift_bar(id);
@@ -153,7 +153,7 @@ impl Core {
         self.bring_back(&recipient, now, actions);
         self.unseen.insert(recipient.to_bare());
         if before.is_some_and(|before| before != recipient) && !mutant(Mutant::MovePassedOver) {
-            self.something_waits(&recipient);
+            self.note_waiting(&recipient);
         }
         self.forget_retry(&recipient);
         self.cue_within_bounds(&recipient, Cue::There, now);

@@ -79,13 +79,13 @@ impl Core {
             Some(Origin::Queue) => return self.held -= 1,
             // The mailbox has it.
             Some(Origin::Mailbox) => {
-                return self.done_with_copy(message, Counts { waited: 1, ..Counts::default() });
+                return self.finish_copy(message, Counts { waited: 1, ..Counts::default() });
             }
             None => {}
         }
         if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
             let delivered = u64::from(self.count_settled(&message, now, actions));
-            return self.done_with_copy(message, Counts { delivered, ..Counts::default() });
+            return self.finish_copy(message, Counts { delivered, ..Counts::default() });
         }
         let push = Held { origin: Origin::Queue, message };
         let message = &push.message;
@@ -296,7 +296,7 @@ impl Core {
             return self.settle_expired(push, actions);
         }
         let named = self.named(&push.message);
-        self.something_waits(&named);
+        self.note_waiting(&named);
         let (asked_at, untried) = (attempt.asked_at(), attempt == Attempt::None);
         match (push.origin, asked_at) {
             (Origin::Queue, _) => {

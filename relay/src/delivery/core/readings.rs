@@ -184,7 +184,7 @@ impl Core {
         if target != *reader {
             let passed_over = mutant(Mutant::MovePassedOver);
             if !passed_over {
-                self.something_waits(&target);
+                self.note_waiting(&target);
                 self.try_for_more(&target, now);
             }
             return passed_over;
@@ -198,7 +198,7 @@ impl Core {
                 // A late result is counted as it removes the push.
                 let counts = !self.gone.contains(&id) && self.count_settled(&push.message, now, actions);
                 let delivered = u64::from(counts);
-                self.done_with(push, Counts { delivered, ..Counts::default() });
+                self.finish(push, Counts { delivered, ..Counts::default() });
             }
             return true;
         }
@@ -230,7 +230,7 @@ impl Core {
         if let Some(push) = self.pushes.get_mut(&id).filter(|push| push.held.origin == Origin::Queue) {
             push.held.origin = Origin::Mailbox;
             let copy = Arc::clone(&push.held.message);
-            self.done_with_copy(copy, Counts { waited: 1, ..Counts::default() });
+            self.finish_copy(copy, Counts { waited: 1, ..Counts::default() });
         }
     }
 
@@ -303,7 +303,7 @@ impl Core {
         for id in of_the_mailbox {
             let Some(push) = self.take_push(id) else { continue };
             let named = self.named(&push.held.message);
-            self.something_waits(&named);
+            self.note_waiting(&named);
             readers.insert(self.target(&push.held.message, now));
             readers.extend(push.lines);
         }

@@ -109,7 +109,7 @@ impl Core {
         }
         for (account, message) in settling.asked {
             if let Some(account) = self.accounts.get_mut(&account) {
-                account.asked_is_written(message);
+                account.note_asked_written(message);
             }
         }
         if self.ending.is_some() {
@@ -181,9 +181,9 @@ impl Core {
     pub(super) fn note_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
         let account = self.account(recipient);
         if account.named(registration) != Some(recipient) || account.epoch(registration) != Some(epoch) {
-            let before = account.name(registration, epoch, recipient.clone());
+            let before = account.note_recipient(registration, epoch, recipient.clone());
             if before.as_ref() != Some(recipient) && !mutant(Mutant::MovePassedOver) {
-                self.something_waits(recipient);
+                self.note_waiting(recipient);
             }
         }
     }

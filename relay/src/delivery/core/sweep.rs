@@ -94,7 +94,7 @@ impl Core {
             // It may have moved since it was found: others for which something waits named the same full JID.
             for waits in BTreeSet::from([named, recipient]) {
                 let target = self.account(&waits).route(id, &waits, now).clone();
-                self.something_waits(&waits);
+                self.note_waiting(&waits);
                 self.guess(&target);
             }
         }

@@ -1,4 +1,4 @@
-//! How the two halves speak to AWS: one HTTP client for both SDKs, and bounds on every call.
+//! Configuration of the calls to AWS, for both halves: one HTTP client for both SDKs, and bounds on every call.
 
 use std::{collections::HashMap, env::VarError, time::Duration};
 
@@ -100,7 +100,7 @@ fn retries(attempts: u32, backoff: Duration) -> RetryConfig {
     RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(backoff)
 }
 
-/// How the lease is kept: with bounds of its own.
+/// Configures the calls that keep the lease, with bounds of their own.
 pub(crate) fn for_lease(config: &aws_sdk_dynamodb::Config) -> aws_sdk_dynamodb::Config {
     config
         .to_builder()

@@ -89,7 +89,7 @@ impl Entries {
         let id = message.id;
         let worn = (receives >= self.receives_max).then_some(body);
         let copy = SqsCopy { sqs_id, receipt: receipt.clone(), worn };
-        let arrival = self.held().arrived(id, copy, visible_at);
+        let arrival = self.held().note_arrival(id, copy, visible_at);
         match arrival {
             Arrival::New => {
                 Some(Delivery { receipt: id, is_first: receives == 1, message: Arc::new(message) })
@@ -152,7 +152,7 @@ impl Entries {
         let deleted = self.queue.delete(receipts).await;
         // A push of which a copy is left is held on.
         let left: BTreeSet<MessageId> = undone(&deleted, &ids).copied().collect();
-        ids.into_iter().filter(|id| !left.contains(id)).for_each(|id| self.held().settled(id));
+        ids.into_iter().filter(|id| !left.contains(id)).for_each(|id| self.held().note_settled(id));
         Ok(deleted?)
     }
 
@@ -183,11 +183,11 @@ impl Entries {
 
     /// After giving back has failed: it is tried again.
     fn hold_again(&self, id: MessageId, copy: SqsCopy) {
-        self.held().arrived(id, copy, Instant::now());
+        self.held().note_arrival(id, copy, Instant::now());
     }
 
     /// Keeps what is held hidden from others, until it is dropped.
-    pub(crate) async fn keep(self) {
+    pub(crate) async fn keep_hidden(self) {
         let mut ticks = interval(self.visibility / 4);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -206,7 +206,7 @@ impl Entries {
         let hidden = self.queue.hide(hide).await;
         let left: BTreeSet<MessageId> = undone(&hidden, &batch).map(|(id, _)| *id).collect();
         let extended = batch.iter().filter(|(id, _)| !left.contains(id));
-        extended.for_each(|(id, _)| self.held().extended(*id, visible_at));
+        extended.for_each(|(id, _)| self.held().note_extended(*id, visible_at));
         Ok(hidden?)
     }
 }

@@ -134,7 +134,7 @@ impl Failure {
         Self { code: Some(code.to_owned()), text }
     }
 
-    /// Whether the credentials do not allow the call.
+    /// Returns whether the credentials do not allow the call.
     pub(crate) fn is_denied(&self) -> bool {
         matches!(self.kind(), Kind::Denied)
     }
@@ -222,7 +222,7 @@ where
     move |error| Unavailable::new(format!("{call}: {}", Failure::from(error)))
 }
 
-/// Whether a conditional write was made, or its condition stopped it.
+/// Returns whether a conditional write was made; false: its condition stopped it.
 pub(crate) fn made<T, E, R>(
     call: &'static str,
     outcome: Result<T, SdkError<E, R>>,

@@ -54,7 +54,7 @@ impl Default for HeldEntries {
 
 impl HeldEntries {
     /// Notes an entry that was received and is hidden from others until `visible_at`.
-    pub(crate) fn arrived(&mut self, id: MessageId, copy: SqsCopy, visible_at: Instant) -> Arrival {
+    pub(crate) fn note_arrival(&mut self, id: MessageId, copy: SqsCopy, visible_at: Instant) -> Arrival {
         if self.settled.contains(&id) {
             return Arrival::Settled;
         }
@@ -80,7 +80,7 @@ impl HeldEntries {
     }
 
     /// Notes that a push has left the queue, for good.
-    pub(crate) fn settled(&mut self, id: MessageId) {
+    pub(crate) fn note_settled(&mut self, id: MessageId) {
         self.entries.remove(&id);
         self.settled.note(id);
     }
@@ -92,7 +92,7 @@ impl HeldEntries {
     }
 
     /// Notes that a push stays hidden until `visible_at`.
-    pub(crate) fn extended(&mut self, id: MessageId, visible_at: Instant) {
+    pub(crate) fn note_extended(&mut self, id: MessageId, visible_at: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.visible_at = visible_at;
         }
@@ -116,41 +116,41 @@ mod tests {
     #[tokio::test]
     async fn a_second_delivery_is_not_handed_out_and_its_receipt_is_the_one_that_counts() {
         let (mut held, now) = (HeldEntries::default(), Instant::now());
-        assert_eq!(held.arrived(id(1), copy("a", "first"), now), Arrival::New);
-        assert_eq!(held.arrived(id(1), copy("a", "second"), now), Arrival::Held);
+        assert_eq!(held.note_arrival(id(1), copy("a", "first"), now), Arrival::New);
+        assert_eq!(held.note_arrival(id(1), copy("a", "second"), now), Arrival::Held);
         assert_eq!(held.copies(id(1)), [copy("a", "second")]);
         assert_eq!(held.take(id(1)).len(), 1);
-        assert_eq!(held.arrived(id(1), copy("a", "third"), now), Arrival::New, "it may be tried again");
+        assert_eq!(held.note_arrival(id(1), copy("a", "third"), now), Arrival::New, "it may be tried again");
     }
 
     #[tokio::test]
     async fn copies_of_one_push_are_settled_together_and_a_late_one_is_known() {
         let (mut held, now) = (HeldEntries::default(), Instant::now());
-        held.arrived(id(1), copy("a", "r1"), now);
-        assert_eq!(held.arrived(id(1), copy("b", "r2"), now), Arrival::Held);
+        held.note_arrival(id(1), copy("a", "r1"), now);
+        assert_eq!(held.note_arrival(id(1), copy("b", "r2"), now), Arrival::Held);
         assert_eq!(held.copies(id(1)).len(), 2);
-        held.settled(id(1));
+        held.note_settled(id(1));
         assert_eq!(held.copies(id(1)), []);
-        assert_eq!(held.arrived(id(1), copy("c", "r3"), now), Arrival::Settled);
+        assert_eq!(held.note_arrival(id(1), copy("c", "r3"), now), Arrival::Settled);
     }
 
     #[tokio::test]
     async fn only_so_many_settled_pushes_are_remembered() {
         let (mut held, now) = (HeldEntries::default(), Instant::now());
-        (0..=SETTLED_MAX as u32).for_each(|number| held.settled(id(number)));
-        held.settled(id(1));
-        assert_eq!(held.arrived(id(0), copy("a", "r"), now), Arrival::New, "the oldest is forgotten");
-        assert_eq!(held.arrived(id(1), copy("b", "r"), now), Arrival::Settled);
+        (0..=SETTLED_MAX as u32).for_each(|number| held.note_settled(id(number)));
+        held.note_settled(id(1));
+        assert_eq!(held.note_arrival(id(0), copy("a", "r"), now), Arrival::New, "the oldest is forgotten");
+        assert_eq!(held.note_arrival(id(1), copy("b", "r"), now), Arrival::Settled);
     }
 
     #[tokio::test]
     async fn what_others_could_receive_soon_is_found_until_it_is_extended() {
         let (mut held, now) = (HeldEntries::default(), Instant::now());
         let in_seconds = |seconds| now + Duration::from_secs(seconds);
-        held.arrived(id(1), copy("a", "r1"), in_seconds(60));
-        held.arrived(id(2), copy("b", "r2"), in_seconds(20));
+        held.note_arrival(id(1), copy("a", "r1"), in_seconds(60));
+        held.note_arrival(id(2), copy("b", "r2"), in_seconds(20));
         assert_eq!(held.running_out(now, Duration::from_secs(30)), [(id(2), copy("b", "r2"))]);
-        held.extended(id(2), in_seconds(80));
+        held.note_extended(id(2), in_seconds(80));
         assert_eq!(held.running_out(now, Duration::from_secs(30)), []);
     }
 }

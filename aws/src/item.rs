@@ -1,4 +1,4 @@
-//! How items of DynamoDB hold what is stored: the attributes, written and read.
+//! The form of what is stored in items of DynamoDB: the attributes, written and read.
 
 use std::{collections::HashMap, str::FromStr};
 

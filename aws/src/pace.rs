@@ -1,4 +1,4 @@
-//! How many polls there are at a time, and how soon the next one starts: as few as keep up with what comes.
+//! The number of polls at a time, and the start of the next one: as few as keep up with what comes.
 //!
 //! SQS answers a poll with fewer entries than asked for while the queue holds less than some thousand, however many
 //! there are. So the size of an answer does not say whether more is there; the age of what it brings does.
@@ -21,9 +21,9 @@ const WAITED: Duration = Duration::from_millis(300);
 /// The state of the queue, as an answer shows it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Gist {
-    /// How many entries it brought.
+    /// Number of entries that it brought.
     pub(crate) entries: usize,
-    /// How long the poll took.
+    /// Time that the poll took.
     pub(crate) took: Duration,
     /// The age of the oldest and of the youngest entry that came for the first time, by our clock and SQS's; others
     /// were hidden meanwhile.
@@ -34,7 +34,7 @@ pub(crate) struct Gist {
 #[derive(Debug)]
 pub(crate) struct Pace {
     wanted: usize,
-    /// How far our clock is ahead of SQS's, with the way there.
+    /// Lead of our clock over SQS's, with the way there.
     ahead: TimeDelta,
 }
 
@@ -43,7 +43,7 @@ impl Pace {
         Self { wanted: 1, ahead: TimeDelta::zero() }
     }
 
-    /// How many polls there should be.
+    /// Returns how many polls there should be.
     pub(crate) fn wanted(&self) -> usize {
         self.wanted
     }

@@ -16,7 +16,7 @@ pub struct Permission {
 }
 
 impl Permission {
-    /// Whether AWS has answered that the credentials do not allow it.
+    /// Returns whether AWS has answered that the credentials do not allow it.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(&self.verdict, Err(error) if error.cause == Cause::Denied)

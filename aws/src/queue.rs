@@ -21,12 +21,12 @@ use crate::{
     requests::{BATCH_MAX, QueueSender},
 };
 
-/// How long one poll waits for a push: as long as SQS allows, since each costs money.
+/// Time for which one poll waits for a push: as long as SQS allows, since each costs money.
 const POLL: Duration = Duration::from_secs(20);
 /// Delay in which settlements gather, since nobody waits for them: ten cost as much as one.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// How long a stop waits for the answers to polls.
+/// Longest wait of a stop for the answers to polls.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// The reading end of a queue that has a dead-letter queue.
@@ -72,7 +72,7 @@ impl Queue {
         all_allowed(inquiry.permissions())?;
         let entries = Entries::new(queue, dead_letters, &attributes);
         let mut keeper = JoinSet::new();
-        keeper.spawn(entries.clone().keep());
+        keeper.spawn(entries.clone().keep_hidden());
         let polls = Polls {
             running: JoinSet::new(),
             pace: Pace::new(),

@@ -24,7 +24,7 @@ mod erasure;
 mod row;
 mod table;
 
-/// How often a registration is decided anew because another relay was faster. Only the first of a life
+/// Most attempts to decide about a registration while another relay is faster. Only the first of a life
 /// can be overtaken; a renewal of a life that goes on never is.
 const ATTEMPTS_MAX: usize = 8;
 
@@ -73,7 +73,7 @@ impl Registrations for RegistrationsTable {
         recipient: &FullJid,
         asked_at: DateTime<Utc>,
     ) -> Result<Revocation, Unavailable> {
-        self.units.of(&recipient.to_bare(), self.end(id, life, recipient, asked_at)).await
+        self.units.of(&recipient.to_bare(), self.mark_revoked(id, life, recipient, asked_at)).await
     }
 }
 
@@ -121,7 +121,7 @@ impl RegistrationsTable {
         Err(Unavailable::new("others keep changing this registration"))
     }
 
-    async fn end(
+    async fn mark_revoked(
         &self,
         id: RegistrationId,
         life: Epoch,

@@ -25,7 +25,7 @@ mod inquiry;
 pub(crate) const BATCH_MAX: usize = 10;
 /// Most calls at a time for what is queued together: each may have to connect first.
 const SENDS_MAX: usize = 4;
-/// How often a batch is sent of which SQS took a part.
+/// Most attempts to send a batch of which SQS took a part.
 const BATCH_ATTEMPTS: u32 = 2;
 /// The longest that SQS hides an entry.
 const HIDDEN_MAX: Duration = Duration::from_secs(12 * 3600);
@@ -76,9 +76,9 @@ impl QueueWriter for QueueSender {
 
 /// The queue's own attributes.
 pub(crate) struct Attributes {
-    /// How long a received entry is hidden from others.
+    /// Time for which a received entry is hidden from others.
     pub(crate) visibility: Duration,
-    /// How often an entry may be received before SQS takes it for poison.
+    /// Number of receives after which SQS takes an entry for poison.
     pub(crate) receives_max: u32,
     /// The name of the dead-letter queue, and its account.
     dead_letters: (String, String),
@@ -238,7 +238,7 @@ pub(crate) struct Undone {
 }
 
 impl Undone {
-    /// Whether the item at this position of the batch was left undone.
+    /// Returns whether the item at this position of the batch was left undone.
     pub(crate) fn has(&self, position: usize) -> bool {
         self.positions.contains(&position)
     }

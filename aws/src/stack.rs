@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::unavailable;
 
-/// How often CloudFormation is asked whether it has compared everything.
+/// Pause before CloudFormation is asked again whether it has compared everything.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// A stack of this size takes about a minute.
 const COMPARISON_MAX: Duration = Duration::from_secs(300);

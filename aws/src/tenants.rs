@@ -34,7 +34,7 @@ const ITEMS: &str = "items";
 const DAY: Hour = 24;
 /// Slots in one item, which may have 400 KB.
 const SLOTS_MAX: usize = 1000;
-/// How long usage is kept.
+/// Time for which usage is kept.
 const KEPT_FOR: TimeDelta = TimeDelta::days(800);
 /// The purge of a row that is kept while its tenant is suspended: in the year 2100.
 const NEVER: i64 = 4_102_444_800;
@@ -72,7 +72,7 @@ impl TenantsWriter for RegistrationsTable {
         made("dynamodb:PutItem", put.send().await)
     }
 
-    async fn keep_rows(&self, roster: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
+    async fn preserve_rows(&self, roster: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
         let mut items = self.scan_accounts().into_paginator().items().send();
         while let Some(item) = items.try_next().await.map_err(unavailable("dynamodb:Scan"))? {
             if let Some((id, expires_at, purge_at)) = change_of_purge(&item, roster) {

@@ -135,7 +135,7 @@ fn versions() -> Vec<String> {
     versions.map(|version| version.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Whether a reader that knows `known` alone finds the same in `all`.
+/// Returns whether a reader that knows `known` alone finds the same in `all`.
 fn holds(all: &Value, known: &Value) -> bool {
     match (all, known) {
         (Value::Object(all), Value::Object(known)) => {

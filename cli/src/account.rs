@@ -127,7 +127,7 @@ fn write_json(
     out.flush()
 }
 
-/// How many pushes wait for each registration of an account.
+/// Counts the pushes that wait for each registration of an account.
 async fn waiting<M: Mailbox>(
     mailbox: &M,
     account: &BareJid,
@@ -198,20 +198,13 @@ impl Work for Forget {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Command {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::command_line::parse_options;
 
     #[test]
     fn an_address_without_a_local_part_is_neither_shown_nor_forgotten() {
         for action in ["show", "forget"] {
-            let parsed = |jid: &str| Command::try_parse_from(["account", action, jid]);
+            let parsed = |jid: &str| parse_options::<Options>(["account", action, jid]);
             assert!(parsed("juliet@example.com").is_ok());
             let refused = parsed("juliet").unwrap_err().to_string();
             assert!(refused.contains("it names no user; write the account as"), "{refused}");

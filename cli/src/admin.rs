@@ -14,7 +14,7 @@ use tokio::time::interval;
 /// is away for a day.
 const ACKNOWLEDGED_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0];
-/// How often the recorder folds what it was told into the buckets.
+/// Time between two moments at which the recorder folds what it was told into the buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Makes this process record metrics.

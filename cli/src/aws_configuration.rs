@@ -1,4 +1,4 @@
-//! How commands reach AWS: the region, the credentials and the endpoints.
+//! The way of commands to AWS: the region, the credentials and the endpoints.
 
 use aws::SdkConfig;
 use aws_config::{BehaviorVersion, SdkConfig as BaseConfig};

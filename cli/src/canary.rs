@@ -57,12 +57,12 @@ pub(crate) struct Options {
     #[arg(long, requires = "server")]
     plaintext: bool,
 
-    /// How many pushes are sent, one after the other
+    /// Number of pushes that are sent, one after the other
     #[arg(long, value_name = "PUSHES", env = "UPWIRE_CANARY_PUSHES", default_value = "5",
         value_parser = clap::value_parser!(u32).range(1..=100))]
     pushes: u32,
 
-    /// How long each may take before it is missing
+    /// Longest time for each before it is missing
     #[arg(long, value_name = "TIME", env = "UPWIRE_CANARY_TIMEOUT", default_value = "5s", value_parser = values::time(1..=600))]
     timeout: u32,
 

@@ -17,8 +17,8 @@ use self::output::Output;
 use self::registration::Target;
 use self::run::Distributor;
 use self::session::{Account, Security, Server, Unproven};
+use crate::command_line;
 use crate::configuration::{ConfigurationError, check_certificates, environment, secret};
-use crate::usage;
 
 mod answer;
 mod failure;
@@ -111,7 +111,7 @@ fn after_help() -> String {
          Environment:\n  \
          UPWIRE_PASSWORD       the account's password (there is no option: others could see it)\n  \
          UPWIRE_PASSWORD_FILE  as --password-file\n\n{}",
-        usage::AFTER_HELP
+        command_line::AFTER_HELP
     )
 }
 
@@ -138,13 +138,13 @@ fn push_server(text: &str) -> Result<Jid, String> {
 impl Options {
     fn account(&self) -> Result<Account, ConfigurationError> {
         let password = secret(
-            usage::DISTRIBUTOR_PASSWORD,
-            environment(usage::DISTRIBUTOR_PASSWORD)?.map(Into::into),
+            command_line::DISTRIBUTOR_PASSWORD,
+            environment(command_line::DISTRIBUTOR_PASSWORD)?.map(Into::into),
             self.password_file.as_deref(),
         )?;
         let password = password.ok_or_else(|| {
             ConfigurationError::new(
-                usage::DISTRIBUTOR_PASSWORD,
+                command_line::DISTRIBUTOR_PASSWORD,
                 "is not set",
                 "set it, or give --password-file FILE",
             )

@@ -185,7 +185,7 @@ fn parsed(secrets: &[SecretString]) -> Option<Secrets> {
     Secrets::parse(&list.join(",")).ok()
 }
 
-/// Whether the secrets here are those that sign endpoints in this store.
+/// Checks whether the secrets here are those that sign endpoints in this store.
 async fn marker<S: Markers>(store: &S, secrets: &[SecretString], table: Option<&str>) -> Finding {
     let why = "every endpoint that was made so far is refused";
     let keys = Keys {

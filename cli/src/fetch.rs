@@ -16,7 +16,7 @@ use crate::health::reachable;
 
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// How long an administration address may take: it is on this machine.
+/// Longest wait for an administration address: it is on this machine.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// An answer.

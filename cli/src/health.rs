@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 
 use crate::values;
 
-/// How long it may take to connect, and then to answer. A container's health check has five seconds by default.
+/// Longest wait for the connection, and then for the answer. A container's health check has five seconds by default.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Most of an answer that is read.
 const ANSWER_BYTES_MAX: u64 = 4096;
@@ -26,7 +26,7 @@ pub(crate) struct Options {
         value_parser = values::listen_address)]
     admin_listen: SocketAddr,
 
-    /// Whether it is connected to the XMPP server and has room, too, or stands by
+    /// Ask, too, whether it is connected to the XMPP server and has room, or stands by
     #[arg(long)]
     ready: bool,
 }

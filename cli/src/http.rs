@@ -88,7 +88,7 @@ pub(crate) struct Server {
     crowd: Arc<Mutex<Crowd>>,
     /// As many as sockets may be open.
     places: Arc<Semaphore>,
-    /// Whether its connections are in the metrics.
+    /// True if its connections are in the metrics.
     is_counted: bool,
 }
 
@@ -215,7 +215,7 @@ fn count(is_counted: bool, closed: Option<&'static str>) {
     }
 }
 
-/// Whether a connection ended before it was accepted, which is the business of whoever opened it.
+/// Returns whether a connection ended before it was accepted, which is the business of its peer.
 fn is_of_the_peer(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
 }

@@ -165,16 +165,10 @@ impl Work for Report {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use push::usage::{Counts, Slot};
 
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Command {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::command_line::parse_options;
 
     fn now() -> DateTime<Utc> {
         "2026-11-10T12:00:00Z".parse().unwrap()
@@ -182,7 +176,7 @@ mod tests {
 
     fn checked(arguments: &str) -> Result<(), String> {
         let arguments = ["usage"].into_iter().chain(arguments.split_whitespace());
-        let Command { options } = Command::try_parse_from(arguments).unwrap();
+        let options: Options = parse_options(arguments).unwrap();
         options.check(now()).map_err(|error| error.to_string())
     }
 

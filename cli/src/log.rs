@@ -80,7 +80,7 @@ fn limited(filter: Targets) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
         .with_max_level_hint(most.unwrap_or(LevelFilter::OFF))
 }
 
-/// Whether an event is shown. Below trace, dependencies may only warn, and those that hold stanzas or speak to
+/// Returns whether an event is shown. Below trace, dependencies may only warn, and those that hold stanzas or speak to
 /// AWS not even that: tokio-xmpp puts whole stanzas into its warnings, and JIDs into its debug events.
 fn shows(filter: &Targets, target: &str, level: Level) -> bool {
     let source = target.split("::").next().unwrap_or(target);

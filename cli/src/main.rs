@@ -18,6 +18,8 @@ mod aws_configuration;
 mod backup;
 mod canary;
 mod clock;
+mod cloudwatch_metrics;
+mod command_line;
 mod configuration;
 #[cfg(test)]
 mod configuration_page;
@@ -25,7 +27,6 @@ mod distributor;
 #[cfg(test)]
 mod docs_page;
 mod doctor;
-mod embedded_format;
 mod explain;
 mod fetch;
 mod health;
@@ -50,7 +51,6 @@ mod shutdown;
 mod store;
 mod tenant;
 mod trail;
-mod usage;
 mod values;
 
 /// A UnifiedPush server that speaks XMPP to the phone.
@@ -61,7 +61,7 @@ mod values;
     long_about = "A UnifiedPush server that speaks XMPP to the phone.\n\n\
         Application servers POST pushes to an endpoint; Upwire carries each one over XMPP to the \
         distributor app (for example Conversations), which hands it to the application.",
-    after_long_help = usage::AFTER_HELP
+    after_long_help = command_line::AFTER_HELP
 )]
 struct Upwire {
     #[command(subcommand)]
@@ -91,10 +91,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match usage::parse::<Upwire>(std::env::args_os().collect()) {
+    let outcome = match command_line::parse::<Upwire>(std::env::args_os().collect()) {
         Ok(upwire) => start_without_empty_variables().and_then(|()| run(upwire.command)),
-        Err(usage::Refused::Shown) => return ExitCode::SUCCESS,
-        Err(usage::Refused::Wrong(error)) => Err(error.into()),
+        Err(command_line::Refused::Shown) => return ExitCode::SUCCESS,
+        Err(command_line::Refused::Wrong(error)) => Err(error.into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -157,7 +157,7 @@ fn start<F: Future<Output = anyhow::Result<()>>>(
     let report = log::start()?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.spawn(report);
-    usage::warn_of_unknown_variables::<Upwire>();
+    command_line::warn_of_unknown_variables::<Upwire>();
     let outcome = runtime.block_on(async { subcommand(shutdown::on_signal()?).await });
     // A write that blocks on a full pipe must not hold up the exit.
     runtime.shutdown_background();
@@ -165,7 +165,7 @@ fn start<F: Future<Output = anyhow::Result<()>>>(
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<ConfigurationError>() { ExitCode::from(usage::EX_USAGE) } else { ExitCode::FAILURE }
+    if error.is::<ConfigurationError>() { ExitCode::from(command_line::EX_USAGE) } else { ExitCode::FAILURE }
 }
 
 #[cfg(test)]

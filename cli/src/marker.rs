@@ -10,7 +10,7 @@ use crate::live::SECRET;
 
 pub(crate) const TABLE_ID: &str = "UPWIRE_TABLE_ID";
 
-/// How often the store is asked before a start is given up: it has just answered.
+/// Most attempts to reach the store before a start is given up: it has just answered.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Refuses secrets that lack the one that signs, and a table that has another id.

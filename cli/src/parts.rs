@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// How long requests that are under way at a stop may take, and with them everything else.
+/// Longest time at a stop for requests that are under way, and with them everything else.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits for every part. One that ends before the stop, or fails, stops the others.

@@ -19,7 +19,7 @@ use crate::http::{self, Server};
 use crate::live::{self, InForce, Live};
 use crate::tenant::keeper::{OF_A_TABLE, TenantKeeper};
 use crate::tenant::quota;
-use crate::{admin, clock, embedded_format, marker, parts, trail, values};
+use crate::{admin, clock, cloudwatch_metrics, marker, parts, trail, values};
 
 mod cloud;
 pub(crate) mod options;
@@ -78,7 +78,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     tracing::info!(address = %private.local_addr()?, "health and metrics listen");
 
     if let Some(stack) = settings.metrics_stack.clone() {
-        tokio::spawn(embedded_format::tell(stack, metrics.clone(), ACTIVE));
+        tokio::spawn(cloudwatch_metrics::tell(stack, metrics.clone(), ACTIVE));
     }
     let admin =
         admin::router(state.connected.subscribe(), state.stands_by.subscribe(), || None, metrics, || ());
@@ -86,7 +86,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let mut parts = JoinSet::new();
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
-    parts.spawn(parts::until(stop.clone(), tenants.keep(state.active.subscribe())));
+    parts.spawn(parts::until(stop.clone(), tenants.run(state.active.subscribe())));
     parts.spawn(timekeeper::tell(clock, stop.clone()));
     parts.spawn(relay_when_elected(settings, in_force, cloud, state, stop.clone()));
     parts::wait(parts, &stop).await
@@ -118,7 +118,7 @@ fn marker_keeper(
 struct State {
     connected: watch::Sender<bool>,
     stands_by: watch::Sender<bool>,
-    /// Whether this process is the relay now.
+    /// True while this process is the relay.
     active: watch::Sender<bool>,
     meter: Meter,
     backlog: Backlog,
@@ -196,7 +196,7 @@ async fn serve_term(
         let mut usage = UsageOfTerm::new(cloud.registrations.clone(), name()?);
         let relayed = tokio::select! {
             relayed = relaying => relayed.map_err(anyhow::Error::from),
-            () = keeper.keep(marker) => Ok(()),
+            () = keeper.run(marker) => Ok(()),
             () = write_usage(&mut usage, &state.meter, &state.clock) => Ok(()),
         };
         // Another relay's counts have a name of their own.

@@ -82,7 +82,7 @@ pub(crate) struct RelayOptions {
         value_parser = values::time(10..=365 * values::DAY))]
     registration_ttl: u32,
 
-    /// How long a distributor may take to answer a push before it is tried again, 1 second to an hour
+    /// Longest wait for a distributor's answer before a push is tried again, 1 second to an hour
     #[arg(long, value_name = "TIME", env = "UPWIRE_ACK_TIMEOUT", default_value = "30s", value_parser = values::time(1..=3600))]
     ack_timeout: u32,
 
@@ -113,16 +113,16 @@ pub(crate) struct RelayOptions {
         value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     domain_mailbox_max: u32,
 
-    /// How many pushes one registration may get before its senders are told to wait: so many at once, a slash, and
-    /// so many per second after that; or off
+    /// Number of pushes that one registration may get before its senders are told to wait: so many at once, a slash,
+    /// and so many per second after that; or off
     #[arg(long, value_name = "BURST/PER_SECOND", env = "UPWIRE_RATE", default_value = "60/1", value_parser = rate)]
     rate: Limit,
 
-    /// How users reach you, as clients show it: mailto:, xmpp: and https: addresses, comma-separated
+    /// Addresses by which users reach you, as clients show them: mailto:, xmpp: and https:, comma-separated
     #[arg(long, value_name = "ADDRESSES", env = "UPWIRE_CONTACT", value_delimiter = ',', value_parser = values::contact)]
     contact: Vec<Url>,
 
-    /// How old what the relay receives may be before senders are told to keep pushes of low urgency back, and at four
+    /// Age of what the relay receives at which senders are told to keep pushes of low urgency back, and at four
     /// times that those of normal urgency; 0 for never
     #[arg(long, value_name = "TIME", env = "UPWIRE_SHED_AFTER", default_value = "2m", value_parser = values::seconds)]
     shed_after: u32,

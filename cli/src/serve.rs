@@ -133,10 +133,10 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     parts.spawn(public.run(stop.clone()));
     parts.spawn(Server::private(private, admin).run(stop.clone()));
     parts.spawn(live.reread_on(hangups, stop.clone()));
-    parts.spawn(parts::until(stop.clone(), keeper.keep(marker)));
-    parts.spawn(parts::until(stop.clone(), tenants.keep(watch::channel(true).1)));
+    parts.spawn(parts::until(stop.clone(), keeper.run(marker)));
+    parts.spawn(parts::until(stop.clone(), tenants.run(watch::channel(true).1)));
     parts.spawn(parts::until(stop.clone(), write_usage(database.clone())));
-    parts.spawn(timekeeper.keep(stop.clone()));
+    parts.spawn(timekeeper.run(stop.clone()));
     // The lock on the file is what makes it the only one.
     let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });

@@ -32,7 +32,7 @@ pub(crate) struct Told {
     pub(crate) outcome: String,
     /// When that was.
     pub(crate) at: DateTime<Utc>,
-    /// How often a phone answered it with an error that ends nothing.
+    /// Number of errors that ended nothing, by which a phone answered it.
     pub(crate) failures: u32,
     /// When it last went out without an answer.
     pub(crate) unanswered_at: Option<DateTime<Utc>>,

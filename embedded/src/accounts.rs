@@ -94,7 +94,7 @@ fn all_living(
     statement.query_map(params![account, id, now.timestamp_millis(), max], registration)?.collect()
 }
 
-/// How many registrations of an account count against a bound of `max`.
+/// Returns how many registrations of an account count against a bound of `max`.
 pub(crate) fn count(
     connection: &Connection,
     account: &BareJid,

@@ -18,7 +18,7 @@ const DUE_WITHIN: TimeDelta = TimeDelta::hours(2);
 pub struct KnownTime {
     /// The time that it showed.
     pub wall: DateTime<Utc>,
-    /// How long the machine had been up then.
+    /// Time for which the machine had been up then.
     pub uptime: Duration,
     /// Which start of which machine that counts from; empty where nobody knows.
     pub boot: String,

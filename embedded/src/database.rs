@@ -68,7 +68,7 @@ pub(crate) fn count_mailbox(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0))
 }
 
-/// How many pushes the queue holds, of each registration and in all: those of an earlier layout are of none.
+/// Counts the pushes that the queue holds, of each registration and in all: those of an earlier layout are of none.
 fn count_shares(connection: &Connection) -> rusqlite::Result<(HashMap<RegistrationId, u64>, u64)> {
     const SHARES: &str = "SELECT registration, count(*) FROM queue GROUP BY registration";
     let mut statement = connection.prepare(SHARES)?;
@@ -168,7 +168,7 @@ impl Database {
         self
     }
 
-    /// Whether something that tenants have used is not committed yet.
+    /// Returns whether something that tenants have used is not committed yet.
     #[must_use]
     pub fn has_usage(&self) -> bool {
         self.writer.has_usage()
@@ -182,7 +182,7 @@ impl Database {
         self.write(|_| Ok(())).await
     }
 
-    /// Whether the disk has room for anything new.
+    /// Checks whether the disk has room for anything new.
     ///
     /// # Errors
     /// It has not; what was taken is settled still.
@@ -217,7 +217,7 @@ impl Database {
         .await
     }
 
-    /// Forgets the value kept under `name`; whether there was one.
+    /// Forgets the value kept under `name`; returns whether there was one.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -12,7 +12,7 @@ use rustix::fs::statvfs;
 /// Bytes that stay free on the disk, unless [`Database::with_disk_floor`](crate::Database::with_disk_floor) says
 /// otherwise.
 pub const DISK_FLOOR: u64 = 256 * 1024 * 1024;
-/// How often the disk is asked.
+/// Time between two questions to the disk.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The disk has too little room for anything new.
@@ -26,7 +26,7 @@ pub struct DiskLow {
 pub(crate) struct Disk {
     file: PathBuf,
     floor: AtomicU64,
-    /// How much was free, and when that was measured.
+    /// Free bytes, and the moment at which that was measured.
     free: Mutex<Option<(Instant, u64)>>,
     was_low: AtomicBool,
 }
@@ -45,7 +45,7 @@ impl Disk {
         self.floor.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether there is room for something new, as of a second ago at most.
+    /// Checks whether there is room for something new, as of a second ago at most.
     pub(crate) fn check(&self) -> Result<(), DiskLow> {
         let floor = self.floor.load(Ordering::Relaxed);
         let low = self.free() < floor;

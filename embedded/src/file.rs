@@ -66,7 +66,7 @@ pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Whether a process has opened this database, as far as this user may know. Changes nothing.
+/// Returns whether a process has opened this database, as far as this user may know. Changes nothing.
 #[must_use]
 pub fn is_in_use(path: &Path) -> bool {
     let lock = File::open(lock_of(path));

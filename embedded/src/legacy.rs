@@ -13,7 +13,7 @@ const LIVING: &str = "SELECT recipient, expires_at FROM registration
     WHERE legacy IS NOT NULL AND expires_at > ?1 AND NOT revoked";
 
 impl Database {
-    /// Whose endpoints of a predecessor live at `now`, and until when.
+    /// Returns the accounts with endpoints of a predecessor that live at `now`, and the end of each.
     ///
     /// # Errors
     /// The file cannot be read.

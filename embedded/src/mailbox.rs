@@ -19,7 +19,7 @@ use crate::{database::Database, writer::Haste};
 
 mod reading;
 
-/// How long after its expiry a push stays for whoever removes it by name, and counts it.
+/// Time after its expiry for which a push stays, so that it can be removed by name, and counted.
 const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
 /// Most pushes that go in this way when one is kept: more than come, so that the file does not grow with them.
 const PURGED_PER_KEEP_MAX: i64 = 16;
@@ -281,6 +281,17 @@ fn store(connection: &Connection, account: &BareJid, waiting: &Waiting) -> rusql
     Ok(())
 }
 
+fn oldest_first(
+    connection: &Connection,
+    query: &str,
+    key: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<MessageId>> {
+    let mut statement = connection.prepare_cached(query)?;
+    let mut ids = statement.query_map(key, id)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    ids.sort_unstable_by(|one, other| one.age().cmp(other.age()));
+    Ok(ids)
+}
+
 /// Finds the pushes that go because of the topic of a stored push, the oldest first: that push itself, if it is not the
 /// newest.
 fn all_but_the_newest_of_its_topic(
@@ -289,10 +300,8 @@ fn all_but_the_newest_of_its_topic(
     message: &PushMessage,
 ) -> rusqlite::Result<Vec<MessageId>> {
     let Some(topic) = &message.topic else { return Ok(Vec::new()) };
-    let mut statement = connection.prepare_cached(OF_TOPIC)?;
     let key = params![account.as_str(), message.registration.as_bytes(), topic.as_str()];
-    let mut ids = statement.query_map(key, id)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    ids.sort_unstable_by(|one, other| one.age().cmp(other.age()));
+    let mut ids = oldest_first(connection, OF_TOPIC, key)?;
     ids.pop();
     Ok(ids)
 }
@@ -311,9 +320,7 @@ fn beyond_the_bound(
     if count <= max {
         return Ok(Vec::new());
     }
-    let mut statement = connection.prepare_cached(OF_REGISTRATION)?;
-    let mut ids = statement.query_map(key, id)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    ids.sort_unstable_by(|one, other| one.age().cmp(other.age()));
+    let mut ids = oldest_first(connection, OF_REGISTRATION, key)?;
     ids.truncate(count - max);
     Ok(ids)
 }

@@ -35,7 +35,7 @@ impl TenantsWriter for Database {
     }
 
     /// Rows of suspended tenants are left out when rows are removed: see `roster.rs`.
-    async fn keep_rows(&self, _: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
+    async fn preserve_rows(&self, _: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
         Ok(())
     }
 

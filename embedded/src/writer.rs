@@ -40,12 +40,12 @@ mod waiting;
 
 /// Writes that wait for the writer thread; a further one waits for room.
 const WRITES_WAITING_MAX: usize = 1024;
-/// How long a write that nobody waits for lingers.
+/// Time for which a write that nobody waits for lingers.
 const LINGER: Duration = Duration::from_millis(20);
 /// Delay before deletions are tried again that could not be committed.
 const DELETION_RETRY: Duration = Duration::from_secs(1);
 
-/// Whether somebody waits for a write to be durable.
+/// The haste of a write: somebody may wait for it to be durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Haste {
     Now,
@@ -128,7 +128,7 @@ impl Writer {
         let _ = self.handle.0.usage.set(usage);
     }
 
-    /// Whether usage waits for a commit.
+    /// Returns whether usage waits for a commit.
     pub(crate) fn has_usage(&self) -> bool {
         let desk = &self.handle.0;
         !desk.waiting.lock().usage.is_empty() || desk.usage.get().is_some_and(|usage| !usage.is_empty())
@@ -210,7 +210,7 @@ impl Desk {
             let message = Arc::new(message);
             let is_handed_on = waiting.stands && self.known.hand_on(seq, &message, now);
             if !is_handed_on {
-                self.known.keep_back();
+                self.known.await_row();
             }
             Row { message, is_handed_on }
         });

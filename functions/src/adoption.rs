@@ -31,7 +31,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
             return Err(Rejection::Unavailable);
         }
         if target.legacy.is_none_or(|expiry| expiry <= now) {
-            return Err(self.gone());
+            return Err(self.refusal_of_ended());
         }
         if !self.legacy_terms.admits(&target.recipient) {
             if let Some(times) = NOT_LISTED.due() {
@@ -51,7 +51,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
                      UPWIRE_LEGACY_SECRET or UPWIRE_LEGACY_PASETO_KEY"
                 );
             }
-            return Err(self.gone());
+            return Err(self.refusal_of_ended());
         }
         Ok(())
     }
@@ -90,7 +90,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
             terms.tally.count(&account, row.expires_at);
         }
         match row {
-            Some(row) if !row.lives(now) => self.end(Some(&row), now).await.map(|()| None),
+            Some(row) if !row.lives(now) => self.record_end(Some(&row), now).await.map(|()| None),
             row => Ok(row),
         }
     }

@@ -77,7 +77,7 @@ fn whole(headers: &HeaderMap, name: &'static str) -> Result<String, Rejection> {
     if once(&value).is_empty() { Err(Rejection::NoKeyMaterial(name)) } else { Ok(value) }
 }
 
-/// Whether one of the list's elements has this parameter, with a value that is as it should be: which of several counts,
+/// Returns whether one of the list's elements has this parameter, with a good value: which of several counts,
 /// the phone decides. Nobody can decrypt a push that has none.
 fn has(list: &str, name: &str, is_good: impl Fn(&[u8]) -> bool) -> bool {
     let parameters = list.split([',', ';']).filter_map(|parameter| parameter.split_once('='));

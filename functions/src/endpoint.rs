@@ -25,7 +25,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether pushes to it are accepted, by the row of its registration.
+    /// Returns whether pushes to it are accepted, by the row of its registration.
     pub(crate) fn lives(&self, row: &Registration, now: DateTime<Utc>) -> bool {
         let of_this_life = match self {
             Self::Ours(_, epoch) => *epoch == row.epoch,

@@ -17,13 +17,13 @@ pub fn notification(bytes: &[u8]) -> Option<usize> {
     Some(length)
 }
 
-/// Whether a token stands for an endpoint of a predecessor.
+/// Returns whether a token stands for an endpoint of a predecessor.
 #[must_use]
 pub fn legacy(keys: &LegacyKeys, token: &str) -> bool {
     keys.read(token).is_some()
 }
 
-/// Whether headers prove that their sender has this key.
+/// Returns whether headers prove that their sender has this key.
 #[must_use]
 pub fn vapid(authorization: &[u8], crypto_key: &[u8], key: &VapidKey, now: DateTime<Utc>) -> bool {
     let mut headers = HeaderMap::new();

@@ -58,7 +58,7 @@ pub struct Ingress<R, Q, M> {
     pub remembers_refusals: bool,
     /// Matrix notifications that no push can carry.
     pub dropped: Dropped,
-    /// How long a push without `TTL` is kept.
+    /// Time for which a push without `TTL` is kept.
     pub default_ttl: Ttl,
     /// The longest that any push is kept.
     pub max_ttl: Ttl,

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, Utc};
-use functions::{PublicUrl, embedded_format::Tally};
+use functions::{PublicUrl, cloudwatch_format::Tally};
 use lambda_http::{
     Adapter, Error, LambdaEvent, Request, RequestExt,
     aws_lambda_events::query_map::QueryMap,

@@ -94,7 +94,7 @@ impl LegacyKeys {
         self
     }
 
-    /// Whether the endpoints that were made with this key are refused for now.
+    /// Returns whether the endpoints that were made with this key are refused for now.
     pub(crate) fn refuses(&self, key: Fingerprint) -> bool {
         self.refused.contains(&key)
     }

@@ -3,9 +3,9 @@
 
 mod adoption;
 mod aesgcm;
+mod clock_doubt;
+pub mod cloudwatch_format;
 mod cors;
-mod doubt;
-pub mod embedded_format;
 mod endpoint;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

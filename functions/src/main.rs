@@ -8,7 +8,7 @@ use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use chrono::TimeDelta;
 use functions::{
     Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, TenantWatch,
-    embedded_format::Tally,
+    cloudwatch_format::Tally,
     settings::{self, KeptFor},
 };
 use jid::BareJid;
@@ -95,7 +95,7 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
     })
 }
 
-/// How many pushes of one registration it takes in a minute; zero, or nothing: any number.
+/// Reads how many pushes of one registration it takes in a minute; zero, or nothing: any number.
 fn allowance() -> Result<Option<u32>, String> {
     const NAME: &str = "UPWIRE_PUSHES_PER_MINUTE";
     let text = variable(NAME)?;

@@ -20,12 +20,12 @@ use crate::{
     trouble::unavailable,
 };
 
-/// How long the marker is taken to be as it was read, where it agreed.
+/// Time for which the marker is taken to be as it was read, where it agreed.
 const TRUST: TimeDelta = TimeDelta::minutes(5);
-/// How long it is taken to be so for what is kept back.
+/// Time for which it is taken to be so for what is held back.
 const SHED_TRUST: TimeDelta = TimeDelta::seconds(30);
-/// Whether a token could be one of this server's, or a predecessor's, by another secret than those at hand. Nobody
-/// deletes a subscription for the answer to any other.
+/// Returns whether a token could be one of this server's, or a predecessor's, by another secret than those at hand.
+/// Nobody deletes a subscription for the answer to any other.
 fn could_be_ours(token: &str) -> bool {
     const PASETO: &str = "v2.local.";
     let is_jwt = || token.starts_with("eyJ") && token.split('.').count() == 3;
@@ -41,7 +41,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         let now = self.clock.now();
         let marker = timeout(ANSWER_TIMEOUT, self.marker(now)).await;
         let marker = marker.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
-        marker.vouch_unknown(claimed_epoch(token), now).map_err(|doubt| self.doubt(doubt))
+        marker.vouch_unknown(claimed_epoch(token), now).map_err(|doubt| self.refuse_doubted(doubt))
     }
 
     /// Makes sure that a life of which `row` is all that is there is over.
@@ -55,17 +55,17 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         let Endpoint::Ours(_, epoch) = endpoint else { return Ok(()) };
         // A clock in doubt is mended in seconds, and says nothing of what lapsed.
         if self.clock.read().is_in_doubt() {
-            return Err(self.gone());
+            return Err(self.refusal_of_ended());
         }
         if !tells_of(row, *epoch) {
             let marker = self.marker(now).await?;
-            marker.vouch_over(*epoch, row, now).map_err(|doubt| self.doubt(doubt))?;
+            marker.vouch_over(*epoch, row, now).map_err(|doubt| self.refuse_doubted(doubt))?;
         }
-        self.end(row.filter(|row| row.epoch == *epoch), now).await
+        self.record_end(row.filter(|row| row.epoch == *epoch), now).await
     }
 
     /// The refusal for what a marker that agrees leaves in doubt. It is logged once for each reading of the marker.
-    fn doubt(&self, doubt: Doubt) -> Rejection {
+    fn refuse_doubted(&self, doubt: Doubt) -> Rejection {
         if self.marker.tell() {
             log(doubt);
         }
@@ -93,7 +93,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// Makes sure that a push of this urgency may go before those that wait in the queue already.
     ///
     /// The marker is read for the lowest alone: a push of normal urgency is kept back where it is known already.
-    pub(crate) async fn keep_back(&self, urgency: Urgency, now: DateTime<Utc>) -> Result<(), Rejection> {
+    pub(crate) async fn hold_back(&self, urgency: Urgency, now: DateTime<Utc>) -> Result<(), Rejection> {
         let marker = match urgency {
             Urgency::High => return Ok(()),
             Urgency::Normal => self.marker.known(now, SHED_TRUST),

@@ -136,7 +136,9 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         for (key, (_, pushkeys)) in &addressed {
             match outcome(living.remove(key), now) {
                 // It may only look over.
-                Outcome::Gone if self.clock.read().is_in_doubt() => return Err(self.gone().into()),
+                Outcome::Gone if self.clock.read().is_in_doubt() => {
+                    return Err(self.refusal_of_ended().into());
+                }
                 Outcome::Gone => {
                     refused("gone", 1);
                     rejected.extend(pushkeys);
@@ -149,7 +151,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
                 }
             }
         }
-        self.keep_back(notification.urgency, now).await?;
+        self.hold_back(notification.urgency, now).await?;
         if let Some(wait) = throttled {
             return Err(Rejection::throttled(wait).into());
         }

@@ -53,7 +53,7 @@ pub(crate) async fn withdraw<R: Store, Q: QueueWriter, M: Withdrawals>(
     push: Named,
 ) -> Result<StatusCode, Rejection> {
     let withdrawn = timeout(ANSWER_TIMEOUT, ingress.withdraw(&push)).await;
-    withdrawn.map_err(|_| unavailable(&Unavailable::new("no answer in time")))??;
+    withdrawn.map_err(|_| not_withdrawn(&Unavailable::new("no answer in time")))??;
     metrics::counter!(WITHDRAWN).increment(1);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -62,17 +62,17 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     async fn withdraw(&self, push: &Named) -> Result<(), Rejection> {
         // The row alone says whose mailbox it is: the URL must not (RFC 8030 §8.2). A copy that lags could have none.
         let row = self.registrations.find(push.registration, Consistency::Strong).await;
-        let row = row.map_err(|error| unavailable(&error))?.ok_or(Rejection::NotWaiting)?;
+        let row = row.map_err(|error| not_withdrawn(&error))?.ok_or(Rejection::NotWaiting)?;
         let account = row.target.recipient.to_bare();
         match self.mailbox.withdraw(&account, push.message, self.clock.now()).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Rejection::NotWaiting),
-            Err(error) => Err(unavailable(&error)),
+            Err(error) => Err(not_withdrawn(&error)),
         }
     }
 }
 
-fn unavailable(error: &Unavailable) -> Rejection {
+fn not_withdrawn(error: &Unavailable) -> Rejection {
     static LINE: Seldom = Seldom::new();
     if let Some(times) = LINE.due() {
         tracing::error!(%error, times, "a push was not withdrawn: the store does not do it now");

@@ -126,7 +126,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
             (None, Endpoint::Ours(..)) => Some(self.confirm(endpoint, now).await?),
             (None, Endpoint::Legacy(target, _)) => self.adopt(target.clone(), now).await?,
         };
-        let registration = found.ok_or_else(|| self.gone())?;
+        let registration = found.ok_or_else(|| self.refusal_of_ended())?;
         if let Some(key) = &registration.target.vapid {
             self.prove(sender, key)?;
         }
@@ -134,7 +134,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
             return Err(Rejection::throttled(wait));
         }
         self.admit_push(&registration, now).await?;
-        self.keep_back(parameters.urgency, now).await?;
+        self.hold_back(parameters.urgency, now).await?;
         self.allowance.take(registration.target.registration_id(), now).map_err(Rejection::throttled)?;
         let wishes = Wishes {
             ttl: self.kept_for(parameters.ttl.unwrap_or(self.default_ttl).min(self.max_ttl)),

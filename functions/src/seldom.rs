@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a line of one kind is not written again.
+/// Time for which a line of one kind is not written again.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// One kind of lines, in a `static` beside what writes them: nobody can grow the log by causing it again and again.
@@ -15,7 +15,7 @@ pub struct Seldom(Mutex<State>);
 #[derive(Debug)]
 struct State {
     written: Option<Instant>,
-    /// How often it was due since.
+    /// Number of times that it was due since.
     times: u64,
 }
 
@@ -26,7 +26,8 @@ impl Seldom {
         Self(Mutex::new(State { written: None, times: 0 }))
     }
 
-    /// Whether a line is to be written now; then for how many occasions: this one, and those before for which none was.
+    /// Returns, if a line is to be written now, the number of its occasions: this one, and those before for which none
+    /// was.
     pub fn due(&self) -> Option<u64> {
         self.due_at(Instant::now())
     }

@@ -2,7 +2,7 @@
 
 mod answers;
 mod any_request;
-mod doubt;
+mod clock_doubt;
 mod marker;
 mod paths;
 mod store;

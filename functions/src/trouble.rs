@@ -13,7 +13,7 @@ pub(crate) fn not_queued(error: &NotQueued) -> Rejection {
     }
 }
 
-/// Whether the last push that the store was asked to take was not taken.
+/// True if the last push that the store was asked to take was not taken.
 static REFUSING: AtomicBool = AtomicBool::new(false);
 
 /// Says once that what was refused is taken again.

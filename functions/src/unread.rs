@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 /// A longer rest is left unread: who sends that much loses the answer.
 const REST_BYTES_MAX: usize = 65_536;
-/// How long the rest may take to come.
+/// Longest time for the rest to come.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A body of which the rest can be read when its reader has had enough.

@@ -20,7 +20,7 @@ use crate::{
     seldom::Seldom,
 };
 
-/// How far ahead a token may expire (RFC 8292 §2).
+/// Farthest expiry of a token (RFC 8292 §2).
 const AHEAD_SECONDS_MAX: f64 = 86_400.0;
 /// Clocks disagree, and Mastodon signs for exactly a day (docs/senders.md, "What senders do"). It goes for both ends: a
 /// clock of ours that is wrong by less costs nobody a subscription.
@@ -72,7 +72,7 @@ impl Sender {
         Self { credentials: Credentials::parse(headers), origins }
     }
 
-    /// Whether it is the one that may push to an endpoint bound to this key.
+    /// Makes sure that it is the one that may push to an endpoint bound to this key.
     pub(crate) fn prove(&self, key: &VapidKey, now: DateTime<Utc>) -> Result<(), Rejection> {
         let credentials = self.credentials.as_ref().ok_or(Rejection::VapidMissing)?;
         if self.origins.is_empty() {

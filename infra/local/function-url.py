@@ -185,7 +185,7 @@ def end_with_parent():
 
 # Below the range from which Linux takes the ports of outgoing connections, and that of the tests.
 PORT_FIRST, PORT_COUNT, BLOCK_PORTS = 10000, 10000, 16
-# Has a lock file for each block of ports: until a port is used, nobody holds it. tests/src/ports.rs locks the tests' there.
+# Has a lock file for each block of ports: until a port is used, nobody holds it. tests/src/tcp_ports.rs locks the tests' there.
 LOCKS = Path(tempfile.gettempdir()) / f"upwire-ports-{os.getuid()}"
 
 

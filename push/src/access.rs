@@ -66,7 +66,7 @@ impl AccessList {
         Self::And(Box::new(self), roster.standings())
     }
 
-    /// Whether there are any tenants.
+    /// Returns whether there are any tenants.
     #[must_use]
     pub fn has_tenants(&self) -> bool {
         matches!(self, Self::And(_, tenants) if tenants.iter().len() > 0)
@@ -81,7 +81,7 @@ impl AccessList {
         }
     }
 
-    /// Whether a user may register.
+    /// Returns whether a user may register.
     #[must_use]
     pub fn admits(&self, user: &Jid) -> bool {
         match self {
@@ -93,7 +93,7 @@ impl AccessList {
         }
     }
 
-    /// Whether an entry or a tenant covers the user: `*` names nobody.
+    /// Returns whether an entry or a tenant covers the user: `*` names nobody.
     #[must_use]
     pub fn names(&self, user: &Jid) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! How much one account may have in the stores: registrations, and pushes that wait.
+//! Bounds on what one account may have in the stores: registrations, and pushes that wait.
 
 use std::{
     cmp::Reverse,
@@ -7,8 +7,8 @@ use std::{
 
 use crate::{message::MessageId, registration::RegistrationId};
 
-/// How many registrations of an account count against a bound of `max`, where the store has `kept` rows of it, of which
-/// `living` live.
+/// Returns how many registrations of an account count against a bound of `max`, where the store has `kept` rows of it,
+/// of which `living` live.
 ///
 /// The row of a registration that has ended is kept for some days. It does not count, but there may be no more of
 /// those than may live: whoever registers and has it revoked, again and again, does not fill the store.

@@ -20,7 +20,7 @@ impl Reading {
         Self { now, wall: now }
     }
 
-    /// Whether nothing may be ended for good.
+    /// Returns whether nothing may be ended for good.
     #[must_use]
     pub fn is_in_doubt(&self) -> bool {
         self.now != self.wall
@@ -32,7 +32,7 @@ impl Reading {
         self.now.min(self.wall)
     }
 
-    /// How far the machine's clock is ahead of the time to go by.
+    /// Returns how far the machine's clock is ahead of the time to go by.
     #[must_use]
     pub fn ahead(&self) -> TimeDelta {
         (self.wall - self.now).max(TimeDelta::zero())

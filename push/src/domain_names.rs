@@ -14,7 +14,7 @@ pub(crate) fn read(entry: &str) -> Option<Result<BareJid, jid::Error>> {
     (!name.contains(['*', '?'])).then(|| BareJid::new(name).and_then(|_| BareJid::new(entry)))
 }
 
-/// Whether a user is the one, or of the domain or one of the subdomains, that an entry names.
+/// Returns whether a user is the one, or of the domain or one of the subdomains, that an entry names.
 pub(crate) fn covers(entry: &BareJid, user: &Jid) -> bool {
     let (named, domain) = (in_ascii(entry.domain().as_str()), in_ascii(user.domain().as_str()));
     let is_of_domain = match named.strip_prefix(SUBDOMAINS) {

@@ -20,7 +20,7 @@ impl<Id: Clone + Eq + Hash> Lately<Id> {
         Self { ids: HashSet::new(), order: VecDeque::new(), max }
     }
 
-    /// Notes an id; whether it is new.
+    /// Notes an id; returns whether it is new.
     pub fn note(&mut self, id: Id) -> bool {
         let new = self.ids.insert(id.clone());
         if new {
@@ -34,7 +34,7 @@ impl<Id: Clone + Eq + Hash> Lately<Id> {
         new
     }
 
-    /// Whether an id is remembered.
+    /// Returns whether an id is remembered.
     pub fn contains(&self, id: &Id) -> bool {
         self.ids.contains(id)
     }

@@ -18,11 +18,11 @@ use crate::{
 
 /// The text of which a fingerprint is the HMAC; it separates this use of a secret from its others.
 const PURPOSE: &[u8] = b"upwire fingerprint\0";
-/// How long senders are asked to wait whose rows may have been lost with a restored table.
+/// Time for which senders are asked to wait whose rows may have been lost with a restored table.
 pub const DOUBT: TimeDelta = TimeDelta::hours(72);
 /// The longest that a relay which only starts again has noted nothing. A longer gap may be of a table that was restored.
 const RESTART_MAX: TimeDelta = TimeDelta::hours(1);
-/// How long pushes are not taken, unless the relay asks again: should it end, they are taken by themselves.
+/// Time for which pushes are not taken, unless the relay asks again: should it end, they are taken by themselves.
 pub const SHED_FOR: TimeDelta = TimeDelta::seconds(90);
 /// Most keys of predecessors whose beginnings are remembered, beside those in use.
 const LEGACY_KEYS_MAX: usize = 16;
@@ -82,7 +82,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Whether every secret of `others` is among these.
+    /// Returns whether every secret of `others` is among these.
     fn cover(&self, others: &Self) -> bool {
         others.secrets.iter().all(|secret| self.secrets.contains(secret))
             && others.legacy.is_subset(&self.legacy)
@@ -101,7 +101,7 @@ struct Gap {
 }
 
 impl Gap {
-    /// Whether a living row of this epoch may have been lost or cut short in it: all that is left is `row`.
+    /// Returns whether a living row of this epoch may have been lost or cut short in it: all that is left is `row`.
     fn may_have_taken(&self, epoch: u64, row: Option<&Registration>) -> bool {
         let restored = self.to - self.from > RESTART_MAX.num_seconds().unsigned_abs();
         match row.filter(|row| row.epoch.as_seconds() == epoch) {
@@ -301,7 +301,7 @@ impl Marker {
         Some(left).filter(|left| *left > TimeDelta::zero())
     }
 
-    /// Whether a relay may go on with these secrets, in a table that it takes for this one.
+    /// Checks whether a relay may go on with these secrets, in a table that it takes for this one.
     ///
     /// # Errors
     /// [`Misfit`].
@@ -319,7 +319,7 @@ impl Marker {
         self.table.as_deref()
     }
 
-    /// Whether an ingress with these secrets may refuse a token that none of them made.
+    /// Checks whether an ingress with these secrets may refuse a token that none of them made.
     ///
     /// # Errors
     /// Why not.
@@ -330,8 +330,8 @@ impl Marker {
         if keys.cover(&self.keys) { Ok(()) } else { Err(Doubt::Secrets) }
     }
 
-    /// Whether a token that none of the secrets made, and that claims this epoch, may be refused for good. Endpoints of
-    /// before this table may have been made by a secret that went with the table before.
+    /// Checks whether a token that none of the secrets made, and that claims this epoch, may be refused for good.
+    /// Endpoints of before this table may have been made by a secret that went with the table before.
     ///
     /// # Errors
     /// Why not.
@@ -342,7 +342,8 @@ impl Marker {
         if of_before && new { Err(Doubt::Begun) } else { Ok(()) }
     }
 
-    /// Whether a life that one of our tokens names, and of which `row` is all that is there, is over for certain.
+    /// Checks whether a life that one of our tokens names, and of which `row` is all that is there, is over for
+    /// certain.
     ///
     /// # Errors
     /// Why not.
@@ -370,7 +371,7 @@ impl Marker {
     }
 }
 
-/// Whether a row tells by itself that a life is over: that life was revoked, or a later one began.
+/// Returns whether a row tells by itself that a life is over: that life was revoked, or a later one began.
 #[must_use]
 pub fn tells_of(row: Option<&Registration>, epoch: Epoch) -> bool {
     row.is_some_and(|row| row.epoch > epoch || row.epoch == epoch && row.revoked)

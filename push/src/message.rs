@@ -23,7 +23,7 @@ pub const BODY_BYTES_MAX: usize = 4096;
 /// push is within the 10000 bytes that every XMPP server takes for a stanza (RFC 6120 §13.12).
 pub const KEY_HEADERS_BYTES_MAX: usize = 2048;
 
-/// How long `TTL: 0` ("now or not at all") leaves a push on its way through the queue, before
+/// Time that `TTL: 0` ("now or not at all") leaves a push on its way through the queue, before
 /// "now" is over.
 const IMMEDIATE: TimeDelta = TimeDelta::seconds(10);
 
@@ -40,7 +40,7 @@ impl Body {
         Self(STANDARD.encode(bytes))
     }
 
-    /// How many raw bytes it has.
+    /// Returns the number of its raw bytes.
     #[must_use]
     pub fn byte_count(&self) -> usize {
         let padding = self.0.bytes().rev().take_while(|byte| *byte == b'=').count();
@@ -188,7 +188,7 @@ impl PushMessage {
         })
     }
 
-    /// Whether it must not be delivered any more.
+    /// Returns whether it must not be delivered any more.
     #[must_use]
     pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
         let end = if self.is_immediate() { self.accepted_at + IMMEDIATE } else { self.expires_at };

@@ -36,7 +36,7 @@ impl fmt::Display for Unavailable {
 
 impl Error for Unavailable {}
 
-/// How fresh a row has to be. A store that has but one copy gives the freshest either way.
+/// The freshness that a row has to have. A store that has but one copy gives the freshest either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consistency {
     /// It may be seconds old: cheaper, and enough to accept a push.
@@ -45,7 +45,7 @@ pub enum Consistency {
     Strong,
 }
 
-/// Whether a renewal is written that changes little ([`Registration::needs_renewal`]).
+/// The choice to write a renewal that changes little, or not ([`Registration::needs_renewal`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
     /// It is not: the row stands as it is, and costs nothing.

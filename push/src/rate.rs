@@ -55,7 +55,7 @@ impl Rate {
     /// Lets a push through at `now`, where `whole_at` is when the burst will be whole again.
     ///
     /// # Errors
-    /// How long it has to wait.
+    /// The time to wait.
     pub fn take(self, whole_at: &mut DateTime<Utc>, now: DateTime<Utc>) -> Result<(), TimeDelta> {
         let next = (*whole_at).max(now) + self.interval();
         let wait = next - self.burst() - now;

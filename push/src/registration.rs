@@ -30,7 +30,7 @@ const ADVERTISED_MAX: TimeDelta = TimeDelta::hours(48);
 /// daily are written.
 const RENEWAL_MIN: TimeDelta = TimeDelta::hours(20);
 
-/// How long the row of a life that is over is kept, so that clocks which disagree by less still agree on
+/// Time for which the row of a life that is over is kept, so that clocks which disagree by less still agree on
 /// which epochs have been given out.
 pub const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
 
@@ -285,10 +285,10 @@ impl Registration {
         Self { target, epoch, renewed_at: now, expires_at: now + lifetime, revoked: false, throttled_until }
     }
 
-    /// Whether registering `target` at `now` changes more than some hours of the row's life. One that lives, for the
-    /// same full JID and key, does as it is until `RENEWAL_MIN` of its life is over, if what is left is more than is
-    /// advertised. The row of a predecessor's endpoint never changes: it has but one life, and no
-    /// distributor renews it.
+    /// Returns whether registering `target` at `now` changes more than some hours of the row's life. One that lives,
+    /// for the same full JID and key, does as it is until `RENEWAL_MIN` of its life is over, if what is left is more
+    /// than is advertised. The row of a predecessor's endpoint never changes: it has but one life, and no distributor
+    /// renews it.
     #[must_use]
     pub fn needs_renewal(&self, target: &Target, now: DateTime<Utc>, lifetime: TimeDelta) -> bool {
         if target.legacy.is_some() {
@@ -320,13 +320,13 @@ impl Registration {
         self.expires_at - self.renewed_at
     }
 
-    /// How long its senders have to wait at `now` before they may push again.
+    /// Returns how long its senders have to wait at `now` before they may push again.
     #[must_use]
     pub fn throttled_for(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
         self.throttled_until.map(|until| until - now).filter(|wait| *wait > TimeDelta::zero())
     }
 
-    /// Whether pushes are accepted at `now`.
+    /// Returns whether pushes are accepted at `now`.
     #[must_use]
     pub fn lives(&self, now: DateTime<Utc>) -> bool {
         !self.revoked && now < self.expires_at

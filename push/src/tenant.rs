@@ -18,7 +18,8 @@ mod month;
 pub const TENANTS_MAX: usize = 500;
 /// The longest note and webhook, in bytes.
 pub const TEXT_BYTES_MAX: usize = 300;
-/// How long senders are asked to wait whose tenant is suspended, or has used its month up: they ask again after it.
+/// Longest wait that senders are asked for whose tenant is suspended, or has used its month up: they ask again after
+/// it.
 const WAIT_MAX: TimeDelta = TimeDelta::hours(1);
 /// The shares of a quota, in percent, at which its host is told.
 pub const EVENTS: [u8; 2] = [80, 100];
@@ -32,7 +33,7 @@ pub struct Quotas {
     /// Most pushes that are accepted in a calendar month, in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushes_per_month: Option<u64>,
-    /// How fast its senders may push, all together.
+    /// Rate at which its senders may push, all together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
 }
@@ -119,7 +120,7 @@ impl Tenant {
         }
     }
 
-    /// Whether nothing is accepted for it at `now`.
+    /// Checks whether anything is accepted for it at `now`.
     ///
     /// # Errors
     /// Why nothing is.
@@ -240,7 +241,7 @@ impl Roster {
         self.tenants.iter().filter(|(_, tenant)| tenant.suspended_since.is_some()).map(|(name, _)| name)
     }
 
-    /// Whether the tenant of a domain is suspended.
+    /// Returns whether the tenant of a domain is suspended.
     #[must_use]
     pub fn suspends(&self, domain: &str) -> bool {
         self.tenants.of(domain).is_some_and(|(_, tenant)| tenant.suspended_since.is_some())

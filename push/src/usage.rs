@@ -249,7 +249,7 @@ impl Meter {
         }
     }
 
-    /// How many pushes of a tenant were accepted in the month of this moment.
+    /// Returns how many pushes of a tenant were accepted in the month of this moment.
     #[must_use]
     pub fn accepted_in(&self, tenant: &TenantName, month: Month) -> u64 {
         let counted = self.lock();
@@ -257,13 +257,13 @@ impl Meter {
         known.and_then(|(_, accepted)| accepted.get(tenant)).copied().unwrap_or(0)
     }
 
-    /// How many registrations of a tenant live, as far as is known.
+    /// Returns how many registrations of a tenant live, as far as is known.
     #[must_use]
     pub fn registrations(&self, tenant: &TenantName) -> u64 {
         self.lock().registrations.get(tenant).copied().unwrap_or(0)
     }
 
-    /// Whether something waits to be taken.
+    /// Returns whether something waits to be taken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().pending.is_empty()

@@ -33,7 +33,7 @@ pub enum VapidKeyError {
     NotUncompressed,
 }
 
-/// The public key of an application server: a point of P-256 in uncompressed form. Whether it is on the curve
+/// The public key of an application server: a point of P-256 in uncompressed form. Its place on the curve
 /// shows when a signature is verified by it: none is, if it is not.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VapidKey([u8; VapidKey::BYTES]);

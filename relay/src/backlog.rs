@@ -1,4 +1,4 @@
-//! How far the relay is behind with the queue: by the age of what it received last, and how long ago that was.
+//! The relay's lag behind the queue: the age of what it received last, and the time since then.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -54,7 +54,7 @@ impl Backlog {
         WatchedQueue { queue, backlog: self.clone() }
     }
 
-    /// How long what is received now has waited, as far as that is known.
+    /// Returns how long what is received now has waited, as far as that is known.
     pub(crate) fn age(&self) -> Duration {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).age()
     }

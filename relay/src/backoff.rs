@@ -1,4 +1,4 @@
-//! How calls of the store and the queue are repeated.
+//! The repetition of calls of the store and the queue.
 
 use std::time::Duration;
 

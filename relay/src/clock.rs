@@ -1,8 +1,11 @@
-//! The clock that leases go by.
+//! The clock that leases go by, and the sign of a process that stood still.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// A timer that comes so late tells that the process stood still.
+pub(crate) const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// A clock that shows the time since the machine's start, and goes on while it is suspended; or a simulated one.
 #[derive(Clone)]

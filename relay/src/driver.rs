@@ -130,11 +130,11 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
             match ready {
                 Ready::Lost => {
                     lost = true;
-                    self.end(Input::LeaseLost);
+                    self.stop_receiving(Input::LeaseLost);
                 }
                 Ready::Stop => {
                     stopping = true;
-                    self.end(Input::Stop);
+                    self.stop_receiving(Input::Stop);
                 }
                 Ready::Access => {
                     let access = self.access.borrow_and_update().clone();
@@ -180,14 +180,14 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
 
     fn take_event(&mut self, event: Event) {
         self.take(match event {
-            Event::Online(session) => Input::Online(session),
+            Event::Online(stream) => Input::Online(stream),
             Event::Offline => Input::Offline,
             Event::Stanza(stanza, _room) => Input::Stanza(*stanza),
         });
     }
 
     /// Ends receiving: the queue gives back what was taken and not returned.
-    fn end(&mut self, input: Input) {
+    fn stop_receiving(&mut self, input: Input) {
         if let Some(receiving) = self.receiving.take() {
             receiving.abort();
         }
@@ -218,10 +218,10 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Send(session, xml) => {
+            Action::Send(stream, xml) => {
                 // There is room for as many as may be in flight, and for those of a stream that ended. A push that finds
                 // none is overdue after a while.
-                let _ = self.stream.pushes.try_send(Outgoing { session, xml });
+                let _ = self.stream.pushes.try_send(Outgoing { stream, xml });
             }
             Action::Reply(reply) => self.reply(&reply),
             Action::Start(job) => self.start(job),

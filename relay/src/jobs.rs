@@ -39,7 +39,7 @@ mod sweep;
 
 pub(crate) use settle::spared::Spared;
 
-/// How often a look at an account is repeated before the core goes on without it.
+/// Most repetitions of a look at an account before the core goes on without it.
 const LOOK_RETRIES_MAX: usize = 5;
 
 /// Ports and limits that jobs work with.
@@ -79,7 +79,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     async fn receive(&self, max: usize) -> Vec<Arc<PushMessage>> {
         let receive = || self.queue.receive(max);
         let received = receive.retry(backoff()).notify(report).await.unwrap_or_default();
-        self.receipts.keep(received)
+        self.receipts.note(received)
     }
 
     async fn look(&self, account: BareJid) -> Input {
@@ -123,13 +123,13 @@ impl<Receipt> Default for Receipts<Receipt> {
 }
 
 impl<Receipt> Receipts<Receipt> {
-    fn keep(&self, received: Vec<Delivery<Receipt>>) -> Vec<Arc<PushMessage>> {
-        let mut kept = self.lock();
-        let keep = |delivery: Delivery<Receipt>| {
-            kept.entry(delivery.message.id).or_default().push(delivery.receipt);
+    fn note(&self, received: Vec<Delivery<Receipt>>) -> Vec<Arc<PushMessage>> {
+        let mut receipts = self.lock();
+        let note = |delivery: Delivery<Receipt>| {
+            receipts.entry(delivery.message.id).or_default().push(delivery.receipt);
             delivery.message
         };
-        received.into_iter().map(keep).collect()
+        received.into_iter().map(note).collect()
     }
 
     /// Takes the receipts of a push that is settled.
@@ -152,7 +152,7 @@ fn count_over(message: &PushMessage, now: DateTime<Utc>) {
     counter!(if message.is_expired(now) { EXPIRED } else { REVOKED }).increment(1);
 }
 
-/// Whether a push may still be delivered under this row.
+/// Returns whether a push may still be delivered under this row.
 fn waits_for(row: &Registration, message: &PushMessage, now: DateTime<Utc>) -> bool {
     row.epoch == message.epoch && row.lives(now) && !message.is_expired(now)
 }

@@ -49,7 +49,7 @@ impl Fence {
         Self { until, uptime: Uptime::new(move || begun.elapsed()), lost: CancellationToken::new() }
     }
 
-    /// Whether the lease is ours at this moment.
+    /// Returns whether the lease is ours at this moment.
     pub(crate) fn holds(&self) -> bool {
         let lapsed = |until| self.uptime.now() >= until && !mutant(Mutant::FenceIgnored);
         !self.lost.is_cancelled() && self.until.borrow().is_none_or(|until| !lapsed(until))
@@ -74,7 +74,7 @@ impl Fence {
         self.lost.cancelled().await;
     }
 
-    /// Whether it is known to be lost.
+    /// Returns whether it is known to be lost.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
@@ -136,7 +136,7 @@ impl<L: Lease> Candidate<L> {
         let tenure = answered(self.lease.take(self.holder, seen).await).ok().flatten()?;
         let holding = Holding::new(self.holder, tenure, asked);
         Some(HeldLease {
-            until: watch::Sender::new(Some(holding.end())),
+            until: watch::Sender::new(Some(holding.sends_until())),
             holding,
             uptime: self.uptime.clone(),
             lost: CancellationToken::new(),
@@ -152,12 +152,14 @@ impl<L: Lease> Candidate<L> {
                 Step::Wait(until) => self.pass(until).await,
                 Step::Renew(tenure) => {
                     let take = self.lease.take(self.holder, Some(tenure));
-                    let Some(renewed) = self.before(holding.end(), take).await else { continue };
+                    let Some(renewed) = self.before(holding.sends_until(), take).await else { continue };
                     holding.note_renewal(renewed, now);
-                    until.send_replace(Some(holding.end()));
+                    until.send_replace(Some(holding.sends_until()));
                 }
                 Step::Look => {
-                    let Some(seen) = self.before(holding.end(), self.lease.look()).await else { continue };
+                    let Some(seen) = self.before(holding.sends_until(), self.lease.look()).await else {
+                        continue;
+                    };
                     holding.note_look(seen, now);
                 }
                 Step::Lost if mutant(Mutant::GoesOnWithoutLease) => {

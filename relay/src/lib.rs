@@ -80,17 +80,17 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub endpoints: Url,
     /// The life of a registration.
     pub lifetime: TimeDelta,
-    /// How long the answer to a push may take.
+    /// Longest wait for the answer to a push.
     pub ack_timeout: Duration,
     /// Most pushes that wait.
     pub mailbox_bounds: MailboxBounds,
     /// Most registrations of one account.
     pub account_registrations_max: usize,
-    /// How much a domain may have that the access list does not name.
+    /// Bounds on what a domain may have that the access list does not name.
     pub domain_bounds: DomainBounds,
-    /// How many pushes a registration may get before its senders are asked to wait; `None`: any number.
+    /// Rate of pushes that a registration may get before its senders are asked to wait; `None`: any.
     pub rate: Option<Rate>,
-    /// How users reach who runs this, in answers to service discovery (XEP-0157).
+    /// Addresses by which users reach the operator, in answers to service discovery (XEP-0157).
     pub contact: Vec<Url>,
     /// The meter of tenants' usage.
     pub usage: push::usage::Meter,

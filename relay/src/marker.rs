@@ -18,17 +18,18 @@ use crate::{
     backoff::{backoff, report},
 };
 
-/// How often it is noted that the rows are complete. A registration that was made since and lost with a table is in
+/// Time between two notes that the rows are complete. A registration that was made since and lost with a table is in
 /// doubt all the same: its epoch is later than the last that is noted.
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
 
-/// How often it is looked whether load is to be shed.
+/// Time between two looks at the load.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often senders are asked for as long as it is: before what was asked ends by itself ([`SHED_FOR`]).
+/// Time after which senders are asked again, as long as load is shed: before what was asked ends by itself
+/// ([`SHED_FOR`]).
 ///
 /// [`SHED_FOR`]: push::marker::SHED_FOR
 const ASK_AGAIN: Duration = Duration::from_secs(30);
-/// How many times as old the backlog is when pushes of normal urgency are kept back, too.
+/// Multiple of the backlog's age at which pushes of normal urgency are held back, too.
 const NORMAL_TOO: u32 = 4;
 /// Delay before a store that does not answer is asked again.
 const BEGIN_DELAY: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ pub struct MarkerKeeper<S> {
 pub struct Shedding {
     /// The backlog that the relay works on.
     pub backlog: Backlog,
-    /// Whether there is a stream: without one, nothing is asked, and the queue keeps all.
+    /// True while there is a stream: without one, nothing is asked, and the queue keeps all.
     pub connected: watch::Receiver<bool>,
     /// The age from which on the least urgent are kept back.
     pub after: Duration,
@@ -121,7 +122,7 @@ impl<S: MarkerWriter> MarkerKeeper<S> {
 
     /// Keeps the marker that was begun, for as long as it runs: at each change of the secrets, when load is to be
     /// shed, and every ten minutes.
-    pub async fn keep(mut self, mut marker: Marker) {
+    pub async fn run(mut self, mut marker: Marker) {
         let mut next = Instant::now() + NOTE_INTERVAL;
         let mut shed = Shed::default();
         let mut changes = true;
@@ -223,7 +224,7 @@ mod tests {
         let mut first = keeper(&store, &sender, start);
         first.check().await.unwrap();
         let marker = first.begin().await.unwrap();
-        let keeping = tokio::spawn(first.keep(marker));
+        let keeping = tokio::spawn(first.run(marker));
         let now = || store.0.lock().unwrap().clone().unwrap();
         assert_eq!(now().vouch(&keys(&["a"]), None), Ok(()));
 
@@ -250,7 +251,7 @@ mod tests {
         let sender = watch::Sender::new(keys(&["a"]));
         let mut keeper = MarkerKeeper { shedding: Some(shedding), ..keeper(&store, &sender, start) };
         let marker = keeper.begin().await.unwrap();
-        let keeping = tokio::spawn(keeper.keep(marker));
+        let keeping = tokio::spawn(keeper.run(marker));
         let sheds = |urgency| {
             let marker = store.0.lock().unwrap().clone().unwrap();
             marker.shed_for(urgency, DateTime::UNIX_EPOCH + start.elapsed()).is_some()

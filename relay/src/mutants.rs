@@ -16,7 +16,7 @@ macro_rules! mutants {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// How it is called.
+            /// Returns its name.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -90,7 +90,7 @@ mutants! {
     NotFollowed,
 }
 
-/// Whether the relay has this fault.
+/// Returns whether the relay has this fault.
 #[cfg(not(feature = "mutants"))]
 #[inline]
 pub(crate) const fn mutant(_: Mutant) -> bool {
@@ -107,7 +107,7 @@ mod switch {
         static MADE: Cell<Option<Mutant>> = const { Cell::new(None) };
     }
 
-    /// Whether the relays of this thread have this fault.
+    /// Returns whether the relays of this thread have this fault.
     pub(crate) fn mutant(which: Mutant) -> bool {
         MADE.get() == Some(which)
     }

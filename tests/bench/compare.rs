@@ -27,10 +27,10 @@ struct Row {
     what: String,
     /// The medians of the base and of this commit.
     medians: (f64, f64),
-    /// How this one is to the base: the median over the rounds, the least and the most.
+    /// Ratio of this one to the base: the median over the rounds, the least and the most.
     ratio: f64,
     range: (f64, f64),
-    /// How much is lost, as a part of what the base has; below zero, won.
+    /// Loss, as a part of what the base has; below zero, won.
     loss: f64,
 }
 

@@ -16,7 +16,7 @@ use e2e::machine::Process;
 
 /// Accounts with a phone each, one registration to each; the same for every contestant.
 pub(crate) const PHONES: usize = 8;
-/// How long a push server may take to forget what was delivered.
+/// Longest time for a push server to forget what was delivered.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 

@@ -49,7 +49,7 @@ impl Measure {
         }
     }
 
-    /// Whether rounds add up; of all else, the middle one counts.
+    /// Returns whether rounds add up; of all else, the middle one counts.
     fn adds_up(self) -> bool {
         matches!(self, Self::Errors | Self::Lost | Self::Duplicates)
     }

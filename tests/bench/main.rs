@@ -28,7 +28,7 @@ use figures::{Figures, Measure};
 use plan::{Load, Plan};
 use results::Results;
 
-/// How often a spoilt run is repeated.
+/// Most repetitions of a spoilt run.
 const REPEATS_MAX: usize = 2;
 
 fn main() -> anyhow::Result<()> {

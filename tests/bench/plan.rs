@@ -41,23 +41,23 @@ impl Part {
 /// The length of everything.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// How often each case is measured; what is reported is the median.
+    /// Number of measurements of each case; what is reported is the median.
     pub(crate) rounds: usize,
-    /// How long the load runs before anything counts.
+    /// Time for which the load runs before anything counts.
     pub(crate) warm_up: Duration,
-    /// How long it is measured.
+    /// Time for which it is measured.
     pub(crate) window: Duration,
     /// Numbers of senders.
     pub(crate) senders: &'static [usize],
     /// Bounds on what a bare component has unanswered.
     pub(crate) bounds: &'static [usize],
-    /// How many registrations are made at a time, and renewed.
+    /// Number of registrations that are made at a time, and renewed.
     pub(crate) registrations: usize,
     /// Registrations in the database whose memory is measured; `None`: none is.
     pub(crate) crowd: Option<usize>,
-    /// How much time may go into repeating what other processes disturbed.
+    /// Most time for repeating what other processes disturbed.
     pub(crate) repeats: Duration,
-    /// Whether this only shows that everything works.
+    /// True if this only shows that everything works.
     pub(crate) quick: bool,
     /// Leave out the contestants whose title does not contain this.
     pub(crate) only: Option<String>,
@@ -149,7 +149,7 @@ impl Plan {
         self.bounds.iter().copied().map(Load::Bare).collect()
     }
 
-    /// Whether a contestant takes part.
+    /// Returns whether a contestant takes part.
     pub(crate) fn includes(&self, title: &str) -> bool {
         self.only.as_ref().is_none_or(|only| title.contains(only))
     }

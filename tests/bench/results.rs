@@ -79,7 +79,7 @@ impl Results {
         Ok(())
     }
 
-    /// How often each case was measured.
+    /// Returns how often each case was measured.
     pub(crate) fn rounds(&self) -> usize {
         self.cases.iter().map(|case| case.rounds.len()).max().unwrap_or(0)
     }

@@ -14,7 +14,7 @@ use crate::contestant::{Contestant, Source};
 use crate::figures::{self, Figures, Measure};
 use crate::plan::{Load, Plan};
 
-/// How long pushes may stay away after the load has ended, before they are lost.
+/// Time after the end of the load at which pushes that stay away are lost.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Senders that share a steady load: more than are ever busy while the push server keeps up.

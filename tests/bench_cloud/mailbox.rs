@@ -30,7 +30,7 @@ pub(crate) struct Stored {
     pub(crate) kept: Calls,
     /// For all [`DRAINED`].
     pub(crate) drained: Calls,
-    /// How often the phone was tried meanwhile, and with how many calls in all.
+    /// Number of tries of the phone meanwhile, and of calls in all.
     pub(crate) tries: usize,
     pub(crate) tried: Calls,
     /// Bytes of an item beside the body.

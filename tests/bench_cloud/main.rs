@@ -18,7 +18,7 @@ use anyhow::Context;
 use e2e::{ENDPOINT_SECRET, Emulator, EmulatorKind, Ways, XmppServer};
 use tokio::task::LocalSet;
 
-/// How often each operation of AWS was called.
+/// Number of calls of each operation of AWS.
 type Calls = BTreeMap<String, usize>;
 
 /// Queue and tables on the fastest emulators, and the proxies that count.

@@ -96,7 +96,7 @@ pub(crate) fn others() -> Vec<Item> {
     ]
 }
 
-/// Whether a call goes to the queue and not to the table.
+/// Returns whether a call goes to the queue and not to the table.
 pub(crate) fn is_sqs(call: &str) -> bool {
     call.contains("Message")
 }

@@ -25,7 +25,7 @@ const PHONES: usize = 8;
 pub(crate) const BODY_BYTES: usize = 1024;
 const SENDS_AT_ONCE: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(300);
-/// How often each is measured, in turn.
+/// Number of measurements of each, in turn.
 const ROUNDS: usize = 3;
 
 pub(crate) struct Relay {

@@ -1,4 +1,5 @@
-//! How fast the others get what waits for them, while DynamoDB has trouble with one account: beside the same load without.
+//! The rate at which the others get what waits for them, while DynamoDB has trouble with one account: beside the same
+//! load without.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -174,7 +175,7 @@ async fn fill(
     Ok(())
 }
 
-/// How many pushes wait in this mailbox.
+/// Returns how many pushes wait in this mailbox.
 async fn waiting(cloud: &Cloud, mailbox: &str) -> usize {
     let asked = json!({"TableName": mailbox, "IndexName": "by_registration", "Select": "COUNT"});
     let counted = cloud.dynamodb.call("DynamoDB_20120810.Scan", asked).await;

@@ -17,7 +17,7 @@ const PUSHES_EACH: u32 = 6;
 /// Longer than a push may be unanswered before it is given up (`UPWIRE_ACK_TIMEOUT`).
 const AFTERMATH: Duration = Duration::from_secs(40);
 
-/// Whose the silent full JIDs are.
+/// The owner of the silent full JIDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Crowd {
     OneAccount,

@@ -21,7 +21,7 @@ const UNREAD_MAX: usize = 1 << 18;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 const BODY_BASE64_BYTES: usize = BODY_BYTES.div_ceil(3) * 4;
 
-/// How a full JID treats a push.
+/// A full JID's way of treating a push.
 #[derive(Clone)]
 pub(crate) enum Temper {
     /// It is noted there, and answered at once.
@@ -210,7 +210,7 @@ async fn read_past(stream: &mut TcpStream, unread: &mut Vec<u8>, tag: &[u8]) -> 
     }
 }
 
-/// How long the stanza at the start is, once it is whole. No stanza of Upwire's holds one of its own name.
+/// Returns the length of the stanza at the start, once it is whole. No stanza of Upwire's holds one of its own name.
 fn stanza_length(bytes: &[u8]) -> Option<usize> {
     let head = bytes.iter().position(|byte| *byte == b'>')? + 1;
     if bytes[..head].ends_with(b"/>") {

@@ -31,15 +31,15 @@ impl fmt::Display for Case {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) cases: &'static [Case],
-    /// How often each is measured; what is reported is the median.
+    /// Number of measurements of each; what is reported is the median.
     pub(crate) rounds: usize,
     /// Registrations that have something waiting while others are served, and how much each.
     pub(crate) crowd: Case,
-    /// How many of them are tried before anything else is measured.
+    /// Number of them that are tried before anything else is measured.
     pub(crate) tried: usize,
     /// Pushes to a phone that is there meanwhile.
     pub(crate) fresh: usize,
-    /// Whether this only shows that everything works.
+    /// True if this only shows that everything works.
     pub(crate) quick: bool,
     /// Leave out what has a title without this.
     only: Option<String>,
@@ -87,7 +87,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether what has this title is measured through this server.
+    /// Returns whether what has this title is measured through this server.
     pub(crate) fn includes(&self, kind: Kind, title: &str) -> bool {
         self.only.as_ref().is_none_or(|only| format!("{kind:?}, {title}").contains(only))
     }

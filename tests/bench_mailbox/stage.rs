@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 /// Senders at a time, where pushes come as fast as they are taken.
 pub(crate) const SENDERS: usize = 16;
-/// How long pushes may stay away, before they are lost.
+/// Time after which pushes that stay away are lost.
 const DEADLINE: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 

@@ -24,7 +24,7 @@ const DEVICES: usize = 100;
 const EVENT: &str = "$event00";
 const USAGE: &str = "cargo bench -p e2e --bench bench-senders -- [--quick]";
 
-/// How a push is sent.
+/// One way of sending a push.
 struct Case {
     title: &'static str,
     /// Requested in turn.

@@ -33,7 +33,7 @@ const PHONES: usize = 8;
 const SENDERS: usize = 128;
 /// Pushes that the bare component has unanswered.
 const BARE_UNANSWERED: usize = 512;
-/// How long everything that was accepted may take to arrive when the load has ended.
+/// Longest time for everything that was accepted to arrive when the load has ended.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 

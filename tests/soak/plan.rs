@@ -14,7 +14,7 @@ const HOURS_MIN: f64 = 0.02;
 pub(crate) struct Plan {
     pub(crate) length: Duration,
     pub(crate) kind: Kind,
-    /// How long the ceiling is measured.
+    /// Time for which the ceiling is measured.
     pub(crate) ceiling_window: Duration,
     rate: Option<f64>,
 }

@@ -12,7 +12,8 @@ use tokio_xmpp::jid::BareJid;
 /// Pushes a second to all of them.
 pub(crate) const RATE: f64 = 20.0;
 const ROAMERS: usize = 6;
-/// How long they are there, and away; each a little longer than the one before, so that they never fall into step.
+/// Time for which they are there, and away; each a little longer than the one before, so that they never fall into
+/// step.
 const THERE: Duration = Duration::from_millis(6100);
 const AWAY: Duration = Duration::from_millis(3300);
 const STEP: Duration = Duration::from_millis(700);

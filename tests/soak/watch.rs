@@ -103,7 +103,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Waits a moment and looks; whether there is more to see.
+    /// Waits a moment and looks; returns whether there is more to see.
     pub(crate) async fn look(&mut self) -> anyhow::Result<bool> {
         sleep(LOOK_INTERVAL).await;
         let (memory_mib, cpu) = (self.process.memory_mib()?, self.process.cpu_seconds()?);

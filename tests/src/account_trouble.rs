@@ -76,7 +76,7 @@ impl TroubledWay {
         self.0.on.store(on, Ordering::Relaxed);
     }
 
-    /// How many calls have met it.
+    /// Returns how many calls have met it.
     pub fn met(&self) -> usize {
         self.0.met.load(Ordering::Relaxed)
     }

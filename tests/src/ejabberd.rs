@@ -1,4 +1,4 @@
-//! How an ejabberd is configured and given an account.
+//! The configuration of an ejabberd, and its accounts.
 
 use std::fs;
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::tether::Tether;
-use crate::{http, ports::free_port, run::folder, wait::eventually};
+use crate::{http, run::folder, tcp_ports::free_port, wait::eventually};
 
 /// LocalStack was seen to take 20 s on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(300);
@@ -80,12 +80,12 @@ impl Emulator {
         Self { endpoint, process }
     }
 
-    /// How an adapter in this process reaches it.
+    /// Returns the configuration by which an adapter in this process reaches it.
     pub fn config(&self) -> SdkConfig {
         Self::config_at(&self.endpoint)
     }
 
-    /// How an adapter in this process reaches what is at this endpoint.
+    /// Returns the configuration by which an adapter in this process reaches what is at this endpoint.
     pub fn config_at(endpoint: &str) -> SdkConfig {
         let variables = Self::variables(endpoint);
         let lookup = |name: &str| variables.get(name).cloned().ok_or(VarError::NotPresent);
@@ -192,7 +192,7 @@ impl Emulator {
         self.call("AmazonSQS.SendMessage", json!({"QueueUrl": url, "MessageBody": body})).await;
     }
 
-    /// How many entries a queue has, those that are hidden included.
+    /// Returns how many entries a queue has, those that are hidden included.
     pub async fn depth(&self, url: &str) -> u64 {
         const COUNTS: [&str; 3] = [
             "ApproximateNumberOfMessages",

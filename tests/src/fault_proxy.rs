@@ -31,9 +31,9 @@ pub struct FaultProxy {
 #[derive(Clone, Copy, Default)]
 struct Orders {
     flow: Flow,
-    /// How many orders to end all connections there were.
+    /// Number of orders to end all connections.
     ends: usize,
-    /// How the last of them was meant.
+    /// The kind of the last of them.
     end: End,
 }
 
@@ -83,7 +83,7 @@ impl FaultProxy {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// How many bytes clients have sent on all connections, as far as it has read them.
+    /// Returns how many bytes clients have sent on all connections, as far as it has read them.
     pub fn bytes_from_clients(&self) -> u64 {
         self.from_clients.load(Ordering::Relaxed)
     }

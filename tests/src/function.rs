@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::tether::Tether;
 use crate::{
     http,
-    ports::free_port,
     run::{folder, profile_folder},
+    tcp_ports::free_port,
     wait::eventually,
 };
 

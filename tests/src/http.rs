@@ -84,7 +84,7 @@ pub(crate) fn will_be_posted_again(endpoint: &str, body: &[u8]) {
     posted_again().insert((token(endpoint).to_owned(), body.to_owned()));
 }
 
-/// Whether a sender in this process was told 503 for this push, and posted it again.
+/// Returns whether a sender in this process was told 503 for this push, and posted it again.
 pub(crate) fn was_posted_again(endpoint: &str, body: &[u8]) -> bool {
     posted_again().contains(&(token(endpoint).to_owned(), body.to_owned()))
 }

@@ -73,7 +73,7 @@ impl Load {
         eventually(LOAD_DEADLINE, "a sender is told 503", async || self.refused() > 0).await;
     }
 
-    /// How often a sender was told to try again, by a 503.
+    /// Returns how often a sender was told to try again, by a 503.
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)
     }
@@ -100,7 +100,7 @@ async fn send(client: &Client, endpoint: &str, body: &str, refused: &AtomicUsize
                     refused.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(response) => panic!("{body:?}: {} {}", response.status, response.text()),
-                // The server is down. Whether it took the push is not known.
+                // The server is down. Nobody knows whether it took the push.
                 Err(_) => {}
             }
             http::will_be_posted_again(endpoint, body.as_bytes());
@@ -114,12 +114,12 @@ async fn send(client: &Client, endpoint: &str, body: &str, refused: &AtomicUsize
 }
 
 impl Ledger {
-    /// How many pushes got their 201.
+    /// Returns how many pushes got their 201.
     pub fn len(&self) -> usize {
         self.0.lock().expect("no panic while held").len()
     }
 
-    /// Whether none has.
+    /// Returns whether none has.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

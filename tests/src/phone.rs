@@ -84,7 +84,7 @@ pub struct Phone {
     inbox: watch::Sender<Inbox>,
     commands: mpsc::Sender<Command>,
     session: JoinHandle<()>,
-    /// How many of the pushes `next_push` has returned.
+    /// Number of pushes that `next_push` has returned.
     read: AtomicUsize,
 }
 
@@ -246,7 +246,7 @@ impl Phone {
         }
     }
 
-    /// How many sessions were bound: one after `connect`.
+    /// Returns how many sessions were bound: one after `connect`.
     pub fn sessions_bound(&self) -> usize {
         self.inbox.borrow().bound
     }
@@ -258,7 +258,7 @@ impl Phone {
         bound.expect("the phone holds the sender").bound
     }
 
-    /// How many times a session was resumed.
+    /// Returns how many times a session was resumed.
     pub fn sessions_resumed(&self) -> usize {
         self.inbox.borrow().resumed
     }

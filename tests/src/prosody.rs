@@ -1,4 +1,4 @@
-//! How a Prosody is configured and given an account.
+//! The configuration of a Prosody, and its accounts.
 
 use std::fs;
 use std::process::Command;

@@ -49,14 +49,14 @@ impl Ways {
         variables
     }
 
-    /// How often each operation was called so far.
+    /// Returns how often each operation was called so far.
     pub fn calls(&self) -> BTreeMap<String, usize> {
         let mut calls = self.queue.calls();
         calls.extend(self.table.calls());
         calls
     }
 
-    /// How often each was called since then.
+    /// Returns how often each was called since then.
     pub fn calls_since(&self, before: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
         let grown = self.calls().into_iter().map(|(call, count)| {
             let grown = count - before.get(&call).unwrap_or(&0);
@@ -66,7 +66,7 @@ impl Ways {
     }
 }
 
-/// How often each operation was called: `GetItem`, `SendMessage` and so on.
+/// Number of calls of each operation: `GetItem`, `SendMessage` and so on.
 type Calls = Arc<Mutex<BTreeMap<String, usize>>>;
 
 impl Proxy {
@@ -103,7 +103,7 @@ impl Proxy {
         self.shift.store(seconds, Ordering::Relaxed);
     }
 
-    /// How often each operation was called so far.
+    /// Returns how often each operation was called so far.
     pub fn calls(&self) -> BTreeMap<String, usize> {
         self.calls.lock().expect("no panic while held").clone()
     }

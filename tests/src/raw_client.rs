@@ -91,7 +91,7 @@ impl RawClient {
         }
     }
 
-    /// Whether the server has closed the connection, by the deadline.
+    /// Returns whether the server has closed the connection, by the deadline.
     pub async fn closed(&mut self, deadline: Duration) -> bool {
         let read = async {
             loop {

@@ -8,13 +8,13 @@ use tokio_xmpp::jid::BareJid;
 use crate::certificate::Certificate;
 use crate::phone::device::Devices;
 
-/// How many components it has secrets for.
+/// Number of components that it has secrets for.
 pub(crate) const COMPONENTS_MAX: usize = 600;
 
 /// Settings that a test may want different in a server of its own.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long a session without a connection may be resumed (XEP-0198).
+    /// Time for which a session without a connection may be resumed (XEP-0198).
     pub hibernation: Duration,
     /// Prosody only: run `mod_unified_push` as `unified-push.localhost`, on this backend.
     pub unified_push: Option<&'static str>,

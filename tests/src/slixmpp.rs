@@ -21,7 +21,7 @@ const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/slixmpp_client.py
 /// A running client, killed when dropped.
 pub struct Slixmpp {
     process: Tether,
-    /// How many pushes `next_push` has returned.
+    /// Number of pushes that `next_push` has returned.
     read: AtomicUsize,
 }
 

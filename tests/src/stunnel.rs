@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use crate::certificate::Certificate;
 use crate::tether::Tether;
 use crate::{
-    ports::free_port,
     run::folder,
+    tcp_ports::free_port,
     wait::{SOON, eventually},
 };
 

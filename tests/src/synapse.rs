@@ -11,8 +11,8 @@ use tokio::sync::OnceCell;
 use crate::tether::Tether;
 use crate::{
     http,
-    ports::free_port,
     run::{folder, target_folder},
+    tcp_ports::free_port,
     wait::eventually,
 };
 

@@ -10,8 +10,8 @@ use crate::tether::Tether;
 use crate::xmpp_server::{Component, XmppServer};
 use crate::{
     http,
-    ports::free_port,
     run::{folder, profile_folder},
+    tcp_ports::free_port,
     wait::{eventually, eventually_some},
 };
 

@@ -14,7 +14,7 @@ use crate::phone::device::Devices;
 use crate::site::{COMPONENTS_MAX, Site};
 pub use crate::site::{Settings, User};
 use crate::tether::Tether;
-use crate::{ejabberd, ports::free_port, prosody, run::folder, wait::eventually};
+use crate::{ejabberd, prosody, run::folder, tcp_ports::free_port, wait::eventually};
 
 /// ejabberd was seen to take more than two minutes on a busy machine; one that ends is found at once.
 const START_DEADLINE: Duration = Duration::from_secs(300);

@@ -16,7 +16,7 @@ use crate::{error::Failure, item::Item};
 
 /// Most items in one call, by DynamoDB's own rule.
 const BATCH_MAX: usize = 25;
-/// How often DynamoDB is asked again for what it left undone of a batch, and how soon.
+/// Most repetitions of what DynamoDB left undone of a batch, and their pace.
 const BATCH_RETRIES_MAX: usize = 8;
 const BATCH_DELAY_MIN: Duration = Duration::from_millis(50);
 const BATCH_DELAY_MAX: Duration = Duration::from_secs(2);

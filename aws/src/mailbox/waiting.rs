@@ -18,7 +18,7 @@ use crate::item::{
 const AGE_BYTES: usize = MessageId::BYTES - 1;
 const PLACE_BYTES: usize = RegistrationId::BYTES + AGE_BYTES;
 
-/// How long after its expiry DynamoDB may delete a push: clocks disagree.
+/// Time after its expiry at which DynamoDB may delete a push: clocks disagree.
 const PURGE_AFTER: TimeDelta = TimeDelta::hours(1);
 
 /// The key of a push in the table.
@@ -98,7 +98,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether it had not expired at this moment, to a second.
+    /// Returns whether it had not expired at this moment, to a second.
     pub(super) fn lives_at(&self, moment: DateTime<Utc>) -> bool {
         self.purge_at > purge_at(moment)
     }

@@ -19,7 +19,7 @@ use crate::{
     item::{Item, millis, number, read_moment, read_number, read_text},
 };
 
-/// How often an account's registrations are counted anew because another relay was faster.
+/// Most attempts to count an account's registrations while another relay is faster.
 const ATTEMPTS_MAX: usize = 8;
 /// The registrations of a full account are not counted anew so soon after the count has changed: the rows of places
 /// that were taken may not show in the index yet.

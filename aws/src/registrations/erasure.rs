@@ -17,7 +17,7 @@ use crate::{
     item::{binary, epoch, millis, number},
 };
 
-/// How often an account is read anew because its registrations were changed meanwhile.
+/// Most attempts to read an account while its registrations are being changed.
 const ATTEMPTS_MAX: usize = 8;
 
 impl Erasure for RegistrationsTable {

@@ -1,4 +1,4 @@
-//! Whether these credentials may do on a queue what the relay does.
+//! The question whether these credentials may do on a queue what the relay does.
 
 use super::{QUEUE_MEND, QueueSender, is_stale};
 use crate::{

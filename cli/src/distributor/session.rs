@@ -47,7 +47,7 @@ pub(super) enum Server {
 }
 
 impl Server {
-    /// Whether the way there never leaves this machine.
+    /// Returns whether the way there never leaves this machine.
     pub(super) fn is_loopback(&self) -> bool {
         match self {
             Self::Address(address) => address.ip().to_canonical().is_loopback(),
@@ -84,7 +84,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// How the connection is kept from other eyes.
+/// The connection's protection from other eyes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Security {
     StartTls,
@@ -156,7 +156,7 @@ pub(super) struct Attempt {
     pub(super) retry_in: Duration,
 }
 
-/// Whether the latest connection has yet to become a session.
+/// True while the latest connection has yet to become a session.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unproven(Arc<AtomicBool>);
 

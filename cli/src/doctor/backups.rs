@@ -73,8 +73,8 @@ fn copies(folder: &Path, database: &Path) -> std::io::Result<Vec<Copy>> {
     Ok(copies)
 }
 
-/// Whether it has the header of an SQLite file with a layout. The file is not opened as a database: each that is in the
-/// folder is looked at.
+/// Returns whether it has the header of an SQLite file with a layout. The file is not opened as a database: each that
+/// is in the folder is looked at.
 fn is_copy(file: &Path, metadata: &Metadata) -> bool {
     let mut header = [0; HEADER_BYTES];
     metadata.is_file()

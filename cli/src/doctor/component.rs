@@ -65,13 +65,13 @@ pub(super) async fn process(address: SocketAddr, database: Option<&Path>) -> (Pr
     }
 }
 
-/// Whether nothing listens there at all.
+/// Returns whether nothing listens there at all.
 fn is_refused(error: &anyhow::Error) -> bool {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     causes.any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Whether the process that is not ready is connected all the same.
+/// Checks whether the process that is not ready is connected all the same.
 async fn stream(address: SocketAddr) -> Process {
     let Ok(metrics) = fetch::ask_admin(address, "/metrics").await else { return Process::Unknown };
     let text = metrics.text();

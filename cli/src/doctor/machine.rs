@@ -86,7 +86,7 @@ fn log(file: &Path) -> Option<Finding> {
     Some(Finding::warning("log", what, why, mend))
 }
 
-/// How many descriptors a process of this user may have.
+/// Checks how many descriptors a process of this user may have.
 pub(super) fn descriptors() -> Finding {
     let limit = http::raise_limit();
     if limit >= DESCRIPTORS_MIN {

@@ -166,7 +166,7 @@ impl Site {
         timeout(PATIENCE, asking).await.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))?
     }
 
-    /// Whether TLS is spoken there, though the URL says that it is not.
+    /// Returns whether TLS is spoken there, though the URL says that it is not.
     async fn speaks_tls_unsaid(&self) -> bool {
         if self.tls.is_some() {
             return false;
@@ -175,7 +175,7 @@ impl Site {
         matches!(timeout(PATIENCE, asking).await, Ok(Ok(true)))
     }
 
-    /// Whether a GET of this path shows a push resource of ours; else what it shows.
+    /// Returns the answer to a GET of this path if it shows a push resource of ours; else what it shows.
     async fn shows_endpoint(&self, path: &str) -> Result<Answer, String> {
         match self.get(path).await {
             Ok(answer) if answer.status == 200 && answer.text().contains("unifiedpush") => Ok(answer),

@@ -58,7 +58,7 @@ fn status(name: &str, state: &StackState) -> Finding {
     Finding::warning("stack", what, why, mend)
 }
 
-/// Whether the settings here are those of the stack's output.
+/// Checks whether the settings here are those of the stack's output.
 fn outputs(name: &str, state: &StackState, settings: &Settings) -> Vec<Finding> {
     let Some(environment) = state.outputs.get("RelayEnvironment") else {
         return vec![Finding::skipped("settings", format!("{name} has no output RelayEnvironment"))];

@@ -46,7 +46,7 @@ impl Tls {
         Ok(self.connector.connect(name, socket).await?)
     }
 
-    /// Whether TLS is spoken at the other end of the socket, with whatever certificate.
+    /// Returns whether TLS is spoken at the other end of the socket, with whatever certificate.
     pub(super) async fn is_spoken(&self, socket: TcpStream, host: &str) -> bool {
         match self.connect(socket, host).await {
             Ok(_) => true,

@@ -7,7 +7,7 @@ use tokio_xmpp::jid::{BareJid, Jid};
 
 use super::finding::Finding;
 use crate::configuration::{ConfigurationError, environment, secret};
-use crate::{canary, usage};
+use crate::{canary, command_line};
 
 /// The start of each error by which the program ends.
 const ERROR: &str = "upwire: ";
@@ -42,12 +42,12 @@ impl Way {
         // The file goes before the variable.
         let variable = match self.password_file {
             Some(_) => None,
-            None => environment(usage::DISTRIBUTOR_PASSWORD)?.map(Into::into),
+            None => environment(command_line::DISTRIBUTOR_PASSWORD)?.map(Into::into),
         };
-        match secret(usage::DISTRIBUTOR_PASSWORD, variable, self.password_file.as_deref())? {
+        match secret(command_line::DISTRIBUTOR_PASSWORD, variable, self.password_file.as_deref())? {
             Some(_) => Ok(()),
             None => Err(ConfigurationError::new(
-                usage::DISTRIBUTOR_PASSWORD,
+                command_line::DISTRIBUTOR_PASSWORD,
                 "is not set",
                 "set it to the password of the account (--jid), or give --password-file FILE",
             )),
@@ -63,7 +63,7 @@ impl Way {
         canary.args(self.arguments(jid, component)).args(["--timeout", "30s"]);
         canary.env_remove("UPWIRE_CANARY_TEXTFILE").env_remove("UPWIRE_METRICS_STACK");
         if let Some(file) = &self.password_file {
-            canary.env_remove(usage::DISTRIBUTOR_PASSWORD).env(PASSWORD_FILE, file);
+            canary.env_remove(command_line::DISTRIBUTOR_PASSWORD).env(PASSWORD_FILE, file);
         }
         let output = canary.kill_on_drop(true).output().await?;
         if output.status.success() {

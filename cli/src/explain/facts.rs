@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::trail::Told;
 
-/// Whether the URL is ours.
+/// The origin of the URL: ours, or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Token {

@@ -25,18 +25,18 @@ use tower::ServiceExt;
 use super::head::Head;
 use super::socket::Socket;
 
-/// How long the head of a request may take to come; of the first one, with the handshake before it.
+/// Longest time for the head of a request to come; for the first one, with the handshake before it.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the rest of it may take. The ingress gives a body ten seconds, and answers 408.
+/// Longest time for the rest of it. The ingress gives a body ten seconds, and answers 408.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long an answer may take. The ingress takes two seconds at most.
+/// Longest time for an answer. The ingress takes two seconds at most.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may wait for its next request: longer than the minute for which nginx keeps one.
+/// Longest wait of a connection for its next request: longer than the minute for which nginx keeps one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The largest head of a request, and the most of a body that is in memory at a time.
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 
-/// How far a connection is.
+/// The stage of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nothing has come yet.
@@ -68,7 +68,7 @@ impl Phase {
     }
 }
 
-/// How a connection ended.
+/// The end of a connection.
 pub(crate) enum End {
     /// By either side, or to make room.
     Over,
@@ -150,7 +150,7 @@ async fn answer(
     Ok(response)
 }
 
-/// How a head marks the end of its request.
+/// The mark by which a head tells the end of its request.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
     /// One header at most.
@@ -162,7 +162,7 @@ enum Framing {
     Unseen,
 }
 
-/// How far a connection is, as its socket, its requests' bodies and its answers tell.
+/// The stage of a connection, as its socket, its requests' bodies and its answers tell.
 #[derive(Clone)]
 struct Progress(Arc<Mutex<State>>);
 
@@ -196,7 +196,7 @@ impl Progress {
         }
     }
 
-    /// How the head that has come marks the end of its request.
+    /// Returns the mark by which the head that has come tells the end of its request.
     fn framing(&self) -> Framing {
         match self.0.lock().head.take() {
             Some(head) if head.is_ambiguous() => Framing::Ambiguous,

@@ -41,7 +41,7 @@ pub(crate) type Id = u64;
 pub(crate) struct Admitted {
     /// Its name, and what is cancelled when it has to close; `None`: it is to be closed at once.
     pub(crate) place: Option<(Id, CancellationToken)>,
-    /// Whether the bound was met.
+    /// True if the bound was met.
     pub(crate) is_full: bool,
     /// Why a connection is closed, the new one or another.
     pub(crate) closed: Option<Reason>,

@@ -18,7 +18,7 @@ pub(crate) fn raise_limit() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
-/// How many connections of senders there may be with so many descriptors.
+/// Returns how many connections of senders there may be with so many descriptors.
 pub(crate) fn connections_max(descriptors: u64) -> usize {
     descriptors.saturating_sub(RESERVED).max(descriptors / 4).clamp(1, CONNECTIONS_MAX) as usize
 }

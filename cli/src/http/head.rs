@@ -35,12 +35,12 @@ impl Head {
         }
     }
 
-    /// Whether its end has come.
+    /// Returns whether its end has come.
     pub(crate) fn is_whole(&self) -> bool {
         self.is_whole
     }
 
-    /// Whether two headers say where the request ends, or whose it is.
+    /// Returns whether two headers say where the request ends, or which host it is for.
     pub(crate) fn is_ambiguous(&self) -> bool {
         (self.has_length && self.has_encoding) || self.hosts > 1
     }

@@ -13,8 +13,8 @@ impl Proxies {
         Self(networks)
     }
 
-    /// Whether many connections from there are no sign of abuse. Of the loopback network that is the usual address
-    /// alone: nobody puts a proxy at another one without knowing.
+    /// Returns whether many connections from there are no sign of abuse. Of the loopback network that is the usual
+    /// address alone: nobody puts a proxy at another one without knowing.
     pub(crate) fn has(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         let is_this_machine = match peer {

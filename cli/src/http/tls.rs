@@ -20,7 +20,7 @@ use super::connection::End;
 use super::socket::Socket;
 use crate::configuration::ConfigurationError;
 
-/// How often the files are looked at.
+/// Time between two looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// "The protocol identifier … for HTTP/1.1" (RFC 9112 §9.8): a client that offers HTTP/2 too takes this one.
 const HTTP_1_1: &[u8] = b"http/1.1";

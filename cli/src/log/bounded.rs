@@ -27,7 +27,7 @@ struct Lines {
 }
 
 impl Written {
-    /// Whether a line is written, or left out.
+    /// Counts a line; returns whether it is written, or left out.
     fn note(&self, of: &'static Metadata<'static>, now: Instant) -> bool {
         let mut places = self.0.lock();
         let lines = places.entry(of.callsite()).or_insert(Lines { of, since: now, written: 0, left_out: 0 });

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use push::ports::{Consistency, Mailbox, Registrations, Revocation};
 use push::{Epoch, RegistrationId};
 
-/// How often it is read anew because its phone has renewed or moved it meanwhile.
+/// Most attempts to end one while its phone renews or moves it.
 const ATTEMPTS_MAX: usize = 16;
 
 /// Ends a registration, or this life of it alone, and removes what waits for it; returns how many pushes that were.
@@ -35,7 +35,7 @@ pub(super) async fn end<S: Registrations, M: Mailbox>(
     bail!("registration {id} is renewed again and again: try it again")
 }
 
-/// Whether there is something to end.
+/// Returns whether there is something to end.
 pub(super) async fn lives<S: Registrations>(
     store: &S,
     id: RegistrationId,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::options::{MAILBOX_TABLE, QUEUE_URL, REGISTRATIONS_TABLE, Settings};
 use crate::{aws_configuration, configuration::ConfigurationError};
 
-/// How long AWS may stay out of reach at the start: a machine that boots has no network yet.
+/// Longest time for which AWS may stay out of reach at the start: a machine that boots has no network yet.
 const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);

@@ -3,12 +3,12 @@
 use secrecy::SecretString;
 use url::Url;
 
+use crate::command_line;
 use crate::configuration::{ConfigurationError, check_certificates};
 use crate::legacy_options::{LegacyOptions, LegacySettings};
 use crate::live::{self, SECRET};
 use crate::marker::TABLE_ID;
 use crate::relay_options::{RelayOptions, RelaySettings};
-use crate::usage;
 
 pub(crate) const QUEUE_URL: &str = "UPWIRE_QUEUE_URL";
 pub(crate) const REGISTRATIONS_TABLE: &str = "UPWIRE_REGISTRATIONS_TABLE";
@@ -78,8 +78,8 @@ fn after_help() -> String {
          UPWIRE_SECRET_FILE=/etc/upwire/secret UPWIRE_PUBLIC_URL=https://push.example.com \\\n  \
          UPWIRE_COMPONENT=notify.example.com \\\n  \
          UPWIRE_COMPONENT_SECRET_FILE=/etc/upwire/component-secret upwire relay\n\n{AWS_HELP}\n\n{}\n\n{}",
-        usage::AFTER_SERVER_HELP,
-        usage::AFTER_HELP
+        command_line::AFTER_SERVER_HELP,
+        command_line::AFTER_HELP
     )
 }
 

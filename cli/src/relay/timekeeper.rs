@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 
-/// How often the clock is looked at for the log and the metric. All that goes by it looks each time.
+/// Time between two looks at the clock for the log and the metric. All that goes by it looks each time.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the log says again that the clock is in doubt.
+/// Time after which the log says again that the clock is in doubt.
 const SAY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// This machine's clock beside the time of AWS.

@@ -12,7 +12,7 @@ use crate::configuration::ConfigurationError;
 use crate::http::{CertificateFiles, Proxies, network};
 use crate::legacy_options::{LegacyOptions, LegacySettings};
 use crate::relay_options::{RelayOptions, RelaySettings};
-use crate::{usage, values};
+use crate::{command_line, values};
 
 const MAX_TTL: &str = "UPWIRE_MAX_TTL";
 const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separated: the first signs, all verify \
@@ -56,7 +56,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESSES", env = "UPWIRE_PROXIES", value_delimiter = ',', value_parser = network)]
     proxies: Vec<IpNet>,
 
-    /// How long a push without a TTL is kept
+    /// Time for which a push without a TTL is kept
     #[arg(long, value_name = "TIME", env = "UPWIRE_DEFAULT_TTL", default_value = "1d", value_parser = values::seconds)]
     default_ttl: u32,
 
@@ -77,7 +77,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     legacy: LegacyOptions,
 
-    /// How long an endpoint of a predecessor lives at most, from its first push on; the keys end such a time and a day
+    /// Longest life of an endpoint of a predecessor, from its first push on; the keys end such a time and a day
     /// after the first start with them
     #[arg(long, value_name = "TIME", env = "UPWIRE_LEGACY_LIFE", default_value = "30d", value_parser = values::seconds)]
     legacy_life: u32,
@@ -92,8 +92,8 @@ fn after_help() -> String {
         "Example, with Prosody's `Component \"notify.example.com\"` and its component_secret:\n  \
          UPWIRE_PUBLIC_URL=https://push.example.com UPWIRE_COMPONENT=notify.example.com \\\n  \
          UPWIRE_COMPONENT_SECRET_FILE=/etc/upwire/component-secret upwire serve\n\n{}\n\n{}",
-        usage::AFTER_SERVER_HELP,
-        usage::AFTER_HELP
+        command_line::AFTER_SERVER_HELP,
+        command_line::AFTER_HELP
     )
 }
 

@@ -22,11 +22,11 @@ use self::rules::{Change, Rules};
 pub(crate) use self::sources::Sources;
 use crate::clock::{self, acceptance};
 
-/// How often it is looked whether the clock has jumped, or holds.
+/// Time between two looks at the clock: it may have jumped, or hold.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the time is noted. A crash loses far less of it than clocks may disagree by.
+/// Time between two notes of the time. A crash loses far less of it than clocks may disagree by.
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
-/// How often the log says again that the clock is in doubt.
+/// Time after which the log says again that the clock is in doubt.
 const SAY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// See the module.
@@ -62,7 +62,7 @@ impl Timekeeper {
     }
 
     /// Watches the clock until `stop`.
-    pub(crate) async fn keep(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut looks = interval(LOOK_INTERVAL);
         let mut noted = Instant::now();
         loop {
@@ -79,7 +79,7 @@ impl Timekeeper {
         Ok(())
     }
 
-    /// Whether what is known of the time has changed.
+    /// Looks at the clock; returns whether what is known of the time has changed.
     async fn look(&mut self) -> bool {
         let look = self.sources.look();
         let accepted = self.take_acceptance(look.wall);
@@ -139,7 +139,7 @@ impl Timekeeper {
         }
     }
 
-    /// Whether somebody has said that the machine's clock is right as it is.
+    /// Returns whether somebody has said that the machine's clock is right as it is, and takes that as heard.
     fn take_acceptance(&self, wall: DateTime<Utc>) -> bool {
         let Ok(text) = std::fs::read_to_string(&self.acceptance) else { return false };
         let _ = std::fs::remove_file(&self.acceptance);

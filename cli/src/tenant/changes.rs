@@ -19,8 +19,8 @@ pub(super) struct Changes {
     #[arg(long, value_name = "PUSHES", value_parser = count)]
     pushes_per_month: Option<Change<u64>>,
 
-    /// How fast its senders may push, all together: so many at once, a slash, and so many per second after that; or
-    /// none
+    /// Rate at which its senders may push, all together: so many at once, a slash, and so many per second after that;
+    /// or none
     #[arg(long, value_name = "BURST/PER_SECOND", value_parser = rate)]
     rate: Option<Change<Rate>>,
 
@@ -89,7 +89,7 @@ impl Changes {
         Err(ConfigurationError::new("--webhook", problem, mend))
     }
 
-    /// Whether nothing is given that would change.
+    /// Returns whether nothing is given that would change.
     pub(super) const fn is_empty(&self) -> bool {
         let Self { registrations, pushes_per_month, rate, webhook, note } = self;
         registrations.is_none()
@@ -132,7 +132,7 @@ fn forget_events(tenant: &mut Tenant, of: Quota) {
     tenant.told = tenant.told.take().filter(|told| !told.events.is_empty());
 }
 
-/// Whether a URL has a user name or a password.
+/// Returns whether a URL has a user name or a password.
 pub(super) fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }

@@ -21,7 +21,7 @@ pub(crate) const OF_A_TABLE: Duration = Duration::from_secs(50);
 pub(crate) const OF_A_DATABASE: Duration = Duration::from_secs(2);
 /// Delay before a store is read again that did not answer at the start.
 const BEGIN_DELAY: Duration = Duration::from_secs(1);
-/// How often the rows of suspended tenants are kept anew.
+/// Time after which the rows of suspended tenants are preserved anew.
 const KEEP_ROWS_AGAIN: TimeDelta = TimeDelta::days(1);
 
 /// See the module.
@@ -39,7 +39,7 @@ pub(crate) struct TenantKeeper<S> {
     knows_month: bool,
 }
 
-/// Whose rows were kept last.
+/// The tenants whose rows were preserved last.
 #[derive(Default)]
 struct Rows {
     suspended: Vec<TenantName>,
@@ -92,7 +92,7 @@ impl<S: TenantsWriter> TenantKeeper<S> {
 
     /// Keeps the roster in force, for as long as it runs. While `is_active`, this process is the relay, and does what
     /// one process alone has to.
-    pub(crate) async fn keep(mut self, is_active: watch::Receiver<bool>) {
+    pub(crate) async fn run(mut self, is_active: watch::Receiver<bool>) {
         let mut next = Instant::now() + self.interval;
         let mut changes = true;
         loop {
@@ -119,7 +119,7 @@ impl<S: TenantsWriter> TenantKeeper<S> {
             return Ok(());
         }
         self.judge().await?;
-        self.keep_rows().await
+        self.preserve_rows().await
     }
 
     /// Has senders wait whose tenants have used their month up, and tells of quotas that are used up, or nearly.
@@ -163,7 +163,7 @@ impl<S: TenantsWriter> TenantKeeper<S> {
     }
 
     /// Has the store keep the rows of suspended tenants, and no others.
-    async fn keep_rows(&mut self) -> Result<(), Unavailable> {
+    async fn preserve_rows(&mut self) -> Result<(), Unavailable> {
         let (roster, now) = (Arc::clone(&self.roster.borrow()), self.clock.now());
         let suspended: Vec<TenantName> = roster.suspended().cloned().collect();
         if suspended.is_empty() && !roster.keeps_rows {
@@ -179,7 +179,7 @@ impl<S: TenantsWriter> TenantKeeper<S> {
             // Noted first: whoever comes after a crash knows that there are rows to be released some day.
             change(&self.store, |roster| roster.keeps_rows = true).await?;
         }
-        self.store.keep_rows(&roster, now).await?;
+        self.store.preserve_rows(&roster, now).await?;
         tracing::info!(
             tenants = suspended.len(),
             "the registrations of suspended tenants are kept, and no others"

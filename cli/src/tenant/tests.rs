@@ -1,15 +1,9 @@
 //! Options of `upwire tenant`: their values, and how a tenant is shown.
 
-use clap::Parser;
 use push::tenant::Quota;
 
 use super::*;
-
-#[derive(Debug, Parser)]
-struct Command {
-    #[command(flatten)]
-    options: Options,
-}
+use crate::command_line::parse_options;
 
 fn now() -> DateTime<Utc> {
     "2026-11-10T12:00:00Z".parse().unwrap()
@@ -18,8 +12,8 @@ fn now() -> DateTime<Utc> {
 /// The changes that the options make, or how they are refused.
 fn changes(option: &str, value: &str) -> Result<Changes, String> {
     let arguments = ["tenant", "set", "example.com", option, value];
-    let parsed = Command::try_parse_from(arguments).map_err(|error| error.to_string())?;
-    let Action::Set(Set { changes, .. }) = parsed.options.action else { panic!("a change") };
+    let parsed = parse_options::<Options>(arguments).map_err(|error| error.to_string())?;
+    let Action::Set(Set { changes, .. }) = parsed.action else { panic!("a change") };
     changes.check().map_err(|error| error.to_string())?;
     Ok(changes)
 }

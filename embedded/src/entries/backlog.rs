@@ -60,7 +60,7 @@ impl Backlog {
         self.claims.contains_key(&seq)
     }
 
-    /// Notes that the row of a push is to leave; whether that was not noted before.
+    /// Notes that the row of a push is to leave; returns whether that was not noted before.
     pub(crate) fn leave(&mut self, seq: i64) -> bool {
         self.claims.get_mut(&seq).is_none_or(|is_leaving| !std::mem::replace(is_leaving, true))
     }
@@ -84,12 +84,12 @@ impl Backlog {
     }
 
     /// Notes a row on its way to the disk that was not handed on.
-    pub(crate) fn comes(&mut self) {
+    pub(crate) fn note_coming(&mut self) {
         self.coming += 1;
     }
 
     /// Notes that such a row is there, or that it could not be written.
-    pub(crate) fn came(&mut self, is_there: bool) {
+    pub(crate) fn note_come(&mut self, is_there: bool) {
         self.coming -= 1;
         if is_there {
             self.is_read = false;

@@ -51,18 +51,18 @@ impl Known {
 
     /// Takes pushes that have places.
     pub(crate) fn count(&self, reservation: Reservation<'_>) {
-        self.depth.fetch_add(reservation.keep(), Ordering::Relaxed);
+        self.depth.fetch_add(reservation.confirm(), Ordering::Relaxed);
     }
 
-    /// Hands a push on that has no row yet, if nothing older waits; whether the relay gets it.
+    /// Hands a push on that has no row yet, if nothing older waits; returns whether the relay gets it.
     pub(crate) fn hand_on(&self, seq: i64, message: &Arc<PushMessage>, now: DateTime<Utc>) -> bool {
         let delivery = || Delivery { receipt: seq, is_first: true, message: Arc::clone(message) };
         self.backlog.lock().offer(delivery, now)
     }
 
     /// Notes that a push will be handed on when its row is there.
-    pub(crate) fn keep_back(&self) {
-        self.backlog.lock().comes();
+    pub(crate) fn await_row(&self) {
+        self.backlog.lock().note_coming();
     }
 
     /// A push was settled that has no row, and will have none.
@@ -71,7 +71,8 @@ impl Known {
         self.give_back(Some(registration));
     }
 
-    /// A push was settled that has a row, or gets one by the commit that is under way; whether it was not settled before.
+    /// Notes that a push was settled that has a row, or gets one by the commit that is under way; returns whether it
+    /// was not settled before.
     pub(crate) fn settle_written(&self, seq: i64) -> bool {
         self.backlog.lock().leave(seq)
     }
@@ -81,7 +82,7 @@ impl Known {
         let mut backlog = self.backlog.lock();
         let mut came = false;
         for _ in sending.rows().filter(|(_, row)| !row.is_handed_on) {
-            backlog.came(true);
+            backlog.note_come(true);
             came = true;
         }
         drop(backlog);
@@ -97,7 +98,7 @@ impl Known {
             if row.is_handed_on {
                 backlog.forget(seq);
             } else {
-                backlog.came(false);
+                backlog.note_come(false);
             }
             self.give_back(Some(row.message.registration));
         }

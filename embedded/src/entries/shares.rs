@@ -1,4 +1,4 @@
-//! How many pushes of each registration the queue holds: none may fill it.
+//! Shares of the queue: the number of pushes that it holds of each registration, of which none may fill it.
 
 use std::collections::HashMap;
 
@@ -54,8 +54,8 @@ pub(crate) struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
-    /// The pushes are taken; how many they are.
-    pub(crate) fn keep(mut self) -> u64 {
+    /// Takes the places for good; returns how many they are.
+    pub(crate) fn confirm(mut self) -> u64 {
         let count = self.ids.len() as u64;
         self.ids.clear();
         count
@@ -77,15 +77,15 @@ mod tests {
         let shares = Shares::default();
         let [one, other] = [1, 2].map(|number| RegistrationId::from_bytes([number; RegistrationId::BYTES]));
         let reserve = |ids: &[RegistrationId]| shares.reserve(ids.to_vec(), 2);
-        reserve(&[one, other]).unwrap().keep();
+        reserve(&[one, other]).unwrap().confirm();
         assert!(reserve(&[other, one, one]).is_none(), "all or none");
         let lost = reserve(&[other, one]).unwrap();
         assert!(reserve(&[one]).is_none() && reserve(&[other]).is_none());
         drop(lost);
-        reserve(&[other]).unwrap().keep();
+        reserve(&[other]).unwrap().confirm();
         assert!(reserve(&[other]).is_none());
         shares.give_back(&[other, other, other]);
-        reserve(&[other, other, one]).unwrap().keep();
+        reserve(&[other, other, one]).unwrap().confirm();
         assert!(reserve(&[one]).is_none());
         shares.give_back(&[one, other, one, other]);
         assert!(shares.counts.lock().is_empty(), "nobody is remembered for nothing");

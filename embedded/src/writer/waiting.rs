@@ -9,7 +9,7 @@ use crate::entries::unwritten::Unwritten;
 
 /// From the beginning of one commit to that of the next, where that one has nothing but pushes while others are settled.
 pub(super) const PACE: Duration = Duration::from_millis(10);
-/// How long usage waits for a commit, where nothing else is committed.
+/// Longest wait of usage for a commit, where nothing else is committed.
 const USAGE_LINGER: Duration = Duration::from_secs(5);
 
 /// The writes that wait for the next commit.

@@ -1,4 +1,4 @@
-//! How many pushes this process takes for one registration in a minute, whatever the relay does.
+//! The bound on pushes that this process takes for one registration in a minute, whatever the relay does.
 
 use std::{
     collections::HashMap,

@@ -12,7 +12,8 @@ const INTERVAL: TimeDelta = TimeDelta::minutes(1);
 /// Registrations that are counted at a time; beyond it all counts begin anew.
 const COUNTED_MAX: usize = 4096;
 
-/// How many notifications of one registration may be dropped before its homeserver is told to wait. Copies count together.
+/// Counts dropped notifications of each registration, up to the bound at which its homeserver is told to wait. Copies
+/// count together.
 #[derive(Debug, Clone)]
 pub struct Dropped {
     in_a_minute_max: u64,

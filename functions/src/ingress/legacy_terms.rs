@@ -11,7 +11,7 @@ use jid::{BareJid, FullJid};
 use push::AccessList;
 use tokio::sync::watch;
 
-/// How long one lives from its first push on, unless it is set: a Prosody may give them a month.
+/// Life of one from its first push on, unless it is set: a Prosody may give them a month.
 pub const LEGACY_LIFE: TimeDelta = TimeDelta::days(30);
 /// Most of them that live, unless it is set.
 pub const LEGACY_MAX: usize = 100_000;
@@ -23,11 +23,11 @@ const KEY_MARGIN: TimeDelta = TimeDelta::days(1);
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct LegacyTerms {
-    /// How long one lives at most, from its first push on. A day after such a life, the key ends that it was made with.
+    /// Longest life of one, from its first push on. A day after such a life, the key ends that it was made with.
     pub life: TimeDelta,
-    /// Whose are taken, at any time; `None`: anyone's.
+    /// The accounts whose endpoints are taken, at any time; `None`: anyone's.
     pub access: Option<watch::Receiver<AccessList>>,
-    /// How many live.
+    /// The count of those that live.
     pub tally: LegacyTally,
 }
 
@@ -42,7 +42,7 @@ impl Default for LegacyTerms {
 }
 
 impl LegacyTerms {
-    /// Whether a key that is in use since then has ended.
+    /// Returns whether a key that is in use since then has ended.
     #[must_use]
     pub fn key_ended(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         now - since >= self.life + KEY_MARGIN
@@ -57,7 +57,7 @@ impl LegacyTerms {
     }
 }
 
-/// How many endpoints of a predecessor live. Its clones know the same.
+/// The count of endpoints of a predecessor that live. Its clones know the same.
 #[derive(Debug, Clone)]
 pub struct LegacyTally {
     max: usize,

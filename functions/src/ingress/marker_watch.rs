@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{Marker, marker::Doubt};
 
-/// How long a marker that did not agree is taken to be as it was read: the operator is mending it.
+/// Time for which a marker that did not agree is taken to be as it was read: the operator is mending it.
 const DISTRUST: TimeDelta = TimeDelta::seconds(5);
 
 /// The marker, as an ingress knows it. Its clones know the same.
@@ -44,7 +44,7 @@ impl MarkerWatch {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
     }
 
-    /// Whether this is the first endpoint that may live since the marker was read.
+    /// Takes note of an endpoint that may live; returns whether it is the first since the marker was read.
     pub(crate) fn tell(&self) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_mut().is_some_and(|known| !std::mem::replace(&mut known.told, true))

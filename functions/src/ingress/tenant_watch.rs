@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::seldom::Seldom;
 
-/// How long the roster is taken to be as it was read.
+/// Time for which the roster is taken to be as it was read.
 const TRUST: TimeDelta = TimeDelta::seconds(55);
 
 /// The knowledge of an ingress about the tenants. Its clones know the same.

@@ -275,7 +275,7 @@ async fn the_key_ends_a_life_and_a_day_after_its_first_start() {
         let mut marker = Marker::begin(None, keys.clone(), None, now() - in_use_for);
         marker.note(keys, now());
         store.marker = Some(marker);
-        // Whether it has a row or not.
+        // With a row and without.
         for _ in 0..2 {
             assert_eq!(store.push(&path).await.status(), status, "{in_use_for}");
             store.row.target = target_of(&store.legacy, path.strip_prefix("/push/").unwrap()).unwrap();

@@ -87,13 +87,13 @@ pub(crate) struct Store {
     /// Where refusals are remembered: what was revoked, or `None`.
     pub(crate) refusals: Option<Arc<Mutex<Vec<Epoch>>>>,
     pub(crate) marker: Option<Marker>,
-    /// How often it was read.
+    /// Number of times that it was read.
     pub(crate) marker_reads: Arc<AtomicUsize>,
     pub(crate) watch: MarkerWatch,
     pub(crate) allowance: Allowance,
     /// `None`: it cannot be read.
     pub(crate) roster: Arc<Mutex<Option<Roster>>>,
-    /// How often it was read.
+    /// Number of times that it was read.
     pub(crate) roster_reads: Arc<AtomicUsize>,
     pub(crate) tenants: TenantWatch,
     pub(crate) sent: Arc<Mutex<Vec<PushMessage>>>,

@@ -7,15 +7,15 @@ use sha2::{Digest, Sha256};
 /// The wishes of the sender, beside the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wishes {
-    /// How long to keep it.
+    /// Time to keep it for.
     pub ttl: Ttl,
-    /// How urgent it is.
+    /// Its urgency.
     pub urgency: Urgency,
     /// Its topic, by which it replaces an older push.
     pub topic: Option<Topic>,
 }
 
-/// How long a push may wait, in seconds (RFC 8030 §5.2).
+/// Longest wait of a push, in seconds (RFC 8030 §5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ttl(u32);
 
@@ -41,7 +41,7 @@ impl Ttl {
     }
 }
 
-/// How much a push is worth waking a phone for (RFC 8030 §5.3).
+/// The urgency of a push, for which a phone may be woken (RFC 8030 §5.3).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Urgency {

@@ -98,7 +98,7 @@ pub enum NotQueued {
 
 /// The mailboxes, from which senders withdraw.
 pub trait Withdrawals: Clone + Send + Sync + 'static {
-    /// Removes one push; whether it was there, and had not expired by `now`.
+    /// Removes one push; returns whether it was there, and had not expired by `now`.
     fn withdraw(
         &self,
         account: &BareJid,

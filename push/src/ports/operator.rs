@@ -55,7 +55,7 @@ pub trait TenantsWriter: Tenants {
 
     /// Keeps the rows of registrations of suspended tenants until that is over, also those that have lapsed; and no
     /// longer those of all others. It takes all rows: for now and then.
-    fn keep_rows(
+    fn preserve_rows(
         &self,
         roster: &Roster,
         now: DateTime<Utc>,
@@ -70,7 +70,7 @@ pub trait OperatorStore: RelayRegistrations + Erasure + TenantsWriter {}
 
 impl<S: RelayRegistrations + Erasure + TenantsWriter> OperatorStore for S {}
 
-/// How often a roster is changed anew because another was faster.
+/// Most attempts to change a roster while another is faster.
 const ATTEMPTS_MAX: usize = 8;
 
 /// Changes the roster, however many others do at the same time; returns what `change` has, of the time that stands.

@@ -20,7 +20,7 @@ pub use mailbox::{Kept, Mailbox, Trimmed, Waiting};
 /// The registrations' store, where lives go on as their phones and senders do.
 pub trait RelayRegistrations: Registrations + Accounts {
     /// Moves a life from one full JID to another of the same account, because its phone has come back under that
-    /// one; whether it was moved. Its renewal and its expiry stay as they are.
+    /// one; returns whether it was moved. Its renewal and its expiry stay as they are.
     ///
     /// Nothing happens to another life, to one that has been revoked, nor to one that names another full JID than
     /// `from`.

@@ -50,7 +50,7 @@ struct Cues {
     at: Option<Instant>,
 }
 
-/// Whether the store is to be told who was seen.
+/// The news of who was seen that the store is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SeenNews {
     /// The store knows, or has no registration to know it for.
@@ -110,7 +110,7 @@ impl Account {
     }
 
     /// It is written: whatever is read from now on tells of it.
-    pub(crate) fn asked_is_written(&mut self, id: MessageId) {
+    pub(crate) fn note_asked_written(&mut self, id: MessageId) {
         if self.page_asked {
             self.asked.insert(id, true);
         } else {
@@ -118,7 +118,7 @@ impl Account {
         }
     }
 
-    /// Whether a push went out lately, though a page that was read does not tell.
+    /// Returns whether a push went out lately, though a page that was read does not tell.
     pub(crate) fn was_asked(&self, id: MessageId) -> bool {
         self.asked.contains_key(&id)
     }
@@ -130,7 +130,7 @@ impl Account {
         }
     }
 
-    /// Whether a push has left the mailbox, though a page that was read has it.
+    /// Returns whether a push has left the mailbox, though a page that was read has it.
     pub(crate) fn is_gone(&self, id: MessageId) -> bool {
         self.gone.contains(&id)
     }
@@ -155,18 +155,18 @@ impl Account {
         self.named.iter().map(|(id, named)| (*id, &named.recipient))
     }
 
-    /// Whether a registration names it.
+    /// Returns whether a registration names it.
     pub(crate) fn names(&self, jid: &FullJid) -> bool {
         self.names_beyond(jid, &BTreeSet::new())
     }
 
-    /// Whether a registration names it that is not among these.
+    /// Returns whether a registration names it that is not among these.
     pub(crate) fn names_beyond(&self, jid: &FullJid, these: &BTreeSet<RegistrationId>) -> bool {
         self.all_named().any(|(id, named)| named == jid && !these.contains(&id))
     }
 
     /// Notes whom a registration names; whom it named before.
-    pub(crate) fn name(
+    pub(crate) fn note_recipient(
         &mut self,
         registration: RegistrationId,
         epoch: Epoch,
@@ -192,7 +192,7 @@ impl Account {
         for row in stored.registrations {
             let id = row.target.registration_id();
             if !self.named.contains_key(&id) {
-                self.name(id, row.epoch, row.target.recipient);
+                self.note_recipient(id, row.epoch, row.target.recipient);
             }
         }
         self.stored_seen = stored.seen.iter().map(|seen| seen.jid.clone()).collect();
@@ -245,7 +245,7 @@ impl Account {
         Some(std::mem::replace(&mut named.recipient, to.clone()))
     }
 
-    /// Whether a cue may be taken now.
+    /// Takes a cue if one may be taken now; returns whether it did.
     pub(crate) fn take_cue(&mut self, now: Now) -> bool {
         let passed = self.cues.at.map_or(Duration::ZERO, |at| now.monotonic.duration_since(at));
         let spent = (self.cues.spent - passed.as_secs_f64()).max(0.0);

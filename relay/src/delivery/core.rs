@@ -35,7 +35,7 @@ use super::{
 use crate::{
     mutants::{Mutant, mutant},
     stream::{
-        component::Session,
+        component::StreamNumber,
         stanza::{self, Incoming, Request},
     },
 };
@@ -83,7 +83,7 @@ pub(crate) struct Terms {
     pub(crate) ack_timeout: Duration,
     pub(crate) meter: Option<Meter>,
     pub(crate) domain_bounds: DomainBounds,
-    /// How to reach who runs this.
+    /// Addresses of the operator.
     pub(crate) contact: Vec<Url>,
 }
 
@@ -91,9 +91,9 @@ pub(crate) struct Terms {
 #[derive(Debug)]
 struct Push {
     held: Held,
-    /// Whose answer it waits for.
+    /// The questions whose answers it waits for.
     asks: Vec<Ask>,
-    /// In whose lines it is.
+    /// The full JIDs in whose lines it is.
     lines: Vec<FullJid>,
     /// Full JIDs that have not answered in time, and may yet.
     unanswered: Vec<FullJid>,
@@ -159,7 +159,7 @@ pub(crate) struct Core {
     known: Known,
     cued: VecDeque<FullJid>,
     readings: usize,
-    /// How many readings began so far.
+    /// Number of readings that began so far.
     begun: u64,
     /// Pages on their way that nobody wants any more.
     stale: usize,
@@ -213,7 +213,7 @@ pub(crate) struct Core {
     late_revocations: usize,
     requests: Requests,
     registering: usize,
-    session: Option<Session>,
+    stream: Option<StreamNumber>,
     ending: Option<stop::Ending>,
     ticks: ticks::Ticks,
     /// Where the idle accounts were looked for last.
@@ -283,7 +283,7 @@ impl Core {
             late_revocations: 0,
             requests: Requests::default(),
             registering: 0,
-            session: None,
+            stream: None,
             ending: None,
             ticks: ticks::Ticks::default(),
             tidied: None,
@@ -293,7 +293,7 @@ impl Core {
     /// Takes one input, and adds what has to be done for it.
     pub(crate) fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
         match input {
-            Input::Online(session) => self.go_online(session, now),
+            Input::Online(stream) => self.go_online(stream, now),
             Input::Offline => self.go_offline(now, actions),
             Input::Stanza(Incoming::Answer(answer)) => self.take_answer(&answer, now, actions),
             Input::Stanza(Incoming::Available(jid)) => self.begin_session(&jid, now, actions),
@@ -350,7 +350,7 @@ impl Core {
     fn receive(&mut self, now: Now, actions: &mut Vec<Action>) {
         let is_unheard = self.unheard_until.is_some_and(|until| now.monotonic < until);
         let room = if is_unheard { HELD_CROWDED } else { HELD_MAX }.saturating_sub(self.held);
-        if self.session.is_some() && !self.receiving && room > 0 {
+        if self.stream.is_some() && !self.receiving && room > 0 {
             self.receiving = true;
             actions.push(Action::Start(Job::Receive(room.min(BATCH_MAX))));
         }

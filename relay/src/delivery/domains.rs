@@ -1,4 +1,4 @@
-//! How much those domains have that the access list does not name: registrations, and pushes that wait.
+//! Loads of the domains that the access list does not name: registrations, and pushes that wait.
 //!
 //! A count in memory, which readings of the stores rebuild now and then. Between them it may read high by what has
 //! lapsed, expired or been withdrawn, and low by what nothing was read of yet.
@@ -14,7 +14,7 @@ use tokio_xmpp::jid::BareJid;
 const DOMAINS_MAX: usize = 65_536;
 const ACCOUNTS_MAX: usize = 262_144;
 
-/// How much one domain may have that the access list does not name.
+/// Bounds on what one domain may have that the access list does not name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DomainBounds {
     /// Most registrations.
@@ -132,7 +132,7 @@ impl Domains {
         self.domains.get_mut(name)
     }
 
-    /// How many registrations a domain may have, if it has them.
+    /// Returns how many registrations a domain may have, if it has them.
     pub(crate) fn full(&self, domain: &str) -> Option<usize> {
         let has = self.domains.get(domain).map_or(0, |domain| domain.registrations);
         (has >= self.bounds.registrations).then_some(self.bounds.registrations)

@@ -87,7 +87,7 @@ pub(crate) enum Fate {
 }
 
 impl Fate {
-    /// Whether it ends, or gives back, a push that was received from the queue.
+    /// Returns whether it ends, or gives back, a push that was received from the queue.
     pub(crate) fn is_of_the_queue(&self) -> bool {
         match self {
             Self::Done(push) | Self::Revoke { push, .. } => push.origin == Origin::Queue,

@@ -23,7 +23,7 @@ const ANSWER_INTERVAL_MAX: Duration = Duration::from_millis(50);
 /// The longest wait for a turn: the known interval may be wrong.
 const TURN_MAX: Duration = Duration::from_secs(10);
 
-/// How far a line may go: what waits in the mailbox and was not read yet goes before what is younger.
+/// The bound up to which a line may go: what waits in the mailbox and was not read yet goes before what is younger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
     /// Nothing is known to wait in the mailbox.
@@ -36,7 +36,7 @@ pub(crate) enum Gate {
 
 /// Pushes have failed, and nobody knows whether their recipient is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Doubt {
+pub(crate) struct Suspicion {
     pub(crate) failed: Vec<MessageId>,
     /// When the push was sent that failed first.
     since: Instant,
@@ -56,7 +56,7 @@ fn place(message: &PushMessage) -> Place {
 pub(crate) struct Line {
     places: BTreeSet<Place>,
     gate: Gate,
-    doubt: Option<Doubt>,
+    suspicion: Option<Suspicion>,
     /// In the order in which they were sent.
     in_flight: VecDeque<(MessageId, Instant)>,
     /// The start of the current session, as the relay heard of it. Pushes that were sent before say nothing of it.
@@ -74,7 +74,7 @@ impl Default for Line {
         Self {
             places: BTreeSet::new(),
             gate: Gate::Open,
-            doubt: None,
+            suspicion: None,
             in_flight: VecDeque::new(),
             since: None,
             window: IN_FLIGHT_PER_JID_INITIAL,
@@ -98,7 +98,7 @@ impl Line {
         self.places.len() >= LINE_MAX
     }
 
-    /// How many pushes the gate lets pass, counted up to `max`.
+    /// Returns how many pushes the gate lets pass, counted up to `max`.
     pub(crate) fn count_passing(&self, max: usize) -> usize {
         self.places.iter().take_while(|place| self.passes(**place)).take(max).count()
     }
@@ -107,7 +107,7 @@ impl Line {
         self.places.insert(place(message));
     }
 
-    /// Takes a push out; whether it was in the line.
+    /// Takes a push out; returns whether it was in the line.
     pub(crate) fn remove(&mut self, id: MessageId) -> bool {
         self.places.remove(&(true, id)) || self.places.remove(&(false, id))
     }
@@ -121,7 +121,7 @@ impl Line {
     }
 
     pub(crate) fn may_send(&self) -> bool {
-        self.doubt.is_none() && !self.is_full() && self.first().is_some()
+        self.suspicion.is_none() && !self.is_full() && self.first().is_some()
     }
 
     fn passes(&self, (waits, id): Place) -> bool {
@@ -149,10 +149,10 @@ impl Line {
     /// JID that was silent for so long that a push was given up still gets one at a time.
     pub(crate) fn begin_session(&mut self, now: Instant) {
         self.since = Some(now);
-        self.doubt = None;
+        self.suspicion = None;
     }
 
-    /// Whether a push sent then went to the session of now.
+    /// Returns whether a push sent then went to the session of now.
     pub(crate) fn is_of_session(&self, sent: Instant) -> bool {
         self.since.is_none_or(|since| sent >= since)
     }
@@ -172,7 +172,7 @@ impl Line {
         self.unanswered().map(|(id, _)| *id)
     }
 
-    /// How many pushes of the session of now are in flight.
+    /// Returns how many pushes of the session of now are in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.unanswered().count()
     }
@@ -187,7 +187,7 @@ impl Line {
         self.unanswered().next().map(|(_, sent)| *sent)
     }
 
-    /// Whether an answer has come lately.
+    /// Returns whether an answer has come lately.
     pub(crate) fn has_answered_within(&self, time: Duration, now: Instant) -> bool {
         self.answered_at.is_some_and(|at| now.duration_since(at) < time)
     }
@@ -200,7 +200,7 @@ impl Line {
 
     /// Takes everything out of flight, with what is known by it.
     pub(crate) fn land_all(&mut self) -> Vec<MessageId> {
-        self.doubt = None;
+        self.suspicion = None;
         self.in_flight.drain(..).map(|(id, _)| id).collect()
     }
 
@@ -210,25 +210,28 @@ impl Line {
     }
 
     /// Notes that a push sent then has failed: nothing more goes out until the rest is answered.
-    pub(crate) fn doubt(&mut self, id: MessageId, sent: Instant) {
-        let doubt =
-            self.doubt.get_or_insert_with(|| Doubt { failed: Vec::new(), since: sent, proven: false });
-        doubt.failed.push(id);
+    pub(crate) fn suspect(&mut self, id: MessageId, sent: Instant) {
+        let suspicion = self.suspicion.get_or_insert_with(|| Suspicion {
+            failed: Vec::new(),
+            since: sent,
+            proven: false,
+        });
+        suspicion.failed.push(id);
     }
 
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        self.doubt.is_some()
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspicion.is_some()
     }
 
-    /// Ends the doubt when nothing is in flight any more.
-    pub(crate) fn conclude(&mut self) -> Option<Doubt> {
-        if self.in_flight() == 0 { self.doubt.take() } else { None }
+    /// Ends the suspicion when nothing is in flight any more.
+    pub(crate) fn conclude(&mut self) -> Option<Suspicion> {
+        if self.in_flight() == 0 { self.suspicion.take() } else { None }
     }
 
     /// Notes an answer of somebody who is there, to a push sent then.
     pub(crate) fn note_answer(&mut self, sent: Instant, now: Instant) {
-        if let Some(doubt) = self.doubt.as_mut().filter(|doubt| sent >= doubt.since) {
-            doubt.proven = true;
+        if let Some(suspicion) = self.suspicion.as_mut().filter(|suspicion| sent >= suspicion.since) {
+            suspicion.proven = true;
         }
         if let Some(last) = self.answered_at.filter(|_| !self.places.is_empty()) {
             let interval = now.duration_since(last).min(ANSWER_INTERVAL_MAX);
@@ -247,8 +250,8 @@ impl Line {
         self.window = 1;
     }
 
-    /// How long a push stays in the queue that finds the line full: each one half an answer longer than the one
-    /// before, so that they come back in order, and rather too early than too late.
+    /// Takes a turn for a push that finds the line full; returns how long it stays in the queue: each half an answer
+    /// longer than the one before, so that they come back in order, and rather too early than too late.
     pub(crate) fn take_turn(&mut self, now: Instant) -> Duration {
         let step = self.answer_interval / 2;
         let turn = self.last_turn.unwrap_or(now).max(now + step * LINE_MAX as u32) + step;
@@ -262,7 +265,10 @@ impl Line {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.places.is_empty() && self.in_flight.is_empty() && self.gate == Gate::Open && self.doubt.is_none()
+        self.places.is_empty()
+            && self.in_flight.is_empty()
+            && self.gate == Gate::Open
+            && self.suspicion.is_none()
     }
 }
 

@@ -20,7 +20,7 @@ const BARRED_MAX: Duration = Duration::from_secs(3600);
 /// Most registrations that one full JID is barred from; beyond it the first to end is forgotten.
 const BARRED_REGISTRATIONS_MAX: usize = 256;
 
-/// How a full JID takes its turns: those that never answered share a part of all places.
+/// A full JID's way of taking turns: those that never answered share a part of all places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Proven,
@@ -78,7 +78,7 @@ impl Phone {
         }
     }
 
-    /// Notes an answer, or another sign of life; whether that was news.
+    /// Notes an answer, or another sign of life; returns whether that was news.
     pub(crate) fn show_life(&mut self, now: Now) -> bool {
         let is_news = !self.is_present();
         // A relay that has begun since may not have heard it greet.
@@ -90,13 +90,13 @@ impl Phone {
         is_news
     }
 
-    /// Notes that others are found for what waits; whether they were not yet, in this silence.
+    /// Notes that others are found for what waits; returns whether they were not yet, in this silence.
     pub(crate) fn relieve(&mut self) -> bool {
         let silent_since = self.line.oldest_in_flight();
         std::mem::replace(&mut self.relieved_since, silent_since) != silent_since
     }
 
-    /// Notes that it is asked for a sign of life; whether it owed none.
+    /// Notes that it is asked for a sign of life; returns whether it owed none.
     pub(crate) fn note_probe(&mut self, now: Now) -> bool {
         let owed_none = self.lives_since_probe();
         self.probed_at.get_or_insert(now.monotonic);
@@ -108,7 +108,7 @@ impl Phone {
         self.probed_at = None;
     }
 
-    /// Whether it has shown life since it was asked for that.
+    /// Returns whether it has shown life since it was asked for that.
     pub(crate) fn lives_since_probe(&self) -> bool {
         self.probed_at.is_none()
     }
@@ -119,7 +119,7 @@ impl Phone {
     }
 
     /// Notes that its session has ended.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end_session(&mut self) {
         self.ended = true;
         self.proven = false;
     }
@@ -157,7 +157,7 @@ impl Phone {
 
     /// It is there, and nothing speaks against it.
     pub(crate) fn takes_pushes(&self, now: Now) -> bool {
-        self.is_present() && !self.line.is_in_doubt() && !self.is_silent(now)
+        self.is_present() && !self.line.is_suspect() && !self.is_silent(now)
     }
 
     /// Another is to have its pushes, if one is there.
@@ -165,8 +165,8 @@ impl Phone {
         self.is_failing() || self.is_silent(now)
     }
 
-    /// Whether it may have the pushes of another that is to be replaced: that one fails, or this one has greeted since that
-    /// one's last sign of life.
+    /// Returns whether it may have the pushes of another that is to be replaced: that one fails, or this one has
+    /// greeted since that one's last sign of life.
     pub(crate) fn may_replace(&self, other: &Self) -> bool {
         other.is_failing() || self.seen_at > other.alive_at
     }
@@ -178,7 +178,7 @@ impl Phone {
 
     /// It is gone, or a push to it has failed and the others are not answered yet.
     pub(crate) fn is_failing(&self) -> bool {
-        self.is_gone() || self.line.is_in_doubt()
+        self.is_gone() || self.line.is_suspect()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -213,7 +213,7 @@ impl Phone {
         self.barred.remove(&registration);
     }
 
-    /// Whether its mailbox is being read, or to be read.
+    /// Returns whether its mailbox is being read, or to be read.
     pub(crate) fn is_reading(&self) -> bool {
         self.reading.is_some() || self.cue.is_some()
     }

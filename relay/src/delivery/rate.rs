@@ -1,4 +1,4 @@
-//! How many pushes the senders of one registration may send: a burst, and so many per second after it.
+//! The rate at which the senders of one registration may push: a burst, and so many per second after it.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ impl Meter {
         Some(*asked_until)
     }
 
-    /// Whether the senders of a registration are asked to wait at `now` by what was counted here.
+    /// Returns whether the senders of a registration are asked to wait at `now` by what was counted here.
     pub(crate) fn asks(&self, id: RegistrationId, now: DateTime<Utc>) -> bool {
         self.counted.get(&id).is_some_and(|(_, asked_until)| *asked_until > now)
     }

@@ -74,7 +74,7 @@ impl Reading {
         Arc::clone(&self.of)
     }
 
-    /// Whether a page is on its way.
+    /// Returns whether a page is on its way.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked
     }

@@ -59,7 +59,7 @@ impl Retry {
         self.rejected.extend(pushes.iter().take(room));
     }
 
-    /// Whether it takes some pushes and rejects others: an answer leaves this retry standing.
+    /// Returns whether it takes some pushes and rejects others: an answer leaves this retry standing.
     pub(crate) fn rejects(&self) -> bool {
         self.rejects
     }
@@ -73,7 +73,7 @@ impl Retry {
         self.rejected.clear();
     }
 
-    /// Whether it has failed so lately that a new push is no reason to try.
+    /// Returns whether it has failed so lately that a new push is no reason to try.
     pub(crate) fn is_recent(&self, now: Instant) -> bool {
         now.duration_since(self.failed_at) < DELAY_MIN
     }
@@ -84,7 +84,7 @@ impl Retry {
         self.at = Some(self.at.map_or(soon, |at| at.min(soon)));
     }
 
-    /// Whether its next try is due; then it is being tried.
+    /// Returns whether its next try is due; then it is being tried.
     pub(crate) fn take_due(&mut self, now: Instant) -> bool {
         let due = self.at.is_some_and(|at| at <= now);
         if due {
@@ -94,7 +94,7 @@ impl Retry {
         due
     }
 
-    /// Whether its failures are too old to count.
+    /// Returns whether its failures are too old to count.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.at.is_none() && now.duration_since(self.failed_at) >= FAILURES_APART_MAX
     }

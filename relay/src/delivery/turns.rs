@@ -1,4 +1,4 @@
-//! Whose turn it is: domains in turn, within a domain its accounts, within an account its full JIDs.
+//! The turns of all: domains in turn, within a domain its accounts, within an account its full JIDs.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! How an operator has a running relay forget an account.
+//! The order of an operator by which a running relay forgets an account.
 
 use tokio::sync::broadcast;
 use tokio_xmpp::jid::BareJid;

@@ -12,7 +12,7 @@ use crate::{
     driver::{forgetting::Forgetting, trail::Outcome},
     jobs::memory::Memory,
     stream::{
-        component::Session,
+        component::StreamNumber,
         stanza::{Answer, Incoming, Query, Request},
     },
 };
@@ -67,7 +67,7 @@ impl Scene {
         let jobs = store.jobs(now(), fence.clone());
         let driver = Driver::new(core, jobs, stream, access_now, trail.clone(), forgetting.heard());
         let running = tokio::spawn(driver.run(stop.clone(), fence));
-        events.send(Event::Online(Session::number(1))).await.unwrap();
+        events.send(Event::Online(StreamNumber::number(1))).await.unwrap();
         Self { store, row, events, pushes, replies, access, stop, trail, _forgetting: forgetting, running }
     }
 
@@ -79,8 +79,8 @@ impl Scene {
 
     /// The next push goes out; its stanza has its id.
     async fn sees(&mut self, push: &PushMessage) {
-        let Outgoing { session, xml } = timeout(SOON, self.pushes.recv()).await.expect("it is sent").unwrap();
-        assert_eq!(session, Session::number(1));
+        let Outgoing { stream, xml } = timeout(SOON, self.pushes.recv()).await.expect("it is sent").unwrap();
+        assert_eq!(stream, StreamNumber::number(1));
         assert!(xml.contains(&push.id.to_string()) && xml.contains(ALICE), "{xml}");
     }
 
@@ -190,8 +190,8 @@ async fn what_is_out_when_the_stream_ends_goes_out_on_the_next_one() {
     let push = scene.post(1);
     scene.sees(&push).await;
     scene.events.send(Event::Offline).await.unwrap();
-    scene.events.send(Event::Online(Session::number(2))).await.unwrap();
+    scene.events.send(Event::Online(StreamNumber::number(2))).await.unwrap();
     let outgoing = timeout(SOON, scene.pushes.recv()).await.expect("it is sent again").unwrap();
-    assert_eq!(outgoing.session, Session::number(2));
+    assert_eq!(outgoing.stream, StreamNumber::number(2));
     assert!(outgoing.xml.contains(&push.id.to_string()), "{}", outgoing.xml);
 }

@@ -74,7 +74,7 @@ pub struct Trace {
     pub outcome: Outcome,
     /// When that was.
     pub at: DateTime<Utc>,
-    /// How often a phone answered it with an error that ends nothing.
+    /// Number of errors that ended nothing, by which a phone answered it.
     pub failures: u32,
     /// When it last went out without an answer.
     pub unanswered_at: Option<DateTime<Utc>>,
@@ -136,7 +136,7 @@ impl Trail {
             match (action, told) {
                 // One answer settles one push.
                 (Action::Count(Measure::Delivered(_)), Told(Some(id))) => {
-                    self.lock().end(*id, Outcome::Delivered, now);
+                    self.lock().note_end(*id, Outcome::Delivered, now);
                 }
                 (Action::Count(Measure::Retried), Told(Some(id))) => {
                     if let Some(trace) = self.lock().of.get_mut(id) {
@@ -190,7 +190,7 @@ impl Traces {
         for fate in fates {
             match fate {
                 // It was delivered by an answer, which came before, or its time has run out.
-                Fate::Done(Held { message, .. }) => self.end(message.id, Outcome::Expired, now),
+                Fate::Done(Held { message, .. }) => self.note_end(message.id, Outcome::Expired, now),
                 Fate::Keep { message, asked_at, .. } => {
                     self.note_unanswered(message.id, *asked_at);
                     self.settling.push(message.id);
@@ -208,15 +208,15 @@ impl Traces {
             match note {
                 Note::Waits { message, kept, .. } => {
                     self.become_of(message.id, Outcome::Waits, now);
-                    kept.replaced.iter().for_each(|id| self.end(*id, Outcome::Replaced, now));
-                    kept.dropped.iter().for_each(|id| self.end(*id, Outcome::Dropped, now));
+                    kept.replaced.iter().for_each(|id| self.note_end(*id, Outcome::Replaced, now));
+                    kept.dropped.iter().for_each(|id| self.note_end(*id, Outcome::Dropped, now));
                 }
                 Note::Trimmed(_, trimmed) => {
-                    trimmed.dropped.iter().for_each(|id| self.end(*id, Outcome::Dropped, now));
+                    trimmed.dropped.iter().for_each(|id| self.note_end(*id, Outcome::Dropped, now));
                 }
                 Note::Ended { registration, epoch, .. } => self.end_all_of(*registration, *epoch, now),
                 Note::Late { id, expired, .. } => {
-                    self.end(*id, if *expired { Outcome::Expired } else { Outcome::Delivered }, now);
+                    self.note_end(*id, if *expired { Outcome::Expired } else { Outcome::Delivered }, now);
                 }
                 Note::Names(..) | Note::NotThrottled(_) | Note::NotSeen(_) => {}
             }
@@ -225,7 +225,7 @@ impl Traces {
         for id in settling {
             let is_expired = |trace: &&Trace| now >= trace.expires_at;
             if self.of.get(&id).filter(|trace| trace.outcome == Outcome::Held).filter(is_expired).is_some() {
-                self.end(id, Outcome::Expired, now);
+                self.note_end(id, Outcome::Expired, now);
             }
         }
     }
@@ -249,7 +249,7 @@ impl Traces {
     }
 
     /// The first end counts, but for a result that comes late.
-    fn end(&mut self, id: MessageId, outcome: Outcome, now: DateTime<Utc>) {
+    fn note_end(&mut self, id: MessageId, outcome: Outcome, now: DateTime<Utc>) {
         let is_new = |trace: &&mut Trace| !trace.outcome.is_last() || outcome == Outcome::Delivered;
         if let Some(trace) = self.of.get_mut(&id).filter(is_new)
             && trace.outcome != Outcome::Delivered

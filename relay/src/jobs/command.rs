@@ -26,7 +26,7 @@ use crate::{
 const TEST_BODY: &[u8] = b"A test push, which you have asked for";
 /// The next test push takes the place of one that waits.
 const TEST_TOPIC: &str = "upwire-test";
-/// How long a test push waits for a phone, in seconds.
+/// Time for which a test push waits for a phone, in seconds.
 const TEST_TTL: Ttl = Ttl::from_seconds(600);
 
 /// The answer to a command, and whom something waits for since.
@@ -94,7 +94,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         Ok((commands::completed(*node, &note), waits))
     }
 
-    /// Ends a registration and what waits for it; whether it lived, and was not moved meanwhile.
+    /// Ends a registration and what waits for it; returns whether it lived, and was not moved meanwhile.
     async fn end_by_command(&self, row: &Registration, now: DateTime<Utc>) -> Result<bool, Unavailable> {
         let (id, recipient) = (row.target.registration_id(), &row.target.recipient);
         // The clock of who has renewed it may be ahead.

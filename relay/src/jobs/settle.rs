@@ -36,7 +36,7 @@ pub(super) mod spared;
 
 /// Delay before a push is received again whose fate could not be made durable.
 const AGAIN_AFTER: TimeDelta = TimeDelta::seconds(5);
-/// How often a call for one push is repeated before its batch goes on without it.
+/// Most attempts at a call for one push before its batch goes on without it.
 const ATTEMPTS_MAX: usize = 3;
 
 /// Pushes of a batch that leave the queue for the mailbox, when all of them are there.

@@ -16,7 +16,7 @@ use crate::{
     mutants::{Mutant, mutant},
 };
 
-/// How often a row is read again before the sweep goes on without it; further rows of its account are read once. So
+/// Most repeated readings of a row before the sweep goes on without it; further rows of its account are read once. So
 /// one account holds up no other.
 const ROW_RETRIES_MAX: usize = 3;
 /// Registrations in one step of a sweep.

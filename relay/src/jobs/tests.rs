@@ -226,8 +226,8 @@ async fn a_push_that_comes_twice_is_settled_by_both_receipts() {
     let receipts = Receipts::<u8>::default();
     let push = testing::push(1, &row(ALICE, 1, now()), now());
     let deliver = |receipt| Delivery { receipt, is_first: receipt == 1, message: Arc::new(push.clone()) };
-    receipts.keep(vec![deliver(1)]);
-    receipts.keep(vec![deliver(2)]);
+    receipts.note(vec![deliver(1)]);
+    receipts.note(vec![deliver(2)]);
     assert_eq!(receipts.take(push.id), [1, 2]);
     assert!(receipts.take(push.id).is_empty());
 }

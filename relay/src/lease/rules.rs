@@ -9,15 +9,15 @@ use push::ports::{Holder, Tenure};
 /// A reading of the candidate's own clock.
 pub(crate) type Moment = Duration;
 
-/// How long a lease lasts that is not renewed.
+/// Time that a lease lasts which is not renewed.
 pub(super) const LEASE: Duration = Duration::from_secs(15);
-/// How long before that its holder takes it for lost: what is on its way by then, goes out by then.
+/// Time before that at which its holder takes it for lost: what is on its way by then, goes out by then.
 pub(super) const MARGIN: Duration = Duration::from_secs(1);
-/// How often it is renewed.
+/// Time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon a renewal that has failed is tried again.
+/// Pause before a renewal that has failed is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
-/// How often whoever waits looks whether it is free.
+/// Time between two looks of a relay that waits for it to be free.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The store did not answer; what it was asked for may have been done.
@@ -77,7 +77,7 @@ pub(super) struct Holding {
     /// When it asks the store again.
     next: Moment,
     /// A renewal was refused: only a look tells whether it was made before, or another has the lease.
-    in_doubt: bool,
+    renewal_refused: bool,
     over: bool,
 }
 
@@ -100,13 +100,13 @@ impl Holding {
             tenure,
             end: asked + LEASE - MARGIN,
             next: asked + RENEW_INTERVAL,
-            in_doubt: false,
+            renewal_refused: false,
             over: false,
         }
     }
 
     /// Until when it may send.
-    pub(super) fn end(&self) -> Moment {
+    pub(super) fn sends_until(&self) -> Moment {
         self.end
     }
 
@@ -115,7 +115,7 @@ impl Holding {
             Step::Lost
         } else if now < self.next {
             Step::Wait(self.next.min(self.end))
-        } else if self.in_doubt {
+        } else if self.renewal_refused {
             Step::Look
         } else {
             Step::Renew(self.tenure)
@@ -126,7 +126,7 @@ impl Holding {
     pub(super) fn note_renewal(&mut self, renewed: Result<Option<Tenure>, NoAnswer>, asked: Moment) {
         match renewed {
             Ok(Some(tenure)) => *self = Self::new(self.holder, tenure, asked),
-            Ok(None) => self.in_doubt = true,
+            Ok(None) => self.renewal_refused = true,
             Err(NoAnswer) => self.next = asked + RENEW_AGAIN,
         }
     }
@@ -136,7 +136,7 @@ impl Holding {
         match seen {
             Ok(Some(seen)) if seen.holder == Some(self.holder) => {
                 self.tenure = seen;
-                self.in_doubt = false;
+                self.renewal_refused = false;
             }
             Ok(_) => self.over = true,
             Err(NoAnswer) => self.next = asked + RENEW_AGAIN,

@@ -39,7 +39,7 @@ pub(crate) struct Command {
     pub(crate) step: Step,
 }
 
-/// How far they are with it.
+/// The stage at which they are with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     Begin,

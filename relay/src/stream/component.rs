@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_xmpp::{jid::BareJid, minidom::Element, parsers::component::Handshake};
 
-pub(crate) use super::inbox::{Event, Session};
+pub(crate) use super::inbox::{Event, StreamNumber};
 use super::{
     connect::{Connect, ServerAddress},
     failure::{CONNECT_TIMEOUT, SILENCE_MAX, StreamError},
@@ -22,6 +22,7 @@ use super::{
     stanza,
 };
 use crate::{
+    clock::STANDSTILL,
     lease::Fence,
     measures::{RECONNECTS, STREAM_UP},
     mutants::{Mutant, mutant},
@@ -29,8 +30,6 @@ use crate::{
 
 /// A stream on which nothing came for so long is asked whether it lives.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// A timer that comes so late tells that the process stood still.
-const STANDSTILL: Duration = Duration::from_secs(2);
 /// Time to read what came meanwhile.
 const TO_WAKE: Duration = Duration::from_secs(1);
 /// The longest wait for the end of a stream that was lost.
@@ -44,7 +43,7 @@ const WRITE_BATCH_MAX: usize = 128;
 /// A push, meant for one stream.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    pub(crate) session: Session,
+    pub(crate) stream: StreamNumber,
     pub(crate) xml: String,
 }
 
@@ -65,7 +64,7 @@ pub(crate) struct Component<C> {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) pushes: mpsc::Receiver<Outgoing>,
     pub(crate) replies: mpsc::Receiver<String>,
-    /// Whether there is a stream, for readiness.
+    /// True while there is a stream, for readiness.
     pub(crate) connected: watch::Sender<bool>,
     /// Beyond it, nothing is written.
     pub(crate) fence: Fence,
@@ -77,7 +76,7 @@ pub(super) struct Stream<S> {
     pub(super) writer: WriteHalf<S>,
 }
 
-/// How a stream ended.
+/// The end of a stream.
 enum End {
     /// Nobody is left to send: the relay stops.
     Stopped,
@@ -88,7 +87,7 @@ impl<C: Connect> Component<C> {
     /// Keeps a stream up until everyone who could send on it is gone.
     pub(crate) async fn run(mut self) {
         let mut reconnect = Reconnect::new(self.account.server.is_on_this_machine());
-        let mut session = Session(0);
+        let mut number = StreamNumber(0);
         let mut inbox = Inbox::new(self.account.component.clone(), self.events.clone());
         loop {
             let connecting = timeout(CONNECT_TIMEOUT, connect(&self.account));
@@ -99,9 +98,9 @@ impl<C: Connect> Component<C> {
             };
             let (error, was_up) = match connected {
                 Ok(stream) => {
-                    session = Session(session.0 + 1);
+                    number = StreamNumber(number.0 + 1);
                     let since = Instant::now();
-                    match self.hold(stream, session, &mut inbox).await {
+                    match self.hold(stream, number, &mut inbox).await {
                         End::Stopped => return,
                         End::Lost(error) => {
                             reconnect.note_stream(since.elapsed());
@@ -136,18 +135,18 @@ impl<C: Connect> Component<C> {
     async fn hold<S: AsyncRead + AsyncWrite>(
         &mut self,
         stream: Stream<S>,
-        session: Session,
+        number: StreamNumber,
         inbox: &mut Inbox,
     ) -> End {
         tracing::info!(component = %self.account.component, server = %self.account.server, "connected to the XMPP server");
-        if session.0 > 1 {
+        if number.0 > 1 {
             counter!(RECONNECTS).increment(1);
         }
         gauge!(STREAM_UP).set(1.0);
-        inbox.tell(Event::Online(session)).await;
+        inbox.tell(Event::Online(number)).await;
         self.connected.send_replace(true);
 
-        let end = self.carry(stream, session, inbox).await;
+        let end = self.carry(stream, number, inbox).await;
 
         self.connected.send_replace(false);
         gauge!(STREAM_UP).set(0.0);
@@ -160,7 +159,7 @@ impl<C: Connect> Component<C> {
     async fn carry<S: AsyncRead + AsyncWrite>(
         &mut self,
         stream: Stream<S>,
-        session: Session,
+        number: StreamNumber,
         inbox: &mut Inbox,
     ) -> End {
         let Stream { mut reader, mut writer } = stream;
@@ -169,7 +168,7 @@ impl<C: Connect> Component<C> {
             let reading = read(&mut reader, inbox, &heard);
             let ping = stanza::ping(&self.account.component);
             let outgoing = (&mut self.replies, &mut self.pushes);
-            let writing = write(&mut writer, outgoing, session, &ping, last_heard, &self.fence);
+            let writing = write(&mut writer, outgoing, number, &ping, last_heard, &self.fence);
             // Writing comes first: it waits for answers in the end, while a flood that is read could use up the turn
             // of this task each time.
             tokio::select! {
@@ -261,7 +260,7 @@ async fn read<S: AsyncRead>(
 async fn write<S: AsyncWrite>(
     writer: &mut WriteHalf<S>,
     (replies, pushes): (&mut mpsc::Receiver<String>, &mut mpsc::Receiver<Outgoing>),
-    session: Session,
+    number: StreamNumber,
     ping: &Element,
     last_heard: watch::Receiver<Instant>,
     fence: &Fence,
@@ -306,8 +305,7 @@ async fn write<S: AsyncWrite>(
             push_batch.push(push);
         }
         bytes.extend(reply_batch.drain(..));
-        let current =
-            push_batch.drain(..).filter(|push| push.session == session || mutant(Mutant::OldStream));
+        let current = push_batch.drain(..).filter(|push| push.stream == number || mutant(Mutant::OldStream));
         bytes.extend(current.map(|push| push.xml));
         // If it is lost, the relay is told, and ends this.
         fence.held().await;

@@ -93,7 +93,7 @@ pub trait Connect: fmt::Display + Send + Sync + 'static {
     /// Opens a connection.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
 
-    /// Whether the server is on this machine: it is then tried more often.
+    /// Returns whether the server is on this machine: it is then tried more often.
     fn is_on_this_machine(&self) -> bool {
         false
     }
@@ -187,7 +187,7 @@ pub enum ConnectError {
     Other(String),
 }
 
-/// How the system says that there are no more descriptors.
+/// Words by which the system says that there are no more descriptors.
 const OUT_OF_DESCRIPTORS: &str = "Too many open files";
 
 impl From<tokio_xmpp::Error> for ConnectError {

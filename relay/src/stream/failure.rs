@@ -92,8 +92,8 @@ impl StreamError {
         }
     }
 
-    /// Whether a server that stops or restarts ends a stream so. Prosody and ejabberd close the connection without a
-    /// word; others say why (RFC 6120 §4.9.3.20).
+    /// Returns whether a server that stops or restarts ends a stream so. Prosody and ejabberd close the connection
+    /// without a word; others say why (RFC 6120 §4.9.3.20).
     pub(super) fn is_orderly(&self) -> bool {
         match self {
             Self::Closed => true,
@@ -102,7 +102,7 @@ impl StreamError {
         }
     }
 
-    /// Whether it is what a server that is not there looks like.
+    /// Returns whether it is what a server that is not there looks like.
     pub(super) fn is_absence(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Timeout | Self::Unopened | Self::Io(_))
     }

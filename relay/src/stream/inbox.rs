@@ -17,10 +17,10 @@ const OTHER_DOMAINS_MAX: usize = 16;
 
 /// Counts the streams of this process: what was meant for one does not go out on the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Session(pub(super) u64);
+pub(crate) struct StreamNumber(pub(super) u64);
 
 #[cfg(test)]
-impl Session {
+impl StreamNumber {
     pub(crate) fn number(number: u64) -> Self {
         Self(number)
     }
@@ -29,7 +29,7 @@ impl Session {
 /// An event of the stream, for the rest of the relay.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Online(Session),
+    Online(StreamNumber),
     /// Stanzas that went out unanswered on the stream may be lost.
     Offline,
     /// A stanza that means something.

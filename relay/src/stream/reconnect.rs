@@ -15,7 +15,7 @@ const DELAY_HERE_MAX: Duration = Duration::from_millis(1250);
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Most failures that are told one by one.
 const TOLD_MAX: u32 = 5;
-/// How often a failure is told that goes on after that.
+/// Time after which a failure that goes on is told again.
 const TOLD_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A server that stopped in good order may take so long to be back.
@@ -49,7 +49,7 @@ impl Reconnect {
         }
     }
 
-    /// How long to wait before the next attempt.
+    /// Returns the delay before the next attempt.
     pub(super) fn next_delay(&mut self) -> Duration {
         self.delay.next().unwrap_or(DELAY_MAX)
     }
@@ -63,12 +63,12 @@ impl Reconnect {
         first
     }
 
-    /// Whether the server may be restarting.
+    /// Returns whether the server may be restarting.
     pub(super) fn is_restart(&self, now: Instant) -> bool {
         self.restart_until.is_some_and(|until| now < until)
     }
 
-    /// Notes a failure. Whether it is to be told: one that goes on is told now and then.
+    /// Notes a failure. Returns whether it is to be told: one that goes on is told now and then.
     pub(super) fn note_failure(&mut self, error: &str, now: Instant) -> bool {
         let recurs = self.last.as_ref().is_some_and(|(last, at)| last == error && now < *at + TOLD_INTERVAL);
         if recurs && self.told >= TOLD_MAX {

@@ -17,11 +17,11 @@ use super::{
 };
 use crate::stream::component::ComponentAccount;
 
-/// How many pings go out: two connections of one name share them.
+/// Number of pings that go out: two connections of one name share them.
 const PINGS: usize = 16;
-/// How long the last of them may take.
+/// Longest time for the last of them.
 const PINGS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the stream may take to close.
+/// Longest time for the stream to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The outcome of a trial: the stream comes about.
@@ -29,7 +29,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Trial {
     /// Pings of the component to itself.
     pub sent: usize,
-    /// How many of them have come back on this connection.
+    /// Number of them that have come back on this connection.
     pub came_back: usize,
     /// A domain whose stanzas came instead.
     pub elsewhere: Option<String>,

@@ -61,7 +61,7 @@ impl Stack {
         serde_json::from_str(&self.python(&["-c", LIVE]).await.unwrap()).unwrap()
     }
 
-    /// Whether the function itself answers senders: it refuses what is no endpoint.
+    /// Waits until the function itself answers senders: it refuses what is no endpoint.
     async fn takes_pushes(&self) {
         let forged = format!("{}/push/forged", self.public_url);
         eventually(SOON, "404", async || http::post(&forged, "forged").await.status == 404).await;

@@ -98,7 +98,7 @@ impl Cloud {
         RegistrationsTable::new(&self.emulator.config(), &self.table).lease()
     }
 
-    /// How many pushes wait.
+    /// Returns how many pushes wait.
     pub(crate) async fn waiting(&self) -> u64 {
         let count = json!({"TableName": self.mailbox, "IndexName": "by_registration", "Select": "COUNT"});
         let counted = self.emulator.call("DynamoDB_20120810.Scan", count).await;

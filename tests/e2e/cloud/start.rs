@@ -1,4 +1,4 @@
-//! How `upwire relay` starts where something of AWS is missing: not at all, in one line that names the mend.
+//! The start of `upwire relay` where something of AWS is missing: it ends in one line that names the mend.
 
 use std::future::ready;
 use std::time::Duration;

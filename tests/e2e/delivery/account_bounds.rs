@@ -1,4 +1,4 @@
-//! How much one account may have: what its phones and the operator see of it.
+//! The bounds of one account: what its phones and the operator see of them.
 
 use e2e::{Phone, SOON, Upwire, XmppServer, hashed, http};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};

@@ -2,22 +2,13 @@
 
 use e2e::{Answer, Phone, Push, RawClient, SOON, Upwire, XmppServer, hashed, http};
 use tokio_xmpp::jid::BareJid;
-use tokio_xmpp::parsers::ping::Ping;
 use tokio_xmpp::parsers::stanza_error::DefinedCondition;
-use tokio_xmpp::{IqRequest, IqResponse};
 
-/// Longer than any test: what happens before it, happens for another reason.
-const NEVER_SECONDS: u32 = 3600;
+use crate::mailbox::{NEVER_SECONDS, everything_is_read};
 
 const GONE: [DefinedCondition; 2] = [DefinedCondition::ItemNotFound, DefinedCondition::FeatureNotImplemented];
 
-/// Returns when the push server has read all that the phone sent before: a stream is in order.
-async fn everything_is_read(phone: &Phone, component: &BareJid) {
-    let pong = phone.request(component, IqRequest::Get(Ping.into())).await;
-    assert!(matches!(pong, IqResponse::Result(None)), "{pong:?}");
-}
-
-/// The same for a client of bytes.
+/// As [`everything_is_read`], for a client of bytes.
 async fn everything_is_read_from(client: &mut RawClient, component: &BareJid) {
     client
         .send(format!("<iq type='get' id='sync' to='{component}'><ping xmlns='urn:xmpp:ping'/></iq>"))

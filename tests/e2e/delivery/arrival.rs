@@ -3,8 +3,7 @@
 use e2e::{Answer, Phone, SOON, Slixmpp, Upwire, XmppServer, hashed, http};
 use tokio_xmpp::jid::Jid;
 
-/// Longer than any test: what happens before it, happens for another reason.
-const NEVER_SECONDS: u32 = 3600;
+use crate::mailbox::NEVER_SECONDS;
 
 async fn a_text_arrives_and_is_acknowledged(server: &XmppServer) {
     let upwire = Upwire::on(server).start_ready().await;

@@ -31,7 +31,7 @@ async fn a_disk_below_the_floor_is_told_to_all_and_holds_up_no_push_that_was_acc
     };
     eventually(SOON, "the administration address answers", async || ready().await.is_ok()).await;
     let phone = Phone::connect(server, &user, "phone").await;
-    // Whether or not the relay is connected already: a sweep finds what waits.
+    // The relay may be connected already, or not: a sweep finds what waits.
     nothing_is_left(&upwire).await;
     phone.has_got(&accepted).await;
 

@@ -1,4 +1,4 @@
-//! How much one domain may have that the access list does not name.
+//! The bounds of one domain that the access list does not name.
 
 use e2e::{Kind, Phone, SOON, Upwire, UpwireBuilder, XmppServer, hashed, http};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};

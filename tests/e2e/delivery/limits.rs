@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use e2e::{Answer, Load, Phone, SOON, Upwire, XmppServer, http};
 
-/// Longer than any test: what happens before it, happens for another reason.
-const NEVER_SECONDS: u32 = 3600;
+use crate::mailbox::NEVER_SECONDS;
+
 const UNANSWERED_PER_JID_MAX: usize = 16;
 
 async fn the_end_of_a_session_settles_what_is_pending_for_it(server: &XmppServer) {

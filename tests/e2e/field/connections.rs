@@ -13,7 +13,7 @@ use super::Scene;
 
 const BEGUN: &str = "POST /push/x HTTP/1.1\r\nHost: push.example.com\r\nX-Slow: ";
 
-/// How long a request's head may take.
+/// Longest time for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn address(url: &str) -> SocketAddr {
@@ -49,7 +49,7 @@ impl Kept {
         Self { socket: TcpStream::connect(server).await.unwrap(), head }
     }
 
-    /// Whether a push is accepted on this connection.
+    /// Sends a push; returns whether it is accepted on this connection.
     async fn push(&mut self) -> bool {
         if self.socket.write_all(format!("{}x", self.head).as_bytes()).await.is_err() {
             return false;

@@ -31,7 +31,7 @@ async fn fill(file: &Path, rows: usize) {
     all.try_for_each(async |()| Ok(())).await.unwrap();
 }
 
-/// Lists all, one line at a time; how many there were, and the most memory that the command held, in MiB.
+/// Lists all, one line at a time; returns how many there were, and the most memory that the command held, in MiB.
 fn list(file: &Path) -> (usize, f64) {
     let mut command = Command::new(profile_folder().join("upwire"));
     command.env_clear().env("UPWIRE_DATABASE", file).args(["registrations", "list", "--json"]);

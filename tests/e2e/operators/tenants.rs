@@ -134,7 +134,7 @@ async fn keeping_rows_changes_no_registration<B: Backend>() {
     let suspended = Tenant { suspended_since: Some(at(0)), ..Tenant::new(at(0)) };
     roster.add(name(row.target.recipient.domain().as_str()), suspended).unwrap();
     for roster in [roster, Roster::default()] {
-        store.keep_rows(&roster, at(1)).await.unwrap();
+        store.preserve_rows(&roster, at(1)).await.unwrap();
         let found = store.find(row.target.registration_id(), Strong).await.unwrap();
         assert_eq!(found.as_ref(), Some(&row));
     }
@@ -168,12 +168,12 @@ async fn dynamodb_deletes_no_row_of_a_suspended_tenant() {
     assert_eq!(before, row.purge_at().timestamp());
     // The index may be a moment behind.
     eventually(SOON, "the row is kept", async || {
-        store.keep_rows(&roster, at(1)).await.unwrap();
+        store.preserve_rows(&roster, at(1)).await.unwrap();
         purge_at(emulator, &table, &id).await > at(1).timestamp() + 10 * 365 * 24 * 3600
     })
     .await;
     eventually(SOON, "it goes when it would have gone", async || {
-        store.keep_rows(&Roster::default(), at(1)).await.unwrap();
+        store.preserve_rows(&Roster::default(), at(1)).await.unwrap();
         purge_at(emulator, &table, &id).await == before
     })
     .await;

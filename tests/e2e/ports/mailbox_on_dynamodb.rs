@@ -55,7 +55,7 @@ async fn what_is_no_push_keeps_no_other_waiting() {
     assert_eq!(mailbox.recipients(None, 10).await.unwrap().0.len(), 1);
 }
 
-/// How often each key was deleted, of a DynamoDB that does but the first deletion of each call.
+/// Number of deletions of each key, of a DynamoDB that does but the first deletion of each call.
 type Deletions = Arc<Mutex<BTreeMap<String, usize>>>;
 
 async fn delete_one(State(deletions): State<Deletions>, asked: String) -> Json<Value> {

@@ -38,7 +38,7 @@ use push::{Body, MailboxBounds, MessageId, PushMessage, Registration, Target, Ur
 use tokio::time::timeout;
 
 pub(crate) const WEEK: TimeDelta = TimeDelta::days(7);
-/// How long the queue on AWS hides what was received, and how often it gives it out before it is worn.
+/// Time for which the queue on AWS hides what was received, and number of times that it gives it out before it is worn.
 const VISIBILITY: Duration = Duration::from_secs(4);
 const RECEIVES_MAX: u32 = 1000;
 

@@ -138,7 +138,7 @@ impl Journal {
         }
     }
 
-    /// How often a phone got anything.
+    /// Returns how often a phone got anything.
     pub fn arrivals(&self) -> usize {
         self.arrivals.get()
     }
@@ -160,7 +160,7 @@ impl Journal {
         times.collect()
     }
 
-    /// How many were posted.
+    /// Returns how many were posted.
     pub fn posted_so_far(&self) -> usize {
         self.forgotten.get() + self.entries.borrow().len()
     }

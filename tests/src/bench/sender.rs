@@ -134,7 +134,7 @@ pub struct SteadySender {
     pub requests: Vec<Request>,
     /// Where each push is noted.
     pub journal: Rc<Journal>,
-    /// How many moments all senders together have taken.
+    /// Number of moments that all senders together have taken.
     pub taken: Rc<Cell<usize>>,
     /// The first moment.
     pub begin: Instant,

@@ -39,7 +39,7 @@ pub fn request(bytes: &[u8]) -> anyhow::Result<Option<(Request<'_>, usize)>> {
     Ok(Some((request, bytes.len() - rest.len() + end.len())))
 }
 
-/// How many bytes the answer at the start of `bytes` takes; `None` until it is whole.
+/// Returns how many bytes the answer at the start of `bytes` takes; `None` until it is whole.
 ///
 /// # Errors
 /// It is no result.

@@ -39,8 +39,8 @@ impl Device {
         }
     }
 
-    /// Whether a push is a second one of a sender that posted it again after a 503. A push that Upwire delivers twice
-    /// comes under one id, and is none.
+    /// Returns whether a push is a second one of a sender that posted it again after a 503. A push that Upwire delivers
+    /// twice comes under one id, and is none.
     pub(crate) fn has_got_another(&self, push: &Push) -> bool {
         let mut targets = self.targets();
         let Some(app) = targets.get_mut(&(push.application.clone(), push.instance.clone())) else {

@@ -8,7 +8,7 @@ use push::Reading;
 
 /// Largest difference of the machine's clock from the time that is expected.
 pub(super) const AGREEMENT: TimeDelta = TimeDelta::hours(1);
-/// How long it has to hold before it is believed where it disagrees.
+/// Time for which it has to hold before it is believed where it disagrees.
 const HOLDS_FOR: Duration = Duration::from_secs(600);
 /// Largest gain or loss of a good clock in that time, while it is slewed.
 const SLEWED: TimeDelta = TimeDelta::seconds(30);
@@ -20,7 +20,7 @@ pub(super) struct Look<'a> {
     pub(super) uptime: Duration,
     /// Which start of the machine that is the time since.
     pub(super) boot: &'a str,
-    /// Whether the kernel calls its clock synchronized; `None`: it does not say.
+    /// True if the kernel calls its clock synchronized; `None`: it does not say.
     pub(super) is_synchronized: Option<bool>,
 }
 

@@ -50,7 +50,7 @@ impl Sources {
     }
 }
 
-/// Whether the kernel calls its clock synchronized (adjtimex(2)); `None`: it does not say.
+/// Returns whether the kernel calls its clock synchronized (adjtimex(2)); `None`: it does not say.
 #[cfg(target_os = "linux")]
 fn kernel_says() -> Option<bool> {
     /// `TIME_ERROR`: "The clock is not synchronized to a reliable server".

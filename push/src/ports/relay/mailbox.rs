@@ -42,7 +42,7 @@ pub struct Kept {
 pub struct Trimmed {
     /// The pushes that were dropped.
     pub dropped: Vec<MessageId>,
-    /// How many pushes of the account are left.
+    /// Number of pushes of the account that are left.
     pub left: usize,
 }
 

@@ -25,7 +25,7 @@ fn full(start: Instant) -> Account {
 #[test]
 fn beyond_the_bound_a_full_jid_whose_session_has_ended_is_forgotten_first() {
     let mut account = full(Instant::now());
-    account.phone(&jid(5)).end();
+    account.phone(&jid(5)).end_session();
     account.phone(&jid(99));
     assert_eq!(account.phones.len(), PHONES_MAX);
     assert!(!account.phones.contains_key(&jid(5)));
@@ -64,7 +64,7 @@ fn named(jid: &FullJid) -> (Account, RegistrationId, Epoch) {
     let row = testing::registration(jid.as_str(), DateTime::UNIX_EPOCH);
     let mut account = Account::default();
     let id = row.target.registration_id();
-    account.name(id, row.epoch, row.target.recipient);
+    account.note_recipient(id, row.epoch, row.target.recipient);
     (account, id, row.epoch)
 }
 
@@ -83,7 +83,7 @@ fn a_registration_that_moved_stays_where_it_is_for_a_minute() {
 fn a_registration_is_forgotten_with_the_life_that_ended_and_not_with_an_earlier_one() {
     let (mut account, id, epoch) = named(&jid(0));
     let later = testing::registration(jid(0).as_str(), DateTime::UNIX_EPOCH + Duration::from_secs(9)).epoch;
-    account.name(id, later, jid(0));
+    account.note_recipient(id, later, jid(0));
     account.forget_registration(id, epoch);
     assert!(account.names(&jid(0)) && !account.names(&jid(1)));
     account.forget_registration(id, later);
@@ -108,13 +108,13 @@ fn a_push_that_went_out_is_remembered_until_a_page_read_afterwards_tells_of_it()
     account.forget_page();
     assert!(account.was_asked(push), "it is not written yet");
     account.page_asked = true;
-    account.asked_is_written(push);
+    account.note_asked_written(push);
     assert!(account.was_asked(push), "the page may have been read before");
     account.forget_page();
     assert!(!account.was_asked(push));
     account.page_asked = false;
     account.note_asked(push);
-    account.asked_is_written(push);
+    account.note_asked_written(push);
     assert!(!account.was_asked(push));
 }
 

@@ -6,7 +6,7 @@ use super::*;
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Send a push, or a probe, on this stream alone.
-    Send(Session, String),
+    Send(StreamNumber, String),
     /// Send an answer.
     Reply(Element),
     Start(Job),

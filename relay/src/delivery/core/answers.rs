@@ -77,14 +77,14 @@ impl Core {
         let named = self.named(message);
         let account = self.account(jid);
         if account.named(registration).is_none() {
-            account.name(registration, epoch, named);
+            account.note_recipient(registration, epoch, named);
         }
         if let Some(from) = account.follow(registration, jid, now) {
             let rejects =
                 self.phone(&from).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
             let waits = rejects || self.known.of(&from) != Some(Knowledge::Nothing);
             if waits && !mutant(Mutant::MovePassedOver) {
-                self.something_waits(jid);
+                self.note_waiting(jid);
             }
             let follow = Fate::Follow { registration, epoch, from, to: jid.clone() };
             self.decide(follow);
@@ -111,7 +111,7 @@ impl Core {
                 }
                 if push.origin == Origin::Mailbox {
                     // Should the registration go on, it waits.
-                    self.something_waits(&recipient);
+                    self.note_waiting(&recipient);
                 }
                 self.decide(Fate::Revoke { push, recipient, asked_at });
                 self.conclude_all(&asks, now, actions);

@@ -78,12 +78,12 @@ impl Core {
         self.sweep_anew();
     }
 
-    /// Whether the bounds of its domain hold for an account: not if the access list names it, or its domain.
+    /// Returns whether the bounds of its domain hold for an account: not if the access list names it, or its domain.
     pub(super) fn is_bounded(&self, account: &BareJid) -> bool {
         !self.access.names(&account.clone().into())
     }
 
-    /// How many registrations the domain of a user may have, if it has them.
+    /// Returns how many registrations the domain of a user may have, if it has them.
     pub(super) fn domain_full(&self, user: &Jid) -> Option<usize> {
         if let Some((name, tenant)) = self.access.tenant_of(user.domain().as_str()) {
             return tenant.registrations_max.filter(|max| self.rolls.living(name) >= *max);

@@ -13,11 +13,11 @@ use crate::delivery::{
 
 /// Most full JIDs whose mailbox is still to be read. A sweep finds those beyond.
 const CUED_MAX: usize = 65_536;
-/// How long a distributor has for its answers to what was given up.
+/// Time that a distributor has for its answers to what was given up.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// Whether something may wait for a full JID: for it, or for one in whose place it may be.
+    /// Returns whether something may wait for a full JID: for it, or for one in whose place it may be.
     pub(super) fn may_have_waiting(&self, jid: &FullJid) -> bool {
         // A push that a phone rejected waits too, and its mailbox was read past it.
         let rejects =
@@ -31,7 +31,7 @@ impl Core {
     }
 
     /// Notes that something waits for it.
-    pub(super) fn something_waits(&mut self, jid: &FullJid) {
+    pub(super) fn note_waiting(&mut self, jid: &FullJid) {
         if self.known.of(jid) != Some(Knowledge::Away) {
             self.known.learn(jid, Knowledge::Something);
         }
@@ -46,7 +46,7 @@ impl Core {
         if self.account(jid).take_cue(now) {
             self.cue(jid, cue);
         } else {
-            self.something_waits(jid);
+            self.note_waiting(jid);
             self.deferred.insert(jid.to_bare());
         }
     }
@@ -108,7 +108,7 @@ impl Core {
     }
 
     /// Others may take what waits for a full JID that owes a sign of life.
-    pub(super) fn give_up_probed(&mut self, now: Now) {
+    pub(super) fn relieve_probed(&mut self, now: Now) {
         let is_due = |(at, _): &(Instant, FullJid)| now.monotonic.duration_since(*at) >= SILENT_AFTER;
         while self.probed.front().is_some_and(is_due)
             && let Some((_, jid)) = self.probed.pop_front()
@@ -119,14 +119,14 @@ impl Core {
         }
     }
 
-    /// Whether something came into the mailbox behind the reading that is under way, or is about to.
+    /// Returns whether something came into the mailbox behind the reading that is under way, or is about to.
     pub(super) fn is_kept_meanwhile(&self, jid: &FullJid) -> bool {
         let reading = self.phone(jid).and_then(|phone| phone.reading.as_ref());
         reading.is_some_and(|reading| reading.outcome().is_none() || self.keeping.contains_key(jid))
     }
 
-    /// Has a mailbox read; until then, nothing overtakes what may wait in it. Whether it will be read: not if too many
-    /// are to be read already.
+    /// Has a mailbox read; until then, nothing overtakes what may wait in it. Returns whether it will be read: not if
+    /// too many are to be read already.
     pub(super) fn cue(&mut self, jid: &FullJid, cue: Cue) -> bool {
         let full = self.cued.len() >= CUED_MAX;
         let phone = self.account(jid).phone(jid);
@@ -138,7 +138,7 @@ impl Core {
             // Pushes that the guess left out go before those that it would read next.
             Some(_) => self.abandon_reading(jid),
             None if full && phone.cue.is_none() => {
-                self.something_waits(jid);
+                self.note_waiting(jid);
                 return false;
             }
             None => {}
@@ -211,9 +211,9 @@ impl Core {
         }
         let account = self.account(&recipient);
         let target = account.route(registration, &recipient, now).clone();
-        self.something_waits(&recipient);
+        self.note_waiting(&recipient);
         if target != recipient {
-            self.something_waits(&target);
+            self.note_waiting(&target);
         }
         if self.phone(&target).is_some_and(Phone::is_reading) {
             self.cue(&target, Cue::Guess);
@@ -284,7 +284,7 @@ impl Core {
             let Some(retry) = self.phone_mut(&jid).and_then(|phone| phone.retry.as_mut()) else { continue };
             if retry.take_due(now.monotonic) {
                 // Other readings of its mailbox passed over the pushes that it rejected.
-                self.something_waits(&jid);
+                self.note_waiting(&jid);
                 self.guess(&jid);
             } else if retry.is_over(now.monotonic) {
                 self.forget_retry(&jid);
@@ -299,7 +299,7 @@ impl Core {
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.take());
         if retry.is_some_and(|retry| retry.rejects()) {
             // Other readings of its mailbox passed over the pushes that it rejected.
-            self.something_waits(jid);
+            self.note_waiting(jid);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! How a push ends: it was delivered, or has expired. Each end is counted once.
+//! The end of a push: it was delivered, or has expired. Each end is counted once.
 
 use super::*;
 
 impl Core {
     pub(super) fn deliver(&mut self, held: Held, now: Now, actions: &mut Vec<Action>) {
         let delivered = u64::from(self.count_settled(&held.message, now, actions));
-        self.done_with(held, Counts { delivered, ..Counts::default() });
+        self.finish(held, Counts { delivered, ..Counts::default() });
     }
 
     /// Counts the delivery of a push that is settled, unless its end was counted.
@@ -19,7 +19,7 @@ impl Core {
     }
 
     /// A push comes to its end more than once where the queue gives it twice, or two of its full JIDs answer.
-    /// Whether it was counted now.
+    /// Counts a delivery, once; returns whether it was counted now.
     pub(super) fn count_delivered(
         &mut self,
         name: (BareJid, MessageId),
@@ -35,7 +35,7 @@ impl Core {
     }
 
     /// The push is delivered, or has expired; what became of it is counted for its tenant.
-    pub(super) fn done_with(&mut self, held: Held, mut counts: Counts) {
+    pub(super) fn finish(&mut self, held: Held, mut counts: Counts) {
         if held.origin == Origin::Queue {
             self.accepted.note(name(&held.message));
             counts += Counts::accepted(&held.message);
@@ -51,7 +51,7 @@ impl Core {
 
     /// A copy leaves the queue of a push that waits, or is settled: an earlier process may have put it into the mailbox,
     /// and not have come to count it.
-    pub(super) fn done_with_copy(&mut self, message: Arc<PushMessage>, further: Counts) {
+    pub(super) fn finish_copy(&mut self, message: Arc<PushMessage>, further: Counts) {
         let is_new = self.accepted.note(name(&message)) || further.delivered > 0;
         let mut counts = if is_new { Counts::accepted(&message) } else { Counts::default() };
         if is_new {
@@ -82,6 +82,6 @@ impl Core {
         if is_new {
             actions.push(Action::Count(Measure::Expired));
         }
-        self.done_with(held, Counts { expired: u64::from(is_new), ..Counts::default() });
+        self.finish(held, Counts { expired: u64::from(is_new), ..Counts::default() });
     }
 }

@@ -43,9 +43,7 @@ impl Core {
             match self.take_from_lines(id) {
                 Some(Held { origin: Origin::Queue, message }) => self.leave_queue(message),
                 // It waits still, if its registration lives: a sweep finds it.
-                Some(Held { origin: Origin::Mailbox, message }) => {
-                    self.something_waits(&self.named(&message))
-                }
+                Some(Held { origin: Origin::Mailbox, message }) => self.note_waiting(&self.named(&message)),
                 None => {}
             }
         }

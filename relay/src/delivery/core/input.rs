@@ -6,7 +6,7 @@ use super::*;
 #[derive(Debug)]
 pub(crate) enum Input {
     /// The stream is up.
-    Online(Session),
+    Online(StreamNumber),
     /// The stream is gone; what went out unanswered may be lost.
     Offline,
     Stanza(Incoming),

@@ -23,8 +23,8 @@ const ACCOUNTS_MAX: usize = 16_384;
 const TIDIED_PER_TICK: usize = 1024;
 
 impl Core {
-    pub(super) fn go_online(&mut self, session: Session, now: Now) {
-        self.session = Some(session);
+    pub(super) fn go_online(&mut self, stream: StreamNumber, now: Now) {
+        self.stream = Some(stream);
         self.unheard_until = Some(now.monotonic + SILENT_AFTER);
         // The sweep that follows tries what was rejected as well.
         let retrying: Vec<FullJid> = self.retrying.iter().cloned().collect();
@@ -39,13 +39,13 @@ impl Core {
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut());
         if let Some(retry) = retry.filter(|retry| retry.rejects()) {
             retry.forget_rejected();
-            self.something_waits(jid);
+            self.note_waiting(jid);
         }
     }
 
     /// Everything that was in flight goes back to its line: the stream that it went out on is gone.
     pub(super) fn go_offline(&mut self, now: Now, actions: &mut Vec<Action>) {
-        self.session = None;
+        self.stream = None;
         self.sent.clear();
         self.probed.clear();
         let asked: Vec<(MessageId, FullJid)> = self
@@ -146,7 +146,7 @@ impl Core {
             settling.registered.insert(id);
         }
         let account = self.account(&recipient);
-        let before = account.name(id, registration.epoch, recipient.clone());
+        let before = account.note_recipient(id, registration.epoch, recipient.clone());
         let phone = account.phone(&recipient);
         phone.greet(now);
         phone.lift_bar(id);
@@ -156,7 +156,7 @@ impl Core {
         self.bring_back(&recipient, now, actions);
         self.unseen.insert(recipient.to_bare());
         if before.is_some_and(|before| before != recipient) && !mutant(Mutant::MovePassedOver) {
-            self.something_waits(&recipient);
+            self.note_waiting(&recipient);
         }
         self.forget_retry(&recipient);
         self.cue_within_bounds(&recipient, Cue::There, now);
@@ -170,7 +170,7 @@ impl Core {
             }
             return;
         };
-        phone.end();
+        phone.end_session();
         let lost = phone.line.land_all();
         let was_reading = phone.is_reading();
         let account = self.account(jid);
@@ -219,16 +219,16 @@ impl Core {
 
     /// When everything that was in flight to a full JID is answered or overdue: whether it is there.
     pub(super) fn conclude(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
-        let doubt = self.phone_mut(jid).and_then(|phone| phone.line.conclude());
-        match doubt {
+        let suspicion = self.phone_mut(jid).and_then(|phone| phone.line.conclude());
+        match suspicion {
             None => {}
-            Some(doubt) if doubt.proven => {
+            Some(suspicion) if suspicion.proven => {
                 self.retry_later(jid, now);
                 if let Some(retry) = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut()) {
-                    retry.reject(&doubt.failed);
+                    retry.reject(&suspicion.failed);
                 }
                 // Read again meanwhile.
-                for id in doubt.failed {
+                for id in suspicion.failed {
                     let waits = self.pushes.get(&id).is_some_and(|push| {
                         push.held.origin == Origin::Mailbox && push.lines.iter().all(|line| line == jid)
                     });
@@ -266,7 +266,7 @@ impl Core {
     /// Notes that somebody is there, who answers.
     pub(super) fn note_answer(&mut self, jid: &FullJid, now: Now) {
         let Some(phone) = self.phone(jid) else { return };
-        if phone.line.is_in_doubt() {
+        if phone.line.is_suspect() {
             return;
         }
         let known = self.known.of(jid);
@@ -282,7 +282,7 @@ impl Core {
 
     /// The same of an answer to what was given up, here or by an earlier process: others may follow.
     pub(super) fn note_late_answer(&mut self, jid: &FullJid, now: Now) {
-        if self.phone(jid).is_some_and(|phone| !phone.line.is_in_doubt()) {
+        if self.phone(jid).is_some_and(|phone| !phone.line.is_suspect()) {
             self.end_retry(jid);
             self.cue_soon(jid, now);
         }

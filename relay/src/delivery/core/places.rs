@@ -19,7 +19,7 @@ const LOW_WATER: usize = IN_FLIGHT_MAX / 16 * 11;
 const SOUGHT_PER_TICK: usize = IN_FLIGHT_MAX / 16;
 
 impl Core {
-    /// Whose turn it is; nobody's, while the places that it could have are taken.
+    /// Takes the full JID whose turn it is; none, while the places that it could have are taken.
     pub(super) fn next_turn(&mut self) -> Option<FullJid> {
         if self.in_flight >= IN_FLIGHT_MAX {
             return None;
@@ -85,7 +85,7 @@ impl Core {
         }
     }
 
-    /// Whether pushes wait in the line of a full JID until others are answered.
+    /// Returns whether pushes wait in the line of a full JID until others are answered.
     fn keeps_line(&self, jid: &FullJid) -> bool {
         self.phone(jid).is_some_and(|phone| !phone.line.is_empty() && phone.line.is_full())
     }
@@ -111,7 +111,7 @@ impl Core {
         }
     }
 
-    /// Whether it has been unanswered for so long that it is given up.
+    /// Returns whether it has been unanswered for so long that it is given up.
     pub(super) fn is_overdue(&self, ask: &Ask, now: Now) -> bool {
         now.monotonic.duration_since(ask.sent) >= self.terms.ack_timeout
     }

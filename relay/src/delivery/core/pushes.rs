@@ -79,13 +79,13 @@ impl Core {
             Some(Origin::Queue) => return self.held -= 1,
             // The mailbox has it.
             Some(Origin::Mailbox) => {
-                return self.done_with_copy(message, Counts { waited: 1, ..Counts::default() });
+                return self.finish_copy(message, Counts { waited: 1, ..Counts::default() });
             }
             None => {}
         }
         if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
             let delivered = u64::from(self.count_settled(&message, now, actions));
-            return self.done_with_copy(message, Counts { delivered, ..Counts::default() });
+            return self.finish_copy(message, Counts { delivered, ..Counts::default() });
         }
         let push = Held { origin: Origin::Queue, message };
         let message = &push.message;
@@ -172,7 +172,7 @@ impl Core {
 
     /// Sends what may go, as long as there are places.
     pub(super) fn send_ready(&mut self, now: Now, actions: &mut Vec<Action>) {
-        while let Some(session) = self.session
+        while let Some(stream) = self.stream
             && let Some(jid) = self.next_turn()
         {
             let Some(phone) = self.phone_mut(&jid) else { continue };
@@ -189,13 +189,20 @@ impl Core {
                 self.expire(id, now, actions);
                 self.read_on(&jid, actions);
             } else {
-                self.send(session, id, &jid, now, actions);
+                self.send(stream, id, &jid, now, actions);
             }
             self.make_ready(&jid);
         }
     }
 
-    fn send(&mut self, session: Session, id: MessageId, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+    fn send(
+        &mut self,
+        stream: StreamNumber,
+        id: MessageId,
+        jid: &FullJid,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         let account = self.account(jid);
         account.phone(jid).line.send_first(now.monotonic);
         account.in_flight += 1;
@@ -205,7 +212,7 @@ impl Core {
             push.lines.retain(|line| line != jid);
             push.asks.push(Ask { jid: jid.clone(), asked_at: now.wall, sent: now.monotonic });
             let xml = stanza::push(&self.terms.component, &push.held.message, jid);
-            actions.push(Action::Send(session, xml));
+            actions.push(Action::Send(stream, xml));
             if mutant(Mutant::RemovedBeforeResult) && push.held.origin == Origin::Mailbox {
                 let held = push.held.clone();
                 self.decide(Fate::Done(held));
@@ -289,7 +296,7 @@ impl Core {
             return self.settle_expired(push, actions);
         }
         let named = self.named(&push.message);
-        self.something_waits(&named);
+        self.note_waiting(&named);
         let (asked_at, untried) = (attempt.asked_at(), attempt == Attempt::None);
         match (push.origin, asked_at) {
             (Origin::Queue, _) => {
@@ -326,7 +333,7 @@ impl Core {
         }
     }
 
-    /// A delivery has failed: its push goes elsewhere or waits, and its recipient is in doubt.
+    /// A delivery has failed: its push goes elsewhere or waits, and its recipient is suspect.
     pub(super) fn fail(
         &mut self,
         id: MessageId,
@@ -338,7 +345,7 @@ impl Core {
         actions.push(Action::Count(Measure::Retried));
         // A failure in an earlier session says nothing of this one.
         if let Some(phone) = self.phone_mut(&ask.jid).filter(|phone| phone.line.is_of_session(ask.sent)) {
-            phone.line.doubt(id, ask.sent);
+            phone.line.suspect(id, ask.sent);
         }
         self.give_up(id, &ask.jid, attempt, now, actions);
     }

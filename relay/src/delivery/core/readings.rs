@@ -39,7 +39,7 @@ impl Core {
 
     /// Begins to read as many mailboxes as may be read at a time, while settling keeps up.
     pub(super) fn begin_readings(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.session.is_none() || !self.settling_keeps_up() {
+        if self.stream.is_none() || !self.settling_keeps_up() {
             return;
         }
         for jid in take(&mut self.held_up) {
@@ -124,7 +124,7 @@ impl Core {
         {
             return;
         }
-        if self.settling_keeps_up() && self.session.is_some() {
+        if self.settling_keeps_up() && self.stream.is_some() {
             self.ask_page(jid, actions);
         } else {
             self.held_up.insert(jid.clone());
@@ -158,7 +158,7 @@ impl Core {
         self.unblock(&reader.to_bare(), actions);
     }
 
-    /// Whether it went out a moment ago, which the page does not tell.
+    /// Returns whether it went out a moment ago, which the page does not tell.
     fn is_noted_as_asked(&self, message: &PushMessage) -> bool {
         let account = self.accounts.get(&message.recipient.to_bare());
         account.is_some_and(|account| account.was_asked(message.id))
@@ -184,7 +184,7 @@ impl Core {
         if target != *reader {
             let passed_over = mutant(Mutant::MovePassedOver);
             if !passed_over {
-                self.something_waits(&target);
+                self.note_waiting(&target);
                 self.try_for_more(&target, now);
             }
             return passed_over;
@@ -198,7 +198,7 @@ impl Core {
                 // A late result is counted as it removes the push.
                 let counts = !self.gone.contains(&id) && self.count_settled(&push.message, now, actions);
                 let delivered = u64::from(counts);
-                self.done_with(push, Counts { delivered, ..Counts::default() });
+                self.finish(push, Counts { delivered, ..Counts::default() });
             }
             return true;
         }
@@ -230,7 +230,7 @@ impl Core {
         if let Some(push) = self.pushes.get_mut(&id).filter(|push| push.held.origin == Origin::Queue) {
             push.held.origin = Origin::Mailbox;
             let copy = Arc::clone(&push.held.message);
-            self.done_with_copy(copy, Counts { waited: 1, ..Counts::default() });
+            self.finish_copy(copy, Counts { waited: 1, ..Counts::default() });
         }
     }
 
@@ -278,11 +278,11 @@ impl Core {
     /// Asks whether a recipient is there, to which the XMPP server may still deliver what waits: sending that again
     /// would deliver it twice.
     fn probe(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
-        if let Some(session) = self.session {
+        if let Some(stream) = self.stream {
             if self.account(jid).phone(jid).note_probe(now) {
                 self.probed.push_back((now.monotonic, jid.clone()));
             }
-            actions.push(Action::Send(session, stanza::probe(&self.terms.component, jid)));
+            actions.push(Action::Send(stream, stanza::probe(&self.terms.component, jid)));
         }
     }
 
@@ -303,7 +303,7 @@ impl Core {
         for id in of_the_mailbox {
             let Some(push) = self.take_push(id) else { continue };
             let named = self.named(&push.held.message);
-            self.something_waits(&named);
+            self.note_waiting(&named);
             readers.insert(self.target(&push.held.message, now));
             readers.extend(push.lines);
         }

@@ -140,7 +140,7 @@ impl Core {
                 Outcome::DomainFull => self.note_domain_full(now),
                 Outcome::Waits(recipients) => {
                     for recipient in recipients {
-                        self.something_waits(&recipient);
+                        self.note_waiting(&recipient);
                         self.cue_within_bounds(&recipient, Cue::Guess, now);
                     }
                 }

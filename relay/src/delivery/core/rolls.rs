@@ -1,4 +1,4 @@
-//! How many registrations of each tenant live: counted as they begin, and anew by each census.
+//! Rolls of the registrations of each tenant that live: counted as they begin, and anew by each census.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ impl Rolls {
         self.0.get(tenant).map_or(0, |roll| roll.living)
     }
 
-    /// One has begun; how many live now.
+    /// Notes that one has begun; returns how many live now.
     pub(super) fn note_begun(&mut self, tenant: &TenantName) -> usize {
         let roll = self.0.entry(tenant.clone()).or_default();
         roll.living += 1;
@@ -41,7 +41,7 @@ impl Rolls {
         }
     }
 
-    /// How many live of each.
+    /// Ends a census; returns how many live of each.
     pub(super) fn end_census(&mut self) -> Vec<(TenantName, usize)> {
         for roll in self.0.values_mut() {
             // One that has begun meanwhile may have been found, too.

@@ -41,7 +41,7 @@ impl Core {
         self.fates.push_back(fate);
     }
 
-    /// Best effort: skipped while settling is behind; the event recurs. Whether it was decided.
+    /// Best effort: skipped while settling is behind; the event recurs. Returns whether it was decided.
     pub(super) fn decide_if_settling_keeps_up(&mut self, fate: Fate) -> bool {
         let keeps_up = self.settling_keeps_up();
         if keeps_up {
@@ -114,7 +114,7 @@ impl Core {
         }
         for (account, message) in std::mem::take(&mut settling.asked) {
             if let Some(account) = self.accounts.get_mut(&account) {
-                account.asked_is_written(message);
+                account.note_asked_written(message);
             }
         }
         if self.ending.is_some() {
@@ -202,9 +202,9 @@ impl Core {
     pub(super) fn note_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
         let account = self.account(recipient);
         if account.named(registration) != Some(recipient) || account.epoch(registration) != Some(epoch) {
-            let before = account.name(registration, epoch, recipient.clone());
+            let before = account.note_recipient(registration, epoch, recipient.clone());
             if before.as_ref() != Some(recipient) && !mutant(Mutant::MovePassedOver) {
-                self.something_waits(recipient);
+                self.note_waiting(recipient);
             }
         }
     }

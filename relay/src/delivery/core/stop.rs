@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// How long a stopping relay waits for answers; settling and closing the stream come after it.
+/// Longest wait of a stopping relay for answers; settling and closing the stream come after it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A stop that is under way.
@@ -54,7 +54,7 @@ impl Core {
         if ending.finished {
             return;
         }
-        let waits = self.in_flight > 0 && self.session.is_some() && now.monotonic < ending.until;
+        let waits = self.in_flight > 0 && self.stream.is_some() && now.monotonic < ending.until;
         if !ending.gave_back && !waits {
             let unanswered: Vec<MessageId> = self.pushes.keys().copied().collect();
             if !unanswered.is_empty() {

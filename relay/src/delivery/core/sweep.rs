@@ -27,7 +27,7 @@ pub(super) struct Sweep {
 pub(crate) struct Found {
     /// Registrations for which something waits, one for each full JID that they name.
     pub(crate) rows: Vec<Registration>,
-    /// How many pushes wait for each account, in the order of the store.
+    /// Number of pushes that wait for each account, in the order of the store.
     pub(crate) waiting: Vec<(BareJid, usize)>,
     /// Where the sweep goes on; `None`: nowhere.
     pub(crate) next: Option<ports::Registrant>,
@@ -65,7 +65,7 @@ impl Core {
 
     /// Reads on when those of the last page were tried.
     pub(super) fn sweep_on(&mut self, actions: &mut Vec<Action>) {
-        if self.session.is_some()
+        if self.stream.is_some()
             && !self.sweep.asked
             && self.sweep.found.is_empty()
             && let Some(after) = self.sweep.next.take()
@@ -77,7 +77,7 @@ impl Core {
 
     /// Tries some of those that a sweep has found.
     pub(super) fn guess_found(&mut self, now: Now) {
-        if self.session.is_none() {
+        if self.stream.is_none() {
             return;
         }
         if self.sweep.at.is_some_and(|at| at <= now.monotonic) {
@@ -94,7 +94,7 @@ impl Core {
             // It may have moved since it was found: others for which something waits named the same full JID.
             for waits in BTreeSet::from([named, recipient]) {
                 let target = self.account(&waits).route(id, &waits, now).clone();
-                self.something_waits(&waits);
+                self.note_waiting(&waits);
                 self.guess(&target);
             }
         }

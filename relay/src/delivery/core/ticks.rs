@@ -1,15 +1,14 @@
 //! The passing of time: pushes, full JIDs and accounts that have become due.
 
 use super::*;
+use crate::clock::STANDSTILL;
 
-/// How often [`Input::Tick`] comes.
+/// Time between two [`Input::Tick`]s.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// The same while many pushes are in flight: a little becomes due at each tick, so that no answer waits long for it.
 const TICK_CROWDED: Duration = Duration::from_millis(25);
 /// So many in flight are many.
 const CROWD: usize = IN_FLIGHT_MAX / 16;
-/// With so much time between two ticks, the process stood still.
-const STANDSTILL: Duration = Duration::from_secs(2);
 /// Most accounts, or full JIDs, that are looked at in one tick for one purpose.
 pub(super) const PER_TICK_MAX: usize = 512;
 
@@ -24,7 +23,7 @@ pub(super) struct Ticks {
 }
 
 impl Core {
-    /// How long after a tick the next one comes.
+    /// Returns how long after a tick the next one comes.
     pub(crate) fn tick_interval(&self) -> Duration {
         if self.in_flight < CROWD || self.ticks.woken { TICK } else { TICK_CROWDED }
     }
@@ -53,7 +52,7 @@ impl Core {
         self.ticks.last_whole = Some(now.monotonic);
         self.retry_due(now);
         self.go_on_after_catching_up(now, actions);
-        self.give_up_probed(now);
+        self.relieve_probed(now);
         self.take_deferred_cues(now);
         self.note_seen(now);
         self.guess_found(now);

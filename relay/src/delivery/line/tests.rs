@@ -68,7 +68,7 @@ fn a_failure_holds_the_line_until_the_rest_is_answered() {
     send_all(&mut line, now);
     let fail = |line: &mut Line, number| {
         let sent = line.land(id(number)).unwrap();
-        line.doubt(id(number), sent);
+        line.suspect(id(number), sent);
     };
     fail(&mut line, 0);
     assert!(!line.may_send() && line.conclude().is_none());
@@ -76,9 +76,9 @@ fn a_failure_holds_the_line_until_the_rest_is_answered() {
     line.note_answer(sent, now);
     fail(&mut line, 2);
     fail(&mut line, 3);
-    let doubt = line.conclude().unwrap();
-    assert!(doubt.proven, "it answered one of them");
-    assert_eq!(doubt.failed, [id(0), id(2), id(3)]);
+    let suspicion = line.conclude().unwrap();
+    assert!(suspicion.proven, "it answered one of them");
+    assert_eq!(suspicion.failed, [id(0), id(2), id(3)]);
     assert_eq!(send_all(&mut line, now).len(), 6, "the line goes on");
     (4..10).for_each(|number| fail(&mut line, number));
     assert!(!line.conclude().unwrap().proven);

@@ -43,7 +43,7 @@ fn a_sign_of_life_undoes_an_end_and_an_absence_and_an_old_memory_does_not() {
     assert!(!phone.is_present(), "it was never seen");
     phone.greet(after(start, 10));
     assert!(phone.is_present());
-    phone.end();
+    phone.end_session();
     assert!(phone.has_ended() && !phone.is_present());
     phone.recall(DateTime::UNIX_EPOCH + Duration::from_secs(5), false);
     assert_eq!(phone.seen_at(), Some(after(start, 10).wall));
@@ -69,7 +69,7 @@ fn what_an_earlier_process_saw_ends_no_session_of_this_one() {
 
 #[test]
 fn only_a_full_jid_that_answers_is_proven_until_it_ends_is_away_or_silent() {
-    let undo: [fn(&mut Phone); 3] = [Phone::end, Phone::mark_away, Phone::mark_silent];
+    let undo: [fn(&mut Phone); 3] = [Phone::end_session, Phone::mark_away, Phone::mark_silent];
     for undo in undo {
         let mut phone = Phone::default();
         assert_eq!(phone.standing(), Standing::Unproven);

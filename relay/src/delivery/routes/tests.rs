@@ -40,7 +40,7 @@ proptest! {
             let (now, phone) = (at(start, seconds), account.phone(&jid(number)));
             match event {
                 Event::Greets => phone.greet(now),
-                Event::Ends => phone.end(),
+                Event::Ends => phone.end_session(),
                 Event::Fails => phone.mark_away(),
                 Event::OwesASign => drop(phone.note_probe(now)),
                 Event::Refuses => phone.bar(registration, now),

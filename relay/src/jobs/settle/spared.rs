@@ -163,7 +163,7 @@ impl Spared {
         lock(&self.lanes).clear();
     }
 
-    /// Whether a push of this account could not be kept a moment ago.
+    /// Returns whether a push of this account could not be kept a moment ago.
     fn rests(&self, account: &BareJid) -> bool {
         lock(&self.resting).get(account).is_some_and(|rest| Instant::now() < rest.until)
     }
@@ -206,7 +206,7 @@ impl Spared {
         }
     }
 
-    /// Whether changes of this account are made later.
+    /// Returns whether changes of this account are made later.
     fn puts_off(&self, account: &BareJid) -> bool {
         lock(&self.put_off).contains_key(account)
             || lock(&self.slow).get(account).is_some_and(|until| Instant::now() < *until)

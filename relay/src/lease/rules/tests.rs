@@ -112,8 +112,8 @@ fn a_renewal_whose_answer_is_lost_is_found_by_a_look() {
     taken.note_look(Ok(Some(tenure(other, 2))), 7 * second);
     assert_eq!(taken.step(7 * second), Step::Lost);
     holding.note_look(Ok(Some(tenure(us, 2))), 7 * second);
-    assert_eq!((holding.step(7 * second), holding.end()), (Step::Renew(tenure(us, 2)), 15 * second));
+    assert_eq!((holding.step(7 * second), holding.sends_until()), (Step::Renew(tenure(us, 2)), 15 * second));
     holding.note_renewal(Ok(Some(tenure(us, 3))), 8 * second);
-    assert_eq!((holding.step(8 * second), holding.end()), (Step::Wait(13 * second), 22 * second));
+    assert_eq!((holding.step(8 * second), holding.sends_until()), (Step::Wait(13 * second), 22 * second));
     assert_eq!(holding.step(22 * second), Step::Lost);
 }

@@ -75,14 +75,14 @@ impl Bench {
     }
 
     /// The server's end of the next stream, after its handshake.
-    async fn stream(&mut self) -> (Server, Session) {
+    async fn stream(&mut self) -> (Server, StreamNumber) {
         let mut server = self.server().await;
         server.hears("<stream:stream").await;
         server.says(OPENING).await;
         server.hears("</handshake>").await;
         server.says("<handshake/>").await;
-        let Some(Event::Online(session)) = self.events.recv().await else { panic!("no stream") };
-        (server, session)
+        let Some(Event::Online(number)) = self.events.recv().await else { panic!("no stream") };
+        (server, number)
     }
 }
 
@@ -106,8 +106,8 @@ impl Server {
     }
 }
 
-fn push(session: Session, id: &str) -> Outgoing {
-    Outgoing { session, xml: format!("<iq id='{id}'/>") }
+fn push(stream: StreamNumber, id: &str) -> Outgoing {
+    Outgoing { stream, xml: format!("<iq id='{id}'/>") }
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,7 +119,7 @@ async fn a_stream_is_announced_once_the_server_has_taken_the_handshake() {
     assert!(server.hears("</handshake>").await.contains(HANDSHAKE));
     assert!(!*bench.connected.borrow());
     server.says("<handshake/>").await;
-    assert!(matches!(bench.events.recv().await, Some(Event::Online(Session(1)))));
+    assert!(matches!(bench.events.recv().await, Some(Event::Online(StreamNumber(1)))));
     assert!(bench.connected.wait_for(|up| *up).await.is_ok());
     server.says("</stream:stream>").await;
     assert!(matches!(bench.events.recv().await, Some(Event::Offline)));
@@ -136,8 +136,8 @@ async fn a_server_that_refuses_the_handshake_is_asked_again() {
     server
         .says("<stream:error><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>")
         .await;
-    let (_server, session) = bench.stream().await;
-    assert_eq!(session, Session(1), "the first that was up");
+    let (_server, number) = bench.stream().await;
+    assert_eq!(number, StreamNumber(1), "the first that was up");
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,8 +199,8 @@ async fn a_server_that_answers_pings_keeps_its_stream() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_writes_what_was_handed_over_and_closes_the_stream() {
     let mut bench = Bench::start();
-    let (mut server, session) = bench.stream().await;
-    bench.pushes.send(push(session, "last")).await.unwrap();
+    let (mut server, number) = bench.stream().await;
+    bench.pushes.send(push(number, "last")).await.unwrap();
     bench.replies.send("<iq id='reply'/>".into()).await.unwrap();
     drop((bench.pushes, bench.replies));
     let heard = server.hears(STREAM_FOOTER).await;
@@ -220,9 +220,9 @@ async fn a_stop_without_a_stream_waits_for_no_server() {
 async fn a_stream_waits_while_the_lease_has_lapsed_and_goes_on_when_it_is_renewed() {
     let (lease, until) = watch::channel(Some(Duration::from_secs(5)));
     let mut bench = Bench::start_behind(Fence::until(until));
-    let (mut server, session) = bench.stream().await;
+    let (mut server, number) = bench.stream().await;
     sleep(Duration::from_secs(6)).await;
-    bench.pushes.send(push(session, "waits")).await.unwrap();
+    bench.pushes.send(push(number, "waits")).await.unwrap();
     let heard = tokio::time::timeout(Duration::from_secs(3), server.hears("waits")).await;
     assert!(heard.is_err(), "{heard:?}");
     lease.send_replace(Some(Duration::from_secs(60)));

@@ -1,4 +1,4 @@
-//! Whose registrations lapse is told when the access list changes, and then hourly.
+//! The lapse of registrations that the access list forbids is told when the list changes, and then hourly.
 
 use super::*;
 
@@ -76,7 +76,7 @@ fn a_domain_without_room_is_counted_again_before_long_and_renewals_are_taken_mea
     assert_eq!(world.refused, 0, "another domain");
     world.register(BOB, 2);
     assert_eq!(world.refused, 1);
-    world.end(bob);
+    world.end_registration(bob);
     world.register(BOB, 2);
     assert_eq!(world.refused, 2, "that is not known yet");
     world.pass(Duration::from_secs(601));

@@ -13,7 +13,7 @@ fn an_account_that_is_erased_is_dropped_once_nothing_of_it_is_under_way() {
     assert!(!sent.is_empty() && sent.len() < 12, "{sent:?}");
 
     // The store has done its part.
-    world.end(app);
+    world.end_registration(app);
     world.forget("alice@example.com");
     assert_eq!(world.queued(), sent.len(), "what was in line has left the queue");
     sent.iter().for_each(|(push, to)| world.answer(*push, to, OFFLINE));

@@ -9,7 +9,7 @@ fn a_refusal_that_was_meant_for_an_earlier_life_does_not_hide_what_waits_for_thi
     let of_the_first = world.post(app);
     world.take_sent();
     // The store ends that life by itself, as when another relay does.
-    world.end(app);
+    world.end_registration(app);
     world.register(ALICE, 1);
     let of_the_second = world.post(app);
     world.take_sent();

@@ -348,7 +348,7 @@ fn what_is_in_line_for_a_stand_in_goes_to_the_phone_that_comes_back() {
     let (app, others) = (world.register(ALICE, 1), world.register(ALICE_AGAIN, 2));
     let (failed, open, push) = (world.post(others), world.post(others), world.post(app));
     assert_eq!(world.take_sent().len(), 3);
-    // The other is in doubt: a push to it has failed, and the next is not answered yet.
+    // The other is suspect: a push to it has failed, and the next is not answered yet.
     world.answer(failed, ALICE_AGAIN, OFFLINE);
     world.take_sent();
     world.leave(ALICE);

@@ -33,7 +33,7 @@ fn a_tenant_has_as_many_registrations_as_its_quota_and_each_of_them_is_renewed()
     world.register(ALICE, 1);
     assert_eq!(world.refused, 1, "it lives");
     // A census finds that one has ended.
-    world.end(first);
+    world.end_registration(first);
     world.pass(Duration::from_secs(3601));
     assert_eq!(living(&mut world), Some(1));
     world.register(BOB, 2);

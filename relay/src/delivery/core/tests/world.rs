@@ -15,7 +15,7 @@ use crate::{
         reading::{Cue, PAGE_MAX},
     },
     stream::{
-        component::Session,
+        component::StreamNumber,
         stanza::{PROBE_ID, Query},
     },
 };
@@ -32,7 +32,7 @@ pub(super) struct World {
     /// Marks of throttling that were asked for, and how many of the next fail.
     pub(super) throttled: Vec<DateTime<Utc>>,
     pub(super) throttles_failing: usize,
-    /// How many of the next writes of who was seen lately fail.
+    /// Number of the next writes of who was seen lately that fail.
     pub(super) seen_failing: usize,
     /// Settling stands still, with these fates.
     pub(super) stalls: bool,
@@ -45,7 +45,7 @@ pub(super) struct World {
     pub(super) wall: DateTime<Utc>,
     pub(super) monotonic: Instant,
     pub(super) leased: bool,
-    session: u64,
+    streams: u64,
     /// Inputs that come behind the one that is being taken.
     inputs: VecDeque<Input>,
     is_taking: bool,
@@ -124,7 +124,7 @@ impl World {
             wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             monotonic: Instant::now(),
             leased: true,
-            session: 0,
+            streams: 0,
             inputs: VecDeque::new(),
             is_taking: false,
             queue: BTreeMap::new(),
@@ -152,8 +152,8 @@ impl World {
     }
 
     pub(super) fn connect(&mut self) {
-        self.session += 1;
-        self.take(Input::Online(Session::number(self.session)));
+        self.streams += 1;
+        self.take(Input::Online(StreamNumber::number(self.streams)));
     }
 
     pub(super) fn disconnect(&mut self) {
@@ -288,7 +288,7 @@ impl World {
     }
 
     /// A registration ends without this process.
-    pub(super) fn end(&mut self, registration: RegistrationId) {
+    pub(super) fn end_registration(&mut self, registration: RegistrationId) {
         if let Some(row) = self.rows.get_mut(&registration) {
             row.revoked = true;
         }
@@ -313,7 +313,7 @@ impl World {
         self.core.handle(input, now, &mut actions);
         for action in actions {
             match action {
-                Action::Send(session, xml) => self.note_sent(session, &xml),
+                Action::Send(stream, xml) => self.note_sent(stream, &xml),
                 Action::Start(job) => self.do_job(job),
                 Action::Finish => self.finished = true,
                 Action::Count(measure) => self.measured.push(measure),
@@ -323,9 +323,9 @@ impl World {
         self.serve_queue();
     }
 
-    fn note_sent(&mut self, session: Session, xml: &str) {
+    fn note_sent(&mut self, stream: StreamNumber, xml: &str) {
         assert!(self.leased, "nothing goes out without the lease");
-        assert_eq!(session, Session::number(self.session), "nothing goes out on an old stream");
+        assert_eq!(stream, StreamNumber::number(self.streams), "nothing goes out on an old stream");
         let attribute =
             |name: &str| xml.split(&format!("{name}='")).nth(1).unwrap().split('\'').next().unwrap();
         if let Some(id) = MessageId::parse(attribute(" id")) {

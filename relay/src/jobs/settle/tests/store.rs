@@ -9,7 +9,7 @@ pub(super) struct Store(pub(super) Arc<Mutex<Inside>>);
 #[derive(Debug, Default)]
 pub(super) struct Inside {
     pub(super) waiting: Vec<Waiting>,
-    /// Whether the last answer was lost.
+    /// True if the last answer was lost.
     pub(super) lost: bool,
     pub(super) loses_none: bool,
     pub(super) trouble: Option<(BareJid, Trouble)>,

@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// How a candidate's clock goes.
+/// The rate of a candidate's clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rate {
     /// The time that it shows at the beginning.
     pub(super) offset: Duration,
-    /// How fast it goes, in percent.
+    /// Its speed, in percent.
     pub(super) percent: u32,
     /// It stands still while its machine is suspended.
     pub(super) stops: bool,
@@ -67,7 +67,7 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn may_send(&self) -> bool {
-        matches!(&self.state, State::Holding(holding) if self.shows < holding.end())
+        matches!(&self.state, State::Holding(holding) if self.shows < holding.sends_until())
     }
 
     pub(super) fn is_over(&self) -> bool {

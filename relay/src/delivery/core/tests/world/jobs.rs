@@ -98,7 +98,7 @@ impl World {
         self.take(Input::Page(page));
     }
 
-    /// How much waits for each account.
+    /// Returns how much waits for each account.
     pub(super) fn waiting_by_account(&self) -> BTreeMap<BareJid, usize> {
         let mut waiting = BTreeMap::new();
         for (message, _) in self.mailbox.values() {

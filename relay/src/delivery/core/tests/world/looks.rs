@@ -3,7 +3,7 @@
 use super::*;
 
 impl World {
-    /// How many deliveries were counted since the last look.
+    /// Takes the number of deliveries that were counted since the last look.
     pub(in super::super) fn take_delivered_count(&mut self) -> usize {
         let delivered = |measure: &Measure| matches!(measure, Measure::Delivered(_));
         self.take_measured().iter().filter(|measure| delivered(measure)).count()
@@ -29,7 +29,7 @@ impl World {
         self.queue.contains_key(&push)
     }
 
-    /// Whether a push was for a life of its registration that is over.
+    /// Returns whether a push was for a life of its registration that is over.
     pub(in super::super) fn began_anew(&self, registration: RegistrationId, push: MessageId) -> bool {
         self.posts.get(&push).is_some_and(|message| message.epoch != self.rows[&registration].epoch)
     }
@@ -42,7 +42,7 @@ impl World {
         self.rows[&registration].target.recipient.to_string()
     }
 
-    /// Whether it was ever stored.
+    /// Returns whether it was ever stored.
     pub(in super::super) fn has_stored(&self, registration: RegistrationId) -> bool {
         self.rows.contains_key(&registration)
     }

@@ -16,7 +16,7 @@ use crate::{
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// The refusal for good of an endpoint that is over, or one for now: it may only look over.
-    pub(crate) fn gone(&self) -> Rejection {
+    pub(crate) fn refusal_of_ended(&self) -> Rejection {
         static LINE: Seldom = Seldom::new();
         if !self.clock.read().is_in_doubt() {
             return Rejection::Gone;
@@ -31,9 +31,13 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     }
 
     /// Makes sure that a life which is over by the clock stays so, before its senders are told.
-    pub(crate) async fn end(&self, row: Option<&Registration>, now: DateTime<Utc>) -> Result<(), Rejection> {
+    pub(crate) async fn record_end(
+        &self,
+        row: Option<&Registration>,
+        now: DateTime<Utc>,
+    ) -> Result<(), Rejection> {
         if self.clock.read().is_in_doubt() {
-            return Err(self.gone());
+            return Err(self.refusal_of_ended());
         }
         let by_the_clock = |row: &&Registration| !row.revoked && !row.lives(now);
         let Some(row) = row.filter(by_the_clock).filter(|_| self.remembers_refusals) else { return Ok(()) };
@@ -46,8 +50,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         }
     }
 
-    /// Whether a sender may push to an endpoint bound to this key. While the clock is in doubt, its token may be in time
-    /// by either.
+    /// Makes sure that a sender may push to an endpoint bound to this key. While the clock is in doubt, its token may
+    /// be in time by either.
     pub(crate) fn prove(&self, sender: &Sender, key: &VapidKey) -> Result<(), Rejection> {
         let clock = self.clock.read();
         let proof = sender.prove(key, clock.now);
@@ -60,7 +64,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         })
     }
 
-    /// How long a push is kept. Should the machine's clock be right that is ahead, it is kept for no less.
+    /// Returns the time for which a push is kept. Should the machine's clock be right that is ahead, it is kept for no
+    /// less.
     pub(crate) fn kept_for(&self, ttl: Ttl) -> Ttl {
         let ahead = self.clock.read().ahead();
         if ttl == Ttl::from_seconds(0) || ahead == TimeDelta::zero() {

@@ -169,6 +169,16 @@ fn unknown<'a>(name: &str, known: &'a [String]) -> Option<Option<&'a str>> {
     Some(nearest.filter(|nearest| likeness(nearest) >= LIKENESS_MIN).map(String::as_str))
 }
 
+/// Parses the options of one command, after its name.
+#[cfg(test)]
+pub(crate) fn parse_options<O: clap::Args>(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<O, clap::Error> {
+    O::augment_args(Command::new("upwire"))
+        .try_get_matches_from(arguments)
+        .and_then(|matches| O::from_arg_matches(&matches))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@
 //! The emulator of AWS is never killed: it keeps its queue and its table in memory, so that a kill would lose what
 //! AWS would not. The ways to it are cut instead.
 
+mod backlog;
 mod draw;
 mod faults;
 mod ledger;
@@ -37,7 +38,7 @@ pub struct Chaos {
     pub backend: Backend,
     /// Which XMPP server.
     pub server: Kind,
-    /// How much of everything.
+    /// The size of a run.
     pub size: Size,
 }
 
@@ -50,10 +51,10 @@ pub enum Backend {
     Cloud,
 }
 
-/// How much of everything.
+/// The size of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// How long the plan lasts.
+    /// The time that the plan lasts.
     pub seconds: u64,
     /// Phones; each has one application or two.
     pub phones: usize,

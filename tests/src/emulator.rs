@@ -30,6 +30,9 @@ pub enum EmulatorKind {
     Dynalite,
 }
 
+/// The attribute of a queue that counts the entries which nobody has received yet.
+const VISIBLE: &str = "ApproximateNumberOfMessages";
+
 /// A running emulator.
 pub struct Emulator {
     /// `http://127.0.0.1:…`.
@@ -194,15 +197,20 @@ impl Emulator {
 
     /// Returns how many entries a queue has, those that are hidden included.
     pub async fn depth(&self, url: &str) -> u64 {
-        const COUNTS: [&str; 3] = [
-            "ApproximateNumberOfMessages",
-            "ApproximateNumberOfMessagesNotVisible",
-            "ApproximateNumberOfMessagesDelayed",
-        ];
-        let asked = json!({"QueueUrl": url, "AttributeNames": COUNTS});
+        let counts = [VISIBLE, "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"];
+        self.counts(url, &counts).await
+    }
+
+    /// Returns how many entries of a queue nobody has received yet.
+    pub async fn unreceived(&self, url: &str) -> u64 {
+        self.counts(url, &[VISIBLE]).await
+    }
+
+    async fn counts(&self, url: &str, counts: &[&str]) -> u64 {
+        let asked = json!({"QueueUrl": url, "AttributeNames": counts});
         let answer = self.call("AmazonSQS.GetQueueAttributes", asked).await;
         let count = |name| answer["Attributes"][name].as_str().and_then(|text| text.parse::<u64>().ok());
-        COUNTS.iter().map(|name| count(name).unwrap_or(0)).sum()
+        counts.iter().map(|name| count(*name).unwrap_or(0)).sum()
     }
 
     /// Its process id, to measure it by.

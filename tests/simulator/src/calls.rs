@@ -1,4 +1,4 @@
-//! How a call of a port goes: it takes its time, it fails before its effect or after it, the process dies in it.
+//! Calls of ports: they take their time, they fail before their effect or after it, the process dies in them.
 
 use std::{
     fmt,
@@ -39,7 +39,7 @@ pub(crate) struct Process {
     pub(crate) wakes_at: Option<Instant>,
     pub(crate) dies: Option<CancellationToken>,
     pub(crate) stops: Option<CancellationToken>,
-    /// How long it stays down when it has ended.
+    /// The time that it stays down when it has ended.
     pub(crate) down: Duration,
     /// It dies when so many calls were made, before or after the effect of the last.
     pub(crate) dies_in: Option<(u64, bool)>,

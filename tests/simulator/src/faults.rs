@@ -14,7 +14,7 @@ use crate::{
 
 /// A stranger who answers questions that others were asked.
 const STRANGER: &str = "mallory@elsewhere.example/x";
-/// How long phones are away that come back before the relay does, and how long that is down.
+/// The times for which phones are away that come back before the relay does, and for which that is down.
 const AWAY: Duration = Duration::from_secs(40);
 const RELAY_DOWN: Duration = Duration::from_secs(2);
 /// Between two sweeps of a relay, and as long as one takes.

@@ -32,7 +32,7 @@ pub struct Violation {
 #[derive(Debug, Clone)]
 pub(crate) struct Shown {
     pub(crate) at: Duration,
-    /// Whether the relay got to know of it in good time.
+    /// When the relay got to know of it, if it did in good time.
     pub(crate) told: Option<Duration>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Whether it went out last because nobody had answered for a while, and before the relay was `told` of an answer.
+    /// Returns whether it went out last because nobody had answered for a while, before the relay was `told` of an answer.
     fn was_asked_of_another(&self, told: Duration) -> bool {
         let [.., (before, _), (last, _)] = self.sent.as_slice() else { return false };
         *last <= told && *last - *before >= SILENCE
@@ -131,7 +131,7 @@ impl Ledger {
             })
     }
 
-    /// How many were promised and never shown, because they expired, were dropped, or were replaced.
+    /// Counts the promised pushes that were never shown, because they expired, were dropped, or were replaced.
     pub(crate) fn ends(&self, wall: DateTime<Utc>) -> [usize; 3] {
         let mut ends = [0; 3];
         for (id, push) in &self.pushes {

@@ -33,13 +33,13 @@ pub use shrink::shrink;
 pub struct Outcome {
     /// A hash of all that happened, and when.
     pub hash: u64,
-    /// How much happened.
+    /// The number of events.
     pub events: u64,
-    /// How many pushes were accepted.
+    /// The pushes that were accepted.
     pub accepted: usize,
-    /// How many of them were shown.
+    /// The accepted pushes that were shown.
     pub shown: usize,
-    /// How many more expired, were dropped by a full mailbox, or gave way to a later one of their topic.
+    /// The others: expired, dropped by a full mailbox, replaced by a later one of their topic.
     pub ended: [usize; 3],
     /// The invariant that was violated, if any.
     pub violation: Option<Violation>,

@@ -16,7 +16,7 @@ use simulator::{Outcome, Plan, run, shrink};
 /// Runs the relay in simulated time, one seed after another.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many seeds are run.
+    /// Number of seeds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
     /// The first one.
@@ -25,7 +25,7 @@ struct Arguments {
     /// This one alone, with all that happens.
     #[arg(long)]
     seed: Option<u64>,
-    /// How many run at a time.
+    /// Number of seeds that run at a time.
     #[arg(long, default_value_t = 2)]
     threads: u64,
     /// The smallest plan that fails is not looked for.

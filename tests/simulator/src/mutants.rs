@@ -1,4 +1,4 @@
-//! How many seeds it takes to find each fault that the relay could have.
+//! The number of seeds that it takes to find each fault that the relay could have.
 
 use std::{
     process::ExitCode,

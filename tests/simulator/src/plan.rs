@@ -6,7 +6,7 @@ use push::Urgency;
 
 use crate::chance::Chance;
 
-/// How long things happen; after it, everything answers.
+/// The time in which things happen; after it, everything answers.
 pub(crate) const STORM: Duration = Duration::from_secs(600);
 
 /// Key of the chance by which senders withdraw pushes: beyond those of phones and senders.
@@ -21,7 +21,7 @@ pub(crate) enum Flavour {
     Cloud,
 }
 
-/// Whose manners the XMPP server has (docs/xmpp-servers.md).
+/// The XMPP server whose manners are played (docs/xmpp-servers.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// A second connection of the component is refused.
@@ -30,7 +30,7 @@ pub(crate) enum Manner {
     Ejabberd,
 }
 
-/// How a phone takes pushes.
+/// The manner in which a phone takes pushes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Temper {
     /// Shows and acknowledges each after as many milliseconds.
@@ -43,7 +43,7 @@ pub(crate) enum Temper {
     Flaky,
 }
 
-/// How a session ends.
+/// The manner in which a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leave {
     /// It is closed.
@@ -52,7 +52,7 @@ pub(crate) enum Leave {
     Break,
 }
 
-/// How a phone comes back.
+/// The manner in which a phone comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Return {
     /// It resumes its session if that still hibernates, or begins one under its resource.
@@ -96,7 +96,7 @@ pub(crate) struct PostPlan {
     pub(crate) ttl: u32,
     pub(crate) urgency: Urgency,
     pub(crate) topic: Option<u8>,
-    /// How long after its 201 its sender withdraws it, if it still waits.
+    /// The time after its 201 when its sender withdraws it, if it still waits.
     pub(crate) withdrawn_after: Option<Duration>,
 }
 
@@ -193,7 +193,7 @@ impl Plan {
         plan
     }
 
-    /// Whether what happens is kept, to be read.
+    /// Sets whether the events of the run are kept, to be read.
     pub fn keep_lines(&mut self, keep: bool) {
         self.keep_lines = keep;
     }

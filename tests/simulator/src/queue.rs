@@ -13,9 +13,9 @@ use crate::{
     pipe::Life,
 };
 
-/// How long a poll waits for a push.
+/// The time that a poll waits for a push.
 const POLL: Duration = Duration::from_secs(20);
-/// How long an entry is hidden that was given to a process which died, at most.
+/// The most time that an entry is hidden which was given to a process that died.
 const HIDDEN_MAX_MILLIS: u64 = 60_000;
 
 #[derive(Debug)]

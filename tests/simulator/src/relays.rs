@@ -24,7 +24,7 @@ use crate::{
 };
 
 const SECRET: &str = "a-secret-of-the-simulator-long-enough-for-its-use";
-/// How long after a pause a part of a process may take to go on.
+/// The most time after a pause until a part of a process goes on.
 const WAKES_WITHIN: Duration = Duration::from_millis(200);
 /// Where endpoints are.
 const ENDPOINTS: &str = "https://up.sim.example/push/";
@@ -73,7 +73,7 @@ struct Pausable<F> {
     life: Life,
     inner: Pin<Box<F>>,
     end: Option<Pin<Box<Sleep>>>,
-    /// How much later than the process this part wakes.
+    /// The time that this part wakes later than its process.
     lag: Duration,
 }
 

@@ -15,27 +15,27 @@ use crate::{
     pipe::Life,
 };
 
-/// How long the relay may take to act on what it was told.
+/// The most time that the relay takes to act on what it was told.
 const TO_ACT: Duration = Duration::from_secs(1);
-/// How long a stanza may take from the relay's decision to the stream, where nothing holds it up.
+/// The most time from the relay's decision to the stream, where nothing holds the stanza up.
 const TO_CROSS: Duration = Duration::from_millis(10);
-/// How long a stanza may lie in the stream.
+/// The most time that a stanza lies in the stream.
 const TO_WRITE: TimeDelta = TimeDelta::seconds(5);
 /// XMPP servers keep no session for longer: what went out unanswered may still arrive.
 const HIBERNATION_MAX: Duration = Duration::from_secs(15 * 60);
 /// An answer that comes sooner finds its push in flight: nothing is given up before.
 const IN_FLIGHT_AT_LEAST: Duration = Duration::from_millis(1900);
-/// How long a push stays in the queue that the mailbox did not take.
+/// The delay before a failed write into the mailbox is retried.
 const TO_RECOVER: Duration = Duration::from_secs(6);
-/// How long a sweep may take to find somebody, and the relay to try.
+/// The most time until a sweep has found somebody, and the relay has tried.
 const TO_SWEEP: Duration = Duration::from_secs(12);
-/// How long the relay may take to put aside all that was in flight at one moment.
+/// The most time until the relay has put aside all that was in flight at one moment.
 const TO_GIVE_UP: Duration = Duration::from_millis(700);
-/// How long the row of a registration may name another full JID than the one that takes its pushes.
+/// The most time that the row of a registration names another full JID than the one that takes its pushes.
 const TO_FOLLOW: Duration = Duration::from_secs(6);
 /// A registration is moved at most once in this time, even if that fails.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(61);
-/// How long a push that was read may wait for its turn in the line of a phone that takes its time.
+/// The most time that a push which was read waits in the line of a phone that takes its time.
 const IN_LINE_MAX: Duration = Duration::from_secs(120);
 
 /// A push on its way to a full JID.
@@ -95,8 +95,8 @@ pub(crate) enum Said {
 }
 
 impl Sendings {
-    /// Whether the relay was told between these moments that the session had ended of somebody who was asked. A push
-    /// that it sent a moment before may have come to the next session, of which it could not know.
+    /// Returns whether the relay was told between these moments that the session had ended of somebody who was asked.
+    /// A push that it sent a moment before may have come to the next session, of which it could not know.
     pub(crate) fn has_ended(&self, asked: &[(Duration, FullJid)], until: Duration) -> bool {
         asked.iter().any(|(sent, to)| self.gone.get(to).is_some_and(|gone| gone >= sent && *gone <= until))
     }

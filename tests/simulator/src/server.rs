@@ -191,7 +191,7 @@ impl Server {
         self.effects.push(Effect::Link);
     }
 
-    /// Stops, or lets go on, the streams of a process; whether it has one.
+    /// Stops the streams of a process, or lets them go on. Returns whether it has one.
     pub(crate) fn stall(&mut self, process: usize, stalled: bool) -> bool {
         let of_it = self.links.iter().filter(|link| link.pipe.life.process == process);
         of_it.fold(false, |has_one, link| {
@@ -302,7 +302,7 @@ impl Server {
         Some(alone)
     }
 
-    /// Whether a stream of the component is there, and but one.
+    /// Returns whether the component has a stream, and but one.
     pub(crate) fn is_linked(&self) -> bool {
         self.links.iter().filter(|link| link.ready).count() == 1
     }

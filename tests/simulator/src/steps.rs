@@ -14,7 +14,7 @@ use crate::{
     xml::{attribute, name},
 };
 
-/// How long after an error a phone registers again.
+/// The time after an error until a phone registers again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 impl World {

@@ -22,7 +22,7 @@ use crate::{
     ledger::Life,
 };
 
-/// How old a read may be that asks for no more.
+/// The greatest age of a read that asks for no more.
 const STALE_MAX: Duration = Duration::from_millis(900);
 
 /// A row now, and before its last change.
@@ -48,7 +48,7 @@ impl Rows {
         self.rows.get(&id).map(|row| &row.now)
     }
 
-    /// The row of a registration, if nobody has written it since.
+    /// Returns the row of a registration, if nobody has written it since.
     pub(crate) fn unchanged_since(
         &self,
         id: RegistrationId,
@@ -59,7 +59,7 @@ impl Rows {
         self.rows.get(&id).filter(unchanged).map(|row| &row.now)
     }
 
-    /// Whether a push may still be delivered.
+    /// Returns whether a push may still be delivered.
     pub(crate) fn life_of(&self, message: &PushMessage, wall: DateTime<Utc>) -> Life {
         let lives = self
             .row(message.registration)
@@ -129,7 +129,7 @@ impl Rows {
 }
 
 impl State {
-    /// Whether the row of a registration can be read.
+    /// Fails if the row of a registration cannot be read.
     fn is_readable(&self, id: RegistrationId) -> Result<(), Unavailable> {
         let locked = self.locked.as_ref().filter(|(until, _)| Instant::now() < *until);
         let of_it = |row: &Registration| {

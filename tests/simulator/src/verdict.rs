@@ -10,9 +10,9 @@ use crate::{
     ledger::{Ledger, Life},
 };
 
-/// How long a push may take to a phone that is there and answers.
+/// The most time that a push may take to a phone that is there and answers.
 const PROMPT: Duration = Duration::from_secs(12);
-/// How long something may have been in its way when it expires.
+/// The least time without anything in its way that makes its expiry needless.
 const PROMPT_BEFORE_EXPIRY: Duration = Duration::from_secs(8);
 
 impl Ledger {

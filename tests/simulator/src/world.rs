@@ -19,15 +19,15 @@ use crate::{
     server::{Effect, Server, Up},
 };
 
-/// How often what may not be is looked for.
+/// The interval between two looks for what may not be.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long it may take after the storm until nothing is left.
+/// The most time after the storm until nothing is left.
 const DRAIN_MAX: Duration = Duration::from_secs(40 * 60);
-/// How long the way through the server takes.
+/// The time that the way through the server takes.
 const ECHO_AFTER: Duration = Duration::from_millis(1);
 /// When phones come back in the calm.
 const BACK_AFTER: Duration = Duration::from_secs(40);
-/// How long a relay that runs may take until it has written down which full JIDs of an account it has seen.
+/// The most time until a relay that runs has written down which full JIDs of an account it has seen.
 const WRITTEN_DOWN_AFTER: Duration = Duration::from_secs(75);
 
 /// Something that happens at its moment.

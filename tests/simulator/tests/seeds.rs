@@ -8,7 +8,7 @@ use std::{
 
 use simulator::{Plan, run};
 
-/// How long seeds are run, and how many at least and at most.
+/// The time for which seeds are run, and their least and greatest number.
 const LENGTH: Duration = Duration::from_secs(30);
 const SEEDS_MIN: u64 = 100;
 const SEEDS_MAX: u64 = 1000;

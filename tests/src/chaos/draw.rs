@@ -11,18 +11,18 @@ use super::plan::{
 };
 use super::{Backend, Chaos};
 
-/// How long a session without a connection may be resumed.
+/// The time for which a session without a connection may be resumed.
 pub(super) const HIBERNATION: Duration = Duration::from_secs(6);
-/// How long the connection of a phone is stalled at most.
+/// The most time for which the connection of a phone is stalled.
 pub(super) const STALL_MAX: Duration = Duration::from_millis(5000);
 /// Every so many accounts, one has two phones.
 const ACCOUNTS_PER_PAIR: usize = 5;
 const SENDERS_PER_REGISTRATION: usize = 2;
 /// One is active, the other takes over.
 pub(super) const RELAYS: usize = 2;
-/// How long the lease of a relay lasts that was killed (relay/src/lease.rs).
+/// The time for which the lease of a killed relay lasts (relay/src/lease.rs).
 const LEASE: Duration = Duration::from_secs(15);
-/// How long a relay takes to stop, while what is in flight is not answered.
+/// The time that a relay takes to stop, while what is in flight is not answered.
 const STOP: Duration = Duration::from_secs(10);
 /// Of the time, how much passes before the first fault.
 const QUIET_MILLIS: u64 = 500;
@@ -66,7 +66,7 @@ impl Chance {
 struct Span {
     storm: Duration,
     end: Duration,
-    /// How long before a phone comes back in the calm, the last push that waits for it is sent.
+    /// The time between the last push that waits for a phone in the calm and that phone's return.
     settling: Duration,
 }
 
@@ -83,7 +83,7 @@ impl Span {
     }
 }
 
-/// How long a push that its phone is not there for may take until it waits in the mailbox.
+/// The most time until a push whose phone is away waits in the mailbox.
 pub(super) fn settling(backend: Backend) -> Duration {
     Duration::from_secs(match backend {
         Backend::Embedded => 3,
@@ -330,7 +330,7 @@ fn line(chance: &mut Chance, span: &Span) -> Vec<Timed<Step>> {
     steps
 }
 
-/// How a phone answers.
+/// Draws the manners in which a phone answers.
 fn answers(chance: &mut Chance, span: &Span) -> Vec<Timed<Step>> {
     let mut steps = Vec::new();
     let mut at = chance.millis(0, 6000);

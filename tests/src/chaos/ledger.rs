@@ -256,7 +256,7 @@ impl PushRecord {
         })
     }
 
-    /// How often it may have been taken, the sender not knowing.
+    /// Counts how often it may have been taken, the sender not knowing.
     pub(super) fn unsure(&self) -> usize {
         let unsure = |attempt: &&Attempt| matches!(attempt.answer, PostAnswer::Unsure(_));
         self.attempts.iter().filter(unsure).count()
@@ -266,7 +266,7 @@ impl PushRecord {
         self.attempts.iter().any(|attempt| attempt.answer == PostAnswer::Gone)
     }
 
-    /// Whether the phone handed it to the application.
+    /// Returns whether the phone handed it to the application.
     pub(super) fn delivered(&self) -> bool {
         self.arrivals.iter().any(|arrival| arrival.said.is_result())
     }

@@ -1,4 +1,4 @@
-//! Whether the machine gives this process its turns: pushes of the shortest time need them.
+//! A look at the machine: it gives this process its turns, or it is busy. Pushes of the shortest time need them.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ledger::{AWAY, Moment, PushRecord, Records};
 
-/// How long the relay may take a phone for present that has left. A push of that time may go to the session that is
+/// The most time that the relay takes a phone for present which has left. A push of that time may go to the session that is
 /// over, stays unanswered, and holds up nothing that the next session gets (docs/delivery.md, "Phones that are away").
 const LEAVING: Duration = Duration::from_secs(3);
 

@@ -21,7 +21,7 @@ use crate::fault_proxy::FaultProxy;
 use crate::phone::{Answer, Phone, Push, Registered, hashed};
 use crate::xmpp_server::{User, XmppServer};
 
-/// How long a registration is waited for before it is asked for again.
+/// The time that a registration is waited for before it is asked for again.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// And after an error, or where there is no session to ask by.
 const REGISTER_INTERVAL: Duration = Duration::from_millis(500);
@@ -51,7 +51,7 @@ pub(super) struct Actor<'a> {
     misbehaves: Option<usize>,
 }
 
-/// How the phone answers.
+/// The manner in which the phone answers.
 struct Mind {
     manner: Manner,
     removed: BTreeSet<usize>,
@@ -157,7 +157,7 @@ impl<'a> Actor<'a> {
         self.react_until(over).await;
     }
 
-    /// Whether its server answers it.
+    /// Returns whether its server answers it.
     async fn is_online(&self) -> bool {
         let server = BareJid::new(self.user.jid.domain().as_str()).expect("a domain");
         let ping = IqRequest::Get(Element::builder("ping", ns::PING).build());

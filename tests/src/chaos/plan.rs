@@ -31,7 +31,7 @@ pub(super) struct Plan {
 pub(super) struct PhonePlan {
     /// The account of the phone; an account may have two phones.
     pub(super) account: usize,
-    /// Whether it sends directed presence with each session. Older clients do not.
+    /// True if it sends directed presence with each session. Older clients do not.
     pub(super) greets: bool,
     pub(super) applications: usize,
     pub(super) steps: Vec<Timed<Step>>,
@@ -63,7 +63,7 @@ pub(super) enum Step {
     Install(usize),
 }
 
-/// How a phone answers the pushes for applications that are there.
+/// The manner in which a phone answers pushes for applications that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manner {
     Result,

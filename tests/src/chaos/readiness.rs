@@ -1,4 +1,4 @@
-//! Whether a push server is connected to the XMPP server.
+//! A look at the push servers: one of them is connected to the XMPP server, or none.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const READY_INTERVAL: Duration = Duration::from_millis(100);
 /// One that hangs does not answer; one that is busy does, later.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Whether one of them is connected to the XMPP server: those that stand by are not.
+/// Returns whether one of them is connected to the XMPP server: those that stand by are not.
 pub(super) async fn is_one_ready(client: &Client, admin_urls: &[String]) -> bool {
     for url in admin_urls {
         let url = format!("{url}/readyz");

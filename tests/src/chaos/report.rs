@@ -17,7 +17,7 @@ use super::{Backend, Chaos, draw};
 /// Stories that are told; more would hide them.
 const STORIES_MAX: usize = 5;
 
-/// How a run came to its end.
+/// The end of a run.
 #[derive(Debug, Default)]
 pub(super) struct End {
     /// When everything was mended.
@@ -66,12 +66,14 @@ impl Report {
         for line in &broken {
             let _ = writeln!(text, "  BROKEN: {line}");
         }
+        let short = verdict.needless.iter().filter(|push| !verdict.needless_of_long.contains(push));
         let told = verdict
             .lost
             .iter()
             .chain(&verdict.needless_of_long)
             .chain(&verdict.late)
-            .chain(&verdict.multiplied);
+            .chain(&verdict.multiplied)
+            .chain(short);
         let overtaken = order.overtaken_waiting.iter().flat_map(|(a, b)| [a, b]);
         let told = told.chain(overtaken).chain(left.iter()).chain(verdict.unexplained.iter());
         for push in told.take(STORIES_MAX) {
@@ -83,7 +85,7 @@ impl Report {
         Self { text, broken }
     }
 
-    /// Whether everything that was promised was kept.
+    /// Returns whether everything that was promised was kept.
     pub fn is_kept(&self) -> bool {
         self.broken.is_empty()
     }
@@ -125,7 +127,7 @@ fn storm(records: &Records) -> String {
     format!("  storm     {}\n", faults.collect::<Vec<_>>().join(", "))
 }
 
-/// How often what happened.
+/// The counts of the disturbances.
 fn happened(records: &Records) -> String {
     let mut counts: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
     for disturbance in &records.disturbances {

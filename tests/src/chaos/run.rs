@@ -16,8 +16,8 @@ use super::phones::Actor;
 use super::plan::{Plan, PushPlan, Timed};
 use super::report::{End, Report};
 use super::senders::Numbered;
-use super::stage::{Depths, Stage};
-use super::{Chaos, draw, faults, machine, readiness, senders};
+use super::stage::{Cloud, Depths, Stage};
+use super::{Chaos, backlog, draw, faults, machine, readiness, senders};
 
 /// Two cores that others use start the servers.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -39,6 +39,7 @@ pub(super) async fn run(chaos: Chaos) -> Report {
     let (accounts, mut phones) = phones(&plan, &stage, &ledger).await;
     let storm = send_all(numbered(&plan.pushes, 0), &phones, &ledger);
     let roll_call = send_all(numbered(&plan.roll_call, plan.pushes.len()), &phones, &ledger);
+    let queue = stage.cloud.as_ref().map(Cloud::queue);
     let (admin_urls, count) = (stage.admin_urls(), phones.len());
     let (played, back) = (watch::Sender::new(0), watch::Sender::new(0));
     let (mended, over) = (watch::Sender::new(false), watch::Sender::new(false));
@@ -63,8 +64,13 @@ pub(super) async fn run(chaos: Chaos) -> Report {
         end
     };
     let watching = readiness::watch_readiness(&admin_urls, &ledger, over.subscribe());
+    let watching_queue = async {
+        if let Some(queue) = &queue {
+            backlog::watch_backlog(queue, &ledger, over.subscribe()).await;
+        }
+    };
     let watching_machine = machine::watch_machine(&ledger, over.subscribe());
-    let (end, (), (), _) = join!(directing, watching, watching_machine, playing);
+    let (end, (), (), (), _) = join!(directing, watching, watching_queue, watching_machine, playing);
     stage.assert_running();
     Report::new(chaos, &plan, &mut stage, &accounts, &ledger, end).await
 }
@@ -142,7 +148,7 @@ async fn all_faults(stage: &mut Stage, plan: &Plan, ledger: &Ledger) {
     );
 }
 
-/// How many pushes have no outcome yet, at the latest after a while.
+/// Counts the pushes that have no outcome yet, at the latest after a while.
 async fn unaccounted(ledger: &Ledger, patience: Duration) -> usize {
     let deadline = Instant::now() + patience;
     loop {

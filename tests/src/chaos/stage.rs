@@ -10,6 +10,7 @@ use push::ports::Mailbox;
 use serde_json::json;
 use tokio_xmpp::jid::BareJid;
 
+use super::backlog::Queue;
 use super::draw::{HIBERNATION, RELAYS};
 use super::plan::Way;
 use super::{Backend, Chaos, readiness, senders};
@@ -137,7 +138,7 @@ async fn left(mailbox: &impl Mailbox, accounts: &[BareJid]) -> Vec<usize> {
     left
 }
 
-/// How many pushes are where.
+/// The numbers of pushes in each place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Depths {
     pub(super) queue: u64,
@@ -173,6 +174,10 @@ impl Cloud {
         };
         let relays = relay_ways.iter().map(relay).collect();
         (relays, Self { emulator, queues, mailbox, ingress_ways, relay_ways }, function)
+    }
+
+    pub(super) fn queue(&self) -> Queue {
+        Queue { emulator: self.emulator, url: self.queues.url.clone() }
     }
 
     pub(super) fn way(&self, way: Way) -> &Proxy {

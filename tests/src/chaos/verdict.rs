@@ -7,18 +7,18 @@ use super::draw::{HIBERNATION, STALL_MAX};
 use super::ledger::{Moment, PushRecord, Records, Said};
 use super::stage::ACK_TIMEOUT_SECONDS;
 
-/// How long `TTL: 0` is "now" (push/src/message.rs).
+/// The time for which `TTL: 0` is "now" (push/src/message.rs).
 const IMMEDIATE: Duration = Duration::from_secs(10);
 /// A push that was handed to the XMPP server in time may wait there and on the network, from where nothing can recall it.
 /// A session that is resumed may be cut again before it has read everything.
 const HANDED_OVER: Duration = Duration::from_secs(2 * (HIBERNATION.as_secs() + STALL_MAX.as_secs()) + 10);
-/// How long what is over may still be in the way: until the pushes that it left unanswered are given up, their phone is
-/// silent, and a silent phone keeps no line.
+/// The time for which a disturbance that is over may still be in the way: until the pushes that it left unanswered are
+/// given up, their phone is silent, and a silent phone keeps no line.
 const AFTERMATH: Duration = Duration::from_secs(ACK_TIMEOUT_SECONDS as u64 + 2);
 /// Pushes that two busy cores delay until the relay takes them for unanswered, in percent.
 const UNEXPLAINED_PERCENT_MAX: usize = 1;
 
-/// Whether a push that is kept for less than this finds its phone depends on how busy the machine is.
+/// A push that is kept for less than this may miss its phone where the machine is busy.
 const KEPT_LONG: Duration = Duration::from_secs(30);
 
 /// The end of a push.
@@ -89,7 +89,7 @@ impl Records {
         }
     }
 
-    /// Whether a push of the same registration and topic was taken that is not certainly the earlier one.
+    /// Returns whether a push of the same registration and topic was taken that is not certainly the earlier one.
     fn is_replaced(&self, push: usize) -> bool {
         let record = &self.pushes[push];
         let Some((begin, ..)) = record.accepted().filter(|_| record.plan.topic.is_some()) else {
@@ -130,7 +130,7 @@ impl Records {
         verdict
     }
 
-    /// Whether anything was in the way of a push for as long as it was kept, or shortly before.
+    /// Returns whether anything was in the way of a push for as long as it was kept, or shortly before.
     fn is_excused(&self, record: &PushRecord) -> bool {
         let Some((begin, accepted, ttl)) = record.accepted() else { return true };
         let from = begin.saturating_sub(AFTERMATH);
@@ -166,7 +166,7 @@ impl Records {
         }
     }
 
-    /// How many things happened that each may have a push delivered once more: its answer was lost or came
+    /// Counts the events that each may have a push delivered once more: its answer was lost or came
     /// late, or what it settled was not made durable in time.
     fn excuses(&self, push: usize) -> usize {
         let record = &self.pushes[push];
@@ -182,7 +182,7 @@ impl Records {
     }
 }
 
-/// Whether it came first when its time had long run out.
+/// Returns whether it came first when its time had long run out.
 fn is_late(record: &PushRecord) -> bool {
     let (Some(first), Some((_, accepted, ttl))) = (record.arrivals.first(), record.accepted()) else {
         return false;

@@ -15,6 +15,8 @@ const HANDED_OVER: Duration = Duration::from_secs(2 * (HIBERNATION.as_secs() + S
 /// The time for which a disturbance that is over may still be in the way: until the pushes that it left unanswered are
 /// given up, their phone is silent, and a silent phone keeps no line.
 const AFTERMATH: Duration = Duration::from_secs(ACK_TIMEOUT_SECONDS as u64 + 2);
+/// The time that a push with `TTL: 0` may take to its phone.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// Pushes that two busy cores delay until the relay takes them for unanswered, in percent.
 const UNEXPLAINED_PERCENT_MAX: usize = 1;
 
@@ -133,8 +135,8 @@ impl Records {
     /// Returns whether anything was in the way of a push for as long as it was kept, or shortly before.
     fn is_excused(&self, record: &PushRecord) -> bool {
         let Some((begin, accepted, ttl)) = record.accepted() else { return true };
-        let from = begin.saturating_sub(AFTERMATH);
-        self.disturbances.iter().any(|it| it.concerns(record.plan.phone) && it.overlaps(from, accepted + ttl))
+        let (from, to) = (begin.saturating_sub(AFTERMATH), accepted + ttl.max(ON_THE_WAY));
+        self.disturbances.iter().any(|it| it.concerns(record.plan.phone) && it.overlaps(from, to))
     }
 
     fn count_arrivals(&self, push: usize, verdict: &mut Verdict) {

@@ -2,7 +2,7 @@
 //! much the domains hold that it does not name.
 
 use super::*;
-use crate::delivery::domains::Trim;
+use crate::delivery::{domains::Trim, phone::Phone};
 
 /// Between two counts, while registrations lapse.
 const INTERVAL: Duration = Duration::from_secs(3600);
@@ -68,14 +68,29 @@ impl Census {
 }
 
 impl Core {
-    pub(super) fn take_access(&mut self, access: AccessList) {
+    pub(super) fn take_access(&mut self, access: AccessList, now: Now, actions: &mut Vec<Action>) {
         if access != self.access {
             self.census.begin_anew();
             self.domains.clear();
         }
         self.access = access;
+        self.give_up_unlisted(now, actions);
         // Those who are on the list again get what waits.
         self.sweep_anew();
+    }
+
+    /// The pushes in line for those who are on the list no more wait in the mailbox, and nothing more is read for them.
+    fn give_up_unlisted(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let has_work = |phone: &Phone| !phone.line.is_empty() || phone.is_reading();
+        let phones = self.accounts.values().flat_map(|account| &account.phones);
+        let unlisted: Vec<FullJid> = phones
+            .filter(|(jid, phone)| has_work(phone) && !self.admits(jid))
+            .map(|(jid, _)| jid.clone())
+            .collect();
+        for jid in unlisted {
+            self.stop_reading(&jid);
+            self.give_up_line(&jid, now, actions);
+        }
     }
 
     /// Returns whether the bounds of its domain hold for an account: not if the access list names it, or its domain.

@@ -217,6 +217,9 @@ impl Core {
         let mut of_accounts: BTreeMap<BareJid, Vec<(Held, Vec<FullJid>, FullJid)>> = BTreeMap::new();
         for (held, asked) in silent.into_values() {
             let named = self.named(&held.message);
+            if !self.admits(&named) {
+                continue;
+            }
             self.want_look(&named);
             of_accounts.entry(named.to_bare()).or_default().push((held, asked, named));
         }

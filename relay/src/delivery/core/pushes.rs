@@ -324,7 +324,7 @@ impl Core {
             }
             let held = push.held.clone();
             let is_over = push.is_somewhere() || push.replaced || self.ended.contains(&life(&held.message));
-            if is_over || self.target(&held.message, now) != *jid {
+            if is_over || self.target(&held.message, now) != *jid || !self.admits(jid) {
                 self.give_up(id, jid, Attempt::Failed, now, actions);
             } else {
                 actions.push(Action::Count(Measure::Retried));

@@ -94,7 +94,7 @@ fn arrives_at_once(world: &mut World, registration: RegistrationId, round: usize
 #[test]
 fn a_tenant_whose_phones_are_all_gone_costs_another_nothing() {
     let (mut world, gone, app) = with_phones_gone(400);
-    for round in 0..10 {
+    for round in 0..5 {
         for registration in &gone {
             world.post_some(*registration, 4);
         }
@@ -106,7 +106,7 @@ fn a_tenant_whose_phones_are_all_gone_costs_another_nothing() {
 
 #[test]
 fn more_phones_that_are_gone_than_the_relay_holds_pushes_leave_places_to_another_tenant() {
-    let (mut world, gone, app) = with_phones_gone(HELD_MAX + 1000);
+    let (mut world, gone, app) = with_phones_gone(HELD_MAX + 100);
     for (round, registration) in gone.iter().enumerate() {
         world.post(*registration);
         if round % 500 == 0 {

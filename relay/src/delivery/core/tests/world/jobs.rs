@@ -1,5 +1,7 @@
 //! The stores' answers to the jobs of the core.
 
+use std::ops::Bound;
+
 use super::*;
 use crate::delivery::domains::Trim;
 
@@ -67,12 +69,11 @@ impl World {
 
     pub(super) fn read(&mut self, request: &ReadRequest) {
         self.pages += 1;
-        let account = request.reader.to_bare();
-        let kept = self.kept.entry(account).or_default();
-        kept.retain(|id| self.mailbox.contains_key(id));
-        let all = kept.iter().map(|id| &self.mailbox[id]).filter(|(message, _)| {
-            request.of.contains(&message.registration) && request.after.is_none_or(|after| message.id > after)
-        });
+        let begin = request.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let kept = self.kept.get(&request.reader.to_bare()).into_iter();
+        let after = kept.flat_map(|ids| ids.range((begin, Bound::Unbounded)));
+        let all = after.filter_map(|id| self.mailbox.get(id));
+        let all = all.filter(|(message, _)| request.of.contains(&message.registration));
         let read: Vec<_> = all.take(PAGE_MAX).cloned().collect();
         let mut page = Page {
             reader: request.reader.clone(),
@@ -220,7 +221,7 @@ impl World {
                 self.mailbox.insert(message.id, (PushMessage::clone(&message), asked_at));
                 self.kept.entry(recipient.to_bare()).or_default().insert(message.id);
                 let kept = Kept { replaced: std::mem::take(&mut self.replaces), dropped: Vec::new() };
-                self.mailbox.retain(|id, _| !kept.replaced.contains(id));
+                kept.replaced.iter().for_each(|id| drop(self.mailbox.remove(id)));
                 Some(Note::Waits { message, recipient, untried, kept })
             }
             Fate::Asked { message, asked_at } => {

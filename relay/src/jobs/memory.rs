@@ -301,7 +301,8 @@ impl Accounts for Memory {
         })
     }
 
-    async fn note_seen(&self, _: &BareJid, _: Vec<Seen>, _: DateTime<Utc>) -> Result<(), Unavailable> {
+    async fn note_seen(&self, account: &BareJid, _: Vec<Seen>, _: DateTime<Utc>) -> Result<(), Unavailable> {
+        self.meet_trouble(std::slice::from_ref(account)).await?;
         self.call(|_| ())
     }
 

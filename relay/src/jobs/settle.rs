@@ -19,7 +19,7 @@ use push::{
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use self::spared::{Change, WRITTEN_WITHIN, within};
+use self::spared::{Change, WITHIN, WRITTEN_WITHIN, within};
 use super::{Jobs, ONCE, count_over, waits_for};
 use crate::{
     backoff::{backoff, report},
@@ -189,7 +189,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 revoked.inspect_err(|error| report(error, ONCE)).unwrap_or_default()
             }
             Fate::Throttle(registration, epoch, until) => {
-                let throttled = self.registrations.throttle(registration, epoch, until).await;
+                let throttled = within(WITHIN, self.registrations.throttle(registration, epoch, until)).await;
                 // Should it fail, the next push of theirs that is too many asks for it again.
                 match throttled.inspect_err(|error| report(error, ONCE)) {
                     Ok(()) => Rest::default(),
@@ -197,7 +197,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 }
             }
             Fate::Follow { registration, epoch, from, to } => {
-                let followed = self.registrations.follow(registration, epoch, &from, &to).await;
+                let followed = self.registrations.follow(registration, epoch, &from, &to);
+                let followed = within(WITHIN, followed).await;
                 self.count_move();
                 // Should it fail, a result moves it a minute later.
                 let moved = followed.inspect_err(|error| report(error, ONCE)).unwrap_or(false);
@@ -213,7 +214,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Fate::Trim(trim) => self.trim(trim, queued).await,
             Fate::Count(account, id, counts) => Rest::count(account, id, counts),
             Fate::NoteSeen(account, seen) => {
-                let noted = self.registrations.note_seen(&account, seen, self.clock.now()).await;
+                let noted = self.registrations.note_seen(&account, seen, self.clock.now());
+                let noted = within(WITHIN, noted).await;
                 match noted.inspect_err(|error| report(error, ONCE)) {
                     Ok(()) => {
                         tracing::debug!("the resources of an account that were seen lately are stored");
@@ -227,7 +229,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 
     /// Another registration came in between: the core learns of it.
     async fn whom_it_names(&self, registration: RegistrationId) -> Result<Rest, Unavailable> {
-        let row = self.registrations.find(registration, Consistency::Strong).await?;
+        let row = within(WITHIN, self.registrations.find(registration, Consistency::Strong)).await?;
         let names = |row: push::Registration| Note::Names(registration, row.epoch, row.target.recipient);
         Ok(row.map(names).map_or_else(Rest::default, Rest::of))
     }

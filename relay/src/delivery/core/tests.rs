@@ -178,6 +178,35 @@ fn who_is_not_on_the_access_list_gets_nothing_and_loses_nothing() {
 }
 
 #[test]
+fn whoever_leaves_the_access_list_gets_nothing_more_of_what_is_in_line_or_read() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let in_line = world.post_some(app, 6);
+    assert_eq!(world.take_sent().len(), 4, "the window is full");
+    world.admit("example.org");
+    for push in &in_line[..4] {
+        world.answer(*push, ALICE, None);
+    }
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], in_line[4..].to_vec()));
+
+    let more = world.post_some(app, 30);
+    world.admit("example.com");
+    world.greet(ALICE);
+    let sent = world.take_sent();
+    assert!(!sent.is_empty() && sent.len() < 30, "{sent:?}");
+    world.admit("example.org");
+    let pages = world.pages;
+    for (push, to) in &sent {
+        world.answer(*push, to, None);
+    }
+    world.greet(ALICE);
+    world.pass(Duration::from_secs(40));
+    assert_eq!((world.take_sent(), world.pages), (vec![], pages));
+    assert_eq!(world.waiting().len(), 2 + more.len() - sent.len());
+    assert!(world.lives(app));
+}
+
+#[test]
 fn nothing_is_sent_without_the_lease() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);

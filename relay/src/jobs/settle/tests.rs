@@ -116,6 +116,30 @@ async fn an_account_with_which_the_store_has_trouble_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_note_of_the_full_jids_seen_that_hangs_holds_up_no_batch() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let (store, account) = (store(&[]), push(now).recipient.to_bare());
+    store.lock().trouble = Some((account.clone(), Trouble::Hangs));
+    let seen = Fate::NoteSeen(account.clone(), Vec::new());
+    let settled = timeout(SOON, jobs(&store, now).settle(vec![seen])).await;
+    assert_eq!(settled.expect("the batch is not held up"), [Note::NotSeen(account)]);
+}
+
+#[tokio::test]
+async fn a_push_that_is_kept_and_answered_late_in_one_batch_waits_no_more() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let row = registration("alice", 1, now);
+    let (store, message) = (store(std::slice::from_ref(&row)), push_for(&row, now));
+    let (account, id, target) = (message.recipient.to_bare(), message.id, message.recipient.clone());
+    store.post(message.clone());
+    let message = Arc::new(message);
+    let keep = Fate::Keep { message, target, asked_at: Some(now), untried: false };
+    let notes = jobs(&store, now).settle(vec![Fate::Late(account, id), keep]).await;
+    assert!(notes.iter().any(|note| matches!(note, Note::Late { .. })), "{notes:?}");
+    assert!(store.lock().waiting.is_empty(), "the late result is for what is kept");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_account_whose_changes_are_slow_costs_the_others_a_twentieth_of_their_time() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let [slow, other] = ["alice", "bob"].map(|user| Arc::new(push_for(&registration(user, 1, now), now)));

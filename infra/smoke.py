@@ -2,6 +2,7 @@
 
     infra/smoke.sh STACK                      what needs no phone, and changes nothing
     infra/smoke.sh STACK --endpoint URL       pushes to a phone of yours as well: compare what it shows
+                                              (the status shows that no body became longer, not that each arrives as it was)
     infra/smoke.sh STACK --idle 600           one more push, after so many seconds without any
     infra/smoke.sh STACK --close --alarms     closes the ingress and opens it again; raises each alarm once: you get mail
 
@@ -103,15 +104,27 @@ def settings(verdicts, functions, outputs):
     expected = outputs["FunctionVersion"]
     verdicts.say("senders get the version that was deployed", live["FunctionVersion"] == expected, expected)
     function = functions.get_function_configuration(FunctionName=outputs["Function"], Qualifier="live")
-    verdicts.say("the function is active", function["State"] == "Active", " ".join(function["Architectures"]))
+    verdicts.say("the function is active", function["State"] == "Active", function["State"])
+    return function["Architectures"]
 
 
-def closing(verdicts, front, stack):
+def arm64(verdicts, architectures, front):
+    case = "arm64 runs the function"
+    if architectures == ["arm64"]:
+        status, _, _ = ask(front + "/", "GET")
+        verdicts.say(case, status == 200, status)
+    else:
+        verdicts.leave_out(case, f"this stack has {' '.join(architectures)}; make deploy ARCHITECTURE=arm64")
+
+
+def closing(verdicts, fronts, stack):
     def becomes(case, wanted):
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while (status := ask(front + "/push/forged")[0]) not in wanted and time.monotonic() < deadline:
-            time.sleep(1)
-        verdicts.say(case, status in wanted, status)
+        for front in fronts:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while (status := ask(front + "/push/forged")[0]) not in wanted and time.monotonic() < deadline:
+                time.sleep(1)
+            print(front)
+            verdicts.say(case, status in wanted, status)
 
     lever = [sys.executable, LEVERS, "--stack", stack]
     subprocess.run([*lever, "close"], check=True, stdout=subprocess.DEVNULL)
@@ -145,8 +158,9 @@ def main():
     outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
     functions, verdicts = session.client("lambda"), Verdicts()
 
-    settings(verdicts, functions, outputs)
+    architectures = settings(verdicts, functions, outputs)
     urls = fronts(outputs, functions, options)
+    arm64(verdicts, architectures, urls[0])
     for front in urls:
         print(front)
         without_a_phone(verdicts, front)
@@ -164,7 +178,7 @@ def main():
     if options.close and options.url:
         verdicts.leave_out("a closed ingress", "an emulator goes on calling the function")
     elif options.close:
-        closing(verdicts, urls[0], options.stack)
+        closing(verdicts, urls, options.stack)
     else:
         verdicts.leave_out("a closed ingress", "--close")
     if options.alarms:

@@ -3,6 +3,10 @@
 //! An account's mailbox has four parts, so that one busy account has the writes of four partitions. The id of a push tells
 //! its part, and so does its registration. A row of its own counts what waits for the account.
 //!
+//! The index by registration is a local one. A global one has no strong reads, and would miss a push that was written just
+//! before its phone asks. A table with a local index keeps the items of one key in one partition, so they have 10 GB and
+//! 1,000 write units a second at most. Both caps hold per part: an account has four times as much.
+//!
 //! Units, where a push takes `w` (one for each KiB) and `n` entries of the index take a read unit for each 30, one at
 //! least, of each part that is read:
 //!
@@ -47,7 +51,7 @@ mod waiting;
 
 /// Most registrations whose pushes are looked for one by one, rather than among all of the account.
 const APART_MAX: usize = 16;
-/// DynamoDB's code for a write to an account whose items have reached 10 GB, those of the index included.
+/// DynamoDB's code for a write to a part of an account that has reached 10 GB, the index included.
 const FULL: &str = "ItemCollectionSizeLimitExceededException";
 /// Pushes that such an account loses for one that comes.
 const ROOM: usize = 25;

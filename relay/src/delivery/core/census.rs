@@ -88,8 +88,7 @@ impl Core {
             .map(|(jid, _)| jid.clone())
             .collect();
         for jid in unlisted {
-            self.stop_reading(&jid);
-            self.give_up_line(&jid, now, actions);
+            self.give_up_reading(&jid, now, actions);
         }
     }
 

@@ -79,8 +79,7 @@ impl Core {
         }
         for jid in silent {
             if self.keeps_line(&jid) {
-                self.stop_reading(&jid);
-                self.give_up_line(&jid, now, actions);
+                self.give_up_reading(&jid, now, actions);
             }
         }
     }
@@ -217,9 +216,6 @@ impl Core {
         let mut of_accounts: BTreeMap<BareJid, Vec<(Held, Vec<FullJid>, FullJid)>> = BTreeMap::new();
         for (held, asked) in silent.into_values() {
             let named = self.named(&held.message);
-            if !self.admits(&named) {
-                continue;
-            }
             self.want_look(&named);
             of_accounts.entry(named.to_bare()).or_default().push((held, asked, named));
         }

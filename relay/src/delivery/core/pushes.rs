@@ -175,6 +175,10 @@ impl Core {
         while let Some(stream) = self.stream
             && let Some(jid) = self.next_turn()
         {
+            if !self.admits(&jid) {
+                self.give_up_reading(&jid, now, actions);
+                continue;
+            }
             let Some(phone) = self.phone_mut(&jid) else { continue };
             if !phone.line.may_send() {
                 continue;
@@ -324,7 +328,7 @@ impl Core {
             }
             let held = push.held.clone();
             let is_over = push.is_somewhere() || push.replaced || self.ended.contains(&life(&held.message));
-            if is_over || self.target(&held.message, now) != *jid || !self.admits(jid) {
+            if is_over || self.target(&held.message, now) != *jid {
                 self.give_up(id, jid, Attempt::Failed, now, actions);
             } else {
                 actions.push(Action::Count(Measure::Retried));
@@ -348,6 +352,12 @@ impl Core {
             phone.line.suspect(id, ask.sent);
         }
         self.give_up(id, &ask.jid, attempt, now, actions);
+    }
+
+    /// Nothing more is read for a full JID, and its line goes elsewhere or waits.
+    pub(super) fn give_up_reading(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
+        self.stop_reading(jid);
+        self.give_up_line(jid, now, actions);
     }
 
     /// The line of a full JID that takes nothing goes elsewhere, or waits in the mailbox.

@@ -11,6 +11,7 @@ mod census;
 mod forgetting;
 mod model;
 mod once;
+mod places;
 mod refusals;
 mod sessions;
 mod stand_ins;
@@ -135,32 +136,6 @@ fn two_phones_of_one_account_with_different_applications_do_not_disturb_each_oth
     world.answer(other, ALICE_AGAIN, None);
     assert!(world.is_settled());
     assert_eq!((world.names(first), world.names(second)), (ALICE.to_owned(), ALICE_AGAIN.to_owned()));
-}
-
-#[test]
-fn silent_phones_leave_places_to_those_that_answer() {
-    let mut world = World::online();
-    let bobs = world.register(BOB, 1);
-    let proof = world.post(bobs);
-    world.take_sent();
-    world.answer(proof, BOB, None);
-    // They take all places that one domain may have, then have more pushes than the relay holds.
-    let mut silent = Vec::new();
-    for number in 0..250 {
-        let app = world.register(&format!("mallory@example.com/{number}"), 1);
-        world.post_some(app, 4);
-        silent.push(app);
-    }
-    for app in silent {
-        world.post_some(app, HELD_MAX / 200);
-    }
-    let taken = world.take_sent().len();
-    assert!(
-        (IN_FLIGHT_MAX / 16..IN_FLIGHT_MAX).contains(&taken),
-        "{taken} go to one account, while nobody else wants"
-    );
-    let push = world.post(bobs);
-    assert_eq!(world.take_sent(), [(push, BOB.to_owned())]);
 }
 
 #[test]

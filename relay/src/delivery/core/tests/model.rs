@@ -25,6 +25,8 @@ enum Step {
     Pass(u64),
     Reconnect,
     Restart,
+    /// The access list admits everyone, or none of them.
+    Admit(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -40,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1u64..40).prop_map(Step::Pass),
         1 => Just(Step::Reconnect),
         1 => Just(Step::Restart),
+        1 => any::<bool>().prop_map(Step::Admit),
     ]
 }
 
@@ -84,7 +87,11 @@ impl Run {
                 let (push, to) = &self.out[at % self.out.len()];
                 let account = |jid: &str| jid.split('/').next().unwrap().to_owned();
                 if account(to) != account(JIDS[jid]) {
-                    let stored = |world: &World| (world.mailbox.contains_key(push), world.is_queued(*push));
+                    let named = self.posted.iter().find(|(id, _)| id == push).map(|(_, app)| *app);
+                    let row = |world: &World| named.map(|app| (world.names(app), world.lives(app)));
+                    let stored = |world: &World| {
+                        (world.mailbox.contains_key(push), world.is_queued(*push), row(world))
+                    };
                     let before = stored(world);
                     world.answer(*push, JIDS[jid], None);
                     world.answer(*push, JIDS[jid], GONE);
@@ -93,6 +100,7 @@ impl Run {
             }
             Step::Greet(jid) => world.greet(JIDS[jid]),
             Step::Leave(jid) => world.leave(JIDS[jid]),
+            Step::Admit(all) => world.admit(if all { "*" } else { "elsewhere.example" }),
             Step::Pass(seconds) => world.pass(Duration::from_secs(seconds)),
             Step::Reconnect => {
                 self.out.clear();
@@ -152,6 +160,7 @@ impl Run {
 
     /// From now on everyone is there and takes what is theirs.
     fn drain(&mut self) {
+        self.world.admit("*");
         for _ in 0..60 {
             JIDS.iter().for_each(|jid| self.world.greet(jid));
             self.world.pass(Duration::from_secs(5));

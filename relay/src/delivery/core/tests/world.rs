@@ -329,6 +329,7 @@ impl World {
         let attribute =
             |name: &str| xml.split(&format!("{name}='")).nth(1).unwrap().split('\'').next().unwrap();
         if let Some(id) = MessageId::parse(attribute(" id")) {
+            assert!(self.core.admits(&attribute(" to").parse().unwrap()), "nothing goes out to the unlisted");
             self.sent.push((id, attribute(" to").to_owned()));
         }
     }

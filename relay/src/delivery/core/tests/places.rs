@@ -1,0 +1,85 @@
+//! The places in flight are shared out, and silent phones give theirs back.
+
+use super::*;
+
+#[test]
+fn silent_phones_leave_places_to_those_that_answer() {
+    let mut world = World::online();
+    let bobs = world.register(BOB, 1);
+    let proof = world.post(bobs);
+    world.take_sent();
+    world.answer(proof, BOB, None);
+    // They take all places that one domain may have, then have more pushes than the relay holds.
+    let mut silent = Vec::new();
+    for number in 0..250 {
+        let app = world.register(&format!("mallory@example.com/{number}"), 1);
+        world.post_some(app, 4);
+        silent.push(app);
+    }
+    for app in silent {
+        world.post_some(app, HELD_MAX / 200);
+    }
+    let taken = world.take_sent().len();
+    assert!(
+        (IN_FLIGHT_MAX / 16..IN_FLIGHT_MAX).contains(&taken),
+        "{taken} go to one account, while nobody else wants"
+    );
+    let push = world.post(bobs);
+    assert_eq!(world.take_sent(), [(push, BOB.to_owned())]);
+}
+
+#[test]
+fn when_places_run_short_the_fullest_account_gives_silent_pushes_back_in_one_step() {
+    let mut world = World::online();
+    let mut apps = Vec::new();
+    for number in 0..100 {
+        apps.push(world.register(&format!("mallory@example.org/{number}"), number));
+        // The cues of one account are bounded.
+        world.pass(Duration::from_secs(1));
+    }
+    apps.extend((0..110).map(|number| world.register(&format!("user{number}@example.org/phone"), 1)));
+    apps.into_iter().for_each(|app| drop(world.post_some(app, 4)));
+    let asked: BTreeSet<MessageId> = world.take_sent().into_iter().map(|(push, _)| push).collect();
+    let before = world.core().in_flight;
+    assert_eq!(before, IN_FLIGHT_MAX / 16 * 13, "the domain has no further place");
+    world.pass(Duration::from_secs(2) - TICK);
+    assert_eq!(world.waiting().len(), 0);
+    world.pass(TICK);
+    let kept: Vec<_> = world.mailbox.values().cloned().collect();
+    assert_eq!(kept.len(), before - IN_FLIGHT_MAX / 16 * 11);
+    for (push, asked_at) in &kept {
+        assert_eq!(push.recipient.to_bare().as_str(), "mallory@example.org", "the fullest account");
+        assert!(asked.contains(&push.id) && asked_at.is_some(), "{push:?}");
+    }
+    world.pass(Duration::from_secs(20));
+    let kept: BTreeSet<MessageId> = kept.iter().map(|(push, _)| push.id).collect();
+    let again = world.take_sent().into_iter().filter(|(push, _)| kept.contains(push)).count();
+    assert_eq!(again, 0, "they are asked of nobody else");
+}
+
+#[test]
+fn a_phone_that_greets_and_answers_nothing_gets_one_push_for_each_presence() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let pushes = world.post_some(app, 6);
+    assert_eq!(world.take_sent().len(), 4);
+    world.pass(Duration::from_secs(31));
+    assert_eq!((world.take_sent(), world.waiting().len()), (vec![], 6));
+    for _ in 0..3 {
+        world.greet(ALICE);
+        assert_eq!(world.take_sent().len(), 1);
+        world.pass(Duration::from_secs(31));
+        assert_eq!(world.take_sent(), []);
+    }
+    world.greet(ALICE);
+    let mut arrived = BTreeSet::new();
+    while !world.is_settled() {
+        let sent = world.take_sent();
+        assert!(!sent.is_empty(), "a result reopens the window: {:?}", world.rest());
+        for (push, to) in sent {
+            arrived.insert(push);
+            world.answer(push, &to, None);
+        }
+    }
+    assert_eq!(arrived, pushes.into_iter().collect());
+}

@@ -1,9 +1,12 @@
-//! The ports in memory, for the tests of jobs and of the driver. Each call may be made to fail a number of times.
+//! The ports in memory, for the tests of jobs and of the driver. Each call may be made to fail a number of times, answers
+//! may be lost after what was asked is done, and one account may have trouble.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
+    slice::from_ref,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -15,7 +18,10 @@ use push::{
         Waiting, Withdrawals,
     },
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 use tokio_xmpp::jid::{BareJid, FullJid};
 
 use super::{Jobs, Receipts, Spared};
@@ -36,6 +42,21 @@ pub(crate) struct Inside {
     pub(crate) failing: usize,
     /// No row can be read by its key.
     pub(crate) rows_are_broken: bool,
+    /// Every second answer is lost, the first one first.
+    pub(crate) loses_answers: bool,
+    /// Whether the last answer was lost.
+    lost: bool,
+    /// Changes of this account's mailbox meet it.
+    pub(crate) trouble: Option<(BareJid, Trouble)>,
+    /// Pushes that are being kept, and the most that ever were.
+    pub(crate) keeping: (usize, usize),
+    pub(crate) keeping_takes: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    Refuses,
+    Hangs,
 }
 
 impl Memory {
@@ -60,7 +81,19 @@ impl Memory {
             inside.failing -= 1;
             return Err(Unavailable::new("the store is away"));
         }
-        Ok(act(&mut inside))
+        let answer = act(&mut inside);
+        inside.lost = inside.loses_answers && !inside.lost;
+        if inside.lost { Err(Unavailable::new("the answer is lost")) } else { Ok(answer) }
+    }
+
+    /// Meets the trouble that is set for one of these accounts, before a call.
+    async fn meet_trouble(&self, accounts: &[BareJid]) -> Result<(), Unavailable> {
+        let trouble = self.lock().trouble.clone();
+        match trouble.filter(|(account, _)| accounts.contains(account)) {
+            Some((_, Trouble::Refuses)) => Err(Unavailable::new("throttled")),
+            Some((_, Trouble::Hangs)) => pending().await,
+            None => Ok(()),
+        }
     }
 
     /// Jobs on these ports, at a moment that stands still.
@@ -87,6 +120,17 @@ impl Memory {
 
 impl Mailbox for Memory {
     async fn keep(&self, waiting: Waiting, _: MailboxBounds) -> Result<Kept, Unavailable> {
+        self.meet_trouble(&[waiting.message.recipient.to_bare()]).await?;
+        let takes = {
+            let Inside { keeping: (now, most), keeping_takes, .. } = &mut *self.lock();
+            *now += 1;
+            *most = (*most).max(*now);
+            *keeping_takes
+        };
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
+        self.lock().keeping.0 -= 1;
         self.call(|inside| {
             inside.waiting.insert(waiting.message.id, waiting);
             Kept::default()
@@ -115,10 +159,18 @@ impl Mailbox for Memory {
     }
 
     async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
+        let accounts: Vec<_> = messages.iter().map(|(account, _)| account.clone()).collect();
+        self.meet_trouble(&accounts).await?;
         self.call(|inside| messages.iter().for_each(|(_, id)| drop(inside.waiting.remove(id))))
     }
 
-    async fn note_asked(&self, _: &BareJid, id: MessageId, at: DateTime<Utc>) -> Result<(), Unavailable> {
+    async fn note_asked(
+        &self,
+        account: &BareJid,
+        id: MessageId,
+        at: DateTime<Utc>,
+    ) -> Result<(), Unavailable> {
+        self.meet_trouble(from_ref(account)).await?;
         self.call(|inside| {
             if let Some(one) = inside.waiting.get_mut(&id) {
                 one.asked_at = Some(at);

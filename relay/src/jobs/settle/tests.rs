@@ -1,51 +1,31 @@
 //! Settling on a store whose answers are lost after it has done what was asked, or which has trouble with one account.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
-};
+use std::slice::from_ref;
 
-use push::{
-    Body, Clock, Epoch, Instance, MailboxBounds, Registration, Secrets, Target,
-    ports::{
-        Account, Accounts, Delivery, Page, Registered, Registrant, Registrations, RelayRegistrations,
-        Renewal, Seen, Trimmed, Withdrawals,
-    },
-    testing,
-};
-use tokio::{
-    sync::watch,
-    time::{Duration, Instant, sleep, timeout},
-};
+use push::{Body, Instance, Registration, Target, testing};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::{
     spared::{CHANGED_WITHIN, REST_FACTOR_MIN, REST_MIN, SLOW_FOR, WITHIN, WRITTEN_WITHIN},
     *,
 };
-use crate::lease::Fence;
+use crate::{
+    jobs::memory::{Memory, Trouble},
+    lease::Fence,
+};
 
-mod store;
+/// A store with these rows. A write takes a while, so that those at once can be counted.
+fn store(rows: &[Registration]) -> Memory {
+    let store = Memory::default();
+    let mut inside = store.lock();
+    inside.rows = rows.iter().map(|row| (row.target.registration_id(), row.clone())).collect();
+    inside.keeping_takes = Duration::from_millis(10);
+    drop(inside);
+    store
+}
 
-use store::{Store, Trouble};
-
-fn jobs(store: &Store, now: DateTime<Utc>) -> Jobs<Store, Store, Store> {
-    let secrets = Secrets::parse("0123456789abcdef0123456789abcdef").unwrap();
-    Jobs {
-        registrations: store.clone(),
-        queue: store.clone(),
-        mailbox: store.clone(),
-        usage: push::usage::Meter::default(),
-        secrets: watch::channel(secrets).1,
-        endpoints: "https://push.example.com/push/".parse().unwrap(),
-        lifetime: TimeDelta::days(7),
-        mailbox_bounds: MailboxBounds { of_registration: 10, of_account: 10 },
-        account_registrations_max: 10,
-        clock: Clock::new(move || now),
-        fence: Fence::open(),
-        receipts: super::super::Receipts::default(),
-        moves: 0.into(),
-        spared: super::super::Spared::default(),
-    }
+fn jobs(store: &Memory, now: DateTime<Utc>) -> Jobs<Memory, Memory, Memory> {
+    store.jobs(now, Fence::open())
 }
 
 fn registration(user: &str, instance: u8, now: DateTime<Utc>) -> Registration {
@@ -66,17 +46,18 @@ fn push_for(registration: &Registration, now: DateTime<Utc>) -> PushMessage {
     PushMessage::new(chance, registration, testing::wishes(60), Body::from_bytes(b"x"), now)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_result_counts_though_the_answers_of_the_store_are_lost() {
     let accepted_at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     for (seconds, expired) in [(30, false), (61, true)] {
-        let (store, message) = (Store::default(), push(accepted_at));
+        let (store, message) = (store(&[]), push(accepted_at));
         let (account, id) = (message.recipient.to_bare(), message.id);
-        store.0.lock().unwrap().waiting.push(Waiting { message, asked_at: None });
+        store.keep_waiting(message);
+        store.lock().loses_answers = true;
         let jobs = jobs(&store, accepted_at + TimeDelta::seconds(seconds));
         let notes = jobs.settle(vec![Fate::Late(account.clone(), id)]).await;
         assert_eq!(notes, [Note::Late { account: account.clone(), id, accepted_at, expired }]);
-        assert_eq!(store.0.lock().unwrap().waiting, []);
+        assert!(store.lock().waiting.is_empty());
         assert_eq!(jobs.settle(vec![Fate::Late(account, id)]).await, [], "it waits no longer");
     }
 }
@@ -89,18 +70,17 @@ async fn an_account_with_which_the_store_has_trouble_holds_up_no_other() {
     for trouble in [Trouble::Refuses, Trouble::Hangs] {
         let [alice, bob] = ["alice", "bob"]
             .map(|user| [1, 2].map(|instance| Arc::new(push_for(&registration(user, instance, now), now))));
-        let pushes = alice.iter().chain(&bob);
-        let wait = pushes.map(|push| Waiting { message: PushMessage::clone(push), asked_at: None });
-        let store = Store::reliable(wait.collect(), Vec::new());
-        store.0.lock().unwrap().trouble = Some((alice[0].recipient.to_bare(), trouble));
+        let store = store(&[]);
+        alice.iter().chain(&bob).for_each(|push| store.keep_waiting(PushMessage::clone(push)));
+        store.lock().trouble = Some((alice[0].recipient.to_bare(), trouble));
         let jobs = jobs(&store, now);
         let fates = |[over, asked]: &[Arc<PushMessage>; 2]| {
             let held = Held { origin: Origin::Mailbox, message: Arc::clone(over) };
             [Fate::Done(held), Fate::Asked { message: Arc::clone(asked), asked_at: now }]
         };
         let left = |of: &[Arc<PushMessage>; 2]| {
-            let inside = store.0.lock().unwrap();
-            let own = inside.waiting.iter().filter(|one| one.message.recipient == of[0].recipient);
+            let inside = store.lock();
+            let own = inside.waiting.values().filter(|one| one.message.recipient == of[0].recipient);
             own.map(|one| (one.message.id, one.asked_at)).collect::<Vec<_>>()
         };
         let settled =
@@ -113,7 +93,7 @@ async fn an_account_with_which_the_store_has_trouble_holds_up_no_other() {
         // The removal holds, whatever was noted of the push since.
         let asked = Fate::Asked { message: Arc::clone(&alice[0]), asked_at: now };
         jobs.settle(vec![asked]).await;
-        store.0.lock().unwrap().trouble = None;
+        store.lock().trouble = None;
         let done = async {
             while left(&alice) != [(alice[1].id, Some(now))] {
                 sleep(Duration::from_secs(1)).await;
@@ -127,8 +107,8 @@ async fn an_account_with_which_the_store_has_trouble_holds_up_no_other() {
 async fn an_account_whose_changes_are_slow_costs_the_others_a_twentieth_of_their_time() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let [slow, other] = ["alice", "bob"].map(|user| Arc::new(push_for(&registration(user, 1, now), now)));
-    let store = Store::reliable(Vec::new(), Vec::new());
-    store.0.lock().unwrap().trouble = Some((slow.recipient.to_bare(), Trouble::Hangs));
+    let store = store(&[]);
+    store.lock().trouble = Some((slow.recipient.to_bare(), Trouble::Hangs));
     let jobs = jobs(&store, now);
     let over =
         |push: &Arc<PushMessage>| Fate::Done(Held { origin: Origin::Mailbox, message: Arc::clone(push) });
@@ -147,8 +127,8 @@ async fn an_account_whose_changes_are_slow_costs_the_others_a_twentieth_of_their
 async fn an_account_whose_pushes_cannot_be_kept_costs_the_others_a_twentieth_of_their_time() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let rows = ["alice", "bob"].map(|user| registration(user, 1, now));
-    let store = Store::reliable(Vec::new(), rows.to_vec());
-    store.0.lock().unwrap().trouble = Some((rows[0].target.recipient.to_bare(), Trouble::Hangs));
+    let store = store(&rows);
+    store.lock().trouble = Some((rows[0].target.recipient.to_bare(), Trouble::Hangs));
     let jobs = jobs(&store, now);
     let (begun, second) = (Instant::now(), Duration::from_secs(1));
     let (mut held_up, mut kept) = (Duration::ZERO, 0);
@@ -172,9 +152,9 @@ async fn an_account_whose_pushes_cannot_be_kept_costs_the_others_a_twentieth_of_
 async fn a_write_that_takes_longer_than_its_batch_goes_on() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let row = registration("alice", 1, now);
-    let store = Store::reliable(Vec::new(), vec![row.clone()]);
+    let store = store(from_ref(&row));
     let jobs = jobs(&store, now);
-    store.0.lock().unwrap().keeping_takes = 2 * WITHIN;
+    store.lock().keeping_takes = 2 * WITHIN;
     let keep = |number: u8| Fate::Keep {
         message: Arc::new(push_for(&row, now + TimeDelta::milliseconds(number.into()))),
         target: row.target.recipient.clone(),
@@ -184,8 +164,8 @@ async fn a_write_that_takes_longer_than_its_batch_goes_on() {
     assert_eq!(jobs.settle(vec![keep(1)]).await, [], "its push goes back");
     assert_eq!(jobs.settle(vec![keep(2)]).await, [], "and others of its account");
     sleep(2 * WITHIN).await;
-    assert_eq!(store.0.lock().unwrap().waiting.len(), 1);
-    store.0.lock().unwrap().keeping_takes = Duration::ZERO;
+    assert_eq!(store.lock().waiting.len(), 1);
+    store.lock().keeping_takes = Duration::ZERO;
     assert_eq!(jobs.settle(vec![keep(2)]).await.len(), 1, "the account has recovered");
 }
 
@@ -200,10 +180,10 @@ async fn without_the_lease_nothing_is_kept() {
         untried: false,
     };
     for (fence, kept) in [(Fence::lost_before(), 0), (Fence::open(), 1)] {
-        let store = Store::reliable(Vec::new(), vec![row.clone()]);
-        let jobs = Jobs { fence, ..jobs(&store, now) };
+        let store = store(from_ref(&row));
+        let jobs = store.jobs(now, fence);
         assert_eq!(jobs.settle(vec![keep.clone()]).await.len(), kept);
-        assert_eq!(store.0.lock().unwrap().waiting.len(), kept);
+        assert_eq!(store.lock().waiting.len(), kept);
     }
 }
 
@@ -220,16 +200,16 @@ async fn of_one_account_few_pushes_are_written_at_a_time_and_after_a_failure_non
         };
         rows.iter().map(keep).collect()
     };
-    let store = Store::reliable(Vec::new(), rows.clone());
+    let store = store(&rows);
     let jobs = jobs(&store, now);
     assert_eq!(jobs.settle(fates()).await.len(), rows.len());
-    assert_eq!(store.0.lock().unwrap().keeping, (0, 8));
+    assert_eq!(store.lock().keeping, (0, 8));
 
     let hangs = WRITTEN_WITHIN - WITHIN + REST_FACTOR_MIN * WITHIN;
     for (trouble, rest) in [(Trouble::Refuses, REST_MIN), (Trouble::Hangs, hangs)] {
-        store.0.lock().unwrap().trouble = Some((rows[0].target.recipient.to_bare(), trouble));
+        store.lock().trouble = Some((rows[0].target.recipient.to_bare(), trouble));
         assert_eq!(jobs.settle(fates()).await, []);
-        store.0.lock().unwrap().trouble = None;
+        store.lock().trouble = None;
         sleep(rest - Duration::from_millis(10)).await;
         assert_eq!(jobs.settle(fates()).await, [], "it rests");
         sleep(Duration::from_millis(20)).await;

@@ -119,6 +119,8 @@ $(TARGET)/web-push/complete: tests/senders/package-lock.json
 	@npm ci --silent --no-audit --no-fund --prefix $(TARGET)/web-push
 	@touch '$@'
 
+# More cases of each property than an answer at once allows (.cargo/config.toml).
+test: export PROPTEST_CASES ?= 400
 test: test-needs binary
 	@echo 'cargo test --locked --workspace --no-fail-fast'
 	@UPWIRE_TEST_EMULATOR=$(EMULATOR) cargo test --locked --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test.log || failed=1; \

@@ -76,7 +76,8 @@ async fn check(request: Request<Body>, token: &str, store: &Store) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    // A case costs little.
+    #![proptest_config(ProptestConfig::with_cases(3 * ProptestConfig::default().cases))]
 
     #[test]
     fn any_request_is_answered_and_no_refusal_shows_what_it_was(

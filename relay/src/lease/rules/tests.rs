@@ -46,7 +46,7 @@ fn rates(percent: std::ops::RangeInclusive<u32>, stops: bool) -> impl Strategy<V
 const STEP: Duration = Duration::from_millis(STEP_MILLISECONDS);
 
 proptest! {
-    #![proptest_config(Config { cases: 400, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn two_never_may_send_whatever_their_clocks_show(rates in rates(100..=100, false), events in events()) {

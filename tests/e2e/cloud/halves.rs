@@ -136,7 +136,9 @@ async fn a_relay_cut_off_from_aws_loses_nothing() {
     outage(|cloud| vec![&cloud.relay_ways.queue, &cloud.relay_ways.table], false).await;
 }
 
-async fn nothing_accepted_is_lost_by_kill_9(server: &XmppServer) {
+#[tokio::test]
+async fn nothing_accepted_is_lost_by_kill_9() {
+    let server = XmppServer::shared(Kind::Prosody).await;
     let _turn = UNDER_LOAD.acquire().await;
     let cloud = Cloud::new().await;
     let mut relay = cloud.relay_on(server).start_ready().await;
@@ -202,7 +204,6 @@ on_each_server!(
     a_push_goes_the_whole_way_and_costs_what_it_should,
     an_application_that_is_gone_ends_its_endpoint_for_good,
     a_renewal_that_changes_little_costs_one_read,
-    nothing_accepted_is_lost_by_kill_9,
     a_stop_gives_everything_back_at_once,
     poison_goes_to_the_dead_letter_queue_and_blocks_nothing,
 );

@@ -80,7 +80,9 @@ async fn while_the_first_session_sleeps_the_second_gets_the_push(server: &XmppSe
     phone.has_got(&["to the one that is awake", "at once"]).await;
 }
 
-async fn a_restart_between_presence_and_push_changes_nothing(server: &XmppServer) {
+#[tokio::test]
+async fn a_restart_between_presence_and_push_changes_nothing() {
+    let server = XmppServer::shared(Kind::Prosody).await;
     let user = server.user().await;
     let (mut upwire, phone, endpoint) = registered(server, &user).await;
     upwire.log_line(&["seen lately"]).await;
@@ -152,6 +154,5 @@ on_each_server!(
     a_phone_under_another_resource_gets_its_pushes_at_once_and_from_then_on,
     a_push_that_waits_goes_to_the_resource_that_greets,
     while_the_first_session_sleeps_the_second_gets_the_push,
-    a_restart_between_presence_and_push_changes_nothing,
     two_devices_of_one_account_disturb_each_other_in_no_way,
 );

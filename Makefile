@@ -84,7 +84,7 @@ local-stop:
 # Tests.
 
 # The end-to-end tests wait more than they work.
-export RUST_TEST_THREADS ?= 8
+export RUST_TEST_THREADS ?= 12
 
 # Where the adapters for AWS are tested.
 EMULATOR = $(shell [ -e $(TARGET)/no-localstack ] && echo ministack || echo localstack)

@@ -168,7 +168,11 @@ impl Ledger {
             && !self.dropped.contains(&id)
             && !self.is_replaced(&message)
         {
-            self.check_expiry(id, at);
+            if message.is_immediate() {
+                self.check_immediate(id, at);
+            } else {
+                self.check_expiry(id, at);
+            }
         }
         if let Some(push) = self.pushes.get_mut(&id) {
             push.gone_at = Some(at);

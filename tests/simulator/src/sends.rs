@@ -35,6 +35,8 @@ const TO_GIVE_UP: Duration = Duration::from_millis(700);
 const TO_FOLLOW: Duration = Duration::from_secs(6);
 /// A registration is moved at most once in this time, even if that fails.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(61);
+/// The same, where the first move took its time until it was written.
+const FOLLOW_INTERVAL_LEAST: Duration = Duration::from_secs(55);
 /// The most time that a push which was read waits in the line of a phone that takes its time.
 const IN_LINE_MAX: Duration = Duration::from_secs(120);
 
@@ -64,6 +66,8 @@ pub(crate) struct Sendings {
     gone: BTreeMap<FullJid, Duration>,
     /// When the relay was told of a push's first result.
     results: BTreeMap<MessageId, Duration>,
+    /// Which life of a relay moved a registration last, and when.
+    moved: BTreeMap<RegistrationId, (Life, Duration)>,
     /// Full JIDs that took a push of a registration in time.
     takers: BTreeSet<(RegistrationId, FullJid)>,
     /// The last push of a registration that was taken in time, by whom, and when.
@@ -274,8 +278,20 @@ impl Ledger {
         waits.map(|(id, _)| *id)
     }
 
-    /// A registration follows a phone to this full JID.
-    pub(crate) fn check_follow(&mut self, registration: RegistrationId, to: &FullJid, at: Duration) {
+    /// A relay has a registration follow a phone to this full JID.
+    pub(crate) fn check_follow(
+        &mut self,
+        registration: RegistrationId,
+        to: &FullJid,
+        life: Life,
+        at: Duration,
+    ) {
+        let before = self.sendings.moved.insert(registration, (life, at));
+        if before.is_some_and(|(by, moved)| by == life && at - moved < FOLLOW_INTERVAL_LEAST)
+            && self.is_quiet_since(at.saturating_sub(FOLLOW_INTERVAL))
+        {
+            self.violate("a registration moves at most once a minute", at, registration.to_string());
+        }
         if !self.sendings.takers.contains(&(registration, to.clone())) {
             self.violate("only who takes a push in time is followed", at, format!("{registration} to {to}"));
         }

@@ -224,13 +224,14 @@ impl RelayRegistrations for Port {
         from: &FullJid,
         to: &FullJid,
     ) -> Result<bool, Unavailable> {
+        let life = self.life;
         self.call("follow", move |state, shared| {
             let row = state
                 .rows
                 .row(id)
                 .filter(|row| row.epoch == epoch && !row.revoked && row.target.recipient == *from);
             let Some(mut row) = row.cloned() else { return false };
-            state.ledger.check_follow(id, to, shared.now());
+            state.ledger.check_follow(id, to, life, shared.now());
             row.target.recipient = to.clone();
             state.rows.write(row);
             true

@@ -16,6 +16,18 @@ const PROMPT: Duration = Duration::from_secs(12);
 const PROMPT_BEFORE_EXPIRY: Duration = Duration::from_secs(8);
 
 impl Ledger {
+    /// A push that is for now has left the queue, and was sent to nobody; its phone may not have been there for long.
+    pub(crate) fn check_immediate(&mut self, id: MessageId, at: Duration) {
+        let Some(push) = self.pushes.get(&id).filter(|push| push.sent.is_empty()) else { return };
+        let offered = push.offered_at;
+        let ready = self.ready.get(&push.message.registration).is_some_and(|since| *since + PROMPT < offered);
+        let locked = self.locked.contains_key(&push.message.recipient.to_bare());
+        if ready && !locked && self.trouble_until + PROMPT < offered {
+            let detail = format!("{id} for {}, who is there", push.message.recipient);
+            self.violate("what is for now is sent to who is there", at, detail);
+        }
+    }
+
     /// Since when nothing is in the way of a push; `None`: something is.
     fn clear_since(&self, id: MessageId) -> Option<Duration> {
         let push = self.pushes.get(&id)?;
@@ -28,8 +40,7 @@ impl Ledger {
     pub(crate) fn check_expiry(&mut self, id: MessageId, at: Duration) {
         let Some(push) = self.pushes.get(&id) else { return };
         let waited = self.clear_since(id).and_then(|since| at.checked_sub(since));
-        let immediate = push.message.is_immediate();
-        if waited.is_some_and(|waited| waited > PROMPT_BEFORE_EXPIRY) && !immediate {
+        if waited.is_some_and(|waited| waited > PROMPT_BEFORE_EXPIRY) && !push.message.is_immediate() {
             let detail = format!("{id} for {}, in whose way nothing was", push.message.recipient);
             self.violate("nothing expires needlessly", at, detail);
         }

@@ -1,5 +1,7 @@
 //! Settling on a store whose answers are lost after it has done what was asked, or which has trouble with one account.
 
+use std::slice::from_ref;
+
 use push::{Body, Instance, Registration, Target, testing};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
@@ -129,7 +131,7 @@ async fn a_note_of_the_full_jids_seen_that_hangs_holds_up_no_batch() {
 async fn a_push_that_is_kept_and_answered_late_in_one_batch_waits_no_more() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let row = registration("alice", 1, now);
-    let (store, message) = (store(std::slice::from_ref(&row)), push_for(&row, now));
+    let (store, message) = (store(from_ref(&row)), push_for(&row, now));
     let (account, id, target) = (message.recipient.to_bare(), message.id, message.recipient.clone());
     store.post(message.clone());
     let message = Arc::new(message);
@@ -188,7 +190,7 @@ async fn an_account_whose_pushes_cannot_be_kept_costs_the_others_a_twentieth_of_
 async fn a_write_that_takes_longer_than_its_batch_goes_on() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let row = registration("alice", 1, now);
-    let store = store(&[row.clone()]);
+    let store = store(from_ref(&row));
     let jobs = jobs(&store, now);
     store.lock().keeping_takes = 2 * WITHIN;
     let keep = |number: u8| Fate::Keep {
@@ -216,7 +218,7 @@ async fn without_the_lease_nothing_is_kept() {
         untried: false,
     };
     for (fence, kept) in [(Fence::lost_before(), 0), (Fence::open(), 1)] {
-        let store = store(&[row.clone()]);
+        let store = store(from_ref(&row));
         let jobs = store.jobs(now, fence);
         assert_eq!(jobs.settle(vec![keep.clone()]).await.len(), kept);
         assert_eq!(store.lock().waiting.len(), kept);

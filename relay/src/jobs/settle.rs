@@ -99,10 +99,11 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let (delivered, fates) = apart_from_delivered(fates);
         let counts = self.tally_all(&delivered.counts);
         // At once: a queue may answer senders by that.
-        let ((), notes) = tokio::join!(
+        let ((), mut notes) = tokio::join!(
             self.settle_in_queue(delivered.delete, Vec::new(), &counts),
             self.settle_others(fates)
         );
+        notes.extend(self.spared.take_late());
         notes
     }
 

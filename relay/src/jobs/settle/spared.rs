@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_xmpp::jid::BareJid;
 
-use crate::{backoff::report, lease::Fence};
+use crate::{backoff::report, delivery::fate::Note, lease::Fence};
 
 /// Writes of one account at a time.
 const WRITES_MAX: usize = 8;
@@ -42,6 +42,8 @@ pub(super) const REST_FACTOR_MAX: u32 = 19;
 pub(super) const REST_MIN: Duration = Duration::from_secs(1);
 /// Accounts that are noted as resting, and as slow.
 const RESTING_MAX: usize = 1024;
+/// Writes that were over after their batches, and are told of; a sweep finds the others.
+const LATE_MAX: usize = 1024;
 /// Delay before a change that was put off is tried again.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
@@ -84,6 +86,8 @@ pub(crate) struct Spared {
     /// Bound the writes of each account in the batch that is under way.
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
+    /// Notes of writes that were over after their batches.
+    late: Arc<Mutex<Vec<Note>>>,
     /// One task for each account in `put_off`, and for each write that goes on after its batch.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -98,13 +102,15 @@ pub(super) async fn within<T>(
 
 impl Spared {
     /// Has a push kept when it is the account's turn. A write that takes longer than a batch has goes on after it: its
-    /// push goes back, and may be kept once more. Until that is over, and for a while after a failure, the account is left alone.
-    /// Nothing is kept without the lease: another relay may have delivered it.
+    /// push goes back, and may be kept once more, or delivered: `note` tells the core with a later batch that it waits.
+    /// Until the write is over, and for a while after a failure, the account is left alone. Nothing is kept without the
+    /// lease: another relay may have delivered it.
     pub(super) async fn keep<T: Send + 'static>(
         &self,
         account: &BareJid,
         keep: impl Future<Output = Result<T, Unavailable>> + Send + 'static,
         fence: &Fence,
+        note: impl FnOnce(T) -> Note + Send + 'static,
     ) -> Result<T, Unavailable> {
         let lane = {
             let mut lanes = lock(&self.lanes);
@@ -126,10 +132,18 @@ impl Spared {
         }
         note_rest(&mut lock(&self.resting), account, begun, |_| WRITTEN_WITHIN);
         let (resting, account, fence) = (Arc::clone(&self.resting), account.clone(), fence.clone());
+        let late = Arc::clone(&self.late);
         self.go_on(async move {
-            tokio::select! {
-                kept = write => note_outcome(&resting, &account, begun, &kept),
-                () = fence.lost() => {}
+            let kept = tokio::select! {
+                kept = write => kept,
+                () = fence.lost() => return,
+            };
+            note_outcome(&resting, &account, begun, &kept);
+            let mut late = lock(&late);
+            if let Ok(kept) = kept
+                && late.len() < LATE_MAX
+            {
+                late.push(note(kept));
             }
         });
         Err(Unavailable::new("it takes too long"))
@@ -150,6 +164,11 @@ impl Spared {
             note_outcome(&self.resting, account, begun, &outcome);
         }
         outcome
+    }
+
+    /// Takes the notes of the writes that were over after their batches.
+    pub(super) fn take_late(&self) -> Vec<Note> {
+        std::mem::take(&mut *lock(&self.late))
     }
 
     fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -172,6 +172,9 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         }
         let now = Instant::now();
         if now >= self.next_tick {
+            for (message, kept) in self.jobs.take_kept_late() {
+                self.take(Input::KeptLate(message, kept));
+            }
             self.take(Input::Tick);
             self.next_tick = now + self.core.tick_interval();
         }

@@ -94,16 +94,20 @@ impl Rest {
 }
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
+    /// Takes the pushes that have come into the mailbox after their batches.
+    pub(crate) fn take_kept_late(&self) -> Vec<(Arc<PushMessage>, Kept)> {
+        self.spared.take_late()
+    }
+
     /// Makes a batch of fates durable; what the core has to know of them.
     pub(super) async fn settle(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (delivered, fates) = apart_from_delivered(fates);
         let counts = self.tally_all(&delivered.counts);
         // At once: a queue may answer senders by that.
-        let ((), mut notes) = tokio::join!(
+        let ((), notes) = tokio::join!(
             self.settle_in_queue(delivered.delete, Vec::new(), &counts),
             self.settle_others(fates)
         );
-        notes.extend(self.spared.take_late());
         notes
     }
 

@@ -224,6 +224,15 @@ impl Core {
         }
     }
 
+    /// A push is in its mailbox after all; the queue has it too, or it was delivered meanwhile.
+    pub(super) fn take_kept_late(&mut self, message: &PushMessage, kept: &ports::Kept, now: Now) {
+        if self.ending.is_none() {
+            self.count_kept(&message.recipient.to_bare(), kept);
+            let recipient = self.named(message);
+            self.take_kept(message, recipient, true, kept, now);
+        }
+    }
+
     /// Something waits that a full JID may take and was not asked for.
     pub(super) fn try_for_more(&mut self, jid: &FullJid, now: Now) {
         match self.known.of(jid) {

@@ -17,6 +17,8 @@ pub(crate) enum Input {
     Looked(BareJid, Option<ports::Account>),
     /// The fates of the last settlement are durable.
     Settled(Vec<Note>),
+    /// A push has come into the mailbox, though its settlement had given it back.
+    KeptLate(Arc<PushMessage>, ports::Kept),
     Registered(Vec<Registered>),
     /// A page of a sweep.
     Found(Found),

@@ -66,9 +66,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             (self.drops(&account, queued), self.mailbox.clone(), self.mailbox_bounds);
         let counted = drops.clone();
         let keep = async move { mailbox.keep_counted(waiting, bounds, &counted).await };
-        let (kept_late, named) = (Arc::clone(message), row.target.recipient.clone());
-        let note = move |kept| Note::Waits { message: kept_late, recipient: named, untried: true, kept };
-        let kept = self.spared.keep(&account, keep, &self.fence, note).await?;
+        let kept = self.spared.keep(message, keep, &self.fence).await?;
         self.usage.take_over(&drops.counts);
         self.count_kept(message, &kept);
         let mut recipient = row.target.recipient;

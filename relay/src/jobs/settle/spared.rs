@@ -10,8 +10,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, future::join_all, stream};
 use push::{
-    MessageId,
-    ports::{Mailbox, Unavailable},
+    MessageId, PushMessage,
+    ports::{Kept, Mailbox, Unavailable},
     usage::Tally,
 };
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_xmpp::jid::BareJid;
 
-use crate::{backoff::report, delivery::fate::Note, lease::Fence};
+use crate::{backoff::report, lease::Fence};
 
 /// Writes of one account at a time.
 const WRITES_MAX: usize = 8;
@@ -86,8 +86,8 @@ pub(crate) struct Spared {
     /// Bound the writes of each account in the batch that is under way.
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
-    /// Notes of writes that were over after their batches.
-    late: Arc<Mutex<Vec<Note>>>,
+    /// Pushes whose writes were over after their batches.
+    late: Arc<Mutex<Vec<(Arc<PushMessage>, Kept)>>>,
     /// One task for each account in `put_off`, and for each write that goes on after its batch.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -102,16 +102,16 @@ pub(super) async fn within<T>(
 
 impl Spared {
     /// Has a push kept when it is the account's turn. A write that takes longer than a batch has goes on after it: its
-    /// push goes back, and may be kept once more, or delivered: `note` tells the core with a later batch that it waits.
+    /// push goes back, and may be kept once more, or delivered; `take_late` tells that it waits after all.
     /// Until the write is over, and for a while after a failure, the account is left alone. Nothing is kept without the
     /// lease: another relay may have delivered it.
-    pub(super) async fn keep<T: Send + 'static>(
+    pub(super) async fn keep(
         &self,
-        account: &BareJid,
-        keep: impl Future<Output = Result<T, Unavailable>> + Send + 'static,
+        message: &Arc<PushMessage>,
+        keep: impl Future<Output = Result<Kept, Unavailable>> + Send + 'static,
         fence: &Fence,
-        note: impl FnOnce(T) -> Note + Send + 'static,
-    ) -> Result<T, Unavailable> {
+    ) -> Result<Kept, Unavailable> {
+        let account = &message.recipient.to_bare();
         let lane = {
             let mut lanes = lock(&self.lanes);
             let lane = lanes.entry(account.clone()).or_insert_with(|| Semaphore::new(WRITES_MAX).into());
@@ -132,7 +132,7 @@ impl Spared {
         }
         note_rest(&mut lock(&self.resting), account, begun, |_| WRITTEN_WITHIN);
         let (resting, account, fence) = (Arc::clone(&self.resting), account.clone(), fence.clone());
-        let late = Arc::clone(&self.late);
+        let (late, message) = (Arc::clone(&self.late), Arc::clone(message));
         self.go_on(async move {
             let kept = tokio::select! {
                 kept = write => kept,
@@ -143,7 +143,7 @@ impl Spared {
             if let Ok(kept) = kept
                 && late.len() < LATE_MAX
             {
-                late.push(note(kept));
+                late.push((message, kept));
             }
         });
         Err(Unavailable::new("it takes too long"))
@@ -166,8 +166,8 @@ impl Spared {
         outcome
     }
 
-    /// Takes the notes of the writes that were over after their batches.
-    pub(super) fn take_late(&self) -> Vec<Note> {
+    /// Takes the pushes whose writes were over after their batches.
+    pub(super) fn take_late(&self) -> Vec<(Arc<PushMessage>, Kept)> {
         std::mem::take(&mut *lock(&self.late))
     }
 

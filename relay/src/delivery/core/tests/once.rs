@@ -40,6 +40,18 @@ fn a_mark_of_throttling_that_was_skipped_is_asked_for_when_settling_keeps_up_aga
 }
 
 #[test]
+fn a_push_that_came_into_the_mailbox_after_its_delivery_leaves_it() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.answer(push, ALICE, None);
+    world.take_sent();
+    world.keep_late(push);
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![]));
+    assert_eq!(world.take_delivered_count(), 1);
+}
+
+#[test]
 fn a_push_that_the_queue_gives_again_is_settled_and_counted_once() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);

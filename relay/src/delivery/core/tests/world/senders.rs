@@ -39,6 +39,14 @@ impl World {
     }
 
     /// Its sender withdraws a push that waits.
+    /// A write that had been given up puts a push into the mailbox after all.
+    pub(in super::super) fn keep_late(&mut self, push: MessageId) {
+        let message = self.posts[&push].clone();
+        self.kept.entry(message.recipient.to_bare()).or_default().insert(push);
+        self.mailbox.insert(push, (message.clone(), None));
+        self.take(Input::KeptLate(Arc::new(message), ports::Kept::default()));
+    }
+
     pub(in super::super) fn withdraw(&mut self, push: MessageId) {
         assert!(self.mailbox.remove(&push).is_some(), "it waits");
     }

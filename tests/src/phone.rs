@@ -239,6 +239,11 @@ impl Phone {
         self.inbox.send_modify(|inbox| inbox.answer = Arc::new(decide));
     }
 
+    /// From now on, leaves unanswered who asks whether it is there.
+    pub fn leave_pings_unanswered(&self) {
+        self.inbox.send_modify(|inbox| inbox.answers_pings = false);
+    }
+
     /// Answers one push that got none: late, or again, or in another's place.
     pub async fn answer(&self, push: &Push, answer: Answer) {
         if let Some(reply) = session::reply(push.from.clone(), push.id.clone(), answer) {

@@ -1,11 +1,14 @@
 //! A phone that comes back under another resource, and does not register again, gets its pushes there.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use e2e::{Kind, Phone, SOON, Settings, Upwire, User, XmppServer, hashed};
+use e2e::{Answer, Kind, Phone, SOON, Settings, Upwire, User, XmppServer, hashed};
 use tokio::sync::OnceCell;
+use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use crate::mailbox::{NEVER_SECONDS, nothing_is_left, post, restart};
+use crate::operators::said;
 
 const SOON_TO_EXPIRE: &[(&str, &str)] = &[("TTL", "60")];
 
@@ -120,6 +123,99 @@ async fn two_devices_of_one_account_disturb_each_other_in_no_way(server: &XmppSe
     first.wait_for_pushes(1, SOON).await;
 }
 
+/// The same device under another resource, which answers nothing.
+async fn silent(server: &XmppServer, user: &User, resource: &str) -> Phone {
+    let phone = Phone::connect_as(server, user, resource, "Conv.AAAA").await;
+    phone.set_answer(Answer::Silent);
+    phone.leave_pings_unanswered();
+    phone
+}
+
+/// A push to a phone that came back under another resource is given up, and waits. Its answer comes after that.
+async fn a_late_result_from_another_resource_settles_and_does_not_move_the_registration(server: &XmppServer) {
+    let user = server.user().await;
+    let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", 1).start_ready().await;
+    let component = upwire.component.jid.clone();
+    let first = Phone::connect(server, &user, "Conv.AAAA").await;
+    first.greet(&component).await;
+    let endpoint = first.endpoint(&component, "app").await;
+    first.disconnect().await;
+
+    let third = silent(server, &user, "Conv.CCCC").await;
+    let second = silent(server, &user, "Conv.BBBB").await;
+    second.greet(&component).await;
+    for (number, body) in ["waits when it is answered", "is asked of another, too"].into_iter().enumerate() {
+        post(&endpoint, &[], body).await;
+        let push = second.next_push(SOON).await;
+        upwire.mailbox_holds(1).await;
+        upwire.queue_empties().await;
+        upwire.metric_is("upwire_pushes_in_flight", 0.0).await;
+        if number == 1 {
+            third.greet(&component).await;
+            third.next_push(SOON).await;
+        }
+        second.answer(&push, Answer::Result).await;
+        nothing_is_left(&upwire).await;
+        upwire.metric_is("upwire_pushes_delivered_total", (number + 1) as f64).await;
+    }
+
+    // A push that is settled after the others is settled later.
+    let bystander = Phone::connect(server, &server.user().await, "phone").await;
+    let others = bystander.endpoint(&component, "app").await;
+    post(&others, &[], "later").await;
+    bystander.has_got(&["later"]).await;
+    nothing_is_left(&upwire).await;
+    upwire.never_logged(&["follows its phone"]);
+    let names = |resource: &str| {
+        let database = BTreeMap::from([("UPWIRE_DATABASE", upwire.database().display().to_string())]);
+        let account = user.jid.to_string();
+        let rows = said(&["registrations", "list", "--json", "--account", &account], &database);
+        rows.contains(&format!("{account}/{resource}"))
+    };
+    assert!(names("Conv.AAAA") && !names("Conv.BBBB") && !names("Conv.CCCC"));
+}
+
+/// A device refuses what it does not hold: that ends nothing, and bars it from the one registration.
+async fn a_device_that_refused_a_registration_is_not_asked_again_before_its_next_presence(
+    server: &XmppServer,
+) {
+    let user = server.user().await;
+    let (upwire, phone, endpoint) = registered(server, &user).await;
+    let component = upwire.component.jid.clone();
+    let tablet = Phone::connect(server, &user, "tablet").await;
+    tablet.hold(&hashed("app"), &hashed("1"));
+    tablet.answer_by(|push| match push.application == hashed("app") {
+        true => Answer::Error(DefinedCondition::ItemNotFound),
+        false => Answer::Result,
+    });
+    tablet.greet(&component).await;
+    let own = tablet.endpoint(&component, "another app").await;
+    phone.disconnect().await;
+    post(&endpoint, &[], "refused").await;
+    tablet.has_got(&["refused"]).await;
+    upwire.mailbox_holds(1).await;
+
+    post(&endpoint, &[], "not asked for").await;
+    upwire.mailbox_holds(2).await;
+    post(&own, &[], "for the tablet").await;
+    tablet.has_got(&["refused", "for the tablet"]).await;
+    // The phone that is away is tried again and again, and the tablet is not.
+    upwire.metric_reaches("upwire_pushes_retried_total", 4.0).await;
+    post(&own, &[], "later").await;
+    tablet.has_got(&["refused", "for the tablet", "later"]).await;
+    upwire.mailbox_holds(2).await;
+
+    tablet.greet(&component).await;
+    tablet.wait_for_pushes(4, SOON).await;
+    upwire.mailbox_holds(2).await;
+    let phone = Phone::connect(server, &user, "Conv.AAAA").await;
+    phone.greet(&component).await;
+    phone.has_got(&["refused", "not asked for"]).await;
+    nothing_is_left(&upwire).await;
+    upwire.never_counted("upwire_registrations_revoked_total").await;
+    assert_eq!(phone.endpoint(&component, "app").await, endpoint);
+}
+
 /// As an upgrade of the server may: each session is gone, and each phone comes back with another resource.
 async fn phones_that_a_restart_of_the_server_renames_are_followed(server: &XmppServer) {
     let mut server = XmppServer::start(server.kind).await;
@@ -155,4 +251,6 @@ on_each_server!(
     a_push_that_waits_goes_to_the_resource_that_greets,
     while_the_first_session_sleeps_the_second_gets_the_push,
     two_devices_of_one_account_disturb_each_other_in_no_way,
+    a_late_result_from_another_resource_settles_and_does_not_move_the_registration,
+    a_device_that_refused_a_registration_is_not_asked_again_before_its_next_presence,
 );

@@ -5,6 +5,7 @@ use tokio_xmpp::jid::BareJid;
 
 use self::stanzas::{Expected, Hostile};
 
+mod registrations;
 mod stanzas;
 mod xml;
 

@@ -8,7 +8,7 @@ use super::{NEVER_SECONDS, everything_is_read, ids, nothing_is_left, post, post_
 const GONE: Answer = Answer::Error(DefinedCondition::ItemNotFound);
 
 /// An upwire that waits a second for answers, a phone that gives none, and its endpoint.
-async fn hasty(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
+pub(super) async fn hasty(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
     let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", 1).start_ready().await;
     let phone = Phone::connect(server, user, "phone").await;
     phone.set_answer(Answer::Silent);

@@ -2,6 +2,7 @@
 
 mod autopush;
 mod away;
+mod greetings;
 mod late;
 
 use e2e::{Answer, Phone, Push, SOON, Upwire, User, XmppServer, http};

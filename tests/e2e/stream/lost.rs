@@ -92,7 +92,7 @@ async fn a_server_that_hangs_is_left_and_one_that_is_idle_is_not() {
     let idle = futures::future::join_all(idle).await;
     let mut upwire = Upwire::on(&hanging).start_ready().await;
     hanging.pause();
-    upwire.log_line(&["nothing came from the server", "mend"]).await;
+    upwire.log_line(&["nothing came from the server", "mend", "global_routes"]).await;
     upwire.unready().await;
     for upwire in idle {
         upwire.metric_is("upwire_xmpp_stream_up", 1.0).await;

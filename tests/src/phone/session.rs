@@ -36,13 +36,15 @@ pub(super) enum Command {
 pub(super) struct Inbox {
     pub(super) pushes: Vec<Push>,
     pub(super) answer: Arc<dyn Fn(&Push) -> Answer + Send + Sync>,
+    pub(super) answers_pings: bool,
     pub(super) bound: usize,
     pub(super) resumed: usize,
 }
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { pushes: Vec::new(), answer: Arc::new(|_| Answer::Result), bound: 0, resumed: 0 }
+        let answer = Arc::new(|_: &Push| Answer::Result);
+        Self { pushes: Vec::new(), answer, answers_pings: true, bound: 0, resumed: 0 }
     }
 }
 
@@ -140,7 +142,8 @@ impl Session {
             }
             Event::Stanza(Stanza::Iq(Iq::Get { from, id, payload, .. })) => {
                 let answer = match payload.is("ping", ns::PING) {
-                    true => Answer::Result,
+                    true if self.inbox.borrow().answers_pings => Answer::Result,
+                    true => Answer::Silent,
                     false => Answer::Error(DefinedCondition::ServiceUnavailable),
                 };
                 if let Some(reply) = from.and_then(|from| reply(from, id, answer)) {

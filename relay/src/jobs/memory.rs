@@ -44,7 +44,7 @@ pub(crate) struct Inside {
     pub(crate) rows_are_broken: bool,
     /// Every second answer is lost, the first one first.
     pub(crate) loses_answers: bool,
-    /// Whether the last answer was lost.
+    /// True if the last answer was lost.
     lost: bool,
     /// Changes of this account's mailbox meet it.
     pub(crate) trouble: Option<(BareJid, Trouble)>,

@@ -182,6 +182,12 @@ pub(crate) mod tests {
         }
     }
 
+    /// Less, and pushes that follow each other soon connect anew; more, and an environment thaws to dead connections.
+    #[test]
+    fn the_function_forgets_connections_that_were_idle_for_ten_to_fifteen_seconds() {
+        assert!((10..=15).contains(&INGRESS_POOL_IDLE.as_secs()));
+    }
+
     /// Answers every request, and counts connections.
     async fn server() -> (String, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -34,12 +34,28 @@ pub const ALARM_METRIC: f64 = 0.10;
 pub const DASHBOARD: f64 = 3.00;
 /// A secret in Secrets Manager, per month.
 pub const SECRET: f64 = 0.40;
+/// A key of one's own in KMS, per month.
+pub const KMS_KEY: f64 = 1.00;
+/// A virtual processor of Fargate for an hour, Linux: on arm64, and on x86_64.
+pub const VCPU_HOUR: [f64; 2] = [0.03238, 0.04048];
+/// A gigabyte of memory beside it.
+pub const TASK_GB_HOUR: [f64; 2] = [0.00356, 0.004445];
+/// A public IPv4 address for an hour.
+pub const ADDRESS_HOUR: f64 = 0.005;
 
 /// The time that Lambda bills for a push on a function of 128 MB: the two calls take some milliseconds on AWS. A forgery takes one.
 pub const BILLED_SECONDS: f64 = 0.003;
 const FORGERY_SECONDS: f64 = 0.001;
 /// Memory of the function.
 pub const FUNCTION_GB: f64 = 0.125;
+/// Processors and gigabytes of a relay's task, as infra/fargate.yaml has them.
+pub const TASK: (f64, f64) = (0.25, 0.5);
+/// Pushes of `upwire canary` in a minute, as it has them by itself.
+pub const CANARY_PUSHES: f64 = 5.0;
+/// Metrics of `upwire canary`.
+pub const CANARY_METRICS: f64 = 3.0;
+/// Hours of a month, as AWS has them where it bills by the hour.
+pub const MONTH_HOURS: f64 = 730.0;
 /// A month.
 pub const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
 /// Between two polls of a relay that is idle, two renewals of its lease, two looks of one that stands by.
@@ -60,8 +76,8 @@ const INDEX_BYTES: usize = 130;
 const PAGE: f64 = 16.0;
 /// Pushes that wait for a phone, of one registration, when it comes back.
 pub const DRAINED: usize = 100;
-/// The alarms of the stack watch so many metrics, of which ten are free.
-const ALARM_METRICS: f64 = 19.0;
+/// Metrics that the alarms of the stack watch, as its parameters are by themselves.
+pub const ALARM_METRICS: u32 = 19;
 const ALARM_METRICS_FREE: f64 = 10.0;
 /// Own metrics of each half.
 const METRICS: f64 = 6.0;
@@ -109,16 +125,22 @@ pub fn transfer(body: usize) -> f64 {
 /// `aws::mailbox` names.
 #[must_use]
 pub fn waiting(body: usize) -> f64 {
+    let (writes, reads) = waiting_units(body, DRAINED);
+    writes * WRITE_UNIT + reads * READ_UNIT
+}
+
+/// The write and read units of one of them, where so many are drained at once.
+#[must_use]
+pub fn waiting_units(body: usize, drained: usize) -> (f64, f64) {
     let bytes = entry_bytes(body) + ITEM_BYTES;
     let row = (bytes.div_ceil(WRITE_BYTES) + 1) as f64;
     let read = |bytes: usize| bytes.div_ceil(READ_BYTES) as f64;
     // It is written and counted; its registration is read. It is removed.
     let writes = row + 1.0 + row;
     // For each page the index and the registration, and each push.
-    let pages = (DRAINED as f64 / PAGE).ceil();
-    let page = read(DRAINED * INDEX_BYTES) + 1.0;
-    let reads = 1.0 + pages * page / DRAINED as f64 + read(bytes);
-    writes * WRITE_UNIT + reads * READ_UNIT
+    let pages = (drained as f64 / PAGE).ceil();
+    let page = read(drained * INDEX_BYTES) + 1.0;
+    (writes, 1.0 + pages * page / drained as f64 + read(bytes))
 }
 
 /// The same, where a registration has as many waiting as it may: each that comes drops the oldest, and none is drained.
@@ -153,6 +175,31 @@ fn flood(each_second: f64, in_front: f64) -> f64 {
 
 fn per_month(seconds: f64, price: f64) -> f64 {
     MONTH_SECONDS / seconds / 1e6 * price
+}
+
+/// A month of a relay's task on Fargate: on arm64, and on x86_64.
+#[must_use]
+pub fn tasks() -> [f64; 2] {
+    let (processors, gigabytes) = TASK;
+    [0, 1].map(|kind| (processors * VCPU_HOUR[kind] + gigabytes * TASK_GB_HOUR[kind]) * MONTH_HOURS)
+}
+
+/// A month of a public address.
+#[must_use]
+pub fn address() -> f64 {
+    ADDRESS_HOUR * MONTH_HOURS
+}
+
+/// A month of the pushes of `upwire canary`, behind a Function URL.
+#[must_use]
+pub fn canary_pushes() -> f64 {
+    per_month(60.0 / CANARY_PUSHES, delivered(1.0))
+}
+
+/// A month of its metrics.
+#[must_use]
+pub fn canary_metrics() -> f64 {
+    CANARY_METRICS * CUSTOM_METRIC
 }
 
 /// The tables of docs/aws/cost.md.
@@ -193,14 +240,22 @@ pub fn tables() -> String {
     row("its lease", per_month(LEASE_RENEWAL_SECONDS, WRITE_UNIT));
     row("each relay that stands by", per_month(LEASE_LOOK_SECONDS, READ_UNIT));
     row("the secret (0 with `EndpointSecret`)", SECRET);
+    let alarms = f64::from(ALARM_METRICS);
     row(
-        "alarms: 19 metrics, of which an account has ten free",
-        (ALARM_METRICS - ALARM_METRICS_FREE) * ALARM_METRIC,
+        &format!("alarms: {ALARM_METRICS} metrics, of which an account has ten free"),
+        (alarms - ALARM_METRICS_FREE) * ALARM_METRIC,
     );
-    row("alarms, where the account's ten are in use", ALARM_METRICS * ALARM_METRIC);
+    row("alarms, where the account's ten are in use", alarms * ALARM_METRIC);
     row("the dashboard, where the account's three free ones are in use", DASHBOARD);
     row("own metrics of the function, while it is used", METRICS * CUSTOM_METRIC);
     row("own metrics of the relay", METRICS * CUSTOM_METRIC);
+    let [arm, x86] = tasks();
+    row("each task of the relay on Fargate, arm64", arm);
+    row("each task of the relay on Fargate, x86_64", x86);
+    row("a public address of a task", address());
+    row("pushes of the canary, five a minute, behind a Function URL", canary_pushes());
+    row("metrics of the canary", canary_metrics());
+    row("a key of yours in KMS", KMS_KEY);
     page.push_str("\n| a flood of forgeries, for a month | USD |\n| --- | --- |\n");
     let mut row = |what: &str, dollars: f64| {
         let _ = writeln!(page, "| {what} | {dollars:.0} |");

@@ -23,9 +23,15 @@ print(json.dumps({
     'reservation': functions.get_function_concurrency(FunctionName=name).get('ReservedConcurrentExecutions'),
 }))";
 
-struct Stack {
-    emulator: Emulator,
-    public_url: String,
+/// An output of the stack.
+const OUTPUT: &str = "
+import boto3, sys
+outputs = boto3.client('cloudformation').describe_stacks(StackName='upwire')['Stacks'][0]['Outputs']
+print(next(one['OutputValue'] for one in outputs if one['OutputKey'] == sys.argv[1]))";
+
+pub(super) struct Stack {
+    pub(super) emulator: Emulator,
+    pub(super) public_url: String,
 }
 
 impl Stack {
@@ -53,8 +59,14 @@ impl Stack {
         running.await.unwrap()
     }
 
-    async fn lever(&self, arguments: &[&str]) -> Result<String, String> {
+    /// Moves it with `infra/levers.py`.
+    pub(super) async fn lever(&self, arguments: &[&str]) -> Result<String, String> {
         self.python(&[&["infra/levers.py"], arguments].concat()).await
+    }
+
+    /// An output as it is now.
+    pub(super) async fn output(&self, name: &str) -> String {
+        self.python(&["-c", OUTPUT, name]).await.unwrap()
     }
 
     async fn live(&self) -> Value {

@@ -2,13 +2,15 @@
 
 use e2e::{ENDPOINT_SECRET, Kind, Phone, SOON, Upwire, XmppServer, eventually, http};
 
-use super::Cloud;
+use super::{Cloud, IN_DOUBT};
 
 const OTHER: &str = "another-secret-of-more-than-32-bytes-01234567";
 
+/// A 503 is one of doubt.
 async fn answers(url: &str, status: u16) {
     eventually(SOON, &format!("it answers {status}"), async || {
-        http::post(url, "hello").await.status == status
+        let answer = http::post(url, "hello").await;
+        answer.status == status && (status != 503 || answer.header("retry-after") == IN_DOUBT)
     })
     .await;
 }
@@ -81,4 +83,19 @@ async fn a_relay_with_other_secrets_or_another_table_does_not_start() {
     let mut second = cloud.relay_on(server).set("UPWIRE_SECRET", rotated).start();
     second.stands_by().await;
     assert_eq!(http::post_patiently(&endpoint, &[], "hello").await.status, 201);
+}
+
+#[tokio::test]
+async fn a_relay_that_drops_its_secrets_ends_the_endpoints_of_before() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let cloud = Cloud::with([("UPWIRE_SECRET", OTHER.to_owned())]).await;
+    let (mut first, endpoint) = registered(&cloud, server, None).await;
+    answers(&endpoint, 503).await;
+    first.terminate();
+    first.wait_exit(SOON).await;
+    let other = cloud.relay_on(server).set("UPWIRE_SECRET", OTHER).argument("--drop-secrets");
+    let other = other.start_ready().await;
+    answers(&endpoint, 404).await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    answers(&phone.endpoint(&other.component.jid, "app").await, 201).await;
 }

@@ -1,6 +1,6 @@
 //! The metrics that the function and the relay give to CloudWatch by their logs.
 
-use e2e::{Kind, Phone, SOON, XmppServer, eventually_some, http};
+use e2e::{Kind, Phone, SOON, XmppServer, eventually, eventually_some, http};
 use serde_json::Value;
 
 use super::Cloud;
@@ -42,4 +42,22 @@ async fn the_function_and_the_relay_tell_what_they_did_in_lines_of_metrics() {
     // The second line, a minute later.
     let line = relay.log_line(&["\"Delivered\":1.0"]).await;
     assert_eq!(sum(&lines(&line), "Heartbeat"), 1.0, "{line}");
+}
+
+#[tokio::test]
+async fn a_function_that_doubts_an_end_counts_that_in_its_lines_of_metrics() {
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let other = "another-secret-of-more-than-32-bytes-01234567".to_owned();
+    let cloud = Cloud::with([("UPWIRE_SECRET", other), ("UPWIRE_METRICS_STACK", "a-stack".to_owned())]).await;
+    let relay = cloud.relay_on(server).start_ready().await;
+    let phone = Phone::connect(server, &server.user().await, "phone").await;
+    let endpoint = phone.endpoint(&relay.component.jid, "app").await;
+    eventually(SOON, "a line tells of doubt", async || {
+        let answer = http::post(&endpoint, "hello").await;
+        assert_eq!(answer.status, 503);
+        sum(&lines(&cloud.function.log()), "Doubted") > 0.0
+    })
+    .await;
+    let told = lines(&cloud.function.log());
+    assert_eq!(sum(&told, "Refused"), 0.0, "no sender was told of an end: {told:?}");
 }

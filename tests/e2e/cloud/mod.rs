@@ -6,6 +6,7 @@ mod lease;
 mod levers;
 mod marker;
 mod metrics;
+mod restored;
 mod shed;
 pub(crate) mod stack;
 pub(crate) mod start;
@@ -35,6 +36,8 @@ const RETRIED: Duration = Duration::from_secs(180);
 /// Entries of a relay that was killed show again after this long.
 const VISIBILITY: Duration = Duration::from_secs(5);
 const RECEIVES_MAX: u32 = 1000;
+/// The `Retry-After` of a 503 for an endpoint that may live all the same.
+const IN_DOUBT: Option<&str> = Some("600");
 
 /// Tests under load run a few at a time: the emulator and the function have two cores between them. Each works for some
 /// seconds, then waits for a lease to end or an outage to pass.

@@ -1,9 +1,10 @@
 //! SAM's reading of template.yaml, without anything that runs.
 
+use std::fs;
 use std::process::Command;
 
 use e2e::{profile_folder, target_folder};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -170,4 +171,21 @@ fn a_relay_on_fargate_has_every_setting_and_another_stands_by() {
     for parameter in template["Parameters"].as_object().unwrap().keys() {
         assert!(!passed_on[parameter].is_null(), "{parameter}");
     }
+}
+
+#[test]
+fn a_stack_with_a_relay_on_fargate_has_two_relays_in_the_subnets_of_two_zones() {
+    let template = translated(&["RelayOnFargate=true"]);
+    let tasks = &template["Parameters"]["RelayTasks"];
+    assert_eq!(tasks["Default"], 2);
+    assert!(tasks["Description"].as_str().unwrap().contains("subnets of two zones"), "{tasks}");
+    let given = &template["Resources"]["Relay"]["Properties"]["Parameters"];
+    assert_eq!(
+        [&given["Tasks"], &given["Subnets"]],
+        [&json!({"Ref": "RelayTasks"}), &json!({"Ref": "RelaySubnets"})]
+    );
+    let service = fs::read_to_string(format!("{ROOT}/infra/fargate.yaml")).unwrap();
+    assert!(service.contains("Subnets: !Ref Subnets"), "tasks are spread over all of them");
+    let page = fs::read_to_string(format!("{ROOT}/docs/aws/deploy.md")).unwrap();
+    assert!(page.contains("RelaySubnets=subnet-…,subnet-…"), "the command names two");
 }

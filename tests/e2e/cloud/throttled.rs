@@ -1,18 +1,20 @@
-//! DynamoDB throttles the partition of one account; all others go on.
+//! DynamoDB throttles the partition of one account, or a row; all others go on.
 
 use std::future::ready;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use aws::MailboxTable;
-use e2e::{Emulator, Kind, Phone, SOON, XmppServer, eventually, http};
-use futures::future::{join_all, select};
+use e2e::{Emulator, Kind, Phone, SOON, XmppServer, eventually, hashed, http};
+use futures::future::{Either, join_all, select};
+use push::Target;
 use push::ports::{Kept, Mailbox};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::Cloud;
 use super::start::reading_in_between;
+use super::{Cloud, UNDER_LOAD, phones};
 use crate::ports::mailbox::{account, ids, plain};
 use crate::ports::{WEEK, at, at_most, target};
 
@@ -21,31 +23,52 @@ const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#Provision
 const FULL: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ItemCollectionSizeLimitExceededException",
     "message":"Collection size exceeded."}"#;
 
-/// A way to DynamoDB on which the writes of one account are throttled for as long as the switch is on.
+/// A way to DynamoDB on which some calls are throttled for as long as the switch is on.
 struct Throttle {
     endpoint: String,
     on: Arc<AtomicBool>,
     throttled: Arc<AtomicUsize>,
+    passed: Arc<AtomicUsize>,
     server: JoinHandle<()>,
 }
 
 impl Throttle {
-    async fn of(account: String, endpoint: String) -> Self {
-        let (on, throttled) = (Arc::new(AtomicBool::new(true)), Arc::<AtomicUsize>::default());
-        let (switch, count) = (Arc::clone(&on), Arc::clone(&throttled));
+    /// Throttles the calls that `meant` chooses by their target and their body.
+    async fn of_calls(
+        endpoint: &str,
+        meant: impl Fn(&str, &str) -> bool + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let on = Arc::new(AtomicBool::new(true));
+        let (throttled, passed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let switch = Arc::clone(&on);
+        let counts = [Arc::clone(&passed), Arc::clone(&throttled)];
         let refuse = move |target: String, body: String| {
-            // Of its mailbox: its registrations are in another table.
-            let write = target.ends_with(".PutItem") && body.contains("\"entry\"");
-            let refused = switch.load(Ordering::Relaxed) && write && body.contains(&account);
-            count.fetch_add(usize::from(refused), Ordering::Relaxed);
+            let refused = switch.load(Ordering::Relaxed) && meant(&target, &body);
+            counts[usize::from(refused)].fetch_add(1, Ordering::Relaxed);
             ready(refused.then(|| THROTTLED.to_owned()))
         };
-        let (endpoint, server) = reading_in_between(endpoint, refuse).await;
-        Self { endpoint, on, throttled, server }
+        let (endpoint, server) = reading_in_between(endpoint.to_owned(), refuse).await;
+        Self { endpoint, on, throttled, passed, server }
+    }
+
+    /// Throttles what is written to the mailbox of an account.
+    async fn of_mailbox(endpoint: &str, account: String) -> Self {
+        // Its registrations are in another table.
+        let is_write = |target: &str, body: &str| target.ends_with(".PutItem") && body.contains("\"entry\"");
+        Self::of_calls(endpoint, move |target, body| is_write(target, body) && body.contains(&account)).await
+    }
+
+    fn end(&self) {
+        self.on.store(false, Ordering::Relaxed);
     }
 
     fn throttled(&self) -> usize {
         self.throttled.load(Ordering::Relaxed)
+    }
+
+    /// The number of calls that were not throttled.
+    fn passed(&self) -> usize {
+        self.passed.load(Ordering::Relaxed)
     }
 }
 
@@ -62,7 +85,7 @@ async fn an_account_that_is_throttled_slows_no_other() {
     const PUSHES_EACH: i64 = 40;
     let emulator = Emulator::shared().await;
     let table = emulator.mailbox_table().await;
-    let throttle = Throttle::of("romeo@".to_owned(), emulator.endpoint.clone()).await;
+    let throttle = Throttle::of_mailbox(&emulator.endpoint, "romeo@".to_owned()).await;
     let mailbox = MailboxTable::new(&Emulator::config_at(&throttle.endpoint), &table);
     let registration = |user: &str| push::Registration::renew(None, target(user, "phone"), at(0), WEEK);
 
@@ -88,7 +111,7 @@ async fn a_push_whose_write_is_throttled_goes_back_alone() {
     let server = XmppServer::shared(Kind::Prosody).await;
     let cloud = Cloud::new().await;
     let (romeo, juliet) = (server.user().await, server.user().await);
-    let throttle = Throttle::of(romeo.jid.to_string(), cloud.emulator.endpoint.clone()).await;
+    let throttle = Throttle::of_mailbox(&cloud.emulator.endpoint, romeo.jid.to_string()).await;
     let relay =
         cloud.relay_on(server).set("AWS_ENDPOINT_URL_DYNAMODB", &throttle.endpoint).start_ready().await;
     let component = relay.component.jid.clone();
@@ -111,13 +134,118 @@ async fn a_push_whose_write_is_throttled_goes_back_alone() {
         phone.wait_for_body(&format!("push {number}")).await;
     }
 
-    throttle.on.store(false, Ordering::Relaxed);
+    throttle.end();
     cloud.queue_empties().await;
     let phone = Phone::connect(server, &romeo, "phone").await;
     for number in 0..5 {
         phone.wait_for_body(&format!("push {number}")).await;
     }
     cloud.mailbox_empties().await;
+}
+
+/// Adaptive retries left 16 of these 20 without an answer.
+#[tokio::test]
+async fn others_register_while_an_account_is_throttled() {
+    const OTHERS: usize = 20;
+    /// Adaptive retries stopped all calls of a relay after so many.
+    const THROTTLES: usize = 121;
+    /// A relay that loses its lease on a busy machine answers nothing of before: it is asked again.
+    const ASKED_AGAIN: Duration = Duration::from_secs(60);
+    let _turn = UNDER_LOAD.acquire().await;
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let cloud = Cloud::new().await;
+    let romeo = server.user().await;
+    let mut users = Vec::new();
+    for _ in 0..OTHERS {
+        users.push(server.user().await);
+    }
+    let account = romeo.jid.to_string();
+    let throttle = Throttle::of_calls(&cloud.emulator.endpoint, move |_, body| body.contains(&account)).await;
+    let relay =
+        cloud.relay_on(server).set("AWS_ENDPOINT_URL_DYNAMODB", &throttle.endpoint).start_ready().await;
+    let component = &relay.component.jid;
+    let phone = Phone::connect(server, &romeo, "phone").await;
+    let register = async |phone: &Phone, application: &str| loop {
+        let asked = phone.try_register(component, &hashed(application), &hashed("1"), ASKED_AGAIN);
+        if let Some(answer) = asked.await {
+            return answer;
+        }
+    };
+    let refused = join_all((0..8).map(async |number| {
+        loop {
+            register(&phone, &format!("app {number}")).await.unwrap_err();
+        }
+    }));
+    let others = async {
+        let others =
+            join_all(users.iter().map(async |user| Phone::connect(server, user, "phone").await)).await;
+        eventually(SOON, "throttled for long", async || throttle.throttled() >= THROTTLES).await;
+        let answers = join_all(others.iter().map(|other| register(other, "app")));
+        let answers = timeout(SOON, answers).await.expect("an answer to each of the others");
+        let before = throttle.throttled();
+        eventually(SOON, "throttled all the while", async || throttle.throttled() > before).await;
+        answers
+    };
+    let Either::Right((answers, _)) = select(Box::pin(refused), Box::pin(others)).await else {
+        unreachable!("the throttled account tries for ever")
+    };
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), OTHERS, "{answers:?}");
+
+    throttle.end();
+    let registers = async || register(&phone, "app").await.is_ok();
+    eventually(SOON, "the account that was throttled registers, too", registers).await;
+}
+
+/// Adaptive retries had an environment refuse pushes for which it made no call, for twenty minutes after a throttle.
+#[tokio::test]
+async fn a_function_that_was_throttled_makes_the_calls_of_all_later_pushes() {
+    const LATER: usize = 40;
+    /// A machine that is busy may hold up a few calls for as long as the function waits.
+    const HELD_UP_MAX: usize = LATER / 10;
+    let _turn = UNDER_LOAD.acquire().await;
+    let server = XmppServer::shared(Kind::Prosody).await;
+    let key = Arc::<OnceLock<String>>::default();
+    let row = Arc::clone(&key);
+    let stage = Emulator::shared_stage().await;
+    let throttle =
+        Throttle::of_calls(&stage.endpoint, move |_, body| row.get().is_some_and(|id| body.contains(id)));
+    let throttle = throttle.await;
+    let cloud = Cloud::with([("AWS_ENDPOINT_URL_DYNAMODB", throttle.endpoint.clone())]).await;
+    let relay = cloud.relay_on(server).start_ready().await;
+    let (phones, endpoints) = phones(server, &relay).await;
+    let romeo = Target {
+        recipient: phones[0].jid().clone(),
+        application: hashed("app").parse().unwrap(),
+        instance: hashed("1").parse().unwrap(),
+        vapid: None,
+        legacy: None,
+    };
+    key.set(romeo.registration_id().to_string()).unwrap();
+
+    let held_up = AtomicUsize::new(0);
+    let accepted = async |endpoint: &str| {
+        eventually(SOON, "201", async || {
+            let before = throttle.passed();
+            let status = http::post(endpoint, "later").await.status;
+            held_up.fetch_add(usize::from(status == 503 && throttle.passed() == before), Ordering::Relaxed);
+            status == 201
+        })
+        .await;
+    };
+    for number in 0..LATER {
+        // Each of its environments is throttled from time to time.
+        if number % 2 == 0 {
+            assert_eq!(http::post(&endpoints[0], "throttled").await.status, 503);
+        }
+        accepted(&endpoints[1 + number % 2]).await;
+    }
+    assert!(throttle.throttled() >= LATER / 2);
+    throttle.end();
+    for _ in 0..LATER {
+        accepted(&endpoints[0]).await;
+    }
+    let held_up = held_up.into_inner();
+    assert!(held_up <= HELD_UP_MAX, "{held_up} pushes were refused without a call");
 }
 
 /// DynamoDB takes no more of an account: 30 pushes fill it here, in the place of 10 GB.

@@ -274,6 +274,33 @@ async fn a_mailbox_that_is_drained_takes_the_units_that_the_module_says() {
     assert_eq!((kept, taken), (Kept::default(), units(ROW_UNITS + 2.0, 0.0)));
 }
 
+/// The relay reads the registration beside, for each push that comes and for each page.
+#[tokio::test]
+async fn a_push_that_waits_for_a_phone_takes_the_units_that_the_page_on_costs_says() {
+    const PUSHES: usize = 16;
+    let meter = Meter::new().await;
+    let registration = juliet(1);
+    let account = account(&registration);
+    // The account's first makes its counts.
+    let first = large(&registration, 0, None);
+    meter.keep(&first).await;
+    meter.mailbox.remove(vec![(account.clone(), first.message.id)]).await.unwrap();
+    meter.read();
+
+    for second in 1..=PUSHES as i64 {
+        let kept = meter.mailbox.keep(large(&registration, second, None), BOUNDS).await.unwrap();
+        assert_eq!(kept, Kept::default());
+    }
+    let of = [id(&registration)].into();
+    let page = meter.mailbox.waiting(&account, Some(&of), None, PUSHES).await.unwrap();
+    let drained = page.iter().map(|push| (account.clone(), push.message.id)).collect();
+    meter.mailbox.remove(drained).await.unwrap();
+    let (writes, reads) = prices::waiting_units(1024, PUSHES);
+    let taken = meter.read();
+    let each = |units: f64| units / PUSHES as f64;
+    assert_eq!((each(taken.written), each(taken.read + 1.0) + 1.0), (writes, reads));
+}
+
 #[tokio::test]
 async fn an_account_that_a_sweep_meets_takes_the_units_that_the_module_says() {
     let meter = Meter::new().await;

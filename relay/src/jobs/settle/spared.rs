@@ -60,6 +60,9 @@ pub(in super::super) enum Change {
     Asked(DateTime<Utc>),
 }
 
+/// A push whose write was over after its batch, and what that write has dropped.
+pub(in super::super) type KeptLate = (Arc<PushMessage>, Kept);
+
 /// The changes of one account.
 pub(in super::super) type Changes = BTreeMap<MessageId, Change>;
 
@@ -87,7 +90,7 @@ pub(crate) struct Spared {
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
     /// Pushes whose writes were over after their batches.
-    late: Arc<Mutex<Vec<(Arc<PushMessage>, Kept)>>>,
+    late: Arc<Mutex<Vec<KeptLate>>>,
     /// One task for each account in `put_off`, and for each write that goes on after its batch.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -167,7 +170,7 @@ impl Spared {
     }
 
     /// Takes the pushes whose writes were over after their batches.
-    pub(super) fn take_late(&self) -> Vec<(Arc<PushMessage>, Kept)> {
+    pub(super) fn take_late(&self) -> Vec<KeptLate> {
         std::mem::take(&mut *lock(&self.late))
     }
 

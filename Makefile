@@ -66,7 +66,7 @@ help:
 	@echo 'make bench-crowd     what a phone notices of thousands that are silent, or come back at once; ARGS=--quick is shorter'
 	@echo 'make bench-senders   what signed pushes and those of Matrix homeservers cost, beside plain ones'
 	@echo 'make soak        half of what the XMPP server carries for HOURS=1, while phones come and go; an error where anything grows or is lost'
-	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay; BASE=commit sets the relay of another beside it; ARGS=--cold or ARGS=--troubles is a part'
+	@echo 'make bench-cloud AWS calls and costs per push, cold start, size and memory of the function, rate of the relay; BASE=commit sets the relay of another beside it; ARGS=--cold, --polls or --troubles is a part'
 
 demo:
 	@KEEP='$(KEEP)' infra/demo.sh

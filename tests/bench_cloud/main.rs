@@ -5,6 +5,7 @@
 
 mod ingress;
 mod mailbox;
+mod polls;
 mod prices;
 mod relay;
 mod report;
@@ -74,20 +75,22 @@ enum Part {
     All,
     /// The size of the function, and its cold start.
     Cold,
+    /// The polls at some rates.
+    Polls,
     /// The others' rate while one account has trouble.
     Troubles,
 }
 
 impl Options {
     fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        const USAGE: &str =
-            "cargo bench -p e2e --bench bench-cloud -- [--base BINARY] [--cold | --troubles] [--quick]";
+        const USAGE: &str = "cargo bench -p e2e --bench bench-cloud -- [--base BINARY] [--cold | --polls | --troubles] [--quick]";
         let (mut options, mut arguments) = (Self::default(), arguments);
         while let Some(argument) = arguments.next() {
             match &*argument {
                 "--bench" => {}
                 "--base" => options.base = Some(arguments.next().context(USAGE)?.into()),
                 "--cold" => options.part = Part::Cold,
+                "--polls" => options.part = Part::Polls,
                 "--troubles" => options.part = Part::Troubles,
                 "--quick" => options.is_quick = true,
                 _ => anyhow::bail!(USAGE),
@@ -100,6 +103,13 @@ impl Options {
 async fn cold_alone() -> anyhow::Result<()> {
     let cold = ingress::cold_starts(&ingress::binary()?, &ingress::empty_binary()?).await?;
     println!("{}", report::Starts(&cold));
+    Ok(())
+}
+
+async fn polls_alone() -> anyhow::Result<()> {
+    let (cloud, server) = (Cloud::start().await, XmppServer::start(e2e::Kind::Prosody).await);
+    let polls = polls::measured(&server, &cloud).await?;
+    println!("{}", report::Rates(&polls));
     Ok(())
 }
 
@@ -120,6 +130,7 @@ fn main() -> anyhow::Result<()> {
     match options.part {
         Part::All => {}
         Part::Cold => return runtime.block_on(cold_alone()),
+        Part::Polls => return phones.block_on(&runtime, polls_alone()),
         Part::Troubles => return phones.block_on(&runtime, troubles_alone(options.is_quick)),
     }
     let report = phones.block_on(&runtime, async {
@@ -135,9 +146,11 @@ fn main() -> anyhow::Result<()> {
         let relays = relay::in_turn(&server, &cloud, options.base.as_deref()).await?;
         eprintln!("the mailbox …");
         let stored = mailbox::stored(&server, &cloud).await?;
+        eprintln!("the polls …");
+        let polls = polls::measured(&server, &cloud).await?;
         eprintln!("the others while one account has trouble …");
         let troubles = troubles::measured(&server, &cloud, options.is_quick).await?;
-        anyhow::Ok(report::Report { function: function.clone(), cold, warm, relays, stored, troubles })
+        anyhow::Ok(report::Report { function: function.clone(), cold, warm, relays, stored, polls, troubles })
     })?;
     println!("{report}");
     report.check()

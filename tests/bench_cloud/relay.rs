@@ -24,7 +24,7 @@ pub(crate) const VISIBILITY: Duration = Duration::from_secs(60);
 const PHONES: usize = 8;
 pub(crate) const BODY_BYTES: usize = 1024;
 const SENDS_AT_ONCE: usize = 16;
-const DEADLINE: Duration = Duration::from_secs(300);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 /// Number of measurements of each, in turn.
 const ROUNDS: usize = 3;
 
@@ -55,10 +55,21 @@ impl Relay {
 }
 
 /// A phone that answers each push.
-struct Receiver {
+pub(crate) struct Receiver {
     jid: FullJid,
-    journal: Rc<Journal>,
+    pub(crate) journal: Rc<Journal>,
     _answering: Answering,
+}
+
+/// Phones of accounts of their own.
+pub(crate) async fn receivers(server: &XmppServer) -> Vec<Receiver> {
+    let mut phones = Vec::new();
+    for _ in 0..PHONES {
+        let phone = LightPhone::connect(server, &server.user().await).await;
+        let (jid, journal) = (phone.jid().clone(), Rc::<Journal>::default());
+        phones.push(Receiver { jid, journal: Rc::clone(&journal), _answering: phone.answer_all(journal) });
+    }
+    phones
 }
 
 /// Some rounds of this relay, in turn with the base.
@@ -67,12 +78,7 @@ pub(crate) async fn in_turn(
     cloud: &Cloud,
     base: Option<&Path>,
 ) -> anyhow::Result<Relays> {
-    let mut phones = Vec::new();
-    for _ in 0..PHONES {
-        let phone = LightPhone::connect(server, &server.user().await).await;
-        let (jid, journal) = (phone.jid().clone(), Rc::<Journal>::default());
-        phones.push(Receiver { jid, journal: Rc::clone(&journal), _answering: phone.answer_all(journal) });
-    }
+    let phones = receivers(server).await;
     let mut relays = Relays { this: Vec::new(), base: Vec::new() };
     let mut before = 0;
     for _ in 0..ROUNDS {
@@ -134,10 +140,10 @@ async fn under_load(
     Ok(Relay { time, calls, cpu, memory_peak_mib })
 }
 
+/// A registration of each phone.
 #[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
-async fn fill(cloud: &Cloud, queue: &str, phones: &[Receiver]) -> anyhow::Result<()> {
+pub(crate) async fn rows(cloud: &Cloud, phones: &[Receiver]) -> anyhow::Result<Vec<Registration>> {
     let table = RegistrationsTable::new(&cloud.dynamodb.config(), &cloud.table);
-    let queue = QueueSender::new(&cloud.sqs.config(), queue);
     let mut rows: Vec<Registration> = Vec::new();
     for phone in phones {
         let target = Target {
@@ -150,6 +156,12 @@ async fn fill(cloud: &Cloud, queue: &str, phones: &[Receiver]) -> anyhow::Result
         let registered = table.register(target, Utc::now(), TimeDelta::days(7), Renewal::Always, 1).await?;
         rows.push(registered.stored().context("the account is full")?);
     }
+    Ok(rows)
+}
+
+async fn fill(cloud: &Cloud, queue: &str, phones: &[Receiver]) -> anyhow::Result<()> {
+    let rows = rows(cloud, phones).await?;
+    let queue = QueueSender::new(&cloud.sqs.config(), queue);
     let messages = (0..PUSHES).map(|number| message(number, &rows[number % PHONES]));
     stream::iter(messages.map(Ok))
         .try_for_each_concurrent(SENDS_AT_ONCE, |message| queue.send(message))

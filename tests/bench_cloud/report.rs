@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::Calls;
 use crate::ingress::{Cold, REQUESTS, Warm};
 use crate::mailbox::{DRAINED, SINGLES, Stored, TRIES_SECONDS};
+use crate::polls::{ENTRIES_MAX, Polls};
 use crate::prices::{self, Item, Waiting};
 use crate::relay::{PUSHES, Relay, Relays};
 use crate::troubles::{OTHERS, Pair, Rounds};
@@ -20,11 +21,15 @@ pub(crate) struct Report {
     pub(crate) warm: Warm,
     pub(crate) relays: Relays,
     pub(crate) stored: Stored,
+    pub(crate) polls: Vec<Polls>,
     pub(crate) troubles: Vec<Rounds>,
 }
 
 /// The size of the function, and its cold start.
 pub(crate) struct Starts<'a>(pub(crate) &'a Cold);
+
+/// The polls at each rate, as a table.
+pub(crate) struct Rates<'a>(pub(crate) &'a [Polls]);
 
 /// The rates of the others, as a table.
 pub(crate) struct Troubles<'a>(pub(crate) &'a [Rounds]);
@@ -118,7 +123,7 @@ impl fmt::Display for Report {
         }
         self.write_relays(f)?;
         self.write_stored(f)?;
-        write!(f, "{}", Troubles(&self.troubles))?;
+        write!(f, "{}{}", Rates(&self.polls), Troubles(&self.troubles))?;
         self.write_costs(f)
     }
 }
@@ -129,6 +134,22 @@ impl fmt::Display for Starts<'_> {
         for (whose, starts) in [("Cold start", &self.0.this), ("That of an empty function", &self.0.empty)] {
             let (fastest, median) = (millis(starts.fastest), millis(starts.median));
             writeln!(f, "{whose}: {median:.2} ms (median), {fastest:.2} ms (fastest).\n")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Rates<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n## Polls\n\nEach is answered with {ENTRIES_MAX} entries at most, as SQS does while a queue is short.\n\n\
+             | pushes a second | polls a push | most that waited for a poll | from the last post to the last arrival |\n\
+             | ---: | ---: | ---: | ---: |"
+        )?;
+        for Polls { rate, pushes, polls, backlog_max, behind } in self.0 {
+            let each = *polls as f64 / *pushes as f64;
+            writeln!(f, "| {rate} | {each:.2} | {backlog_max} | {:.0} ms |", behind.as_secs_f64() * 1000.0)?;
         }
         Ok(())
     }

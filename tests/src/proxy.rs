@@ -1,8 +1,8 @@
 //! A TCP proxy in front of AWS that a test can cut, that counts the calls which pass, and that can have their answers be
-//! of another time.
+//! of another time, or as short as SQS gives them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::emulator::Emulator;
@@ -14,6 +14,8 @@ const TARGET: &[u8] = b"x-amz-target: ";
 /// The header by which each answer says when it was given.
 const DATE: &[u8] = b"\r\ndate: ";
 const DATE_FORM: &str = "%a, %d %b %Y %H:%M:%S GMT";
+/// The bound of an answer, where a poll asks for as much as it may.
+const ASKED: &[u8] = b"\"MaxNumberOfMessages\":10";
 const DATE_BYTES: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
 
 /// A proxy on a port of its own; closed when dropped.
@@ -23,7 +25,11 @@ pub struct Proxy {
     way: FaultProxy,
     calls: Calls,
     shift: Shift,
+    entries_max: EntriesMax,
 }
+
+/// The most entries of an answer to a poll, below ten; 0: as many as were asked for.
+type EntriesMax = Arc<AtomicU8>;
 
 /// By how many seconds the `Date` of each answer is moved.
 type Shift = Arc<AtomicI64>;
@@ -73,19 +79,21 @@ impl Proxy {
     /// A proxy to this endpoint, `http://127.0.0.1:…`.
     pub async fn to(endpoint: &str) -> Self {
         let target = endpoint.strip_prefix("http://").expect("an http endpoint").to_owned();
-        let (calls, shift) = (Calls::default(), Shift::default());
-        let (counted, shifted) = (Arc::clone(&calls), Arc::clone(&shift));
+        let (calls, shift, entries_max) = (Calls::default(), Shift::default(), EntriesMax::default());
+        let (counted, shifted, bounded) = (Arc::clone(&calls), Arc::clone(&shift), Arc::clone(&entries_max));
         let way = FaultProxy::tapped(target, move || {
             let (mut head, calls, shift) = (Vec::new(), Arc::clone(&counted), Arc::clone(&shifted));
+            let entries_max = Arc::clone(&bounded);
             let there = move |read: &mut [u8]| {
                 head.extend_from_slice(read);
                 count_calls(&mut head, &calls);
+                shorten(read, entries_max.load(Ordering::Relaxed));
             };
             let back = move |read: &mut [u8]| move_dates(read, shift.load(Ordering::Relaxed));
             [Box::new(there), Box::new(back)]
         });
         let way = way.await;
-        Self { endpoint: format!("http://{}", way.address()), way, calls, shift }
+        Self { endpoint: format!("http://{}", way.address()), way, calls, shift, entries_max }
     }
 
     /// Cuts every connection, and each new one at once.
@@ -101,6 +109,12 @@ impl Proxy {
     /// Has each answer from now on be of another time: its `Date` is so many seconds later.
     pub fn shift_dates(&self, seconds: i64) {
         self.shift.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Has each poll from now on be answered with so many entries at most, below ten; 0: as many as it asks for.
+    pub fn shorten_answers(&self, entries_max: u8) {
+        assert!(entries_max < 10, "one digit takes the place of two");
+        self.entries_max.store(entries_max, Ordering::Relaxed);
     }
 
     /// Returns how often each operation was called so far.
@@ -124,6 +138,18 @@ fn move_dates(part: &mut [u8], seconds: i64) {
         if let Some(moved) = told.and_then(|told| told.checked_add_signed(TimeDelta::seconds(seconds))) {
             part[value].copy_from_slice(moved.format(DATE_FORM).to_string().as_bytes());
         }
+    }
+}
+
+/// Lowers the bound of the polls in what has come. One that comes in two parts keeps its own.
+fn shorten(part: &mut [u8], entries_max: u8) {
+    if entries_max == 0 {
+        return;
+    }
+    let mut at = 0;
+    while let Some(found) = find(&part[at..], ASKED) {
+        at += found + ASKED.len();
+        part[at - 2..at].copy_from_slice(&[b' ', b'0' + entries_max]);
     }
 }
 

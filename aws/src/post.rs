@@ -1,4 +1,4 @@
-//! A plain POST over the HTTP client that the SDKs use: what an application server does, for whoever plays one.
+//! A plain POST over the HTTP client that the SDKs use, for the parts of `upwire` that act as an application server.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct NoAnswer(String);
 /// POSTs a body to a URL, by way of what the system trusts; returns the status.
 ///
 /// # Errors
-/// [`NoAnswer`], also after this time.
+/// [`NoAnswer`] if none comes within `patience`.
 pub async fn post(url: &str, body: String, patience: Duration) -> Result<u16, NoAnswer> {
     send(http::Request::post(url), body, patience).await
 }

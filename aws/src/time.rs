@@ -22,7 +22,8 @@ use push::{Clock, Reading};
 
 use crate::config::relay_http_client;
 
-/// Largest difference of the machine's clock from the time of AWS, which takes no signature that is older than five minutes
+/// Largest difference from the time of AWS at which the machine's clock is believed. AWS takes no signature that is
+/// older than five minutes
 /// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-signing-elements.html>).
 pub const AGREEMENT: TimeDelta = TimeDelta::minutes(5);
 /// An answer that took longer tells nothing: the machine was suspended meanwhile.
@@ -47,7 +48,7 @@ struct Told {
 }
 
 impl ServiceTime {
-    /// Nothing is known of the time of AWS yet: the machine's clock is believed.
+    /// Makes one that believes the machine's clock until AWS has answered.
     pub fn new(wall: Clock, uptime: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared { wall, uptime: Box::new(uptime), told: Mutex::new(None) }))
     }

@@ -29,7 +29,7 @@ pub(crate) fn run(Options {}: &Options) -> anyhow::Result<()> {
     }
 }
 
-/// A fresh secret.
+/// Makes a fresh secret.
 pub(crate) fn secret() -> anyhow::Result<String> {
     let mut secret = [0; SECRET_BYTES];
     getrandom::fill(&mut secret)?;

@@ -4,12 +4,12 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by SIGTERM or SIGINT. Call it inside the runtime.
+/// Returns a token that SIGTERM or SIGINT cancels. Call it inside the runtime.
 pub(crate) fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
-        // Once it is listened for, it does not end the process any more, whoever listens.
+        // The handler stays for the life of the process, though nobody listens: the signal no longer ends it.
         drop(signal(kind)?);
     }
     let token = CancellationToken::new();

@@ -116,7 +116,7 @@ const RETRY_AFTER_FULL_SHARE: u64 = 5;
 const ENCODINGS: &str = "aes128gcm, aesgcm";
 /// "The challenge … contains only the auth-scheme production" (RFC 8292 §3).
 const CHALLENGE: &str = "vapid";
-/// A dead endpoint stays dead; the sender may remember it for a day.
+/// Time for which a sender may remember a 410, in seconds: an endpoint that has ended never comes back.
 const GONE_CACHE_CONTROL: &str = "max-age=86400";
 
 /// The page whose sections say more than a problem can (RFC 9457 §3.1.1).

@@ -65,7 +65,7 @@ fn moment(hour: Hour) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Neither a domain nor a number has a comma.
+/// Writes a line for each slot. No field is quoted: the names of tenants, domains and numbers have no comma.
 pub(super) fn write_csv(out: &mut impl Write, usage: &Usage) -> io::Result<()> {
     writeln!(out, "id,tenant,domain,hour,{}", COLUMNS.join(","))?;
     for (slot, counts) in usage {

@@ -12,14 +12,14 @@ const FRESH_MAX: usize = 512;
 /// is not claimed is due later.
 #[derive(Default)]
 pub(crate) struct Backlog {
-    /// The rows that were handed on and are there still, by `seq`; those in `fresh` too. `true`: the push is settled, and its
-    /// row leaves with the next commit.
+    /// The rows that were handed on and are there still, by `seq`, with those of `fresh`. `true`: the push is settled,
+    /// and its row leaves with the next commit.
     claims: HashMap<i64, bool>,
     /// Pushes that came when no other was due, oldest first.
     pub(crate) fresh: VecDeque<Delivery<i64>>,
     /// The last row that was read; `None`: none was.
     pub(crate) read_up_to: Option<i64>,
-    /// No row behind it is left to read. Not so at the start: an earlier process may have left rows.
+    /// True if no row after `read_up_to` is left to read; false at the start: an earlier process may have left rows.
     pub(crate) is_read: bool,
     /// The rows that were read and are due at a moment, in Unix milliseconds.
     postponed: BTreeSet<(i64, i64)>,
@@ -28,7 +28,8 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// Takes a push whose row is on its way to the disk, unless an older one waits in the file or comes into it.
+    /// Takes a push whose row is on its way to the disk; returns whether it was taken. It is not while an older one
+    /// waits in the file or comes into it, or `FRESH_MAX` are held.
     pub(crate) fn offer(&mut self, delivery: impl FnOnce() -> Delivery<i64>, now: DateTime<Utc>) -> bool {
         let is_first = self.next_due_at() > now.timestamp_millis() && self.coming == 0;
         let is_taken = is_first && self.fresh.len() < FRESH_MAX;
@@ -40,13 +41,13 @@ impl Backlog {
         is_taken
     }
 
-    /// No unclaimed row is due before this moment, in Unix milliseconds.
+    /// Returns the earliest moment at which an unclaimed row may be due, in Unix milliseconds.
     pub(crate) fn next_due_at(&self) -> i64 {
         let postponed = self.postponed.first().map_or(i64::MAX, |(due_at, _)| *due_at);
         if self.is_read { postponed } else { i64::MIN }
     }
 
-    /// Has rows be due now, in Unix milliseconds, that would be so behind `latest`.
+    /// Makes the rows that are due after `latest` due at `now`, both in Unix milliseconds.
     pub(crate) fn hasten(&mut self, now: i64, latest: i64) {
         let late = self.postponed.split_off(&(latest + 1, i64::MIN));
         self.postponed.extend(late.into_iter().map(|(_, seq)| (now, seq)));

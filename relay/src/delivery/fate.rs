@@ -1,4 +1,4 @@
-//! Ends of a push, and the notes that the core gets once they are durable.
+//! Decisions that are to be made durable, and the notes that the core gets once they are.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! Input from the open Internet and from tired operators: reports on other servers, played on this one. There is a file for
-//! each kind; each case names the public report of the symptom.
+//! each kind; most cases name the public report of the symptom.
 
 mod clock;
 mod connections;

@@ -90,7 +90,7 @@ async fn registrations_that_the_list_refuses_are_counted_and_logged() {
     assert!((1..=30).contains(&lines), "{lines}");
 }
 
-/// The limit is raised, and who was over the old one is to wait as before.
+/// The symptom: after the limit is raised, senders that exceeded the old one still have to wait.
 #[tokio::test]
 async fn another_rate_judges_anew_who_was_over_the_last_one() {
     let server = XmppServer::shared(Kind::Prosody).await;

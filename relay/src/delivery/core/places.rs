@@ -10,12 +10,14 @@ const PER_ACCOUNT_MAX: usize = IN_FLIGHT_MAX / 16;
 /// Most places that full JIDs take which did not answer yet, or accounts beyond their share: the rest is for those that
 /// answer.
 const CROWDED: usize = IN_FLIGHT_MAX / 8 * 7;
-/// With so many in flight, a domain has no further one to full JIDs that did not answer yet: a sixteenth of all places is
-/// for those of other domains. From here on, silent pushes are taken back when others want their places.
+/// With so many places of one domain taken, its full JIDs that did not answer yet get no further one: a sixteenth of
+/// all places is for those of other domains.
 const PER_DOMAIN_MAX: usize = IN_FLIGHT_MAX / 16 * 13;
+/// Places run short when so many are taken: silent pushes are taken back when others want their places.
+const HIGH_WATER: usize = PER_DOMAIN_MAX;
 /// When places run short, silent pushes are taken back down to this many in flight.
 const LOW_WATER: usize = IN_FLIGHT_MAX / 16 * 11;
-/// So many silent pushes are looked at in one tick for others to ask, and those sent in the same moment.
+/// Most silent pushes for which another full JID is sought in one tick; those sent at the same moment stay together.
 const SOUGHT_PER_TICK: usize = IN_FLIGHT_MAX / 16;
 
 impl Core {
@@ -136,7 +138,7 @@ impl Core {
     /// When places run short, the pushes that have been silent for longest in the fullest accounts are taken back in
     /// one step, and wait.
     pub(super) fn take_back(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.in_flight < PER_DOMAIN_MAX || (self.proven.is_empty() && self.unproven.is_empty()) {
+        if self.in_flight < HIGH_WATER || (self.proven.is_empty() && self.unproven.is_empty()) {
             return;
         }
         let mut silent: BTreeMap<BareJid, VecDeque<(MessageId, Ask)>> = BTreeMap::new();

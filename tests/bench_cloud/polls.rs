@@ -48,7 +48,7 @@ pub(crate) async fn measured(server: &XmppServer, cloud: &Cloud) -> anyhow::Resu
         while posted < pushes {
             steps.tick().await;
             let due = (begun.elapsed().as_secs_f64() * rate as f64) as usize + 1;
-            for _ in posted..due.min(pushes) {
+            while posted < due.min(pushes) {
                 sends.push(sender.send(relay::message(number, &rows[number % rows.len()])));
                 (posted, number) = (posted + 1, number + 1);
             }

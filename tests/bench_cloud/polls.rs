@@ -1,11 +1,10 @@
 //! The polls: how many it takes to keep up with a rate, where SQS answers with fewer entries than were asked for.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use aws::QueueSender;
 use e2e::{Upwire, XmppServer, eventually};
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use push::ports::QueueWriter;
 use tokio::time::{Instant, interval};
 
@@ -52,7 +51,7 @@ pub(crate) async fn measured(server: &XmppServer, cloud: &Cloud) -> anyhow::Resu
                 sends.push(sender.send(relay::message(number, &rows[number % rows.len()])));
                 (posted, number) = (posted + 1, number + 1);
             }
-            while let Some(Some(sent)) = futures::FutureExt::now_or_never(sends.next()) {
+            while let Some(Some(sent)) = sends.next().now_or_never() {
                 sent?;
             }
             backlog_max = backlog_max.max(cloud.sqs.unreceived(&queue).await);
@@ -74,7 +73,7 @@ pub(crate) async fn measured(server: &XmppServer, cloud: &Cloud) -> anyhow::Resu
 }
 
 fn arrivals(phones: &[Receiver]) -> usize {
-    phones.iter().map(|phone| Rc::clone(&phone.journal).arrivals()).sum()
+    phones.iter().map(|phone| phone.journal.arrivals()).sum()
 }
 
 fn receives(calls: &Calls) -> usize {

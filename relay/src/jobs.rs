@@ -1,7 +1,7 @@
 //! Jobs of the core: each is one call of a port, or a batch of them, with its retries.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -114,35 +114,59 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 }
 
 /// By which the queue knows the pushes that were received: one that comes twice has two.
-pub(crate) struct Receipts<Receipt>(Mutex<BTreeMap<MessageId, Vec<Receipt>>>);
+pub(crate) struct Receipts<Receipt>(Mutex<Received<Receipt>>);
+
+struct Received<Receipt> {
+    held: BTreeMap<MessageId, Vec<Receipt>>,
+    /// Pushes whose settlements are under way.
+    settling: BTreeSet<MessageId>,
+}
 
 impl<Receipt> Default for Receipts<Receipt> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Mutex::new(Received { held: BTreeMap::new(), settling: BTreeSet::new() }))
     }
 }
 
 impl<Receipt> Receipts<Receipt> {
     fn note(&self, received: Vec<Delivery<Receipt>>) -> Vec<Arc<PushMessage>> {
-        let mut receipts = self.lock();
+        let held = &mut self.lock().held;
         let note = |delivery: Delivery<Receipt>| {
-            receipts.entry(delivery.message.id).or_default().push(delivery.receipt);
+            held.entry(delivery.message.id).or_default().push(delivery.receipt);
             delivery.message
         };
         received.into_iter().map(note).collect()
     }
 
-    /// Takes the receipts of a push that is settled.
+    /// Takes the receipts of a push that is settled. [`Receipts::note_settled`] has to follow.
     fn take(&self, id: MessageId) -> Vec<Receipt> {
-        let mut receipts = self.lock().remove(&id).unwrap_or_default();
+        let mut received = self.lock();
+        let mut receipts = received.held.remove(&id).unwrap_or_default();
         if mutant(Mutant::SecondReceiptForgotten) {
             receipts.truncate(1);
+        }
+        if !receipts.is_empty() {
+            received.settling.insert(id);
         }
         receipts
     }
 
-    /// A poisoned lock means that a panic was reported elsewhere; the map is whole after every step.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<MessageId, Vec<Receipt>>> {
+    /// The queue has taken the settlements of these pushes.
+    fn note_settled(&self, ids: &[MessageId]) {
+        let mut received = self.lock();
+        for id in ids {
+            received.settling.remove(id);
+        }
+    }
+
+    /// Returns whether the queue has a push that was received: a process that came after this one would find it there.
+    fn has(&self, id: MessageId) -> bool {
+        let received = self.lock();
+        received.held.contains_key(&id) || received.settling.contains(&id)
+    }
+
+    /// A poisoned lock means that a panic was reported elsewhere; the maps are whole after every step.
+    fn lock(&self) -> MutexGuard<'_, Received<Receipt>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,7 +178,12 @@ fn count_over(message: &PushMessage, now: DateTime<Utc>) {
 
 /// Returns whether a push may still be delivered under this row.
 fn waits_for(row: &Registration, message: &PushMessage, now: DateTime<Utc>) -> bool {
-    row.epoch == message.epoch && row.lives(now) && !message.is_expired(now)
+    is_of_life(row, message, now) && !message.is_expired(now)
+}
+
+/// Returns whether the life of a registration goes on that a push is for.
+fn is_of_life(row: &Registration, message: &PushMessage, now: DateTime<Utc>) -> bool {
+    row.epoch == message.epoch && row.lives(now)
 }
 
 /// No pause: the error is reported once.

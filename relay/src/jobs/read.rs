@@ -10,7 +10,7 @@ use push::{
     usage::Counts,
 };
 
-use super::{Jobs, count_over, settle::spared::Change, waits_for};
+use super::{Jobs, count_over, is_of_life, settle::spared::Change};
 use crate::{
     backoff::{backoff, report},
     delivery::reading::{Cue, PAGE_MAX, Page, ReadRequest},
@@ -63,8 +63,10 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 Some(Change::Asked(at)) => asked_at.max(Some(*at)),
                 None => asked_at,
             };
-            let row = rows.get(&message.registration).filter(|row| waits_for(row, &message, least));
-            let Some(row) = row else {
+            let row = rows.get(&message.registration).filter(|row| is_of_life(row, &message, least));
+            let queued = || self.receipts.has(message.id);
+            // The queue has one that has expired: the core ends it, behind its settlement there, and counts that once.
+            let Some(row) = row.filter(|_| !message.is_expired(least) || queued()) else {
                 over.push(message);
                 continue;
             };

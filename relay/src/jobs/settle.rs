@@ -148,18 +148,23 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         postpone: Vec<(MessageId, DateTime<Utc>)>,
         counts: &Tally,
     ) {
-        let delete = delete.into_iter().flat_map(|id| self.receipts.take(id)).map(Settlement::Delete);
-        let postpone = postpone.into_iter().filter(|_| !mutant(Mutant::PostponedForgotten));
-        let postpone = postpone.flat_map(|(id, at)| {
+        let mut taken = Vec::new();
+        let mut take = |id| {
             let receipts = self.receipts.take(id);
-            receipts.into_iter().map(move |receipt| Settlement::Postpone(receipt, at))
-        });
-        let settlements: Vec<_> = delete.chain(postpone).collect();
+            taken.extend((!receipts.is_empty()).then_some(id));
+            receipts
+        };
+        let mut settlements: Vec<_> =
+            delete.into_iter().flat_map(&mut take).map(Settlement::Delete).collect();
+        for (id, at) in postpone.into_iter().filter(|_| !mutant(Mutant::PostponedForgotten)) {
+            settlements.extend(take(id).into_iter().map(|receipt| Settlement::Postpone(receipt, at)));
+        }
         if !settlements.is_empty() {
             let settle = || self.queue.settle_counted(settlements.clone(), counts);
             let once = mutant(Mutant::SettlementNotRetried);
             let settled = settle.retry(backoff()).when(|_| !once).notify(report).await;
             debug_assert!(settled.is_ok() || once, "retried without end");
+            self.receipts.note_settled(&taken);
         }
         self.usage.take_over(counts);
     }

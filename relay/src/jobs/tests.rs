@@ -79,6 +79,28 @@ async fn a_page_of_pushes_that_are_over_is_removed_and_the_next_is_read() {
     assert_eq!(store.lock().waiting.keys().collect::<Vec<_>>(), [&lives.id]);
 }
 
+/// Counted as it is removed, it would be counted again by a process that finds it in the queue.
+#[tokio::test(start_paused = true)]
+async fn a_push_that_has_expired_is_not_removed_before_it_has_left_the_queue() {
+    let row = row(ALICE, 1, now());
+    let (store, push) = (store_with(&row), testing::push(1, &row, now() - TimeDelta::seconds(61)));
+    store.post(push.clone());
+    store.keep_waiting(push.clone());
+    let jobs = store.jobs(now(), Fence::open());
+    let received = jobs.receive(1).await;
+    let page = jobs.read_page(&request(&row, Cue::There)).await;
+    assert_eq!((page.pushes, store.lock().waiting.len()), (vec![push], 1));
+
+    // The queue fails once; the mailbox is read before its settlement is tried again.
+    store.lock().failing = 1;
+    let done = Fate::Done(Held { origin: Origin::Queue, message: Arc::clone(&received[0]) });
+    let request = request(&row, Cue::There);
+    let (_, page) = tokio::join!(jobs.settle(vec![done]), jobs.read_page(&request));
+    assert_eq!((page.pushes.len(), store.lock().waiting.len()), (1, 1));
+    let page = jobs.read_page(&request).await;
+    assert_eq!((page.pushes, store.lock().waiting.len()), (vec![], 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_guess_leaves_out_what_the_xmpp_server_may_still_deliver() {
     let row = row(ALICE, 1, now());

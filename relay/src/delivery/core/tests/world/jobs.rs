@@ -85,7 +85,8 @@ impl World {
         };
         for (mut message, asked_at) in read {
             let row = &self.rows[&message.registration];
-            if message.is_expired(self.wall) || !row.lives(self.wall) || row.epoch != message.epoch {
+            let expired = message.is_expired(self.wall) && !self.queue.contains_key(&message.id);
+            if expired || !row.lives(self.wall) || row.epoch != message.epoch {
                 self.mailbox.remove(&message.id);
             } else if request.cue == Cue::Guess
                 && asked_at.is_some_and(|asked| self.wall - asked < TimeDelta::minutes(15))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Gates what a text names: links and anchors of the docs, citations in code, metrics, the README's length.
+"""Gates what a text names: links and anchors of the docs, citations in code, metrics, bounds, the README's length.
 
 A link in Markdown leads to a file of the repository, and its anchor to a heading there. A comment cites a page by its path
 (docs/protocol.md), perhaps with a heading in double quotes after it; both exist.
@@ -21,6 +21,8 @@ LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
 # A path that a scheme or a host precedes is no file of ours.
 CITATION = re.compile(r'(?<![\w/."-])((?:docs/(?:[\w-]+/)?)?[\w-]+\.md)(?:, "([^"]+)")?')
 METRIC = re.compile(r'(?:&str = "|!\("|`)(upwire_[a-z_]+)\b')
+# The end of a row of the bounds.
+CONSTANT = re.compile(r"\| `(\w+)`, ([\w/.-]+) \|$")
 # The start of a line, between the words of a comment that goes on.
 COMMENT_BREAK = re.compile(r"\n[ \t]*(?://[/!]?|#) ?")
 
@@ -97,10 +99,20 @@ def metrics():
             yield f"{path.relative_to(ROOT)} names the metric {name}, which is not described"
 
 
+def constants():
+    """Each bound is a constant of the file that the page names."""
+    page = (ROOT / "docs/bounds.md").read_text()
+    for line in re.findall(r"^\| (?!what |---).*", page, re.MULTILINE):
+        named = CONSTANT.search(line)
+        path = ROOT / named[2] if named else None
+        if not path or not path.is_file() or not re.search(rf"\b{named[1]}\b", path.read_text()):
+            yield f"docs/bounds.md: no constant of a file: {line}"
+
+
 def main():
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True)
     paths = [ROOT / name for name in files.stdout.splitlines() if (ROOT / name).is_file()]
-    found = [*lengths(), *unlisted(), *metrics()]
+    found = [*lengths(), *unlisted(), *metrics(), *constants()]
     for path in paths:
         if path.suffix == ".md":
             found += links(path)

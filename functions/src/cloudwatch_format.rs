@@ -47,7 +47,7 @@ type Name = (String, String);
 
 /// Counts, in an environment that is frozen between requests: what there is to tell is told at the end of one.
 #[derive(Debug, Clone)]
-pub struct Tally(Arc<State>);
+pub struct Totals(Arc<State>);
 
 #[derive(Debug)]
 struct State {
@@ -56,7 +56,7 @@ struct State {
     told_at: Mutex<Option<DateTime<Utc>>>,
 }
 
-impl Tally {
+impl Totals {
     /// Of an environment of this stack.
     #[must_use]
     pub fn of(stack: String) -> Self {
@@ -119,7 +119,7 @@ impl Tally {
     }
 }
 
-impl Recorder for Tally {
+impl Recorder for Totals {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -155,15 +155,15 @@ mod tests {
 
     #[test]
     fn a_line_a_minute_tells_what_was_counted_since_the_last() {
-        let tally = Tally::of("upwire".into());
-        metrics::with_local_recorder(&tally, || {
+        let totals = Totals::of("upwire".into());
+        metrics::with_local_recorder(&totals, || {
             counter!(ACCEPTED).increment(2);
             counter!(REFUSED, "reason" => "gone").increment(3);
             counter!(REFUSED, "reason" => "throttled").increment(1);
             counter!(REFUSED, "reason" => "unavailable").increment(4);
             counter!(DOUBTED, "reason" => "secrets").increment(4);
         });
-        let line: Value = serde_json::from_str(&tally.due(at(0)).unwrap()).unwrap();
+        let line: Value = serde_json::from_str(&totals.due(at(0)).unwrap()).unwrap();
         let expected = json!({
             "_aws": {"Timestamp": 1_800_000_000_000_u64, "CloudWatchMetrics": [{
                 "Namespace": "Upwire", "Dimensions": [["Stack"]],
@@ -175,9 +175,9 @@ mod tests {
         });
         assert_eq!(line, expected);
 
-        metrics::with_local_recorder(&tally, || counter!(ACCEPTED).increment(1));
-        assert_eq!(tally.due(at(59)), None);
-        let line: Value = serde_json::from_str(&tally.due(at(60)).unwrap()).unwrap();
+        metrics::with_local_recorder(&totals, || counter!(ACCEPTED).increment(1));
+        assert_eq!(totals.due(at(59)), None);
+        let line: Value = serde_json::from_str(&totals.due(at(60)).unwrap()).unwrap();
         assert_eq!(
             (&line["Accepted"], &line["Refused"], line.get("refused")),
             (&json!(1.0), &json!(0.0), None)

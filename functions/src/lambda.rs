@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, Utc};
-use functions::{PublicUrl, cloudwatch_format::Tally};
+use functions::{PublicUrl, cloudwatch_format::Totals};
 use lambda_http::{
     Adapter, Error, LambdaEvent, Request, RequestExt,
     aws_lambda_events::query_map::QueryMap,
@@ -22,10 +22,10 @@ const DEFAULT_STAGE: &str = "$default";
 
 /// Serves one event after the other, until the environment is taken away.
 /// After each, the metrics are told that are due.
-pub(crate) async fn serve(router: Router, tally: Option<Tally>) -> Result<(), Error> {
-    let router = match tally {
-        Some(tally) => router.layer(middleware::map_response(move |response: Response| {
-            tally.tell(now());
+pub(crate) async fn serve(router: Router, totals: Option<Totals>) -> Result<(), Error> {
+    let router = match totals {
+        Some(totals) => router.layer(middleware::map_response(move |response: Response| {
+            totals.tell(now());
             std::future::ready(response)
         })),
         None => router,

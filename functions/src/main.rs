@@ -8,7 +8,7 @@ use aws::{MailboxTable, QueueSender, RegistrationsTable};
 use chrono::TimeDelta;
 use functions::{
     Allowance, Dropped, Ingress, LegacyKeys, LegacyTerms, MarkerWatch, TenantWatch,
-    cloudwatch_format::Tally,
+    cloudwatch_format::Totals,
     settings::{self, KeptFor},
 };
 use jid::BareJid;
@@ -31,8 +31,8 @@ const DROPPED_IN_A_MINUTE_MAX: u64 = 120;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     start_log();
-    let outcome = match ingress().and_then(|ingress| Ok((ingress, tally()?))) {
-        Ok((ingress, tally)) => lambda::serve(functions::router(ingress), tally).await,
+    let outcome = match ingress().and_then(|ingress| Ok((ingress, totals()?))) {
+        Ok((ingress, totals)) => lambda::serve(functions::router(ingress), totals).await,
         Err(error) => Err(error),
     };
     match outcome {
@@ -105,10 +105,10 @@ fn allowance() -> Result<Option<u32>, String> {
 }
 
 /// The counters for CloudWatch, where a stack is named.
-fn tally() -> Result<Option<Tally>, lambda_http::Error> {
-    let tally = variable("UPWIRE_METRICS_STACK")?.map(Tally::of);
-    tally.as_ref().map_or(Ok(()), Tally::install)?;
-    Ok(tally)
+fn totals() -> Result<Option<Totals>, lambda_http::Error> {
+    let totals = variable("UPWIRE_METRICS_STACK")?.map(Totals::of);
+    totals.as_ref().map_or(Ok(()), Totals::install)?;
+    Ok(totals)
 }
 
 /// Without a list, those of the component's parent domain are taken, as by the relay.

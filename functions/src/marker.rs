@@ -83,7 +83,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         match row {
             Some(row) if endpoint.lives(&row, now) => Ok(row),
             row => {
-                self.admit_end(endpoint, row.as_ref(), now).await?;
+                self.check_end_is_final(endpoint, row.as_ref(), now).await?;
                 self.vouch_over(endpoint, row.as_ref(), now).await?;
                 Err(Rejection::Gone)
             }

@@ -223,7 +223,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
                 living.extend(row.map(|row| (endpoint.key(), row)));
             } else {
                 let row = last_rows.get(&endpoint.key().0);
-                self.admit_end(endpoint, row, now).await?;
+                self.check_end_is_final(endpoint, row, now).await?;
                 self.vouch_over(endpoint, row, now).await?;
             }
         }
@@ -240,7 +240,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
             let admitted = match endpoint {
                 Endpoint::Ours(..) => Ok(()),
                 Endpoint::Legacy(target, key) => {
-                    self.admit_end(endpoint, None, now).await?;
+                    self.check_end_is_final(endpoint, None, now).await?;
                     self.admit_legacy(target, *key, now).await
                 }
             };

@@ -116,7 +116,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     ) -> Result<PushMessage, Rejection> {
         let now = self.clock.now();
         if let Endpoint::Legacy(target, key) = endpoint {
-            self.admit_end(endpoint, None, now).await?;
+            self.check_end_is_final(endpoint, None, now).await?;
             self.admit_legacy(target, *key, now).await?;
         }
         let found = self.find(endpoint, Consistency::Eventual, now).await?;

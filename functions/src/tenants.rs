@@ -23,7 +23,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
 
     /// Makes sure that an endpoint whose life is over by its row may be refused for good: not while its tenant is
     /// suspended, since nobody of it can renew.
-    pub(crate) async fn admit_end(
+    pub(crate) async fn check_end_is_final(
         &self,
         endpoint: &Endpoint,
         row: Option<&Registration>,

@@ -62,7 +62,7 @@ help:
 	@echo 'make package-trial   the package in a clean Debian root: installed, used, upgraded, removed, purged, and docs/install.md line by line; takes root'
 	@echo 'make bench       pushes per second and latencies, beside mod_unified_push, then bench-mailbox and bench-senders; an error where an aim is missed; ARGS=--quick is shorter'
 	@echo 'make bench-compare BASE=commit   this commit beside another, in turn; an error where it has lost 15 % of anything'
-	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost'
+	@echo 'make bench-mailbox   how fast phones that come back get what waits, and what a million waiting pushes cost; BASE=commit sets another beside it'
 	@echo 'make bench-crowd     what a phone notices of thousands that are silent, or come back at once; ARGS=--quick is shorter'
 	@echo 'make bench-senders   what signed pushes and those of Matrix homeservers cost, beside plain ones'
 	@echo 'make soak        half of what the XMPP server carries for HOURS=1, while phones come and go; an error where anything grows or is lost'
@@ -178,8 +178,8 @@ base-tree:
 		if [ -e $(BASE_TREE) ]; then git -C $(BASE_TREE) checkout --quiet --detach "$$base"; \
 		else git worktree add --quiet --detach $(BASE_TREE) "$$base"; fi
 
-bench-mailbox: bench-build
-	cargo bench --locked --package e2e --bench bench-mailbox -- $(ARGS)
+bench-mailbox: bench-build $(if $(BASE),base-build)
+	cargo bench --locked --package e2e --bench bench-mailbox -- $(if $(BASE),--base $(BASE_TARGET)/release/upwire) $(ARGS)
 
 bench-crowd: bench-build
 	cargo bench --locked --package e2e --bench bench-crowd -- $(ARGS)

@@ -1,5 +1,6 @@
 //! Phones that come back: how fast they get what waits for them, beside as many pushes sent directly.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -19,6 +20,8 @@ pub(crate) struct Drained {
     pub(crate) kind: Kind,
     pub(crate) case: Case,
     pub(crate) rounds: Vec<Round>,
+    /// The rounds of the base, each right before the one of the same number.
+    pub(crate) of_base: Vec<Round>,
 }
 
 pub(crate) struct Round {
@@ -50,23 +53,41 @@ pub(crate) async fn measure(
     journal: &Rc<Journal>,
 ) -> anyhow::Result<Drained> {
     eprintln!("{kind:?}, {case}: the phones register …");
-    let mut stage = Stage::start(kind, case.phones, journal).await?;
-    let mut rounds = Vec::new();
+    let mut stage = Stage::start(kind, case.phones, None, journal).await?;
+    let mut base = match &plan.base {
+        Some(binary) => Some(Stage::start(kind, case.phones, Some(binary), journal).await?),
+        None => None,
+    };
+    let (mut rounds, mut of_base) = (Vec::new(), Vec::new());
     for number in 1..=plan.rounds {
+        if let Some(base) = &mut base {
+            of_base.push(base.round(case).await?);
+        }
         let round = stage.round(case).await?;
         let (drained, direct) = (round.drained.per_second(), round.direct.per_second());
         eprintln!("{kind:?}, {case}, round {number}/{}: {drained:.0}/s, directly {direct:.0}/s", plan.rounds);
         rounds.push(round);
     }
-    stage.all_leave().await?;
-    Ok(Drained { kind, case, rounds })
+    for mut stage in [Some(stage), base].into_iter().flatten() {
+        stage.all_leave().await?;
+    }
+    Ok(Drained { kind, case, rounds, of_base })
 }
 
 impl Stage {
-    async fn start(kind: Kind, phones: usize, journal: &Rc<Journal>) -> anyhow::Result<Self> {
+    async fn start(
+        kind: Kind,
+        phones: usize,
+        binary: Option<&PathBuf>,
+        journal: &Rc<Journal>,
+    ) -> anyhow::Result<Self> {
         let server = XmppServer::start(kind).await;
         // As it comes, that is, without a line for each push.
-        let upwire = Upwire::on(&server).set("UPWIRE_LOG", "info").start_ready().await;
+        let mut upwire = Upwire::on(&server).set("UPWIRE_LOG", "info");
+        if let Some(binary) = binary {
+            upwire = upwire.with_binary(binary);
+        }
+        let upwire = upwire.start_ready().await;
         let processes = stage::processes(&upwire, &server)?;
         let component = &upwire.component.jid;
         let registering = stream::iter(0..phones).map(async |_| {

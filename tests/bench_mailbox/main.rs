@@ -1,9 +1,11 @@
 //! `make bench-mailbox`: how fast phones that come back get what waits for them, beside what is sent to them directly,
-//! and what a million waiting pushes cost those who are there; all in one run on one machine.
+//! what a million waiting pushes cost those who are there, and what the presences of one phone cost beside much that waits
+//! for another; all in one run on one machine.
 
 mod drain;
 mod million;
 mod plan;
+mod presences;
 mod report;
 mod stage;
 
@@ -40,15 +42,22 @@ fn main() -> anyhow::Result<()> {
 
 async fn bench(plan: &Plan) -> anyhow::Result<Report> {
     let journal = Rc::new(Journal::default());
-    let mut report = Report { plan: plan.clone(), drains: Vec::new(), millions: Vec::new() };
+    let mut report =
+        Report { plan: plan.clone(), drains: Vec::new(), millions: Vec::new(), presences: Vec::new() };
     for kind in [Kind::Prosody, Kind::Ejabberd] {
         for case in plan.cases.iter().filter(|case| plan.includes(kind, &case.to_string())) {
             let drained = drain::measure(kind, *case, plan, &journal).await;
             report.drains.push(drained.with_context(|| format!("{kind:?}, {case}"))?);
         }
     }
-    let kinds = [Kind::Prosody, Kind::Ejabberd].into_iter();
-    let kinds: Vec<_> = kinds.filter(|kind| plan.includes(*kind, million::TITLE)).collect();
+    let kinds = |title| {
+        let kinds = [Kind::Prosody, Kind::Ejabberd].into_iter();
+        kinds.filter(move |kind| plan.base.is_none() && plan.includes(*kind, title)).collect::<Vec<_>>()
+    };
+    for kind in kinds(presences::TITLE) {
+        report.presences.push(presences::measure(kind, plan, &journal).await?);
+    }
+    let kinds = kinds(million::TITLE);
     if !kinds.is_empty() {
         report.millions = million::measure(&kinds, plan, &journal).await?;
     }

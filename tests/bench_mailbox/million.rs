@@ -7,15 +7,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use chrono::{DateTime, TimeDelta, Utc};
-use e2e::bench::{BODY_BYTES, Journal, LightPhone, Request, post};
+use e2e::bench::{Journal, LightPhone, Request, post};
 use e2e::machine::Process;
 use e2e::{Kind, Upwire, XmppServer};
-use embedded::Database;
-use futures::{StreamExt, TryStreamExt, stream};
-use push::message::Wishes;
-use push::ports::{Mailbox, Registrations, Renewal, Waiting};
-use push::{Body, MailboxBounds, PushMessage, Registration, Target, Ttl, Urgency, testing};
+use push::{MailboxBounds, testing};
 use tokio::time::sleep;
 
 use crate::plan::{Case, Plan};
@@ -23,8 +18,6 @@ use crate::stage::{self, SENDERS, median};
 
 /// Its name in the plan.
 pub(crate) const TITLE: &str = "waiting";
-/// More than share a commit.
-const WRITES_AT_ONCE: usize = 1024;
 /// As many as may wait by default.
 const BOUNDS: MailboxBounds = MailboxBounds { of_registration: 100, of_account: 1000 };
 /// Pushes sent at once to a phone that comes back and has not answered yet.
@@ -135,33 +128,9 @@ async fn sweeps(upwire: &Upwire, tried: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a database in which so much waits, in the order in which it would have come.
-#[expect(clippy::disallowed_methods, reason = "the push server compares with its own clock")]
+/// Makes a database in which so much waits.
 async fn fill(file: &Path, crowd: Case) -> anyhow::Result<()> {
-    let (database, now) = (Database::open(file)?, Utc::now());
-    stream::iter(0..crowd.phones)
-        .map(|phone| database.register(target(phone), now, TimeDelta::days(7), Renewal::Always, 1))
-        .buffer_unordered(WRITES_AT_ONCE)
-        .try_for_each(async |_| Ok(()))
-        .await?;
-    stream::iter(0..crowd.pushes())
-        .map(|number| database.keep(push(number, crowd, now), BOUNDS))
-        .buffer_unordered(WRITES_AT_ONCE)
-        .try_for_each(async |_| Ok(()))
-        .await?;
-    Ok(())
-}
-
-/// Nobody has this account.
-fn target(phone: usize) -> Target {
-    testing::target(&format!("away{phone}@localhost/Conversations.{phone:04x}"))
-}
-
-fn push(number: usize, crowd: Case, now: DateTime<Utc>) -> Waiting {
-    let registration = Registration::renew(None, target(number % crowd.phones), now, TimeDelta::days(7));
-    let wishes = Wishes { ttl: Ttl::from_seconds(7 * 86_400), urgency: Urgency::Normal, topic: None };
-    let body = Body::from_bytes(&[number.to_le_bytes()[0]; BODY_BYTES]);
-    let accepted_at = now + TimeDelta::microseconds(number as i64);
-    let chance = (number as u64).to_be_bytes();
-    Waiting { message: PushMessage::new(chance, &registration, wishes, body, accepted_at), asked_at: None }
+    // Nobody has these accounts.
+    let target = |phone| testing::target(&format!("away{phone}@localhost/Conversations.{phone:04x}"));
+    stage::fill(file, crowd, BOUNDS, target).await
 }

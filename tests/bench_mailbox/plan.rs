@@ -1,6 +1,6 @@
 //! The plan: the rows to measure, and their sizes.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use e2e::Kind;
@@ -39,8 +39,12 @@ pub(crate) struct Plan {
     pub(crate) tried: usize,
     /// Pushes to a phone that is there meanwhile.
     pub(crate) fresh: usize,
+    /// Bursts of presences of a phone whose account has much waiting for another.
+    pub(crate) bursts: usize,
     /// True if this only shows that everything works.
     pub(crate) quick: bool,
+    /// A binary to measure beside this one's: the drains alone.
+    pub(crate) base: Option<PathBuf>,
     /// Leave out what has a title without this.
     only: Option<String>,
 }
@@ -51,7 +55,9 @@ const FULL: Plan = Plan {
     crowd: Case { phones: 100_000, pushes_each: 10 },
     tried: 3000,
     fresh: 1000,
+    bursts: 20,
     quick: false,
+    base: None,
     only: None,
 };
 
@@ -61,11 +67,14 @@ const QUICK: Plan = Plan {
     crowd: Case { phones: 1000, pushes_each: 10 },
     tried: 100,
     fresh: 100,
+    bursts: 2,
     quick: true,
+    base: None,
     only: None,
 };
 
-const USAGE: &str = "cargo bench -p e2e --bench bench-mailbox -- [--quick] [--rounds NUMBER] [--only TEXT]";
+const USAGE: &str =
+    "cargo bench -p e2e --bench bench-mailbox -- [--quick] [--base BINARY] [--rounds NUMBER] [--only TEXT]";
 
 impl Plan {
     /// Reads the command line; `cargo bench` adds `--bench` to it.
@@ -76,6 +85,7 @@ impl Plan {
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--quick" => {}
+                "--base" => plan.base = Some(arguments.next().context(USAGE)?.into()),
                 "--only" => plan.only = Some(arguments.next().context(USAGE)?),
                 "--rounds" => {
                     plan.rounds = arguments.next().context(USAGE)?.parse().context(USAGE)?;

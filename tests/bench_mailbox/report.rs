@@ -8,6 +8,7 @@ use e2e::bench::BODY_BYTES;
 use crate::drain::{Drained, Round};
 use crate::million::Million;
 use crate::plan::Plan;
+use crate::presences::{BURST, Presences};
 use crate::stage::{Run, SENDERS, median, server_name};
 
 /// Of what the same phones get directly, at least.
@@ -16,6 +17,10 @@ const OF_DIRECT_MIN: f64 = 0.8;
 const MEMORY_MB_MAX: f64 = 40.0;
 /// Times the median latency with nothing waiting, at most.
 const OF_EMPTY_P50_MAX: f64 = 1.5;
+/// Times the processor time of presences with nothing waiting, at most.
+const OF_QUIET_PRESENCES_MAX: f64 = 2.0;
+/// Loss beside the base, at most: more than chance takes on a machine that does little else.
+const LOSS_MAX: f64 = 0.15;
 /// Largest share of the machine that other processes may take without spoiling a run.
 const OTHERS_SHARE_MAX: f64 = 0.12;
 const MICROS: f64 = 1e6;
@@ -25,6 +30,7 @@ pub(crate) struct Report {
     pub(crate) drains: Vec<Drained>,
     /// Through each server, with nothing waiting and with much.
     pub(crate) millions: Vec<Million>,
+    pub(crate) presences: Vec<Presences>,
 }
 
 struct Aim {
@@ -51,15 +57,49 @@ impl Drained {
         self.of_rounds(|round| round.drained.per_second() / round.direct.per_second())
     }
 
-    /// CPU of Upwire for each push in microseconds, over all rounds: the clock of Linux is too coarse for one.
+    /// CPU of Upwire for each push in microseconds.
     fn micros(&self, run: impl Fn(&Round) -> &Run) -> f64 {
-        let pushes: usize = self.rounds.iter().map(|round| run(round).pushes).sum();
-        self.rounds.iter().map(|round| run(round).upwire).sum::<f64>() * MICROS / pushes as f64
+        micros(&self.rounds, run)
+    }
+
+    /// This binary beside the base: pushes a second, and microseconds of CPU for each.
+    fn beside_base(&self) -> Vec<BesideBase> {
+        let runs: [(&'static str, fn(&Round) -> &Run); 3] = [
+            ("drained", |round| &round.drained),
+            ("directly", |round| &round.direct),
+            ("kept", |round| &round.kept),
+        ];
+        let compare = |(what, run): (_, fn(&Round) -> &Run)| {
+            let rate = |rounds: &[Round]| median(rounds.iter().map(|round| run(round).per_second()));
+            let of = |rounds: &[Round]| (rate(rounds), micros(rounds, run));
+            BesideBase { what, base: of(&self.of_base), this: of(&self.rounds) }
+        };
+        if self.of_base.is_empty() { Vec::new() } else { runs.into_iter().map(compare).collect() }
     }
 
     fn server_micros(&self, run: impl Fn(&Round) -> &Run) -> f64 {
         let pushes: usize = self.rounds.iter().map(|round| run(round).pushes).sum();
         self.rounds.iter().map(|round| run(round).xmpp_server).sum::<f64>() * MICROS / pushes as f64
+    }
+}
+
+/// CPU of Upwire for each push in microseconds, over all rounds: the clock of Linux is too coarse for one.
+fn micros(rounds: &[Round], run: impl Fn(&Round) -> &Run) -> f64 {
+    let pushes: usize = rounds.iter().map(|round| run(round).pushes).sum();
+    rounds.iter().map(|round| run(round).upwire).sum::<f64>() * MICROS / pushes as f64
+}
+
+/// Pushes a second and microseconds of CPU for each, of two binaries.
+struct BesideBase {
+    what: &'static str,
+    base: (f64, f64),
+    this: (f64, f64),
+}
+
+impl BesideBase {
+    /// Returns whether less comes through, or each push takes more.
+    fn is_lost(&self) -> bool {
+        self.this.0 < self.base.0 * (1.0 - LOSS_MAX) || self.this.1 > self.base.1 * (1.0 + LOSS_MAX)
     }
 }
 
@@ -72,6 +112,16 @@ impl Report {
             measured: drained.ratio(),
         });
         let mut aims: Vec<Aim> = of_direct.collect();
+        aims.extend(self.presences.iter().map(|presences| Aim {
+            what: format!(
+                "CPU of {BURST} presences: {} waiting for another phone / none, {}",
+                presences.waiting,
+                server_name(presences.kind)
+            ),
+            at_least: false,
+            aim: OF_QUIET_PRESENCES_MAX,
+            measured: presences.beside_waiting / presences.beside_nothing,
+        }));
         for pair in self.millions.chunks(2) {
             let [empty, full] = pair else { continue };
             let (waiting, server) = (full.waiting, server_name(full.kind));
@@ -96,8 +146,13 @@ impl Report {
     /// # Errors
     /// An aim is missed, of which a quick run says nothing.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let missed: Vec<String> =
-            self.aims().into_iter().filter(|aim| !aim.is_met()).map(|aim| aim.what).collect();
+        let missed = self.aims().into_iter().filter(|aim| !aim.is_met()).map(|aim| aim.what);
+        let lost = self.drains.iter().flat_map(|drained| {
+            let lost = drained.beside_base().into_iter().filter(BesideBase::is_lost);
+            let server = server_name(drained.kind);
+            lost.map(move |row| format!("{}, beside the base: {}, {server}", drained.case, row.what))
+        });
+        let missed: Vec<String> = missed.chain(lost).collect();
         ensure!(missed.is_empty() || self.plan.quick, "missed: {}", missed.join("; "));
         Ok(())
     }
@@ -161,6 +216,46 @@ impl Report {
         Ok(())
     }
 
+    fn write_beside_base(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n## Beside the base\n\n\
+             | through | phones | what | pushes/s: base | this | ratio | upwire µs: base | this | ratio | |\n\
+             | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+        )?;
+        for drained in &self.drains {
+            for row in drained.beside_base() {
+                let ((base, base_micros), (this, micros)) = (row.base, row.this);
+                let verdict = if row.is_lost() { "**lost**" } else { "" };
+                writeln!(
+                    f,
+                    "| {} | {} | {} | {base:.0} | {this:.0} | {:.2} | {base_micros:.0} | {micros:.0} | {:.2} | {verdict} |",
+                    server_name(drained.kind),
+                    drained.case,
+                    row.what,
+                    this / base,
+                    micros / base_micros
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_presences(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n## Presences\n\nProcessor time of Upwire for {BURST} presences of a phone at once, on average of {} \
+             bursts: with nothing waiting, and with much for another full JID of the account.\n\n\
+             | through | waiting | ms: none waits | much waits |\n| --- | ---: | ---: | ---: |",
+            self.plan.bursts
+        )?;
+        for Presences { kind, waiting, beside_nothing, beside_waiting } in &self.presences {
+            let (nothing, much) = (beside_nothing * 1e3, beside_waiting * 1e3);
+            writeln!(f, "| {} | {waiting} | {nothing:.1} | {much:.1} |", server_name(*kind))?;
+        }
+        Ok(())
+    }
+
     fn write_millions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -202,6 +297,12 @@ impl fmt::Display for Report {
         self.write_doubts(f)?;
         if !self.drains.is_empty() {
             self.write_drains(f)?;
+        }
+        if self.plan.base.is_some() {
+            self.write_beside_base(f)?;
+        }
+        if !self.presences.is_empty() {
+            self.write_presences(f)?;
         }
         if !self.millions.is_empty() {
             self.write_millions(f)?;

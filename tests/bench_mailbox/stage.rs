@@ -1,18 +1,29 @@
-//! Parts that the measurements share: senders, an end to wait for, and the processor time spent by then.
+//! Parts that the measurements share: what waits at first, an end to wait for, and the processor time spent by then.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::bench::Journal;
+use chrono::{DateTime, TimeDelta, Utc};
+use e2e::bench::{BODY_BYTES, Journal};
 use e2e::machine::{self, Process};
 use e2e::{Kind, Upwire, XmppServer};
+use embedded::Database;
+use futures::{StreamExt, TryStreamExt, stream};
+use push::message::Wishes;
+use push::ports::{Mailbox, Registrations, Renewal, Waiting};
+use push::{Body, MailboxBounds, PushMessage, Registration, Target, Ttl, Urgency};
 use tokio::time::sleep;
+
+use crate::plan::Case;
 
 /// Senders at a time, where pushes come as fast as they are taken.
 pub(crate) const SENDERS: usize = 16;
 /// Time after which pushes that stay away are lost.
 const DEADLINE: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// More than share a commit.
+const WRITES_AT_ONCE: usize = 1024;
 
 /// One measurement: so many pushes from a beginning to an end.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +102,40 @@ pub(crate) async fn reaches(upwire: &Upwire, metric: &str, expected: f64) -> any
         ensure!(Instant::now() < deadline, "{metric} stays at {value} instead of {expected}");
         sleep(POLL_INTERVAL).await;
     }
+}
+
+/// Makes a database in which so much waits, in the order in which it would have come; the phones are named by number.
+#[expect(clippy::disallowed_methods, reason = "the push server compares with its own clock")]
+pub(crate) async fn fill(
+    file: &Path,
+    crowd: Case,
+    bounds: MailboxBounds,
+    target: impl Fn(usize) -> Target,
+) -> anyhow::Result<()> {
+    let (database, now) = (Database::open(file)?, Utc::now());
+    let lifetime = TimeDelta::days(7);
+    stream::iter(0..crowd.phones)
+        .map(|phone| database.register(target(phone), now, lifetime, Renewal::Always, crowd.phones))
+        .buffer_unordered(WRITES_AT_ONCE)
+        .try_for_each(async |_| Ok(()))
+        .await?;
+    stream::iter(0..crowd.pushes())
+        .map(|number| {
+            let registration = Registration::renew(None, target(number % crowd.phones), now, lifetime);
+            database.keep(push(number, &registration, now), bounds)
+        })
+        .buffer_unordered(WRITES_AT_ONCE)
+        .try_for_each(async |_| Ok(()))
+        .await?;
+    Ok(())
+}
+
+fn push(number: usize, registration: &Registration, now: DateTime<Utc>) -> Waiting {
+    let wishes = Wishes { ttl: Ttl::from_seconds(7 * 86_400), urgency: Urgency::Normal, topic: None };
+    let body = Body::from_bytes(&[number.to_le_bytes()[0]; BODY_BYTES]);
+    let accepted_at = now + TimeDelta::microseconds(number as i64);
+    let chance = (number as u64).to_be_bytes();
+    Waiting { message: PushMessage::new(chance, registration, wishes, body, accepted_at), asked_at: None }
 }
 
 /// The server as people write it.

@@ -1,0 +1,89 @@
+//! Presences of one phone beside much that waits for another of its account: a cue costs what it finds.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use e2e::bench::{Journal, LightPhone, Request, post};
+use e2e::{Kind, Upwire, User, XmppServer};
+use push::{Application, MailboxBounds, Target, testing};
+use tokio::time::sleep;
+
+use crate::plan::{Case, Plan};
+use crate::stage::{self, Watch};
+
+/// Its name in the plan.
+pub(crate) const TITLE: &str = "presences";
+/// Applications of the phone that is away, and what waits for each.
+const AWAY: Case = Case { phones: 60, pushes_each: 100 };
+const BOUNDS: MailboxBounds = MailboxBounds { of_registration: AWAY.pushes_each, of_account: AWAY.pushes() };
+/// Presences in one burst, and the time that each burst has.
+pub(crate) const BURST: usize = 60;
+const BURST_TIME: Duration = Duration::from_secs(1);
+
+/// Processor time of Upwire for one burst, in seconds: on average, less what it takes when nothing happens.
+pub(crate) struct Presences {
+    pub(crate) kind: Kind,
+    pub(crate) waiting: usize,
+    pub(crate) beside_nothing: f64,
+    pub(crate) beside_waiting: f64,
+}
+
+pub(crate) async fn measure(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<Presences> {
+    eprintln!("{kind:?}, presences …");
+    let server = XmppServer::start(kind).await;
+    let folder = e2e::folder("presences");
+    let mut spent = Vec::new();
+    for waiting in [Case { phones: 0, ..AWAY }, AWAY] {
+        let user = server.user().await;
+        let file = folder.join(format!("{}.db", waiting.phones));
+        stage::fill(&file, waiting, BOUNDS, |number| away(&user, number)).await?;
+        spent.push(burst(&server, &user, &file, waiting.pushes(), plan.bursts, journal).await?);
+    }
+    std::fs::remove_dir_all(folder)?;
+    Ok(Presences { kind, waiting: AWAY.pushes(), beside_nothing: spent[0], beside_waiting: spent[1] })
+}
+
+/// An application of the phone that is away.
+fn away(user: &User, number: usize) -> Target {
+    let application = Application::from_bytes([number.to_le_bytes()[0]; 32]);
+    Target { application, ..testing::target(&format!("{}/away", user.jid)) }
+}
+
+async fn burst(
+    server: &XmppServer,
+    user: &User,
+    file: &Path,
+    waiting: usize,
+    bursts: usize,
+    journal: &Rc<Journal>,
+) -> anyhow::Result<f64> {
+    let upwire = Upwire::on(server)
+        .set("UPWIRE_DATABASE", file.display())
+        .set("UPWIRE_MAILBOX_MAX", BOUNDS.of_registration)
+        .set("UPWIRE_ACCOUNT_MAILBOX_MAX", BOUNDS.of_account)
+        .set("UPWIRE_LOG", "info");
+    let upwire = upwire.start_ready().await;
+    let component = &upwire.component.jid;
+    let mut phone = LightPhone::connect(server, user).await;
+    let request = [Request::new(&phone.register(component).await?)?];
+    let processes = stage::processes(&upwire, server)?;
+    let mut spent = Vec::new();
+    for greets in [false, true] {
+        let watch = Watch::start(&processes.0, &processes.1)?;
+        for _ in 0..bursts {
+            for _ in 0..if greets { BURST } else { 0 } {
+                phone.greet(component).await?;
+            }
+            sleep(BURST_TIME).await;
+        }
+        spent.push(watch.stop(0)?.upwire);
+    }
+    // All presences were heard, and nothing that waits has moved.
+    let phone = phone.answer_all(Rc::clone(journal));
+    journal.begin();
+    post(&request, 1, 1, true, journal).await?;
+    stage::arrive(&upwire, waiting as f64, journal).await?;
+    phone.leave().await?;
+    Ok((spent[1] - spent[0]).max(0.0) / bursts as f64)
+}

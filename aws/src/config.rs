@@ -1,4 +1,4 @@
-//! Configuration of the calls to AWS, for both halves: one HTTP client for both SDKs, and bounds on every call.
+//! Configuration of the calls to AWS, for ingress and relay: one HTTP client for all SDKs, and timeouts for every call.
 
 use std::{collections::HashMap, env::VarError, time::Duration};
 
@@ -15,37 +15,38 @@ use aws_types::{
     service_config::{LoadServiceConfig, ServiceConfigKey},
 };
 
-/// The authorities that sign for AWS: with these alone a function starts some milliseconds sooner than
-/// with the system's hundred and more (<https://www.amazontrust.com/repository/>).
+/// The root certificates of AWS (<https://www.amazontrust.com/repository/>). With these alone, a function starts some
+/// milliseconds sooner than with the system's more than a hundred.
 const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 
-/// Longest attempt of the ingress, connecting included.
+/// Timeout of an attempt of the ingress, including the connection.
 const INGRESS_ATTEMPT: Duration = Duration::from_millis(600);
-/// Longest call of the ingress with all its attempts. Two of them stay under the two seconds after which a
-/// gateway bans a host (docs/senders.md, "What senders do"), and the ingress bounds both once more.
+/// Timeout of a call of the ingress, with all its attempts. Some gateways ban a host that takes more than two seconds
+/// (docs/senders.md, "What senders do"); the ingress also bounds all calls of a request together.
 const INGRESS_CALL: Duration = Duration::from_millis(1300);
 const INGRESS_ATTEMPTS: u32 = 3;
 const INGRESS_BACKOFF: Duration = Duration::from_millis(50);
-/// An environment freezes between two pushes, and wakes up to connections that AWS has closed meanwhile. Each would
-/// cost an attempt.
+/// Longest idle time of the ingress's connections. An environment freezes between two pushes, and AWS may close its
+/// connections meanwhile; each of those would cost an attempt.
 const INGRESS_POOL_IDLE: Duration = Duration::from_secs(12);
 
-/// A long poll takes 20 seconds; nothing else comes near.
+/// Timeout of an attempt of the relay. A long poll takes 20 s; all other calls are far shorter.
 const RELAY_ATTEMPT: Duration = Duration::from_secs(25);
 const RELAY_CALL: Duration = Duration::from_secs(40);
 const RELAY_ATTEMPTS: u32 = 3;
-/// A write that is throttled fails soon: its push goes back to the queue for a while, alone.
+/// First backoff of the relay. Short, since a push whose write is throttled goes back to the queue alone.
 const RELAY_BACKOFF: Duration = Duration::from_millis(100);
-/// As the SDK has it.
+/// Longest idle time of the relay's connections: the SDK's default.
 const RELAY_POOL_IDLE: Duration = Duration::from_secs(90);
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// The holder of a lease renews it every few seconds, and has to know in time that it could not.
+/// Timeout of an attempt to renew the lease. The holder renews it every few seconds, and has to notice in time that it
+/// could not.
 const LEASE_ATTEMPT: Duration = Duration::from_secs(3);
 const LEASE_CALL: Duration = Duration::from_secs(5);
 const LEASE_ATTEMPTS: u32 = 2;
 
-/// A variable that the cloud sets for each function is missing or no text.
+/// A variable that Lambda sets for each function is missing or not text.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable}: {cause}")]
 pub struct ConfigError {
@@ -53,13 +54,13 @@ pub struct ConfigError {
     cause: VarError,
 }
 
-/// The configuration of the ingress, from the variables that the cloud gives to a function, without the
-/// lookups that any other place would need.
+/// Makes the configuration of the ingress from the variables that Lambda sets. It needs no lookups, as `aws-config`
+/// would make.
 ///
-/// `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_SQS` and `AWS_ENDPOINT_URL_DYNAMODB` lead to emulators.
+/// `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_SQS` and `AWS_ENDPOINT_URL_DYNAMODB` can name emulators.
 ///
 /// # Errors
-/// Region or credentials are not among the variables.
+/// The variables lack the region or the credentials.
 pub fn for_ingress(environment: impl Fn(&str) -> Result<String, VarError>) -> Result<SdkConfig, ConfigError> {
     let variable = |name| environment(name).map_err(|cause| ConfigError { variable: name, cause });
     let credentials = Credentials::new(
@@ -84,7 +85,7 @@ pub fn for_ingress(environment: impl Fn(&str) -> Result<String, VarError>) -> Re
     Ok(config.build())
 }
 
-/// The configuration of the relay: `base` says who it is and where, as `aws-config` found it.
+/// Makes the configuration of the relay. `base` has the credentials and the region that `aws-config` found.
 #[must_use]
 pub fn for_relay(base: SdkConfig) -> SdkConfig {
     let http_client = base.http_client().unwrap_or_else(relay_http_client);
@@ -95,12 +96,12 @@ pub fn for_relay(base: SdkConfig) -> SdkConfig {
         .build()
 }
 
-/// Not adaptive: that slows all calls of a process to what one throttled key takes.
+/// Makes a standard retry policy. The adaptive one would slow all calls of a process to the rate of one throttled key.
 fn retries(attempts: u32, backoff: Duration) -> RetryConfig {
     RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(backoff)
 }
 
-/// Configures the calls that keep the lease, with bounds of their own.
+/// Configures the calls for the lease, with timeouts of their own.
 pub(crate) fn for_lease(config: &aws_sdk_dynamodb::Config) -> aws_sdk_dynamodb::Config {
     config
         .to_builder()
@@ -109,14 +110,14 @@ pub(crate) fn for_lease(config: &aws_sdk_dynamodb::Config) -> aws_sdk_dynamodb::
         .build()
 }
 
-/// The HTTP client of the relay, also for `aws-config`, to find credentials. It trusts what the system trusts, and
-/// the authorities of AWS even where `SSL_CERT_FILE` names none but the XMPP server's.
+/// Makes the HTTP client of the relay, which `aws-config` also uses to find credentials. It trusts the system's
+/// certificates, and those of AWS even if `SSL_CERT_FILE` names only the XMPP server's.
 #[must_use]
 pub fn relay_http_client() -> SharedHttpClient {
     http_client(TrustStore::default().with_pem_certificate(AMAZON_ROOTS), RELAY_POOL_IDLE)
 }
 
-/// The endpoints of single services, as every SDK takes them from the environment.
+/// The endpoints of single services from the environment, by service id.
 #[derive(Debug)]
 struct ServiceEndpoints(HashMap<&'static str, String>);
 
@@ -126,8 +127,8 @@ impl LoadServiceConfig for ServiceEndpoints {
     }
 }
 
-/// The one HTTP client, over plain HTTP too: emulators and test benches speak that. A connection that has been idle for
-/// longer is not used again.
+/// Makes the HTTP client. It also speaks plain HTTP, which emulators use. A connection that was idle for longer than
+/// `pool_idle` is not used again.
 fn http_client(trust: TrustStore, pool_idle: Duration) -> SharedHttpClient {
     let context = TlsContext::builder().with_trust_store(trust).build();
     Builder::new()
@@ -182,7 +183,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// Less, and pushes that follow each other soon connect anew; more, and an environment thaws to dead connections.
+    /// A shorter time would make pushes in quick succession connect anew; a longer one would leave dead connections to
+    /// an environment that thaws.
     #[test]
     fn the_function_forgets_connections_that_were_idle_for_ten_to_fifteen_seconds() {
         assert!((10..=15).contains(&INGRESS_POOL_IDLE.as_secs()));
@@ -207,7 +209,7 @@ pub(crate) mod tests {
         let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
         while let Ok(read @ 1..) = connection.read(&mut buffer).await {
             request.extend_from_slice(&buffer[..read]);
-            // All of these end in the same closing brace.
+            // All of these requests end in the same closing brace.
             if request.ends_with(b"}") {
                 request.clear();
                 connection.write_all(ANSWER).await.unwrap();

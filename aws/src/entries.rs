@@ -1,4 +1,4 @@
-//! The entries of the queue that this process holds: taken in, kept hidden from others, settled.
+//! The entries of the queue that this process holds: it receives them, keeps them hidden from others, and settles them.
 
 use std::{
     collections::BTreeSet,
@@ -25,14 +25,14 @@ use crate::{
 /// Most calls at a time for one round of settlements.
 const CALLS_MAX: usize = 16;
 
-/// A queue, its dead-letter queue, and what is held of the one.
+/// A queue, its dead-letter queue, and the held entries of the queue.
 #[derive(Clone)]
 pub(crate) struct Entries {
     queue: QueueSender,
     dead_letters: QueueSender,
     held: Arc<Mutex<HeldEntries>>,
     visibility: Duration,
-    /// An entry received so often is queued afresh: not much later, SQS would take it for poison.
+    /// Number of receives at which an entry is queued afresh. Soon after, SQS would move it to the dead-letter queue.
     receives_max: u32,
 }
 
@@ -49,7 +49,7 @@ impl Entries {
             dead_letters,
             held: Arc::default(),
             visibility: attributes.visibility,
-            // A tenth is left for receives that end in a crash.
+            // A tenth of the receives is left for those that end in a crash.
             receives_max: attributes.receives_max - attributes.receives_max / 10,
         }
     }
@@ -58,7 +58,7 @@ impl Entries {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One poll, for `wait` at most. Its pushes, oldest first, are held from now on.
+    /// Polls once, for at most `wait`. Returns the pushes, oldest first, which are held from now on.
     pub(crate) async fn poll(&self, wait: Duration) -> Result<Answer, Unavailable> {
         let began = Instant::now();
         let messages = self.queue.receive(wait, self.visibility).await?;
@@ -72,7 +72,7 @@ impl Entries {
         Ok(Answer { deliveries, gist })
     }
 
-    /// The push of an entry, unless it is held or settled already, or no push at all.
+    /// Returns the push of an entry, unless it is held or settled already, or the entry is no push.
     async fn admit(&self, entry: Message, visible_at: Instant) -> Option<Delivery<MessageId>> {
         let receives = receives(&entry);
         let sqs_id = entry.message_id.unwrap_or_default();
@@ -96,7 +96,7 @@ impl Entries {
             }
             Arrival::Held => None,
             Arrival::Settled => {
-                // Should it fail, the entry comes again and is known again.
+                // If the deletion fails, the entry comes again, and is recognized again.
                 if let Err(error) = self.queue.delete(vec![receipt]).await {
                     let error = Unavailable::from(error);
                     tracing::warn!(%error, "a second copy of a settled push is still in the queue");
@@ -106,7 +106,7 @@ impl Entries {
         }
     }
 
-    /// Moves what is no push out of the way. Should that fail, it comes again.
+    /// Moves an entry that is no push to the dead-letter queue. If that fails, the entry comes again.
     async fn bury(&self, sqs_id: &str, receipt: String, body: String) {
         let moved = async {
             self.dead_letters.send_entry(body, Duration::ZERO).await?;
@@ -118,7 +118,7 @@ impl Entries {
         }
     }
 
-    /// Settles pushes that are held; the others are settled already.
+    /// Settles pushes that are held. Others are settled already.
     pub(crate) async fn settle(&self, settlements: Vec<Settlement<MessageId>>) -> Result<(), Unavailable> {
         let (mut done, mut back, mut afresh) = (Vec::new(), Vec::new(), Vec::new());
         let now = now();
@@ -127,7 +127,8 @@ impl Entries {
                 Settlement::Delete(id) => done.extend(self.copies(id)),
                 Settlement::Postpone(id, until) => {
                     let hidden = (until - now).to_std().unwrap_or(Duration::ZERO);
-                    // No longer held before it shows: it may be received again before the call returns.
+                    // The push stops being held before SQS shows it, since it may be received again before the call
+                    // returns.
                     for copy in self.held().take(id) {
                         let worn = copy.worn.is_some();
                         if worn { &mut afresh } else { &mut back }.push((id, copy, hidden));
@@ -150,7 +151,7 @@ impl Entries {
         let (ids, receipts): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|(id, copy)| (id, copy.receipt)).unzip();
         let deleted = self.queue.delete(receipts).await;
-        // A push of which a copy is left is held on.
+        // A push with a copy that is left stays held.
         let left: BTreeSet<MessageId> = undone(&deleted, &ids).copied().collect();
         ids.into_iter().filter(|id| !left.contains(id)).for_each(|id| self.held().note_settled(id));
         Ok(deleted?)
@@ -163,12 +164,12 @@ impl Entries {
         Ok(shown?)
     }
 
-    /// Gives worn entries back as new ones, whose receives are counted from the beginning.
+    /// Replaces worn entries by new ones, whose receives SQS counts from 0.
     async fn queue_afresh(&self, batch: Vec<(MessageId, SqsCopy, Duration)>) -> Result<(), Unavailable> {
         let mut outcome = Ok(());
         for (id, copy, hidden) in batch {
             let moved = async {
-                // In this order: a crash in between leaves two copies, not none.
+                // The entry is sent before it is deleted: a crash in between leaves two copies, not none.
                 self.queue.send_entry(copy.worn.clone().unwrap_or_default(), hidden).await?;
                 Ok(self.queue.delete(vec![copy.receipt.clone()]).await?)
             };
@@ -181,12 +182,12 @@ impl Entries {
         outcome
     }
 
-    /// After giving back has failed: it is tried again.
+    /// Holds a push again that could not be given back. It is visible now, so the next tick retries.
     fn hold_again(&self, id: MessageId, copy: SqsCopy) {
         self.held().note_arrival(id, copy, Instant::now());
     }
 
-    /// Keeps what is held hidden from others, until it is dropped.
+    /// Keeps the held entries hidden from others, until the future is dropped.
     pub(crate) async fn keep_hidden(self) {
         let mut ticks = interval(self.visibility / 4);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -211,7 +212,7 @@ impl Entries {
     }
 }
 
-/// The part of a batch that a call has left undone.
+/// Returns the items of a batch that a call has left undone.
 fn undone<'a, T>(outcome: &'a Result<(), Undone>, batch: &'a [T]) -> impl Iterator<Item = &'a T> {
     let items = batch.iter().enumerate();
     let left = items.filter(|(position, _)| outcome.as_ref().is_err_and(|undone| undone.has(*position)));
@@ -233,7 +234,7 @@ fn receives(entry: &Message) -> u32 {
     count.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-/// The age of the oldest and of the youngest entry that was never received before.
+/// Returns the ages of the oldest and of the youngest entry that was received for the first time.
 fn ages(entries: &[Message], now: DateTime<Utc>) -> Option<(TimeDelta, TimeDelta)> {
     let sent = |entry: &Message| {
         let sent = attribute(entry, MessageSystemAttributeName::SentTimestamp)?;
@@ -243,7 +244,7 @@ fn ages(entries: &[Message], now: DateTime<Utc>) -> Option<(TimeDelta, TimeDelta
     ages().max().zip(ages().min())
 }
 
-/// Makes one call for each [`BATCH_MAX`] items, some at a time; the last failure counts.
+/// Makes one call for each [`BATCH_MAX`] items, several at a time. Returns the last failure.
 async fn in_batches<T, F>(items: Vec<T>, call: impl Fn(Vec<T>) -> F) -> Result<(), Unavailable>
 where
     F: Future<Output = Result<(), Unavailable>>,

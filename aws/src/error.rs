@@ -1,4 +1,4 @@
-//! Failures of AWS, in words that show no secret and no address.
+//! Failures of AWS calls, in texts without secrets and addresses.
 
 use std::{error::Error, fmt, iter::successors};
 
@@ -6,43 +6,43 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use push::ports::Unavailable;
 
-/// DynamoDB's code for a write whose condition did not hold.
+/// DynamoDB's code for a conditional write whose condition did not hold.
 const STOPPED: &str = "ConditionalCheckFailedException";
 
-/// Why the relay does not start: the problem, and the mend.
+/// Why the relay does not start: the problem, and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}; {mend}")]
 pub struct CannotStart {
-    /// The party that can mend it.
+    /// The kind of cause, which tells where the remedy is.
     pub cause: Cause,
     /// The problem.
     pub problem: String,
-    /// The operator's way to mend it.
+    /// The operator's remedy.
     pub mend: &'static str,
 }
 
-/// Where the mend of a [`CannotStart`] is.
+/// The place of the remedy for a [`CannotStart`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// In the configuration: it names no table or queue of ours.
+    /// The configuration: it names no table or queue of ours.
     Configuration,
-    /// At AWS: it takes the credentials, and they do not allow a call.
+    /// Permissions at AWS: the credentials are valid, but do not allow a call.
     Denied,
-    /// At AWS: the credentials.
+    /// The AWS credentials.
     Credentials,
-    /// In this machine: its clock is wrong.
+    /// This machine's clock, which is wrong.
     Clock,
-    /// Perhaps in time: AWS does not answer, or is not well.
+    /// Perhaps none: AWS does not answer, or fails. A later attempt may succeed.
     Unavailable,
 }
 
 impl CannotStart {
-    /// The configuration names something that is not as it must be.
+    /// Makes the error for a resource in the configuration that is not as it must be.
     pub(crate) fn new(problem: impl Into<String>, mend: &'static str) -> Self {
         Self { cause: Cause::Configuration, problem: problem.into(), mend }
     }
 
-    /// Why `call` failed, where the mend for whatever is missing is `missing`.
+    /// Makes the error for a failed `call`. `missing` is the remedy if the resource does not exist.
     pub(crate) fn by(call: &'static str, failure: &Failure, missing: &'static str) -> Self {
         let (cause, problem, mend) = match failure.kind() {
             Kind::Denied => (
@@ -82,16 +82,16 @@ impl CannotStart {
     }
 }
 
-/// The kind that a table has to have, and the mend where it has another.
+/// The kind of table that is expected, and the remedy for a table of another kind.
 pub(crate) struct TableMend {
-    /// "of registrations".
+    /// The kind, as "of registrations".
     pub(crate) kind: &'static str,
-    /// The variable, and what to set it to.
+    /// The remedy: the variable, and its value.
     pub(crate) mend: &'static str,
 }
 
 impl TableMend {
-    /// The verdict of a call that changes nothing about the table. A write that its condition stopped was allowed.
+    /// Judges a call that changes nothing. A write that only its condition stopped was allowed.
     pub(crate) fn verdict(
         &self,
         call: &'static str,
@@ -108,15 +108,15 @@ impl TableMend {
     }
 }
 
-/// A call that failed: the service's code and message, or the reason that it did not answer.
+/// A failed call: the service's code and message, or the reason why it did not answer.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// `None`: no service answered.
+    /// The service's code; `None`: no service answered.
     code: Option<String>,
     text: String,
 }
 
-/// The failures that an operator can tell apart and mend.
+/// The kinds of failures that have remedies of their own.
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Denied,
@@ -128,7 +128,7 @@ enum Kind {
 }
 
 impl Failure {
-    /// A failure that a service has answered.
+    /// Makes a failure from a service's answer.
     pub(crate) fn new(code: &str, message: Option<&str>) -> Self {
         let text = format!("{code}: {}", message.unwrap_or("no message"));
         Self { code: Some(code.to_owned()), text }
@@ -158,7 +158,7 @@ impl Failure {
             "MissingAuthenticationToken",
             "MissingAuthenticationTokenException",
         ];
-        // A signature of another hour is refused with the code of a wrong one.
+        // AWS refuses a signature of another hour with the code of a wrong signature; only the message differs.
         const CLOCK: [&str; 3] = ["Signature expired", "Signature not yet current", "RequestTimeTooSkewed"];
         let any = |codes: &[&str]| codes.iter().any(|code| self.is(code));
         if any(&DENIED) {
@@ -198,8 +198,8 @@ where
             };
             return Self { code: service.code().map(str::to_owned), text };
         }
-        // `Display` alone: `Debug`, and the SDK's own report, show whole requests. Some causes do even so, and
-        // others only say that there is a cause.
+        // Only `Display` is used: `Debug` and the SDK's own report show whole requests. Causes that still show a
+        // request, and those that name no reason, are left out.
         const EMPTY: [&str; 3] = ["dispatch failure", "io error", "other"];
         let error: &dyn Error = &error;
         let causes = successors(Some(error), |cause| (*cause).source()).map(ToString::to_string);
@@ -213,7 +213,7 @@ where
     }
 }
 
-/// A failed call as the ports know it.
+/// Returns the conversion of a failed call to the ports' error.
 pub(crate) fn unavailable<E, R>(call: &'static str) -> impl Fn(SdkError<E, R>) -> Unavailable
 where
     E: ProvideErrorMetadata + Error + 'static,
@@ -222,7 +222,7 @@ where
     move |error| Unavailable::new(format!("{call}: {}", Failure::from(error)))
 }
 
-/// Returns whether a conditional write was made; false: its condition stopped it.
+/// Returns whether a conditional write was made. False: its condition did not hold.
 pub(crate) fn made<T, E, R>(
     call: &'static str,
     outcome: Result<T, SdkError<E, R>>,

@@ -1,7 +1,7 @@
-//! Which entries of the queue this process holds, and which it has settled lately: SQS may deliver an
-//! entry twice, and a sender of ours may have queued a push twice without knowing.
+//! The entries of the queue that this process holds, and those that it has settled lately. SQS may deliver an entry
+//! twice, and an ingress may have queued a push twice without knowing.
 //!
-//! Pure bookkeeping. A push is known by its own id; the copies of it are what SQS knows.
+//! Pure bookkeeping. A push is known by its own id, and has one or more copies in SQS.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,29 +14,29 @@ const SETTLED_MAX: usize = 16_384;
 /// One entry of the queue, as SQS knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SqsCopy {
-    /// Stays the same from one delivery to the next.
+    /// SQS's message id, which is the same in each delivery.
     pub(crate) sqs_id: String,
-    /// Of the latest delivery: an earlier one may be worth nothing.
+    /// The receipt handle of the latest delivery. Earlier ones may be invalid.
     pub(crate) receipt: String,
-    /// The entry itself, where SQS has delivered it so often that it is to be queued afresh.
+    /// The entry itself, if SQS has delivered it so often that it has to be queued afresh.
     pub(crate) worn: Option<String>,
 }
 
 /// The next step for an entry that was received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// Hand it out.
+    /// The push is new: hand it out.
     New,
-    /// It is handed out already; it will be settled together with what is held.
+    /// The push is handed out already. The copy is settled together with it.
     Held,
-    /// Its push is settled: delete this copy.
+    /// The push is settled already: delete this copy.
     Settled,
 }
 
 #[derive(Debug)]
 struct Entry {
     copies: Vec<SqsCopy>,
-    /// When SQS would give it to somebody else.
+    /// The time at which SQS shows it to others again.
     visible_at: Instant,
 }
 
@@ -69,23 +69,23 @@ impl HeldEntries {
         Arrival::Held
     }
 
-    /// All copies of a push that is held; none if it is not.
+    /// Returns all copies of a push; none if it is not held.
     pub(crate) fn copies(&self, id: MessageId) -> &[SqsCopy] {
         self.entries.get(&id).map_or(&[], |entry| &entry.copies)
     }
 
-    /// Holds a push no longer, and returns its copies: whoever receives one from now on has it anew.
+    /// Stops holding a push, and returns its copies. A copy that is received from now on counts as new.
     pub(crate) fn take(&mut self, id: MessageId) -> Vec<SqsCopy> {
         self.entries.remove(&id).map(|entry| entry.copies).unwrap_or_default()
     }
 
-    /// Notes that a push has left the queue, for good.
+    /// Notes that a push has left the queue for good.
     pub(crate) fn note_settled(&mut self, id: MessageId) {
         self.entries.remove(&id);
         self.settled.note(id);
     }
 
-    /// The pushes that others could receive within `margin`, with their copies.
+    /// Returns the pushes that others could receive within `margin`, with their copies.
     pub(crate) fn running_out(&self, now: Instant, margin: Duration) -> Vec<(MessageId, SqsCopy)> {
         let running_out = self.entries.iter().filter(|(_, entry)| entry.visible_at <= now + margin);
         running_out.flat_map(|(id, entry)| entry.copies.iter().map(|copy| (*id, copy.clone()))).collect()

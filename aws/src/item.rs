@@ -1,4 +1,4 @@
-//! The form of what is stored in items of DynamoDB: the attributes, written and read.
+//! Writes and reads the attributes of DynamoDB items.
 
 use std::{collections::HashMap, str::FromStr};
 
@@ -20,7 +20,7 @@ pub(crate) fn epoch(epoch: Epoch) -> AttributeValue {
     number(epoch.as_seconds())
 }
 
-/// Unix milliseconds.
+/// Writes a time as Unix milliseconds.
 pub(crate) fn millis(moment: DateTime<Utc>) -> AttributeValue {
     number(moment.timestamp_millis())
 }
@@ -29,7 +29,7 @@ pub(crate) fn read_text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     item.get(name)?.as_s().ok().map(String::as_str)
 }
 
-/// `None` also for bytes of another length.
+/// Reads bytes; `None` also if they have another length.
 pub(crate) fn read_bytes<const LENGTH: usize>(item: &Item, name: &str) -> Option<[u8; LENGTH]> {
     item.get(name)?.as_b().ok()?.as_ref().try_into().ok()
 }

@@ -1,4 +1,4 @@
-//! The lease of the relay: one item beside the registrations, each write conditional on what was seen.
+//! The lease of the relay: one item beside the registrations. Each write is conditional on the item that was read.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     item::{Item, binary, number, read_bytes, read_number},
 };
 
-/// Its key among the registrations, whose keys are hexadecimal.
+/// The key of the lease's item. The keys of registrations are hexadecimal.
 const KEY: &str = "lease";
 
 /// The lease in a table of registrations ([`crate::RegistrationsTable::lease`]). DynamoDB never deletes its item.
@@ -72,7 +72,7 @@ impl Lease for RelayLease {
     }
 }
 
-/// `None`: no item of ours.
+/// Reads a lease; `None`: the item is malformed.
 fn tenure(item: &Item) -> Option<Tenure> {
     let holder = match item.get("holder") {
         None => None,

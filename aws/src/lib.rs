@@ -1,9 +1,10 @@
 //! The ports on AWS: registrations, the lease and mailboxes in two DynamoDB tables, the queue on SQS.
 //!
-//! `upwire doctor` asks about the stack (CloudFormation) and about who hears of alarms (SNS), with an operator's credentials.
+//! `upwire doctor` reads the stack (CloudFormation) and the subscribers of its alarms (SNS), with an operator's
+//! credentials.
 //!
-//! Sole user of the AWS SDKs. Which calls each half makes, and no others, is what the policies in
-//! `template.yaml` grant: the ingress `GetItem`, `DeleteItem` and `SendMessage`, the relay the rest.
+//! Only this crate uses the AWS SDKs. The policies in `template.yaml` grant exactly the calls that each half makes:
+//! `IngressRole` and the relay's policy list them.
 
 mod config;
 mod entries;

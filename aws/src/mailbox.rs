@@ -1,14 +1,14 @@
-//! The mailboxes on DynamoDB: an item for each push that waits, in the order in which they are handed out.
+//! The mailboxes on DynamoDB: one item for each push that waits, in the order in which pushes are handed out.
 //!
-//! An account's mailbox has four parts, so that one busy account has the writes of four partitions. The id of a push tells
-//! its part, and so does its registration. A row of its own counts what waits for the account.
+//! An account's mailbox has four parts, so that a busy account can use the write capacity of four partitions. The id of
+//! a push tells its part, and so does its registration. One item for each account counts its waiting pushes.
 //!
-//! The index by registration is a local one. A global one has no strong reads, and would miss a push that was written just
-//! before its phone asks. A table with a local index keeps the items of one key in one partition, so they have 10 GB and
-//! 1,000 write units a second at most. Both caps hold per part: an account has four times as much.
+//! The index by registration is a local one. A global index has no strongly consistent reads, and could miss a push
+//! that was written just before its phone comes back. With a local index, the items of one partition key have at most
+//! 10 GB and 1,000 write units a second. Both limits hold for each part, so an account has four times as much.
 //!
-//! Units, where a push takes `w` (one for each KiB) and `n` entries of the index take a read unit for each 30, one at
-//! least, of each part that is read:
+//! Capacity units: a push takes `w` write units, one for each KiB. Entries of the index take one read unit for each 30,
+//! and at least one for each part that is read.
 //!
 //! | what | writes | reads |
 //! | --- | --- | --- |
@@ -22,7 +22,7 @@
 //! | a page, of more | 0 | 1 for each 4 KiB of all, at least 4 |
 //! | met by a sweep, each account | 0 | half of its entries', at least 2 |
 //!
-//! A count of more than some 30 registrations takes more than one write unit.
+//! A counting item of more than some 30 registrations takes more than one write unit.
 
 use std::collections::BTreeSet;
 
@@ -49,11 +49,11 @@ mod sweep;
 mod table;
 mod waiting;
 
-/// Most registrations whose pushes are looked for one by one, rather than among all of the account.
+/// Most registrations whose pushes are found by the index, rather than by reading all pushes of the account.
 const APART_MAX: usize = 16;
-/// DynamoDB's code for a write to a part of an account that has reached 10 GB, the index included.
+/// DynamoDB's code for a write to a part that has reached 10 GB, including its index.
 const FULL: &str = "ItemCollectionSizeLimitExceededException";
-/// Pushes that such an account loses for one that comes.
+/// Number of pushes that an account with a full part loses for a new one.
 const ROOM: usize = 25;
 
 impl Mailbox for MailboxTable {
@@ -85,7 +85,7 @@ impl Mailbox for MailboxTable {
     }
 
     async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
-        // DynamoDB refuses a batch that names one twice.
+        // DynamoDB refuses a batch that names an item twice.
         let messages: BTreeSet<_> = messages.into_iter().collect();
         let delete = self.delete(messages.iter().map(|(account, id)| key(account, *id)));
         self.units.of_those(delete, |_| messages.iter().map(|(account, _)| account.clone()).collect()).await
@@ -167,7 +167,8 @@ impl MailboxTable {
     ) -> Result<Kept, Unavailable> {
         let message = &waiting.message;
         let made_room = self.put(account, waiting).await?;
-        // Only now: a crash in between leaves one too many, and of two that are kept at once, one sees both.
+        // The push is counted after it is written. A crash in between leaves one push too many, and of two concurrent
+        // writers, at least one sees both pushes.
         let mut kept = if !self.count(account, message, bounds).await? {
             self.make_room(account, message, bounds).await?
         } else if message.topic.is_some() {
@@ -179,7 +180,7 @@ impl MailboxTable {
         Ok(kept)
     }
 
-    /// Writes a push. Where DynamoDB takes no more of its account, the oldest pushes go first; returns those.
+    /// Writes a push. If its part is full, drops the oldest pushes of the account first, and returns them.
     async fn put(&self, account: &BareJid, waiting: &Waiting) -> Result<Vec<MessageId>, Unavailable> {
         let put = || self.client.put_item().table_name(&*self.name).set_item(Some(item(account, waiting)));
         let failed = |failure| Unavailable::new(format!("dynamodb:PutItem: {failure}"));
@@ -197,7 +198,7 @@ impl MailboxTable {
         Ok(dropped)
     }
 
-    /// Removes what a push replaces.
+    /// Removes the pushes that a push replaces by its topic.
     async fn replace(&self, account: &BareJid, message: &PushMessage) -> Result<Kept, Unavailable> {
         let entries = self.entries(account, message.registration).await?;
         let bounds = MailboxBounds { of_registration: usize::MAX, of_account: usize::MAX };
@@ -206,7 +207,7 @@ impl MailboxTable {
         Ok(kept)
     }
 
-    /// Counts anew what waits, and removes what a push replaces or is too many.
+    /// Counts the waiting pushes anew. Removes the pushes that a push replaces, and those beyond the bounds.
     async fn make_room(
         &self,
         account: &BareJid,
@@ -214,7 +215,7 @@ impl MailboxTable {
         bounds: MailboxBounds,
     ) -> Result<Kept, Unavailable> {
         let seen = self.counts(account, message.registration).await?;
-        // Otherwise its registration alone is full.
+        // `Some`: the account has room, so its registration alone is full.
         let of_account = seen.as_ref().filter(|seen| seen.of_account < bounds.of_account);
         let (entries, bounds) = match of_account {
             Some(_) => {
@@ -229,7 +230,7 @@ impl MailboxTable {
         let stays = |entry: &&Entry| entry.lives_at(message.accepted_at) && !gone.contains(&entry.id);
         let left: Vec<&Entry> = entries.iter().filter(stays).collect();
         match of_account {
-            // At the bound, the next push counts anew whatever the row says.
+            // At the bound, the next push counts anew anyway.
             Some(_) if left.len() >= bounds.of_registration => {}
             Some(seen) => self.recount_registration(account, message, seen, left.len()).await?,
             None if seen.is_some() && left.len() >= bounds.of_account => {}

@@ -1,4 +1,4 @@
-//! The marker, on DynamoDB: one item beside the registrations.
+//! The marker on DynamoDB: one item beside the registrations.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use push::{
@@ -8,9 +8,9 @@ use push::{
 
 use crate::{error::unavailable, item::read_text, registrations::RegistrationsTable};
 
-/// Its key among the registrations, whose keys are hexadecimal.
+/// The key of the marker's item. The keys of registrations are hexadecimal.
 const KEY: &str = "marker";
-/// The attribute that has it, as JSON.
+/// The attribute that has the marker, as JSON.
 const MARKER: &str = "marker";
 
 impl Markers for RegistrationsTable {

@@ -1,7 +1,8 @@
-//! The number of polls at a time, and the start of the next one: as few as keep up with what comes.
+//! The number of concurrent polls, and the start of the next one. It is the smallest number that keeps up with the
+//! pushes.
 //!
-//! SQS answers a poll with fewer entries than asked for while the queue holds less than some thousand, however many
-//! there are. So the size of an answer does not say whether more is there; the age of what it brings does.
+//! While the queue has less than some thousand entries, SQS answers with fewer than asked for, even if there are more.
+//! So the size of an answer does not tell whether more wait; the age of its entries does.
 
 use std::time::Duration;
 
@@ -9,32 +10,33 @@ use chrono::TimeDelta;
 
 use crate::requests::BATCH_MAX;
 
-/// Most polls at a time.
+/// Most concurrent polls.
 const POLLS_MAX: usize = 16;
-/// After an answer that was neither full nor late, the next poll lets pushes gather: ten cost as much as one.
+/// Delay before the next poll after an answer that was neither full nor late. Pushes gather meanwhile: ten cost as much
+/// as one.
 const GATHER: Duration = Duration::from_millis(50);
-/// Entries that are older than this have waited for a poll, and not for others to gather.
+/// Age beyond which an entry has waited for a poll, rather than for others to gather.
 const BEHIND: TimeDelta = TimeDelta::milliseconds(120);
-/// A push that comes to a poll that has waited so long was sent just now: its age is the difference of the clocks.
+/// Duration of a poll beyond which its push was sent just now, so that the push's age is the difference of the clocks.
 const WAITED: Duration = Duration::from_millis(300);
 
 /// The state of the queue, as an answer shows it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Gist {
-    /// Number of entries that it brought.
+    /// Number of entries in the answer.
     pub(crate) entries: usize,
-    /// Time that the poll took.
+    /// Duration of the poll.
     pub(crate) took: Duration,
-    /// The age of the oldest and of the youngest entry that came for the first time, by our clock and SQS's; others
-    /// were hidden meanwhile.
+    /// The ages of the oldest and of the youngest entry that was received for the first time, as the difference of our
+    /// clock and SQS's. Other entries were hidden for a while, so their ages tell nothing.
     pub(crate) ages: Option<(TimeDelta, TimeDelta)>,
 }
 
-/// See the module.
+/// The pace of the polls.
 #[derive(Debug)]
 pub(crate) struct Pace {
     wanted: usize,
-    /// Lead of our clock over SQS's, with the way there.
+    /// Lead of our clock over SQS's, including the network delay.
     ahead: TimeDelta,
 }
 
@@ -43,12 +45,12 @@ impl Pace {
         Self { wanted: 1, ahead: TimeDelta::zero() }
     }
 
-    /// Returns how many polls there should be.
+    /// Returns the number of concurrent polls that there should be.
     pub(crate) fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// Takes note of an answer; returns what the next poll waits before it starts.
+    /// Notes an answer. Returns the delay before the next poll.
     pub(crate) fn note(&mut self, gist: Gist) -> Duration {
         if gist.entries == 0 {
             self.wanted = 1;
@@ -67,7 +69,7 @@ impl Pace {
         }
     }
 
-    /// A poll has failed.
+    /// Notes that a poll has failed.
     pub(crate) fn failed(&mut self) {
         self.wanted = 1;
     }

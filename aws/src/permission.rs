@@ -1,28 +1,28 @@
-//! The rights of these credentials, asked action by action by calls that change nothing.
+//! The permissions of these credentials, found by calls that change nothing.
 
 use aws_sdk_dynamodb::Client;
 
 use crate::error::{CannotStart, Cause, Failure, TableMend};
 
-/// An action on a resource, and whether these credentials allow it.
+/// An action on a resource, and whether the credentials allow it.
 #[derive(Debug)]
 pub struct Permission {
-    /// As a policy names it: `dynamodb:GetItem`.
+    /// The name of the action in a policy, as `dynamodb:GetItem`.
     pub action: &'static str,
-    /// The resource's ARN; the account is `*` where nothing here tells it.
+    /// The resource's ARN. The account is `*` if it is not known.
     pub resource: String,
-    /// Why not, and the mend.
+    /// The problem and the remedy, if the call failed.
     pub verdict: Result<(), CannotStart>,
 }
 
 impl Permission {
-    /// Returns whether AWS has answered that the credentials do not allow it.
+    /// Returns whether AWS has denied the action.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(&self.verdict, Err(error) if error.cause == Cause::Denied)
     }
 
-    /// The statement of a policy that allows it, as JSON.
+    /// Returns the policy statement that allows the action, as JSON.
     #[must_use]
     pub fn statement(&self) -> String {
         let Self { action, resource, .. } = self;
@@ -30,12 +30,12 @@ impl Permission {
     }
 }
 
-/// The first thing that keeps the relay from its work.
+/// Returns the first problem that keeps the relay from its work.
 pub(crate) fn all_allowed(permissions: Vec<Permission>) -> Result<(), CannotStart> {
     permissions.into_iter().try_for_each(|permission| permission.verdict)
 }
 
-/// Every further call would fail for the same reason.
+/// Ends an inquiry: every further call would fail for the same reason.
 pub(crate) struct Pointless;
 
 /// The answers so far about one resource.
@@ -64,7 +64,7 @@ impl Inquiry {
         self.resource = format!("{}/index/{index}", self.resource);
     }
 
-    /// Notes an answer. After a refusal, others may still be allowed.
+    /// Notes an answer. After a denial the inquiry goes on, since other actions may be allowed.
     pub(crate) fn note(
         &mut self,
         action: &'static str,
@@ -76,7 +76,7 @@ impl Inquiry {
         if goes_on { Ok(()) } else { Err(Pointless) }
     }
 
-    /// Notes what a call to a table came to.
+    /// Notes the outcome of a call to a table.
     pub(crate) fn note_call(
         &mut self,
         mend: &TableMend,

@@ -1,4 +1,4 @@
-//! A plain POST over the HTTP client that the SDKs use, for the parts of `upwire` that act as an application server.
+//! A plain POST over the SDKs' HTTP client, for the parts of `upwire` that act as an application server.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::body::SdkBody;
 
-/// No answer has come.
+/// No answer came.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer: {0}")]
 pub struct NoAnswer(String);
 
-/// POSTs a body to a URL, by way of what the system trusts; returns the status.
+/// POSTs a body to a URL, with the system's trusted certificates. Returns the status.
 ///
 /// # Errors
-/// [`NoAnswer`] if none comes within `patience`.
+/// [`NoAnswer`], if none comes within `patience`.
 pub async fn post(url: &str, body: String, patience: Duration) -> Result<u16, NoAnswer> {
     send(http::Request::post(url), body, patience).await
 }
 
-/// The same with a body of JSON.
+/// POSTs a body of JSON likewise.
 ///
 /// # Errors
-/// [`NoAnswer`], also after this time.
+/// [`NoAnswer`], if none comes within `patience`.
 pub async fn post_json(url: &str, body: String, patience: Duration) -> Result<u16, NoAnswer> {
     send(http::Request::post(url).header("content-type", "application/json"), body, patience).await
 }
@@ -50,7 +50,7 @@ async fn send(request: http::request::Builder, body: String, patience: Duration)
     answer.map(|answer| answer.status().as_u16()).map_err(|error| NoAnswer(source_of(&error)))
 }
 
-/// The innermost cause says most.
+/// Returns the innermost cause, which is the most specific.
 fn source_of(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .last()

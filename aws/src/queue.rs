@@ -1,4 +1,4 @@
-//! The queue on SQS: long polls, batches of ten, and pushes that stay hidden while they are held.
+//! The queue on SQS, with long polls and batches of ten. Pushes stay hidden while they are held.
 
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
@@ -21,9 +21,9 @@ use crate::{
     requests::{BATCH_MAX, QueueSender},
 };
 
-/// Time for which one poll waits for a push: as long as SQS allows, since each costs money.
+/// Time for which a poll waits for a push: the longest that SQS allows, since each poll is billed.
 const POLL: Duration = Duration::from_secs(20);
-/// Delay in which settlements gather, since nobody waits for them: ten cost as much as one.
+/// Delay in which settlements gather: a batch of ten costs as much as one, and nobody waits for them.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// Longest wait of a stop for the answers to polls.
@@ -36,16 +36,16 @@ pub struct Queue(Arc<Shared>);
 struct Shared {
     entries: Entries,
     polls: Mutex<Polls>,
-    /// Ends with the last clone of the queue.
+    /// The task that keeps entries hidden. Ends with the last clone of the queue.
     _keeper: JoinSet<()>,
 }
 
 struct Polls {
     running: JoinSet<Result<Answer, Unavailable>>,
     pace: Pace,
-    /// Received and not returned yet, oldest first.
+    /// Pushes that were received and not returned yet, oldest first.
     ready: VecDeque<Delivery<MessageId>>,
-    /// The next poll starts no sooner.
+    /// Earliest start of the next poll.
     next: Instant,
 }
 
@@ -56,12 +56,12 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Opens the queue at this URL, after finding out whether it and its dead-letter queue are there and
-    /// whether these credentials may read it. A received entry stays hidden from others for as long as it is
-    /// held, and for the queue's own `VisibilityTimeout` after this process dies.
+    /// Opens the queue at this URL. Checks first that the queue and its dead-letter queue exist, and that the
+    /// credentials may use them. A received entry stays hidden from others while it is held, and for the queue's own
+    /// `VisibilityTimeout` after this process dies.
     ///
     /// # Errors
-    /// Why not, and the mend.
+    /// The problem, and the remedy.
     pub async fn open(config: &SdkConfig, url: &str) -> Result<Self, CannotStart> {
         let queue = QueueSender::new(config, url);
         let attributes = queue.attributes().await?;
@@ -82,19 +82,19 @@ impl Queue {
         Ok(Self(Arc::new(Shared { entries, polls: Mutex::new(polls), _keeper: keeper })))
     }
 
-    /// Each action of the relay on the queue at this URL and on its dead-letter queue, and whether it is allowed.
-    /// Changes nothing. The list ends where a call fails for another reason.
+    /// Returns each action of the relay on the queue at this URL and on its dead-letter queue, and whether it is
+    /// allowed. Changes nothing. The list ends at a call that fails for another reason.
     pub async fn permissions(config: &SdkConfig, url: &str) -> Vec<Permission> {
         let queue = QueueSender::new(config, url);
         let mut inquiry = queue.inquiry();
-        // The list has the reason as its last.
+        // The last element of the list has the reason.
         let _ = queue.inquire_all(&mut inquiry).await;
         inquiry.permissions()
     }
 }
 
 impl QueueReader for Queue {
-    /// The push's own id: SQS may have several entries of one push.
+    /// The push's own id, since SQS may have several entries of one push.
     type Receipt = MessageId;
 
     async fn receive(&self, max: usize) -> Result<Vec<Delivery<MessageId>>, Unavailable> {
@@ -108,7 +108,7 @@ impl QueueReader for Queue {
                     entries.poll(POLL).await
                 });
             }
-            // Dropped here, as at a stop, it loses nothing: the polls go on, and `close` looks after them.
+            // Dropping the future here, as a stop does, loses nothing: the polls go on, and `close` collects them.
             let answer =
                 polls.running.join_next().await.map(|ended| ended.map_err(Unavailable::new).flatten());
             if let Some(answer) = answer {
@@ -128,8 +128,8 @@ impl QueueReader for Queue {
 
     async fn close(&self) {
         let mut polls = self.0.polls.lock().await;
-        // Entries that are in the queue are answered at once. A poll that waits longer waits for one to come;
-        // should that come just when it is cut off, it shows again after the queue's visibility timeout.
+        // SQS answers at once while the queue has entries, so a poll that still waits has none. An entry that comes
+        // just as the poll is aborted shows again after the queue's visibility timeout.
         while let Ok(Some(ended)) = timeout(LAST_ANSWERS, polls.running.join_next()).await {
             polls
                 .ready

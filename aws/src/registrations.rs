@@ -1,4 +1,4 @@
-//! The registrations' store on DynamoDB: an item for each registration, each write conditional.
+//! The registrations' store on DynamoDB: one item for each registration, and conditional writes.
 
 use std::collections::BTreeSet;
 
@@ -24,8 +24,7 @@ mod erasure;
 mod row;
 mod table;
 
-/// Most attempts to decide about a registration while another relay is faster. Only the first of a life
-/// can be overtaken; a renewal of a life that goes on never is.
+/// Most attempts to write a registration while others change it.
 const ATTEMPTS_MAX: usize = 8;
 
 impl Registrations for RegistrationsTable {
@@ -93,7 +92,7 @@ impl RegistrationsTable {
         let id = target.registration_id();
         for attempt in 0..ATTEMPTS_MAX {
             let current = self.read(id, Consistency::Strong).await?;
-            // Another renewal came in between: the later of the two holds.
+            // Another renewal was written meanwhile. The later of the two holds.
             if let Some(row) = &current
                 && attempt > 0
                 && row.lives(now)
@@ -110,7 +109,7 @@ impl RegistrationsTable {
             }
             let next = Registration::renew(current.as_ref(), target.clone(), now, lifetime);
             let is_new = target.legacy.is_none() && !current.as_ref().is_some_and(|row| row.lives(now));
-            // Should the row not be written after all, the count is too high by one until it is made anew.
+            // If the row is not written after all, the count is one too high until it is made anew.
             if is_new && !self.take_place(&next, now, account_max).await? {
                 return Ok(Registered::AccountFull);
             }
@@ -162,7 +161,7 @@ impl RelayRegistrations for RegistrationsTable {
         if from.to_bare() != to.to_bare() {
             return Ok(false);
         }
-        // A renewal that read the row before is written all the same, and holds: its condition names no recipient.
+        // A renewal that has read the row before is still written, and holds, since its condition names no recipient.
         let update = self
             .client
             .update_item()

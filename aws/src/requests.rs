@@ -1,4 +1,4 @@
-//! The calls to SQS: one queue entry is the JSON of one push.
+//! The calls to SQS. A queue entry is the JSON of one push.
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
@@ -21,21 +21,21 @@ use crate::error::{CannotStart, Failure, unavailable};
 
 mod inquiry;
 
-/// Most entries in one call, by SQS's own rule.
+/// Most entries in one call, a limit of SQS.
 pub(crate) const BATCH_MAX: usize = 10;
-/// Most calls at a time for what is queued together: each may have to connect first.
+/// Most concurrent calls for pushes that are queued together, since each may have to connect first.
 const SENDS_MAX: usize = 4;
-/// Most attempts to send a batch of which SQS took a part.
+/// Most attempts to send a batch that SQS accepted in part.
 const BATCH_ATTEMPTS: u32 = 2;
-/// The longest that SQS hides an entry.
+/// Longest visibility timeout of an entry, a limit of SQS.
 const HIDDEN_MAX: Duration = Duration::from_secs(12 * 3600);
-/// The longest that SQS holds back a new entry.
+/// Longest delay of a new entry, a limit of SQS.
 const DELAY_MAX: Duration = Duration::from_secs(900);
-/// The longest that SQS keeps an entry.
+/// Longest retention of an entry, a limit of SQS.
 const KEPT_MAX: Duration = Duration::from_secs(14 * 86_400);
-/// Less does not suffice to say in time that an entry is still held.
+/// Shortest visibility timeout of the queue. A shorter one could not be extended in time.
 const VISIBILITY_MIN: Duration = Duration::from_secs(2);
-/// SQS's codes for a receipt whose time is over: the entry is somebody else's, or gone.
+/// SQS's codes for a stale receipt: another consumer has the entry, or it is deleted.
 const STALE: [&str; 4] = [
     "ReceiptHandleIsInvalid",
     "MessageNotInflight",
@@ -78,20 +78,20 @@ impl QueueWriter for QueueSender {
 pub(crate) struct Attributes {
     /// Time for which a received entry is hidden from others.
     pub(crate) visibility: Duration,
-    /// Number of receives after which SQS takes an entry for poison.
+    /// Number of receives after which SQS moves an entry to the dead-letter queue.
     pub(crate) receives_max: u32,
-    /// The name of the dead-letter queue, and its account.
+    /// The name of the dead-letter queue, and its AWS account.
     dead_letters: (String, String),
 }
 
 impl QueueSender {
-    /// The queue at this URL. Makes no call.
+    /// Makes a client of the queue at this URL. Makes no call.
     #[must_use]
     pub fn new(config: &SdkConfig, url: &str) -> Self {
         Self { client: Client::new(config), url: url.into() }
     }
 
-    /// Queues an entry as it is; it shows after `delay`, at most 15 minutes.
+    /// Queues an entry as it is. SQS shows it after `delay`, or after 15 minutes if that is sooner.
     pub(crate) async fn send_entry(&self, entry: String, delay: Duration) -> Result<(), Unavailable> {
         let send = self.client.send_message().queue_url(&*self.url).message_body(entry);
         let seconds = (!delay.is_zero()).then(|| whole_seconds(delay.min(DELAY_MAX)));
@@ -99,9 +99,9 @@ impl QueueSender {
         Ok(())
     }
 
-    /// Queues up to [`BATCH_MAX`] entries of pushes; a test shows that they are no larger together than SQS allows.
-    /// Entries that SQS did not take are sent once more. The caller would have to send the whole batch again
-    /// otherwise, and the queue would have the other entries twice.
+    /// Queues up to [`BATCH_MAX`] entries of pushes. A test shows that a batch is not larger than SQS allows. Entries
+    /// that SQS did not accept are sent once more: a caller could only repeat the whole batch, which would queue the
+    /// other entries twice.
     async fn send_batch(&self, mut batch: Vec<String>) -> Result<(), Unavailable> {
         let mut failure = None;
         for _ in 0..BATCH_ATTEMPTS {
@@ -117,7 +117,7 @@ impl QueueSender {
         failure.map(unavailable).map_or(Ok(()), Err)
     }
 
-    /// Returns what SQS did not take.
+    /// Sends a batch once. Returns the entries that SQS did not accept.
     async fn try_send_batch(&self, batch: &[String]) -> Result<Vec<BatchResultErrorEntry>, Unavailable> {
         let entries = batch.iter().enumerate().map(|(position, entry)| {
             SendMessageBatchRequestEntry::builder().id(position.to_string()).message_body(entry).build()
@@ -127,7 +127,7 @@ impl QueueSender {
         Ok(call.send().await.map_err(unavailable("sqs:SendMessageBatch"))?.failed)
     }
 
-    /// Waits for entries, for `wait` (at most 20 s), and returns at most [`BATCH_MAX`].
+    /// Receives at most [`BATCH_MAX`] entries. Waits up to `wait` (at most 20 s) for one.
     pub(crate) async fn receive(
         &self,
         wait: Duration,
@@ -162,7 +162,7 @@ impl QueueSender {
         Ok(call.send().await?.failed)
     }
 
-    /// Hides up to [`BATCH_MAX`] entries for so long from now on; zero: shows them.
+    /// Hides up to [`BATCH_MAX`] entries, each for its time from now on; 0 shows the entry.
     pub(crate) async fn hide(&self, receipts: Vec<(String, Duration)>) -> Result<(), Undone> {
         each(receipts, |receipts| self.hide_batch(receipts)).await
     }
@@ -184,7 +184,7 @@ impl QueueSender {
         Ok(call.send().await?.failed)
     }
 
-    /// The queue's attributes; with [`Self::dead_letters`], where the relay starts.
+    /// Reads the queue's attributes, and checks that the relay can work with them.
     pub(crate) async fn attributes(&self) -> Result<Attributes, CannotStart> {
         let answer = self
             .client
@@ -219,7 +219,7 @@ impl QueueSender {
         Ok(Attributes { visibility, receives_max, dead_letters })
     }
 
-    /// The dead-letter queue that the attributes name.
+    /// Finds the dead-letter queue that the attributes name.
     pub(crate) async fn dead_letters(&self, attributes: &Attributes) -> Result<Self, CannotStart> {
         let (name, account) = &attributes.dead_letters;
         let call = self.client.get_queue_url().queue_name(name).queue_owner_aws_account_id(account);
@@ -230,7 +230,7 @@ impl QueueSender {
     }
 }
 
-/// The entries that a call for a batch has left undone. Only they are tried again.
+/// The entries of a batch that a call has left undone. Only these are tried again.
 #[derive(Debug)]
 pub(crate) struct Undone {
     positions: BTreeSet<usize>,
@@ -250,8 +250,8 @@ impl From<Undone> for Unavailable {
     }
 }
 
-/// Makes a call for a batch. An entry whose receipt is stale is as settled as it can be; emulators refuse
-/// the whole batch for one of them, so that each is then tried alone.
+/// Makes a call for a batch. An entry with a stale receipt counts as done. Emulators refuse the whole batch for a stale
+/// receipt; then each entry is tried alone.
 async fn each<T, F>(batch: Vec<T>, call: impl Fn(Vec<T>) -> F) -> Result<(), Undone>
 where
     T: Clone,
@@ -281,7 +281,7 @@ where
     failures.pop().map_or(Ok(()), |(_, failure)| Err(Undone { positions, failure }))
 }
 
-/// Each entry of a batch is named by its position in it.
+/// Returns the position of a failed entry in its batch, which is the entry's id, and the failure.
 fn position_and_failure(entry: &BatchResultErrorEntry, count: usize) -> (usize, Failure) {
     let position = entry.id.parse().ok().filter(|position| *position < count);
     debug_assert!(position.is_some(), "SQS names what was asked of it");
@@ -292,12 +292,12 @@ fn is_stale(failure: &Failure) -> bool {
     STALE.iter().any(|code| failure.is(code))
 }
 
-/// Name and account of the dead-letter queue, and the number of receives that lead there.
+/// Reads name and account of the dead-letter queue, and the number of receives that lead there.
 fn redrive(policy: &str) -> Option<((String, String), u32)> {
     let policy: Value = serde_json::from_str(policy).ok()?;
     let mut arn = policy.get("deadLetterTargetArn")?.as_str()?.rsplit(':');
     let (name, account) = (arn.next()?.to_owned(), arn.next()?.to_owned());
-    // A number or, from older consoles, a text.
+    // The value is a number or, from older consoles, a text.
     let receives = match policy.get("maxReceiveCount")? {
         Value::String(text) => text.parse().ok()?,
         number => number.as_u64()?,
@@ -305,7 +305,7 @@ fn redrive(policy: &str) -> Option<((String, String), u32)> {
     Some(((name, account), receives.try_into().ok()?))
 }
 
-/// Never less than asked for.
+/// Rounds up to whole seconds.
 fn whole_seconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(i32::MAX)
 }
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_batch_of_the_largest_pushes_is_none_too_large() {
-        /// SQS's limit for a batch before it became 1 MiB. Queues like it, and emulators, may take no more still.
+        /// SQS's limit for a batch before it became 1 MiB. Emulators and similar queues may still have it.
         const BATCH_BYTES_MAX: usize = 256 * 1024;
         let longest_part = "\"".repeat(1023);
         let recipient = format!("{0}@{1}.{1}.{1}.example/{longest_part}", "a".repeat(1023), "a".repeat(63));

@@ -1,5 +1,5 @@
-//! The stack of template.yaml, as an operator's credentials see it: its outputs, what differs from its template, and who
-//! hears of its alarms.
+//! The stack of template.yaml, read with an operator's credentials: its outputs, its drift from the template, and the
+//! subscribers of its alarms.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,11 +12,11 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::unavailable;
 
-/// Pause before CloudFormation is asked again whether it has compared everything.
+/// Time between two calls that ask whether the drift detection has ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// A stack of this size takes about a minute.
+/// Longest wait for the drift detection. It takes about a minute for a stack of this size.
 const COMPARISON_MAX: Duration = Duration::from_secs(300);
-/// SNS names a subscription so until its subscriber has confirmed it.
+/// The ARN that SNS gives to a subscription before it is confirmed.
 const PENDING: &str = "PendingConfirmation";
 
 /// A stack by its name.
@@ -27,38 +27,38 @@ pub struct Stack {
     name: String,
 }
 
-/// A stack as CloudFormation tells of it.
+/// The state of a stack, as CloudFormation returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StackState {
-    /// `UPDATE_COMPLETE`, for example.
+    /// The status, as `UPDATE_COMPLETE`.
     pub status: String,
-    /// By their keys.
+    /// The outputs by their keys.
     pub outputs: BTreeMap<String, String>,
 }
 
-/// A resource that is not as the template has it.
+/// A resource that differs from the template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drifted {
-    /// Its name in the template.
+    /// The logical id in the template.
     pub resource: String,
-    /// `AWS::SQS::Queue`, for example.
+    /// The resource type, as `AWS::SQS::Queue`.
     pub kind: String,
-    /// The properties that differ, and how where that is a number or a truth value: others may be secrets. None: the
-    /// resource was deleted.
+    /// The properties that differ. Values are shown if they are numbers or truth values; others may be secrets. `None`:
+    /// the resource was deleted.
     pub differences: Option<Vec<String>>,
 }
 
 /// The subscribers of a topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Subscribers {
-    /// Those that have confirmed it.
+    /// Number of confirmed subscriptions.
     pub confirmed: usize,
-    /// Those that have not.
+    /// Number of unconfirmed subscriptions.
     pub pending: usize,
 }
 
 impl Stack {
-    /// The stack of this name. Makes no call.
+    /// Makes a client of the stack of this name. Makes no call.
     #[must_use]
     pub fn new(config: &SdkConfig, name: &str) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Stack {
         }
     }
 
-    /// Its status and its outputs.
+    /// Reads the stack's status and outputs.
     ///
     /// # Errors
     /// The call fails.
@@ -83,11 +83,11 @@ impl Stack {
         Ok(StackState { status, outputs: outputs.collect() })
     }
 
-    /// Has CloudFormation compare the stack's resources with its template, and waits for that. Nested stacks are not
+    /// Starts CloudFormation's drift detection, waits for it, and returns the drifted resources. Nested stacks are not
     /// compared.
     ///
     /// # Errors
-    /// A call fails, the comparison does, or it takes too long.
+    /// A call or the detection fails, or the detection takes too long.
     pub async fn drifted(&self) -> Result<Vec<Drifted>, Unavailable> {
         let call = self.cloudformation.detect_stack_drift().stack_name(&self.name).send();
         let answer = call.await.map_err(unavailable("cloudformation:DetectStackDrift"))?;
@@ -129,7 +129,7 @@ impl Stack {
         }
     }
 
-    /// The subscribers of a topic.
+    /// Counts the subscribers of a topic.
     ///
     /// # Errors
     /// The call fails.
@@ -141,7 +141,7 @@ impl Stack {
         for subscription in all {
             match subscription.subscription_arn() {
                 Some(PENDING) => subscribers.pending += 1,
-                // SNS marks those that were deleted.
+                // A deleted subscription has another text in place of its ARN.
                 Some(arn) if arn.starts_with("arn:") => subscribers.confirmed += 1,
                 _ => {}
             }

@@ -1,7 +1,7 @@
-//! The tenants and what they used, on DynamoDB: items beside the registrations.
+//! The tenants and their usage on DynamoDB: items beside the registrations.
 //!
-//! The roster is one item. Usage has an item for each hour and term of a relay, with absolute counts: writing it again
-//! changes nothing. An item for each day names those of its hours.
+//! The roster is one item. Usage has an item for each hour and each term of a relay. Its counts are absolute, so that
+//! writing it again changes nothing. An item for each day lists the items of its hours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,25 +23,25 @@ use crate::{
     registrations::RegistrationsTable,
 };
 
-/// Its key among the registrations, whose keys are hexadecimal.
+/// The key of the roster's item. The keys of registrations are hexadecimal.
 const KEY: &str = "tenants";
 /// The attribute that has the roster, as JSON.
 const ROSTER: &str = "roster";
-/// The attribute that has the usage of an hour, as JSON, and the one that names such items.
+/// The attribute that has the usage of an hour, as JSON.
 const USAGE: &str = "usage";
 const ITEMS: &str = "items";
 /// Hours of a day.
 const DAY: Hour = 24;
-/// Slots in one item, which may have 400 KB.
+/// Most slots in one item. An item may have 400 KB.
 const SLOTS_MAX: usize = 1000;
 /// Time for which usage is kept.
 const KEPT_FOR: TimeDelta = TimeDelta::days(800);
-/// The purge of a row that is kept while its tenant is suspended: in the year 2100.
+/// The `purge_at` of a row that is kept while its tenant is suspended, in Unix seconds: the year 2100.
 const NEVER: i64 = 4_102_444_800;
-/// Calls at a time.
+/// Most concurrent calls.
 const CALLS_MAX: usize = 16;
-/// Read units that an accepted push took before it came to the queue: the function's eventually consistent read of the
-/// registration, a row of up to 4 KB.
+/// Read units that the ingress consumes for an accepted push: one eventually consistent read of the registration, a row
+/// of up to 4 KB.
 const ACCEPTING: f64 = 0.5;
 
 impl Tenants for RegistrationsTable {
@@ -105,7 +105,7 @@ impl RegistrationsTable {
         Ok(read.item)
     }
 
-    /// On condition that the row was not renewed since it was read.
+    /// Sets the `purge_at` of a row, on condition that the row was not renewed since it was read.
     async fn set_purge(&self, id: &str, expires_at: i64, purge_at: i64) -> Result<(), Unavailable> {
         let (client, table) = self.parts();
         let update = client
@@ -119,7 +119,7 @@ impl RegistrationsTable {
         made("dynamodb:UpdateItem", update.send().await).map(drop)
     }
 
-    /// The items that have usage of a day.
+    /// Reads the keys of the items that have usage of a day.
     async fn names_of(&self, day: i64) -> Result<BTreeSet<String>, Unavailable> {
         let item = self.item(&day_key(day)).await?.unwrap_or_default();
         let names = item.get(ITEMS).and_then(|names| names.as_ss().ok());
@@ -128,7 +128,7 @@ impl RegistrationsTable {
 
     async fn usage_in(&self, name: String) -> Result<Usage, Unavailable> {
         let malformed = || Unavailable::new("an item of usage is malformed");
-        // A crash may have come between the name and the item.
+        // The item is missing after a crash between listing and writing it.
         let Some(item) = self.item(&name).await? else { return Ok(Usage::new()) };
         let text = read_text(&item, USAGE).ok_or_else(malformed)?;
         let hour = hour_in(&name).ok_or_else(malformed)?;
@@ -138,7 +138,8 @@ impl RegistrationsTable {
     }
 }
 
-/// The purge that a row has to get, with its key and its expiry; `None`: it has that purge, or it is no row.
+/// Returns the `purge_at` that a row needs, with its key and its expiry; `None`: the row has it already, or the item is
+/// no row.
 fn change_of_purge(item: &Item, roster: &Roster) -> Option<(String, i64, i64)> {
     let expires_at: i64 = read_number(item, "expires_at")?;
     let purge_at: i64 = read_number(item, "purge_at")?;
@@ -153,7 +154,7 @@ fn change_of_purge(item: &Item, roster: &Roster) -> Option<(String, i64, i64)> {
     Some((read_text(item, "id")?.to_owned(), expires_at, wanted))
 }
 
-/// The part of a slot that one item holds.
+/// A slot without its hour, with its counts, as an item has it.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     tenant: TenantName,
@@ -166,36 +167,36 @@ fn day_key(day: i64) -> String {
     format!("usage/{day}")
 }
 
-/// The hour of an item of usage, by its key.
+/// Reads the hour from the key of an item of usage.
 fn hour_in(name: &str) -> Option<Hour> {
     name.strip_prefix("usage/")?.split('/').nth(1)?.parse().ok()
 }
 
-/// The usage that one relay counts in one term of being it.
+/// The usage that a relay counts in one term.
 #[derive(Debug)]
 pub struct UsageOfTerm {
     table: RegistrationsTable,
-    /// A name that no other term has.
+    /// The unique name of the term.
     term: String,
     counted: Usage,
-    /// The part of its hour that a slot is in. It stays there: a crash between two parts may not lose it.
+    /// The part of its hour in which each slot is stored. A slot stays in its part, so that a crash between writing two
+    /// parts loses none.
     parts: BTreeMap<Slot, usize>,
     /// Hours that have changed since they were written.
     changed: BTreeSet<Hour>,
-    /// Items that their days name.
+    /// Items that are listed by their days.
     named: BTreeSet<String>,
 }
 
 impl UsageOfTerm {
-    /// For a term that no other has the name of.
+    /// Begins the usage of a term. No other term may have this name.
     #[must_use]
     pub fn new(table: RegistrationsTable, term: String) -> Self {
         let (parts, changed, named) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         Self { table, term, counted: Usage::new(), parts, changed, named }
     }
 
-    /// Takes what was counted since the last time. The function counts nothing: what it read for the accepted pushes
-    /// is added here.
+    /// Adds counts. The function does not count its own reads, so its reads for accepted pushes are added here.
     pub fn add(&mut self, mut usage: Usage) {
         self.changed.extend(usage.keys().map(|slot| slot.hour));
         for counts in usage.values_mut() {
@@ -204,16 +205,16 @@ impl UsageOfTerm {
         usage::add(&mut self.counted, usage);
     }
 
-    /// Writes the hours that have changed. After an error, the next time writes them.
+    /// Writes the hours that have changed. After an error, the next call writes them.
     ///
     /// # Errors
-    /// The table does not take it.
+    /// A write to the table fails.
     pub async fn write(&mut self, now: DateTime<Utc>) -> Result<(), Unavailable> {
         while let Some(hour) = self.changed.first().copied() {
             self.write_hour(hour, now).await?;
             self.changed.remove(&hour);
         }
-        // Nothing counts for them any more.
+        // No counts come for earlier hours any more.
         let past = hour_of(now) - 2;
         self.counted.retain(|slot, _| slot.hour >= past);
         self.parts.retain(|slot, _| slot.hour >= past);

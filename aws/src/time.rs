@@ -1,4 +1,4 @@
-//! The time as AWS tells it: each answer has a `Date`, and a machine's own clock may be wrong.
+//! The time by AWS. Each answer has a `Date`, while the machine's own clock may be wrong.
 
 use std::{
     fmt,
@@ -22,25 +22,24 @@ use push::{Clock, Reading};
 
 use crate::config::relay_http_client;
 
-/// Largest difference from the time of AWS at which the machine's clock is believed. AWS takes no signature that is
-/// older than five minutes
-/// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-signing-elements.html>).
+/// Largest difference from the time of AWS at which the machine's clock is trusted. AWS accepts no signature that is
+/// older than five minutes (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-signing-elements.html>).
 pub const AGREEMENT: TimeDelta = TimeDelta::minutes(5);
-/// An answer that took longer tells nothing: the machine was suspended meanwhile.
+/// Longest duration of a call whose `Date` is used. During a longer one, the machine was suspended.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
-/// The machine's clock beside the time of AWS. Its clones know the same.
+/// The machine's clock, and the time of AWS. Clones share both.
 #[derive(Clone)]
 pub struct ServiceTime(Arc<Shared>);
 
 struct Shared {
     wall: Clock,
-    /// The time since the machine's start, which nobody sets.
+    /// The machine's uptime, which nobody can set.
     uptime: Box<dyn Fn() -> Duration + Send + Sync>,
     told: Mutex<Option<Told>>,
 }
 
-/// The time that the last answer gave, and when it came.
+/// The time that the last answer gave, and the uptime at its arrival.
 #[derive(Clone, Copy)]
 struct Told {
     date: DateTime<Utc>,
@@ -48,19 +47,19 @@ struct Told {
 }
 
 impl ServiceTime {
-    /// Makes one that believes the machine's clock until AWS has answered.
+    /// Makes a time that trusts the machine's clock until AWS has answered.
     pub fn new(wall: Clock, uptime: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared { wall, uptime: Box::new(uptime), told: Mutex::new(None) }))
     }
 
-    /// The machine's clock, and the time of AWS where they differ by more than [`AGREEMENT`].
+    /// Returns a clock that goes by the machine's, or by the time of AWS if they differ by more than [`AGREEMENT`].
     #[must_use]
     pub fn clock(&self) -> Clock {
         let time = self.clone();
         Clock::guarded(move || time.read())
     }
 
-    /// A configuration whose clients note the `Date` of each answer, and sign their calls by that time.
+    /// Returns a configuration whose clients note the `Date` of each answer, and sign their calls with the time by AWS.
     #[must_use]
     pub fn heard_by(&self, config: SdkConfig) -> SdkConfig {
         let inner = config.http_client().unwrap_or_else(relay_http_client);
@@ -107,7 +106,7 @@ impl TimeSource for ServiceTime {
     }
 }
 
-/// An HTTP client whose answers are looked at.
+/// An HTTP client that notes the `Date` of each answer.
 #[derive(Debug)]
 struct Listening {
     inner: SharedHttpClient,
@@ -137,7 +136,7 @@ impl HttpConnector for ListeningConnector {
         let answer = self.inner.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await?;
-            // A proxy on the way answers 5xx, and may have another time.
+            // A 5xx may come from a proxy, whose clock may be wrong.
             let date = answer.headers().get("date").filter(|_| !answer.status().is_server_error());
             if let Some(date) = date {
                 time.hear(date, asked_at);
@@ -161,7 +160,7 @@ mod tests {
 
     const DAY: i64 = 86_400;
 
-    /// Seconds since the machine was started, and how many its clock is wrong by.
+    /// The machine's uptime in seconds, and the error of its clock in seconds.
     #[derive(Default)]
     struct Machine {
         up: AtomicI64,
@@ -228,7 +227,7 @@ mod tests {
         assert_eq!(time.clock().read().now, at(30 * DAY));
     }
 
-    /// Answers calls with these heads, one each, and returns the times that they were signed at.
+    /// Answers each call with one of these heads. Returns the times at which the calls were signed.
     async fn served(listener: TcpListener, heads: Vec<String>) -> Vec<String> {
         let mut signed = Vec::new();
         for head in heads {
@@ -256,7 +255,7 @@ mod tests {
         machine.off.store(30 * DAY, Relaxed);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        // An answer that is not the service's own may have any time.
+        // An answer that is not from the service may have any time.
         let heads = [("502 Bad Gateway", -DAY), ("403 Forbidden", 0), ("200 OK", 5)];
         let heads = heads.map(|(status, seconds)| format!("{status}\r\nDate: {}", date(seconds))).into();
         let serving = tokio::spawn(served(listener, heads));

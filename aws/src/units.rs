@@ -1,7 +1,7 @@
-//! The units that calls to DynamoDB consume, counted for the tenants for whose accounts they are made.
+//! The capacity units that calls to DynamoDB consume, counted for the tenants of the accounts.
 //!
-//! DynamoDB says with each answer what it has billed, if it is asked. A call that fails says nothing, and a call for
-//! nobody's account (a sweep, the lease) counts for nobody.
+//! On request, DynamoDB returns the consumed units with each answer. Failed calls, and calls that are for no account (a
+//! sweep, the lease), are not counted.
 
 use std::{cell::Cell, collections::BTreeMap};
 
@@ -32,7 +32,7 @@ use push::{
 };
 
 tokio::task_local! {
-    /// The units of the calls that this task makes, while they are measured.
+    /// The units that this task's calls have consumed, while they are measured.
     static CONSUMED: Cell<Consumed>;
 }
 
@@ -42,18 +42,18 @@ struct Consumed {
     writes: f64,
 }
 
-/// Counts what calls consume. The default counts nothing, and has DynamoDB say nothing.
+/// Counts the units that calls consume. The default counts nothing, and does not request the units.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UnitsMeter(Option<(Meter, Clock)>);
 
 impl UnitsMeter {
-    /// Counts in this meter; the client makes the calls that are to be counted.
+    /// Makes a counter for this meter, and the client whose calls it counts.
     pub(crate) fn new(client: &Client, meter: Meter, clock: Clock) -> (Client, Self) {
         let config: Config = client.config().to_builder().interceptor(Asking).build();
         (Client::from_conf(config), Self(Some((meter, clock))))
     }
 
-    /// Makes calls for an account.
+    /// Makes calls, and counts their units for an account.
     pub(crate) fn of<'a, T: Send + 'a>(
         &'a self,
         account: &BareJid,
@@ -63,13 +63,14 @@ impl UnitsMeter {
         self.of_those(calls, |_| vec![account])
     }
 
-    /// Makes calls for the accounts that their result tells, once for each item of theirs: each item has the same share.
+    /// Makes calls, and counts their units for the accounts in their result. `accounts` names an account once for each
+    /// of its items, and each item has the same share.
     pub(crate) fn of_those<'a, T: Send + 'a>(
         &'a self,
         calls: impl Future<Output = T> + Send + 'a,
         accounts: impl FnOnce(&T) -> Vec<BareJid> + Send + 'a,
     ) -> impl Future<Output = T> + Send + 'a {
-        // Boxed at once: a future is moved into each one around it, and those of the SDK are large.
+        // The future is boxed at once. Each enclosing future would move it, and the SDK's futures are large.
         let calls = calls.boxed();
         async move {
             let Some((meter, clock)) = &self.0 else { return calls.await };
@@ -95,7 +96,7 @@ fn count(meter: &Meter, now: DateTime<Utc>, accounts: &[BareJid], consumed: Cons
     meter.take_over(&tally);
 }
 
-/// Has DynamoDB say what each measured call consumes, and adds that up.
+/// Requests the consumed units of each measured call, and adds them up.
 #[derive(Debug)]
 struct Asking;
 
@@ -159,7 +160,7 @@ impl Intercept for Asking {
         } else if let Some(write) = output.downcast_ref::<BatchWriteItemOutput>() {
             writes = all(write.consumed_capacity());
         }
-        // Nobody measures the call.
+        // An error means that the call is not measured.
         let _ = CONSUMED.try_with(|consumed| {
             let before = consumed.get();
             consumed.set(Consumed { reads: before.reads + reads, writes: before.writes + writes });

@@ -1,9 +1,9 @@
-//! Versions read each other's rows and entries: function and relay are replaced at different moments, and after a
-//! rollback the version before reads what this one has written.
+//! Versions read each other's rows and entries. Function and relay are replaced at different moments, and after a
+//! rollback the version before reads the data of this one.
 //!
-//! `aws/fixtures/VERSION` holds what each version writes of the same things. This version reads all of them; and whatever
-//! an earlier one wrote, this one writes as well, with the same value. So a version may add attributes and fields, which
-//! those before it skip, and neither leave out nor change one.
+//! `aws/fixtures/VERSION` has the data that each version writes for the same input. This version reads all of them, and
+//! writes every attribute and field of earlier versions with the same value. So a version may add attributes and
+//! fields, which earlier versions ignore, but may not remove or change one.
 
 use std::{env, fs, path::PathBuf};
 
@@ -21,7 +21,7 @@ use crate::{
     registrations::{item as registration_item, registration as read_registration},
 };
 
-/// Each with what it is called in the fixtures.
+/// Returns what this version writes, each with its name in the fixtures.
 fn written() -> Vec<(&'static str, Value)> {
     vec![
         ("registration", plain(&registration_item(&registration()))),
@@ -82,7 +82,7 @@ fn marker() -> Marker {
     marker
 }
 
-/// An item as the API has it, with bytes in hexadecimal.
+/// Returns an item in the form of the API, with bytes in hexadecimal.
 fn plain(item: &Item) -> Value {
     let plain = |value: &AttributeValue| match value {
         AttributeValue::S(text) => json!({"S": text}),
@@ -120,7 +120,7 @@ fn folder(version: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(version)
 }
 
-/// The fixtures of a version.
+/// Reads the fixtures of a version.
 fn fixtures(version: &str) -> Vec<(String, Value)> {
     let files = fs::read_dir(folder(version)).unwrap().map(|file| file.unwrap().path());
     let fixture = |path: PathBuf| {
@@ -135,7 +135,7 @@ fn versions() -> Vec<String> {
     versions.map(|version| version.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Returns whether a reader that knows `known` alone finds the same in `all`.
+/// Returns whether `all` has all of `known`, with the same values.
 fn holds(all: &Value, known: &Value) -> bool {
     match (all, known) {
         (Value::Object(all), Value::Object(known)) => {
@@ -144,7 +144,7 @@ fn holds(all: &Value, known: &Value) -> bool {
         (Value::Array(all), Value::Array(known)) => {
             all.len() == known.len() && all.iter().zip(known).all(|(all, known)| holds(all, known))
         }
-        // An entry is JSON inside of an item.
+        // An entry is JSON inside an item.
         (Value::String(all), Value::String(known)) if known.starts_with('{') => {
             holds(&serde_json::from_str(all).unwrap(), &serde_json::from_str(known).unwrap())
         }

@@ -1,4 +1,4 @@
-//! `upwire account`: what is kept of a person, and its erasure.
+//! `upwire account`: shows and erases the data of a person.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -14,7 +14,7 @@ use crate::registrations::{self, write_row};
 use crate::store::{self, StoreOptions, Work};
 use crate::{fetch, trail, values};
 
-/// Pushes that are in memory at a time.
+/// Most pushes that are in memory at a time.
 const PAGE: usize = 100;
 
 /// Show what is kept of an account, or erase it.
@@ -71,7 +71,7 @@ struct Forget {
     admin_listen: SocketAddr,
 }
 
-/// Does what is asked for.
+/// Runs the action.
 pub(crate) fn run(Options { action, store }: Options) -> anyhow::Result<()> {
     match action {
         Action::Show(show) => store::run(store, show),
@@ -104,7 +104,7 @@ impl Work for Show {
     }
 }
 
-/// The same as one JSON object.
+/// Writes the account as one JSON object.
 fn write_json(
     out: &mut impl Write,
     account: &ports::Account,
@@ -147,7 +147,7 @@ async fn waiting<M: Mailbox>(
 }
 
 impl Forget {
-    /// Has the running process drop what it holds in memory; what came of that.
+    /// Tells the running process to drop the account's data from memory. Returns the outcome in words.
     async fn tell_the_process(&self) -> String {
         let account = self.jid.to_string();
         let forget = serde_json::to_string(&trail::Forget { account }).unwrap_or_default();
@@ -175,7 +175,7 @@ What may remain, and is not reached from here:
 
 impl Work for Forget {
     async fn on<S: OperatorStore, M: Mailbox>(self, store: S, mailbox: M) -> anyhow::Result<()> {
-        // First: from then on, nothing more is put into the mailbox.
+        // The registrations go first, so that no further push is put into the mailbox.
         let registrations = store.forget(&self.jid, store::now()).await?;
         let mut pushes = 0;
         loop {

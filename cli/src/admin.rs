@@ -10,14 +10,14 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 use tokio::time::interval;
 
-/// Upper bounds of the histogram's buckets, in seconds: from a phone that answers at once to one that
-/// is away for a day.
+/// Upper bounds of the histogram's buckets, in seconds. They range from a phone that answers at once to one that is
+/// away for a day.
 const ACKNOWLEDGED_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0];
-/// Time between two moments at which the recorder folds what it was told into the buckets.
+/// Time between two runs of the recorder's upkeep, which moves samples into the buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Makes this process record metrics.
+/// Installs the process's recorder of metrics.
 pub(crate) fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let metric = Matcher::Full(relay::ACKNOWLEDGED_SECONDS.to_owned());
     let handle = PrometheusBuilder::new()
@@ -35,8 +35,8 @@ pub(crate) fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// `/healthz`, `/readyz`, `/metrics`; `measure` takes what is measured only when somebody asks. A relay that stands by
-/// is as ready as it can be; one in `trouble` is not ready, connected or not.
+/// Makes the routes `/healthz`, `/readyz` and `/metrics`. `measure` updates the gauges that are measured on request. A
+/// relay that stands by is ready. A process in `trouble` is not ready, connected or not.
 pub(crate) fn router(
     connected: watch::Receiver<bool>,
     stands_by: watch::Receiver<bool>,

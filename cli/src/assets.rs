@@ -1,4 +1,4 @@
-//! `upwire assets`: what a package has beside the binary. It makes them of the command line itself.
+//! `upwire assets`: writes the man pages and completions for packages, from the command line's own definition.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub(crate) struct Options {
     completions: PathBuf,
 }
 
-/// Writes all of them.
+/// Writes all assets.
 pub(crate) fn run(Options { man, completions }: &Options, mut command: Command) -> anyhow::Result<()> {
     for shell in Shell::value_variants() {
         clap_complete::generate_to(*shell, &mut command, "upwire", completions)?;

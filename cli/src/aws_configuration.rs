@@ -1,4 +1,4 @@
-//! The way of commands to AWS: the region, the credentials and the endpoints.
+//! The configuration of AWS for commands: region, credentials and endpoints.
 
 use aws::SdkConfig;
 use aws_config::{BehaviorVersion, SdkConfig as BaseConfig};
@@ -9,7 +9,7 @@ use crate::configuration::{ConfigurationError, environment};
 const REGION: &str = "AWS_REGION";
 const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS"];
 
-/// As every program that speaks to AWS finds it: from the environment, the profiles, or what the machine gives.
+/// Reads the configuration from the usual places: the environment, the profiles, or the machine's role.
 pub(crate) async fn read() -> Result<SdkConfig, ConfigurationError> {
     for variable in ENDPOINTS {
         if let Some(url) = environment(variable)? {
@@ -18,14 +18,14 @@ pub(crate) async fn read() -> Result<SdkConfig, ConfigurationError> {
     }
     let base: BaseConfig =
         aws_config::defaults(BehaviorVersion::latest()).http_client(aws::relay_http_client()).load().await;
-    // The profile's, where the environment has none.
+    // The profile's endpoint counts if the environment has none.
     base.endpoint_url().map_or(Ok(()), |url| check_endpoint(ENDPOINTS[0], url))?;
     let region = base.region().map(ToString::to_string);
     check_region(region.as_deref())?;
     Ok(aws::for_relay(base))
 }
 
-/// A text that is no URL would fail at each call, as if AWS did not answer.
+/// Checks that an endpoint is a URL. Otherwise each call would fail, as if AWS did not answer.
 fn check_endpoint(variable: &str, text: &str) -> Result<(), ConfigurationError> {
     if Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
         return Ok(());
@@ -38,7 +38,7 @@ fn check_endpoint(variable: &str, text: &str) -> Result<(), ConfigurationError> 
     ))
 }
 
-/// As what is no part of a host name would.
+/// Checks that a region can be part of a host name. Otherwise each call would fail, too.
 fn check_region(region: Option<&str>) -> Result<(), ConfigurationError> {
     let mend = "set it to the region of the queue and the tables, as in eu-central-1";
     match region {

@@ -1,4 +1,4 @@
-//! `upwire backup`: a copy of the database while the server runs.
+//! `upwire backup`: copies the database while the server runs.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,10 +25,10 @@ pub(crate) struct Options {
     database: PathBuf,
 }
 
-/// Makes the copy, and says what is in it.
+/// Makes the copy, and prints what it contains.
 pub(crate) fn run(Options { file, database }: &Options) -> anyhow::Result<()> {
     let contents = embedded::back_up(existing(database)?, file).map_err(with_mend)?;
-    // Not `println!`: a closed stdout must not turn what was done into a panic.
+    // Not `println!`: a closed stdout must not cause a panic after the work is done.
     let _ = writeln!(
         std::io::stdout(),
         "{} has {} registrations and {} pushes; keep it as safe as the server's secret",
@@ -39,7 +39,7 @@ pub(crate) fn run(Options { file, database }: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SQLite names no cause where the file system refuses.
+/// Adds the remedy to an error. SQLite does not name the cause if the file system refuses.
 fn with_mend(error: embedded::BackupError) -> anyhow::Error {
     let text = error.to_string();
     if ["unable to open", "readonly", "Permission denied"].iter().any(|refusal| text.contains(refusal)) {

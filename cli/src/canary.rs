@@ -1,4 +1,4 @@
-//! `upwire canary`: a push from an application server to a phone and back, as a person's would go; both are played here.
+//! `upwire canary`: sends pushes through the whole server, as an application server, and receives them, as a phone.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -20,14 +20,14 @@ use crate::values;
 
 mod report;
 
-/// From the start to the endpoint: a login and a registration.
+/// Longest time for the login and the registration.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest time that the distributor takes to end.
+/// Longest wait for the distributor to end.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPTED: u16 = 201;
-/// The same in each run, so that the registration is the same, and moves nowhere.
+/// The resource of the canary's phone. Each run uses the same one, so that the registration stays the same.
 const RESOURCE: &str = "upwire-canary";
-/// The distributor has said the rest on stderr.
+/// The error when the distributor has ended. The distributor has printed the reason on stderr.
 pub(crate) const DISTRIBUTOR_ENDED: &str = "the distributor has ended: see what it said";
 
 /// Send pushes from end to end, and say how long they took and whether one is missing.
@@ -75,13 +75,13 @@ pub(crate) struct Options {
     metrics_stack: Option<String>,
 }
 
-/// An account as it is written: with a user.
+/// Parses an account: a JID with a local part.
 pub(crate) fn account(text: &str) -> Result<Jid, String> {
     let jid = Jid::new(text).map_err(|error| format!("{error}; write it as user@example.com"))?;
     if jid.node().is_some() { Ok(jid) } else { Err("it names no user; write it as user@example.com".into()) }
 }
 
-/// Sends the pushes, and tells what came of them.
+/// Sends the pushes, and reports their outcome.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let mut report = Report::of(options.pushes);
     let sent = tokio::select! {
@@ -106,7 +106,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     }
 }
 
-/// Sends them; why the last of those is missing that are.
+/// Sends the pushes. Returns why the last missing push is missing, if any is.
 async fn send_all(options: &Options, report: &mut Report) -> anyhow::Result<Option<String>> {
     let mut phone = Phone::start(options)?;
     let registered = timeout(LOGIN_TIMEOUT, phone.endpoint()).await;
@@ -140,11 +140,11 @@ async fn send_all(options: &Options, report: &mut Report) -> anyhow::Result<Opti
     Ok(reason)
 }
 
-/// An `upwire distributor`, and what it says.
+/// A running `upwire distributor`, and its output.
 struct Phone {
     process: Child,
     events: Lines<BufReader<ChildStdout>>,
-    /// The last failure that it told of since it was connected.
+    /// The last failure that it has reported since it was connected.
     trouble: Option<String>,
 }
 
@@ -194,7 +194,7 @@ impl Phone {
         }
     }
 
-    /// Sends it a push, and waits until it is there; others may come before, of an earlier run.
+    /// Sends a push, and waits until it arrives. Pushes of an earlier run may arrive before it.
     async fn gets(&mut self, endpoint: &str, body: &str, patience: Duration) -> anyhow::Result<()> {
         let status = aws::post(endpoint, body.to_owned(), patience).await?;
         if status != ACCEPTED {
@@ -204,7 +204,7 @@ impl Phone {
         Ok(())
     }
 
-    /// It ends when nobody reads what it says.
+    /// Ends the distributor by closing its output.
     async fn end(self) {
         let Self { mut process, events, .. } = self;
         drop(events);
@@ -212,7 +212,7 @@ impl Phone {
     }
 }
 
-/// The distributor's own failure, with its mend; a stanza of somebody else that it refused is none.
+/// Returns the text of a failure of the distributor, with its remedy. A refused stanza of somebody else is no failure.
 fn trouble(event: &Value) -> Option<String> {
     let (text, hint) = (event["text"].as_str()?, event["hint"].as_str());
     if event["condition"] == "refused" {

@@ -1,4 +1,4 @@
-//! `upwire clock`: what somebody knows of the time that a server cannot.
+//! `upwire clock`: tells the server that the machine's clock is right.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -17,7 +17,7 @@ pub(crate) fn describe_metrics() {
     describe_gauge!(IN_DOUBT, "1 while the machine's clock is wrong, and nothing is ended for good by it");
 }
 
-/// Shows whether the clock is in doubt.
+/// Sets the metric for whether the clock is in doubt.
 pub(crate) fn show(is_in_doubt: bool) {
     gauge!(IN_DOUBT).set(f64::from(u8::from(is_in_doubt)));
 }
@@ -52,23 +52,24 @@ struct Accept {
     database: PathBuf,
 }
 
-/// The file beside the database in which it is said: the moment by this machine's clock, in Unix milliseconds.
+/// Returns the path of the file that accepts the clock, beside the database. It has the time by this machine's clock,
+/// in Unix milliseconds.
 pub(crate) fn acceptance(database: &Path) -> PathBuf {
     let mut name = OsString::from(database);
     name.push(".clock-accepted");
     name.into()
 }
 
-/// Says it.
+/// Writes the file that accepts the clock.
 pub(crate) fn run(Options { action: Action::Accept(accept) }: Options) -> anyhow::Result<()> {
     let (now, file) = (Clock::system().now(), acceptance(existing(&accept.database)?));
-    // Renamed, so that nobody reads half of it.
+    // The file is written and then renamed, so that the server never reads half of it.
     let half = file.with_extension("half");
     let written = std::fs::write(&half, now.timestamp_millis().to_string());
     written
         .and_then(|()| std::fs::rename(&half, &file))
         .with_context(|| format!("{} cannot be written: do it as the server's user", file.display()))?;
-    // Not `println!`: a closed stdout must not turn what was done into a panic.
+    // Not `println!`: a closed stdout must not cause a panic after the work is done.
     let _ = writeln!(std::io::stdout(), "the server believes that it is {now}; its log says when it does");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The relay's metrics as CloudWatch finds them in its log: a line a minute to stdout, in the embedded metric format.
+//! The relay's metrics for CloudWatch: one line a minute to stdout, in the embedded metric format.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 const INTERVAL: Duration = Duration::from_secs(60);
 
 const STREAM_UP: &str = "upwire_xmpp_stream_up";
-/// Counters, of which each line has the growth since the last.
+/// Counters whose growth since the last line is in each line.
 const GROWTH: [(&str, &str); 5] = [
     ("Delivered", "upwire_pushes_delivered_total"),
     ("Kept", "upwire_mailbox_kept_total"),
@@ -24,7 +24,7 @@ const GROWTH: [(&str, &str); 5] = [
 /// The values at the last line.
 type Values = BTreeMap<String, f64>;
 
-/// Writes a line a minute for this stack, until it is dropped.
+/// Writes a line a minute for this stack, until the future is dropped.
 pub(crate) async fn tell(stack: String, metrics: PrometheusHandle, active: &str) {
     let (mut ticks, mut last) = (interval(INTERVAL), Values::new());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,14 +38,14 @@ pub(crate) async fn tell(stack: String, metrics: PrometheusHandle, active: &str)
 
 fn minute(stack: &str, values: &Values, last: &Values, active: &str, at: DateTime<Utc>) -> String {
     let value = |values: &Values, name: &str| values.get(name).copied().unwrap_or(0.0);
-    // Of several relays one is active; of their heartbeats the greatest counts.
+    // Of several relays, only the active one beats. The alarm takes the maximum of their heartbeats.
     let beats = value(values, active) > 0.0 && value(values, STREAM_UP) > 0.0;
     let mut metrics = vec![("Heartbeat", if beats { 1.0 } else { 0.0 })];
     metrics.extend(GROWTH.map(|(metric, name)| (metric, value(values, name) - value(last, name))));
     line(stack, &metrics, serde_json::Map::new(), at)
 }
 
-/// Each sample without labels of Prometheus' text.
+/// Reads the samples without labels from the text for Prometheus.
 fn values(text: &str) -> Values {
     let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '));
     samples.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()

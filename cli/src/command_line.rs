@@ -1,5 +1,5 @@
-//! The command line's errors: whatever clap refuses becomes one line with exit code 64, and an empty
-//! environment variable counts as unset.
+//! Parses the command line. A refusal of clap becomes one line with exit code 64, and an empty environment variable
+//! counts as unset.
 
 use std::ffi::OsString;
 
@@ -11,7 +11,7 @@ use crate::configuration::{ConfigurationError, one_line};
 /// `EX_USAGE` of sysexits.h: wrong usage or configuration.
 pub(crate) const EX_USAGE: u8 = 64;
 
-/// From 0 to 1: how like two names are of which one is perhaps the other, misspelt.
+/// Similarity, from 0 to 1, at which a name counts as another one misspelt.
 const LIKENESS_MIN: f64 = 0.75;
 
 /// Ends the help of `upwire` and of its long-running subcommands.
@@ -28,7 +28,7 @@ Exit codes:
   1   failed while running
   64  wrong usage or configuration; one line on stderr names the option or variable and the mend";
 
-/// The help of whatever runs a relay, before [`AFTER_HELP`].
+/// The end of the help of commands that run a relay, before [`AFTER_HELP`].
 pub(crate) const AFTER_SERVER_HELP: &str = "\
 At the administration address:
   /healthz  200 while the process runs
@@ -42,7 +42,7 @@ SIGTERM or Ctrl-C finishes what is in flight, for ten seconds at most; a second 
 /// Why there is nothing to run.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// Help or the version was asked for, and has been printed.
+    /// Help or the version was requested, and has been printed.
     Shown,
     /// The command line, or a variable that stands for an option, is wrong.
     Wrong(ConfigurationError),
@@ -65,11 +65,11 @@ pub(crate) fn parse<P: Parser>(arguments: Vec<OsString>) -> Result<P, Refused> {
         })
 }
 
-/// clap takes an empty variable for a value; here it counts as unset.
+/// Makes empty variables count as unset; clap takes them for values.
 fn without_empty_variables(command: Command) -> Command {
     command
         .mut_args(|argument| {
-            // Where it is not set at all, the name stays: the help shows it.
+            // A variable that is not set keeps its name, which the help shows.
             let value = argument.get_env().and_then(std::env::var_os);
             if value.is_some_and(|value| value.is_empty()) {
                 argument.env(None::<&'static str>)
@@ -80,7 +80,7 @@ fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// Folds clap's several paragraphs into one line: what is wrong, its tip, and where to read on.
+/// Folds clap's paragraphs into one line: the problem, the tip, and where to read on.
 fn explain(error: &clap::Error, command: &Command, arguments: &[OsString]) -> ConfigurationError {
     let (help, command) = subcommand(command, arguments);
     let rendered = error.render().to_string();
@@ -105,7 +105,7 @@ fn explain(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Co
     ConfigurationError::usage(variable, problem, mend.join("; "))
 }
 
-/// The `--help` to read, and the (sub)command that the arguments are for.
+/// Returns the `--help` to read, and the (sub)command of the arguments.
 fn subcommand<'a>(command: &'a Command, arguments: &[OsString]) -> (String, &'a Command) {
     arguments.iter().skip(1).find_map(|argument| command.find_subcommand(argument)).map_or_else(
         || ("upwire --help".into(), command),
@@ -113,7 +113,7 @@ fn subcommand<'a>(command: &'a Command, arguments: &[OsString]) -> (String, &'a 
     )
 }
 
-/// The environment variable that can stand for an option, if the value came from there: a flag wins.
+/// Returns the environment variable of an option, if the value came from there. A flag takes precedence.
 fn variable(option: &clap::Arg, arguments: &[OsString]) -> Option<String> {
     let name = option.get_env().filter(|name| std::env::var_os(name).is_some())?;
     let flag = format!("--{}", option.get_long()?);
@@ -126,7 +126,7 @@ fn variable(option: &clap::Arg, arguments: &[OsString]) -> Option<String> {
     if arguments.iter().any(is_flag) { None } else { name.to_str().map(str::to_owned) }
 }
 
-/// Warns of variables that nothing reads: a misspelt one would be passed over without a word.
+/// Warns of variables that nothing reads, since a misspelt one would be ignored silently.
 pub(crate) fn warn_of_unknown_variables<P: CommandFactory>() {
     let known = known_variables(&P::command());
     for (name, _) in std::env::vars_os() {
@@ -146,7 +146,7 @@ pub(crate) fn warn_of_unknown_variables<P: CommandFactory>() {
 /// The password of a distributor's account, which has no option.
 pub(crate) const DISTRIBUTOR_PASSWORD: &str = "UPWIRE_PASSWORD";
 
-/// The variables of all options, and those that no option has.
+/// Returns the variables of all options, and those that belong to no option.
 fn known_variables(command: &Command) -> Vec<String> {
     let own = command.get_arguments().filter_map(|option| option.get_env()?.to_str().map(str::to_owned));
     let others = command.get_subcommands().flat_map(known_variables);
@@ -155,7 +155,8 @@ fn known_variables(command: &Command) -> Vec<String> {
         .collect()
 }
 
-/// `Some` if the variable looks like one of ours and is none; with the one that is most like it, if one is.
+/// Returns `Some` if the variable looks like one of ours and is none. It contains the most similar variable, if one is
+/// similar enough.
 fn unknown<'a>(name: &str, known: &'a [String]) -> Option<Option<&'a str>> {
     let looks_like_ours = name.to_ascii_uppercase().starts_with("UPWIRE");
     // Kubernetes sets these for a service of this name.

@@ -7,33 +7,33 @@ use relay::{AccessList, BadAccessList};
 use secrecy::{ExposeSecret, SecretString};
 
 const CERTIFICATES: &str = "SSL_CERT_FILE";
-/// Some editors write it in front of a text.
+/// Some editors write it at the beginning of a file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// A wrong option or environment variable: which one, what is wrong, and how to mend it. Exit code 64.
+/// A wrong option or environment variable, with the problem and the remedy. Exit code 64.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{problem}; {mend}", .variable.as_ref().map(|name| format!("{name}: ")).unwrap_or_default())]
 pub(crate) struct ConfigurationError {
-    /// The option or the environment variable; `None` where the problem's text names it.
+    /// The option or the environment variable; `None`: the problem's text names it.
     variable: Option<String>,
     problem: String,
     mend: String,
 }
 
 impl ConfigurationError {
-    /// `variable` is wrong because of `problem`, and `mend` says what to do.
+    /// Makes an error: `variable` has this problem, and `mend` is the remedy.
     pub(crate) fn new(variable: &str, problem: impl AsRef<str>, mend: impl AsRef<str>) -> Self {
         Self::usage(Some(variable.to_owned()), problem, mend)
     }
 
-    /// As [`Self::new`], for a problem whose text may name the option itself.
+    /// Makes an error as [`Self::new`] does. The problem's text may name the option itself.
     pub(crate) fn usage(variable: Option<String>, problem: impl AsRef<str>, mend: impl AsRef<str>) -> Self {
         Self { variable, problem: one_line(problem.as_ref()), mend: one_line(mend.as_ref()) }
     }
 }
 
-/// Refuses a database of `upwire serve` that is not there, where none is to be made.
+/// Refuses a path without a database, for commands that make none.
 pub(crate) fn existing(database: &Path) -> Result<&Path, ConfigurationError> {
     if database.exists() {
         return Ok(database);
@@ -42,7 +42,7 @@ pub(crate) fn existing(database: &Path) -> Result<&Path, ConfigurationError> {
     Err(ConfigurationError::new("UPWIRE_DATABASE", problem, "name the database of `upwire serve`"))
 }
 
-/// Text with each run of white space and control characters made one space.
+/// Replaces each run of white space and control characters by one space.
 pub(crate) fn one_line(text: &str) -> String {
     text.split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty())
@@ -50,7 +50,7 @@ pub(crate) fn one_line(text: &str) -> String {
         .join(" ")
 }
 
-/// An environment variable's value; an empty one counts as unset.
+/// Returns an environment variable's value. An empty value counts as unset.
 pub(crate) fn environment(variable: &str) -> Result<Option<String>, ConfigurationError> {
     match std::env::var(variable) {
         Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
@@ -61,14 +61,14 @@ pub(crate) fn environment(variable: &str) -> Result<Option<String>, Configuratio
     }
 }
 
-/// The text of a secret, where it is used.
+/// Returns the text of a secret, for its use.
 pub(crate) fn reveal(secret: &SecretString) -> &str {
     secret.expose_secret()
 }
 
-/// The secret that `variable` holds, or that the file has which `{variable}_FILE` names. `None` if neither is given.
+/// Returns the secret in `variable`, or in the file that `{variable}_FILE` names. `None`: neither is given.
 ///
-/// An empty value counts as unset, an empty file is an error: a file is always meant.
+/// An empty value counts as unset. An empty file is an error, since a file is never named by accident.
 pub(crate) fn secret(
     variable: &str,
     value: Option<SecretString>,
@@ -87,8 +87,8 @@ pub(crate) fn secret(
     }
 }
 
-/// The secret in the file that `variable` names: one line. A byte order mark and line breaks, which editors add, are
-/// left out. So is white space, with a warning.
+/// Reads the secret in the file that `variable` names: one line. A byte order mark and line breaks, which editors add,
+/// are trimmed. White space is trimmed, too, with a warning.
 pub(crate) fn secret_from(variable: &str, file: &Path) -> Result<SecretString, ConfigurationError> {
     let name = file.display();
     let wrong =
@@ -116,8 +116,8 @@ pub(crate) fn secret_from(variable: &str, file: &Path) -> Result<SecretString, C
     Ok(secret.into())
 }
 
-/// The access list in the file that `variable` names: entries on lines of their own or comma-separated, and comments
-/// from a `#` to the end of a line.
+/// Reads the access list in the file that `variable` names. Entries are on lines of their own or comma-separated.
+/// Comments go from a `#` to the end of a line.
 pub(crate) fn access_from(variable: &str, file: &Path) -> Result<AccessList, ConfigurationError> {
     let content = text_of(variable, file)?;
     let entries = content.lines().map(|line| line.split('#').next().unwrap_or_default());
@@ -146,8 +146,8 @@ fn text_of(variable: &str, file: &Path) -> Result<String, ConfigurationError> {
     }
 }
 
-/// Checks the certificates that `SSL_CERT_FILE` tells TLS to trust. The TLS library takes a file that cannot be
-/// read for one without certificates, and then trusts nobody.
+/// Checks the file of trusted certificates in `SSL_CERT_FILE`. The TLS library takes an unreadable file for an empty
+/// one, and then trusts nobody.
 pub(crate) fn check_certificates() -> Result<(), ConfigurationError> {
     std::env::var_os(CERTIFICATES).map_or(Ok(()), |file| certificates_in(&file))
 }
@@ -229,7 +229,7 @@ mod tests {
             let error = read(None, Some(content.as_bytes())).unwrap_err();
             assert!(error.starts_with(&format!("UPWIRE_SECRET_FILE: {problem}")), "{error}");
         }
-        // As Windows writes it.
+        // UTF-16 with a byte order mark, as Windows writes it.
         assert!(read(None, Some(b"\xff\xfea\0b\0")).unwrap_err().contains("UTF-8"));
         assert!(secret("UPWIRE_SECRET", None, Some(Path::new("/nowhere"))).is_err());
         assert!(!format!("{:?}", SecretString::from("sesame")).contains("sesame"));

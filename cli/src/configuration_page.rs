@@ -10,7 +10,7 @@ use crate::docs_page::DocsPage;
 
 const PAGE: DocsPage = DocsPage::new("configuration.md", "configuration_page");
 
-/// The options of `command`, by flag, that `besides` does not have.
+/// Returns the options of `command` that `besides` does not have, by flag.
 fn options(command: &Command, besides: Option<&Command>) -> BTreeMap<String, Arg> {
     let known = |arg: &Arg| {
         besides.is_some_and(|other| other.get_arguments().any(|known| known.get_id() == arg.get_id()))
@@ -19,7 +19,7 @@ fn options(command: &Command, besides: Option<&Command>) -> BTreeMap<String, Arg
     named.filter_map(|arg| Some((format!("`--{}`", arg.get_long()?), arg.clone()))).collect()
 }
 
-/// The row of an option; a default that clap does not have stays as the page words it.
+/// Returns the row of an option. A default that clap does not have stays as it is on the page.
 fn row(flag: &str, arg: &Arg, default: &str, meaning: &str) -> String {
     let variable = arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
     let by_clap = arg.get_default_values().first().map(|value| format!("`{}`", value.to_string_lossy()));
@@ -30,7 +30,7 @@ fn row(flag: &str, arg: &Arg, default: &str, meaning: &str) -> String {
         .fold("|".to_owned(), |row, cell| format!("{row} {cell}{}|", if cell.is_empty() { "" } else { " " }))
 }
 
-/// The page as it has to be.
+/// Returns the page as it has to be.
 fn updated(page: &str, serve: &Command, relay: &Command) -> String {
     let mut pending = BTreeMap::new();
     let mut lines = Vec::new();

@@ -28,7 +28,7 @@ mod registration;
 mod run;
 mod session;
 
-/// The XMPP server gets this long to end the stream.
+/// Longest wait for the XMPP server to end the stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Be a UnifiedPush distributor in a terminal: register, print the endpoint, print each push.
@@ -120,8 +120,8 @@ fn account(text: &str) -> Result<Jid, String> {
     if jid.node().is_some() { Ok(jid) } else { Err("it names no user; write it as user@example.com".into()) }
 }
 
-/// The JID with a resource of our own, where it has none: one for as long as this process runs, so that a
-/// push that waits for this distributor finds it again after a reconnect.
+/// Adds a resource to the JID, if it has none. The resource stays the same while this process runs, so that a waiting
+/// push finds this distributor after a reconnect.
 fn with_resource(jid: &Jid) -> Jid {
     let mut random = [0; 3];
     if jid.resource().is_some() || getrandom::fill(&mut random).is_err() {
@@ -177,7 +177,7 @@ impl Options {
     }
 }
 
-/// Runs the distributor until `shutdown`, a closed stdout, or a failure that no retry mends.
+/// Runs the distributor until `shutdown`, until stdout is closed, or until a permanent failure.
 pub(crate) async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let account = options.account()?;
     let responder = options.responder();
@@ -190,7 +190,7 @@ pub(crate) async fn run(options: Options, shutdown: CancellationToken) -> anyhow
         () = unread() => Ok(()),
         Err(error) = distributor.run(&mut output) => Err(error),
     };
-    // A stream that cannot be closed in time is left to the XMPP server's own timeout.
+    // The XMPP server's own timeout ends a stream that cannot be closed in time.
     let _ = timeout(CLOSE_TIMEOUT, distributor.close()).await;
     match outcome {
         Err(error) if is_broken_pipe(&error) => Ok(()),
@@ -202,11 +202,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Returns once nobody can read stdout any more; a write would notice only when there is something to say.
+/// Returns once nobody can read stdout any more. A write would notice only at the next output.
 async fn unread() {
     use rustix::event::{PollFd, PollFlags, poll};
     let (gone, closed) = tokio::sync::oneshot::channel();
-    // A thread of its own, which ends with the process: a poll without a deadline.
+    // The poll has no deadline, so it has a thread of its own, which ends with the process.
     std::thread::spawn(move || {
         let stdout = io::stdout();
         let mut watched = [PollFd::new(&stdout, PollFlags::empty())];

@@ -1,8 +1,8 @@
-//! A page of docs/ that a test makes, all or a part of it: `UPDATE=1 cargo test -p upwire NAME` writes it.
+//! A page of docs/ that a test generates in whole or in part. `UPDATE=1 cargo test -p upwire NAME` writes it.
 
 use std::{env, fs, path::PathBuf};
 
-/// See the module.
+/// A generated page.
 pub(crate) struct DocsPage {
     name: &'static str,
     /// The name of the test.
@@ -22,7 +22,7 @@ impl DocsPage {
         fs::read_to_string(self.path()).unwrap()
     }
 
-    /// Fails unless the page is as it should be; with `UPDATE`, it then is.
+    /// Fails unless the page is as it should be. With `UPDATE`, writes it first.
     pub(crate) fn assert_is(&self, right: &str) {
         if env::var_os("UPDATE").is_some() {
             fs::write(self.path(), right).unwrap();

@@ -1,4 +1,4 @@
-//! `upwire doctor`: looks for what is wrong with a set-up, and says how to mend it.
+//! `upwire doctor`: finds problems of a deployment, and says how to solve them.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ Example, with the variables of the unit:
 
 Exit codes: 0 no error was found; 1 at least one was; 64 wrong usage or configuration.";
 
-/// Looks at everything.
+/// Runs all checks.
 pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     let json = options.json;
     let findings = Runtime::new()?.block_on(examine(options))?;
@@ -156,7 +156,7 @@ async fn examine(options: Options) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The settings that tie a relay to a stack.
+/// Returns the settings that tie a relay to a stack.
 fn tying(
     config: &SdkConfig,
     settings: &RelaySettings,
@@ -173,7 +173,7 @@ fn tying(
     ]
 }
 
-/// The files that hold secrets.
+/// Returns the files that hold secrets.
 fn files(settings: &RelaySettings) -> Vec<&Path> {
     let files = &settings.files;
     let files = [&files.component_secret, &files.secret, &files.legacy_secret, &files.legacy_paseto_key];
@@ -185,7 +185,7 @@ fn parsed(secrets: &[SecretString]) -> Option<Secrets> {
     Secrets::parse(&list.join(",")).ok()
 }
 
-/// Checks whether the secrets here are those that sign endpoints in this store.
+/// Checks whether the given secrets include the one that signs endpoints in this store.
 async fn marker<S: Markers>(store: &S, secrets: &[SecretString], table: Option<&str>) -> Finding {
     let why = "every endpoint that was made so far is refused";
     let keys = Keys {

@@ -1,4 +1,4 @@
-//! `upwire explain`: what has become of an endpoint or a push.
+//! `upwire explain`: tells the state of an endpoint or a push.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ mod subject;
 mod text;
 mod verdict;
 
-/// Pushes that are in memory at a time.
+/// Most pushes that are in memory at a time.
 const PAGE: usize = 100;
 
 /// Explain what has become of an endpoint or a push.
@@ -66,7 +66,7 @@ pub(crate) struct Options {
     store: StoreOptions,
 }
 
-/// Says it.
+/// Runs the command.
 pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     let Options { subject, secret: value, secret_file, admin_listen, json, store } = options;
     let given = secret(SECRET, value, secret_file.as_deref())?;
@@ -184,7 +184,7 @@ impl Question {
         }
     }
 
-    /// The answer of the running process; it may be on another machine, or none.
+    /// Asks the running process, which may be on another machine, or not run.
     async fn process(&self) -> Process {
         let asked = match (self.subject.push(), self.subject.registration()) {
             (Some(id), _) => self.told(&trail::path_of_push(id)).await.map(|told| told.into_iter().collect()),
@@ -217,7 +217,7 @@ fn life(row: Option<&Registration>, epoch: Option<Epoch>, now: DateTime<Utc>) ->
     match row {
         None => Life::Missing,
         Some(row) if epoch.is_some_and(|epoch| epoch < row.epoch) => Life::Replaced,
-        // A row that is older than the endpoint: the store was put back to an earlier state.
+        // The row is older than the endpoint, so the store was restored to an earlier state.
         Some(row) if epoch.is_some_and(|epoch| epoch > row.epoch) => Life::Missing,
         Some(row) if row.lives(now) => Life::Lives,
         Some(row) if row.revoked => Life::Revoked,
@@ -225,7 +225,7 @@ fn life(row: Option<&Registration>, epoch: Option<Epoch>, now: DateTime<Utc>) ->
     }
 }
 
-/// The waiting pushes of a registration.
+/// Reads the waiting pushes of a registration.
 async fn waiting<M: Mailbox>(
     mailbox: &M,
     account: &BareJid,

@@ -1,4 +1,4 @@
-//! One HTTP request of a command's own.
+//! Single HTTP requests of commands.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use tokio::time::timeout;
 
 use crate::health::reachable;
 
-/// Most bytes of an answer that are read.
+/// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Longest wait for an administration address: it is on this machine.
+/// Longest wait for an administration address, which is on this machine.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// An answer.
@@ -31,7 +31,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Its body as text.
+    /// Returns the body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -51,7 +51,7 @@ where
     tokio::pin!(asking);
     tokio::select! {
         answer = &mut asking => answer,
-        // It ends with an answer that closes it, too.
+        // The connection may end with the answer, if the answer closes it.
         ended = connection => {
             ended?;
             asking.await
@@ -64,7 +64,7 @@ pub(crate) async fn ask_admin(address: SocketAddr, path: &str) -> anyhow::Result
     send_admin(address, Request::get(path).header("host", address.to_string()).body(Body::empty())?).await
 }
 
-/// POSTs JSON there.
+/// POSTs JSON to the administration address of a running process.
 pub(crate) async fn post_admin(address: SocketAddr, path: &str, json: String) -> anyhow::Result<Answer> {
     let request = Request::post(path).header("host", address.to_string());
     let request = request.header("content-type", "application/json").header("content-length", json.len());

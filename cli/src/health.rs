@@ -1,4 +1,4 @@
-//! `upwire health`: asks a server at its administration address whether it runs, or is ready.
+//! `upwire health`: asks a server at its administration address whether it runs or is ready.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -8,9 +8,9 @@ use anyhow::{Context, anyhow};
 
 use crate::values;
 
-/// Longest wait for the connection, and then for the answer. A container's health check has five seconds by default.
+/// Longest wait for the connection, and then for the answer. A container's health check takes at most 5 s by default.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Most of an answer that is read.
+/// Most bytes of an answer.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
 /// Ask whether the server on this machine runs, or is ready; for the health checks of containers
@@ -31,7 +31,7 @@ pub(crate) struct Options {
     ready: bool,
 }
 
-/// Asks, and fails if the answer is no.
+/// Asks the server, and fails if the answer is no.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let address = reachable(options.admin_listen);
     let path = if options.ready { "/readyz" } else { "/healthz" };
@@ -42,22 +42,22 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         anyhow!("what answers at {address} is no Upwire: set UPWIRE_ADMIN_LISTEN as the server has it")
     })?;
     let said = text.map_err(|trouble| anyhow!("{trouble}"))?;
-    // Not `println!`: a closed stdout must not turn a good answer into a panic.
+    // Not `println!`: a closed stdout must not turn success into a panic.
     let _ = writeln!(std::io::stdout(), "{said}");
     Ok(())
 }
 
-/// A listener on every address is reached at this machine's own.
+/// Returns the address at which to reach a listener. A listener on all addresses is reached at the loopback address.
 pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
-        // On a system without IPv6 the server listens on all of IPv4; with it, on both.
+        // Without IPv6, the server listens on all IPv4 addresses; with it, on all of both.
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) | IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         ip => ip,
     };
     (ip, address.port()).into()
 }
 
-/// The whole answer.
+/// Sends a GET, and returns the whole answer.
 fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -68,7 +68,7 @@ fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// The body, of a good answer or a bad one; `None`: it is no answer to this question.
+/// Returns the body of a positive or a negative answer; `None`: the answer is not from an Upwire server.
 fn verdict(answer: &str) -> Option<Result<&str, &str>> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     match (head.strip_prefix("HTTP/1.1 ")?.get(..3)?, body.trim()) {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 listeners that stay reachable whatever comes: each connection has its time, and all of them have a bound.
+//! HTTP/1.1 listeners that stay reachable under load. Each connection has time limits, and their number has a bound.
 
 mod connection;
 mod crowd;
@@ -29,11 +29,11 @@ pub(crate) use self::descriptors::{connections_max, raise_limit};
 pub(crate) use self::proxies::{Proxies, network};
 pub(crate) use self::tls::{CertificateFiles, Tls};
 
-/// Most connections to the administration address. Their descriptors are among the reserved.
+/// Most connections to the administration address. Their descriptors are among the reserved ones.
 pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 32;
-/// Connections that were told to close, and have not yet: so many may be open beyond the bound.
+/// Most connections beyond the bound: those that were told to close, and are not closed yet.
 const CLOSING_MAX: usize = 16;
-/// Pause before the next try when no descriptor is free.
+/// Delay before the next accept after a failure, as when no descriptor is free.
 const PAUSE: Duration = Duration::from_millis(100);
 
 const LOW_PORT_MEND: &str =
@@ -59,7 +59,7 @@ pub(crate) fn describe_metrics() {
     }
 }
 
-/// Listens on an address that `variable` names.
+/// Listens on an address from `variable`.
 pub(crate) async fn listen(address: SocketAddr, variable: &str) -> anyhow::Result<TcpListener> {
     let mut bound = TcpListener::bind(address).await;
     let is_without_ipv6 =
@@ -80,20 +80,21 @@ pub(crate) async fn listen(address: SocketAddr, variable: &str) -> anyhow::Resul
     })
 }
 
-/// A listener, and what keeps it reachable.
+/// A listener, with its bounds.
 pub(crate) struct Server {
     listener: TcpListener,
     router: Router,
     tls: Option<Tls>,
     crowd: Arc<Mutex<Crowd>>,
-    /// As many as sockets may be open.
+    /// One permit for each socket that may be open.
     places: Arc<Semaphore>,
-    /// True if its connections are in the metrics.
+    /// True if the metrics count its connections.
     is_counted: bool,
 }
 
 impl Server {
-    /// For senders: so many connections at a time, in which many from one of the proxies are no sign of abuse.
+    /// Makes a listener for senders, with at most `connections_max` connections. Any number of incomplete requests may
+    /// come from a proxy.
     pub(crate) fn public(
         listener: TcpListener,
         router: Router,
@@ -103,7 +104,8 @@ impl Server {
         Self { is_counted: true, ..Self::new(listener, router, connections_max, proxies) }
     }
 
-    /// For the operator. It has connections of its own, so that it answers under any load of senders.
+    /// Makes a listener for the operator. Its connections are counted apart, so that it answers under any load of
+    /// senders.
     pub(crate) fn private(listener: TcpListener, router: Router) -> Self {
         Self::new(listener, router, ADMIN_CONNECTIONS_MAX, Proxies::default())
     }
@@ -119,12 +121,12 @@ impl Server {
         }
     }
 
-    /// The same one, which speaks TLS if it has a certificate.
+    /// Sets the TLS configuration, if there is one.
     pub(crate) fn with_tls(self, tls: Option<Tls>) -> Self {
         Self { tls, ..self }
     }
 
-    /// Answers requests until `stop`, and those that are under way then.
+    /// Answers requests until `stop`, and then finishes those under way.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut connections = JoinSet::new();
         loop {
@@ -142,10 +144,10 @@ impl Server {
         Ok(())
     }
 
-    /// The next connection, once there is a place for it.
+    /// Accepts the next connection, once there is a place for it.
     async fn accept(&self) -> Option<(TcpStream, IpAddr)> {
         static TROUBLE: Seldom = Seldom::new();
-        // Closed by nobody.
+        // The semaphore is never closed.
         let _room = self.places.acquire().await.ok()?;
         match self.listener.accept().await {
             Ok((socket, peer)) => Some((socket, peer.ip())),
@@ -181,7 +183,7 @@ impl Server {
         }
         count(self.is_counted, admitted.closed.map(Reason::label));
         let Some((id, closing)) = admitted.place else { return };
-        // An answer is one small write: it must not wait for the sender's acknowledgement.
+        // An answer is one small write, which must not wait for a TCP acknowledgement.
         let _ = socket.set_nodelay(true);
         let (crowd, router, stop, is_counted) =
             (self.crowd.clone(), self.router.clone(), stop.clone(), self.is_counted);
@@ -194,7 +196,7 @@ impl Server {
                 let closed = crowd.lock().note(id, phase);
                 count(is_counted, closed.map(Reason::label));
             };
-            // Until its handshake is done, a connection counts as one whose request has not begun to come.
+            // During the TLS handshake, a connection counts as one whose request has not begun.
             let end = match tls::open(socket, tls.as_ref(), since + HEAD_TIMEOUT, &stop, &closing).await {
                 Ok(socket) => attend(socket, since, router, &stop, &closing, note).await,
                 Err(end) => end,
@@ -215,7 +217,7 @@ fn count(is_counted: bool, closed: Option<&'static str>) {
     }
 }
 
-/// Returns whether a connection ended before it was accepted, which is the business of its peer.
+/// Returns whether the peer ended the connection before it was accepted.
 fn is_of_the_peer(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
 }

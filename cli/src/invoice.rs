@@ -1,4 +1,4 @@
-//! `upwire usage`: what tenants have used in a month, for people, for a billing system, and as invoices.
+//! `upwire usage`: the usage of tenants in a month, for people, for a billing system, and as invoices.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -64,7 +64,7 @@ enum Format {
 }
 
 impl Options {
-    /// Refuses options that would show nothing, or change nothing.
+    /// Refuses options that would have no effect.
     fn check(&self, now: DateTime<Utc>) -> Result<(), ConfigurationError> {
         let present = Month::of(now);
         if let Some(month) = self.month.filter(|month| *month > present) {
@@ -82,7 +82,7 @@ impl Options {
     }
 }
 
-/// Does what is asked for.
+/// Runs the command.
 pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     let now = store::now();
     options.check(now)?;
@@ -107,7 +107,7 @@ struct Report {
 }
 
 impl Report {
-    /// Refuses a tenant of which there is nothing to show.
+    /// Refuses an unknown tenant without usage.
     fn check_tenant(&self, roster: &Roster, usage: &Usage) -> anyhow::Result<()> {
         match &self.tenant {
             Some(name) if !is_known(name, roster, usage) => bail!(
@@ -118,7 +118,7 @@ impl Report {
         }
     }
 
-    /// Tenants with prices of their own that are none, and have used nothing.
+    /// Returns the names with prices of their own that are no tenants, and have no usage.
     fn strangers<'a>(&'a self, roster: &'a Roster, usage: &'a Usage) -> impl Iterator<Item = &'a TenantName> {
         let priced = self.prices.iter().flat_map(Prices::tenants);
         priced.filter(|name| !is_known(name, roster, usage))

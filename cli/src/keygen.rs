@@ -1,4 +1,4 @@
-//! `upwire keygen`: a fresh secret for `UPWIRE_SECRET`.
+//! `upwire keygen`: makes a fresh secret for `UPWIRE_SECRET`.
 
 use std::io::{ErrorKind, Write};
 

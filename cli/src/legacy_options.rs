@@ -1,4 +1,4 @@
-//! The options that name the keys of a predecessor, whose endpoints go on working.
+//! The options for the keys of a predecessor, whose endpoints go on working.
 
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ pub(crate) struct LegacySettings {
 }
 
 impl LegacyOptions {
-    /// Reads the files, and notes them among those that are read again.
+    /// Reads the keys, and adds their files to those that SIGHUP reads again.
     pub(crate) fn settings(self, files: &mut Files) -> Result<LegacySettings, ConfigurationError> {
         let legacy_secret = secret(LEGACY_SECRET, self.legacy_secret, self.legacy_secret_file.as_deref())?;
         let paseto_key =
@@ -56,7 +56,7 @@ impl LegacyOptions {
 }
 
 impl LegacySettings {
-    /// Puts them among what is in force at first.
+    /// Adds the keys to the first values.
     pub(crate) fn add_to(self, values: &mut Values) {
         values.takes_weak_legacy_secrets = self.takes_weak;
         values.legacy_secrets.extend(self.secret);

@@ -1,4 +1,4 @@
-//! Settings that change while a server runs: who may register, and the secrets. SIGHUP has their files read again.
+//! Settings that change while a server runs: the access list and the secrets. SIGHUP makes it read their files again.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub(crate) const LEGACY_SECRET_FILE: &str = "UPWIRE_LEGACY_SECRET_FILE";
 pub(crate) const LEGACY_PASETO_KEY: &str = "UPWIRE_LEGACY_PASETO_KEY";
 pub(crate) const LEGACY_PASETO_KEY_FILE: &str = "UPWIRE_LEGACY_PASETO_KEY_FILE";
 
-/// The files that are read again, where they are given.
+/// The files that SIGHUP reads again, if they are given.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Files {
     pub(crate) acl: Option<PathBuf>,
@@ -38,30 +38,30 @@ pub(crate) struct Files {
 pub(crate) struct Values {
     pub(crate) access: AccessList,
     pub(crate) component_secret: SecretString,
-    /// The first signs, all verify.
+    /// The secrets of endpoints. The first one signs, all verify.
     pub(crate) secrets: Vec<SecretString>,
     pub(crate) legacy_secrets: Vec<SecretString>,
     pub(crate) legacy_paseto_keys: Vec<SecretString>,
-    /// Also those that could be found by trying.
+    /// True if predecessors' secrets that could be found by brute force are accepted.
     pub(crate) takes_weak_legacy_secrets: bool,
 }
 
-/// Where the parts of a server find what is in force.
+/// The values in force, as the parts of a server read them.
 #[derive(Clone)]
 pub(crate) struct InForce {
     pub(crate) access: watch::Receiver<AccessList>,
     pub(crate) component_secret: watch::Receiver<String>,
     pub(crate) secrets: watch::Receiver<Secrets>,
     pub(crate) legacy: watch::Receiver<LegacyKeys>,
-    /// Fingerprints that tell these secrets from others.
+    /// The fingerprints of these secrets.
     pub(crate) keys: watch::Receiver<Keys>,
 }
 
-/// See the module.
+/// The values in force, and the files that change them.
 pub(crate) struct Live {
     files: Files,
     values: Values,
-    /// Secrets that no file has named from the start: the database has them.
+    /// Number of secrets that were in no file at the start. The database has them.
     beside_files: usize,
     access: watch::Sender<AccessList>,
     component_secret: watch::Sender<String>,
@@ -122,7 +122,7 @@ impl Live {
         }
     }
 
-    /// Takes all that the files say, or nothing. Returns the variables that name what has changed.
+    /// Reads the files, and takes all changes or none. Returns the variables of the changed files.
     fn reread(&mut self) -> Result<Vec<&'static str>, ConfigurationError> {
         let (next, kept) = read(&self.files, &self.values)?;
         let (secrets, legacy) = (keyed(&next.secrets)?, legacy_keys(&self.files, &next)?);
@@ -166,12 +166,12 @@ impl Live {
     }
 }
 
-/// The signal that has the files read again; from now on it ends nothing.
+/// Returns the stream of SIGHUPs. From now on, the signal does not end the process.
 pub(crate) fn hangups() -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// The secrets of a comma-separated list.
+/// Returns the secrets of a comma-separated list.
 pub(crate) fn split(list: &SecretString) -> Vec<SecretString> {
     reveal(list)
         .split(',')
@@ -181,7 +181,7 @@ pub(crate) fn split(list: &SecretString) -> Vec<SecretString> {
         .collect()
 }
 
-/// Reads the files. The secrets of `now` that they do not name follow theirs; their number is returned, too.
+/// Reads the files. Secrets of `now` that are in no file follow those in files; also returns their number.
 fn read(files: &Files, now: &Values) -> Result<(Values, usize), ConfigurationError> {
     let mut next = now.clone();
     let mut kept = 0;
@@ -212,7 +212,7 @@ fn listed(variable: &str, text: &SecretString, file: &Path) -> Result<Vec<Secret
     Ok(split(text))
 }
 
-/// Puts what is said in front of what is known; returns how much is known alone.
+/// Puts the secrets of a file in front of the known ones. Returns the number of known secrets that are not in the file.
 fn behind(said: Vec<SecretString>, known: &mut Vec<SecretString>) -> usize {
     known.retain(|known| said.iter().all(|said| reveal(said) != reveal(known)));
     let kept = known.len();

@@ -1,4 +1,4 @@
-//! The log: what is written to stderr, in which form, and what never is.
+//! The log: its filter and its form, and the lines that are never written.
 
 use std::io::IsTerminal;
 use std::str::FromStr;
@@ -17,17 +17,17 @@ mod bounded;
 const FILTER: &str = "UPWIRE_LOG";
 const FORMAT: &str = "UPWIRE_LOG_FORMAT";
 
-/// Crates of this workspace: they log neither body nor token nor JID above trace.
+/// Crates of this workspace. They log no body, token or JID above trace.
 const OURS: [&str; 6] = ["upwire", "push", "embedded", "functions", "relay", "aws"];
 
 /// Crates that hold stanzas or passwords and show them in their warnings.
 const HOLD_STANZAS: [&str; 5] = ["tokio_xmpp", "xmpp_parsers", "xso", "rxml", "sasl"];
 
-/// The prefix of the AWS SDK's crates: their warnings show whole requests and answers.
+/// The prefix of the AWS SDK's crates, whose warnings show whole requests and answers.
 const AWS_SDK: &str = "aws_";
 
-/// Starts logging to stderr, as `UPWIRE_LOG` and `UPWIRE_LOG_FORMAT` say. Returns what is to run beside: it writes down
-/// each minute how many lines were left out.
+/// Starts the log to stderr, with `UPWIRE_LOG` and `UPWIRE_LOG_FORMAT`. The returned future logs each minute how many
+/// lines were left out.
 pub(crate) fn start() -> Result<impl Future<Output = ()> + Send + 'static, ConfigurationError> {
     let filter = filter(environment(FILTER)?.as_deref().unwrap_or("info"))?;
     let layer = layer(environment(FORMAT)?.as_deref())?;
@@ -61,7 +61,7 @@ fn filter(value: &str) -> Result<Targets, ConfigurationError> {
             "write a level, or levels for crates: \"info\", \"relay=debug,info\"",
         )
     };
-    // `Targets` takes a lone word that is no level for the name of a crate, and would show nothing.
+    // `Targets` takes a single word that is no level for the name of a crate, and would show nothing.
     for directive in value.split(',').filter(|directive| !directive.contains('=')) {
         if LevelFilter::from_str(directive.trim()).is_err() || directive.trim().is_empty() {
             return Err(wrong(format!("{directive:?} is not a level")));
@@ -70,7 +70,7 @@ fn filter(value: &str) -> Result<Targets, ConfigurationError> {
     let compact: String = value.split_whitespace().collect();
     let targets =
         Targets::from_str(&compact).map_err(|error| wrong(format!("{value:?} is wrong: {error}")))?;
-    // "relay=debug" alone asks for more of the relay, not for less of the rest.
+    // "relay=debug" alone shows more of the relay, and not less of the rest.
     Ok(if targets.default_level().is_some() { targets } else { targets.with_default(LevelFilter::INFO) })
 }
 
@@ -80,8 +80,9 @@ fn limited(filter: Targets) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
         .with_max_level_hint(most.unwrap_or(LevelFilter::OFF))
 }
 
-/// Returns whether an event is shown. Below trace, dependencies may only warn, and those that hold stanzas or speak to
-/// AWS not even that: tokio-xmpp puts whole stanzas into its warnings, and JIDs into its debug events.
+/// Returns whether an event is shown. Unless trace is enabled, only warnings of dependencies are shown, and none of
+/// crates that hold stanzas or speak to AWS. tokio-xmpp puts whole stanzas into its warnings, and JIDs into its debug
+/// events.
 fn shows(filter: &Targets, target: &str, level: Level) -> bool {
     let source = target.split("::").next().unwrap_or(target);
     filter.would_enable(target, &level)
@@ -121,7 +122,7 @@ mod tests {
         assert!(!shown("debug", "aws_config::imds::region", Level::WARN));
         assert!(!shown("debug", "aws_smithy_runtime::client", Level::ERROR));
         assert!(shown("debug", "aws::queue", Level::DEBUG));
-        // "relay" is ours, "relay_of_others" is not.
+        // The crate "relay" is ours, and "relay_of_others" is not.
         assert!(!shown("debug", "relay_of_others", Level::DEBUG));
     }
 

@@ -1,5 +1,4 @@
-//! The `upwire` binary: parses the command line, starts what is asked for, and turns the outcome into an
-//! exit code.
+//! The `upwire` binary: parses the command line, runs the subcommand, and turns the outcome into an exit code.
 
 use std::future::Future;
 use std::io::Write;
@@ -99,15 +98,15 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not `eprintln!`: a closed stderr must not turn an error into a panic.
+            // Not `eprintln!`: a closed stderr must not cause a panic.
             let _ = writeln!(std::io::stderr(), "upwire: {}", configuration::one_line(&format!("{error:#}")));
             exit_code(&error)
         }
     }
 }
 
-/// An empty variable counts as unset. The libraries that read these variables take one for a value, and a variable
-/// cannot be unset under their feet: this program starts anew, as the same process.
+/// Makes empty variables count as unset for libraries, which take them for values. A variable cannot be unset safely
+/// while the process runs, so the process replaces itself by a new start of this program.
 fn start_without_empty_variables() -> anyhow::Result<()> {
     const READ_BY_LIBRARIES: [&str; 2] = ["AWS_", "SSL_CERT_"];
     let empty: Vec<_> = std::env::vars_os()
@@ -150,7 +149,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Runs a subcommand that lives until a signal stops it.
+/// Runs a subcommand that ends by a signal.
 fn start<F: Future<Output = anyhow::Result<()>>>(
     subcommand: impl FnOnce(CancellationToken) -> F,
 ) -> anyhow::Result<()> {
@@ -159,7 +158,7 @@ fn start<F: Future<Output = anyhow::Result<()>>>(
     runtime.spawn(report);
     command_line::warn_of_unknown_variables::<Upwire>();
     let outcome = runtime.block_on(async { subcommand(shutdown::on_signal()?).await });
-    // A write that blocks on a full pipe must not hold up the exit.
+    // A write that blocks on a full pipe must not delay the exit.
     runtime.shutdown_background();
     outcome
 }

@@ -1,4 +1,4 @@
-//! The marker, at the start of whatever runs a relay: what would end every endpoint is refused.
+//! The check of the marker when a relay starts. A configuration that would end every endpoint is refused.
 
 use backon::{ExponentialBuilder, Retryable};
 use push::marker::Misfit;
@@ -10,10 +10,10 @@ use crate::live::SECRET;
 
 pub(crate) const TABLE_ID: &str = "UPWIRE_TABLE_ID";
 
-/// Most attempts to reach the store before a start is given up: it has just answered.
+/// Most attempts to read the marker at the start. Few, since the store has just answered.
 const ATTEMPTS_MAX: usize = 5;
 
-/// Refuses secrets that lack the one that signs, and a table that has another id.
+/// Refuses secrets without the one that signs at present, and a table with another id.
 pub(crate) async fn check<S: MarkerWriter>(
     keeper: &MarkerKeeper<S>,
     drop_secrets: bool,

@@ -1,5 +1,5 @@
-//! Compares the tables of docs/operations.md with the metrics, as each process describes them and sets them at its start.
-//! `UPDATE=1 cargo test -p upwire metrics_page` rewrites them.
+//! Compares the tables of docs/operations.md with the metrics that each process describes and sets at its start.
+//! `UPDATE=1 cargo test -p upwire metrics_page` rewrites the tables.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ impl Metric {
     }
 }
 
-/// Records what is described, and which series there are.
+/// Records the descriptions, and the series.
 #[derive(Default)]
 struct Descriptions(Mutex<Vec<Metric>>);
 
@@ -94,7 +94,7 @@ fn described_by(describe: fn()) -> Vec<Metric> {
     descriptions.0.into_inner()
 }
 
-/// The tables, by the processes that have the metrics.
+/// Returns the tables, by the processes that have the metrics.
 fn tables() -> String {
     let of_relay = described_by(relay::describe_metrics);
     let of_serve = described_by(serve::describe_metrics);

@@ -1,4 +1,4 @@
-//! The parts of a server: how they end and stop together.
+//! The parts of a server, which stop together.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Longest time at a stop for requests that are under way, and with them everything else.
+/// Longest time of a stop, in which requests under way end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Waits for every part. One that ends before the stop, or fails, stops the others.
+/// Waits for every part. A part that fails, or ends before the stop, stops the others.
 pub(crate) async fn wait(
     mut parts: JoinSet<anyhow::Result<()>>,
     stop: &CancellationToken,
@@ -43,7 +43,7 @@ pub(crate) async fn wait(
     outcome
 }
 
-/// Runs a part that never ends by itself.
+/// Runs a part that never ends by itself, until `stop`.
 pub(crate) async fn until(stop: CancellationToken, part: impl Future<Output = ()>) -> anyhow::Result<()> {
     stop.run_until_cancelled(part).await;
     Ok(())

@@ -1,4 +1,4 @@
-//! Files that only their owner may read: the database has JIDs and a secret in it.
+//! Keeps the database's files private, since they contain JIDs and a secret.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -13,7 +13,7 @@ const OTHERS: u32 = 0o077;
 /// Suffixes that SQLite and the lock add to the database's name.
 const ENDINGS: [&str; 4] = ["", "-wal", "-shm", ".lock"];
 
-/// Takes from others what they may do with the database's files, and says so; what is not there is left alone.
+/// Removes the permissions of group and others from the database's files, and logs that. Missing files are skipped.
 pub(crate) fn tighten(database: &Path) -> anyhow::Result<()> {
     for ending in ENDINGS {
         let mut name = OsString::from(database);
@@ -23,7 +23,7 @@ pub(crate) fn tighten(database: &Path) -> anyhow::Result<()> {
             Ok(metadata) if metadata.is_file() => metadata.permissions().mode(),
             Ok(_) => continue,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            // The opening of the file reports it better.
+            // Opening the file reports this error better.
             Err(_) => return Ok(()),
         };
         if mode & OTHERS == 0 {

@@ -80,19 +80,19 @@ struct End {
     dry_run: bool,
 }
 
-/// A domain in the form that JIDs have it in.
+/// Parses a domain into the form that it has in JIDs.
 fn domain(text: &str) -> Result<String, String> {
     DomainPart::new(text).map(|domain| domain.as_str().to_owned()).map_err(|error| error.to_string())
 }
 
-/// A bare JID with a local part: a bare word is a domain to the parser, of which nothing is kept.
+/// Parses a bare JID with a local part. The JID parser takes a single word for a domain, which has no registrations.
 pub(crate) fn account(text: &str) -> Result<BareJid, String> {
     let wrong = |problem: &str| format!("{problem}; write the account as juliet@example.com");
     let jid: BareJid = text.parse().map_err(|error: jid::Error| wrong(&error.to_string()))?;
     if jid.node().is_some() { Ok(jid) } else { Err(wrong("it names no user")) }
 }
 
-/// Does what is asked for.
+/// Runs the action.
 pub(crate) fn run(Options { action, store }: Options) -> anyhow::Result<()> {
     match action {
         Action::List(list) => store::run(store, list),

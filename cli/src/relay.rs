@@ -25,7 +25,7 @@ mod cloud;
 pub(crate) mod options;
 mod timekeeper;
 
-/// Between two writes of what tenants use.
+/// Time between two writes of tenants' usage.
 const USAGE_INTERVAL: Duration = Duration::from_secs(300);
 /// Longest time for the last write of usage.
 const LAST_USAGE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(crate) fn describe_metrics() {
     gauge!(ACTIVE).set(0.0);
 }
 
-/// Relays until `stop`, whenever no other relay does.
+/// Runs until `stop`. Relays while it has the lease.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = options.settings()?;
     values::warn_of_plain_http(&settings.relay.public_url);
@@ -92,7 +92,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     parts::wait(parts, &stop).await
 }
 
-/// Opens the parts on AWS that the relay uses, once it is known that it may.
+/// Opens the tables and the queue, and checks the marker.
 async fn open(
     (settings, time): (&Settings, &ServiceTime),
     in_force: &InForce,
@@ -114,7 +114,7 @@ fn marker_keeper(
     settings.relay.marker_keeper(store, table, in_force, behind, state.clock.clone())
 }
 
-/// State for readiness, the relay's backlog, and its clock.
+/// State that outlives a term: for readiness, the backlog, the clock, the usage and the trail.
 struct State {
     connected: watch::Sender<bool>,
     stands_by: watch::Sender<bool>,
@@ -169,7 +169,7 @@ async fn serve_term(
 ) -> anyhow::Result<()> {
     let fence = term.fence();
     let relaying = async {
-        // A queue that an earlier term has closed is opened again.
+        // An earlier term has closed its queue, so the queue is opened again.
         let queue = tokio::select! {
             queue = cloud.queue() => queue?,
             () = fence.lost() => return Ok(()),
@@ -199,13 +199,13 @@ async fn serve_term(
             () = keeper.run(marker) => Ok(()),
             () = write_usage(&mut usage, &state.meter, &state.clock) => Ok(()),
         };
-        // Another relay's counts have a name of their own.
+        // The counts of each term have a name of their own, so a write after the term's end harms no other relay.
         let _ = timeout(LAST_USAGE_TIMEOUT, write_usage_now(&mut usage, &state.meter, &state.clock)).await;
         relayed
     };
     let holding = async {
         candidate.hold(term).await;
-        // The relay ends by that.
+        // The relay ends when the fence is lost.
         std::future::pending().await
     };
     tokio::select! {
@@ -214,7 +214,7 @@ async fn serve_term(
     }
 }
 
-/// Writes what tenants use, for as long as it runs.
+/// Writes tenants' usage regularly.
 async fn write_usage(usage: &mut UsageOfTerm, meter: &Meter, clock: &Clock) {
     loop {
         sleep(USAGE_INTERVAL).await;
@@ -229,12 +229,12 @@ async fn write_usage_now(usage: &mut UsageOfTerm, meter: &Meter, clock: &Clock) 
     }
 }
 
-/// A name that no other term has.
+/// Makes a unique name for a term.
 fn name() -> anyhow::Result<String> {
     Ok(format!("{:016x}", getrandom::u64()?))
 }
 
-/// A name that no other relay has.
+/// Makes a unique name for the holder of the lease.
 fn holder() -> anyhow::Result<Holder> {
     let mut name = [0; 16];
     getrandom::fill(&mut name)?;

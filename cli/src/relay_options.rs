@@ -1,5 +1,4 @@
-//! The options of whatever runs a relay, `upwire serve` and `upwire relay`, and what they say once they are
-//! checked.
+//! The options that `upwire serve` and `upwire relay` share, and the settings that they become.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -143,7 +142,7 @@ pub(crate) struct RelaySettings {
     pub(crate) component: BareJid,
     pub(crate) server: ServerAddress,
     pub(crate) component_secret: SecretString,
-    /// A list that is known to parse.
+    /// The secrets of endpoints, as a list that was checked to parse.
     pub(crate) secret: Option<SecretString>,
     pub(crate) drop_secrets: bool,
     pub(crate) access: AccessList,
@@ -156,12 +155,12 @@ pub(crate) struct RelaySettings {
     pub(crate) domain_bounds: DomainBounds,
     pub(crate) rate: Option<Rate>,
     pub(crate) contact: Vec<Url>,
-    /// `None`: load is never shed.
+    /// Delay of the relay beyond which load is shed; `None`: never.
     pub(crate) shed_after: Option<Duration>,
 }
 
 impl RelayOptions {
-    /// Checks everything, and opens nothing but the files of secrets.
+    /// Checks all options. Opens no files but those of secrets.
     pub(crate) fn settings(self) -> Result<RelaySettings, ConfigurationError> {
         let missing = |variable, mend| ConfigurationError::new(variable, "is missing", mend);
         let public_url = self.public_url.ok_or_else(|| {
@@ -228,7 +227,7 @@ impl RelayOptions {
     }
 }
 
-/// The list of those who may register.
+/// Returns the access list.
 fn access(
     list: Option<AccessList>,
     file: Option<&Path>,
@@ -253,7 +252,7 @@ fn access(
 }
 
 impl RelaySettings {
-    /// The first values, with these secrets of endpoints.
+    /// Returns the first values, with these secrets of endpoints.
     pub(crate) fn values(&self, secrets: Vec<SecretString>) -> Values {
         Values {
             access: self.access.clone(),
@@ -265,7 +264,7 @@ impl RelaySettings {
         }
     }
 
-    /// The keeper of this store's marker.
+    /// Makes the keeper of this store's marker.
     pub(crate) fn marker_keeper<S>(
         &self,
         store: S,
@@ -279,7 +278,7 @@ impl RelaySettings {
         MarkerKeeper { store, table, keys: in_force.keys.clone(), clock, shedding }
     }
 
-    /// The relay on these stores.
+    /// Makes the relay on these stores.
     pub(crate) fn relay<R, Q, M>(
         self,
         registrations: R,
@@ -315,7 +314,7 @@ impl RelaySettings {
         }
     }
 
-    /// The URL that tokens are appended to.
+    /// Returns the URL to which tokens are appended.
     fn endpoints(&self) -> Url {
         let mut endpoints = self.public_url.clone();
         let path = format!("{}/{}/", endpoints.path().trim_end_matches('/'), functions::PUSH_PATH);

@@ -1,4 +1,4 @@
-//! `upwire restore`: puts a copy of the database back, and says what that ends.
+//! `upwire restore`: replaces the database by a copy, and prints the losses.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     dry_run: bool,
 }
 
-/// Restores it, and says what was lost.
+/// Restores the copy, and prints the losses.
 pub(crate) fn run(Options { file, database, dry_run }: &Options) -> anyhow::Result<()> {
     let restoration = Restoration::prepare(file, database, store::now()).map_err(|error| match error {
         BackupError::InUse(_) => anyhow!("{error}: stop the server first"),
@@ -51,7 +51,7 @@ pub(crate) fn run(Options { file, database, dry_run }: &Options) -> anyhow::Resu
     said.flush()?;
     let contents = restoration.contents;
     let aside = restoration.put_in_place()?;
-    // The restore stands, whether or not stdout is still there.
+    // The restoration is done, even if stdout is closed.
     let _ = writeln!(
         said,
         "{} is restored, with {} registrations and {} pushes",
@@ -66,7 +66,7 @@ pub(crate) fn run(Options { file, database, dry_run }: &Options) -> anyhow::Resu
     Ok(())
 }
 
-/// Says what is lost: a line for each endpoint that ends, then the rest.
+/// Prints the losses: one line for each endpoint that ends, then the rest.
 fn say(said: &mut impl Write, restoration: &Restoration) -> anyhow::Result<()> {
     let mut count = 0_u64;
     restoration.ending(|Ending { account, id, why }| {

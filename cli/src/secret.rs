@@ -1,4 +1,4 @@
-//! `upwire secret`: the secret that the first start made, and that the database keeps.
+//! `upwire secret`: retires the secret that the first start made, and that the database keeps.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ struct Retire {
     database: PathBuf,
 }
 
-/// Does it, and says what was done.
+/// Runs the action, and prints the outcome.
 pub(crate) fn run(Options { action: Action::Retire(retire) }: Options) -> anyhow::Result<()> {
     let file = existing(&retire.database)?;
     let retired = tokio::runtime::Runtime::new()?.block_on(async {
@@ -56,7 +56,7 @@ pub(crate) fn run(Options { action: Action::Retire(retire) }: Options) -> anyhow
     } else {
         "there is no secret of a first start: nothing was changed"
     };
-    // Not `println!`: a closed stdout must not turn what was done into a panic.
+    // Not `println!`: a closed stdout must not cause a panic after the work is done.
     let _ = writeln!(std::io::stdout(), "{said}");
     Ok(())
 }

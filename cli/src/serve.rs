@@ -26,9 +26,9 @@ mod legacy;
 mod options;
 mod timekeeper;
 
-/// The database's name for the secret that is made when none is given.
+/// The name of the setting that holds the secret of the first start.
 pub(crate) const KEPT_SECRET: &str = "secret";
-/// The longest that what tenants have used is in memory alone.
+/// Time between two writes of tenants' usage, if nothing else is written.
 const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 const QUEUE_DEPTH: &str = "upwire_queue_depth";
 const MAILBOX_DEPTH: &str = "upwire_mailbox_depth";
@@ -113,7 +113,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
         legacy: in_force.legacy,
         legacy_terms,
         marker: MarkerWatch::default(),
-        // The queue has a bound for each registration.
+        // No allowance: the queue has a bound for each registration.
         allowance: Allowance::default(),
         tenants: TenantWatch::told(tenants.roster()),
         public_url: Some(public_url),
@@ -137,7 +137,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     parts.spawn(parts::until(stop.clone(), tenants.run(watch::channel(true).1)));
     parts.spawn(parts::until(stop.clone(), write_usage(database.clone())));
     parts.spawn(timekeeper.run(stop.clone()));
-    // The lock on the file is what makes it the only one.
+    // The fence is open: the lock on the file ensures that only one relay runs.
     let relay = relay.run(connected, stop.clone(), Fence::open());
     parts.spawn(async { relay.await.map_err(anyhow::Error::from) });
     let outcome = parts::wait(parts, &stop).await;
@@ -152,18 +152,18 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     outcome
 }
 
-/// Writes what tenants have used where nothing else is written.
+/// Writes tenants' usage regularly, if nothing else is written.
 async fn write_usage(database: Database) {
     loop {
         sleep(USAGE_INTERVAL).await;
         if database.has_usage() {
-            // The writer tells of an error; the next commit takes it along.
+            // The writer logs an error, and the next commit writes the usage.
             let _ = database.write_usage().await;
         }
     }
 }
 
-/// The secrets given, and behind them the one that an earlier start without any has made: setting
+/// Returns the given secrets, followed by the one that an earlier start without secrets has made. Setting
 /// `UPWIRE_SECRET` later must not end the endpoints issued so far.
 async fn secrets(given: Option<&SecretString>, database: &Database) -> anyhow::Result<Vec<SecretString>> {
     let kept = match given {

@@ -1,5 +1,5 @@
-//! Signals: the first SIGTERM or Ctrl-C asks for a clean stop, a second one stops at once; SIGUSR1 and SIGUSR2, which other
-//! servers reopen their logs by, end nothing.
+//! Signals. The first SIGTERM or Ctrl-C begins a clean stop, and a second one stops at once. SIGUSR1 and SIGUSR2, by
+//! which other servers reopen their logs, are ignored.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ pub(crate) fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
-        // The handler stays for the life of the process, though nobody listens: the signal no longer ends it.
+        // The handler stays installed when the stream is dropped, so the signal no longer ends the process.
         drop(signal(kind)?);
     }
     let token = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! Where commands of an operator find the registrations and the mailboxes: a database on this machine, or tables on AWS.
+//! The store of an operator's commands: a database on this machine, or tables on AWS.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -14,10 +14,10 @@ use tokio::runtime::Runtime;
 use crate::aws_configuration;
 use crate::configuration::ConfigurationError;
 
-/// The database, unless another one is named.
+/// The default path of the database.
 const DATABASE: &str = "upwire.db";
 
-/// The mend where this user may not use the database.
+/// The remedy if this user may not use the database.
 const AS_ITS_USER: &str =
     "run it as the user that the server runs as, for example with `sudo -u upwire` in front of the command";
 
@@ -45,13 +45,13 @@ pub(crate) struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// The database; `None`: the store is on AWS.
+    /// Returns the path of the database; `None`: the store is on AWS.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         let file = || self.database.clone().unwrap_or_else(|| DATABASE.into());
         self.registrations_table.is_none().then(file)
     }
 
-    /// The names of the tables of registrations and of mailboxes.
+    /// Returns the names of the tables of registrations and of mailboxes.
     pub(crate) fn tables(&self) -> (String, Option<String>) {
         (self.registrations_table.clone().unwrap_or_default(), self.mailbox_table.clone())
     }
@@ -59,7 +59,7 @@ impl StoreOptions {
 
 /// Work on a store of either kind.
 pub(crate) trait Work {
-    /// Does it.
+    /// Does the work.
     async fn on<S: OperatorStore, M: Mailbox>(self, store: S, mailbox: M) -> anyhow::Result<()>;
 }
 
@@ -93,20 +93,20 @@ pub(crate) fn run(options: StoreOptions, work: impl Work) -> anyhow::Result<()> 
                 }
                 let database = Database::beside(&file).map_err(|error| cannot_be_opened(&file, &error))?;
                 let outcome = work.on(database.clone(), database.clone()).await;
-                // The server counts what waits in memory.
+                // The server has the number of waiting pushes in memory, so it has to count again.
                 database.note_change_beside().await?;
                 outcome
             }
         }
     });
     match outcome {
-        // The reader of stdout has closed it.
+        // The reader of stdout has closed the pipe.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         outcome => outcome,
     }
 }
 
-/// Says why, and the mend.
+/// Makes the error, with the remedy.
 fn cannot_be_opened(file: &Path, error: &OpenError) -> anyhow::Error {
     let mend = match error {
         OpenError::Newer { .. } => "use the upwire that serves it",
@@ -117,7 +117,7 @@ fn cannot_be_opened(file: &Path, error: &OpenError) -> anyhow::Error {
     anyhow!("the database (UPWIRE_DATABASE) cannot be opened: {error}; {mend}")
 }
 
-/// SQLite does not say whose fault it is that it cannot write the file.
+/// Returns whether this user may not write the file. SQLite does not tell this reason from others.
 fn may_not_write(file: &Path) -> bool {
     let opened = OpenOptions::new().write(true).open(file);
     opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
@@ -127,7 +127,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The moment at which the command runs.
+/// Returns the time at which the command runs.
 #[expect(clippy::disallowed_methods, reason = "the edge: the moment is passed down from here")]
 pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()

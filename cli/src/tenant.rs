@@ -1,4 +1,4 @@
-//! `upwire tenant`: the domains that pay, what each may have, and whether it is served.
+//! `upwire tenant`: manages the domains that pay, with their quotas and suspensions.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
@@ -130,7 +130,7 @@ struct Remove {
     name: TenantName,
 }
 
-/// Does what is asked for.
+/// Runs the action.
 pub(crate) fn run(Options { action, store }: Options) -> anyhow::Result<()> {
     match action {
         Action::Add(add) => {
@@ -149,7 +149,7 @@ pub(crate) fn run(Options { action, store }: Options) -> anyhow::Result<()> {
     }
 }
 
-/// Changes the roster, and says what was done.
+/// Changes the roster, and prints `done`.
 async fn edit<S: TenantsWriter>(
     store: &S,
     done: &str,
@@ -204,7 +204,7 @@ impl Work for Remove {
     }
 }
 
-/// A tenant as it is shown.
+/// A tenant, as it is printed.
 #[derive(Serialize)]
 struct Shown<'a> {
     tenant: &'a TenantName,
@@ -215,7 +215,7 @@ struct Shown<'a> {
     used_up: Option<Month>,
     webhook: Option<Cow<'a, str>>,
     note: Option<&'a str>,
-    /// Left out of lists: it takes a reading of the month.
+    /// Pushes accepted in this month. Not in lists, since it needs a read of the whole month.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted_this_month: Option<u64>,
 }
@@ -270,17 +270,17 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Text that an earlier version has stored may have any characters.
+/// Escapes control characters, which a text from an earlier version may have.
 fn printable(text: &str) -> String {
     let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escaped).collect()
 }
 
-/// A webhook that an earlier version has stored may have credentials.
+/// Removes credentials, which a webhook from an earlier version may have.
 fn without_credentials(webhook: &str) -> Cow<'_, str> {
     match Url::parse(webhook) {
         Ok(mut url) if has_credentials(&url) => {
-            // Neither fails for a URL that has them.
+            // Neither call fails for a URL that has credentials.
             let _ = url.set_username("");
             let _ = url.set_password(None);
             Cow::Owned(url.into())

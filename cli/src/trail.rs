@@ -1,5 +1,5 @@
-//! Requests of an operator's commands to the running relay at the administration address: the trail of the last pushes,
-//! by ids and moments, with no addresses; and that it forgets an account.
+//! Requests of an operator's commands to the running relay, at the administration address. One reads the trail of the
+//! last pushes, with ids and times and no addresses; another makes the relay forget an account.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -14,7 +14,7 @@ use tokio_xmpp::jid::BareJid;
 /// Most pushes of one registration in an answer.
 const LAST_MAX: usize = 20;
 
-/// The state of a push that waits in the mailbox.
+/// The outcome of a push that waits in the mailbox.
 pub(crate) const WAITS: &str = Outcome::Waits.as_str();
 
 /// A trace as JSON.
@@ -24,17 +24,17 @@ pub(crate) struct Told {
     pub(crate) id: MessageId,
     /// Its registration.
     pub(crate) registration: RegistrationId,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub(crate) accepted_at: DateTime<Utc>,
-    /// When its time runs out.
+    /// Time of expiry.
     pub(crate) expires_at: DateTime<Utc>,
     /// Its latest state ([`relay::Outcome::as_str`]).
     pub(crate) outcome: String,
-    /// When that was.
+    /// Time of the latest state.
     pub(crate) at: DateTime<Utc>,
-    /// Number of errors that ended nothing, by which a phone answered it.
+    /// Number of errors that phones answered, and that did not end the push.
     pub(crate) failures: u32,
-    /// When it last went out without an answer.
+    /// Time at which it last went out unanswered.
     pub(crate) unanswered_at: Option<DateTime<Utc>>,
 }
 
@@ -46,33 +46,33 @@ impl Told {
     }
 }
 
-/// Where a push is asked for.
+/// Returns the path that reads a push.
 pub(crate) fn path_of_push(id: MessageId) -> String {
     format!("/pushes/{id}")
 }
 
-/// Where the last pushes of a registration are asked for.
+/// Returns the path that reads the last pushes of a registration.
 pub(crate) fn path_of_registration(id: RegistrationId) -> String {
     format!("/registrations/{id}/pushes")
 }
 
-/// Where an account is forgotten.
+/// The path that makes the relay forget an account.
 pub(crate) const FORGET_PATH: &str = "/accounts/forget";
 
-/// Which account is to be forgotten. As JSON: no page in a browser can send that here without being asked.
+/// The account to forget. The request is JSON, which a page in a browser cannot send here without a preflight.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Forget {
     /// Its bare JID.
     pub(crate) account: String,
 }
 
-/// The routes.
+/// Returns the routes.
 pub(crate) fn routes(trail: Trail, forgetting: Forgetting) -> Router {
     let forget = post(async move |Json(Forget { account }): Json<Forget>| match account.parse::<BareJid>() {
         Err(_) => StatusCode::BAD_REQUEST,
         Ok(account) => match forgetting.forget(account) {
             true => StatusCode::ACCEPTED,
-            // It stands by, and holds nothing.
+            // The relay stands by, and holds nothing.
             false => StatusCode::NO_CONTENT,
         },
     });

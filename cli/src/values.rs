@@ -1,4 +1,4 @@
-//! Values of options as people write them: times with their units, and addresses to listen on.
+//! Parsers for values of options: times with units, addresses to listen on, and contacts.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
@@ -6,15 +6,15 @@ use std::ops::RangeInclusive;
 use url::{Host, Url};
 
 pub(crate) const DAY: u32 = 86_400;
-/// Not Prometheus's own port: it may run on the same machine.
+/// The default administration address. The port is not Prometheus's own, which may run on the same machine.
 pub(crate) const ADMIN_LISTEN: &str = "127.0.0.1:9480";
 
-/// A time of so many seconds, with units as for [`seconds`].
+/// Returns a parser for a time within `range` seconds, with units as for [`seconds`].
 pub(crate) fn time(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync {
     move |text| within(text, range.clone())
 }
 
-/// Seconds, or numbers with units: `86400`, `12h`, `7d`, `1h 30m`.
+/// Parses seconds, or numbers with units: `86400`, `12h`, `7d`, `1h 30m`.
 pub(crate) fn seconds(text: &str) -> Result<u32, String> {
     within(text, 0..=u32::MAX)
 }
@@ -40,7 +40,7 @@ fn within(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
     }
 }
 
-/// In the largest unit that makes it whole.
+/// Returns a time in its largest whole unit.
 fn named(seconds: u32) -> String {
     let (unit, name) = match seconds {
         0 => (1, "s"),
@@ -51,7 +51,8 @@ fn named(seconds: u32) -> String {
     format!("{}{name}", seconds / unit)
 }
 
-/// An address and a port: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, or `:8080` for each address of this machine.
+/// Parses an address and a port: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, or `:8080` for all addresses of this
+/// machine.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let examples =
         "write an address of this machine and a port, as in 127.0.0.1:8080, localhost:8080, or :8080 for all";
@@ -67,12 +68,12 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let found =
         (host, port).to_socket_addrs().map_err(|_| format!("nothing has the name {host:?}; {examples}"))?;
     let found: Vec<_> = found.collect();
-    // A proxy's configuration most likely means the same address by this name.
+    // A proxy's configuration most likely resolves the name to the same address.
     let address = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
     address.ok_or_else(|| format!("nothing has the name {host:?}; {examples}"))
 }
 
-/// An address at which users reach the operator: `mailto:`, `xmpp:`, `https:` or `http:`.
+/// Parses an address at which users reach the operator: `mailto:`, `xmpp:`, `https:` or `http:`.
 pub(crate) fn contact(text: &str) -> Result<Url, String> {
     let text = text.trim();
     match Url::parse(text) {
@@ -86,7 +87,7 @@ pub(crate) fn contact(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Warns of endpoints that would go over the Internet in the clear: who reads one can push to it.
+/// Warns if endpoints would go over the Internet in the clear, where anyone who reads one can push to it.
 pub(crate) fn warn_of_plain_http(public_url: &Url) {
     if is_plain_and_elsewhere(public_url) {
         tracing::warn!(

@@ -1,4 +1,4 @@
-//! Accounts on SQLite: an index finds their registrations, a table has their full JIDs.
+//! Accounts on SQLite. An index finds their registrations, and a table has their full JIDs.
 
 use chrono::{DateTime, Utc};
 use jid::BareJid;
@@ -18,7 +18,7 @@ use crate::{
 
 const LIVING: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,
     throttled_until, vapid, legacy FROM registration WHERE account = ?1 AND expires_at > ?2 AND NOT revoked";
-/// In the order of `registration_account`, which ends in the key of the table.
+/// The order is that of the index `registration_account`, which ends in the key of the table.
 const ALL_LIVING: &str = "SELECT recipient, application, instance, epoch, renewed_at, expires_at, revoked,
     throttled_until, vapid, legacy FROM registration INDEXED BY registration_account
     WHERE (account, id) > (?1, ?2) AND expires_at > ?3 AND NOT revoked ORDER BY account, id LIMIT ?4";
@@ -65,7 +65,7 @@ impl Accounts for Database {
     ) -> Result<Page<Registration>, Unavailable> {
         let found =
             self.read_apart(move |connection| all_living(connection, after.as_ref(), max, now)).await?;
-        // A full page may be the last one; an empty one follows then.
+        // A full page may be the last one; then an empty one follows.
         let last = found.last().filter(|_| found.len() >= max);
         let further = last.map(|row| (row.target.recipient.to_bare(), row.target.registration_id()));
         Ok((found, further))
@@ -87,7 +87,7 @@ fn all_living(
     max: usize,
     now: DateTime<Utc>,
 ) -> rusqlite::Result<Vec<Registration>> {
-    // Nothing is before the empty ones.
+    // The empty texts come before all others.
     let (account, id) = after.map_or(("", &[][..]), |(account, id)| (account.as_str(), id.as_bytes()));
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(ALL_LIVING)?;
@@ -137,7 +137,7 @@ fn note(
     Ok(())
 }
 
-/// Forgets the full JIDs of an account that has no registration left.
+/// Deletes the full JIDs of an account that has no rows left.
 pub(crate) fn forget_if_gone(connection: &Connection, account: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(FORGET_IF_GONE)?.execute([account]).map(drop)
 }

@@ -1,4 +1,4 @@
-//! A copy of the file that is whole by itself, made while another process may write to it.
+//! A complete copy of the file, made while another process may write to it.
 
 use std::{
     fs::{File, Permissions},
@@ -12,29 +12,29 @@ use tempfile::NamedTempFile;
 
 use crate::layout::VERSION;
 
-/// Why a copy was not made, or not put in the file's place.
+/// Why a copy was not made, or did not replace the file.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The file of the copy is there already.
+    /// The file of the copy exists already.
     #[error("{} exists, and nothing is overwritten", .0.display())]
     Exists(PathBuf),
-    /// The server holds the database.
+    /// Another process has the database open.
     #[error("{} is in use by another upwire process", .0.display())]
     InUse(PathBuf),
-    /// It is some other file.
+    /// The file is no database of Upwire's.
     #[error("{} is no database of Upwire's: {problem}", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// Its fault.
+        /// The problem.
         problem: String,
     },
-    /// SQLite finds it damaged.
+    /// SQLite finds the file damaged.
     #[error("{} is damaged: {problem}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The fault that SQLite found first.
+        /// The first fault that SQLite found.
         problem: String,
     },
     /// The file system refused.
@@ -72,14 +72,14 @@ impl BackupError {
 pub struct Contents {
     /// Rows of registrations, living or not.
     pub registrations: u64,
-    /// Pushes on their way and pushes that wait for phones.
+    /// Pushes in the queue and in the mailboxes.
     pub pushes: u64,
 }
 
-/// Copies the database at `from` to `to`, as one moment left it. The server may run: it is not held up.
+/// Copies the database at `from` to `to`, in the state of one moment. The server may run, and is not blocked.
 ///
 /// # Errors
-/// `to` exists, `from` is no database of Upwire's or is damaged, or a file cannot be read or written. Nothing is left
+/// `to` exists, `from` is no database of Upwire's or is damaged, or a file cannot be read or written. No file is left
 /// at `to` then.
 pub fn back_up(from: &Path, to: &Path) -> Result<Contents, BackupError> {
     if to.symlink_metadata().is_ok() {
@@ -96,9 +96,9 @@ pub fn back_up(from: &Path, to: &Path) -> Result<Contents, BackupError> {
     Ok(contents)
 }
 
-/// Opens a database that is there, and changes nothing about it.
+/// Opens an existing database, without changing it.
 pub(crate) fn open(path: &Path) -> Result<Connection, BackupError> {
-    // Read-write: what a crash has left in the write-ahead log is not seen otherwise.
+    // Read-write: a read-only connection may not see what a crash left in the write-ahead log.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     path.metadata().map_err(BackupError::file(path))?;
     let connection = Connection::open_with_flags(path, flags).map_err(BackupError::sqlite(path))?;
@@ -115,20 +115,20 @@ pub(crate) fn open(path: &Path) -> Result<Connection, BackupError> {
     Ok(connection)
 }
 
-/// Copies what `source` has to a private file beside `to`, which is on disk when this returns.
+/// Copies `source` to a private file in the folder of `to`. The copy is on disk when this returns.
 pub(crate) fn copy(source: &Connection, from: &Path, to: &Path) -> Result<NamedTempFile, BackupError> {
     let copy = tempfile::Builder::new()
         .prefix(".upwire-")
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(folder_of(to))
         .map_err(BackupError::file(to))?;
-    // One read transaction; SQLite takes an empty file for one that is not there.
+    // One read transaction. SQLite accepts an empty file as the target.
     source.execute("VACUUM INTO ?1", [copy.path().to_string_lossy()]).map_err(BackupError::sqlite(from))?;
     copy.as_file().sync_all().map_err(BackupError::file(to))?;
     Ok(copy)
 }
 
-/// Finds out whether a database is whole; it is called `name` in what is said.
+/// Checks that a database is undamaged. Errors call it `name`.
 pub(crate) fn check(connection: &Connection, name: &Path) -> Result<Contents, BackupError> {
     let damaged = |problem: String| BackupError::Damaged { path: name.to_owned(), problem };
     let found: String = connection
@@ -147,7 +147,7 @@ pub(crate) fn check(connection: &Connection, name: &Path) -> Result<Contents, Ba
     })
 }
 
-/// The first layout has no mailbox.
+/// Counts the pushes in the mailboxes; 0 in the first layout, which has none.
 fn count_mailbox(connection: &Connection) -> Result<u64, BackupError> {
     Ok(connection.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0)).unwrap_or(0))
 }
@@ -156,7 +156,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes what was renamed in the folder of `path` durable.
+/// Makes a rename in the folder of `path` durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), BackupError> {
     let folder = folder_of(path);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(BackupError::file(folder))

@@ -1,4 +1,4 @@
-//! A database that another process may have: for commands that run beside the server.
+//! A database that another process may have open: for commands that run beside the server.
 
 use std::{fs::File, path::Path, sync::atomic::Ordering};
 
@@ -11,18 +11,18 @@ use crate::{
     writer::Haste,
 };
 
-/// The setting that says which change from beside was the last.
+/// The name of the setting that counts the changes by commands beside the server.
 const CHANGE: &str = "changed_beside";
 
 impl Database {
-    /// Opens a file that is there, whether or not a server has it. Its queue must be left alone: the pushes that the
-    /// server has claimed are not known here.
+    /// Opens an existing file, whether or not a server has it open. The queue must not be used, since the claims of the
+    /// server are not known here.
     ///
     /// # Errors
-    /// See [`OpenError`]; also a file of an earlier layout, which only a server brings to the present one.
+    /// See [`OpenError`]. A file of an earlier layout is refused, too: only a server migrates it.
     pub fn beside(path: &Path) -> Result<Self, OpenError> {
         let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
-        // Held instead of the lock, and locks nothing.
+        // This file stands in for the lock, and locks nothing.
         let file = File::open(path).map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
         let writer = connect(path).map_err(sqlite)?;
         let found: i64 = writer.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
@@ -32,7 +32,7 @@ impl Database {
         Self::start(path, writer, file)
     }
 
-    /// Tells the server that its mailboxes were changed from beside: it counts them anew.
+    /// Tells the server that this process changed mailboxes, so that it counts them again.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -42,7 +42,7 @@ impl Database {
         self.write(|connection| connection.execute(NOTE, [CHANGE])).await.map(drop)
     }
 
-    /// Counts the mailboxes anew if they were changed from beside.
+    /// Counts the mailboxes again if a command beside the server changed them.
     pub(crate) fn recount_after_change_beside(&self) {
         let Ok(change) = self.setting(CHANGE) else { return };
         let mut counted = self.shared().counted_change.lock();
@@ -51,7 +51,7 @@ impl Database {
         }
         *counted = change;
         let database = self.clone();
-        // In the writer's thread, where each write is counted right after its commit: the count is exact.
+        // The count runs in the writer thread, where each write is counted right after its commit, so it is exact.
         tokio::spawn(async move {
             let shared = database.shared().clone();
             let store = move |count: &u64| shared.waiting.store(*count, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The times that the file remembers.
+//! Times that are stored in the file.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::{database::Database, writer::Haste};
 
 const NAME: &str = "clock";
 const SET: &str = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
-/// Further ahead nothing of the queue is due, unless its moment is one of a clock that was wrong.
+/// Longest time from now to the moment at which a push in the queue is due. A later moment comes from a wrong clock.
 const DUE_WITHIN: TimeDelta = TimeDelta::hours(2);
 
-/// The time when it was last known.
+/// A reading of the clock that was trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownTime {
-    /// The time that it showed.
+    /// The time that the clock showed.
     pub wall: DateTime<Utc>,
-    /// Time for which the machine had been up then.
+    /// The machine's uptime at that time.
     pub uptime: Duration,
-    /// Which start of which machine that counts from; empty where nobody knows.
+    /// The id of the machine's boot; empty if it is not known.
     pub boot: String,
 }
 
@@ -38,7 +38,7 @@ impl KnownTime {
 }
 
 impl Database {
-    /// The time when it was last known; `None`: it never was.
+    /// Returns the last trusted reading; `None`: there was none.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -46,7 +46,7 @@ impl Database {
         Ok(self.setting(NAME)?.as_deref().and_then(KnownTime::parse))
     }
 
-    /// Remembers the time.
+    /// Stores a trusted reading.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -55,7 +55,7 @@ impl Database {
         self.write(move |connection| connection.execute(SET, params![NAME, text]).map(drop)).await
     }
 
-    /// Has pushes of the queue be due that would be so at a moment of a clock which was wrong; returns how many.
+    /// Makes pushes due at `now` whose due time comes from a wrong clock. Returns their number.
     ///
     /// # Errors
     /// The file cannot be written.

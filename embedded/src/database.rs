@@ -30,11 +30,11 @@ use crate::{
     writer::{Haste, Writer},
 };
 
-/// Most pushes in the queue, unless [`Database::with_queue_max`] says otherwise.
+/// Default for the most pushes in the queue ([`Database::with_queue_max`]).
 pub const QUEUE_MAX: u64 = 100_000;
 
-/// The embedded store and queue. Cheap to clone; the file is released when the last clone is gone
-/// and the writer thread has committed what it was given.
+/// The embedded store and queue. Clones are cheap. The file is released when the last clone is dropped and the writer
+/// thread has committed its writes.
 #[derive(Clone)]
 pub struct Database {
     writer: Writer,
@@ -50,12 +50,12 @@ pub(crate) struct Shared {
     reader: Mutex<Connection>,
     readers: Readers,
     disk: Disk,
-    /// Rows in the mailbox.
+    /// Number of rows in the mailbox.
     pub(crate) waiting: AtomicU64,
-    /// The clock that moments of the queue go by.
+    /// The clock for the times in the queue.
     pub(crate) clock: RwLock<Clock>,
     pub(crate) kept_domains: KeptDomains,
-    /// The last change from beside after which the mailboxes were counted.
+    /// The number of the last change by another process after which the mailboxes were counted.
     pub(crate) counted_change: Mutex<Option<String>>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn count_mailbox(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0))
 }
 
-/// Counts the pushes that the queue holds, of each registration and in all: those of an earlier layout are of none.
+/// Counts the pushes in the queue, for each registration and in all. Rows of an earlier layout have no registration.
 fn count_shares(connection: &Connection) -> rusqlite::Result<(HashMap<RegistrationId, u64>, u64)> {
     const SHARES: &str = "SELECT registration, count(*) FROM queue GROUP BY registration";
     let mut statement = connection.prepare(SHARES)?;
@@ -83,7 +83,7 @@ fn count_shares(connection: &Connection) -> rusqlite::Result<(HashMap<Registrati
 }
 
 impl Database {
-    /// Opens the file, or makes it, readable by its owner alone.
+    /// Opens the file, or creates it, readable by its owner alone.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -96,18 +96,18 @@ impl Database {
         Self::start(path, writer, lock)
     }
 
-    /// Makes sure that [`Self::open`] would open no file of another program. Changes nothing.
+    /// Checks that the file is not one of another program. Changes nothing.
     ///
     /// # Errors
-    /// The file is there, and is no database of Upwire's.
+    /// The file exists, and is no database of Upwire's.
     pub fn examine(path: &Path) -> Result<(), OpenError> {
         examine(path)
     }
 
-    /// Starts on a file of the present layout; the writer thread holds `lock`.
+    /// Starts on a file of the present layout. The writer thread holds `lock`.
     pub(crate) fn start(path: &Path, mut writer: Connection, lock: File) -> Result<Self, OpenError> {
         if let Err(error) = copies::finish(&mut writer) {
-            // They are settled as one, all the same.
+            // The two copies of a push are settled together anyway.
             tracing::warn!(%error, "pushes that wait in the mailbox are in the queue still");
         }
         let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
@@ -134,47 +134,46 @@ impl Database {
         Ok(Self { writer, known, shared, queue_max: QUEUE_MAX, registration_queue_max: u64::MAX })
     }
 
-    /// The same one, which refuses pushes while its queue holds `max` of them; those that come at once may
-    /// exceed it.
+    /// Refuses pushes while the queue holds `max` of them. Pushes that arrive at the same time may exceed the bound.
     #[must_use]
     pub fn with_queue_max(self, max: u64) -> Self {
         Self { queue_max: max, ..self }
     }
 
-    /// The same one, whose queue holds no more than `max` pushes of one registration.
+    /// Refuses pushes of a registration while the queue holds `max` of its pushes.
     #[must_use]
     pub fn with_registration_queue_max(self, max: u64) -> Self {
         Self { registration_queue_max: max, ..self }
     }
 
-    /// The same one, which takes nothing new while fewer bytes than these are free on its disk. For all clones.
+    /// Refuses new data while the disk has fewer free bytes than these. Applies to all clones.
     #[must_use]
     pub fn with_disk_floor(self, bytes: u64) -> Self {
         self.shared.disk.set_floor(bytes);
         self
     }
 
-    /// The same one, which goes by this clock. For all clones.
+    /// Replaces the clock of the queue. Applies to all clones.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         *self.shared.clock.write() = clock;
         self
     }
 
-    /// The same one, which takes what tenants use from this meter along with each commit. For all clones.
+    /// Commits the usage of tenants in this meter with each commit. Applies to all clones.
     #[must_use]
     pub fn with_usage(self, usage: Meter) -> Self {
         self.writer.take_along(usage);
         self
     }
 
-    /// Returns whether something that tenants have used is not committed yet.
+    /// Returns whether some usage of tenants is not committed yet.
     #[must_use]
     pub fn has_usage(&self) -> bool {
         self.writer.has_usage()
     }
 
-    /// Commits what tenants have used, where nothing else is committed.
+    /// Commits the usage of tenants now.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -182,21 +181,21 @@ impl Database {
         self.write(|_| Ok(())).await
     }
 
-    /// Checks whether the disk has room for anything new.
+    /// Checks whether the disk has room for new data.
     ///
     /// # Errors
-    /// It has not; what was taken is settled still.
+    /// The disk has too little room. Accepted pushes are still settled.
     pub fn check_room(&self) -> Result<(), DiskLow> {
         self.shared.disk.check()
     }
 
-    /// The file.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
 
-    /// The value kept under `name`.
+    /// Returns the setting `name`.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -204,7 +203,7 @@ impl Database {
         self.read(|connection| find_setting(connection, name))
     }
 
-    /// The value kept under `name`; `default` is kept from now on if there is none.
+    /// Returns the setting `name`, after storing `default` if there was none.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -217,7 +216,7 @@ impl Database {
         .await
     }
 
-    /// Forgets the value kept under `name`; returns whether there was one.
+    /// Deletes the setting `name`. Returns whether there was one.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -226,21 +225,20 @@ impl Database {
         self.write(move |connection| connection.execute(FORGET, params![name]).map(|rows| rows > 0)).await
     }
 
-    /// Pushes that wait in the queue or are being delivered.
+    /// Returns the number of pushes that wait in the queue or are being delivered.
     #[must_use]
     pub fn queue_depth(&self) -> u64 {
         self.known.depth()
     }
 
-    /// Pushes that wait in mailboxes. Changes by another process are counted a moment later.
+    /// Returns the number of pushes in the mailboxes. Changes by another process show a moment later.
     #[must_use]
     pub fn mailbox_depth(&self) -> u64 {
         self.recount_after_change_beside();
         self.shared.waiting.load(Ordering::Relaxed)
     }
 
-    /// Brings what is in the write-ahead log into the file, which is whole by itself then: whoever copies it after a
-    /// stop need not know of the log.
+    /// Copies the write-ahead log into the file. After a stop, a copy of the file alone is then complete.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -268,7 +266,7 @@ impl Database {
         &self.shared
     }
 
-    /// Reads in the caller's own thread: point queries of a page cache, microseconds each.
+    /// Reads in the caller's thread. For point queries from the page cache, which take microseconds.
     pub(crate) fn read<T>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -276,7 +274,7 @@ impl Database {
         query(&self.shared.reader.lock()).map_err(Unavailable::new)
     }
 
-    /// Reads on another thread than the caller's.
+    /// Reads on a thread of its own.
     pub(crate) async fn read_apart<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -284,7 +282,7 @@ impl Database {
         self.shared.readers.read(query).await
     }
 
-    /// Writes in the writer thread; resolves once the commit is on disk.
+    /// Writes in the writer thread. Resolves once the commit is on disk.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         statements: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -292,8 +290,8 @@ impl Database {
         self.write_then(Haste::Now, statements, |_| ()).await
     }
 
-    /// Writes; `committed` runs in the writer thread right after the commit, and runs even if
-    /// nobody waits for the outcome any more.
+    /// Writes. `committed` runs in the writer thread right after the commit, even if the caller no longer waits for the
+    /// outcome.
     pub(crate) async fn write_then<T: Send + 'static>(
         &self,
         haste: Haste,
@@ -304,7 +302,7 @@ impl Database {
         self.writer.write(haste, statements, committed).await
     }
 
-    /// Writes, and takes the counts that go with it. Should the write fail, they are there again.
+    /// Writes, and commits `counts` in the same transaction. If the write fails, the counts are given back.
     pub(crate) async fn write_counted<T: Send + 'static>(
         &self,
         haste: Haste,
@@ -343,7 +341,7 @@ impl Database {
         outcome
     }
 
-    /// The same for something new: it is refused where the disk has no room for that.
+    /// Writes new data, unless the disk has no room.
     pub(crate) async fn add<T: Send + 'static>(
         &self,
         haste: Haste,
@@ -353,7 +351,7 @@ impl Database {
         self.writer.write(haste, self.if_there_is_room(statements), committed).await
     }
 
-    /// The same, and takes the counts that go with it.
+    /// Writes new data and `counts`, unless the disk has no room.
     pub(crate) async fn add_counted<T: Send + 'static>(
         &self,
         haste: Haste,

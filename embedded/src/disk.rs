@@ -1,4 +1,4 @@
-//! The room that is left on the disk: below a floor of it nothing new is taken, so that what was taken can be settled.
+//! The free bytes of the disk. Below a floor, nothing new is accepted, so that accepted pushes can still be settled.
 
 use std::{
     path::PathBuf,
@@ -9,13 +9,12 @@ use std::{
 use parking_lot::Mutex;
 use rustix::fs::statvfs;
 
-/// Bytes that stay free on the disk, unless [`Database::with_disk_floor`](crate::Database::with_disk_floor) says
-/// otherwise.
+/// Default for the bytes that stay free on the disk ([`Database::with_disk_floor`](crate::Database::with_disk_floor)).
 pub const DISK_FLOOR: u64 = 256 * 1024 * 1024;
-/// Time between two questions to the disk.
+/// Shortest time between two measurements.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The disk has too little room for anything new.
+/// The disk has too few free bytes for new data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the disk has fewer than {floor} bytes free (UPWIRE_DISK_FLOOR): nothing new is taken")]
 pub struct DiskLow {
@@ -26,7 +25,7 @@ pub struct DiskLow {
 pub(crate) struct Disk {
     file: PathBuf,
     floor: AtomicU64,
-    /// Free bytes, and the moment at which that was measured.
+    /// The time of the last measurement, and the free bytes that it found.
     free: Mutex<Option<(Instant, u64)>>,
     was_low: AtomicBool,
 }
@@ -45,7 +44,7 @@ impl Disk {
         self.floor.store(bytes, Ordering::Relaxed);
     }
 
-    /// Checks whether there is room for something new, as of a second ago at most.
+    /// Checks whether there is room for new data, by a measurement that is at most a second old.
     pub(crate) fn check(&self) -> Result<(), DiskLow> {
         let floor = self.floor.load(Ordering::Relaxed);
         let low = self.free() < floor;
@@ -69,7 +68,7 @@ impl Disk {
         {
             return free;
         }
-        // A disk that cannot tell is written to until it refuses.
+        // A disk that cannot be measured counts as empty: writes go on until it refuses.
         let free = statvfs(&self.file).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         *measured = Some((Instant::now(), free));
         free

@@ -1,4 +1,4 @@
-//! The entries of the queue: their rows, and what this process knows of them in memory.
+//! The entries of the queue: their rows, and their state in this process's memory.
 
 mod backlog;
 pub(crate) mod copies;

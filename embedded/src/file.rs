@@ -1,4 +1,4 @@
-//! The file on disk: who may open it, and how a connection to it is made.
+//! The file on disk: its lock, and connections to it.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -8,29 +8,29 @@ use std::{
 
 use rusqlite::{Connection, config::DbConfig};
 
-/// Pages of the write-ahead log that are copied back at once: the later, the more often a page has
-/// changed meanwhile and is copied once for all that.
+/// Pages in the write-ahead log at which a checkpoint begins. In a longer log, more pages have changed several times,
+/// and a checkpoint copies each page once.
 const CHECKPOINT_PAGES: u32 = 4000;
-/// Statements that a connection keeps compiled: more than there are.
+/// Size of a connection's cache of compiled statements, which holds all of them.
 const STATEMENTS_MAX: usize = 64;
 
 /// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process has the file open.
     #[error("{} is in use by another upwire process", .0.display())]
     InUse(PathBuf),
-    /// It was written by a newer Upwire.
+    /// A newer Upwire wrote the file.
     #[error("{} was written by a newer upwire (layout {found}, this one knows {known})", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its layout.
+        /// The file's layout.
         found: i64,
         /// The latest layout that this one knows.
         known: usize,
     },
-    /// It is a database of another program, and was left as it is.
+    /// The file is a database of another program, and was not changed.
     #[error("{} is a database of another program", .0.display())]
     Foreign(PathBuf),
     /// The file system refused.
@@ -41,7 +41,7 @@ pub enum OpenError {
         /// The error of the file system.
         cause: std::io::Error,
     },
-    /// SQLite refused: not a database, a damaged one, a full disk.
+    /// SQLite refused: the file is no database or is damaged, or the disk is full.
     #[error("{}: {cause}", path.display())]
     Sqlite {
         /// The file.
@@ -51,12 +51,12 @@ pub enum OpenError {
     },
 }
 
-/// Holds `<path>.lock` for as long as the returned file is open.
+/// Locks `<path>.lock` for as long as the returned file is open.
 ///
-/// SQLite would let a second process in, and both would deliver every push.
+/// SQLite itself would admit a second process, and both would deliver every push.
 pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     let file = |cause| OpenError::File { path: path.to_owned(), cause };
-    // Made here so that SQLite, which takes over the mode for its own files, finds it private.
+    // The file is made here with a private mode, which SQLite copies to its other files.
     private().open(path).map_err(file)?;
     let lock = private().open(lock_of(path)).map_err(file)?;
     match lock.try_lock() {
@@ -66,7 +66,8 @@ pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Returns whether a process has opened this database, as far as this user may know. Changes nothing.
+/// Returns whether a process holds the lock of this database; false if this user may not read the lock. Changes
+/// nothing.
 #[must_use]
 pub fn is_in_use(path: &Path) -> bool {
     let lock = File::open(lock_of(path));
@@ -88,11 +89,11 @@ fn private() -> OpenOptions {
 pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
-    // In WAL mode only FULL syncs at each commit.
+    // In WAL mode, only `full` syncs at each commit.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "temp_store", "memory")?;
-    // A statement with a parameter in its LIMIT is compiled again at each use otherwise
+    // SQLite would otherwise compile a statement with a parameter in its LIMIT again at each use
     // (https://www.sqlite.org/queryplanner-ng.html#qpstab).
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);

@@ -1,4 +1,4 @@
-//! The layout of the file, and the way to it from that of every earlier Upwire.
+//! The layout of the file, and the migrations from every earlier layout.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::file::OpenError;
 
-/// Steps that make each layout of the one before it; the first, of an empty file. A step that was released
-/// never changes: files that took it are out there.
+/// Migrations: each step makes a layout from the one before it, the first from an empty file. A released step never
+/// changes, since existing files took it.
 const STEPS: [&str; 8] = [
     "
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -29,8 +29,8 @@ const STEPS: [&str; 8] = [
     ) STRICT;
     CREATE INDEX queue_due ON queue (due_at, seq);
     ",
-    // The mailbox has row ids, since an entry fills a page and more: without them, 40 000 entries of 6 KB took
-    // 18 s to write instead of 8 s, and 357 MB instead of 251 MB.
+    // The mailbox has row ids, since an entry fills more than a page. Without them, 40,000 entries of 6 KB took 18 s to
+    // write instead of 8 s, and 357 MB instead of 251 MB.
     "
     ALTER TABLE registration ADD COLUMN throttled_until INTEGER;
     CREATE INDEX registration_expiry ON registration (expires_at);
@@ -82,7 +82,7 @@ const STEPS: [&str; 8] = [
     CREATE INDEX queue_due ON queue (due_at, seq);
     CREATE INDEX mailbox_of_registration ON mailbox (account, registration, id, expires_at);
     ",
-    // Rows are read once, in the order of their keys; what is due later is known in memory.
+    // Rows are read once, in the order of their keys. Postponed rows are in memory.
     "
     DROP INDEX queue_due;
     ALTER TABLE queue DROP COLUMN attempts;
@@ -102,22 +102,22 @@ const STEPS: [&str; 8] = [
         PRIMARY KEY (hour, tenant, domain)
     ) STRICT, WITHOUT ROWID;
     ",
-    // The index mailbox_of_registration has all that a bound counts.
+    // The index mailbox_of_registration alone has all columns that the bounds read.
     "
     DROP INDEX mailbox_registration;
     ALTER TABLE mailbox DROP COLUMN age;
     ",
 ];
-/// The layout that this code writes, in `PRAGMA user_version`: so many steps were taken.
+/// The layout that this code writes, in `PRAGMA user_version`: the number of steps.
 pub(crate) const VERSION: usize = STEPS.len();
 
-/// Makes sure that a file which is there already is a database of Upwire's, or empty. Changes nothing about it.
+/// Checks that an existing file is a database of Upwire's, or empty. Changes nothing.
 pub(crate) fn examine(path: &Path) -> Result<(), OpenError> {
     if path.metadata().is_ok_and(|metadata| !metadata.is_file() || metadata.len() == 0) || !path.exists() {
         return Ok(());
     }
     let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
-    // Read-write: what a crash has left in the write-ahead log is not seen otherwise.
+    // Read-write: a read-only connection may not see what a crash left in the write-ahead log.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     let count = |query| connection.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(sqlite);
@@ -130,7 +130,7 @@ pub(crate) fn examine(path: &Path) -> Result<(), OpenError> {
     Err(OpenError::Foreign(path.to_owned()))
 }
 
-/// Takes the steps that the file has not taken yet, all or none.
+/// Runs the steps that the file lacks, all or none.
 pub(crate) fn lay_out(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;

@@ -1,4 +1,4 @@
-//! The endpoints of a predecessor, which have no index of their own: they are few, and are counted once, at a start.
+//! The endpoints of a predecessor. They have no index of their own, since they are few and are read once, at the start.
 
 use chrono::{DateTime, Utc};
 use jid::{BareJid, FullJid};
@@ -13,7 +13,7 @@ const LIVING: &str = "SELECT recipient, expires_at FROM registration
     WHERE legacy IS NOT NULL AND expires_at > ?1 AND NOT revoked";
 
 impl Database {
-    /// Returns the accounts with endpoints of a predecessor that live at `now`, and the end of each.
+    /// Returns the account and the expiry of each predecessor's endpoint that lives at `now`.
     ///
     /// # Errors
     /// The file cannot be read.

@@ -1,4 +1,4 @@
-//! The ports on SQLite: one file, one process, every promise on disk before it is given.
+//! The ports on SQLite: one file for one process. Every promise is on disk before it is given.
 
 mod accounts;
 mod backup;

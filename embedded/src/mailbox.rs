@@ -1,4 +1,4 @@
-//! The mailbox on SQLite: a row for each push that waits, found by its account and its id.
+//! The mailbox on SQLite: one row for each push that waits, keyed by account and id.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,9 +19,9 @@ use crate::{database::Database, writer::Haste};
 
 mod reading;
 
-/// Time after its expiry for which a push stays, so that it can be removed by name, and counted.
+/// Time for which an expired push stays, so that the relay can remove and count it.
 const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
-/// Most pushes that go in this way when one is kept: more than come, so that the file does not grow with them.
+/// Most long-expired pushes that are purged when a push is kept. More than one, so that they do not accumulate.
 const PURGED_PER_KEEP_MAX: i64 = 16;
 
 const STORE: &str = "INSERT OR REPLACE INTO mailbox
@@ -57,7 +57,7 @@ impl Mailbox for Database {
         drops: &Drops,
     ) -> Result<Kept, Unavailable> {
         let (shared, noted) = (self.shared().clone(), drops.clone());
-        // The moment that the push names may have been a wrong one.
+        // The clock may have been wrong when the push was accepted.
         let least = self.shared().clock.read().read().least();
         let statements = move |connection: &Connection| {
             let (kept, gone) = keep(connection, &waiting, bounds, least)?;
@@ -107,7 +107,7 @@ impl Mailbox for Database {
             for (account, id) in &messages {
                 let removed = remove(connection, account, *id)?;
                 let counts = of_each.get(id).map(Tally::take).unwrap_or_default();
-                // It was removed, and counted, before.
+                // A push that is not there was removed and counted before.
                 if removed > 0 {
                     all.add(counts);
                 }
@@ -186,7 +186,7 @@ impl Mailbox for Database {
     ) -> Result<Page<(Registrant, usize)>, Unavailable> {
         let recipients =
             self.read_apart(move |connection| reading::recipients(connection, after, max)).await?;
-        // A full page may be the last one; an empty one follows then.
+        // A full page may be the last one; then an empty one follows.
         let last = recipients.last().filter(|_| recipients.len() >= max);
         let further = last.map(|(recipient, _)| recipient.clone());
         Ok((recipients, further))
@@ -215,7 +215,7 @@ impl Withdrawals for Database {
 }
 
 impl Database {
-    /// Runs statements that remove as many pushes as they return.
+    /// Runs statements that return the number of pushes that they removed.
     async fn take_out(
         &self,
         haste: Haste,
@@ -229,9 +229,9 @@ impl Database {
     }
 }
 
-/// Adds a row, and also returns how many others are gone for it.
+/// Adds a row. Also returns the number of other rows that were deleted for it.
 ///
-/// It is there before any other goes: should the file fail in between, then that loses nothing.
+/// The row is stored before any other is deleted, so a failure in between loses no push.
 fn keep(
     connection: &Connection,
     waiting: &Waiting,
@@ -292,8 +292,8 @@ fn oldest_first(
     Ok(ids)
 }
 
-/// Finds the pushes that go because of the topic of a stored push, the oldest first: that push itself, if it is not the
-/// newest.
+/// Returns all pushes of a stored push's topic but the newest, the oldest first. The stored push itself is among them
+/// if it is not the newest.
 fn all_but_the_newest_of_its_topic(
     connection: &Connection,
     account: &BareJid,
@@ -306,8 +306,8 @@ fn all_but_the_newest_of_its_topic(
     Ok(ids)
 }
 
-/// Finds the pushes that go because a registration may have no more than `max` waiting, the oldest first. Pushes that had
-/// expired when this one was accepted are no longer counted.
+/// Returns the pushes that a registration has beyond `max`, the oldest first. Pushes that had expired when this one was
+/// accepted do not count.
 fn beyond_the_bound(
     connection: &Connection,
     account: &BareJid,
@@ -325,7 +325,7 @@ fn beyond_the_bound(
     Ok(ids)
 }
 
-/// Drops what an account has beyond `max`.
+/// Drops the pushes that an account has beyond `max`.
 fn trim(
     connection: &Connection,
     account: &BareJid,
@@ -337,8 +337,8 @@ fn trim(
     Ok(Trimmed { left: count - dropped.len(), dropped })
 }
 
-/// Finds the pushes that go because an account may have no more than `max` waiting, and how many it has. Pushes that had
-/// expired at that moment are no longer counted.
+/// Returns the pushes that an account has beyond `max`, and the number of all its pushes. Pushes that had expired at
+/// that moment do not count.
 fn beyond_the_bound_of_the_account(
     connection: &Connection,
     account: &BareJid,

@@ -1,4 +1,4 @@
-//! The marker, on SQLite: one of the settings.
+//! The marker on SQLite, stored as a setting.
 
 use push::{
     Marker,

@@ -1,10 +1,10 @@
-//! The queue on SQLite: a row for each push, due at a moment, claimed in memory.
+//! The queue on SQLite: one row for each push, with the time at which it is due. Claims are in memory.
 //!
-//! A claim is not written: it lasts as long as the process that could settle it, and the next
-//! process finds every row unclaimed. A push that finds nothing waiting before it is handed on from
-//! memory while its row is on the way to the disk; only the sender waits for that, or for the settlement
-//! where that comes first ([`crate::entries::unwritten`]). Should the commit fail, the sender is told so and the push may come
-//! twice. Its row is read again only after a restart or a postponement.
+//! Claims are not written. A claim ends with the process that could settle the push, and the next process finds every
+//! row unclaimed. If no older push waits, a push is handed on from memory while its row is on the way to the disk. Only
+//! the sender waits for the commit, or for the settlement if it comes first ([`crate::entries::unwritten`]). If the
+//! commit fails, the sender is told, and the push may come twice. The row is read again only after a restart or a
+//! postponement.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::{
     writer::{Haste, refused},
 };
 
-/// The longest that [`QueueReader::receive`] waits for a push.
+/// Longest time that [`QueueReader::receive`] waits for a push.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 
 impl QueueWriter for Database {
@@ -61,7 +61,7 @@ impl QueueReader for Database {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery<i64>>, Unavailable> {
         let deadline = Instant::now() + RECEIVE_WAIT;
         loop {
-            // Each call that is about to send shares the way to the relay.
+            // Senders that are ready run first, so that one call returns all of their pushes.
             yield_now().await;
             let now = self.shared().clock.read().now();
             let (deliveries, next_due_at) = self.claim(max, now)?;
@@ -72,7 +72,7 @@ impl QueueReader for Database {
             let due = Instant::now().checked_add(Duration::from_millis(wait));
             let wake = due.map_or(deadline, |due| due.min(deadline));
             tokio::select! {
-                // A push before this was polled has left its permit: nothing is overslept.
+                // A push that came before this is polled has left its permit, so none is missed.
                 () = self.known().arrivals.notified() => {}
                 () = sleep_until(wake) => {
                     if wake == deadline {
@@ -83,8 +83,8 @@ impl QueueReader for Database {
         }
     }
 
-    /// Returns before the rows of deleted pushes are gone: who waited for that would hold up the settlement of those
-    /// that have no row yet. [`QueueReader::close`] waits.
+    /// Returns before the rows of deleted pushes are gone. Waiting for the deletion would delay the settlement of
+    /// pushes without a row. [`QueueReader::close`] waits.
     async fn settle(&self, settlements: Vec<Settlement<i64>>) -> Result<(), Unavailable> {
         self.settle_counted(settlements, &Tally::default()).await
     }
@@ -106,9 +106,9 @@ impl QueueReader for Database {
         if again.is_empty() { Ok(()) } else { self.postpone(again).await }
     }
 
-    /// Returns when the rows of what was settled are gone.
+    /// Returns when the rows of settled pushes are gone.
     async fn close(&self) {
-        // Should it fail, that was reported: what was settled is delivered again after a restart.
+        // A failure is logged by the writer: settled pushes are then delivered again after a restart.
         let _ = self.write(|_| Ok(())).await;
     }
 }
@@ -126,15 +126,16 @@ impl Database {
             let mut backlog = known.backlog.lock();
             again.iter().for_each(|(seq, due_at)| backlog.postpone(*seq, due_at.timestamp_millis()));
             drop(backlog);
-            // Only now can a postponed push be claimed again, perhaps at once.
+            // A postponed push can be claimed again from now on, perhaps at once.
             known.arrivals.notify_one();
         };
         self.write_then(Haste::Soon, postpone, committed).await.map(drop)
     }
 
-    /// Claims what is due; also returns when there may be more.
+    /// Claims pushes that are due. Also returns the time at which more may be due, in Unix milliseconds.
     fn claim(&self, max: usize, now: DateTime<Utc>) -> Result<(Vec<Delivery<i64>>, i64), Unavailable> {
-        // Held while the file is read: what is settled meanwhile stays claimed until its commit is seen.
+        // The lock is held while the file is read: a push that is settled meanwhile stays claimed until its commit
+        // shows.
         let mut backlog = self.known().backlog.lock();
         let fresh = backlog.fresh.len().min(max);
         let mut deliveries: Vec<_> = backlog.fresh.drain(..fresh).collect();
@@ -142,7 +143,7 @@ impl Database {
             let read =
                 self.read(|connection| rows::claim_due(connection, &mut backlog, &mut deliveries, max, now));
             if let Err(error) = read {
-                // Rows that were read are read again; the others may have no row yet.
+                // Deliveries from rows are read again. The fresh ones go back, since they may have no row yet.
                 deliveries.drain(fresh..).for_each(|delivery| backlog.postpone(delivery.receipt, 0));
                 deliveries.into_iter().rev().for_each(|delivery| backlog.fresh.push_front(delivery));
                 return Err(error);
@@ -257,7 +258,7 @@ pub(crate) mod tests {
         assert_eq!(database.queue_depth(), 4);
 
         drop(database);
-        // The writer thread gives up the file when it has seen that nobody is left.
+        // The writer thread releases the file when it has seen that every clone is dropped.
         let database = loop {
             match Database::open(&path) {
                 Ok(database) => break database.with_registration_queue_max(2),

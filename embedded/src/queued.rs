@@ -1,4 +1,4 @@
-//! The pushes of one registration in the queue: for an operator who asks beside the server.
+//! The pushes of one registration in the queue, for commands beside the server.
 
 use push::{MessageId, PushMessage, RegistrationId, ports::Unavailable};
 
@@ -8,7 +8,7 @@ use crate::database::Database;
 const QUEUED_MAX: i64 = 1000;
 
 impl Database {
-    /// The oldest pushes of a registration that the queue has, also those that the server is delivering.
+    /// Returns the ids of a registration's oldest pushes in the queue, including those that the server is delivering.
     ///
     /// # Errors
     /// The file cannot be read.

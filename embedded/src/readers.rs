@@ -9,13 +9,13 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::file::connect;
 
-/// Reads that are made at a time, each on a connection of its own.
+/// Number of connections, and so of concurrent reads.
 const READERS: usize = 2;
 
-/// Reads on threads of their own, so that no task of the runtime waits behind them.
+/// Reads on threads of their own, so that they block no task of the runtime.
 pub(crate) struct Readers {
     connections: Arc<[Mutex<Connection>; READERS]>,
-    /// A permit for each connection that nobody holds.
+    /// One permit for each idle connection.
     idle: Arc<Semaphore>,
 }
 
@@ -33,7 +33,8 @@ impl Readers {
         let permit = Arc::clone(&self.idle).acquire_owned().await.expect("it is never closed");
         let connections = Arc::clone(&self.connections);
         let reading = spawn_blocking(move || {
-            // The read goes on where its caller has been cancelled: the permit is given back behind the connection.
+            // The read goes on if its caller is cancelled, so the closure holds the permit, and returns it after the
+            // connection.
             let _permit = permit;
             query(&idle(&connections[..]))
         });
@@ -41,7 +42,7 @@ impl Readers {
     }
 }
 
-/// A connection that nobody holds: whoever has a permit finds one.
+/// Returns an idle connection. A holder of a permit always finds one.
 fn idle(connections: &[Mutex<Connection>]) -> MutexGuard<'_, Connection> {
     connections.iter().find_map(Mutex::try_lock).unwrap_or_else(|| connections[0].lock())
 }

@@ -19,8 +19,7 @@ use crate::{
     writer::Haste,
 };
 
-/// Most rows of dead registrations that go when one is stored: more than come, so that the file does not grow
-/// with them.
+/// Most ended rows that are deleted when a row is stored. More than one, so that they do not accumulate.
 const SWEPT_PER_REGISTRATION_MAX: i64 = 16;
 
 impl Registrations for Database {
@@ -158,7 +157,7 @@ fn store(connection: &Connection, registration: &Registration) -> rusqlite::Resu
     Ok(())
 }
 
-/// Removes rows that serve nothing any more, the longest dead first.
+/// Deletes rows that may be purged, those that expired first before the others.
 fn sweep(connection: &Connection, stored: &Registration, kept_domains: &KeptDomains) -> rusqlite::Result<()> {
     const SWEEP: &str = "DELETE FROM registration WHERE id IN
         (SELECT id FROM registration WHERE expires_at <= ?1 AND (revoked OR NOT EXISTS (

@@ -1,4 +1,4 @@
-//! Putting a copy in the place of the file, while no other process has it.
+//! Replaces the file by a copy, while no other process has it open.
 
 use std::{
     ffi::OsString,
@@ -26,17 +26,17 @@ const LOGS: [&str; 2] = ["-wal", "-shm"];
 /// Suffix of the lock.
 const LOCK: &str = ".lock";
 
-/// The setting that the secret of a first start is.
+/// The name of the setting that holds the secret of the first start.
 const SECRET: &str = "secret";
 const SECRET_GOES: &str = "SELECT EXISTS (SELECT value FROM present.setting WHERE name = ?1
     EXCEPT SELECT value FROM main.setting WHERE name = ?1)";
 const SECRET_COMES: &str = "SELECT EXISTS (SELECT value FROM main.setting WHERE name = ?1
     EXCEPT SELECT value FROM present.setting WHERE name = ?1)";
-/// The present tenants stay: one that was suspended since is not served again.
+/// The present tenants stay, so that a tenant that was suspended since the copy is not served again.
 const FORGET_TENANTS: &str = "DELETE FROM main.setting WHERE name = ?1";
 const KEEP_TENANTS: &str = "INSERT INTO main.setting SELECT name, value FROM present.setting WHERE name = ?1";
 const HAS_USAGE: &str = "SELECT EXISTS (SELECT 1 FROM present.sqlite_schema WHERE name = 'usage')";
-/// The usage stays: it may have been billed.
+/// The present usage stays: it may have been billed.
 const KEEP_USAGE: &str = "INSERT OR REPLACE INTO main.usage
         (hour, tenant, domain, accepted, delivered, waited, expired, dropped, bytes, registrations)
     SELECT hour, tenant, domain, accepted, delivered, waited, expired, dropped, bytes, registrations
@@ -45,8 +45,8 @@ const ENDED_SINCE: &str =
     "SELECT count(*) FROM main.registration AS then_ JOIN present.registration AS now USING (id)
     WHERE then_.expires_at > ?1 AND NOT then_.revoked
         AND (now.epoch > then_.epoch OR now.epoch = then_.epoch AND now.revoked)";
-/// Lives of the present file that the copy has not, or that have ended: as ended ones. Their URLs are refused, and the
-/// next life of each begins behind them.
+/// Copies lives of the present file as ended ones, if the copy lacks them or they have ended. Their URLs are refused,
+/// and the next life of each gets a greater epoch.
 const END: &str = "INSERT OR REPLACE INTO main.registration
         (id, recipient, application, instance, epoch, renewed_at, expires_at, revoked, throttled_until, vapid, legacy)
     SELECT now.id, now.recipient, now.application, now.instance, now.epoch, now.renewed_at, now.expires_at, 1,
@@ -63,25 +63,25 @@ const LOST_PUSHES: &str = "SELECT (SELECT count(*) FROM present.queue)
     + (SELECT count(*) FROM present.mailbox AS now WHERE NOT EXISTS
         (SELECT 1 FROM main.mailbox AS then_ WHERE then_.account = now.account AND then_.id = now.id))";
 
-/// Why an endpoint ends by a restoration.
+/// Why a restoration ends an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndsSince {
-    /// It was registered after the copy was made.
+    /// The registration was made after the copy.
     Registered,
-    /// Another life of it began after the copy was made.
+    /// The registration's present life began after the copy was made.
     BegunAnew,
-    /// The copy does not know of its renewals, and has let it lapse.
+    /// The copy lacks the last renewals, so the registration has lapsed in it.
     Lapsed,
 }
 
-/// A registration that lives now, and whose endpoint ends by a restoration.
+/// A living registration whose endpoint a restoration ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
-    /// Its bare JID.
+    /// Its account, a bare JID.
     pub account: String,
     /// Its id.
     pub id: RegistrationId,
-    /// Why it ends.
+    /// The reason.
     pub why: EndsSince,
 }
 
@@ -90,35 +90,36 @@ pub struct Ending {
 pub struct Losses {
     /// Registrations of the copy that have ended since, and stay ended.
     pub stay_ended: u64,
-    /// Pushes that wait.
+    /// Pushes in the queue and the mailboxes.
     pub pushes: u64,
-    /// The copy has another secret of a first start, or none: whatever that one signed ends.
+    /// True if the copy lacks the present file's secret of the first start: the endpoints that it signed end.
     pub secret: bool,
-    /// The copy has a secret of a first start that is not there now: endpoints that it signed are in force again.
+    /// True if the copy has a secret of the first start that the present file lacks: the endpoints that it signed are
+    /// valid again.
     pub secret_of_before: bool,
 }
 
-/// A copy that was checked, and is ready to take the file's place. Dropped before, it has changed nothing.
+/// A checked copy, ready to replace the file. Dropping it changes nothing.
 pub struct Restoration {
     to: PathBuf,
-    /// Held until the end: no server starts meanwhile.
+    /// Held until the end, so that no server starts meanwhile.
     _lock: File,
-    /// Where the lock has made the file.
+    /// The file, if taking the lock created it.
     made: Option<Made>,
     copy: NamedTempFile,
     now: DateTime<Utc>,
     /// Contents of the copy.
     pub contents: Contents,
-    /// Contents of the present file beyond it; `None`: there is no such file.
+    /// Contents of the present file that the copy lacks; `None`: there is no present file.
     pub losses: Option<Result<Losses, BackupError>>,
 }
 
 impl Restoration {
-    /// Checks the copy at `from`, and brings it beside the file at `to`.
+    /// Checks the copy at `from`, and copies it into the folder of `to`.
     ///
     /// # Errors
-    /// Another process has the file at `to`; `from` is no database of Upwire's, or is damaged; a file cannot be read
-    /// or written.
+    /// Another process has the file at `to` open, `from` is no database of Upwire's or is damaged, or a file cannot be
+    /// read or written.
     pub fn prepare(from: &Path, to: &Path, now: DateTime<Utc>) -> Result<Self, BackupError> {
         let source = open(from)?;
         check(&source, from)?;
@@ -137,7 +138,7 @@ impl Restoration {
         Ok(restoration)
     }
 
-    /// Finds what is lost.
+    /// Counts the contents of the present file that the copy lacks.
     fn compare(&self) -> Result<Losses, BackupError> {
         let both = self.both()?;
         let losses = || -> rusqlite::Result<Losses> {
@@ -154,8 +155,8 @@ impl Restoration {
         losses().map_err(BackupError::sqlite(&self.to))
     }
 
-    /// Tells of each registration whose endpoint ends, by account; nothing where there is no present file, or it
-    /// cannot be read.
+    /// Calls `tell` for each registration whose endpoint ends, in the order of accounts. Does nothing if there is no
+    /// present file, or if it cannot be read.
     ///
     /// # Errors
     /// The files cannot be read, or `tell` fails.
@@ -180,10 +181,10 @@ impl Restoration {
         Ok(())
     }
 
-    /// The copy, with the present file attached.
+    /// Opens the copy, with the present file attached.
     fn both(&self) -> Result<Connection, BackupError> {
         let connection = open(self.copy.path())?;
-        // The same checks, and its own error.
+        // Opening the present file runs the same checks, and names it in errors.
         drop(open(&self.to)?);
         connection
             .execute("ATTACH ?1 AS present", [self.to.to_string_lossy()])
@@ -191,7 +192,7 @@ impl Restoration {
         Ok(connection)
     }
 
-    /// Puts the copy in the file's place. The file that was there is set aside with its logs, under the returned name.
+    /// Replaces the file by the copy. The present file is kept with its logs, under the returned name.
     ///
     /// # Errors
     /// The file system refuses.
@@ -213,13 +214,13 @@ impl Restoration {
             }
         }
         let aside = self.set_aside(present.len() > 0)?;
-        // From the one to the other in one step: there is a file at every moment.
+        // The rename is atomic: a file exists at every moment.
         self.copy.persist(&self.to).map_err(|error| file(error.error))?;
         sync_folder(&self.to)?;
         Ok(aside)
     }
 
-    /// Takes over from the present file what no copy may take back.
+    /// Copies from the present file the state that a restoration must not undo: ended lives, tenants and usage.
     fn keep_what_has_happened(&self) -> Result<(), BackupError> {
         let sqlite = BackupError::sqlite(&self.to);
         let mut both = self.both()?;
@@ -233,8 +234,8 @@ impl Restoration {
         transaction.commit().map_err(sqlite)
     }
 
-    /// Gives the present file another name beside its own, and its logs that name alone: beside the copy, they would
-    /// be taken for its own. So would those of a file that is gone.
+    /// Links the present file under another name, and renames its logs. SQLite would take logs that stay for those of
+    /// the copy; this goes also for logs whose file is gone.
     fn set_aside(&self, is_there: bool) -> Result<Option<PathBuf>, BackupError> {
         let file = BackupError::file(&self.to);
         let name = self.now.format(".before-%Y%m%dT%H%M%SZ").to_string();
@@ -244,7 +245,7 @@ impl Restoration {
         let aside = free.unwrap_or_else(|| with_ending(&self.to, &name));
         let mut any = is_there;
         if is_there {
-            // Nothing is left in the log of a file that can be read.
+            // If the file can be read, the log is copied into it first.
             if let Ok(present) = open(&self.to) {
                 let _ = present.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             }
@@ -261,7 +262,7 @@ impl Restoration {
     }
 }
 
-/// A file that the lock has made, and that nothing has been written to.
+/// An empty file that taking the lock has created. Dropping this removes the file, if it is still empty.
 struct Made(PathBuf);
 
 impl Drop for Made {

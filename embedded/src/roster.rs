@@ -1,4 +1,4 @@
-//! The stored roster of tenants, and whose rows stay by it.
+//! The stored roster of tenants, and the domains whose rows it keeps from deletion.
 
 use parking_lot::Mutex;
 use push::{Roster, ports::Unavailable};
@@ -6,25 +6,25 @@ use rusqlite::Connection;
 
 use crate::setting::find_setting;
 
-/// The setting that has it.
+/// The name of the setting that holds the roster.
 pub(crate) const NAME: &str = "tenants";
 
 pub(crate) fn parse(setting: Option<String>) -> Result<Roster, Unavailable> {
     setting.map_or(Ok(Roster::default()), |text| Roster::parse(&text).map_err(Unavailable::new))
 }
 
-/// The roster, as far as it can be read.
+/// Reads the roster; an empty one if it is absent or malformed.
 pub(crate) fn stored(connection: &Connection) -> rusqlite::Result<Roster> {
     Ok(parse(find_setting(connection, NAME)?).unwrap_or_default())
 }
 
-/// The domains of suspended tenants, by the roster that was read last.
+/// The domains of suspended tenants, cached with the roster that they come from.
 #[derive(Debug, Default)]
 pub(crate) struct KeptDomains(Mutex<(Option<String>, String)>);
 
 impl KeptDomains {
-    /// The domains of suspended tenants, as a JSON array: rows of their registrations stay when they have lapsed. The roster
-    /// is parsed when it has changed: another process may change it.
+    /// Returns the domains of suspended tenants, as a JSON array. Lapsed rows of these domains stay. The roster is
+    /// parsed again only when it has changed, perhaps by another process.
     pub(crate) fn read(&self, connection: &Connection) -> rusqlite::Result<String> {
         let stored = find_setting(connection, NAME)?;
         let mut known = self.0.lock();
@@ -36,7 +36,7 @@ impl KeptDomains {
     }
 }
 
-/// Each is there in both forms of an internationalized name, since addresses have either.
+/// Returns the domains, each in both forms of an internationalized name, since addresses have either.
 fn kept_domains(roster: &Roster) -> String {
     let both = |name: &push::TenantName| {
         let unicode = push::tenant::in_unicode(name);

@@ -1,23 +1,23 @@
-//! Reading rows: registrations, and what else has a form of its own.
+//! Conversions from columns: registrations, times and JIDs.
 
 use chrono::{DateTime, Utc};
 use jid::FullJid;
 use push::{Application, Epoch, Instance, Registration, Target, VapidKey, vapid::VapidKeyError};
 use rusqlite::{Row, types::Type};
 
-/// Reads a time of the file.
+/// Reads a time, in Unix milliseconds.
 pub(crate) fn moment(millis: i64) -> rusqlite::Result<DateTime<Utc>> {
     DateTime::from_timestamp_millis(millis).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, millis))
 }
 
-/// Reads a full JID of the file.
+/// Reads a full JID.
 pub(crate) fn full_jid(text: &str) -> rusqlite::Result<FullJid> {
     text.parse().map_err(|cause| {
         rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::<jid::Error>::new(cause))
     })
 }
 
-/// Reads a registration, whose columns are all there.
+/// Reads a registration from a row that has all its columns.
 pub(crate) fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
     let recipient = full_jid(&row.get::<_, String>("recipient")?)?;
     let throttled_until: Option<i64> = row.get("throttled_until")?;

@@ -1,4 +1,4 @@
-//! The tenants and what they used, on SQLite: the roster is a setting, usage a table.
+//! Tenants on SQLite: the roster is a setting, and the usage has a table.
 
 use chrono::{DateTime, Utc};
 use push::{
@@ -25,7 +25,7 @@ impl TenantsWriter for Database {
         const SET: &str = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
         let (text, before) = (roster.to_json(), roster.version - 1);
         self.write(move |connection| {
-            // A malformed roster has no version, and stays.
+            // A malformed roster has no version, and is not replaced.
             if !parse(find_setting(connection, NAME)?).is_ok_and(|stored| stored.version == before) {
                 return Ok(false);
             }
@@ -34,7 +34,7 @@ impl TenantsWriter for Database {
         .await
     }
 
-    /// Rows of suspended tenants are left out when rows are removed: see `roster.rs`.
+    /// Does nothing: deletions leave out the rows of suspended tenants (`roster.rs`).
     async fn preserve_rows(&self, _: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
         Ok(())
     }

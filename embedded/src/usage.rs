@@ -1,9 +1,9 @@
-//! The usage of tenants, as each commit takes it along.
+//! The usage of tenants, which each commit writes.
 
 use push::usage::Usage;
 use rusqlite::{Connection, named_params};
 
-/// Adds what was counted.
+/// Adds counts to the table.
 pub(crate) fn add(connection: &Connection, usage: &Usage) -> rusqlite::Result<()> {
     const ADD: &str = "INSERT INTO usage
         (hour, tenant, domain, accepted, delivered, waited, expired, dropped, bytes, registrations)

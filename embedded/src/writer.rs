@@ -1,12 +1,11 @@
 //! The writer thread, which groups commits.
 //!
-//! A write is durable when its future resolves: SQLite's write-ahead log is synced at each commit,
-//! and whatever arrived while the last commit was under way shares the next one. A write that
-//! nobody waits for lingers, to share the commit of one that somebody does.
+//! A write is durable when its future resolves: SQLite syncs the write-ahead log at each commit. Writes that arrive
+//! during a commit share the next one. A write that nobody waits for lingers, to share the commit of an urgent write.
 //!
-//! Pushes are written with them, unless they are settled before ([`Unwritten`]). While the relay settles pushes, a
-//! commit that has nothing but pushes begins [a pause](waiting::PACE) after the one before, so that it finds most of them settled: that
-//! is a pause and no wait for the settlement of any of them.
+//! Pushes are written in the same commits, unless they are settled before ([`Unwritten`]). While the relay settles
+//! pushes, a commit of nothing but pushes begins [a pause](waiting::PACE) after the commit before. Most of them are
+//! settled by then, but the commit does not wait for any settlement.
 
 use std::{
     fs::File,
@@ -38,38 +37,38 @@ use crate::entries::{
 mod commit;
 mod waiting;
 
-/// Writes that wait for the writer thread; a further one waits for room.
+/// Most writes that wait for the writer thread. Further callers wait for room.
 const WRITES_WAITING_MAX: usize = 1024;
-/// Time for which a write that nobody waits for lingers.
+/// Longest time for which a write that nobody waits for lingers.
 const LINGER: Duration = Duration::from_millis(20);
-/// Delay before deletions are tried again that could not be committed.
+/// Delay before failed deletions are retried.
 const DELETION_RETRY: Duration = Duration::from_secs(1);
 
-/// The haste of a write: somebody may wait for it to be durable.
+/// The urgency of a write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Haste {
     Now,
-    /// May linger for [`LINGER`].
+    /// Nobody waits for the write: it may linger for [`LINGER`].
     Soon,
 }
 
-/// The state that the thread shares with those who write.
+/// The state that the thread shares with its callers.
 struct Desk {
     waiting: Mutex<Waiting>,
     work: Condvar,
     known: Arc<Known>,
-    /// The usage of tenants; each commit takes it along.
+    /// The usage of tenants, which each commit writes.
     usage: OnceLock<Meter>,
 }
 
-/// Hands writes to the thread, which ends when every clone is gone and what they were given is committed.
+/// Hands writes to the thread. The thread ends when every clone is dropped and all writes are committed.
 #[derive(Clone)]
 pub(crate) struct Writer {
     room: Arc<Semaphore>,
     handle: Arc<Handle>,
 }
 
-/// Dropped with the last clone.
+/// Closes the desk when the last clone is dropped.
 struct Handle(Arc<Desk>);
 
 impl Drop for Handle {
@@ -79,7 +78,7 @@ impl Drop for Handle {
     }
 }
 
-/// Dropped with the thread: whoever waits for it gets an error.
+/// Fails all waiting writes when the thread ends.
 struct Presence(Arc<Desk>);
 
 impl Drop for Presence {
@@ -91,7 +90,7 @@ impl Drop for Presence {
 }
 
 impl Writer {
-    /// Starts the thread, which holds the lock for as long as it runs.
+    /// Starts the thread, which holds the lock until it ends.
     pub(crate) fn start(
         connection: Connection,
         lock: File,
@@ -107,12 +106,12 @@ impl Writer {
         Ok(Self { room: Arc::new(Semaphore::new(WRITES_WAITING_MAX)), handle: Arc::new(Handle(desk)) })
     }
 
-    /// Room for a write, or for pushes that are sent together.
+    /// Waits for room for a write, or for pushes that are sent together.
     pub(crate) async fn room(&self) -> OwnedSemaphorePermit {
         Arc::clone(&self.room).acquire_owned().await.expect("it is never closed")
     }
 
-    /// Takes pushes that count already: hands them to the relay, and has them written unless they are settled before.
+    /// Takes pushes that are counted already. Hands them to the relay, and writes them unless they are settled before.
     pub(crate) fn send(
         &self,
         messages: Vec<PushMessage>,
@@ -122,9 +121,9 @@ impl Writer {
         self.handle.0.send(messages, Some(room), now)
     }
 
-    /// Has each commit take along what tenants use.
+    /// Sets the meter whose usage each commit writes.
     pub(crate) fn take_along(&self, usage: Meter) {
-        // The first one stays.
+        // The first meter stays.
         let _ = self.handle.0.usage.set(usage);
     }
 
@@ -134,14 +133,14 @@ impl Writer {
         !desk.waiting.lock().usage.is_empty() || desk.usage.get().is_some_and(|usage| !usage.is_empty())
     }
 
-    /// Settles pushes for good. Those that have no row yet get none; the others' rows leave with a later commit.
-    /// The usage that this comes to is committed with these rows' deletion, or soon.
+    /// Settles pushes for good. Pushes without a row get none; the rows of the others are deleted by a later commit.
+    /// Their usage is committed with the deletion, or soon.
     pub(crate) fn settle(&self, seqs: Vec<i64>, usage: Usage) {
         self.handle.0.settle(seqs, usage);
     }
 
-    /// Writes; `committed` runs in the writer thread right after the commit, and runs even if
-    /// nobody waits for the outcome any more.
+    /// Writes. `committed` runs in the writer thread right after the commit, even if the caller no longer waits for the
+    /// outcome.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         haste: Haste,
@@ -160,7 +159,7 @@ impl Writer {
                     (Err(cause), _) => Err(cause),
                     (_, Err(cause)) => Err(Unavailable::new(cause.clone())),
                 };
-                // The caller may have run out of time; the write stands all the same.
+                // The caller may have given up; the write stands anyway.
                 let _ = reply.send(outcome);
             })
         });
@@ -170,7 +169,7 @@ impl Writer {
     }
 }
 
-/// The thread has died.
+/// Returns the error for a write that the thread dropped.
 pub(crate) fn refused() -> Unavailable {
     Unavailable::new("the database did not take the write")
 }
@@ -265,7 +264,7 @@ impl Desk {
         self.wake(&waiting);
     }
 
-    /// Wakes the thread, unless it wakes by itself as soon as it has to.
+    /// Wakes the thread, unless it wakes by itself in time.
     fn wake(&self, waiting: &Waiting) {
         if let (Some(until), Some(due)) = (waiting.sleeps_until, waiting.due())
             && due < until
@@ -274,7 +273,7 @@ impl Desk {
         }
     }
 
-    /// Tells everyone what has come of a commit.
+    /// Reports the outcome of a commit to all of its callers.
     fn conclude(&self, batch: Batch, done: Done, commit: &Result<(), String>) {
         let Batch { sendings, deletions, usage, .. } = batch;
         let mut waiting = self.waiting.lock();
@@ -287,7 +286,7 @@ impl Desk {
             waiting.deletions.extend_from_slice(&deletions);
         }
         drop(waiting);
-        // A statement that was not run has no result of its own: the commit has failed.
+        // A statement that did not run has no result; the commit has failed then.
         let mut sent = done.sent.into_iter();
         for sending in sendings {
             let answer = match (sent.next(), commit) {
@@ -307,11 +306,11 @@ impl Desk {
                 self.known.note_deleted(seq, row);
             }
         }
-        // Last: who waits for one of these counts on all that came before it.
+        // Last, since callers of these writes rely on all of the above.
         done.written.into_iter().for_each(|after| after(commit));
     }
 
-    /// The writes of the next commit, when its time has come; `None`: nobody is left to add any.
+    /// Waits until the next commit is due, and returns its writes; `None`: no callers are left.
     fn next(&self) -> Option<Batch> {
         let mut waiting = self.waiting.lock();
         loop {
@@ -333,7 +332,7 @@ impl Desk {
     }
 }
 
-/// The operator's way to mend a commit that failed, by SQLite's error.
+/// Returns the remedy for a failed commit, by SQLite's error.
 fn mend(error: &str) -> &'static str {
     if error.contains("locked") || error.contains("busy") {
         "another program has the database open and writes: end it, and read copies of the file alone"
@@ -344,7 +343,7 @@ fn mend(error: &str) -> &'static str {
     }
 }
 
-/// The thread: ends when every [`Writer`] is gone.
+/// Runs the thread until every [`Writer`] is dropped.
 fn write_until_closed(mut connection: Connection, desk: &Desk) {
     while let Some(mut batch) = desk.next() {
         let mut done = Done::default();
@@ -352,7 +351,7 @@ fn write_until_closed(mut connection: Connection, desk: &Desk) {
         let commit = commit(&mut connection, &mut batch, &mut done).map_err(|error| error.to_string());
         if let Err(error) = &commit {
             tracing::error!(%error, mend = mend(error), "the database did not take a commit");
-            // The log may be what fills the disk: copied back, its room serves the deletions that wait.
+            // The write-ahead log may have filled the disk. A checkpoint frees its room for the waiting deletions.
             let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
         desk.conclude(batch, done, &commit);

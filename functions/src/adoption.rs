@@ -1,4 +1,4 @@
-//! Endpoints of a predecessor, at the ingress: whether pushes may go to one, and its row from the first push on.
+//! A predecessor's endpoints at the ingress: their admission, and the row that each gets with its first push.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
@@ -9,8 +9,8 @@ use push::{
 use crate::{ingress::Ingress, rejection::Rejection, seldom::Seldom, trouble::unavailable};
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
-    /// Makes sure that pushes may go to an endpoint of a predecessor at all. A refusal that may not last is no reason
-    /// to end it.
+    /// Checks that a predecessor's endpoint may get pushes at all. A refusal that may pass is a 503, and does not end
+    /// the endpoint.
     pub(crate) async fn admit_legacy(
         &self,
         target: &Target,
@@ -56,8 +56,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         Ok(())
     }
 
-    /// The row of a predecessor's endpoint, if it lives: the one it has, whatever a copy that lags may have shown,
-    /// or the first.
+    /// Returns the row of a predecessor's endpoint, if it lives. Makes the row with the first push; a row that a
+    /// lagging copy did not show stays.
     pub(crate) async fn adopt(
         &self,
         target: Target,
@@ -83,7 +83,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
             }
             return Err(Rejection::Unavailable);
         }
-        // No bound of an account is for a predecessor's endpoints.
+        // An account's bound does not apply to a predecessor's endpoints.
         let registering = self.registrations.register(target, now, left, Renewal::WhereNeeded, usize::MAX);
         let row = registering.await.map_err(|error| unavailable(&error))?.stored();
         if let Some(row) = row.as_ref().filter(|row| row.renewed_at == now) {

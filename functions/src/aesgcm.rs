@@ -1,5 +1,5 @@
-//! `Content-Encoding: aesgcm`: its key material is in headers, and XMPP carries a body alone. The two headers go in
-//! front of the body, in the form that the UnifiedPush gateways have agreed on (docs/senders.md, "Encryption").
+//! `Content-Encoding: aesgcm`, whose key material is in two headers. XMPP carries only a body, so the headers go in
+//! front of it, in the form that the UnifiedPush gateways have agreed on (docs/senders.md, "Encryption").
 
 use std::fmt;
 
@@ -13,13 +13,12 @@ use push::message::KEY_HEADERS_BYTES_MAX;
 
 use crate::{header::first, rejection::Rejection};
 
-/// Padded or not: senders do both.
+/// Base64url with or without padding: senders do both.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-/// The coding of the first drafts, with other header fields, and another way to derive the key. No phone
-/// decrypts it any more.
+/// The coding of the first drafts, with other header fields and another key derivation. No phone decrypts it any more.
 const SUPERSEDED: &str = "aesgcm128";
 /// Length of a salt (draft-ietf-httpbis-encryption-encoding-03 §3.1).
 const SALT_BYTES: usize = 16;
@@ -32,7 +31,8 @@ const UNCOMPRESSED: u8 = 4;
 pub(crate) struct KeyMaterial(String);
 
 impl KeyMaterial {
-    /// `None`: the push is in another encoding, or in none, and its body is looked at by nobody.
+    /// Reads the key material from the headers; `None`: the push has another encoding, or none, and its body is passed
+    /// on unread.
     pub(crate) fn read(headers: &HeaderMap) -> Result<Option<Self>, Rejection> {
         match first(headers, "content-encoding") {
             Some(Ok(encoding)) if encoding.eq_ignore_ascii_case("aesgcm") => {}
@@ -56,7 +56,7 @@ impl KeyMaterial {
         Ok(Some(Self(format!("aesgcm\nEncryption: {encryption}\nCrypto-Key: {crypto_key}\n"))))
     }
 
-    /// The body that the phone gets.
+    /// Returns the body that the phone gets.
     pub(crate) fn before(&self, body: &[u8]) -> Vec<u8> {
         [self.0.as_bytes(), body].concat()
     }
@@ -68,8 +68,8 @@ impl fmt::Debug for KeyMaterial {
     }
 }
 
-/// A header's value as it was sent. Both headers are lists, whose elements are for the phone: several lines are one
-/// list (RFC 9110 §5.3), joined as Lambda joins them, so that both fronts hand on the same.
+/// Returns a header's value as it was sent. Both headers are lists for the phone. Several lines are one list (RFC 9110
+/// §5.3), joined as Lambda joins them, so that the function and `serve` pass on the same.
 fn whole(headers: &HeaderMap, name: &'static str) -> Result<String, Rejection> {
     let lines: Result<Vec<&str>, _> = headers.get_all(name).iter().map(|line| line.to_str()).collect();
     let lines = lines.map_err(|_| Rejection::UnreadableHeader)?;
@@ -77,20 +77,20 @@ fn whole(headers: &HeaderMap, name: &'static str) -> Result<String, Rejection> {
     if once(&value).is_empty() { Err(Rejection::NoKeyMaterial(name)) } else { Ok(value) }
 }
 
-/// Returns whether one of the list's elements has this parameter, with a good value: which of several counts,
-/// the phone decides. Nobody can decrypt a push that has none.
+/// Returns whether an element of the list has this parameter, with a good value. The phone decides which of several
+/// counts. Nobody can decrypt a push without one.
 fn has(list: &str, name: &str, is_good: impl Fn(&[u8]) -> bool) -> bool {
     let parameters = list.split([',', ';']).filter_map(|parameter| parameter.split_once('='));
     let mut values = parameters.filter(|(found, _)| found.trim().eq_ignore_ascii_case(name));
     values.any(|(_, value)| {
-        // Some write the other alphabet, and some applications read it.
+        // Some senders write the other alphabet, and some applications read it.
         let value = value.trim().trim_matches('"').replace('+', "-").replace('/', "_");
         BASE64.decode(value).is_ok_and(|bytes| is_good(&bytes))
     })
 }
 
-/// The list without repetitions of the whole of it: a gateway between sends a header twice, and phones look for `dh`
-/// and `salt` without expecting two (docs/senders.md, "Encryption").
+/// Returns the list without repetitions of the whole list. Some gateways send a header twice, and phones do not expect
+/// a second `dh` or `salt` (docs/senders.md, "Encryption").
 fn once(value: &str) -> &str {
     let elements: Vec<&str> = value.split(',').map(str::trim).collect();
     let repeats = |length: &usize| {

@@ -1,4 +1,4 @@
-//! Refusals while the clock is in doubt, and those that are written down so that no clock can take them back.
+//! Refusals while the clock is in doubt, and refusals that are stored so that no clock can take them back.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
-    /// The refusal for good of an endpoint that is over, or one for now: it may only look over.
+    /// Returns the refusal of an endpoint that is over: 410, or 503 while the clock is in doubt.
     pub(crate) fn refusal_of_ended(&self) -> Rejection {
         static LINE: Seldom = Seldom::new();
         if !self.clock.read().is_in_doubt() {
@@ -30,7 +30,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         Rejection::Unavailable
     }
 
-    /// Makes sure that a life which is over by the clock stays so, before its senders are told.
+    /// Revokes a life that the clock ended, before its senders are told. So it stays over whatever the clock says
+    /// later.
     pub(crate) async fn record_end(
         &self,
         row: Option<&Registration>,
@@ -45,13 +46,13 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         let revoked = self.registrations.revoke(id, row.epoch, &row.target.recipient, now).await;
         match revoked.map_err(|error| unavailable(&error))? {
             Revocation::Revoked | Revocation::OverBefore => Ok(()),
-            // It was renewed meanwhile.
+            // The life was renewed meanwhile.
             Revocation::GoesOn => Err(Rejection::Unavailable),
         }
     }
 
-    /// Makes sure that a sender may push to an endpoint bound to this key. While the clock is in doubt, its token may
-    /// be in time by either.
+    /// Checks that a sender may push to an endpoint bound to this key. While the clock is in doubt, the token may be
+    /// valid by either of the two times.
     pub(crate) fn prove(&self, sender: &Sender, key: &VapidKey) -> Result<(), Rejection> {
         let clock = self.clock.read();
         let proof = sender.prove(key, clock.now);
@@ -64,8 +65,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         })
     }
 
-    /// Returns the time for which a push is kept. Should the machine's clock be right that is ahead, it is kept for no
-    /// less.
+    /// Returns the time for which a push is kept. If the machine's clock is ahead, the difference is added: the push is
+    /// kept no shorter, even if that clock is right.
     pub(crate) fn kept_for(&self, ttl: Ttl) -> Ttl {
         let ahead = self.clock.read().ahead();
         if ttl == Ttl::from_seconds(0) || ahead == TimeDelta::zero() {

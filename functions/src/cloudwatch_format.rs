@@ -1,5 +1,5 @@
-//! Metrics as CloudWatch finds them in a log: its embedded metric format, a line of JSON. A metric that is not sent
-//! costs nothing, a line as much as any other of the log.
+//! Metrics in the embedded metric format of CloudWatch: lines of JSON in the log. A line costs as much as any other of
+//! the log; a metric that is not sent costs nothing.
 
 use std::{
     collections::BTreeMap,
@@ -18,14 +18,15 @@ use crate::measures::{ACCEPTED, DOUBTED, REFUSED, SHED, WITHDRAWN};
 
 /// The namespace of the metrics.
 const NAMESPACE: &str = "Upwire";
-/// Their only dimension: each metric costs by the number of its values.
+/// The only dimension. CloudWatch bills each value of a dimension as a metric of its own.
 const DIMENSION: &str = "Stack";
-/// At most one line in this time.
+/// Shortest time between two lines.
 const INTERVAL: TimeDelta = TimeDelta::minutes(1);
-/// Refusals that are no fault of the sender.
+/// Reasons of refusals that are not the sender's fault.
 const UNAVAILABLE: [&str; 3] = ["unavailable", "in_doubt", "panicked"];
 
-/// A line that gives these metrics of a stack to CloudWatch, and in `rest` what is for readers of the log alone.
+/// Returns a line that gives these metrics of a stack to CloudWatch. The fields in `rest` are for readers of the log
+/// alone.
 #[must_use]
 pub fn line(stack: &str, metrics: &[(&str, f64)], rest: Map<String, Value>, at: DateTime<Utc>) -> String {
     let names: Vec<_> = metrics.iter().map(|(name, _)| json!({"Name": name})).collect();
@@ -42,10 +43,10 @@ pub fn line(stack: &str, metrics: &[(&str, f64)], rest: Map<String, Value>, at: 
     Value::Object(line).to_string()
 }
 
-/// The name of a counter, and its reason, if it has one.
+/// The name of a counter, and its label `reason`, or an empty text.
 type Name = (String, String);
 
-/// Counts, in an environment that is frozen between requests: what there is to tell is told at the end of one.
+/// Counters for an environment that Lambda freezes between requests. They are written at the end of a request.
 #[derive(Debug, Clone)]
 pub struct Totals(Arc<State>);
 
@@ -57,28 +58,28 @@ struct State {
 }
 
 impl Totals {
-    /// Of an environment of this stack.
+    /// Makes counters of this stack, at 0.
     #[must_use]
     pub fn of(stack: String) -> Self {
         Self(Arc::new(State { stack, counts: Mutex::default(), told_at: Mutex::default() }))
     }
 
-    /// Counts what the ingress counts, from now on.
+    /// Makes these counters the process's recorder of metrics.
     ///
     /// # Errors
-    /// Something else does already.
+    /// Another recorder is installed already.
     pub fn install(&self) -> Result<(), impl std::error::Error + Send + Sync + 'static + use<>> {
         metrics::set_global_recorder(self.clone())
     }
 
-    /// Writes a line to stdout, unless it has done so within the last minute.
+    /// Writes a line to stdout, unless it wrote one within the last minute.
     pub fn tell(&self, now: DateTime<Utc>) {
         if let Some(line) = self.due(now) {
             let _ = writeln!(std::io::stdout(), "{line}");
         }
     }
 
-    /// The line that is due, if one is.
+    /// Returns the line, if one is due.
     fn due(&self, now: DateTime<Utc>) -> Option<String> {
         let mut told_at = self.0.told_at.lock().unwrap_or_else(PoisonError::into_inner);
         if told_at.is_some_and(|told_at| now - told_at < INTERVAL) {
@@ -133,7 +134,7 @@ impl Recorder for Totals {
         Counter::from_arc(Arc::clone(counts.entry(name).or_default()))
     }
 
-    // The ingress has neither.
+    // The ingress has no gauges and no histograms.
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
         Gauge::noop()
     }

@@ -8,7 +8,7 @@ use axum::{
 const ALLOWED_HEADERS: &str =
     "TTL, Topic, Urgency, Content-Encoding, Encryption, Crypto-Key, Authorization, Content-Type";
 const EXPOSED_HEADERS: &str = "Location, TTL, Retry-After";
-/// A day: what browsers bound it to anyway.
+/// One day. Browsers cap the time at this or less.
 const PREFLIGHT_SECONDS: &str = "86400";
 
 /// Answers the preflight request of a browser for a resource that has these methods.
@@ -22,7 +22,7 @@ pub(crate) fn preflight(methods: &'static str) -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Lets a page read the answer, whatever it is.
+/// Lets a page of any origin read the answer.
 pub(crate) async fn expose(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

@@ -5,15 +5,17 @@ use push::{Epoch, Fingerprint, Registration, RegistrationId, Target};
 
 use crate::ingress::Ingress;
 
-/// The identity of an endpoint: the registration, and which life of it. An endpoint of a predecessor has but one.
+/// The identity of an endpoint: the registration, and the epoch of its life. A predecessor's endpoint has one life, and
+/// no epoch.
 pub(crate) type EndpointKey = (RegistrationId, Option<Epoch>);
 
-/// An endpoint that was made with one of our secrets, or a predecessor's; any other request ends here, without I/O.
+/// An endpoint whose token was made with one of our secrets, or a predecessor's. Any other request ends here, without
+/// I/O.
 pub(crate) enum Endpoint {
-    /// Of one life of a registration.
+    /// The endpoint of one life of a registration.
     Ours(RegistrationId, Epoch),
-    /// Of a predecessor. It has a row from its first push on, so that what becomes of it is known. And the key
-    /// that it was made with.
+    /// A predecessor's endpoint, with the fingerprint of its key. It gets a row with its first push, which records its
+    /// end.
     Legacy(Target, Fingerprint),
 }
 
@@ -25,7 +27,7 @@ impl Endpoint {
         }
     }
 
-    /// Returns whether pushes to it are accepted, by the row of its registration.
+    /// Returns whether pushes to the endpoint are accepted, by the row of its registration.
     pub(crate) fn lives(&self, row: &Registration, now: DateTime<Utc>) -> bool {
         let of_this_life = match self {
             Self::Ours(_, epoch) => *epoch == row.epoch,

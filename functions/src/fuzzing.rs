@@ -7,10 +7,10 @@ use url::Url;
 
 use crate::{legacy::LegacyKeys, matrix::fuzzed_notification, vapid::Sender};
 
-/// Reads a Matrix notification; the length of the push that it becomes, if it does.
+/// Reads a Matrix notification, and returns the length of the push that it becomes; `None`: it becomes none.
 ///
 /// # Panics
-/// Where that is longer than a push may be.
+/// If the push is longer than it may be.
 pub fn notification(bytes: &[u8]) -> Option<usize> {
     let length = fuzzed_notification(bytes)?;
     assert!(length <= BODY_BYTES_MAX, "{length}");

@@ -4,8 +4,8 @@ use axum::http::HeaderMap;
 
 use crate::rejection::Rejection;
 
-/// The first value of a header that may come twice, or joined by commas (docs/senders.md, "What senders do"). A
-/// header without a value counts as absent.
+/// Returns the first value of a header. A header may come twice, or with values joined by commas (docs/senders.md,
+/// "What senders do"). A header without a value counts as absent.
 pub(crate) fn first<'a>(headers: &'a HeaderMap, name: &str) -> Option<Result<&'a str, Rejection>> {
     let value = headers.get(name)?.to_str().map(|value| value.split(',').next().unwrap_or_default().trim());
     match value {

@@ -1,4 +1,4 @@
-//! The parts and settings of the ingress, and what it knows from one request to the next.
+//! The parts and settings of the ingress, and the state that it keeps between requests.
 
 mod allowance;
 mod dropped;
@@ -22,8 +22,8 @@ pub use self::{
 };
 use crate::legacy::LegacyKeys;
 
-/// The longest that the stores and the queue together may take over a request: a gateway bans a host that needs
-/// more than two seconds (docs/senders.md, "What senders do").
+/// Longest time that the stores and the queue together may take for a request. Some gateways ban a host that needs more
+/// than two seconds (docs/senders.md, "What senders do").
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The parts and settings of an ingress.
@@ -33,44 +33,45 @@ pub struct Ingress<R, Q, M> {
     pub registrations: R,
     /// The queue's writing end.
     pub queue: Q,
-    /// Where pushes wait for phones that are away.
+    /// The mailboxes.
     pub mailbox: M,
-    /// The secrets that endpoints and push message resources were signed with, at any time.
+    /// The secrets of endpoints and push message resources, which may change while the ingress runs.
     pub secrets: watch::Receiver<Secrets>,
-    /// The keys that endpoints of a predecessor were made with; their tokens are taken at the same path.
+    /// The keys of predecessors' endpoints, which have the same path as ours. They may change while the ingress runs.
     pub legacy: watch::Receiver<LegacyKeys>,
-    /// The terms of those endpoints.
+    /// The terms of predecessors' endpoints.
     pub legacy_terms: LegacyTerms,
-    /// The record that has to agree before an endpoint is said to have ended.
+    /// The marker, which has to agree before an endpoint is said to have ended.
     pub marker: MarkerWatch,
-    /// The rate at which pushes of one registration are taken.
+    /// The bound on pushes that are taken for one registration.
     pub allowance: Allowance,
-    /// The tenants, for which less may be taken.
+    /// The tenants, whose quotas bound what is taken.
     pub tenants: TenantWatch,
-    /// Where application servers reach this ingress; the push message resources are named below it.
-    /// `None`: wherever a request says that it was sent to ([`PublicUrl`]).
+    /// The URL at which application servers reach this ingress; push message resources are below it. `None`: the URL
+    /// that comes with each request ([`PublicUrl`]).
     pub public_url: Option<Url>,
-    /// The push server that people enter on their phones; the page at the root names it.
+    /// The component, which people enter on their phones as the push server. The page at the root names it.
     pub component: Option<BareJid>,
     /// The wall clock.
     pub clock: Clock,
-    /// An endpoint that was refused because its life was over stays so, whatever the clock says later.
+    /// True if a life that the clock ended is revoked before its senders are told, so that it stays over whatever the
+    /// clock says later.
     pub remembers_refusals: bool,
-    /// Matrix notifications that no push can carry.
+    /// The count of Matrix notifications that no push could carry.
     pub dropped: Dropped,
     /// Time for which a push without `TTL` is kept.
     pub default_ttl: Ttl,
-    /// The longest that any push is kept.
+    /// Longest time for which any push is kept.
     pub max_ttl: Ttl,
 }
 
-/// An extension of a request: where its sender reached this ingress, for one that was not told.
+/// An extension of a request: the URL at which its sender reached this ingress. Used if no public URL is set.
 #[derive(Debug, Clone)]
 pub struct PublicUrl(pub Url);
 
 impl<R, Q, M> Ingress<R, Q, M> {
-    /// Where senders reach it: first where they do from now on, then where this one did. Two while it moves; none if
-    /// nobody says.
+    /// Returns the URLs at which senders reach the ingress: the public URL, then the one that this request was sent to.
+    /// Both are there while the ingress moves to another URL; there may be none.
     pub(crate) fn homes<'a>(
         &'a self,
         reached_at: Option<&'a PublicUrl>,

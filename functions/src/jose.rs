@@ -1,4 +1,4 @@
-//! JSON Web Signatures (RFC 7515) by jsonwebtoken, with ring for its arithmetic.
+//! JSON Web Signatures (RFC 7515) by jsonwebtoken, with ring for the cryptography.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Validation,
@@ -13,21 +13,21 @@ use ring::{
 };
 use serde::de::DeserializeOwned;
 
-/// The algorithms that we verify. We sign nothing, and take no key in a form that has to be parsed.
+/// The algorithms that this server verifies. It signs nothing, and parses no keys.
 static RING: CryptoProvider = CryptoProvider {
     signer_factory: signer,
     verifier_factory: verifier,
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// The claims of a token that this key has signed with this algorithm. None of them is checked: the library
-/// would ask the system for the time.
+/// Returns the claims of a token, if this key has signed it with this algorithm. The claims are not checked, since the
+/// library would read the system's clock.
 pub(crate) fn verified<C: DeserializeOwned>(
     token: &str,
     key: &DecodingKey,
     algorithm: Algorithm,
 ) -> Result<C> {
-    // It is there already, but for the first time in this process.
+    // Fails if the provider is installed already, as it is after the first call.
     let _ = RING.install_default();
     let mut signature_alone = Validation::new(algorithm);
     signature_alone.required_spec_claims.clear();

@@ -1,4 +1,4 @@
-//! From an event of the cloud to a request of the router.
+//! Turns events of Lambda into requests to the router.
 
 use axum::{
     Router,
@@ -17,11 +17,10 @@ use lambda_http::{
 };
 use url::Url;
 
-/// The stage of an API that adds nothing to its URLs.
+/// The stage of an HTTP API that does not appear in its URLs.
 const DEFAULT_STAGE: &str = "$default";
 
-/// Serves one event after the other, until the environment is taken away.
-/// After each, the metrics are told that are due.
+/// Serves one event after the other, until Lambda ends the environment. Writes the metrics that are due after each.
 pub(crate) async fn serve(router: Router, totals: Option<Totals>) -> Result<(), Error> {
     let router = match totals {
         Some(totals) => router.layer(middleware::map_response(move |response: Response| {
@@ -39,7 +38,7 @@ fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// No route reads a query, and lambda_http panics over one that is not percent-encoded.
+/// Drops the query: no route reads it, and lambda_http panics if it is not percent-encoded.
 fn without_query(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
     if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
         request.raw_query_string = None;
@@ -48,7 +47,8 @@ fn without_query(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaReq
     event
 }
 
-/// An answer without content has no length (RFC 9110 §8.6); hyper sees to that where it writes the answers.
+/// Removes the length from an answer without content (RFC 9110 §8.6). Where hyper writes the answers, it does this
+/// itself.
 fn without_length(mut response: Response) -> Response {
     if response.status() == StatusCode::NO_CONTENT {
         response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -56,7 +56,7 @@ fn without_length(mut response: Response) -> Response {
     response
 }
 
-/// Notes where the sender reached the function, and takes the stage of an HTTP API off the path.
+/// Adds the URL at which the sender reached the function, and strips the stage of an HTTP API from the path.
 fn locate(mut request: Request) -> Request {
     let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref() else { return request };
     let stage = context.stage.as_deref().filter(|stage| *stage != DEFAULT_STAGE).unwrap_or_default();
@@ -72,7 +72,7 @@ fn locate(mut request: Request) -> Request {
     request
 }
 
-/// The URI without the stage at the head of its path; `None` where there is none.
+/// Returns the URI without the stage at the head of its path; `None`: the path does not begin with it.
 fn without_stage(uri: &Uri, stage: &str) -> Option<Uri> {
     let path = uri.path_and_query()?.as_str().strip_prefix('/')?.strip_prefix(stage)?;
     if stage.is_empty() || !path.starts_with('/') {

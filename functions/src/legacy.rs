@@ -1,5 +1,5 @@
-//! Endpoints that a predecessor of this server has issued: each goes on working until it expires by itself, so that
-//! moving here costs nobody a push. Its token names the registration that such an endpoint stands for.
+//! Endpoints that a predecessor of this server has issued. Each goes on working until it expires by itself, so that a
+//! move to this server loses no push. The token of such an endpoint contains its registration.
 
 use std::fmt;
 
@@ -20,11 +20,11 @@ use crate::jose;
 /// The keys of the predecessors.
 #[derive(Clone, Default)]
 pub struct LegacyKeys {
-    /// Of Prosody's mod_unified_push.
+    /// Keys of Prosody's mod_unified_push.
     jwt: Vec<(DecodingKey, Fingerprint)>,
-    /// Of up.
+    /// Keys of up.
     paseto: Vec<(SymmetricKey<V2>, Fingerprint)>,
-    /// Those whose endpoints are refused for now.
+    /// Keys whose endpoints are refused with 503.
     refused: Vec<Fingerprint>,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Debug for LegacyKeys {
 #[error("is not the base64 of 32 bytes, as `sharedSecret` in the configuration of up is")]
 pub struct BadPasetoKey;
 
-/// Claims in a token of either kind. They differ in how they tell the time.
+/// Claims in a token of either kind. The kinds differ in the form of the expiry.
 #[derive(Deserialize)]
 struct Claims<Expiry> {
     /// The full JID that registered.
@@ -49,7 +49,7 @@ struct Claims<Expiry> {
     exp: Expiry,
 }
 
-/// `up` writes milliseconds, and would read what PASETO prescribes, too.
+/// The expiry in a token of up: up writes milliseconds, and also reads the text that PASETO prescribes.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum PasetoExpiry {
@@ -58,8 +58,8 @@ enum PasetoExpiry {
 }
 
 impl LegacyKeys {
-    /// With a secret of Prosody's `mod_unified_push`, as it stands there, of any length; the log warns of one that
-    /// could be found by trying.
+    /// Adds a secret of Prosody's `mod_unified_push`, as written there. It may have any length; the log warns of one
+    /// that could be found by brute force.
     #[must_use]
     pub fn with_jwt(mut self, secret: &str) -> Self {
         if secret.len() < SECRET_BYTES_MIN {
@@ -75,8 +75,8 @@ impl LegacyKeys {
         self
     }
 
-    /// The same, for an ingress that starts in any case: while it has a secret that could be found by trying, the endpoints
-    /// that were made with it are refused for now.
+    /// Adds a secret likewise, but refuses its endpoints with 503 if it could be found by brute force. For an ingress
+    /// that starts in any case.
     #[must_use]
     pub fn with_jwt_unless_weak(mut self, secret: &str) -> Self {
         if secret.len() >= SECRET_BYTES_MIN {
@@ -94,15 +94,15 @@ impl LegacyKeys {
         self
     }
 
-    /// Returns whether the endpoints that were made with this key are refused for now.
+    /// Returns whether the endpoints of this key are refused with 503.
     pub(crate) fn refuses(&self, key: Fingerprint) -> bool {
         self.refused.contains(&key)
     }
 
-    /// With a shared secret of *up*, in base64 as it stands there.
+    /// Adds a shared secret of *up*, in base64 as written there.
     ///
     /// # Errors
-    /// [`BadPasetoKey`], if it is of another form or length.
+    /// [`BadPasetoKey`], if it has another form or length.
     pub fn with_paseto(mut self, key: &str) -> Result<Self, BadPasetoKey> {
         let bytes = STANDARD.decode(key).map_err(|_| BadPasetoKey)?;
         let key = SymmetricKey::from(&bytes).map_err(|_| BadPasetoKey)?;
@@ -110,14 +110,14 @@ impl LegacyKeys {
         Ok(self)
     }
 
-    /// Fingerprints that tell these keys from others.
+    /// Returns the fingerprints of these keys.
     pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> + '_ {
         let of_jwt = self.jwt.iter().map(|(_, fingerprint)| *fingerprint);
         of_jwt.chain(self.paseto.iter().map(|(_, fingerprint)| *fingerprint))
     }
 
-    /// Reads a token that a predecessor has made, whether or not it has expired: its registration, and the key that it
-    /// was made with.
+    /// Reads a token that a predecessor has made, expired or not. Returns its registration, and the fingerprint of its
+    /// key.
     pub(crate) fn read(&self, token: &str) -> Option<(Target, Fingerprint)> {
         if token.starts_with(LocalToken::HEADER) {
             let token = UntrustedToken::<Local, V2>::try_from(token).ok()?;

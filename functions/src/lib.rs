@@ -1,5 +1,5 @@
-//! The ingress: takes pushes from application servers and from Matrix homeservers, checks their tokens, and queues
-//! them; withdraws those that still wait.
+//! The ingress. It takes pushes from application servers and Matrix homeservers, checks their tokens, and queues them.
+//! It also withdraws pushes that still wait.
 
 mod adoption;
 mod aesgcm;

@@ -20,11 +20,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// A message stays in SQS for two weeks at most.
+/// Most seconds that SQS keeps a message: 14 days.
 const TTL_MAX: u32 = 14 * 24 * 3600;
 
-/// Matrix notifications of one registration that may be dropped, in one environment: a minute's worth of the relay's
-/// default rate.
+/// Most Matrix notifications of one registration that an environment drops in a minute, before the homeserver has to
+/// wait: a minute at the relay's default rate.
 const DROPPED_IN_A_MINUTE_MAX: u64 = 120;
 
 /// One environment of a function serves one request at a time: one thread is enough.
@@ -44,8 +44,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Lines for CloudWatch, which notes the time itself: JSON, where the function's `LogFormat` is that. The
-/// crates that make requests stay quiet: they log what they send.
+/// Starts the log, without times: CloudWatch adds them. Lines are JSON if the function's `LogFormat` is JSON. Crates
+/// that send requests are muted, since they log the contents.
 fn start_log() {
     let levels = Targets::new().with_targets(
         ["upwire_ingress", "functions", "aws", "push"].map(|ours| (ours, tracing::Level::INFO)),
@@ -86,7 +86,7 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
         marker: MarkerWatch::of_table(variable("UPWIRE_TABLE_ID")?),
         public_url: public_url.map_err(|error| format!("UPWIRE_PUBLIC_URL: {error}"))?,
         component,
-        // Lambda's is right.
+        // Lambda keeps its clock right.
         clock: Clock::system(),
         remembers_refusals: false,
         dropped: Dropped::at_most(DROPPED_IN_A_MINUTE_MAX),
@@ -95,7 +95,7 @@ fn ingress() -> Result<Ingress<RegistrationsTable, QueueSender, MailboxTable>, l
     })
 }
 
-/// Reads how many pushes of one registration it takes in a minute; zero, or nothing: any number.
+/// Reads the number of pushes that the function takes for one registration in a minute; 0 or unset: any number.
 fn allowance() -> Result<Option<u32>, String> {
     const NAME: &str = "UPWIRE_PUSHES_PER_MINUTE";
     let text = variable(NAME)?;
@@ -104,14 +104,15 @@ fn allowance() -> Result<Option<u32>, String> {
     Ok(pushes.transpose()?.filter(|pushes| *pushes > 0))
 }
 
-/// The counters for CloudWatch, where a stack is named.
+/// Installs the counters for CloudWatch, if a stack is named.
 fn totals() -> Result<Option<Totals>, lambda_http::Error> {
     let totals = variable("UPWIRE_METRICS_STACK")?.map(Totals::of);
     totals.as_ref().map_or(Ok(()), Totals::install)?;
     Ok(totals)
 }
 
-/// Without a list, those of the component's parent domain are taken, as by the relay.
+/// Reads the terms for a predecessor's endpoints. Without an access list, the accounts of the component's parent domain
+/// are admitted, as at the relay.
 fn legacy_terms(component: Option<&BareJid>) -> Result<LegacyTerms, String> {
     const LIFE: &str = "UPWIRE_LEGACY_LIFE";
     const ACL: &str = "UPWIRE_ACL";
@@ -150,7 +151,7 @@ fn required(name: &str) -> Result<String, String> {
     variable(name)?.ok_or_else(|| format!("{name}: is missing; template.yaml sets it"))
 }
 
-/// An environment variable's value; an empty one counts as unset.
+/// Returns an environment variable's value. An empty value counts as unset.
 fn variable(name: &str) -> Result<Option<String>, String> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),

@@ -1,4 +1,4 @@
-//! The marker, as the ingress asks for it: before it tells a sender that an endpoint ended or never was.
+//! The ingress's checks against the marker, before it tells a sender that an endpoint has ended or never existed.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::{
     trouble::unavailable,
 };
 
-/// Time for which the marker is taken to be as it was read, where it agreed.
+/// Time for which a marker that agrees is not read again.
 const TRUST: TimeDelta = TimeDelta::minutes(5);
-/// Time for which it is taken to be so for what is held back.
+/// Time for which the marker is not read again to decide what is shed.
 const SHED_TRUST: TimeDelta = TimeDelta::seconds(30);
-/// Returns whether a token could be one of this server's, or a predecessor's, by another secret than those at hand.
-/// Nobody deletes a subscription for the answer to any other.
+/// Returns whether a token has the form of one of this server's, or a predecessor's, so that a secret unknown here may
+/// have made it. No sender has a subscription with a token of another form.
 fn could_be_ours(token: &str) -> bool {
     const PASETO: &str = "v2.local.";
     let is_jwt = || token.starts_with("eyJ") && token.split('.').count() == 3;
@@ -33,7 +33,7 @@ fn could_be_ours(token: &str) -> bool {
 }
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
-    /// Makes sure that a token which none of our secrets made may be refused for good.
+    /// Checks that a token which none of our secrets made may be refused for good.
     pub(crate) async fn vouch_unknown(&self, token: &str) -> Result<(), Rejection> {
         if !could_be_ours(token) {
             return Ok(());
@@ -44,16 +44,16 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         marker.vouch_unknown(claimed_epoch(token), now).map_err(|doubt| self.refuse_doubted(doubt))
     }
 
-    /// Makes sure that a life of which `row` is all that is there is over.
+    /// Checks that the life that the endpoint names is over for certain. The store has `row`.
     pub(crate) async fn vouch_over(
         &self,
         endpoint: &Endpoint,
         row: Option<&Registration>,
         now: DateTime<Utc>,
     ) -> Result<(), Rejection> {
-        // The token of a predecessor's endpoint says what it stands for.
+        // A predecessor's token contains its whole registration, so it needs no marker.
         let Endpoint::Ours(_, epoch) = endpoint else { return Ok(()) };
-        // A clock in doubt is mended in seconds, and says nothing of what lapsed.
+        // A clock in doubt cannot tell what has lapsed; the doubt ends within seconds.
         if self.clock.read().is_in_doubt() {
             return Err(self.refusal_of_ended());
         }
@@ -64,7 +64,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         self.record_end(row.filter(|row| row.epoch == *epoch), now).await
     }
 
-    /// The refusal for what a marker that agrees leaves in doubt. It is logged once for each reading of the marker.
+    /// Returns the refusal for a doubt about one endpoint. Logs it once for each reading of the marker.
     fn refuse_doubted(&self, doubt: Doubt) -> Rejection {
         if self.marker.tell() {
             log(doubt);
@@ -72,7 +72,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         doubted(doubt)
     }
 
-    /// The row of an endpoint that no read which may lag has shown; a refusal for good, if it is over for certain.
+    /// Reads the row of an endpoint again, with strong consistency. Refuses the endpoint for good if it is over for
+    /// certain.
     pub(crate) async fn confirm(
         &self,
         endpoint: &Endpoint,
@@ -90,14 +91,14 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         }
     }
 
-    /// Makes sure that a push of this urgency may go before those that wait in the queue already.
+    /// Refuses a push of this urgency if the relay has asked to shed it.
     ///
-    /// The marker is read for the lowest alone: a push of normal urgency is kept back where it is known already.
+    /// Only pushes of low urgency read the marker. A push of normal urgency goes by the marker that is known already.
     pub(crate) async fn hold_back(&self, urgency: Urgency, now: DateTime<Utc>) -> Result<(), Rejection> {
         let marker = match urgency {
             Urgency::High => return Ok(()),
             Urgency::Normal => self.marker.known(now, SHED_TRUST),
-            // It can be taken whether or not the store says so.
+            // A failed read does not refuse the push.
             Urgency::Low | Urgency::VeryLow => self.read_marker(now, SHED_TRUST).await.ok(),
         };
         match marker.and_then(Result::ok).and_then(|marker| marker.shed_for(urgency, now)) {
@@ -109,7 +110,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         }
     }
 
-    /// Since when a predecessor's key is in use, if that is known.
+    /// Returns the time since which a predecessor's key is in use, if the marker has it.
     pub(crate) async fn legacy_key_since(
         &self,
         key: Fingerprint,
@@ -119,7 +120,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         Ok(read.ok().and_then(|marker| marker.legacy_since(key)))
     }
 
-    /// The marker, if it agrees with this ingress.
+    /// Returns the marker, if it agrees with this ingress.
     async fn marker(&self, now: DateTime<Utc>) -> Result<Arc<Marker>, Rejection> {
         let read = self.read_marker(now, TRUST).await.map_err(|error| unavailable(&error))?;
         read.map_err(doubted)

@@ -1,5 +1,5 @@
-//! The Matrix push gateway (Matrix Push Gateway API; docs/matrix.md): pushes as homeservers send
-//! them, for endpoints of this server. It asks nobody anything: what it takes goes into the queue.
+//! The Matrix push gateway (Matrix Push Gateway API; docs/matrix.md). It takes notifications from homeservers for
+//! endpoints of this server, and queues them. It sends no requests to other servers.
 
 mod notification;
 mod refusal;
@@ -37,29 +37,29 @@ use crate::{
     trouble::{not_queued, unavailable},
 };
 
-/// Where homeservers look for it; none of them takes another path.
+/// The only path at which homeservers look for a gateway.
 pub(crate) const PATH: &str = "/_matrix/push/v1/notify";
-/// The methods that it answers.
+/// The methods that the resource answers.
 pub(crate) const METHODS: &str = "POST, GET, HEAD, OPTIONS";
 
-/// The largest request: an event has 64 KiB at most, and JSON may take three bytes for one where it has all but
-/// ASCII escaped.
+/// Most bytes of a request. An event has at most 64 KiB, and JSON that escapes all but ASCII may take three bytes for
+/// one.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
-/// Most devices in one request. The homeservers that are known name one.
+/// Most devices in one request. Known homeservers name one.
 const DEVICES_MAX: usize = 100;
 
-/// `GET` and `HEAD`: how an application finds out that there is a gateway (UnifiedPush, "Push gateway").
+/// Answers `GET` and `HEAD`: tells an application that there is a gateway (UnifiedPush, "Push gateway").
 pub(crate) async fn discover() -> Json<Value> {
     Json(json!({ "unifiedpush": { "gateway": "matrix" } }))
 }
 
-/// Any method but those.
+/// Refuses any other method.
 pub(crate) async fn other_method() -> Refusal {
     Refusal::OtherMethod
 }
 
-/// `POST`: queues a notification for each of its devices, and answers which of them are none, or none any more:
-/// the homeserver forgets those.
+/// Answers `POST`: queues a notification for each of its devices. The answer lists the pushkeys that are no endpoints,
+/// or have ended; the homeserver forgets them.
 pub(crate) async fn notify<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     reached_at: Option<Extension<PublicUrl>>,
@@ -73,7 +73,7 @@ pub(crate) async fn notify<R: Store, Q: QueueWriter, M: Withdrawals>(
     Ok(Json(json!({ "rejected": rejected })))
 }
 
-/// The length of the push that a notification becomes, if it does.
+/// Returns the length of the push that a notification becomes; `None`: it becomes none.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzzed_notification(bytes: &[u8]) -> Option<usize> {
     let body = Notification::parse(bytes).ok()?.into_body()?;
@@ -84,16 +84,16 @@ pub(crate) fn fuzzed_notification(bytes: &[u8]) -> Option<usize> {
 
 /// The outcome of a push for one endpoint.
 enum Outcome {
-    /// Its pushkey is rejected: it will never take one again.
+    /// The pushkey is rejected: the endpoint will never take a push again.
     Gone,
-    /// It takes none for so long.
+    /// The endpoint takes no pushes for this time.
     Throttled(TimeDelta),
-    /// It takes it.
+    /// The endpoint takes the push.
     Accepted(Box<Registration>),
 }
 
-/// By the row of a registration that lives. A homeserver signs nothing: whatever binds a registration to the key of
-/// its sender makes its pushkey one that no homeserver can use.
+/// Decides by the row of a living registration. A homeserver signs nothing, so a registration that is bound to a
+/// sender's key is rejected.
 fn outcome(living: Option<Registration>, now: DateTime<Utc>) -> Outcome {
     let Some(registration) = living.filter(|living| living.target.vapid.is_none()) else {
         return Outcome::Gone;
@@ -107,9 +107,9 @@ fn outcome(living: Option<Registration>, now: DateTime<Utc>) -> Outcome {
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     /// Returns the pushkeys that are rejected.
     ///
-    /// The fate of every device is known before anything is queued, so that a request that is to come again has
-    /// queued nothing: nobody gets a push twice because another device is over its rate, and nobody gets none. A
-    /// device waits for another in the same request: homeservers send each a request of its own.
+    /// All devices are checked before anything is queued. So a refused request, which the homeserver repeats, has
+    /// queued nothing: no device misses a push, or gets it twice, because another one is over its rate. Devices in one
+    /// request wait for each other, but homeservers send each device a request of its own.
     async fn notify(
         &self,
         notification: Notification<'_>,
@@ -135,7 +135,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         let (mut accepted, mut throttled) = (Vec::new(), None);
         for (key, (_, pushkeys)) in &addressed {
             match outcome(living.remove(key), now) {
-                // It may only look over.
+                // The registration may only look over.
                 Outcome::Gone if self.clock.read().is_in_doubt() => {
                     return Err(self.refusal_of_ended().into());
                 }
@@ -160,9 +160,10 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         Ok(rejected)
     }
 
-    /// The endpoint that a pushkey is, if it is at one of our homes; if there is none, wherever it is.
+    /// Returns the endpoint that a pushkey names, if its URL is below one of our homes. Without a home, any host
+    /// counts.
     ///
-    /// `http` and `https` are one here: who ends TLS in front of this server is not ours to know.
+    /// `http` and `https` count as the same: this server does not know whether a proxy terminates TLS.
     async fn endpoint_of(
         &self,
         pushkey: &str,
@@ -193,7 +194,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         Ok(None)
     }
 
-    /// The registrations of those of the endpoints that live.
+    /// Returns the living registrations of these endpoints.
     async fn living(
         &self,
         mut endpoints: Vec<&Endpoint>,
@@ -202,7 +203,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         self.retain_admitted(&mut endpoints, now).await?;
         let mut living = BTreeMap::new();
         let mut last_rows = BTreeMap::new();
-        // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
+        // A stale read must not cost anyone a subscription: it may not show a row that was made seconds ago.
         for consistency in [Consistency::Eventual, Consistency::Strong] {
             if endpoints.is_empty() {
                 break;
@@ -230,7 +231,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         Ok(living)
     }
 
-    /// Leaves out the endpoints of a predecessor that have ended with its key.
+    /// Removes a predecessor's endpoints that have ended.
     async fn retain_admitted(
         &self,
         endpoints: &mut Vec<&Endpoint>,
@@ -276,8 +277,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         Ok(())
     }
 
-    /// Answers a notification that no push can carry like one that was taken: it would be as long the next time, and the
-    /// pushkey is sound. A sender of too many is told to wait all the same.
+    /// Drops a notification that no push can carry, and answers as if it was taken: a retry would be as long, and the
+    /// pushkey is sound. A sender of too many has to wait.
     fn drop_for(&self, registrations: &[Registration], now: DateTime<Utc>) -> Result<(), Refusal> {
         static LINE: Seldom = Seldom::new();
         let ids = registrations.iter().map(|registration| registration.target.registration_id());
@@ -295,7 +296,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     }
 }
 
-/// Those pushkeys of a request, each once.
+/// Returns the chosen pushkeys in the order of the request, each once.
 fn in_order(notification: &Notification<'_>, chosen: &HashSet<&str>) -> Vec<String> {
     let mut left = chosen.clone();
     notification.pushkeys.iter().filter(|key| left.remove(&***key)).map(|key| key.to_string()).collect()

@@ -1,4 +1,4 @@
-//! The names of the ingress's metrics, and what they mean.
+//! The ingress's metrics: names and descriptions.
 
 use metrics::{counter, describe_counter};
 use push::marker::Doubt;
@@ -9,7 +9,7 @@ pub(crate) const REFUSED: &str = "upwire_pushes_refused_total";
 pub(crate) const DOUBTED: &str = "upwire_endpoints_doubted_total";
 pub(crate) const SHED: &str = "upwire_pushes_shed_total";
 
-/// The reasons of refusals, behind them those of the Matrix gateway alone.
+/// The reasons of refusals. The last ones are those of the Matrix gateway alone.
 pub(crate) const REASONS: [&str; 29] = [
     "not_found",
     "unknown_endpoint",

@@ -19,10 +19,11 @@ use crate::{
     seldom::Seldom,
 };
 
-/// The methods that it answers.
+/// The methods that the resource answers.
 pub(crate) const METHODS: &str = "DELETE, OPTIONS";
 
-/// A push that one of our secrets named (RFC 8030 §8.3: a capability URL); any other request ends here, without I/O.
+/// A push, named by a token that one of our secrets made (RFC 8030 §8.3: a capability URL). Any other request ends at
+/// this extractor, without I/O.
 pub(crate) struct Named {
     registration: RegistrationId,
     message: MessageId,
@@ -44,10 +45,10 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> FromRequestParts<Arc<Ingress<R, Q
     }
 }
 
-/// `DELETE`: withdraws a push, and answers 204 once that is durable.
+/// Answers `DELETE`: withdraws a push, and answers 204 once the removal is durable.
 ///
-/// RFC 8030 §6.2 gives this method to the user agent, to acknowledge what it received; ours does that over XMPP.
-/// Mozilla's autopush lets an application server withdraw by it a push that was not delivered yet.
+/// In RFC 8030 §6.2, a user agent acknowledges a push by this method; ours acknowledge over XMPP. As in Mozilla's
+/// autopush, an application server withdraws by it a push that was not delivered yet.
 pub(crate) async fn withdraw<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     push: Named,
@@ -60,7 +61,7 @@ pub(crate) async fn withdraw<R: Store, Q: QueueWriter, M: Withdrawals>(
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     async fn withdraw(&self, push: &Named) -> Result<(), Rejection> {
-        // The row alone says whose mailbox it is: the URL must not (RFC 8030 §8.2). A copy that lags could have none.
+        // Only the row names the account: the URL must not reveal it (RFC 8030 §8.2). A lagging copy may lack the row.
         let row = self.registrations.find(push.registration, Consistency::Strong).await;
         let row = row.map_err(|error| not_withdrawn(&error))?.ok_or(Rejection::NotWaiting)?;
         let account = row.target.recipient.to_bare();

@@ -1,4 +1,4 @@
-//! The page at the root: what this server is, what to enter on a phone, and a test push.
+//! The page at the root. It says what this server is and what to enter on a phone, and can send a test push.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ pub(crate) const METHODS: &str = "GET, HEAD";
 const DOCUMENT: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
-/// A new version of the server is seen within the hour.
+/// One hour: after that, browsers see the page of a new version of the server.
 const CACHE_CONTROL: &str = "max-age=3600";
 
-/// The page, whole: nothing else is loaded, and nobody else is spoken to.
+/// The whole page. It loads nothing else, and connects to no other host.
 #[derive(Debug, Clone)]
 pub(crate) struct Page {
     document: Arc<str>,
@@ -26,7 +26,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Names the component, which is what a person enters in Conversations.
+    /// Makes the page. It names the component, which people enter in Conversations.
     pub(crate) fn new(component: Option<&BareJid>) -> Self {
         let component = match component {
             Some(jid) => format!(
@@ -49,7 +49,7 @@ impl Page {
         Self { document: document.into(), policy: policy.into() }
     }
 
-    /// `GET` and `HEAD`.
+    /// Answers `GET` and `HEAD`.
     pub(crate) fn answer(&self) -> Response {
         let headers: [(HeaderName, &str); 4] = [
             (header::CONTENT_SECURITY_POLICY, &self.policy),
@@ -61,7 +61,7 @@ impl Page {
     }
 }
 
-/// The hash that lets a browser run exactly this text (CSP level 3, §2.3.1).
+/// Returns the hash by which a browser accepts exactly this text (CSP level 3, §2.3.1).
 fn source(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(Sha256::digest(text)))
 }

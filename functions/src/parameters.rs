@@ -8,11 +8,11 @@ use crate::{aesgcm::KeyMaterial, header::first, rejection::Rejection};
 /// The headers of a push, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parameters {
-    /// `None`: the sender leaves it to us.
+    /// The TTL; `None`: the sender gave none.
     pub(crate) ttl: Option<Ttl>,
     pub(crate) urgency: Urgency,
     pub(crate) topic: Option<Topic>,
-    /// Of a push in `aesgcm`.
+    /// The key material of a push in `aesgcm`.
     keys: Option<KeyMaterial>,
 }
 
@@ -41,7 +41,7 @@ impl Parameters {
         Ok(Self { ttl, urgency, topic, keys: KeyMaterial::read(headers)? })
     }
 
-    /// The body that the application gets, of the one that was sent.
+    /// Returns the body that the application gets for the body that was sent.
     pub(crate) fn body(&self, sent: &[u8]) -> Body {
         match &self.keys {
             Some(keys) => Body::from_bytes(&keys.before(sent)),

@@ -1,12 +1,13 @@
-//! Paths as senders, proxies and their operators really write them, and what each of them names.
+//! Paths as senders, proxies and their operators really write them, and the resources that they name.
 
-/// The path under the public URL that endpoints live at.
+/// The path of endpoints below the public URL.
 pub const PUSH_PATH: &str = "push";
 
-/// The path under the public URL that push message resources live at.
+/// The path of push message resources below the public URL.
 pub(crate) const MESSAGE_PATH: &str = "message";
 
-/// The longest path that is looked at, below that of the public URL. Endpoints have 512 bytes at most (docs/senders.md, "What senders do").
+/// Most bytes of a path below that of the public URL; a longer one is not read. Endpoints have at most 512 bytes
+/// (docs/senders.md, "What senders do").
 const PATH_BYTES_MAX: usize = 1024;
 
 /// The resource that a path names. Empty segments do not count: a proxy may double a slash, or add one at the end.
@@ -16,17 +17,18 @@ pub(crate) enum Place<'a> {
     Page,
     /// The gateway for Matrix homeservers.
     Gateway,
-    /// The push resource of this token, whoever has made it.
+    /// The push resource of this token, which may be anyone's.
     Push(&'a str),
     /// The push message resource of this token.
     Message(&'a str),
-    /// A path that no route has, and its last segment: a token of ours is one wherever it stands.
+    /// A path that no route has, with its last segment. That segment may be a token of ours, which counts wherever it
+    /// stands.
     Elsewhere(&'a str),
 }
 
 impl<'a> Place<'a> {
-    /// Finds the resource of a request by its path, at the root or below `home`: a proxy may strip the path of the public URL, or
-    /// not. `None`: it is too long to name anything.
+    /// Finds the resource of a request by its path, at the root or below `home`. A proxy may or may not strip the path
+    /// of the public URL. `None`: the path is too long.
     pub(crate) fn of_request(path: &'a str, home: &str) -> Option<Self> {
         let segments = segments_within_bound(path, home)?;
         let at_the_root = Self::read(&segments);
@@ -57,7 +59,7 @@ fn segments_within_bound<'a>(path: &'a str, home: &str) -> Option<Vec<&'a str>> 
     is_within.then(|| segments(path).collect())
 }
 
-/// The segments below those of `home`, if they are below it.
+/// Returns the segments below `home`, if the path is below it.
 fn without<'a, 'b>(mut segments: &'b [&'a str], home: &str) -> Option<&'b [&'a str]> {
     for expected in self::segments(home) {
         let (first, rest) = segments.split_first()?;

@@ -31,9 +31,9 @@ use crate::{
     vapid::Sender,
 };
 
-/// The methods that it answers.
+/// The methods that the resource answers.
 pub(crate) const METHODS: &str = "POST, PUT, GET, HEAD, OPTIONS";
-/// The longest that a sender may take over its body.
+/// Longest time that a sender may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> FromRequestParts<Arc<Ingress<R, Q, M>>> for Endpoint {
@@ -53,7 +53,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> FromRequestParts<Arc<Ingress<R, Q
     }
 }
 
-/// A body of 1 to [`BODY_BYTES_MAX`] bytes, read no further than that.
+/// A body of 1 to [`BODY_BYTES_MAX`] bytes. A longer body is not read to its end.
 pub(crate) struct PushBody(Bytes);
 
 impl<S: Sync> FromRequest<S> for PushBody {
@@ -67,7 +67,7 @@ impl<S: Sync> FromRequest<S> for PushBody {
     }
 }
 
-/// The body of a request, read no further than so many bytes.
+/// Reads the body of a request, of at most `bytes_max` bytes.
 pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Rejection> {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let announced = announced.and_then(|length| length.parse().ok());
@@ -81,8 +81,8 @@ pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Re
     }
 }
 
-/// `POST`: accepts a push, and answers 201 once it is durable. `PUT` does the same: Telegram's simple push has no other
-/// method.
+/// Answers `POST`: accepts a push, and answers 201 once it is durable. `PUT` does the same, because Telegram's simple
+/// push uses it.
 pub(crate) async fn push<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     endpoint: Endpoint,
@@ -122,7 +122,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         let found = self.find(endpoint, Consistency::Eventual, now).await?;
         let found = match (found, endpoint) {
             (Some(registration), _) => Some(registration),
-            // A stale row must not cost anyone a subscription: one that was made seconds ago may not show yet.
+            // A stale read must not cost anyone a subscription: it may not show a row that was made seconds ago.
             (None, Endpoint::Ours(..)) => Some(self.confirm(endpoint, now).await?),
             (None, Endpoint::Legacy(target, _)) => self.adopt(target.clone(), now).await?,
         };
@@ -146,7 +146,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         Ok(message)
     }
 
-    /// The registration of an endpoint, if it lives.
+    /// Reads the registration of an endpoint, if it lives.
     async fn find(
         &self,
         endpoint: &Endpoint,
@@ -159,7 +159,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     }
 }
 
-/// `GET` and `HEAD`: how an application server finds out that this is UnifiedPush.
+/// Answers `GET` and `HEAD`: tells an application server that this is UnifiedPush.
 pub(crate) async fn discover<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(_): State<Arc<Ingress<R, Q, M>>>,
     _: Endpoint,

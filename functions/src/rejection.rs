@@ -1,4 +1,4 @@
-//! Why a request was refused, and the one match from that to the wire.
+//! Why a request was refused, and the one match from each reason to its HTTP answer.
 
 use std::any::Any;
 
@@ -15,7 +15,7 @@ use crate::{measures::REFUSED, seldom::Seldom};
 
 /// Why a request was refused (docs/senders.md).
 ///
-/// Senders delete a subscription on most 4xx, so trouble of ours is always 5xx.
+/// Senders delete a subscription on most 4xx, so the server's own failures are always 5xx.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     /// No such path.
@@ -26,43 +26,44 @@ pub enum Rejection {
     Gone,
     /// The endpoint is bound to a key, and the sender presents none.
     VapidMissing,
-    /// The endpoint is bound to a key, and what the sender presents does not prove that it has it.
+    /// The endpoint is bound to a key, and the sender's credentials do not prove that it has the key.
     VapidWrong(VapidFault),
-    /// The registration's senders are over their rate, for so many seconds more.
+    /// The registration's senders are over their rate. They have to wait for this many seconds.
     Throttled(u64),
-    /// The tenant of the registration is suspended; to be asked again after so many seconds.
+    /// The tenant of the registration is suspended. Senders may ask again after this many seconds.
     Suspended(u64),
-    /// The tenant of the registration has used up its pushes of this month; the same.
+    /// The tenant of the registration has used up its pushes of this month. Senders may ask again after this many
+    /// seconds.
     QuotaUsedUp(u64),
     /// The token of a push message resource is malformed, or none of our secrets made it.
     UnknownMessage,
     /// The push is not in its mailbox.
     NotWaiting,
-    /// A push needs a body.
+    /// The push has no body.
     EmptyBody,
     /// The body is over the limit.
     BodyTooLarge,
-    /// The body did not come to its end, or not in time.
+    /// The body did not arrive completely, or not in time.
     BodyInterrupted,
     /// `TTL` is no number of seconds.
     BadTtl,
     /// `Topic` is not up to 32 characters of base64url.
     BadTopic,
-    /// A header holds bytes that are no text.
+    /// A header has bytes that are not ASCII text.
     UnreadableHeader,
-    /// The push is in `aesgcm` and lacks this header, or that is empty.
+    /// The push is in `aesgcm`, and this header is missing or empty.
     NoKeyMaterial(&'static str),
-    /// The push is in `aesgcm`, and this parameter of its headers is missing, or cannot be what it should.
+    /// The push is in `aesgcm`, and this parameter of its headers is missing or malformed.
     BadKeyMaterial(&'static str),
-    /// The headers that go with `aesgcm` are over their limit.
+    /// The two headers of `aesgcm` are over their limit.
     KeyMaterialTooLarge,
     /// The push is in the encoding that `aesgcm` has superseded.
     SupersededEncoding,
-    /// The store or the queue cannot do it now.
+    /// The store or the queue cannot serve the request at present.
     Unavailable,
-    /// The endpoint may have ended, or may only look so: the secrets or the table may be wrong.
+    /// The endpoint may not have ended: it may look ended because the secrets or the table are wrong.
     InDoubt,
-    /// The resource has no such method; it has these.
+    /// The resource does not have the method; it has these.
     MethodNotAllowed(&'static str),
     /// A defect of ours ended the request.
     Panicked,
@@ -88,7 +89,7 @@ pub enum VapidFault {
 }
 
 impl VapidFault {
-    /// The fault in words, for the person who runs the application server.
+    /// Returns the fault in words, for the operator of the application server.
     pub(crate) const fn detail(self) -> &'static str {
         match self {
             Self::Key => "The public key (k) is not the one that this endpoint is bound to.",
@@ -108,27 +109,27 @@ impl VapidFault {
 
 /// Time for the queue or the store to recover before a sender tries again, in seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "5";
-/// Time for an operator to mend a wrong deployment before a sender tries again, in seconds.
+/// Time for an operator to correct a deployment before a sender tries again, in seconds.
 const IN_DOUBT_RETRY_AFTER: u64 = 600;
 /// Time for the relay to take pushes of a registration out of the queue, in seconds.
 const RETRY_AFTER_FULL_SHARE: u64 = 5;
-/// The content codings of pushes (RFC 8291, and the draft that many senders have stayed with).
+/// The content codings of pushes: RFC 8291, and the draft that many senders still use.
 const ENCODINGS: &str = "aes128gcm, aesgcm";
 /// "The challenge … contains only the auth-scheme production" (RFC 8292 §3).
 const CHALLENGE: &str = "vapid";
 /// Time for which a sender may remember a 410, in seconds: an endpoint that has ended never comes back.
 const GONE_CACHE_CONTROL: &str = "max-age=86400";
 
-/// The page whose sections say more than a problem can (RFC 9457 §3.1.1).
+/// The page that explains each problem type (RFC 9457 §3.1.1).
 const PROBLEMS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/problems.md#");
 
-/// An answer by RFC 9457. It shows nothing of the request: no token, and nothing of whose it is.
+/// A problem document (RFC 9457). It shows nothing of the request: no token, and no owner.
 #[derive(Serialize)]
 struct Problem {
     r#type: String,
     title: &'static str,
     status: u16,
-    /// An extension member (RFC 9457 §3.2), for programs: it does not change with the words.
+    /// An extension member for programs (RFC 9457 §3.2). It stays the same when the texts change.
     code: &'static str,
     detail: String,
 }
@@ -151,7 +152,7 @@ struct Row {
     /// The label in the metrics, and the code in the problem.
     reason: &'static str,
     status: StatusCode,
-    /// The anchor of the section of docs/problems.md that says why, and what to do.
+    /// The anchor of the section of docs/problems.md that explains the refusal.
     section: &'static str,
     title: &'static str,
 }
@@ -160,18 +161,18 @@ impl Rejection {
     /// The queue holds as many pushes of the registration as it may.
     pub(crate) const QUEUE_SHARE_USED_UP: Self = Self::Throttled(RETRY_AFTER_FULL_SHARE);
 
-    /// Asks to wait for so long, in whole seconds that are never too few.
+    /// Asks a sender to wait for this time, rounded up to whole seconds.
     pub(crate) fn throttled(wait: TimeDelta) -> Self {
         Self::Throttled(Self::seconds(wait))
     }
 
-    /// As a header has them.
+    /// Returns a wait in whole seconds, rounded up, for a header; at least 1.
     pub(crate) fn seconds(wait: TimeDelta) -> u64 {
         let begun = u64::from(wait.subsec_nanos() > 0);
         (u64::try_from(wait.num_seconds()).unwrap_or(0) + begun).max(1)
     }
 
-    /// The one table of what a sender and an operator are told.
+    /// Returns the fixed part of the answer, from the one table of all refusals.
     const fn row(self) -> Row {
         let (reason, status, section, title) = match self {
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, GOT_404, "Nothing here"),
@@ -308,7 +309,7 @@ impl Rejection {
                 Some((header::RETRY_AFTER, HeaderValue::from(seconds)))
             }
             Self::MethodNotAllowed(methods) => Some((header::ALLOW, HeaderValue::from_static(methods))),
-            // The rest of the body is not read: the connection cannot be used again.
+            // The rest of the body is unread, so the connection cannot be used again.
             Self::BodyTooLarge | Self::BodyInterrupted => {
                 Some((header::CONNECTION, HeaderValue::from_static("close")))
             }
@@ -331,7 +332,7 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// Answers a panic with one 500, which no other request shares. The panic hook has said what happened and where.
+/// Answers the request that panicked with a 500. The panic hook has logged the cause and the place.
 pub(crate) fn after_a_panic(_: Box<dyn Any + Send>) -> Response {
     static LINE: Seldom = Seldom::new();
     if let Some(times) = LINE.due() {

@@ -1,4 +1,4 @@
-//! Which resource a request is for.
+//! Routing: finds the resource that a request is for.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -27,7 +27,7 @@ use crate::{
 };
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
-    /// The path of the route that a request's path means; `None` where that is too long to mean any.
+    /// Returns the path of the route that a request's path means; `None`: the path is too long to mean any.
     fn route_of<'a>(&self, path: &'a str) -> Option<Cow<'a, str>> {
         let home = self.public_url.as_ref().map_or("", Url::path);
         let elsewhere = |last: &str| {
@@ -52,7 +52,7 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
     }
 }
 
-/// The ingress as a service. Which of its routes a request means is decided before they are looked at: see `place.rs`.
+/// Makes the ingress a service. `place.rs` decides which route a path means, before the routes are matched.
 pub fn router<R: Store, Q: QueueWriter, M: Withdrawals>(ingress: Ingress<R, Q, M>) -> Router {
     let ingress = Arc::new(ingress);
     let routes = routes(&ingress);
@@ -106,7 +106,7 @@ fn routes<R: Store, Q: QueueWriter, M: Withdrawals>(ingress: &Arc<Ingress<R, Q, 
         .with_state(ingress.clone())
 }
 
-/// Refuses a path that means nothing here. Its last segment may be a token by a secret that this ingress lacks.
+/// Refuses a path without a route. Its last segment may be a token that was made with a secret this ingress lacks.
 async fn no_route<R: Store, Q: QueueWriter, M: Withdrawals>(
     State(ingress): State<Arc<Ingress<R, Q, M>>>,
     uri: Uri,

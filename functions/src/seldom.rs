@@ -1,33 +1,32 @@
-//! Lines of the log that others can cause: each kind is written at most once a minute, with how often it was due.
+//! Log lines that others can cause. Each kind is written at most once a minute, with the number of its occasions.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Time for which a line of one kind is not written again.
+/// Shortest time between two lines of one kind.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// One kind of lines, in a `static` beside what writes them: nobody can grow the log by causing it again and again.
+/// One kind of log line, held in a `static` beside the code that writes it. Repeated causes cannot flood the log.
 #[derive(Debug)]
 pub struct Seldom(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     written: Option<Instant>,
-    /// Number of times that it was due since.
+    /// Number of occasions since the last line.
     times: u64,
 }
 
 impl Seldom {
-    /// A kind of which none was written yet.
+    /// Makes a kind without any lines yet.
     #[must_use]
     pub const fn new() -> Self {
         Self(Mutex::new(State { written: None, times: 0 }))
     }
 
-    /// Returns, if a line is to be written now, the number of its occasions: this one, and those before for which none
-    /// was.
+    /// Returns the number of occasions since the last line, including this one, if a line is due; otherwise `None`.
     pub fn due(&self) -> Option<u64> {
         self.due_at(Instant::now())
     }

@@ -1,18 +1,19 @@
-//! Settings that the cloud function and `upwire serve` check alike.
+//! Settings that the cloud function and `upwire serve` check in the same way.
 
 use jid::BareJid;
 use push::Ttl;
 use url::Url;
 
-/// Endpoints stay under 512 bytes (docs/senders.md, "What senders do"); the token and its path take 61.
+/// Most bytes of the public URL. Endpoints stay under 512 bytes (docs/senders.md, "What senders do"), of which the
+/// token and its path take 61.
 const PUBLIC_URL_BYTES_MAX: usize = 448;
 
 /// The times for which pushes are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeptFor {
-    /// A push without `TTL`.
+    /// Time for a push without `TTL`.
     pub default: Ttl,
-    /// Any push, at most.
+    /// Longest time for any push.
     pub max: Ttl,
 }
 
@@ -20,7 +21,7 @@ impl KeptFor {
     /// Takes both in seconds.
     ///
     /// # Errors
-    /// The problem of the greatest time, if it is less than the default.
+    /// The problem, if `max` is less than `default`.
     pub fn new(default: u32, max: u32) -> Result<Self, String> {
         if default > max {
             return Err(format!("{max} is less than UPWIRE_DEFAULT_TTL, {default}"));
@@ -32,7 +33,7 @@ impl KeptFor {
 /// Parses the URL at which application servers reach the ingress: scheme, host, perhaps port and path.
 ///
 /// # Errors
-/// The problem, and how to write it.
+/// The problem, with an example.
 pub fn public_url(text: &str) -> Result<Url, String> {
     let example = "write it as https://push.example.com";
     let url = Url::parse(text).map_err(|error| format!("{error}; {example}"))?;
@@ -60,7 +61,7 @@ pub fn public_url(text: &str) -> Result<Url, String> {
 /// Parses the component's name at the XMPP server.
 ///
 /// # Errors
-/// The problem, and how to write it.
+/// The problem, with an example.
 pub fn component(text: &str) -> Result<BareJid, String> {
     let jid = BareJid::new(text).map_err(|error| format!("{error}; write it as notify.example.com"))?;
     if jid.node().is_some() { Err("it names a user; write it as notify.example.com".into()) } else { Ok(jid) }

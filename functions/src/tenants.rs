@@ -1,5 +1,5 @@
-//! The ingress's part in tenants: it takes nothing for those that are suspended or have used their month up, and no more
-//! than their rate for the others.
+//! The ingress's checks for tenants. It takes no pushes for a tenant that is suspended or has used up its month, and
+//! holds the others to their rates.
 
 use chrono::{DateTime, Utc};
 use push::{
@@ -11,7 +11,7 @@ use push::{
 use crate::{endpoint::Endpoint, ingress::Ingress, rejection::Rejection};
 
 impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
-    /// Makes sure that a push may be taken for a tenant, and counts it.
+    /// Checks that a push may be taken for its tenant, and counts the push against the tenant's rate.
     pub(crate) async fn admit_push(&self, row: &Registration, now: DateTime<Utc>) -> Result<(), Rejection> {
         let roster = self.tenants.roster(&self.registrations, now).await;
         let domain = row.target.recipient.domain().as_str();
@@ -21,8 +21,8 @@ impl<R: Store, Q: QueueWriter, M: Withdrawals> Ingress<R, Q, M> {
         self.tenants.take(&roster, domain, now).map_err(Rejection::throttled)
     }
 
-    /// Makes sure that an endpoint whose life is over by its row may be refused for good: not while its tenant is
-    /// suspended, since nobody of it can renew.
+    /// Checks that an endpoint whose life is over by its row may be refused for good. While its tenant is suspended it
+    /// may not, since the tenant's users cannot renew.
     pub(crate) async fn check_end_is_final(
         &self,
         endpoint: &Endpoint,

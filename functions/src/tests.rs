@@ -1,4 +1,4 @@
-//! The ingress over stores that no emulator can be: one whose copies lag, one that panics, one that does not answer.
+//! The ingress over stores that no emulator offers: with lagging copies, with a panic, or without an answer.
 
 mod answers;
 mod any_request;

@@ -1,4 +1,4 @@
-//! Trouble of the stores: a 503 for the sender, and a line in the log for the operator.
+//! Failures of the stores: a 503 for the sender, and a line in the log for the operator.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -13,10 +13,10 @@ pub(crate) fn not_queued(error: &NotQueued) -> Rejection {
     }
 }
 
-/// True if the last push that the store was asked to take was not taken.
+/// True if the store failed since it last took a push.
 static REFUSING: AtomicBool = AtomicBool::new(false);
 
-/// Says once that what was refused is taken again.
+/// Logs once that the store takes pushes again.
 pub(crate) fn note_accepted() {
     static LINE: Seldom = Seldom::new();
     if REFUSING.load(Relaxed)

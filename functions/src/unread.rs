@@ -1,5 +1,5 @@
-//! The rest of a body that a refused request has. It is read before the answer goes out: where a connection closes while
-//! its client still sends, the client may never see the answer.
+//! The unread rest of a refused request's body. The server reads it before it answers: if the connection closes while
+//! the client still sends, the client may never see the answer.
 
 use std::{
     pin::Pin,
@@ -17,12 +17,12 @@ use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 
-/// A longer rest is left unread: who sends that much loses the answer.
+/// Most bytes of the rest that are read. A client that sends more may lose the answer.
 const REST_BYTES_MAX: usize = 65_536;
-/// Longest time for the rest to come.
+/// Longest time to wait for the rest.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A body of which the rest can be read when its reader has had enough.
+/// A body whose rest can be read after its reader has stopped.
 #[derive(Debug, Clone)]
 struct Shared(Arc<Mutex<Body>>);
 
@@ -52,11 +52,12 @@ impl HttpBody for Shared {
     }
 }
 
-/// See the module.
+/// The rest of a request's body.
 pub(crate) struct Unread(Option<Shared>);
 
 impl Unread {
-    /// Of this request, which goes on with the same body. `Expect` (RFC 9110 §10.1.1) says that nothing is sent unasked.
+    /// Splits off the rest of a request's body; the request still has the body. A client that sends `Expect` (RFC 9110
+    /// §10.1.1) sends no body unasked, so there is no rest.
     pub(crate) fn of(request: Request) -> (Request, Self) {
         if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
             return (request, Self(None));
@@ -66,7 +67,7 @@ impl Unread {
         (Request::from_parts(head, Body::new(body.clone())), Self(Some(body)))
     }
 
-    /// Reads the rest, unless it is long, or slow to come.
+    /// Reads the rest, unless it is long or slow.
     pub(crate) async fn read(self) {
         if let Some(rest) = self.0
             && rest.size_hint().lower() <= REST_BYTES_MAX as u64

@@ -1,4 +1,4 @@
-//! The sender of a push (RFC 8292): the one application server whose key an endpoint is bound to, or anyone else.
+//! The sender of a push, by its VAPID credentials (RFC 8292).
 
 use std::{convert::Infallible, iter, sync::Arc};
 
@@ -20,31 +20,31 @@ use crate::{
     seldom::Seldom,
 };
 
-/// Farthest expiry of a token (RFC 8292 §2).
+/// Longest time from now to a token's expiry (RFC 8292 §2).
 const AHEAD_SECONDS_MAX: f64 = 86_400.0;
-/// Clocks disagree, and Mastodon signs for exactly a day (docs/senders.md, "What senders do"). It goes for both ends: a
-/// clock of ours that is wrong by less costs nobody a subscription.
+/// Leeway at both ends of a token's time. Clocks disagree, and Mastodon signs for exactly a day (docs/senders.md, "What
+/// senders do"). A smaller error of our clock costs nobody a subscription.
 const LEEWAY_SECONDS: f64 = 300.0;
 
 const CRYPTO_KEY: HeaderName = HeaderName::from_static("crypto-key");
 
-/// A sender as it presents itself, unverified: who pushes to an endpoint without a key may present anything.
+/// A sender as it presents itself, unverified. An endpoint without a key accepts any credentials.
 #[derive(Debug)]
 pub(crate) struct Sender {
     credentials: Option<Credentials>,
-    /// Of the homes of this ingress: the sender signs for the one that its endpoint was made with.
+    /// The origins of this ingress. The sender signs for the origin of its endpoint.
     origins: Vec<Origin>,
 }
 
-/// The credentials in the headers, in either style.
+/// The credentials in the headers, in the form of RFC 8292 or of its drafts.
 #[derive(Debug, PartialEq)]
 struct Credentials {
     token: String,
-    /// `None`: left out. Then the signature alone shows whose the token is.
+    /// The key that was presented; `None`: left out, so that the signature alone identifies the sender.
     key: Option<Result<VapidKey, VapidKeyError>>,
 }
 
-/// The claims that decide. Of any type here: what is wrong with them is told apart later.
+/// The claims that are checked. They parse with any type, so that the check can name the fault.
 #[derive(Deserialize)]
 struct Claims {
     #[serde(default)]
@@ -72,11 +72,11 @@ impl Sender {
         Self { credentials: Credentials::parse(headers), origins }
     }
 
-    /// Makes sure that it is the one that may push to an endpoint bound to this key.
+    /// Checks that the sender may push to an endpoint bound to this key.
     pub(crate) fn prove(&self, key: &VapidKey, now: DateTime<Utc>) -> Result<(), Rejection> {
         let credentials = self.credentials.as_ref().ok_or(Rejection::VapidMissing)?;
         if self.origins.is_empty() {
-            // Trouble of ours is no fault of the sender's.
+            // A missing public URL is not the sender's fault.
             static LINE: Seldom = Seldom::new();
             if let Some(times) = LINE.due() {
                 tracing::error!(times, "a push was not accepted: nobody says where this ingress is reached");
@@ -88,8 +88,8 @@ impl Sender {
 }
 
 impl Credentials {
-    /// Reads `Authorization: vapid t=TOKEN, k=KEY` (RFC 8292 §3), or what its drafts had: `WebPush TOKEN`, before
-    /// that `Bearer TOKEN`, with the key in `Crypto-Key: p256ecdsa=KEY`. The first of them counts.
+    /// Reads `Authorization: vapid t=TOKEN, k=KEY` (RFC 8292 §3), or the forms of its drafts: `WebPush TOKEN` or
+    /// `Bearer TOKEN`, with the key in `Crypto-Key: p256ecdsa=KEY`. The first of several credentials counts.
     fn parse(headers: &HeaderMap) -> Option<Self> {
         let mut credentials = items(headers, &header::AUTHORIZATION);
         let (scheme, rest) = credentials.find_map(begin)?;
@@ -106,7 +106,7 @@ impl Credentials {
         Some(Self { token: token.to_owned(), key: key.map(str::parse) })
     }
 
-    /// RFC 8292 §2 and §4.2; the claims beside `aud` and `exp` decide nothing.
+    /// Checks the credentials by RFC 8292 §2 and §4.2. Claims beside `aud` and `exp` are ignored.
     fn check(&self, bound_to: &VapidKey, origins: &[Origin], now: DateTime<Utc>) -> Result<(), VapidFault> {
         if self.key.is_some_and(|key| key != Ok(*bound_to)) {
             return Err(VapidFault::Key);
@@ -119,7 +119,7 @@ impl Credentials {
                 VapidFault::Token
             }
         })?;
-        // Compared as origins are: the default port may be written out, and what follows is not looked at.
+        // Origins are compared: the default port may be written out, and the path is ignored.
         let is_ours = |audience: &str| Url::parse(audience).is_ok_and(|url| origins.contains(&url.origin()));
         let for_us = match &claims.aud {
             Value::String(audience) => is_ours(audience),
@@ -143,7 +143,7 @@ enum Scheme {
     OfDrafts,
 }
 
-/// The token's or parameters' beginning, if this begins credentials of ours.
+/// Returns the scheme and the text after it, if the item begins credentials of a known scheme.
 fn begin(item: &str) -> Option<(Scheme, &str)> {
     let (scheme, rest) = item.split_once([' ', '\t'])?;
     match scheme.to_ascii_lowercase().as_str() {
@@ -153,14 +153,14 @@ fn begin(item: &str) -> Option<(Scheme, &str)> {
     }
 }
 
-/// The parameters that a header lists. Headers that come twice may be joined by a comma (docs/senders.md, "What senders
-/// do"), and the parameters of `Crypto-Key` are separated by semicolons. A value that is no text is skipped.
+/// Returns the parameters that a header lists. Headers that come twice may be joined by a comma (docs/senders.md, "What
+/// senders do"), and the parameters of `Crypto-Key` are separated by semicolons. A value that is not text is skipped.
 fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split([',', ';'])).map(str::trim)
 }
 
-/// The value of the first parameter of this name.
+/// Returns the value of the first parameter of this name.
 fn value<'a>(parameters: &[&'a str], name: &str) -> Option<&'a str> {
     let mut parameters = parameters.iter().filter_map(|parameter| parameter.split_once('='));
     let (_, value) = parameters.find(|(found, _)| found.trim().eq_ignore_ascii_case(name))?;

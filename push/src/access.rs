@@ -16,19 +16,19 @@ pub enum AccessList {
     Everyone(Vec<BareJid>),
     /// The users of these domains, and these users.
     Only(Vec<BareJid>),
-    /// The same as another list, and the tenants.
+    /// Another list, and the tenants.
     And(Box<Self>, Standings),
 }
 
 /// An entry of an access list is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadAccessList {
-    /// It is neither a domain nor a bare JID.
+    /// The entry is neither a domain nor a bare JID.
     #[error(
         "{0:?} is neither a domain, nor a bare JID, nor *: write example.com, *.example.com or juliet@example.net"
     )]
     NoJid(String),
-    /// It would admit whatever matches it.
+    /// The entry is a pattern that is not supported.
     #[error(
         "{0:?} is no pattern that there is: *.example.com stands for the subdomains of example.com, and * alone for everyone"
     )]
@@ -52,7 +52,7 @@ impl FromStr for AccessList {
 }
 
 impl AccessList {
-    /// The default: the component's parent domain (`notify.example.com` → `example.com`).
+    /// Returns the default: the component's parent domain (`notify.example.com` → `example.com`).
     #[must_use]
     pub fn parent_domain(component: &BareJid) -> Self {
         let parent =
@@ -60,7 +60,7 @@ impl AccessList {
         Self::Only(parent.into_iter().collect())
     }
 
-    /// The same list, and the tenants of a roster. One that is suspended is left out, whatever the list says.
+    /// Adds the tenants of a roster. A suspended tenant is not admitted, even if the list names it.
     #[must_use]
     pub fn and_tenants(self, roster: &Roster) -> Self {
         Self::And(Box::new(self), roster.standings())
@@ -72,7 +72,7 @@ impl AccessList {
         matches!(self, Self::And(_, tenants) if tenants.iter().len() > 0)
     }
 
-    /// The tenant of a domain.
+    /// Returns the tenant of a domain.
     #[must_use]
     pub fn tenant_of(&self, domain: &str) -> Option<(&TenantName, &Standing)> {
         match self {
@@ -93,7 +93,7 @@ impl AccessList {
         }
     }
 
-    /// Returns whether an entry or a tenant covers the user: `*` names nobody.
+    /// Returns whether an entry or a tenant covers the user. `*` names nobody.
     #[must_use]
     pub fn names(&self, user: &Jid) -> bool {
         match self {

@@ -7,34 +7,35 @@ use std::{
 
 use crate::{message::MessageId, registration::RegistrationId};
 
-/// Returns how many registrations of an account count against a bound of `max`, where the store has `kept` rows of it,
-/// of which `living` live.
+/// Returns how many registrations of an account count against its bound `max`. The store has `kept` rows of the
+/// account, and `living` of them live.
 ///
-/// The row of a registration that has ended is kept for some days. It does not count, but there may be no more of
-/// those than may live: whoever registers and has it revoked, again and again, does not fill the store.
+/// The row of an ended registration is kept for some days, and does not count at first. But an account has at most
+/// twice `max` rows in all, so that registering and revoking again and again cannot fill the store.
 #[must_use]
 pub fn registrations_counted(living: usize, kept: usize, max: usize) -> usize {
     living.max(kept.saturating_sub(max))
 }
 
-/// Most pushes that wait.
+/// Most pushes that may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MailboxBounds {
-    /// Of one registration.
+    /// For one registration.
     pub of_registration: usize,
-    /// Of one account.
+    /// For one account.
     pub of_account: usize,
 }
 
 impl MailboxBounds {
-    /// Bounds of an account alone.
+    /// Bounds an account, and no single registration.
     #[must_use]
     pub const fn of_account(of_account: usize) -> Self {
         Self { of_registration: usize::MAX, of_account }
     }
 
-    /// Of all that waits for an account, what has to go because of its bound: the oldest of the registration that has the
-    /// most, again and again. In that order; of several that have as many, the one with the oldest comes first.
+    /// Returns the pushes that an account has beyond its bound, in the order in which they are dropped. Each is the
+    /// oldest push of the registration that has the most at that point. Among registrations with equally many, the one
+    /// with the oldest push goes first.
     #[must_use]
     pub fn beyond_account(
         self,

@@ -1,4 +1,4 @@
-//! The wall clock, as it is handed to whoever stamps and judges: perhaps one that nobody should go by for now.
+//! The wall clock, passed to the code that needs the time. Its reading may be in doubt.
 
 use std::{fmt, sync::Arc};
 
@@ -9,24 +9,25 @@ use chrono::{DateTime, TimeDelta, Utc};
 pub struct Reading {
     /// The time to go by.
     pub now: DateTime<Utc>,
-    /// The time that the machine's clock shows. While it is not `now`, one of the two is wrong, and which is not known.
+    /// The time that the machine's clock shows. While it differs from `now`, one of the two is wrong, and nobody knows
+    /// which.
     pub wall: DateTime<Utc>,
 }
 
 impl Reading {
-    /// Of a clock that is trusted.
+    /// Makes a reading of a trusted clock.
     #[must_use]
     pub const fn certain(now: DateTime<Utc>) -> Self {
         Self { now, wall: now }
     }
 
-    /// Returns whether nothing may be ended for good.
+    /// Returns whether the clock is in doubt: then no endpoint may be ended for good.
     #[must_use]
     pub fn is_in_doubt(&self) -> bool {
         self.now != self.wall
     }
 
-    /// A moment that has passed for certain: what was over then, is.
+    /// Returns the earlier of the two times, which has passed for certain.
     #[must_use]
     pub fn least(&self) -> DateTime<Utc> {
         self.now.min(self.wall)
@@ -44,30 +45,30 @@ impl Reading {
 pub struct Clock(Arc<dyn Fn() -> Reading + Send + Sync>);
 
 impl Clock {
-    /// The system's.
+    /// Returns the system's clock.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the edge; what decides takes `now` from here")]
     pub fn system() -> Self {
         Self::new(Utc::now)
     }
 
-    /// One that shows what `now` says.
+    /// Makes a trusted clock that shows what `now` returns.
     pub fn new(now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
         Self(Arc::new(move || Reading::certain(now())))
     }
 
-    /// One that may be in doubt.
+    /// Makes a clock whose readings may be in doubt.
     pub fn guarded(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// The time that it shows.
+    /// Reads the clock.
     #[must_use]
     pub fn read(&self) -> Reading {
         (self.0)()
     }
 
-    /// The time to go by.
+    /// Returns the time to go by.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.read().now

@@ -4,33 +4,33 @@ use std::borrow::Cow;
 
 use jid::{BareJid, Jid};
 
-/// In front of a domain: its subdomains, and not itself.
+/// Prefix of a domain that stands for its subdomains, and not for itself.
 const SUBDOMAINS: &str = "*.";
 
 /// Reads an entry: a domain, a bare JID, or `*.` and a domain. `None`: it is another pattern.
 pub(crate) fn read(entry: &str) -> Option<Result<BareJid, jid::Error>> {
     let name = entry.strip_prefix(SUBDOMAINS).filter(|name| !name.contains('@')).unwrap_or(entry);
-    // A star is a character that the syntax of a domain lets through: it stands in the JID as it was written.
+    // The syntax of a domain admits a star, so the JID contains it as written.
     (!name.contains(['*', '?'])).then(|| BareJid::new(name).and_then(|_| BareJid::new(entry)))
 }
 
-/// Returns whether a user is the one, or of the domain or one of the subdomains, that an entry names.
+/// Returns whether an entry covers a user: it names the user, the user's domain, or `*.` and a parent of that domain.
 pub(crate) fn covers(entry: &BareJid, user: &Jid) -> bool {
     let (named, domain) = (in_ascii(entry.domain().as_str()), in_ascii(user.domain().as_str()));
     let is_of_domain = match named.strip_prefix(SUBDOMAINS) {
-        // The domain of a JID has no empty label.
+        // A JID's domain has no empty label, so `below` is more than a dot.
         Some(parent) => domain.strip_suffix(parent).is_some_and(|below| below.ends_with('.')),
         None => named == domain,
     };
     is_of_domain && (entry.node().is_none() || entry.node() == user.node())
 }
 
-/// With A-labels, as in the DNS: servers and operators write either form (RFC 5890 §2.3.2.1).
+/// Returns a domain with A-labels, as in the DNS. Servers and operators write either form (RFC 5890 §2.3.2.1).
 pub(crate) fn in_ascii(domain: &str) -> Cow<'_, str> {
     if domain.is_ascii() {
         return domain.into();
     }
-    // A JID's domain has passed this before.
+    // A JID's domain has passed this conversion before, so it does not fail.
     idna::domain_to_ascii(domain).map_or(domain.into(), Cow::Owned)
 }
 

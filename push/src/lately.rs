@@ -1,11 +1,11 @@
-//! Ids seen lately, of a bounded number.
+//! A bounded set of ids that were seen lately.
 
 use std::{
     collections::{HashSet, VecDeque},
     hash::Hash,
 };
 
-/// Ids seen lately: beyond a bound, the oldest is forgotten.
+/// Ids that were seen lately. Beyond a bound, the oldest is forgotten.
 #[derive(Debug)]
 pub struct Lately<Id> {
     ids: HashSet<Id>,
@@ -14,13 +14,13 @@ pub struct Lately<Id> {
 }
 
 impl<Id: Clone + Eq + Hash> Lately<Id> {
-    /// Remembers nothing yet, and `max` ids at most.
+    /// Makes an empty set of at most `max` ids.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { ids: HashSet::new(), order: VecDeque::new(), max }
     }
 
-    /// Notes an id; returns whether it is new.
+    /// Adds an id; returns whether it is new.
     pub fn note(&mut self, id: Id) -> bool {
         let new = self.ids.insert(id.clone());
         if new {

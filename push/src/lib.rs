@@ -1,6 +1,6 @@
 //! The domain of pushes: registrations, endpoint tokens, push messages, and the ports that store them.
 //!
-//! This crate decides and never does: no I/O, no chance, and no clock of its own. Time comes in as `now`,
+//! This crate only decides: it has no I/O, no chance and no clock of its own. Callers pass the time as `now`, and
 //! random bytes as arrays.
 
 pub mod access;

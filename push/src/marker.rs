@@ -1,5 +1,6 @@
-//! The marker: one record beside the registrations that says which secrets sign endpoints, which table this is, and
-//! until when its rows are complete. An ingress that disagrees with it must not tell senders that an endpoint ended.
+//! The marker: one record beside the registrations. It says which secrets sign endpoints, which table this is, and
+//! until when its rows are complete. An ingress that disagrees with the marker must not tell senders that an endpoint
+//! ended.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,25 +17,26 @@ use crate::{
     registration::{Epoch, Registration},
 };
 
-/// The text of which a fingerprint is the HMAC; it separates this use of a secret from its others.
+/// The text whose HMAC is a fingerprint. It separates this use of a secret from its others.
 const PURPOSE: &[u8] = b"upwire fingerprint\0";
-/// Time for which senders are asked to wait whose rows may have been lost with a restored table.
+/// Time for which an endpoint is not refused for good if its row may have been lost with a restored table.
 pub const DOUBT: TimeDelta = TimeDelta::hours(72);
-/// The longest that a relay which only starts again has noted nothing. A longer gap may be of a table that was restored.
+/// Longest gap between notes that counts as a restart of the relay. A longer gap may mean a restored table.
 const RESTART_MAX: TimeDelta = TimeDelta::hours(1);
-/// Time for which pushes are not taken, unless the relay asks again: should it end, they are taken by themselves.
+/// Time for which the relay's request to shed pushes holds. The relay repeats it; if the relay ends, pushes are
+/// accepted again by themselves.
 pub const SHED_FOR: TimeDelta = TimeDelta::seconds(90);
-/// Most keys of predecessors whose beginnings are remembered, beside those in use.
+/// Most predecessors' keys whose first use is remembered, beside those in use.
 const LEGACY_KEYS_MAX: usize = 16;
-/// Most gaps that are remembered; beyond it the two oldest become one.
+/// Most gaps that are remembered. Beyond it, the two oldest are merged.
 const GAPS_MAX: usize = 8;
 
-/// Tells a secret from others and does not give it away: the HMAC of a fixed text, cut to 128 bits.
+/// Identifies a secret without revealing it: the HMAC of a fixed text, truncated to 128 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
-    /// The fingerprint of this secret.
+    /// Returns the fingerprint of this secret.
     #[must_use]
     pub fn of(secret: &[u8]) -> Self {
         let keyed = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
@@ -74,9 +76,9 @@ impl<'de> Deserialize<'de> for Fingerprint {
 /// The fingerprints of the secrets that one half of the server has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keys {
-    /// Of the secrets of endpoints; the first signs.
+    /// Fingerprints of the secrets of endpoints; the first one signs.
     pub secrets: Vec<Fingerprint>,
-    /// Of the keys of predecessors.
+    /// Fingerprints of the keys of predecessors.
     #[serde(default)]
     pub legacy: BTreeSet<Fingerprint>,
 }
@@ -89,55 +91,56 @@ impl Keys {
     }
 }
 
-/// Epochs that may have been given out with nothing to show for it in this table.
+/// Epochs that may have been given out without a row in this table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Gap {
-    /// In seconds; it is in the gap, since it had only begun.
+    /// First Unix second of the gap, inclusive: that second had only begun when it was noted.
     from: u64,
-    /// In seconds; it is in the gap.
+    /// Last Unix second of the gap, inclusive.
     to: u64,
-    /// Unix seconds: until then an endpoint of the gap has not ended for certain.
+    /// Unix second until which an endpoint of the gap is not certain to have ended.
     until: i64,
 }
 
 impl Gap {
-    /// Returns whether a living row of this epoch may have been lost or cut short in it: all that is left is `row`.
+    /// Returns whether the gap may have lost a living row of this epoch, or its last renewal. The table has `row`.
     fn may_have_taken(&self, epoch: u64, row: Option<&Registration>) -> bool {
         let restored = self.to - self.from > RESTART_MAX.num_seconds().unsigned_abs();
         match row.filter(|row| row.epoch.as_seconds() == epoch) {
-            // It lapsed since; a renewal in the gap would not show. A row that began after the gap was renewed after it, too.
+            // The row has lapsed. The restored table would not show a renewal within the gap. A row that began after
+            // the gap was renewed after it, too.
             Some(row) => restored && epoch < self.to && self.from <= seconds(row.expires_at),
-            // A restored row is purged, too, once it has lapsed.
+            // A restored row that has lapsed is purged, too: its absence proves nothing.
             None => epoch <= self.to && (restored || self.from <= epoch),
         }
     }
 }
 
-/// Pushes that are not taken, since older ones wait in the queue for too long.
+/// The relay's request not to accept certain pushes, because older ones wait in the queue for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Shed {
-    /// And those of less urgency.
+    /// The highest urgency that is not accepted.
     urgency: Urgency,
-    /// Unix seconds.
+    /// Unix second at which the request lapses.
     until: i64,
 }
 
-/// See the module. Fields that a later version adds are skipped.
+/// The marker. Fields that a later version adds are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
-    /// Which table this is, where a name was given to it.
+    /// The name of this table, if it was given one.
     #[serde(default)]
     table: Option<String>,
     /// The secrets of the relay.
     keys: Keys,
-    /// In seconds; the rows of all epochs before it have been written here, but for those in a gap.
+    /// Unix second. All rows of earlier epochs have been written to this table, but for those in a gap.
     seen_until: u64,
     #[serde(default)]
     gaps: Vec<Gap>,
-    /// In seconds, when the first relay began to use this table.
+    /// Unix second at which the first relay began to use this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     begun: Option<u64>,
-    /// Since when each key of a predecessor is in use, in Unix seconds.
+    /// Unix second since which each key of a predecessor is in use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     legacy_since: BTreeMap<Fingerprint, i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,7 +157,7 @@ pub struct MalformedMarker;
 pub enum Doubt {
     /// No relay has ever used this table.
     Missing,
-    /// This is another table than the one meant.
+    /// This is not the table that the ingress names.
     Table,
     /// The relay has a secret that the ingress lacks.
     Secrets,
@@ -165,10 +168,10 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    /// Each of them.
+    /// Every reason.
     pub const ALL: [Self; 5] = [Self::Missing, Self::Table, Self::Secrets, Self::Restored, Self::Begun];
 
-    /// Its label in the metrics.
+    /// Returns the label in the metrics.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -180,7 +183,7 @@ impl Doubt {
         }
     }
 
-    /// The mend, in words for the operator.
+    /// Returns the remedy, in words for the operator.
     #[must_use]
     pub const fn mend(self) -> &'static str {
         match self {
@@ -211,10 +214,10 @@ impl Doubt {
     }
 }
 
-/// Why a relay must not start with what it was given.
+/// Why a relay must not start with the secrets and the table that it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
-    /// The secret that signs is not among the new ones: every endpoint would be refused.
+    /// The secret that signs at present is not among the new ones: every endpoint would be refused.
     #[error("lacks the secret that endpoints are signed with")]
     Secrets,
     /// The table has another id.
@@ -223,13 +226,13 @@ pub enum Misfit {
 }
 
 impl Marker {
-    /// The marker as it is stored.
+    /// Returns the marker as it is stored.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a marker is plain data")
     }
 
-    /// Reads what [`Self::to_json`] made, of this version or another.
+    /// Parses JSON that [`Self::to_json`] of this version or another made.
     ///
     /// # Errors
     /// [`MalformedMarker`].
@@ -237,8 +240,8 @@ impl Marker {
         serde_json::from_str(json).map_err(|_| MalformedMarker)
     }
 
-    /// The marker of a relay that begins to use a table at `now`. Registrations since the last that is known
-    /// of, while the relay was down or in a table that this one was restored in place of, may be missing: a gap.
+    /// Returns the marker of a relay that begins to use a table at `now`. Registrations after `seen_until` may be
+    /// missing: the relay was down, or this table is a restored copy of an older state. Their epochs form a gap.
     #[must_use]
     pub fn begin(found: Option<&Self>, keys: Keys, table: Option<String>, now: DateTime<Utc>) -> Self {
         let to = seconds(now);
@@ -263,20 +266,20 @@ impl Marker {
         marker
     }
 
-    /// Notes that every row of an epoch up to `now` has been written, and which secrets are in use.
+    /// Notes that the rows of all epochs before `now` have been written, and which secrets are in use.
     pub fn note(&mut self, keys: Keys, now: DateTime<Utc>) {
         self.keys = keys;
         self.note_legacy(now);
         self.seen_until = self.seen_until.max(seconds(now));
     }
 
-    /// Since when a key of a predecessor is in use.
+    /// Returns the time since which a key of a predecessor is in use.
     #[must_use]
     pub fn legacy_since(&self, key: Fingerprint) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp(*self.legacy_since.get(&key)?, 0)
     }
 
-    /// A key that was taken away and comes back goes on from where it began.
+    /// Notes the first use of each predecessor's key. A key that was removed and comes back keeps its first use.
     fn note_legacy(&mut self, now: DateTime<Utc>) {
         for key in &self.keys.legacy {
             self.legacy_since.entry(*key).or_insert(now.timestamp());
@@ -288,12 +291,12 @@ impl Marker {
         }
     }
 
-    /// Asks that no pushes be taken of this urgency and of less, for [`SHED_FOR`].
+    /// Asks the ingress to refuse pushes of this urgency and of less, for [`SHED_FOR`].
     pub fn shed(&mut self, urgency: Urgency, now: DateTime<Utc>) {
         self.shed = Some(Shed { urgency, until: (now + SHED_FOR).timestamp() });
     }
 
-    /// For how long no push of this urgency is taken; `None`: it is.
+    /// Returns the time for which pushes of this urgency are refused; `None`: they are accepted.
     #[must_use]
     pub fn shed_for(&self, urgency: Urgency, now: DateTime<Utc>) -> Option<TimeDelta> {
         let shed = self.shed.filter(|shed| urgency <= shed.urgency)?;
@@ -301,7 +304,7 @@ impl Marker {
         Some(left).filter(|left| *left > TimeDelta::zero())
     }
 
-    /// Checks whether a relay may go on with these secrets, in a table that it takes for this one.
+    /// Checks whether a relay may go on with these secrets, and with this name for the table.
     ///
     /// # Errors
     /// [`Misfit`].
@@ -313,7 +316,7 @@ impl Marker {
         if signs.is_some_and(|signs| !keys.secrets.contains(signs)) { Err(Misfit::Secrets) } else { Ok(()) }
     }
 
-    /// Which table this is, where a name was given to it.
+    /// Returns the name of this table, if it was given one.
     #[must_use]
     pub fn table(&self) -> Option<&str> {
         self.table.as_deref()
@@ -322,7 +325,7 @@ impl Marker {
     /// Checks whether an ingress with these secrets may refuse a token that none of them made.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why not.
     pub fn vouch(&self, keys: &Keys, table: Option<&str>) -> Result<(), Doubt> {
         if self.is_another_table(table) {
             return Err(Doubt::Table);
@@ -330,11 +333,11 @@ impl Marker {
         if keys.cover(&self.keys) { Ok(()) } else { Err(Doubt::Secrets) }
     }
 
-    /// Checks whether a token that none of the secrets made, and that claims this epoch, may be refused for good.
-    /// Endpoints of before this table may have been made by a secret that went with the table before.
+    /// Checks whether a token that claims this epoch, and that no secret here made, may be refused for good. A token
+    /// that is older than this table may come from a secret that was lost with the former table.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why not.
     pub fn vouch_unknown(&self, claimed: Option<Epoch>, now: DateTime<Utc>) -> Result<(), Doubt> {
         let Some(begun) = self.begun else { return Ok(()) };
         let of_before = claimed.is_none_or(|claimed| claimed.as_seconds() < begun);
@@ -342,11 +345,10 @@ impl Marker {
         if of_before && new { Err(Doubt::Begun) } else { Ok(()) }
     }
 
-    /// Checks whether a life that one of our tokens names, and of which `row` is all that is there, is over for
-    /// certain.
+    /// Checks whether the life that one of our tokens names is over for certain. The table has `row`.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why not.
     pub fn vouch_over(
         &self,
         epoch: Epoch,
@@ -371,7 +373,7 @@ impl Marker {
     }
 }
 
-/// Returns whether a row tells by itself that a life is over: that life was revoked, or a later one began.
+/// Returns whether the row alone proves that a life is over: it was revoked, or a later one began.
 #[must_use]
 pub fn tells_of(row: Option<&Registration>, epoch: Epoch) -> bool {
     row.is_some_and(|row| row.epoch > epoch || row.epoch == epoch && row.revoked)

@@ -19,16 +19,15 @@ mod wishes;
 /// The largest body of a push, in bytes, as its sender sends it (docs/problems.md, "Why did my push get a 413?"; RFC 8030 §7.2).
 pub const BODY_BYTES_MAX: usize = 4096;
 
-/// Most bytes of the two headers that go in front of a body in `aesgcm` (docs/senders.md, "Encryption"). With them, in base64, the
-/// push is within the 10000 bytes that every XMPP server takes for a stanza (RFC 6120 §13.12).
+/// Most bytes of the two headers that go in front of a body in `aesgcm` (docs/senders.md, "Encryption"). In base64,
+/// headers and body fit into the 10,000 bytes that every XMPP server accepts for a stanza (RFC 6120 §13.12).
 pub const KEY_HEADERS_BYTES_MAX: usize = 2048;
 
-/// Time that `TTL: 0` ("now or not at all") leaves a push on its way through the queue, before
-/// "now" is over.
+/// Time after acceptance at which a push with `TTL: 0` ("now or not at all") expires.
 const IMMEDIATE: TimeDelta = TimeDelta::seconds(10);
 
-/// The body that the application gets, in the form that the queue and XMPP carry, standard base64: the bytes that the
-/// application server sent, behind the two headers that go with them where they are in `aesgcm`.
+/// The body that the application gets, in standard base64, as the queue and XMPP carry it. It consists of the bytes
+/// that the application server sent; in `aesgcm`, the two headers go in front of them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Body(String);
@@ -40,7 +39,7 @@ impl Body {
         Self(STANDARD.encode(bytes))
     }
 
-    /// Returns the number of its raw bytes.
+    /// Returns the number of raw bytes.
     #[must_use]
     pub fn byte_count(&self) -> usize {
         let padding = self.0.bytes().rev().take_while(|byte| *byte == b'=').count();
@@ -60,7 +59,7 @@ impl fmt::Debug for Body {
     }
 }
 
-/// The version of a queue entry's JSON; another one does not deserialize.
+/// The version of a queue entry's JSON. An unknown version does not deserialize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "u64", try_from = "u64")]
 struct EntryVersion;
@@ -79,31 +78,30 @@ impl TryFrom<u64> for EntryVersion {
     }
 }
 
-/// Why a queue entry cannot be read. It shows nothing of the entry: that holds an address and a body.
+/// Why a queue entry cannot be read. The error shows nothing of the entry, which holds an address and a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadEntry {
-    /// A version of Upwire that this one does not know wrote it.
+    /// Another version of Upwire, unknown to this one, wrote the entry.
     #[error("the entry is of version {0}, which this version of Upwire does not know")]
     UnknownVersion(u64),
-    /// It is no entry of Upwire's.
+    /// The text is no entry of Upwire's.
     #[error("the entry is malformed at line {line}, column {column}")]
     Malformed {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
-        /// In bytes.
+        /// The column, in bytes.
         column: usize,
     },
 }
 
-/// One push on its way, with all that its delivery needs: the relay reads nothing else. Its JSON
-/// is the queue's entry.
+/// A push on its way, with all that its delivery needs: the relay reads nothing else. Its JSON is the queue's entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushMessage {
     #[serde(rename = "v")]
     version: EntryVersion,
-    /// Its id, also that of the IQ.
+    /// The id of the push, and of the IQ that carries it.
     pub id: MessageId,
-    /// The registration that it was accepted for.
+    /// The registration for which the push was accepted.
     pub registration: RegistrationId,
     /// The life of that registration.
     pub epoch: Epoch,
@@ -113,10 +111,10 @@ pub struct PushMessage {
     pub application: Application,
     /// The instance of the application.
     pub instance: Instance,
-    /// When the sender got its 201, in Unix milliseconds.
+    /// Time of the sender's 201, in Unix milliseconds.
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub accepted_at: DateTime<Utc>,
-    /// When it may no longer be delivered, in Unix milliseconds.
+    /// Time from which the push may no longer be delivered, in Unix milliseconds.
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub expires_at: DateTime<Utc>,
     /// Its urgency.
@@ -130,8 +128,9 @@ pub struct PushMessage {
 }
 
 impl PushMessage {
-    /// A push accepted at `now` for a registration that lives; it is kept for as long as the sender wishes, but not
-    /// beyond the registration's expiry and one more renewal, which a predecessor's endpoint does not get.
+    /// Makes a push that is accepted at `now` for a living registration. The push expires when the sender wishes, at
+    /// the latest one more lifetime after the registration expires. A predecessor's endpoint is not renewed: its pushes
+    /// expire with it at the latest.
     #[must_use]
     pub fn new(
         mut chance: [u8; MessageId::CHANCE_BYTES],
@@ -145,7 +144,7 @@ impl PushMessage {
         let last = &mut chance[MessageId::CHANCE_BYTES - 1];
         *last = *last - *last % RegistrationId::PARTS + id.part();
         let renewal = if target.legacy.is_some() { TimeDelta::zero() } else { registration.lifetime() };
-        // Of an old row with a long life, or of one made by a clock that runs ahead, not before `now`.
+        // Never before `now`, whichever clock made the row.
         let renewed_once_more = (registration.expires_at + renewal).max(now);
         let expires_at = now + TimeDelta::seconds(i64::from(wishes.ttl.as_seconds()));
         Self {
@@ -164,7 +163,7 @@ impl PushMessage {
         }
     }
 
-    /// The queue's entry: JSON.
+    /// Returns the queue's entry, as JSON.
     ///
     /// # Panics
     /// Never: every part of a push is text or a number.
@@ -176,7 +175,7 @@ impl PushMessage {
     /// Reads a queue's entry.
     ///
     /// # Errors
-    /// [`BadEntry`], if another version wrote it or nobody did.
+    /// [`BadEntry`], if another version wrote the entry, or if it is no entry.
     pub fn from_entry(entry: &[u8]) -> Result<Self, BadEntry> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -188,14 +187,14 @@ impl PushMessage {
         })
     }
 
-    /// Returns whether it must not be delivered any more.
+    /// Returns whether the push must not be delivered any more.
     #[must_use]
     pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
         let end = if self.is_immediate() { self.accepted_at + IMMEDIATE } else { self.expires_at };
         now >= end
     }
 
-    /// `TTL: 0`: one attempt, never kept (RFC 8030 §5.2).
+    /// Returns whether the push has `TTL: 0`: it gets one attempt, and is never kept (RFC 8030 §5.2).
     #[must_use]
     pub fn is_immediate(&self) -> bool {
         self.expires_at <= self.accepted_at

@@ -1,4 +1,4 @@
-//! Ports: the store and the queue that Upwire needs, by who uses them. SQLite and AWS each have an adapter.
+//! Ports: the store and the queue that Upwire needs, grouped by their users. SQLite and AWS each have an adapter.
 
 use std::{error::Error, fmt};
 
@@ -17,12 +17,12 @@ pub use relay::{
     SEEN_MAX, Seen, Settlement, Tenure, Trimmed, Waiting,
 };
 
-/// The store or the queue could not do its part; nothing was promised to anyone.
+/// The store or the queue failed; nothing was promised to anyone.
 #[derive(Debug)]
 pub struct Unavailable(Box<dyn Error + Send + Sync>);
 
 impl Unavailable {
-    /// Wraps what the adapter was told. The text must hold no secret and no address.
+    /// Wraps the adapter's error. The text must hold no secret and no address.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
@@ -36,37 +36,37 @@ impl fmt::Display for Unavailable {
 
 impl Error for Unavailable {}
 
-/// The freshness that a row has to have. A store that has but one copy gives the freshest either way.
+/// The consistency of a read. A store with one copy of its data always reads strongly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consistency {
-    /// It may be seconds old: cheaper, and enough to accept a push.
+    /// The row may be seconds old. Cheaper, and enough to accept a push.
     Eventual,
-    /// It shows every write that was durable before: whoever refuses for good asks so.
+    /// The row shows every write that was durable before. Needed before an endpoint is refused for good.
     Strong,
 }
 
-/// The choice to write a renewal that changes little, or not ([`Registration::needs_renewal`]).
+/// The choice to write, or to skip, a renewal that changes little ([`Registration::needs_renewal`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// It is not: the row stands as it is, and costs nothing.
+    /// A renewal that changes little is skipped: the row stands, and no write is paid for.
     WhereNeeded,
-    /// It is, so that it outlives whatever was asked of the distributor before.
+    /// Every renewal is written, so that an answer to an earlier push cannot revoke the registration.
     Always,
 }
 
 /// The outcome of [`Registrations::register`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
-    /// It lives, by this row.
+    /// The registration lived already, or is a predecessor's. This is its row.
     Stored(Registration),
-    /// A life of it begins, by this row.
+    /// The registration did not live before. This is its row.
     Begun(Registration),
-    /// Its account has as many registrations as it may: nothing was stored.
+    /// The account has as many registrations as it may: nothing was stored.
     AccountFull,
 }
 
 impl Registered {
-    /// The row; `None`: the account is full.
+    /// Returns the row; `None`: the account is full.
     #[must_use]
     pub fn stored(self) -> Option<Registration> {
         match self {
@@ -79,18 +79,19 @@ impl Registered {
 /// The outcome of [`Registrations::revoke`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revocation {
-    /// The life has ended now.
+    /// The revocation ended the life.
     Revoked,
-    /// It was over before.
+    /// The life was over before.
     OverBefore,
-    /// It goes on: it was renewed since, or it names another full JID.
+    /// The life goes on: it was renewed since, or it names another full JID.
     GoesOn,
 }
 
-/// A registration of an account; the last one of a page says where [`Mailbox::recipients`] or [`Accounts::living`] goes on.
+/// A registration and its account. The last one of a page tells [`Mailbox::recipients`] and [`Accounts::living`] where
+/// to go on.
 pub type Registrant = (BareJid, RegistrationId);
 
-/// A page, and where to go on; `None`: nowhere.
+/// A page, and where to go on; `None`: it was the last page.
 pub type Page<T> = (Vec<T>, Option<Registrant>);
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! A rate: a burst, and so many pushes per second after it.
+//! A rate: a burst, and the pushes per second after it.
 
 use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// So many pushes at once, and then so many per second.
+/// A burst of pushes, and the pushes per second after it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
     burst: u32,
@@ -34,25 +34,25 @@ impl FromStr for Rate {
 }
 
 impl Rate {
-    /// The most pushes that it lets through within a minute.
+    /// Returns the most pushes that the rate lets through within a minute.
     #[must_use]
     pub fn in_a_minute(self) -> u64 {
         u64::from(self.burst) + (self.per_second * 60.0).ceil() as u64
     }
 
-    /// The time that one push takes (the generic cell rate algorithm).
+    /// Returns the time that one push takes up (the generic cell rate algorithm).
     #[must_use]
     pub fn interval(self) -> TimeDelta {
         TimeDelta::microseconds((1e6 / self.per_second) as i64)
     }
 
-    /// The time after which a burst is whole again.
+    /// Returns the time after which the burst is available again in full.
     #[must_use]
     pub fn burst(self) -> TimeDelta {
         self.interval() * i32::try_from(self.burst).unwrap_or(i32::MAX)
     }
 
-    /// Lets a push through at `now`, where `whole_at` is when the burst will be whole again.
+    /// Lets a push through at `now`, and moves `whole_at`, the moment at which the burst is available again in full.
     ///
     /// # Errors
     /// The time to wait.
@@ -67,7 +67,7 @@ impl Rate {
     }
 }
 
-/// As it is parsed.
+/// Writes the form that `from_str` parses.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.burst, self.per_second)

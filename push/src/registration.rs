@@ -13,25 +13,23 @@ use crate::vapid::VapidKey;
 /// Bytes in the hashes that name an application and an instance.
 const HASH_BYTES: usize = 32;
 
-/// A renewal that comes so shortly before the expiry starts a new life.
+/// A renewal within this time before the expiry begins a new life.
 ///
-/// An ingress whose clock runs ahead may already have answered 410 for the old one, and an
-/// endpoint that was refused once must never come back (docs/protocol.md,
-/// "How Conversations treats an endpoint").
+/// An ingress whose clock runs ahead may already have answered 410 for the old life. An endpoint that was refused once
+/// must never come back (docs/protocol.md, "How Conversations treats an endpoint").
 const LAPSE_MARGIN: TimeDelta = TimeDelta::seconds(5);
 
-/// The longest that a distributor is told that its endpoint lives.
+/// Longest time to live that a distributor is told for its endpoint.
 ///
-/// Distributors renew what expires within a day, and nothing before: so one that is there registers daily, and the
-/// row of one that is away for longer lives on.
+/// Distributors renew an endpoint only once it expires within a day. So an active distributor registers daily, while
+/// the row of an absent one lives on for its whole lifetime.
 const ADVERTISED_MAX: TimeDelta = TimeDelta::hours(48);
 
-/// A renewal that comes so shortly after the last one changes nothing. Less than a day, so that those that come
-/// daily are written.
+/// Shortest time between two renewals that are both written. Less than a day, so that daily renewals are written.
 const RENEWAL_MIN: TimeDelta = TimeDelta::hours(20);
 
-/// Time for which the row of a life that is over is kept, so that clocks which disagree by less still agree on
-/// which epochs have been given out.
+/// Time for which the row of an ended life is kept. Clocks that differ by less then agree on the epochs that were given
+/// out.
 pub const PURGE_AFTER: TimeDelta = TimeDelta::days(1);
 
 /// Why an `application` or `instance` attribute was refused.
@@ -64,13 +62,13 @@ macro_rules! target_hash {
         pub struct $name([u8; HASH_BYTES]);
 
         impl $name {
-            /// The hash as stored.
+            /// Makes a hash from its stored bytes.
             #[must_use]
             pub const fn from_bytes(bytes: [u8; HASH_BYTES]) -> Self {
                 Self(bytes)
             }
 
-            /// The 32 bytes of the hash.
+            /// Returns the bytes of the hash.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; HASH_BYTES] {
                 &self.0
@@ -127,24 +125,24 @@ target_hash! {
 /// The phone and application that an endpoint stands for, as the distributor names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The full JID that registers, and that pushes go to.
+    /// The full JID that registers, and that gets the pushes.
     pub recipient: FullJid,
     /// The application.
     pub application: Application,
     /// The instance of the application.
     pub instance: Instance,
-    /// The application server that alone may push to it; `None`: whoever knows the endpoint.
+    /// The key of the only application server that may push; `None`: anyone who knows the endpoint may.
     pub vapid: Option<VapidKey>,
-    /// The endpoint is one that a predecessor has issued, and expires then, in milliseconds; `None`: it is ours.
+    /// The expiry of an endpoint that a predecessor issued, to the millisecond; `None`: the endpoint is ours.
     pub legacy: Option<DateTime<Utc>>,
 }
 
 impl Target {
-    /// The id of the registration of this target.
+    /// Returns the id of this target's registration.
     ///
-    /// The resource is left out: a client that comes back under another one renews the same
-    /// endpoint. So is the key: another one makes another life of the same registration. An endpoint of a
-    /// predecessor has a registration of its own, beside the one that takes its place.
+    /// The hash leaves out the resource: a client that comes back under another resource renews the same endpoint. It
+    /// leaves out the key: another key begins another life of the same registration. A predecessor's endpoint has a
+    /// registration of its own, beside the one that takes its place.
     #[must_use]
     pub fn registration_id(&self) -> RegistrationId {
         let account: BareJid = self.recipient.to_bare();
@@ -165,30 +163,30 @@ impl Target {
     }
 }
 
-/// The key of a registration: a hash of bare JID, application and instance, and of a predecessor's endpoint its
-/// expiry too.
+/// The key of a registration: a hash of bare JID, application and instance. For a predecessor's endpoint, the hash
+/// includes the expiry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegistrationId([u8; RegistrationId::BYTES]);
 
 impl RegistrationId {
     /// Length in bytes.
     pub const BYTES: usize = 16;
-    /// Into how many parts a store may divide the mailbox of an account.
+    /// Number of parts into which a store may divide the mailbox of an account.
     pub const PARTS: u8 = 4;
 
-    /// The id as stored.
+    /// Makes an id from its stored bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes of the id.
+    /// Returns the bytes of the id.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
 
-    /// The part of its account's mailbox that its pushes are in, of [`Self::PARTS`].
+    /// Returns the part of the account's mailbox that holds this registration's pushes, below [`Self::PARTS`].
     #[must_use]
     pub const fn part(&self) -> u8 {
         self.0[Self::BYTES - 1] % Self::PARTS
@@ -217,7 +215,7 @@ impl Serialize for RegistrationId {
 impl<'de> Deserialize<'de> for RegistrationId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // The parse goes through `u128`, which would also take a sign or a shorter number.
+        // `u128::from_str_radix` would also take a sign or fewer digits.
         if text.len() != 2 * Self::BYTES || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Err(de::Error::custom("a registration id has 32 hexadecimal digits"));
         }
@@ -225,8 +223,8 @@ impl<'de> Deserialize<'de> for RegistrationId {
     }
 }
 
-/// The Unix second at which one life of a registration began; part of the endpoint's token, so
-/// that every life has its own URL.
+/// The Unix second at which one life of a registration began. The endpoint's token contains it, so every life has its
+/// own URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(u64);
@@ -235,7 +233,7 @@ impl Epoch {
     /// The greatest epoch that a token can carry (40 bits; the year 36812).
     pub const MAX: Self = Self((1 << 40) - 1);
 
-    /// The epoch that begins at this Unix second, bounded by [`Epoch::MAX`].
+    /// Makes the epoch that begins at this Unix second, at most [`Epoch::MAX`].
     #[must_use]
     pub fn from_seconds(seconds: u64) -> Self {
         Self(seconds.min(Self::MAX.0))
@@ -248,29 +246,29 @@ impl Epoch {
     }
 }
 
-/// One row of the registrations' store.
+/// A row of the registrations' store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     /// The recipient, and the names of application and instance.
     pub target: Target,
     /// The life that this row is in.
     pub epoch: Epoch,
-    /// When the distributor registered or renewed last.
+    /// Time of the last registration or renewal.
     pub renewed_at: DateTime<Utc>,
-    /// When this life ends unless it is renewed.
+    /// Time at which this life ends unless it is renewed.
     pub expires_at: DateTime<Utc>,
-    /// The application is gone; this life is over.
+    /// True if this life was ended before its expiry, because the application is gone.
     pub revoked: bool,
-    /// Its senders are over their rate, and are asked to wait until then.
+    /// Time until which senders are asked to wait because they are over their rate.
     pub throttled_until: Option<DateTime<Utc>>,
 }
 
 impl Registration {
-    /// The row after `target` has registered at `now`.
+    /// Returns the row after `target` has registered at `now`.
     ///
-    /// A registration that lives keeps its epoch, and with it its URL; one that lapsed, was
-    /// revoked or never was starts a new one (docs/protocol.md, "How Conversations treats an endpoint").
-    /// So does one whose key changes: to the senders of the former key the URL is refused from then on.
+    /// A living registration keeps its epoch, and thereby its URL. A registration that lapsed, was revoked or did not
+    /// exist gets a new epoch (docs/protocol.md, "How Conversations treats an endpoint"). A change of the key begins a
+    /// new epoch, too: senders with the former key are refused from then on.
     #[must_use]
     pub fn renew(current: Option<&Self>, target: Target, now: DateTime<Utc>, lifetime: TimeDelta) -> Self {
         let beginning = Epoch::from_seconds(u64::try_from(now.timestamp()).unwrap_or(0));
@@ -278,49 +276,48 @@ impl Registration {
             Some(row) if row.lives(now + LAPSE_MARGIN) && row.target.vapid == target.vapid => {
                 (row.epoch, row.throttled_until)
             }
-            // Two lives within one second, or a clock that went back: still a new URL.
+            // A second life within one second, or after the clock went back, still gets a new URL.
             Some(row) => (beginning.max(Epoch::from_seconds(row.epoch.0 + 1)), None),
             None => (beginning, None),
         };
         Self { target, epoch, renewed_at: now, expires_at: now + lifetime, revoked: false, throttled_until }
     }
 
-    /// Returns whether registering `target` at `now` changes more than some hours of the row's life. One that lives,
-    /// for the same full JID and key, does as it is until `RENEWAL_MIN` of its life is over, if what is left is more
-    /// than is advertised. The row of a predecessor's endpoint never changes: it has but one life, and no distributor
-    /// renews it.
+    /// Returns whether registering `target` at `now` has to be written. A living row with the same full JID and key
+    /// stands as it is until `RENEWAL_MIN` of its lifetime is over, if more time is left than is advertised. The row of
+    /// a predecessor's endpoint never changes: it has one life, and no distributor renews it.
     #[must_use]
     pub fn needs_renewal(&self, target: &Target, now: DateTime<Utc>, lifetime: TimeDelta) -> bool {
         if target.legacy.is_some() {
             return false;
         }
-        // A row from before the lifetime was shortened would promise more than is given now.
+        // A row that was written before the lifetime was shortened may have more than the lifetime left.
         let left = self.expires_at - now;
         let enough = (lifetime - RENEWAL_MIN).max(ADVERTISED_MAX);
-        // Of a life that has lapsed, nothing is left.
+        // A lapsed life has no time left.
         self.revoked || self.target != *target || left <= enough || left > lifetime
     }
 
-    /// Until when a distributor is told at `now` that its endpoint lives.
+    /// Returns the expiry that a distributor is told at `now`.
     #[must_use]
     pub fn advertised_expiry(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         self.expires_at.min(now + ADVERTISED_MAX)
     }
 
-    /// The second from which a row serves nothing any more and may be deleted: what is left of it then is
-    /// its epoch, and a new life begins at a greater one anyway.
+    /// Returns the time from which the row may be deleted. Only its epoch still matters then, and a new life begins at
+    /// a greater one anyway.
     #[must_use]
     pub fn purge_at(&self) -> DateTime<Utc> {
         self.expires_at + PURGE_AFTER
     }
 
-    /// The life that its last renewal gave it.
+    /// Returns the lifetime that the last renewal gave.
     #[must_use]
     pub fn lifetime(&self) -> TimeDelta {
         self.expires_at - self.renewed_at
     }
 
-    /// Returns how long its senders have to wait at `now` before they may push again.
+    /// Returns the time that senders have to wait from `now` before they may push again; `None`: they may push.
     #[must_use]
     pub fn throttled_for(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
         self.throttled_until.map(|until| until - now).filter(|wait| *wait > TimeDelta::zero())

@@ -1,4 +1,4 @@
-//! Tenants: domains that pay, what each may have, and what its senders are told.
+//! Tenants: domains that pay, with their quotas and the refusals that their senders get.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,14 +14,13 @@ use crate::rate::Rate;
 mod by_tenant;
 mod month;
 
-/// Most tenants: the roster is one record.
+/// Most tenants. The roster is one record, so it has to stay small.
 pub const TENANTS_MAX: usize = 500;
-/// The longest note and webhook, in bytes.
+/// Most bytes of a note or a webhook's URL.
 pub const TEXT_BYTES_MAX: usize = 300;
-/// Longest wait that senders are asked for whose tenant is suspended, or has used its month up: they ask again after
-/// it.
+/// Longest wait that senders are asked for while their tenant is suspended or has used up its month.
 const WAIT_MAX: TimeDelta = TimeDelta::hours(1);
-/// The shares of a quota, in percent, at which its host is told.
+/// The shares of a quota, in percent, at which the tenant's host is told.
 pub const EVENTS: [u8; 2] = [80, 100];
 
 /// The limits of a tenant; `None`: any number.
@@ -30,10 +29,10 @@ pub struct Quotas {
     /// Most registrations that live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registrations: Option<u64>,
-    /// Most pushes that are accepted in a calendar month, in UTC.
+    /// Most pushes accepted in a calendar month, in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushes_per_month: Option<u64>,
-    /// Rate at which its senders may push, all together.
+    /// Rate at which all of its senders together may push.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
 }
@@ -41,24 +40,24 @@ pub struct Quotas {
 /// A domain that pays.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tenant {
-    /// When it was added.
+    /// Time at which the tenant was added.
     pub since: DateTime<Utc>,
     /// Its limits.
     #[serde(default)]
     pub quotas: Quotas,
-    /// Where its host is told of a quota that is used up, or nearly.
+    /// URL at which the host is told that a quota is used up, or nearly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,
-    /// For people.
+    /// A note for operators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Since when nothing is accepted for it.
+    /// Time since which the tenant is suspended: nothing is accepted for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended_since: Option<DateTime<Utc>>,
-    /// The relay has counted as many pushes as may be accepted in this month.
+    /// The month whose quota of pushes is used up, by the relay's count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_up: Option<Month>,
-    /// Of which shares of which quotas its host was told in this month.
+    /// The events that the host was told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
 }
@@ -68,7 +67,7 @@ pub struct Tenant {
 pub struct Told {
     /// The month.
     pub month: Month,
-    /// The quotas, and the percents of them.
+    /// The quotas, each with the percentage that was reached.
     pub events: BTreeSet<(Quota, u8)>,
 }
 
@@ -83,10 +82,10 @@ pub enum Quota {
 }
 
 impl Quota {
-    /// Each of them.
+    /// Every quota.
     pub const ALL: [Self; 2] = [Self::Pushes, Self::Registrations];
 
-    /// As a label.
+    /// Returns the label in metrics and events.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -99,14 +98,14 @@ impl Quota {
 /// Why nothing is accepted for a tenant at present, and when its senders may ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is suspended.
+    /// The tenant is suspended.
     Suspended(TimeDelta),
-    /// Its pushes of this month are used up.
+    /// The tenant has used up its pushes of this month.
     UsedUp(TimeDelta),
 }
 
 impl Tenant {
-    /// One that begins at `now`.
+    /// Makes a tenant that begins at `now`, without limits.
     #[must_use]
     pub const fn new(now: DateTime<Utc>) -> Self {
         Self {
@@ -120,10 +119,10 @@ impl Tenant {
         }
     }
 
-    /// Checks whether anything is accepted for it at `now`.
+    /// Checks whether anything is accepted for the tenant at `now`.
     ///
     /// # Errors
-    /// Why nothing is.
+    /// The reason why not.
     pub fn admit(&self, now: DateTime<Utc>) -> Result<(), Refusal> {
         if self.suspended_since.is_some() {
             return Err(Refusal::Suspended(WAIT_MAX));
@@ -134,8 +133,8 @@ impl Tenant {
         }
     }
 
-    /// The events that its host has to be told of where so much of a quota is used: the percents that were not told in this month.
-    /// They count as told from now on.
+    /// Returns the percentages of a quota that are reached, and that the host was not told of in this month. They count
+    /// as told from now on.
     pub fn note_used(&mut self, quota: Quota, used: u64, now: DateTime<Utc>) -> Vec<u8> {
         let max = match quota {
             Quota::Pushes => self.quotas.pushes_per_month,
@@ -153,7 +152,7 @@ impl Tenant {
     }
 }
 
-/// The tenants, and how often they were changed.
+/// The list of all tenants, with a version.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Roster {
     /// Grows with each change.
@@ -161,7 +160,7 @@ pub struct Roster {
     pub version: u64,
     /// The tenants.
     pub tenants: ByTenant<Tenant>,
-    /// Rows of registrations are kept beyond their end, since their tenants are or were suspended.
+    /// True if rows of registrations are kept beyond their end, because their tenants are or were suspended.
     #[serde(default)]
     pub keeps_rows: bool,
 }
@@ -180,19 +179,19 @@ pub enum RosterError {
     /// No tenant has this name.
     #[error("{0} is no tenant")]
     Unknown(TenantName),
-    /// There is no room.
+    /// The roster has as many tenants as it may.
     #[error("there are {TENANTS_MAX} tenants, and may be no more")]
     Full,
 }
 
 impl Roster {
-    /// The roster as it is stored.
+    /// Returns the roster as it is stored.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a roster is plain data")
     }
 
-    /// Reads what [`Self::to_json`] made, of this version or another.
+    /// Parses JSON that [`Self::to_json`] of this version or another made.
     ///
     /// # Errors
     /// [`MalformedRoster`].
@@ -215,7 +214,7 @@ impl Roster {
         Ok(())
     }
 
-    /// The tenant of this name, to be changed.
+    /// Returns the tenant of this name, mutably.
     ///
     /// # Errors
     /// [`RosterError::Unknown`].
@@ -231,12 +230,12 @@ impl Roster {
         self.tenants.remove(name).ok_or_else(|| RosterError::Unknown(name.clone()))
     }
 
-    /// All tenants, to be changed.
+    /// Iterates over all tenants, mutably.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&TenantName, &mut Tenant)> {
         self.tenants.iter_mut()
     }
 
-    /// The tenants that are suspended.
+    /// Returns the suspended tenants.
     pub fn suspended(&self) -> impl Iterator<Item = &TenantName> {
         self.tenants.iter().filter(|(_, tenant)| tenant.suspended_since.is_some()).map(|(name, _)| name)
     }
@@ -247,7 +246,7 @@ impl Roster {
         self.tenants.of(domain).is_some_and(|(_, tenant)| tenant.suspended_since.is_some())
     }
 
-    /// The part of the roster that the access list goes by.
+    /// Returns the part of the roster that the access list uses.
     #[must_use]
     pub fn standings(&self) -> Standings {
         let standing = |tenant: &Tenant| Standing {
@@ -264,10 +263,10 @@ impl Roster {
 /// The standing of each tenant.
 pub type Standings = Arc<ByTenant<Standing>>;
 
-/// The part of a tenant that the access list goes by.
+/// The part of a tenant that the access list uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// Nobody of it may register or get pushes.
+    /// True if no user of the tenant may register or get pushes.
     pub suspended: bool,
     /// Most registrations that live.
     pub registrations_max: Option<usize>,

@@ -13,7 +13,7 @@ pub const WEEK: TimeDelta = TimeDelta::days(7);
 /// Time for which [`push`] is kept, in seconds.
 pub const TTL_SECONDS: u32 = 60;
 
-/// The target of a full JID: one application, one instance, no key.
+/// Makes a target for a full JID, always with the same application and instance, and without a key.
 ///
 /// # Panics
 /// If `recipient` is no full JID.
@@ -28,7 +28,7 @@ pub fn target(recipient: &str) -> Target {
     }
 }
 
-/// A registration of [`target`], made at `now` for a [`WEEK`].
+/// Makes a registration of [`target`] at `now`, for a [`WEEK`].
 ///
 /// # Panics
 /// If `recipient` is no full JID.
@@ -43,14 +43,14 @@ pub const fn wishes(ttl_seconds: u32) -> Wishes {
     Wishes { ttl: Ttl::from_seconds(ttl_seconds), urgency: Urgency::Normal, topic: None }
 }
 
-/// Bytes in the place of chance: of two pushes accepted at once, the smaller number comes first. The registration gives
-/// the last two bits.
+/// Returns bytes in the place of chance. Of two pushes that are accepted at once, the one with the smaller number comes
+/// first. The registration sets the last two bits.
 #[must_use]
 pub fn chance(number: u32) -> [u8; MessageId::CHANCE_BYTES] {
     (u64::from(number) << 2).to_be_bytes()
 }
 
-/// A push for a registration; its id and its body tell the number.
+/// Makes a push for a registration. Its id and its body contain the number.
 #[must_use]
 pub fn push(number: u32, registration: &Registration, accepted_at: DateTime<Utc>) -> PushMessage {
     let body = Body::from_bytes(&number.to_be_bytes());

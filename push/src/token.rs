@@ -1,5 +1,5 @@
-//! The tokens in our URLs: an endpoint's, `id ‖ epoch ‖ MAC`, and a push message's. Either is refused by arithmetic
-//! alone when it is not ours.
+//! The tokens in our URLs: an endpoint's, `id ‖ epoch ‖ MAC`, and a push message's. A token that is not ours is refused
+//! without I/O.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 const EPOCH_BYTES: usize = 5;
-/// 160 bits, the least that cannot be guessed (docs/protocol.md, "Security considerations").
+/// 160 bits: the minimum against guessing (docs/protocol.md, "Security considerations").
 const MAC_BYTES: usize = 20;
 const SIGNED_BYTES: usize = RegistrationId::BYTES + EPOCH_BYTES;
 const TOKEN_BYTES: usize = SIGNED_BYTES + MAC_BYTES;
@@ -25,7 +25,7 @@ pub const SECRET_BYTES_MIN: usize = 32;
 const MESSAGE_SIGNED_BYTES: usize = RegistrationId::BYTES + MessageId::BYTES;
 const MESSAGE_TOKEN_BYTES: usize = MESSAGE_SIGNED_BYTES + MAC_BYTES;
 
-/// They separate the uses of a secret from each other, and from any other use.
+/// The purposes separate the uses of a secret from each other.
 const ENDPOINT_PURPOSE: &[u8] = b"upwire endpoint\0";
 const MESSAGE_PURPOSE: &[u8] = b"upwire message\0";
 
@@ -35,7 +35,7 @@ pub enum SecretsError {
     /// No secret in the list.
     #[error("holds no secret")]
     Empty,
-    /// One of the secrets is too short; counted from 1.
+    /// A secret is too short.
     #[error("secret {position} of the list has {length} bytes, at least {SECRET_BYTES_MIN} are needed")]
     TooShort {
         /// Place in the list, from 1.
@@ -45,12 +45,12 @@ pub enum SecretsError {
     },
 }
 
-/// The token is malformed, or its MAC is of none of our secrets.
+/// The token is malformed, or none of our secrets made its MAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a token of this server")]
 pub struct InvalidToken;
 
-/// One secret, keyed for each of its uses.
+/// A secret, as one HMAC key for each of its uses.
 #[derive(Clone)]
 struct Secret {
     endpoint: Hmac<Sha256>,
@@ -69,7 +69,7 @@ impl Secret {
     }
 }
 
-/// The secrets that authenticate endpoints and push message resources: the first signs, all verify.
+/// The secrets that authenticate endpoints and push message resources. The first one signs, all verify.
 #[derive(Clone)]
 pub struct Secrets(Vec<Secret>);
 
@@ -80,7 +80,7 @@ impl fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Parses a comma-separated list; white space around a secret does not belong to it.
+    /// Parses a comma-separated list. White space around a secret is trimmed.
     ///
     /// # Errors
     /// An empty list, or a secret of fewer than [`SECRET_BYTES_MIN`] bytes.
@@ -99,7 +99,7 @@ impl Secrets {
         keyed.collect::<Result<_, _>>().map(Self)
     }
 
-    /// The fingerprints of these secrets, in their order.
+    /// Returns the fingerprints of these secrets, in their order.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<Fingerprint> {
         self.0.iter().map(|secret| secret.fingerprint).collect()
@@ -148,14 +148,14 @@ impl Secrets {
         Ok((RegistrationId::from_bytes(registration), MessageId::from_bytes(message)))
     }
 
-    /// The bytes of a token whose MAC one of the secrets made.
+    /// Returns the bytes of a token, if one of the secrets made its MAC.
     fn authentic<const BYTES: usize>(
         &self,
         token: &str,
         mac_of: impl Fn(&Secret) -> &Hmac<Sha256>,
     ) -> Result<[u8; BYTES], InvalidToken> {
         let mut bytes = [0; BYTES];
-        // Decoding into a fixed buffer refuses a longer text without looking at all of it.
+        // Decoding into a fixed buffer refuses a longer text without reading all of it.
         let length = URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).map_err(|_| InvalidToken)?;
         if length != BYTES {
             return Err(InvalidToken);
@@ -178,7 +178,7 @@ fn add_mac(keyed: &Hmac<Sha256>, token: &mut [u8]) {
     mac.copy_from_slice(&made[..MAC_BYTES]);
 }
 
-/// The epoch that a text claims which has the form of an endpoint's token. Nothing proves it.
+/// Returns the epoch in a text that has the form of an endpoint's token. Its MAC is not checked.
 #[must_use]
 pub fn claimed_epoch(token: &str) -> Option<Epoch> {
     let mut bytes = [0; TOKEN_BYTES];
@@ -188,12 +188,12 @@ pub fn claimed_epoch(token: &str) -> Option<Epoch> {
 
 /// The capability in an endpoint's URL: 55 characters of base64url.
 ///
-/// Knowing it is enough to push, so it has no `Debug` that shows it.
+/// The token alone is enough to push, so `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointToken(String);
 
 impl EndpointToken {
-    /// The token as it stands in the URL.
+    /// Returns the token as it stands in the URL.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -206,13 +206,13 @@ impl fmt::Debug for EndpointToken {
     }
 }
 
-/// The capability in the URL of a push message resource, `registration ‖ message ‖ MAC`: 70 characters of
-/// base64url. Knowing it is enough to withdraw the push.
+/// The capability in the URL of a push message resource, `registration ‖ message ‖ MAC`: 70 characters of base64url.
+/// The token alone is enough to withdraw the push.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MessageToken(String);
 
 impl MessageToken {
-    /// The token as it stands in the URL.
+    /// Returns the token as it stands in the URL.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! The usage of tenants: counted in memory for each hour, until a store takes it.
+//! The usage of tenants, counted by the hour in memory until a store takes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,33 +15,33 @@ use crate::{
     tenant::{ByTenant, Month, Standings, TenantName},
 };
 
-/// Domains that are counted in an hour; what is beyond counts under the name of its tenant.
+/// Most slots that wait for a store. Further counts go to a slot with the tenant's name as its domain.
 const DOMAINS_MAX: usize = 4096;
 
-/// An hour: so many since 1970, in UTC.
+/// An hour, as the number of hours since 1970, in UTC.
 pub type Hour = i64;
 
-/// The hour of a moment.
+/// Returns the hour of a moment.
 #[must_use]
 pub const fn hour_of(moment: DateTime<Utc>) -> Hour {
     moment.timestamp().div_euclid(3600)
 }
 
-/// The unit of counting: the pushes of a domain of a tenant within an hour.
+/// The unit of counting: one domain of a tenant in one hour.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Slot {
     /// The hour.
     pub hour: Hour,
     /// The tenant.
     pub tenant: TenantName,
-    /// The domain; the name of the tenant where something is of no one domain.
+    /// The domain; the tenant's name for counts that belong to no single domain.
     pub domain: String,
 }
 
 /// The counts of a slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Pushes that left the queue, whatever became of them then.
+    /// Pushes that left the queue, whatever their outcome.
     #[serde(default)]
     pub accepted: u64,
     /// Pushes that a phone has acknowledged.
@@ -53,24 +53,24 @@ pub struct Counts {
     /// Pushes whose time ran out.
     #[serde(default)]
     pub expired: u64,
-    /// Pushes that were dropped since too many waited.
+    /// Pushes that were dropped because too many waited.
     #[serde(default)]
     pub dropped: u64,
     /// Bytes of the bodies of accepted pushes.
     #[serde(default)]
     pub bytes: u64,
-    /// The most registrations that lived at one time.
+    /// The peak number of living registrations.
     #[serde(default)]
     pub registrations: u64,
-    /// Units of reads that DynamoDB has billed.
+    /// Read units that DynamoDB has billed.
     #[serde(default)]
     pub read_units: Units,
-    /// Units of writes that DynamoDB has billed.
+    /// Write units that DynamoDB has billed.
     #[serde(default)]
     pub write_units: Units,
 }
 
-/// Capacity that a database bills, in units of which a half is the least.
+/// Capacity units that a database bills, in steps of half a unit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "f64", into = "f64")]
 pub struct Units {
@@ -102,7 +102,7 @@ impl fmt::Display for Units {
 }
 
 impl Counts {
-    /// The counts of a push that has left the queue.
+    /// Returns the counts of a push that has left the queue.
     #[must_use]
     pub fn accepted(message: &PushMessage) -> Self {
         Self { accepted: 1, bytes: message.body.byte_count() as u64, ..Self::default() }
@@ -126,15 +126,15 @@ impl AddAssign for Counts {
 /// The counts of some hours.
 pub type Usage = BTreeMap<Slot, Counts>;
 
-/// Adds what another has.
+/// Adds the counts of `other`.
 pub fn add(usage: &mut Usage, other: Usage) {
     for (slot, counts) in other {
         *usage.entry(slot).or_default() += counts;
     }
 }
 
-/// Counts that belong to one step of a store. The store takes them, and writes them within that step; where it
-/// does not, they are left for the meter once the step is done. Its clones are one.
+/// Counts that belong to one step of a store. The store takes them, and writes them within that step. The meter takes
+/// over counts that the store has left when the step is done. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Tally(Arc<Mutex<Usage>>);
 
@@ -145,18 +145,18 @@ impl Tally {
         std::mem::take(&mut self.lock())
     }
 
-    /// Adds counts; also those that were taken for a step that came to nothing.
+    /// Adds counts. A store gives back the counts of a failed step in this way.
     pub fn add(&self, usage: Usage) {
         add(&mut self.lock(), usage);
     }
 
-    /// Has the counts of one thing for so many of it.
+    /// Multiplies the counts by `times`.
     pub fn repeat(&self, times: usize) {
         let one = self.take();
         (0..times).for_each(|_| self.add(one.clone()));
     }
 
-    /// A poisoned lock means that a panic was reported elsewhere; the counts are whole after every step.
+    /// Locks the counts, which are whole after every step. A panic that poisoned the lock was reported elsewhere.
     fn lock(&self) -> MutexGuard<'_, Usage> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,20 +165,20 @@ impl Tally {
 /// The counts of drops that belong to one step of a store.
 #[derive(Debug, Clone, Default)]
 pub struct Drops {
-    /// The counts of one drop before the step. Once it is done, those of all that the store has not made durable.
+    /// Before the step: the counts of one drop. After it: the counts of all drops that the store has not made durable.
     pub counts: Tally,
-    /// Pushes that are in the queue still. Their drops are counted as they leave it.
+    /// Pushes that are still in the queue. Their drops are counted when they leave it.
     pub queued: Arc<BTreeSet<MessageId>>,
 }
 
 impl Drops {
-    /// Has the counts for these.
+    /// Multiplies the counts by the number of dropped pushes that are not in the queue.
     pub fn note(&self, dropped: &[MessageId]) {
         self.counts.repeat(dropped.iter().filter(|id| !self.queued.contains(id)).count());
     }
 }
 
-/// Counts for tenants, and for nobody else. Its clones count together.
+/// Counts for tenants, and for no other domain. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(Arc<Mutex<Counted>>);
 
@@ -187,7 +187,7 @@ struct Counted {
     tenants: Standings,
     /// The counts that no store has taken yet.
     pending: Usage,
-    /// Pushes accepted in this month, with those that were counted before this process.
+    /// Pushes that were accepted in this month, also before this process started.
     month: Option<(Month, ByTenant<u64>)>,
     /// Registrations that live.
     registrations: ByTenant<u64>,
@@ -199,7 +199,7 @@ impl Meter {
         self.lock().tenants = tenants;
     }
 
-    /// Notes what a store has of a month: with what it has not taken yet, that is all that was accepted in it.
+    /// Sets the pushes accepted in a month: the counts that the store has, and those that it has not taken yet.
     pub fn begin_month(&self, month: Month, stored: &Usage) {
         let mut counted = self.lock();
         let mut accepted = ByTenant::default();
@@ -212,7 +212,7 @@ impl Meter {
         counted.month = Some((month, accepted));
     }
 
-    /// Counts for the tenant of a domain, if it has one; a store takes that with a step of its own.
+    /// Adds counts to `tally` for the tenant of a domain, if the domain has one. The store takes them with its step.
     pub fn count(&self, domain: &str, counts: Counts, now: DateTime<Utc>, tally: &Tally) {
         let mut counted = self.lock();
         let Some(tenant) = counted.tenants.of(domain).map(|(name, _)| name.clone()) else { return };
@@ -222,7 +222,7 @@ impl Meter {
         tally.add([(slot, counts)].into());
     }
 
-    /// Counts what no store has taken with its step.
+    /// Takes over the counts that the store has not taken with its step.
     pub fn take_over(&self, tally: &Tally) {
         let mut counted = self.lock();
         for (slot, counts) in tally.take() {
@@ -239,7 +239,7 @@ impl Meter {
         counted.note_peak(tenant, registrations, now);
     }
 
-    /// Notes for the present hour how many registrations live.
+    /// Notes for the present hour how many registrations of each tenant live.
     pub fn note_peaks(&self, now: DateTime<Utc>) {
         let mut counted = self.lock();
         let living = counted.registrations.iter().filter(|(name, _)| counted.tenants.get(name).is_some());
@@ -249,7 +249,7 @@ impl Meter {
         }
     }
 
-    /// Returns how many pushes of a tenant were accepted in the month of this moment.
+    /// Returns how many pushes of a tenant were accepted in `month`; 0 for a month that is not counted at present.
     #[must_use]
     pub fn accepted_in(&self, tenant: &TenantName, month: Month) -> u64 {
         let counted = self.lock();
@@ -257,30 +257,30 @@ impl Meter {
         known.and_then(|(_, accepted)| accepted.get(tenant)).copied().unwrap_or(0)
     }
 
-    /// Returns how many registrations of a tenant live, as far as is known.
+    /// Returns the last known number of a tenant's living registrations.
     #[must_use]
     pub fn registrations(&self, tenant: &TenantName) -> u64 {
         self.lock().registrations.get(tenant).copied().unwrap_or(0)
     }
 
-    /// Returns whether something waits to be taken.
+    /// Returns whether no counts wait for a store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().pending.is_empty()
     }
 
-    /// Takes what was counted since the last time.
+    /// Takes the counts since the last call.
     #[must_use]
     pub fn take(&self) -> Usage {
         std::mem::take(&mut self.lock().pending)
     }
 
-    /// Takes back what no store has taken after all.
+    /// Takes back counts that the store failed to write.
     pub fn give_back(&self, usage: Usage) {
         add(&mut self.lock().pending, usage);
     }
 
-    /// A poisoned lock means that a panic was reported elsewhere; the counts are whole after every step.
+    /// Locks the counts, which are whole after every step. A panic that poisoned the lock was reported elsewhere.
     fn lock(&self) -> MutexGuard<'_, Counted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

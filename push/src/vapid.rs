@@ -10,7 +10,7 @@ use base64::{
     },
 };
 
-/// Base64url; senders pad it or not.
+/// Base64url with or without padding: senders do both.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -22,19 +22,19 @@ const UNCOMPRESSED: u8 = 4;
 /// Why a text is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VapidKeyError {
-    /// It is not base64, of either alphabet.
+    /// The text is not base64, of either alphabet.
     #[error("not valid base64url")]
     NotBase64,
-    /// It does not decode to a point of P-256 in uncompressed form.
+    /// The text does not decode to the 65 bytes of an uncompressed point.
     #[error("decodes to {0} bytes, expected 65")]
     WrongLength(usize),
-    /// It is of the right length, but not an uncompressed point.
+    /// The first byte is not that of an uncompressed point.
     #[error("not an uncompressed point of P-256, whose first byte is 4")]
     NotUncompressed,
 }
 
-/// The public key of an application server: a point of P-256 in uncompressed form. Its place on the curve
-/// shows when a signature is verified by it: none is, if it is not.
+/// The public key of an application server: a point of P-256 in uncompressed form. Parsing does not check that the
+/// point is on the curve: a point off the curve verifies no signature.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VapidKey([u8; VapidKey::BYTES]);
 
@@ -42,17 +42,17 @@ impl VapidKey {
     /// Length in bytes.
     pub const BYTES: usize = 65;
 
-    /// The point's bytes, as stored.
+    /// Reads the bytes of a point, as stored.
     ///
     /// # Errors
-    /// [`VapidKeyError`], if they are none of an uncompressed point.
+    /// [`VapidKeyError`], if they are not those of an uncompressed point.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, VapidKeyError> {
         let point: [u8; Self::BYTES] =
             bytes.try_into().map_err(|_| VapidKeyError::WrongLength(bytes.len()))?;
         if point[0] == UNCOMPRESSED { Ok(Self(point)) } else { Err(VapidKeyError::NotUncompressed) }
     }
 
-    /// The bytes of the point.
+    /// Returns the bytes of the point.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
@@ -62,7 +62,7 @@ impl VapidKey {
 impl FromStr for VapidKey {
     type Err = VapidKeyError;
 
-    /// Parses what a distributor registers or a sender presents: either alphabet of base64, padded or not
+    /// Parses the key that a distributor registers or a sender presents, in either alphabet of base64, padded or not
     /// (docs/senders.md, "Endpoints of one application server").
     fn from_str(text: &str) -> Result<Self, VapidKeyError> {
         let text = text.replace('+', "-").replace('/', "_");

@@ -1,4 +1,4 @@
-//! Calls that delete or read many pushes at once, and what DynamoDB leaves undone of them.
+//! Batch calls that delete or read many pushes, with retries for items that DynamoDB leaves unprocessed.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use super::{
 };
 use crate::{error::Failure, item::Item};
 
-/// Most items in one call, by DynamoDB's own rule.
+/// Most items in one call, a limit of DynamoDB.
 const BATCH_MAX: usize = 25;
-/// Most repetitions of what DynamoDB left undone of a batch, and their pace.
+/// Most retries for the unprocessed items of a batch.
 const BATCH_RETRIES_MAX: usize = 8;
 const BATCH_DELAY_MIN: Duration = Duration::from_millis(50);
 const BATCH_DELAY_MAX: Duration = Duration::from_secs(2);
 
 impl MailboxTable {
-    /// Deletes pushes; each must be named but once.
+    /// Deletes pushes. Each must be named only once.
     pub(super) async fn delete(&self, keys: impl IntoIterator<Item = Item>) -> Result<(), Unavailable> {
         let requests: Vec<WriteRequest> = keys.into_iter().map(delete_request).collect();
         let batches: Vec<_> = requests.chunks(BATCH_MAX).map(<[_]>::to_vec).collect();
@@ -52,13 +52,13 @@ impl MailboxTable {
         }
     }
 
-    /// Returns what DynamoDB left undone.
+    /// Makes one call. Returns the unprocessed requests.
     pub(super) async fn delete_call(&self, batch: Vec<WriteRequest>) -> Result<Vec<WriteRequest>, Failure> {
         let answer = self.client.batch_write_item().request_items(&*self.name, batch).send().await?;
         Ok(answer.unprocessed_items.unwrap_or_default().into_values().flatten().collect())
     }
 
-    /// Pushes by their keys, in order; those that are gone or cannot be read are left out.
+    /// Reads pushes by their keys, and returns them in order. Missing and unreadable pushes are left out.
     pub(super) async fn read(&self, mut keys: Vec<Item>) -> Result<Vec<Waiting>, Unavailable> {
         let mut found = Vec::new();
         while !keys.is_empty() {
@@ -75,7 +75,7 @@ impl MailboxTable {
         Ok(found)
     }
 
-    /// Also returns what DynamoDB left undone.
+    /// Makes one call. Returns the items, and the unprocessed keys.
     pub(super) async fn read_call(&self, keys: Vec<Item>) -> Result<(Vec<Item>, Vec<Item>), Failure> {
         let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
         let keys = keys.build().expect("it has keys");

@@ -1,8 +1,8 @@
-//! The row that counts the waiting pushes of an account: in all, and of each registration.
+//! The item that counts the waiting pushes of an account: in all, and for each registration.
 //!
-//! A count never reads low. A relay that keeps a push writes it first and raises the counts then. Nothing lowers them when
-//! a push leaves. Where they stand at a bound, they are made anew from the index. So a push for an account with room takes
-//! one write unit more, and no read; and a removal takes nothing.
+//! A count is never too low, but for pushes that are being kept. The relay writes a push, and then raises the counts.
+//! Nothing lowers them when a push leaves. When a count reaches its bound, it is made anew from the index. So a push
+//! for an account with room takes one more write unit and no read, and a removal takes none.
 
 use std::collections::HashMap;
 
@@ -20,16 +20,16 @@ use crate::{
     item::{Item, binary, number, read_number},
 };
 
-/// The counts in the row.
+/// The counts in the item.
 #[derive(Debug)]
 pub(super) struct Counts {
-    /// Pushes of the account.
+    /// Number of pushes of the account.
     pub(super) of_account: usize,
     of_registration: usize,
 }
 
 impl MailboxTable {
-    /// Counts a push that was written. False: perhaps too many wait now, and it is not counted.
+    /// Counts a push that was written. False: too many may wait now, and the push is not counted.
     pub(super) async fn count(
         &self,
         account: &BareJid,
@@ -46,7 +46,7 @@ impl MailboxTable {
         made("dynamodb:UpdateItem", update.send().await)
     }
 
-    /// Reads the row; `None`: there is none.
+    /// Reads the counts; `None`: there are none.
     pub(super) async fn counts(
         &self,
         account: &BareJid,
@@ -63,7 +63,7 @@ impl MailboxTable {
         }))
     }
 
-    /// Makes the count of one registration anew: `left` of it wait, the push that was written among them.
+    /// Makes the count of one registration anew. `left` of its pushes wait, including the one that was written.
     pub(super) async fn recount_registration(
         &self,
         account: &BareJid,
@@ -83,7 +83,7 @@ impl MailboxTable {
         self.count_unless(recounted, account, message).await
     }
 
-    /// Makes all counts anew: `left` wait, the push that was written among them.
+    /// Makes all counts anew. The pushes in `left` wait, including the one that was written.
     pub(super) async fn recount_account(
         &self,
         account: &BareJid,
@@ -111,7 +111,8 @@ impl MailboxTable {
         self.count_unless(recounted, account, message).await
     }
 
-    /// Others were counted meanwhile: their counts stand, and rise by this push.
+    /// Counts a push if its recount failed. Other pushes were counted meanwhile, so those counts stand, and rise by
+    /// one.
     async fn count_unless(
         &self,
         recounted: bool,
@@ -122,7 +123,7 @@ impl MailboxTable {
             return Ok(());
         }
         let update = self.count_one_more(account, message).condition_expression("attribute_exists(pushes)");
-        // A row that is gone is made anew by the next push.
+        // A missing item is made anew by the next push.
         made("dynamodb:UpdateItem", update.send().await).map(drop)
     }
 
@@ -139,13 +140,13 @@ impl MailboxTable {
 
     fn update_counts(&self, account: &BareJid, message: &PushMessage) -> UpdateItemFluentBuilder {
         let update = self.client.update_item().table_name(&*self.name).set_key(Some(key(account)));
-        // Where it goes before what waits does, it is made anew.
+        // An item that is purged before its pushes is made anew.
         update.expression_attribute_values(":purge_at", number(purge_at(message.expires_at)))
     }
 }
 
-/// No push has this key, nor does the row have a place in the index. It names nobody: whoever erases an account need not
-/// find it.
+/// Returns the key of an account's counts. No push has this key, and the item is not in the index. It names nobody, so
+/// erasing an account need not delete it.
 fn key(account: &BareJid) -> Item {
     let digest = Sha256::new().chain_update(b"upwire counts\0").chain_update(account.as_str()).finalize();
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,4 +1,4 @@
-//! Reading what waits: of a whole account by merging its parts, or of some registrations by the index.
+//! Reads the waiting pushes of a whole account, by merging its parts, or of some registrations, by the index.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,15 +18,15 @@ use crate::{
     item::{binary, read_bytes},
 };
 
-/// Most items in one read: of the largest pushes, they are less than DynamoDB returns at once.
+/// Most items in one read. Even the largest pushes then fit into one answer of DynamoDB.
 const BATCH_MAX: usize = 50;
 
-/// One part of an account's mailbox, as far as it is read.
+/// The progress of reading one part of an account's mailbox.
 struct Part {
     part: u8,
-    /// In order.
+    /// Pushes that were read and not returned yet, in order.
     read: VecDeque<Waiting>,
-    /// Where it goes on.
+    /// The id behind which the reading goes on.
     after: Option<MessageId>,
     end: bool,
 }
@@ -41,7 +41,8 @@ impl MailboxTable {
     ) -> Result<Vec<Waiting>, Unavailable> {
         let begin = |part| Part { part, read: VecDeque::new(), after, end: false };
         let mut parts: Vec<Part> = (0..RegistrationId::PARTS).map(begin).collect();
-        // Pushes fall into parts by chance: so much of each, and what is short is read on.
+        // Registrations fall into parts at random, so each part is first read for an equal share, and then further if
+        // needed.
         let share = max / parts.len() + 1;
         let mut found = Vec::new();
         while found.len() < max {
@@ -57,7 +58,7 @@ impl MailboxTable {
         Ok(found)
     }
 
-    /// Reads on in one part until something is found that was asked for, or nothing is left.
+    /// Reads on in one part until a requested push is found, or the part ends.
     async fn read_part(
         &self,
         account: &BareJid,
@@ -83,7 +84,7 @@ impl MailboxTable {
         Ok(())
     }
 
-    /// Finds the ids in the index, which holds no bodies, and reads those pushes alone that it returns.
+    /// Finds the ids in the index, which has no bodies, and reads only the pushes that it returns.
     pub(super) async fn waiting_of(
         &self,
         account: &BareJid,
@@ -103,7 +104,8 @@ impl MailboxTable {
         Ok(found)
     }
 
-    /// The waiting pushes of some registrations: one query for each part, of one registration or of the whole part.
+    /// Reads the index entries of some registrations. Makes one query for each part: for one registration, or for the
+    /// whole part.
     async fn entries_of_some(
         &self,
         account: &BareJid,

@@ -1,7 +1,7 @@
-//! A sweep over all mailboxes: it scans the index, and hands out an account where it meets the lowest of its parts in
-//! which something waits.
+//! A sweep over all mailboxes. It scans the index, and returns an account when it meets the account's lowest part that
+//! has pushes waiting.
 //!
-//! All that it reads may be a second old: the next sweep finds what this one misses, and each read costs half.
+//! The reads are eventually consistent, which costs half. The next sweep finds pushes that this one misses.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::error::unavailable;
 
-/// Most entries of the index in one read: registrations with something waiting have several each.
+/// Most entries of the index in one read. A registration may have several.
 const SCAN_MAX: i32 = 1024;
 
-/// An account and how many pushes wait for each of its registrations.
+/// Registrations with their accounts, each with the number of its waiting pushes.
 type Found = Vec<(Registrant, usize)>;
 
 impl MailboxTable {
@@ -38,7 +38,7 @@ impl MailboxTable {
         while let Some(page) = pages.try_next().await.map_err(unavailable("dynamodb:Scan"))? {
             let mut shards: Vec<(u8, BareJid)> = page.items().iter().filter_map(read_shard).collect();
             shards.dedup();
-            // The page before may have ended amid a part.
+            // The page before may have ended in the middle of a part.
             shards.retain(|shard| last.as_ref() != Some(shard));
             last = shards.last().cloned().or(last);
             let accounts = stream::iter(shards).map(|(part, account)| self.met(account, part));
@@ -52,8 +52,8 @@ impl MailboxTable {
         Ok((found, None))
     }
 
-    /// The waiting pushes of an account that was met in this part, unless a lower part has it, too. This part's
-    /// pushes come last: by that, the next page knows where to go on.
+    /// Counts the waiting pushes of an account that the scan met in this part; none if a lower part has pushes, too.
+    /// Registrations of this part come last, since the next page goes on behind the last one.
     async fn met(&self, account: BareJid, part: u8) -> Result<Found, Unavailable> {
         let below = (0..part).map(|part| {
             let query = self.query_part(&account, part).limit(1).projection_expression("mailbox");

@@ -1,4 +1,4 @@
-//! The table of mailboxes, and the calls that several of its methods make.
+//! The table of mailboxes, and its shared calls.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::{
     units::UnitsMeter,
 };
 
-/// The local secondary index: of each part, registration by registration, oldest first.
+/// The local secondary index. It orders each part by registration, and then by age.
 pub(super) const BY_REGISTRATION: &str = "by_registration";
-/// Most calls at a time for one removal, one reading or one page of a sweep.
+/// Most concurrent calls for one removal, one reading or one page of a sweep.
 pub(super) const CALLS_MAX: usize = 8;
 
 const MEND: TableMend = TableMend {
@@ -26,8 +26,9 @@ const MEND: TableMend = TableMend {
     mend: "set UPWIRE_MAILBOX_TABLE to the stack's output MailboxTable, and AWS_REGION to its region",
 };
 
-/// The table of mailboxes: partition key `mailbox`, a text; sort key `id`, bytes; the local secondary index
-/// `by_registration` with sort key `place`, bytes, that projects `epoch`, `topic` and `purge_at`, the TTL attribute.
+/// The table of mailboxes. Its partition key is `mailbox`, a text, and its sort key is `id`, bytes. The local secondary
+/// index `by_registration` has the sort key `place`, bytes, and projects `epoch`, `topic` and `purge_at`. `purge_at` is
+/// the TTL attribute.
 #[derive(Debug, Clone)]
 pub struct MailboxTable {
     pub(super) client: Client,
@@ -36,32 +37,33 @@ pub struct MailboxTable {
 }
 
 impl MailboxTable {
-    /// The table of this name. Makes no call.
+    /// Makes a client of the table of this name. Makes no call.
     #[must_use]
     pub fn new(config: &SdkConfig, name: &str) -> Self {
         Self { client: Client::new(config), name: name.into(), units: UnitsMeter::default() }
     }
 
-    /// Counts the units of its calls for the tenants of this meter.
+    /// Counts the units that its calls consume, for the tenants of this meter.
     #[must_use]
     pub fn counting_units(self, meter: Meter, clock: Clock) -> Self {
         let (client, units) = UnitsMeter::new(&self.client, meter, clock);
         Self { client, units, ..self }
     }
 
-    /// Finds out whether the table and its index are there, and may be read and written. Changes nothing.
+    /// Checks that the table and its index exist, and may be read and written. Changes nothing.
     ///
     /// # Errors
-    /// Why not, and the mend.
+    /// The problem, and the remedy.
     pub async fn check(&self) -> Result<(), CannotStart> {
         all_allowed(self.permissions().await)
     }
 
-    /// Each action of the relay on this table, and whether it is allowed. Changes nothing: the writes are of a push
-    /// that does not exist, to an account that cannot. The list ends where a call fails for another reason.
+    /// Returns each action of the relay on this table, and whether it is allowed. Changes nothing: the writes are for a
+    /// push that does not exist, of an account that cannot exist. The list ends at a call that fails for another
+    /// reason.
     pub async fn permissions(&self) -> Vec<Permission> {
         let mut inquiry = Inquiry::of_table(&self.client, &self.name);
-        // The list has the reason as its last.
+        // The last element of the list has the reason.
         let _ = self.inquire(&mut inquiry).await;
         inquiry.permissions()
     }
@@ -113,7 +115,7 @@ impl MailboxTable {
         query.key_condition_expression("mailbox = :mailbox")
     }
 
-    /// The waiting pushes of one registration.
+    /// Reads the index entries of one registration.
     pub(super) async fn entries(
         &self,
         account: &BareJid,
@@ -122,7 +124,7 @@ impl MailboxTable {
         read_entries(self.query_registration(account, registration)).await
     }
 
-    /// The waiting pushes of one part of an account's mailbox.
+    /// Reads the index entries of one part of an account's mailbox.
     pub(super) async fn entries_of_part(
         &self,
         account: &BareJid,
@@ -131,7 +133,7 @@ impl MailboxTable {
         read_entries(self.query_part(account, part)).await
     }
 
-    /// The waiting pushes of an account.
+    /// Reads the index entries of an account.
     pub(super) async fn entries_of_account(&self, account: &BareJid) -> Result<Vec<Entry>, Unavailable> {
         let parts = (0..RegistrationId::PARTS).map(|part| self.entries_of_part(account, part));
         Ok(try_join_all(parts).await?.concat())

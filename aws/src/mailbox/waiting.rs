@@ -1,4 +1,4 @@
-//! A push that waits, as an item of the table and as an entry of its index.
+//! A waiting push, as an item of the table and as an entry of the index.
 
 use std::{cmp::Reverse, collections::HashSet};
 
@@ -18,27 +18,27 @@ use crate::item::{
 const AGE_BYTES: usize = MessageId::BYTES - 1;
 const PLACE_BYTES: usize = RegistrationId::BYTES + AGE_BYTES;
 
-/// Time after its expiry at which DynamoDB may delete a push: clocks disagree.
+/// Time after its expiry from which DynamoDB may delete a push. Clocks disagree by less.
 const PURGE_AFTER: TimeDelta = TimeDelta::hours(1);
 
-/// The key of a push in the table.
+/// Returns the key of a push in the table.
 pub(super) fn key(account: &BareJid, message: MessageId) -> Item {
     let attributes = [("mailbox", shard(message.part(), account)), ("id", binary(*message.as_bytes()))];
     attributes.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// A request of a batch that deletes the push with this key.
+/// Makes the request of a batch that deletes the push with this key.
 pub(super) fn delete_request(key: Item) -> WriteRequest {
     let request = DeleteRequest::builder().set_key(Some(key)).build().expect("it has a key");
     WriteRequest::builder().delete_request(request).build()
 }
 
-/// The partition key of one part of an account's mailbox.
+/// Returns the partition key of one part of an account's mailbox.
 pub(super) fn shard(part: u8, account: &BareJid) -> AttributeValue {
     AttributeValue::S(format!("{part} {account}"))
 }
 
-/// Behind one part of an account's mailbox, in the index: no push has this key.
+/// Returns a key in the index behind all pushes of one part of an account's mailbox. No push has this key.
 pub(super) fn behind(account: &BareJid, part: u8) -> Item {
     let last = RegistrationId::from_bytes([0xff; RegistrationId::BYTES]);
     let attributes = [
@@ -70,12 +70,12 @@ pub(crate) fn item(account: &BareJid, waiting: &Waiting) -> Item {
     item
 }
 
-/// Never sooner than it expires.
+/// Returns the TTL of a push, in Unix seconds. It is never sooner than the expiry.
 pub(super) fn purge_at(expires_at: DateTime<Utc>) -> i64 {
     (expires_at + PURGE_AFTER).timestamp() + 1
 }
 
-/// `None`: it cannot be read. That is logged, and is no reason to keep others waiting.
+/// Reads a waiting push; `None`: it is malformed. That is logged, and does not hold up others.
 pub(crate) fn read_waiting(item: &Item) -> Option<Waiting> {
     let message = PushMessage::from_entry(read_text(item, "entry").unwrap_or_default().as_bytes());
     let asked_at = read_moment(item, "asked_at");
@@ -87,7 +87,7 @@ fn log_unreadable(item: &Item, error: &dyn std::fmt::Display) {
     tracing::error!(push, %error, "a push in the mailbox cannot be read, and is passed over");
 }
 
-/// A push as the index has it.
+/// A waiting push, as the index has it.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) id: MessageId,
@@ -98,23 +98,23 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Returns whether it had not expired at this moment, to a second.
+    /// Returns whether the push had not expired at this moment, to the second.
     pub(super) fn lives_at(&self, moment: DateTime<Utc>) -> bool {
         self.purge_at > purge_at(moment)
     }
 
-    /// Where it counts, expired or not.
+    /// Returns the registration and the id, for the bounds.
     pub(super) fn place(&self) -> (RegistrationId, MessageId) {
         (self.registration, self.id)
     }
 
-    /// Where it counts, unless it had expired at this moment.
+    /// Returns the registration and the id, unless the push had expired at this moment.
     pub(super) fn place_at(&self, moment: DateTime<Utc>) -> Option<(RegistrationId, MessageId)> {
         self.lives_at(moment).then(|| self.place())
     }
 }
 
-/// `None`: no push of ours.
+/// Reads an entry of the index; `None`: it is malformed.
 pub(super) fn entry(item: &Item) -> Option<Entry> {
     Some(Entry {
         id: MessageId::from_bytes(read_bytes(item, "id")?),
@@ -131,14 +131,14 @@ fn registration(item: &Item) -> Option<RegistrationId> {
     Some(RegistrationId::from_bytes(*registration))
 }
 
-/// Which part of whose mailbox an item is in.
+/// Reads the part and the account of an item.
 pub(super) fn read_shard(item: &Item) -> Option<(u8, BareJid)> {
     let (part, account) = read_text(item, "mailbox")?.split_once(' ')?;
     Some((part.parse().ok()?, BareJid::new(account).ok()?))
 }
 
-/// Of what waits for an account, or for one registration, what does not stay now that a push of this registration,
-/// accepted at this moment, does: the oldest first.
+/// Returns the pushes that have to go, the oldest first, now that a push of this registration, accepted at this moment,
+/// is kept. `entries` are those of the account, or of the registration alone.
 pub(super) fn superfluous(
     entries: &[Entry],
     registration: RegistrationId,

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use super::*;
 
-/// The way to SQS and back.
+/// Round trip to SQS, in milliseconds.
 const ROUND_TRIP: u64 = 12;
 const SIMULATED: u64 = 60_000;
 const POLL: u64 = 20_000;
 
-/// Most entries in an answer: of a queue with fewer than a thousand, and of one with more.
+/// The size of answers: short ones from a queue with less than a thousand entries, whole ones from a queue with more.
 #[derive(Clone, Copy)]
 enum Answers {
     Short,
@@ -17,7 +17,7 @@ enum Answers {
 }
 
 struct Outcome {
-    /// Milliseconds that entries waited: the median, and all but one in a hundred.
+    /// Wait of entries in milliseconds: the median, and the 99th percentile.
     p50: u64,
     p99: u64,
     polls_per_entry: f64,
@@ -25,19 +25,21 @@ struct Outcome {
     polls_most: usize,
 }
 
-/// A number that looks like chance.
+/// Returns a pseudorandom number.
 fn chance(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }
 
-/// One minute in steps of a millisecond, of so many entries a second; our clock is ahead by `skew`.
+/// Simulates one minute in steps of a millisecond, with `rate` entries a second. Our clock is ahead by `skew`
+/// milliseconds.
 fn simulate(rate: u64, answers: Answers, skew: i64, backlog: usize) -> Outcome {
     let (mut pace, mut seed) = (Pace::new(), rate);
     let mut queue: VecDeque<u64> = std::iter::repeat_n(0, backlog).collect();
-    // When each poll reaches the queue.
+    // The time at which each poll reaches the queue.
     let mut polls: Vec<u64> = vec![0];
-    // When an answer arrives, and which: when its poll began, and when its entries were sent.
+    // For each answer: the time of its arrival, the time at which its poll began, and the times at which its entries
+    // were sent.
     let mut under_way: Vec<(u64, u64, Vec<u64>)> = Vec::new();
     let (mut next, mut waits, mut made, mut most, mut due) = (0, Vec::new(), 1, 1, 0.0);
     for now in 1..=SIMULATED {

@@ -1,7 +1,8 @@
-//! Data of an account: its registrations by the index, and an item of its own with its full JIDs and their count.
+//! Data of an account: its registrations, by the index, and an item with its full JIDs and the count of its
+//! registrations.
 //!
-//! The count only ever grows: it is raised before a registration is written, and nothing lowers it when one ends. Where it
-//! stands at the bound, it is made anew from the index.
+//! The count is raised before a registration is written, and not lowered when one ends. When it reaches the bound, it
+//! is made anew from the index.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -19,10 +20,9 @@ use crate::{
     item::{Item, millis, number, read_moment, read_number, read_text},
 };
 
-/// Most attempts to count an account's registrations while another relay is faster.
+/// Most attempts to change an account's count while others change it.
 const ATTEMPTS_MAX: usize = 8;
-/// The registrations of a full account are not counted anew so soon after the count has changed: the rows of places
-/// that were taken may not show in the index yet.
+/// Shortest time between a change of the count and a new count from the index, which may not show the latest rows yet.
 const COUNT_INTERVAL: TimeDelta = TimeDelta::seconds(10);
 
 impl Accounts for RegistrationsTable {
@@ -79,7 +79,7 @@ impl Accounts for RegistrationsTable {
 }
 
 impl RegistrationsTable {
-    /// The registrations of an account, living or not.
+    /// Reads the registrations of an account, living or not.
     pub(super) async fn rows(&self, account: &BareJid) -> Result<Vec<Registration>, Unavailable> {
         let mut items = self.query_account(account).into_paginator().items().send();
         let mut rows = Vec::new();
@@ -94,14 +94,15 @@ impl RegistrationsTable {
         Ok(rows)
     }
 
-    /// It shows every write that was durable before: a relay that has just taken over finds what the last one noted.
+    /// Reads the item of an account. The read is strongly consistent, so that a relay that has just taken over sees the
+    /// notes of the last one.
     async fn account_item(&self, account: &BareJid) -> Result<Option<Item>, Unavailable> {
         let get = self.client.get_item().table_name(&*self.name).key("id", key(account));
         let read = get.consistent_read(true).send().await.map_err(unavailable("dynamodb:GetItem"))?;
         Ok(read.item)
     }
 
-    /// Counts a registration that is about to begin; false: its account has as many as it may.
+    /// Counts a registration that is about to begin. False: its account has as many as it may.
     pub(super) async fn take_place(
         &self,
         next: &Registration,
@@ -118,7 +119,7 @@ impl RegistrationsTable {
             }
             let item = self.account_item(&account).await?.unwrap_or_default();
             let seen = read_number(&item, "registrations");
-            // Another registration has begun the count meanwhile, and left room.
+            // The count has changed meanwhile, and leaves room.
             if seen.is_some_and(|count| count < max) {
                 continue;
             }
@@ -163,7 +164,7 @@ impl RegistrationsTable {
         made("dynamodb:UpdateItem", update.send().await)
     }
 
-    /// Stores a count that was made from the index, on condition that it still stands as it was seen.
+    /// Stores a count that was made from the index, on condition that the stored count is still `seen`.
     async fn replace_count(
         &self,
         account: &BareJid,
@@ -191,14 +192,14 @@ impl RegistrationsTable {
     }
 }
 
-/// Where a registration is in the index.
+/// Returns the key of a registration in the index.
 fn index_key((account, id): &Registrant) -> Item {
     let attributes = [("account", account.to_string()), ("id", id.to_string())];
     attributes.map(|(name, value)| (name.to_owned(), AttributeValue::S(value))).into()
 }
 
-/// The key of an account's item. No registration has it, nor the lease; and a bare JID of the greatest length leaves
-/// room for one more byte.
+/// Returns the key of an account's item. No other item has such a key. A DynamoDB key has room for the longest bare JID
+/// and one more byte.
 pub(super) fn key(account: &BareJid) -> AttributeValue {
     AttributeValue::S(format!("@{account}"))
 }

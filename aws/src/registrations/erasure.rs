@@ -1,4 +1,5 @@
-//! Erasing an account, on DynamoDB. It takes `DeleteItem`, which no relay may: an operator's own credentials do.
+//! Erases an account on DynamoDB. This needs `DeleteItem` on the registrations, which an operator's credentials allow,
+//! and the relay's do not.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
@@ -17,7 +18,7 @@ use crate::{
     item::{binary, epoch, millis, number},
 };
 
-/// Most attempts to read an account while its registrations are being changed.
+/// Most attempts to erase an account while others change its registrations.
 const ATTEMPTS_MAX: usize = 8;
 
 impl Erasure for RegistrationsTable {
@@ -28,7 +29,7 @@ impl Erasure for RegistrationsTable {
             for row in self.rows(account).await? {
                 let done = self.make_nameless(&row, now).await?;
                 forgotten += usize::from(done);
-                // The index may show for a moment what is nameless already.
+                // The index may still show a row that is nameless already.
                 changed |= !done && self.has_a_name(row.target.registration_id()).await?;
             }
             if !changed {
@@ -47,7 +48,8 @@ impl RegistrationsTable {
         Ok(row.is_some_and(|row| row.target.recipient.as_str() != NOBODY))
     }
 
-    /// Without `account`, the row is in the index no more. False: another life has begun, or it is nameless already.
+    /// Makes a row nameless, and removes it from the index by removing `account`. False: another life has begun, or the
+    /// row is nameless already.
     async fn make_nameless(&self, row: &Registration, now: DateTime<Utc>) -> Result<bool, Unavailable> {
         let id = row.target.registration_id();
         let row = nameless(row, now);

@@ -5,7 +5,7 @@ use push::{Application, Instance, Registration, Target, VapidKey};
 
 use crate::item::{Item, binary, epoch, millis, number, read_bytes, read_epoch, read_moment, read_text};
 
-/// The item of a registration.
+/// Writes a registration as an item.
 pub(crate) fn item(registration: &Registration) -> Item {
     let target = &registration.target;
     let attributes = [
@@ -32,14 +32,14 @@ pub(crate) fn item(registration: &Registration) -> Item {
         .collect()
 }
 
-/// `None`: no row of ours.
+/// Reads a registration from an item; `None`: the item is malformed, or no registration.
 pub(crate) fn registration(item: &Item) -> Option<Registration> {
     Some(Registration {
         target: Target {
             recipient: read_text(item, "recipient")?.parse().ok()?,
             application: Application::from_bytes(read_bytes(item, "application")?),
             instance: Instance::from_bytes(read_bytes(item, "instance")?),
-            // A key that cannot be read must not open the endpoint to everyone.
+            // A malformed key must not open the endpoint to everyone.
             vapid: match item.get("vapid") {
                 None => None,
                 Some(point) => Some(VapidKey::from_bytes(point.as_b().ok()?.as_ref()).ok()?),
@@ -50,7 +50,7 @@ pub(crate) fn registration(item: &Item) -> Option<Registration> {
         renewed_at: read_moment(item, "renewed_at")?,
         expires_at: read_moment(item, "expires_at")?,
         revoked: *item.get("revoked")?.as_bool().ok()?,
-        // Rows of the version before have none.
+        // Old rows do not have this attribute.
         throttled_until: read_moment(item, "throttled_until"),
     })
 }

@@ -1,4 +1,4 @@
-//! The table of registrations, and the calls that several of its methods make.
+//! The table of registrations, and its shared calls.
 
 use std::sync::Arc;
 
@@ -25,10 +25,10 @@ use crate::{
     units::UnitsMeter,
 };
 
-/// The global secondary index: the registrations of an account. It may be a second old.
+/// The global secondary index that finds the registrations of an account. It may lag by a second.
 const BY_ACCOUNT: &str = "by_account";
 
-/// Most rows in one read, by DynamoDB's own rule.
+/// Most rows in one read, a limit of DynamoDB.
 pub(super) const BATCH_MAX: usize = 100;
 
 const MEND: TableMend = TableMend {
@@ -36,9 +36,9 @@ const MEND: TableMend = TableMend {
     mend: "set UPWIRE_REGISTRATIONS_TABLE to the stack's output RegistrationsTable, and AWS_REGION to its region",
 };
 
-/// The table of registrations: partition key `id`, a text; the global secondary index `by_account` with partition key
-/// `account`, a text, that projects all. `purge_at` is its TTL attribute. An item beside them is the lease, and one for
-/// each account what belongs to that.
+/// The table of registrations. Its partition key is `id`, a text. The global secondary index `by_account` has the
+/// partition key `account`, a text, and projects all attributes. `purge_at` is the TTL attribute. Beside the
+/// registrations, the table has the lease, the marker, the tenants with their usage, and an item for each account.
 #[derive(Debug, Clone)]
 pub struct RegistrationsTable {
     pub(super) client: Client,
@@ -47,20 +47,20 @@ pub struct RegistrationsTable {
 }
 
 impl RegistrationsTable {
-    /// The table of this name. Makes no call.
+    /// Makes a client of the table of this name. Makes no call.
     #[must_use]
     pub fn new(config: &SdkConfig, name: &str) -> Self {
         Self { client: Client::new(config), name: name.into(), units: UnitsMeter::default() }
     }
 
-    /// Counts the units of its calls for the tenants of this meter.
+    /// Counts the units that its calls consume, for the tenants of this meter.
     #[must_use]
     pub fn counting_units(self, meter: Meter, clock: Clock) -> Self {
         let (client, units) = UnitsMeter::new(&self.client, meter, clock);
         Self { client, units, ..self }
     }
 
-    /// The lease of the relay, which is an item beside the registrations.
+    /// Returns the lease of the relay, which is an item of this table.
     #[must_use]
     pub fn lease(&self) -> RelayLease {
         RelayLease::new(Client::from_conf(config::for_lease(self.client.config())), Arc::clone(&self.name))
@@ -70,20 +70,19 @@ impl RegistrationsTable {
         (&self.client, &self.name)
     }
 
-    /// Finds out whether the table is there, is one of registrations, and may be read and written. Changes
-    /// nothing.
+    /// Checks that the table exists, is one of registrations, and may be read and written. Changes nothing.
     ///
     /// # Errors
-    /// Why not, and the mend.
+    /// The problem, and the remedy.
     pub async fn check(&self) -> Result<(), CannotStart> {
         all_allowed(self.permissions().await)
     }
 
-    /// Each action of the relay on this table, and whether it is allowed. Changes nothing: the writes are of a row
-    /// that does not exist, on condition that it does. The list ends where a call fails for another reason.
+    /// Returns each action of the relay on this table, and whether it is allowed. Changes nothing: the writes are for a
+    /// row that does not exist, on condition that it does. The list ends at a call that fails for another reason.
     pub async fn permissions(&self) -> Vec<Permission> {
         let mut inquiry = Inquiry::of_table(&self.client, &self.name);
-        // The list has the reason as its last.
+        // The last element of the list has the reason.
         let _ = self.inquire(&mut inquiry).await;
         inquiry.permissions()
     }
@@ -142,7 +141,7 @@ impl RegistrationsTable {
         let keys = keys.build().expect("it has keys");
         let call = self.client.batch_get_item().request_items(&*self.name, keys).send();
         let answer = call.await.map_err(unavailable("dynamodb:BatchGetItem"))?;
-        // Tried again by whoever asked: DynamoDB wants to be left alone for a while.
+        // DynamoDB throttles the table, so the caller is left to retry later.
         if answer.unprocessed_keys.is_some_and(|left| !left.is_empty()) {
             return Err(Unavailable::new("dynamodb:BatchGetItem: the table does not take so many reads"));
         }
@@ -151,7 +150,7 @@ impl RegistrationsTable {
         rows.ok_or_else(|| Unavailable::new("the row of a registration is malformed"))
     }
 
-    /// Stores a row, on condition that the table still holds what it was made of; false: it does not.
+    /// Stores a row, on condition that the table still has the row that it was made from. False: the row has changed.
     pub(super) async fn replace(
         &self,
         current: Option<&Registration>,
@@ -160,13 +159,14 @@ impl RegistrationsTable {
         let put = self.client.put_item().table_name(&*self.name).set_item(Some(item(next)));
         let put = match current {
             None => put.condition_expression("attribute_not_exists(id)"),
-            // Neither its end nor another renewal came in between: that may be from where its phone is now.
+            // The life was neither revoked nor renewed meanwhile. Another renewal may be from the phone's present
+            // session.
             Some(row) if row.epoch == next.epoch => put
                 .condition_expression("epoch = :epoch AND revoked = :false AND renewed_at = :renewed_at")
                 .expression_attribute_values(":epoch", epoch(row.epoch))
                 .expression_attribute_values(":false", AttributeValue::Bool(false))
                 .expression_attribute_values(":renewed_at", millis(row.renewed_at)),
-            // A relay whose clock is behind may have renewed a row that is over.
+            // A relay whose clock is behind may have renewed the ended row.
             Some(row) => put
                 .condition_expression("epoch = :epoch AND revoked = :revoked AND expires_at = :expires_at")
                 .expression_attribute_values(":epoch", epoch(row.epoch))

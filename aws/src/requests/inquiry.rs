@@ -1,4 +1,4 @@
-//! The question whether these credentials may do on a queue what the relay does.
+//! Checks whether these credentials allow the relay's actions on a queue.
 
 use super::{QUEUE_MEND, QueueSender, is_stale};
 use crate::{
@@ -7,12 +7,12 @@ use crate::{
 };
 
 impl QueueSender {
-    /// An inquiry about this queue.
+    /// Makes an inquiry about this queue.
     pub(crate) fn inquiry(&self) -> Inquiry {
         Inquiry::of(self.arn())
     }
 
-    /// Asks about each action of the relay, on this queue and on its dead-letter queue.
+    /// Checks each action of the relay on this queue and on its dead-letter queue.
     pub(crate) async fn inquire_all(&self, inquiry: &mut Inquiry) -> Result<(), Pointless> {
         let (attributes, verdict) = apart(self.attributes().await);
         inquiry.note("sqs:GetQueueAttributes", verdict)?;
@@ -28,8 +28,8 @@ impl QueueSender {
         }
     }
 
-    /// Finds out whether these credentials may receive, delete, hide and send, and changes nothing: what is
-    /// received is shown again at once, and the receipts that are settled are of no entry.
+    /// Checks whether these credentials may receive, delete, hide and send. Changes nothing: received entries show
+    /// again at once, and the other calls use a receipt of no entry.
     pub(crate) async fn inquire(&self, inquiry: &mut Inquiry) -> Result<(), Pointless> {
         const NO_RECEIPT: &str = "a receipt of nothing";
         let allowed = |call, outcome: Result<(), Failure>| match outcome {
@@ -48,8 +48,8 @@ impl QueueSender {
         self.inquire_send(inquiry).await
     }
 
-    /// Finds out whether these credentials may send, and sends nothing: an empty entry is refused, but only
-    /// after its sender was looked at.
+    /// Checks whether these credentials may send. Sends nothing: SQS refuses an empty entry, but only after it has
+    /// checked the credentials.
     pub(crate) async fn inquire_send(&self, inquiry: &mut Inquiry) -> Result<(), Pointless> {
         let send = self.client.send_message().queue_url(&*self.url).message_body("").send();
         let verdict = match send.await.map_err(Failure::from) {
@@ -61,7 +61,7 @@ impl QueueSender {
         inquiry.note("sqs:SendMessage", verdict)
     }
 
-    /// Its URL ends in account and name.
+    /// Returns the queue's ARN. Its URL ends in account and name.
     fn arn(&self) -> String {
         let mut parts = self.url.trim_end_matches('/').rsplit('/');
         let (name, account) = (parts.next().unwrap_or("*"), parts.next().unwrap_or("*"));

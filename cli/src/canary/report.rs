@@ -1,4 +1,4 @@
-//! Reports on the canary's pushes: for a person, for Prometheus, and for CloudWatch.
+//! The report on the canary's pushes: for people, for Prometheus, and for CloudWatch.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,16 +13,16 @@ const MISSING: &str = "upwire_canary_missing";
 const SECONDS: &str = "upwire_canary_seconds";
 const RUN_AT: &str = "upwire_canary_run_timestamp_seconds";
 
-/// See the module.
+/// The outcome of a run.
 #[derive(Debug)]
 pub(super) struct Report {
     sent: u32,
-    /// Seconds that each push took that arrived.
+    /// The time of each push that arrived, in seconds.
     times: Vec<f64>,
 }
 
 impl Report {
-    /// Of so many pushes, none of which has arrived.
+    /// Makes a report on `sent` pushes, none of which has arrived.
     pub(super) fn of(sent: u32) -> Self {
         Self { sent, times: Vec::new() }
     }
@@ -35,7 +35,7 @@ impl Report {
         self.sent as usize - self.times.len()
     }
 
-    /// The least time within which so many of a hundred arrived; `None`: none did.
+    /// Returns the time within which `percent` of the arrived pushes came; `None`: none arrived.
     fn quantile(&self, percent: usize) -> Option<f64> {
         let mut times = self.times.clone();
         times.sort_by(f64::total_cmp);
@@ -57,7 +57,7 @@ impl Report {
         }
     }
 
-    /// Replaces the file at once: whoever reads it finds a whole one.
+    /// Replaces the file atomically, so that a reader never finds a part of it.
     pub(super) fn write(&self, file: &Path, at: DateTime<Utc>) -> io::Result<()> {
         let new = file.with_extension("new");
         std::fs::write(&new, self.prometheus(at))?;

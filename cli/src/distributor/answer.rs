@@ -1,4 +1,4 @@
-//! The distributor's answers to requests: to pushes, and to any other request of an XMPP entity.
+//! The distributor's answers to pushes, and to other requests of XMPP entities.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -27,7 +27,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// The answer's name, as on the command line.
+    /// Returns the answer's name, as on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Result => "result",
@@ -61,9 +61,9 @@ pub(super) struct Push {
 pub(super) enum Request {
     /// A push for the registered target.
     Push(Push),
-    /// A push that was refused, and why.
+    /// A push that was refused, with the reason.
     Refused(String),
-    /// Anything else.
+    /// Any other request.
     Other,
 }
 
@@ -88,7 +88,7 @@ pub(super) struct Responder {
 }
 
 impl Responder {
-    /// Reads a request and makes its answer. A result or an error is no request: no answer.
+    /// Reads a request, and makes its answer. A result or an error is no request, and gets none.
     pub(super) fn respond(&self, iq: Iq) -> (Request, Option<Iq>) {
         let (from, id, payload, is_set) = match iq {
             Iq::Get { from, id, payload, .. } => (from, id, payload, false),
@@ -108,7 +108,7 @@ impl Responder {
         let Ok(PushPayload { application, instance, body }) = PushPayload::try_from(payload) else {
             return refuse("a push without application or instance", modify());
         };
-        // docs/protocol.md, "Push": the target is looked up by both, and an unknown one is gone for good.
+        // docs/protocol.md, "Push": a target is found by application and instance, and an unknown one is gone for good.
         if from != Some(&self.push_server) {
             return refuse(
                 "a push from another JID than the push server's",
@@ -129,7 +129,7 @@ fn refuse(why: &str, payload: IqPayload) -> (Request, Option<IqPayload>) {
     (Request::Refused(why.to_owned()), Some(payload))
 }
 
-/// XEP-0030 and XEP-0199; RFC 6120 §8.4 for the rest.
+/// Answers by XEP-0030 and XEP-0199, and other requests by RFC 6120 §8.4.
 fn other(payload: Element, is_set: bool) -> IqPayload {
     if !is_set && payload.is("ping", ns::PING) {
         return IqPayload::Result(None);

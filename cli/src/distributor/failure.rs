@@ -1,4 +1,4 @@
-//! Failures of the XMPP server or the push server, in words for a person.
+//! Failures of the XMPP server or the push server, in words for people.
 
 use std::io;
 
@@ -10,11 +10,11 @@ use tokio_xmpp::rustls::{self, CertificateError};
 use super::login::NoSession;
 use crate::configuration::one_line;
 
-/// Something that went wrong, and whether trying again can help.
+/// A failure, and whether a retry can help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}; {hint}")]
 pub(super) struct Failure {
-    /// A word for programs: a stanza error condition, or a name of ours.
+    /// A name for programs: a stanza error condition, or a name of ours.
     pub(super) condition: String,
     pub(super) text: String,
     pub(super) hint: &'static str,
@@ -22,17 +22,17 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// A failure that only a change by a person mends.
+    /// Makes a failure that only a person can correct.
     pub(super) fn permanent(condition: impl Into<String>, text: impl AsRef<str>, hint: &'static str) -> Self {
         Self { condition: condition.into(), text: one_line(text.as_ref()), hint, permanent: true }
     }
 
-    /// A failure that may pass.
+    /// Makes a failure that may pass.
     pub(super) fn temporary(condition: impl Into<String>, text: impl AsRef<str>, hint: &'static str) -> Self {
         Self { permanent: false, ..Self::permanent(condition, text, hint) }
     }
 
-    /// Why no session with `server` came about.
+    /// Makes the failure for a session with `server` that could not be made.
     pub(super) fn connecting(problem: &NoSession, server: &str) -> Self {
         let error = match problem {
             NoSession::Refused(refusal) => return Self::refused(refusal, server),
@@ -67,7 +67,7 @@ impl Failure {
         }
     }
 
-    /// The server refused the login; its own text says more than its condition.
+    /// Makes the failure for a refused login. The server's text says more than its condition.
     fn refused(refusal: &sasl::Failure, server: &str) -> Self {
         let said = refusal.texts.get("en").or_else(|| refusal.texts.values().next());
         let said = said.map(|text| format!(" ({text})")).unwrap_or_default();
@@ -115,7 +115,7 @@ impl Failure {
     }
 
     fn io(error: &io::Error, server: &str) -> Self {
-        // The TLS library's errors arrive as invalid data; the connection itself then worked.
+        // The TLS library reports its errors as invalid data. The connection itself works then.
         if error.kind() == io::ErrorKind::InvalidData {
             return Self::temporary("tls-failed", format!("{server}: {error}"), tls_hint(error));
         }
@@ -127,7 +127,7 @@ impl Failure {
     }
 }
 
-/// The mend for a TLS connection that did not come about.
+/// Returns the remedy for a TLS connection that failed.
 fn tls_hint(error: &io::Error) -> &'static str {
     use CertificateError as Wrong;
     let problem = error.get_ref().and_then(|error| error.downcast_ref());
@@ -145,7 +145,7 @@ fn tls_hint(error: &io::Error) -> &'static str {
         Wrong::UnknownIssuer | Wrong::BadSignature => {
             "let SSL_CERT_FILE name a file with the authority's certificate, or with the server's own if it is self-signed"
         }
-        // webpki's `CaUsedAsEndEntity` is what `openssl req -x509` makes unless it is told otherwise.
+        // By default, `openssl req -x509` makes certificates that webpki refuses as `CaUsedAsEndEntity`.
         _ => {
             "give the XMPP server a certificate of version 3 that is no authority's own (with openssl: \
              -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:its-domain)"

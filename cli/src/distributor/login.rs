@@ -1,7 +1,7 @@
-//! The login (RFC 6120 §6): the mechanism that both sides can do, and the server's own words when it refuses.
+//! The login (RFC 6120 §6), with the choice of a mechanism and the server's text when it refuses.
 //!
-//! `tokio_xmpp::client_login` binds to the TLS connection whenever it is of version 1.3, also where the server
-//! does not know that binding, and drops the text of a refusal.
+//! `tokio_xmpp::client_login` is not used: it binds to every TLS 1.3 connection, even if the server does not know that
+//! channel binding, and drops the text of a refusal.
 
 use std::{collections::BTreeSet, io, str::FromStr};
 
@@ -33,8 +33,8 @@ impl<E: Into<Error>> From<E> for NoSession {
 
 type AnyMechanism = Box<dyn Mechanism + Send + Sync>;
 
-/// The strongest mechanism that the server offers. One that is bound to the TLS connection comes first, if the
-/// server announces that binding (XEP-0440).
+/// Chooses the strongest mechanism that the server offers. One with channel binding comes first, if the server
+/// announces that binding (XEP-0440).
 fn choose(
     offered: &BTreeSet<String>,
     announced: &[Type],
@@ -54,7 +54,7 @@ fn choose(
     known.into_iter().find(|mechanism| offered.contains(mechanism.name()))
 }
 
-/// Logs in; the stream begins anew after it.
+/// Logs in. The stream begins anew afterwards.
 pub(super) async fn log_in<S: AsyncBufRead + AsyncWrite + Unpin>(
     mut stream: XmppStream<S>,
     features: StreamFeatures,
@@ -83,7 +83,7 @@ pub(super) async fn log_in<S: AsyncBufRead + AsyncWrite + Unpin>(
                 stream.send(&XmppStreamElement::Sasl(Nonza::Response(Response { data }))).await?;
             }
             Nonza::Success(success) => {
-                // A server that knows no verifier of the password cannot sign this (RFC 5802 §3).
+                // A server that does not know the password's verifier cannot sign this (RFC 5802 §3).
                 mechanism.success(&success.data).map_err(AuthError::Sasl)?;
                 return Ok(stream.initiate_reset());
             }

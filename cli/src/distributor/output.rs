@@ -1,4 +1,4 @@
-//! The distributor's output: a line for each event, for a person or as JSON.
+//! The distributor's output: one line for each event, for people or as JSON.
 
 use std::fmt::Write as _;
 use std::io;
@@ -9,20 +9,20 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 use tokio::io::{AsyncWriteExt, Stdout, stdout};
 
-/// A longer text is cut for a person; JSON has it whole.
+/// Most characters of a text that are shown to people. JSON has all of it.
 const TEXT_SHOWN_MAX_CHARS: usize = 1000;
-/// A longer binary body is cut for a person; JSON has it whole.
+/// Most bytes of a binary body that are shown to people. JSON has all of it.
 const HEX_SHOWN_MAX_BYTES: usize = 64;
 
-/// Something that happened. Its JSON is `{"event":"push",…}`.
+/// An event. Its JSON is `{"event":"push",…}`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(super) enum Event<'a> {
-    /// Logged in; `resumed`: the old session goes on, with nothing lost.
+    /// The distributor has logged in. `resumed`: the old session goes on, and nothing is lost.
     Connected { jid: &'a str, resumed: bool },
-    /// The connection was lost; it is tried again.
+    /// The connection was lost. The distributor reconnects.
     Disconnected,
-    /// Registered, under an endpoint that was not printed before.
+    /// The registration has an endpoint that was not printed before.
     Endpoint {
         endpoint: &'a str,
         #[serde(serialize_with = "xep_0082")]
@@ -30,7 +30,7 @@ pub(super) enum Event<'a> {
         application: &'a str,
         instance: &'a str,
     },
-    /// The same endpoint lives on.
+    /// The endpoint was renewed.
     Renewed {
         endpoint: &'a str,
         #[serde(serialize_with = "xep_0082")]
@@ -48,7 +48,7 @@ pub(super) enum Event<'a> {
         text: Option<&'a str>,
         answer: &'a str,
     },
-    /// Something failed; `retry` says in how many seconds it is tried again.
+    /// Something failed. `retry` is the time to the next attempt, in seconds.
     Error {
         condition: &'a str,
         text: &'a str,
@@ -110,10 +110,10 @@ impl Event<'_> {
     }
 }
 
-/// A body for a person: text on one line if it is text, else hexadecimal; cut where it is long.
+/// Returns a body for people: one line of text if it is text, else hexadecimal. A long body is cut.
 fn shown(body: &[u8]) -> String {
     let text = std::str::from_utf8(body).ok();
-    // Nothing that could steer a terminal.
+    // Control characters could steer a terminal, so a text with any is shown in hexadecimal.
     let Some(text) =
         text.filter(|text| text.chars().all(|c| matches!(c, '\n' | '\r' | '\t') || !c.is_control()))
     else {
@@ -133,7 +133,7 @@ fn shown(body: &[u8]) -> String {
     if text.chars().nth(TEXT_SHOWN_MAX_CHARS).is_some() { line + "…" } else { line }
 }
 
-/// Standard output, flushed after each event.
+/// The standard output, flushed after each event.
 #[derive(Debug)]
 pub(super) struct Output {
     json: bool,
@@ -145,14 +145,14 @@ impl Output {
         Self { json, stdout: stdout() }
     }
 
-    /// Prints an event. An error means that nobody reads any more.
+    /// Prints an event. An error means that nobody reads the output any more.
     pub(super) async fn print(&mut self, event: &Event<'_>) -> io::Result<()> {
         let line = if self.json { event.json() } else { event.human() } + "\n";
         self.stdout.write_all(line.as_bytes()).await?;
         self.stdout.flush().await
     }
 
-    /// Prints the last words: for a program alone, a person reads them on stderr.
+    /// Prints the final error for programs. People read it on stderr.
     pub(super) async fn print_last(&mut self, event: &Event<'_>) -> io::Result<()> {
         if self.json { self.print(event).await } else { Ok(()) }
     }

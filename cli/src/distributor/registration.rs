@@ -1,4 +1,4 @@
-//! A registration at the push server: what is asked, what is answered, and when it is renewed.
+//! A registration at the push server: the request, the answer, and the time of the renewal.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,9 +16,9 @@ use super::failure::Failure;
 /// The namespace of the protocol.
 pub(super) const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
 
-/// As Conversations: what expires within a day is renewed.
+/// Time before the expiry at which a registration is renewed, as in Conversations.
 const MARGIN_MAX: TimeDelta = TimeDelta::hours(24);
-/// However short the life of a registration, no busy loop.
+/// Shortest time between two renewals, so that a short lifetime causes no busy loop.
 const RENEWAL_INTERVAL_MIN: TimeDelta = TimeDelta::seconds(1);
 
 /// The target of a push: the two hashes that the push server knows.
@@ -34,15 +34,15 @@ impl Target {
         Self { application: hash(salt, application), instance: hash(salt, instance) }
     }
 
-    /// The payload that registers the target, or renews its registration, for whoever may push or for the one
-    /// application server that has this key.
+    /// Returns the payload that registers or renews the target. With a key, only the application server that has it may
+    /// push.
     pub(super) fn register(&self, vapid: Option<&VapidKey>) -> Element {
         let Self { application, instance } = self.clone();
         Register { application, instance, vapid: vapid.map(VapidKey::to_string) }.into()
     }
 }
 
-/// As Conversations joins its account's UUID and the name.
+/// Hashes a name with the salt, in the way in which Conversations hashes an account's UUID and a name.
 fn hash(salt: &str, name: &str) -> String {
     STANDARD.encode(Sha256::new().chain_update(salt).chain_update([0]).chain_update(name).finalize())
 }
@@ -54,7 +54,7 @@ struct Register {
     application: String,
     #[xml(attribute)]
     instance: String,
-    /// An extension of Upwire's; other push servers do not look at it.
+    /// An extension of Upwire's. Other push servers ignore it.
     #[xml(attribute(default))]
     vapid: Option<String>,
 }
@@ -77,7 +77,7 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Reads the answer to a register. One that no distributor could use is a permanent failure.
+    /// Reads the answer to a register. An unusable answer is a permanent failure.
     pub(super) fn confirmed(payload: Option<Element>, now: DateTime<Utc>) -> Result<Self, Failure> {
         let unusable =
             |what: String| Failure::permanent("unusable-answer", what, "the push server breaks the protocol");
@@ -94,14 +94,15 @@ impl Registration {
     }
 }
 
-/// A day before the end, as Conversations does, or after half of a life of less than two days.
+/// Returns the time of the renewal: a day before the expiry, as in Conversations, or after half of a lifetime of less
+/// than two days.
 fn renewal(now: DateTime<Utc>, expiration: DateTime<Utc>) -> DateTime<Utc> {
     let margin = MARGIN_MAX.min((expiration - now) / 2);
     (expiration - margin).max(now + RENEWAL_INTERVAL_MIN)
 }
 
-/// The meaning of an error answer to the register. `before` says that the push server once answered well:
-/// then its absence is an outage, which passes.
+/// Interprets an error answer to a register. If the push server has answered well `before`, its absence is an outage,
+/// which may pass.
 pub(super) fn refused(error: StanzaError, push_server: &str, before: bool) -> Failure {
     use DefinedCondition::{
         BadRequest, FeatureNotImplemented, Forbidden, InternalServerError, ItemNotFound, NotAllowed,
@@ -109,7 +110,7 @@ pub(super) fn refused(error: StanzaError, push_server: &str, before: bool) -> Fa
         ServiceUnavailable,
     };
     let condition = error.defined_condition;
-    // ejabberd without s2s says `forbidden` of a host that is not connected, Prosody `not-allowed`.
+    // Without s2s, ejabberd answers `forbidden` for a host that is not connected, and Prosody `not-allowed`.
     let absent = matches!(
         condition,
         ServiceUnavailable

@@ -1,4 +1,4 @@
-//! The distributor at work: one loop over the stream's events, the failed attempts and the time.
+//! The distributor's loop over the stream's events, failed attempts and timers.
 
 use std::time::Duration;
 
@@ -22,23 +22,23 @@ use super::output::{Event, Output};
 use super::registration::{Registration, refused};
 use super::session::{Attempt, Unproven, backoff};
 
-/// The push server gets this long to answer a register.
+/// Longest wait for the answer to a register.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A clock may be set, a laptop may sleep: the renewal's moment is looked at again.
+/// Longest time between two checks whether a renewal is due, since a clock may be set and a laptop may sleep.
 const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(3600);
-/// A stanza that finds no room in the stream's queue for this long is dropped: whoever waits asks again.
+/// Time after which a stanza without room in the stream's queue is dropped. The other side asks again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The event that is waited for.
+/// The event that the distributor waits for.
 #[derive(Debug)]
 enum Waiting {
-    /// For a session.
+    /// A session.
     Session,
-    /// For the answer to a register.
+    /// The answer to a register.
     Answer { id: String, until: Instant },
-    /// For the moment to register again after a failure.
+    /// The time to register again after a failure.
     Retry { at: Instant },
-    /// For the moment to look whether the registration is to be renewed.
+    /// The time to check whether the registration has to be renewed.
     Renewal { check_at: Instant },
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Distributor {
     unproven: Unproven,
     waiting: Waiting,
     backoff: ExponentialBackoff,
-    /// The session's full JID; kept while the stream is interrupted, since it may be resumed.
+    /// The session's full JID. It is kept while the stream is interrupted, since the session may be resumed.
     bound: Option<String>,
     online: bool,
     registration: Option<Registration>,
@@ -89,14 +89,14 @@ impl Distributor {
         }
     }
 
-    /// Ends the stream. Without a session there is nothing to end.
+    /// Closes the stream, if there is a session.
     pub(super) async fn close(self) {
         if self.online {
             self.stream.close().await;
         }
     }
 
-    /// Works until something fails for good.
+    /// Runs until a permanent failure.
     pub(super) async fn run(&mut self, output: &mut Output) -> anyhow::Result<()> {
         loop {
             tokio::select! {
@@ -129,7 +129,7 @@ impl Distributor {
                 self.online = true;
                 let jid = self.bound.as_deref().unwrap_or_default();
                 output.print(&Event::Connected { jid, resumed: true }).await?;
-                // An answer that was on its way is replayed; a renewal may have become due meanwhile.
+                // The resumed session replays an answer that was on its way. A renewal may have become due meanwhile.
                 match &self.registration {
                     _ if matches!(self.waiting, Waiting::Answer { .. }) => {}
                     Some(registration) => self.waiting = renewal_check(registration, now()),
@@ -137,12 +137,12 @@ impl Distributor {
                 }
             }
             StreamEvent::Suspended => {
-                // Told once: a login that is dropped again is no session.
+                // The event is printed once: a login that is dropped at once is no session.
                 if std::mem::take(&mut self.online) {
                     output.print(&Event::Disconnected).await?;
                 }
                 self.waiting = match std::mem::replace(&mut self.waiting, Waiting::Session) {
-                    // The answer may come in the resumed session, else the new one registers anyway.
+                    // The answer may come in the resumed session. A new session registers anyway.
                     Waiting::Answer { id, until } => Waiting::Answer { id, until },
                     _ => Waiting::Session,
                 };
@@ -151,7 +151,8 @@ impl Distributor {
         Ok(())
     }
 
-    /// At the start, and for a refused login, a failure is the end; an interruption later is sat out.
+    /// Ends the distributor after a permanent failure, or after any failure before the first session. Otherwise reports
+    /// the failure, and goes on.
     async fn attempt_failed(&mut self, attempt: Attempt, output: &mut Output) -> anyhow::Result<()> {
         let Attempt { failure, retry_in } = attempt;
         if failure.permanent || self.bound.is_none() {
@@ -219,7 +220,7 @@ impl Distributor {
                     text: std::str::from_utf8(&push.body).ok(),
                     answer: self.responder.answer.name(),
                 };
-                // Before the answer: what was acknowledged has been shown.
+                // The push is printed before it is acknowledged.
                 output.print(&event).await?;
             }
             Request::Refused(why) => {
@@ -236,7 +237,8 @@ impl Distributor {
         Ok(())
     }
 
-    /// Only the push server itself can answer, and only what was asked last.
+    /// Returns whether an IQ answers the register: it has to come from the push server, with the id of the last
+    /// request.
     fn answers_register(&self, iq: &Iq) -> bool {
         matches!(iq, Iq::Result { .. } | Iq::Error { .. })
             && iq.from() == Some(self.push_server())
@@ -287,7 +289,7 @@ impl Distributor {
     }
 }
 
-/// Returns when the waiting is over.
+/// Waits until the time of `waiting` is over.
 async fn due(waiting: &Waiting) {
     match waiting {
         Waiting::Session => std::future::pending().await,
@@ -303,7 +305,7 @@ fn renewal_check(registration: &Registration, now: DateTime<Utc>) -> Waiting {
 }
 
 fn error(failure: &Failure, retry_in: Option<Duration>) -> Event<'_> {
-    // Rounded up: "in 0 s" would read as a busy loop.
+    // Seconds are rounded up: "in 0 s" would read as a busy loop.
     let retry = retry_in.map(|delay| delay.as_secs() + u64::from(delay.subsec_nanos() > 0));
     Event::Error { condition: &failure.condition, text: &failure.text, hint: failure.hint, retry }
 }

@@ -1,9 +1,10 @@
-//! The way to the XMPP server: where it is, how it is secured, and the stream that comes back by itself.
+//! The session at the XMPP server: the server's address, the connection's security, and a stream that reconnects by
+//! itself.
 //!
-//! This is `tokio_xmpp`'s stanza stream, which is also inside its `Client`, with a connector of our own: the
-//! client's only logs a wrong password and tries again for ever, and hides that a stream was lost.
-//! Both ask for ever to resume a session that the server has forgotten (6.0.0: `<failed/>` without `h` does
-//! not parse), so a connection after one that led to no session offers no resumption.
+//! The stream is the stanza stream inside `tokio_xmpp::Client`, with a connector of our own. The client's connector
+//! only logs a wrong password and retries for ever, and hides that a stream was lost. Both would retry for ever to
+//! resume a session that the server has forgotten (6.0.0 does not parse `<failed/>` without `h`). So a connection
+//! offers no resumption if the one before led to no session.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -30,11 +31,11 @@ use tokio_xmpp::xmlstream::{StreamHeader, Timeouts};
 use super::failure::Failure;
 use super::login::{NoSession, log_in};
 
-/// From the first packet to the end of the login.
+/// Longest time from the first packet to the end of the login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// A server that accepts the login and then drops the stream is not asked more often than this.
+/// Shortest time between two connections, for a server that accepts the login and then drops the stream.
 const RECONNECT_INTERVAL_MIN: Duration = Duration::from_secs(2);
-/// After this silence the server is asked for a sign of life; after the second, the stream is given up.
+/// Silence after which the stream pings the server, and wait for the answer before the stream is given up.
 const TIMEOUTS: Timeouts =
     Timeouts { read_timeout: Duration::from_secs(60), response_timeout: Duration::from_secs(30) };
 const STANZAS_QUEUED_MAX: usize = 64;
@@ -47,11 +48,11 @@ pub(super) enum Server {
 }
 
 impl Server {
-    /// Returns whether the way there never leaves this machine.
+    /// Returns whether the address is on this machine.
     pub(super) fn is_loopback(&self) -> bool {
         match self {
             Self::Address(address) => address.ip().to_canonical().is_loopback(),
-            // RFC 6761 §6.3: this name always means the loopback address.
+            // RFC 6761 §6.3: this name always resolves to the loopback address.
             Self::Name(name, _) => name.eq_ignore_ascii_case("localhost"),
         }
     }
@@ -84,12 +85,12 @@ impl fmt::Display for Server {
     }
 }
 
-/// The connection's protection from other eyes.
+/// The encryption of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Security {
     StartTls,
     DirectTls,
-    /// To loopback alone.
+    /// No encryption; for loopback alone.
     Plaintext,
 }
 
@@ -98,13 +99,13 @@ pub(super) enum Security {
 pub(super) struct Account {
     pub(super) jid: Jid,
     pub(super) password: SecretString,
-    /// `None`: the DNS says where, by the SRV records of the JID's domain.
+    /// The server; `None`: the SRV records of the JID's domain name it.
     pub(super) server: Option<Server>,
     pub(super) security: Security,
 }
 
 impl Account {
-    /// The server's name for messages.
+    /// Returns the server's name for messages.
     pub(super) fn server_name(&self) -> String {
         self.server.as_ref().map_or_else(|| self.jid.domain().to_string(), Server::to_string)
     }
@@ -130,7 +131,7 @@ impl Account {
         Ok(connection)
     }
 
-    /// Everything up to the binding of a resource, which the stanza stream does.
+    /// Connects and logs in. The stanza stream binds the resource afterwards.
     async fn login<C: ServerConnector>(&self, connector: C) -> Result<Connection, NoSession> {
         let (stream, channel_binding) = connector.connect(&self.jid, ns::JABBER_CLIENT, TIMEOUTS).await?;
         let (features, stream) = stream.recv_features().await?;
@@ -142,14 +143,14 @@ impl Account {
         let header = StreamHeader { to: Some(domain.into()), from: None, id: None };
         let (features, stream) = stream.send_header(header).await?.recv_features().await?;
         if !features.can_bind() {
-            // The stanza stream would panic.
+            // The stanza stream would panic without this feature.
             return Err(Error::InvalidState.into());
         }
         Ok(Connection { stream: stream.box_stream(), features, identity: self.jid.clone() })
     }
 }
 
-/// An attempt to connect that failed, and when the next one follows.
+/// A failed attempt to connect, and the time to the next one.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) failure: Failure,
@@ -161,20 +162,20 @@ pub(super) struct Attempt {
 pub(super) struct Unproven(Arc<AtomicBool>);
 
 impl Unproven {
-    /// A session was resumed or begun.
+    /// Notes that a session was resumed or begun.
     pub(super) fn proven(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// A connection is made; returns whether the one before it became a session.
+    /// Notes a new connection. Returns whether the one before became a session.
     fn begin(&self) -> bool {
         !self.0.swap(true, Ordering::Relaxed)
     }
 }
 
-/// Opens a stream that reconnects by itself; failed attempts are told, a permanent one is the last.
+/// Opens a stream that reconnects by itself. The channel gets the failed attempts; a permanent failure is the last one.
 pub(super) fn open(account: Account, unproven: Unproven) -> (StanzaStream, mpsc::Receiver<Attempt>) {
-    // Other crates of the build may bring a second provider, and rustls then refuses to choose.
+    // Other crates of the build may bring a second provider, between which rustls refuses to choose.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (attempts, failed) = mpsc::channel(1);
     let mut latest: Option<Instant> = None;
@@ -187,7 +188,7 @@ pub(super) fn open(account: Account, unproven: Unproven) -> (StanzaStream, mpsc:
     (StanzaStream::new(Box::new(reconnect), STANZAS_QUEUED_MAX), failed)
 }
 
-/// Doubling from a second to half a minute, with jitter, without an end.
+/// Returns endless delays with jitter, which double from 1 s up to 30 s.
 pub(super) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_jitter()
@@ -208,7 +209,7 @@ async fn connect(
     for retry_in in backoff() {
         let failure = match timeout(CONNECT_TIMEOUT, account.connect(resume)).await {
             Ok(Ok(connection)) => {
-                // Refused only where the stream was closed meanwhile.
+                // Sending fails only if the stream was closed meanwhile.
                 let _ = slot.send(connection);
                 return;
             }
@@ -224,7 +225,7 @@ async fn connect(
             return;
         }
         if permanent {
-            // The stanza stream panics if its slot is dropped before it is.
+            // The stanza stream panics if its slot is dropped before the stream.
             slot.closed().await;
             return;
         }

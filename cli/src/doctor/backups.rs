@@ -1,4 +1,4 @@
-//! The folder of backups: the age of the newest copy, and who may read the copies.
+//! The folder of backups: checks the age of the newest copy, and the permissions of the copies.
 
 use std::cmp::Reverse;
 use std::fs::{self, File, Metadata};
@@ -16,21 +16,21 @@ const AGE_MAX: u64 = 2 * 86_400;
 /// The first bytes of an SQLite file (<https://www.sqlite.org/fileformat.html>).
 const SQLITE: &[u8] = b"SQLite format 3\0";
 const HEADER_BYTES: usize = 100;
-/// Where its header has `PRAGMA user_version`, which is above 0 in each layout of ours.
+/// The place of `PRAGMA user_version` in the header. It is above 0 in each layout of ours.
 const VERSION: std::ops::Range<usize> = 60..64;
-/// The start of the name of a copy that is under way, or was left so by a crash.
+/// The prefix of an unfinished copy's name. The copy is under way, or was left by a crash.
 const UNFINISHED: &str = ".upwire-";
-/// Most files that a mend names.
+/// Most files that a remedy names.
 const NAMED_MAX: usize = 8;
 
-/// A file that is a copy by its header.
+/// A file whose header is that of a copy.
 struct Copy {
     file: PathBuf,
     modified: SystemTime,
     mode: u32,
 }
 
-/// Looks at the copies of `database` in the folder.
+/// Checks the copies of `database` in the folder.
 pub(super) fn check(folder: Option<&Path>, database: &Path, now: SystemTime) -> Vec<Finding> {
     let why = "a lost database takes all endpoints with it";
     let Some(folder) = folder else {
@@ -55,7 +55,7 @@ pub(super) fn check(folder: Option<&Path>, database: &Path, now: SystemTime) -> 
     vec![aged, modes(folder, &copies)]
 }
 
-/// The copies, the newest first.
+/// Returns the copies, the newest first.
 fn copies(folder: &Path, database: &Path) -> std::io::Result<Vec<Copy>> {
     let itself = fs::canonicalize(database).ok();
     let mut copies: Vec<Copy> = fs::read_dir(folder)?
@@ -73,8 +73,8 @@ fn copies(folder: &Path, database: &Path) -> std::io::Result<Vec<Copy>> {
     Ok(copies)
 }
 
-/// Returns whether it has the header of an SQLite file with a layout. The file is not opened as a database: each that
-/// is in the folder is looked at.
+/// Returns whether a file has the header of an SQLite file with a layout. It is not opened as a database, since this
+/// runs for each file in the folder.
 fn is_copy(file: &Path, metadata: &Metadata) -> bool {
     let mut header = [0; HEADER_BYTES];
     metadata.is_file()
@@ -83,7 +83,7 @@ fn is_copy(file: &Path, metadata: &Metadata) -> bool {
         && header[VERSION] != [0; 4]
 }
 
-/// One finding for all copies: there may be hundreds.
+/// Makes one finding for all copies, of which there may be hundreds.
 fn modes(folder: &Path, copies: &[Copy]) -> Finding {
     let shown = folder.display();
     let open = copies.iter().filter(|copy| copy.mode & GROUP_AND_OTHERS != 0);
@@ -121,7 +121,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400)
     }
 
-    /// A database, and a folder with a copy of it of the first day.
+    /// Makes a database, and a folder with a copy of it from day 1.
     fn backed_up() -> (TempDir, PathBuf, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("upwire.db");
@@ -161,7 +161,7 @@ mod tests {
         ] {
             fs::write(backups.join(name), content).unwrap();
         }
-        // Of another program: a layout's number, and no table of ours.
+        // A database of another program has a layout's number, and no table of ours.
         let mut other = fs::read(backups.join("upwire-1.db")).unwrap();
         let ours = b"registration";
         for at in 0..other.len() - ours.len() {

@@ -1,4 +1,4 @@
-//! The tables and the queue on AWS: whether the credentials allow each call of the relay.
+//! The tables and the queue on AWS: checks whether the credentials allow each call of the relay.
 
 use aws::{MailboxTable, Permission, Queue, RegistrationsTable, SdkConfig};
 
@@ -6,14 +6,15 @@ use super::finding::Finding;
 
 const WHY: &str = "the relay does not start without it";
 
-/// The names of the parts on AWS.
+/// The names of the tables, and the URL of the queue.
 pub(super) struct Names {
     pub(super) registrations: String,
     pub(super) mailbox: Option<String>,
     pub(super) queue_url: Option<String>,
 }
 
-/// Tries each call that the relay makes, and changes nothing; the table of registrations, if it may be read.
+/// Tries each call that the relay makes, and changes nothing. Also returns the table of registrations, if it may be
+/// read.
 pub(super) async fn check(config: &SdkConfig, names: &Names) -> (Option<RegistrationsTable>, Vec<Finding>) {
     let table = RegistrationsTable::new(config, &names.registrations);
     let permissions = table.permissions().await;
@@ -33,7 +34,7 @@ pub(super) async fn check(config: &SdkConfig, names: &Names) -> (Option<Registra
     (usable, findings)
 }
 
-/// A finding for all that is allowed, and one for each action that is not.
+/// Makes one finding for all allowed actions, and one for each action that is not allowed.
 fn found(check: &'static str, name: &str, permissions: &[Permission]) -> Vec<Finding> {
     let allowed = permissions.iter().filter(|permission| permission.verdict.is_ok());
     let allowed: Vec<&str> = allowed.map(|permission| permission.action).collect();

@@ -1,4 +1,4 @@
-//! The component at the XMPP server, and the process that is connected as it.
+//! The component at the XMPP server, and the process that is connected as that component.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,23 +14,23 @@ use crate::relay_options::RelaySettings;
 
 const WHY: &str = "no phone registers, and no push is delivered";
 
-/// The gauge at the administration address that is 1 while the process is connected.
+/// The gauge that is 1 while the process is connected.
 const STREAM_UP: &str = "upwire_xmpp_stream_up";
 
-/// The state of the process that runs here, as it reports it.
+/// The state of the process on this machine, by its own report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Process {
     Connected,
     /// Another relay is the active one.
     StandsBy,
-    /// It runs, and has no connection.
+    /// The process runs, and has no connection.
     Disconnected,
-    /// Something is there that does not say whether it is connected.
+    /// A process answers, but does not tell whether it is connected.
     Unknown,
     Away,
 }
 
-/// Asks the running process, which has this file open if it is a server on SQLite.
+/// Asks the running process for its state. A server on SQLite has this file open.
 pub(super) async fn process(address: SocketAddr, database: Option<&Path>) -> (Process, Finding) {
     let answer = match fetch::ask_admin(address, "/readyz").await {
         Ok(answer) => answer,
@@ -51,7 +51,7 @@ pub(super) async fn process(address: SocketAddr, database: Option<&Path>) -> (Pr
         (200, text) if text.starts_with("ready ") => {
             (Process::StandsBy, Finding::ok("process", format!("it is {text}")))
         }
-        // A full disk is a reason, too: the connection stands meanwhile.
+        // A full disk also makes a process not ready, though it is connected.
         (503, text) => {
             let mend = "read its log: journalctl -u upwire -n 50; docs/problems.md has its lines";
             let found = Finding::error("process", format!("it is not ready: {text}"), WHY, mend);
@@ -65,13 +65,13 @@ pub(super) async fn process(address: SocketAddr, database: Option<&Path>) -> (Pr
     }
 }
 
-/// Returns whether nothing listens there at all.
+/// Returns whether nothing listens at the address.
 fn is_refused(error: &anyhow::Error) -> bool {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     causes.any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Checks whether the process that is not ready is connected all the same.
+/// Checks whether a process that is not ready is still connected.
 async fn stream(address: SocketAddr) -> Process {
     let Ok(metrics) = fetch::ask_admin(address, "/metrics").await else { return Process::Unknown };
     let text = metrics.text();
@@ -83,7 +83,7 @@ async fn stream(address: SocketAddr) -> Process {
     }
 }
 
-/// Connects as the component, where that disturbs nobody.
+/// Connects as the component, unless that disturbs another connection.
 pub(super) async fn component(
     settings: &RelaySettings,
     process: Process,
@@ -101,7 +101,7 @@ pub(super) async fn component(
     };
     let tried = try_component(&account).await;
     let judged = judged(&way, tried);
-    // The server tries again and again: the other connection may be its own by now.
+    // The server keeps reconnecting, so the other connection may be its own by now.
     if process == Process::Disconnected && judged.iter().any(|finding| finding.level == Level::Error) {
         let process = stream(settings.admin_listen).await;
         return untried(process, &way, may_be_connected_elsewhere).unwrap_or(judged);
@@ -109,7 +109,7 @@ pub(super) async fn component(
     judged
 }
 
-/// The findings where a trial would disturb somebody, or might; `None`: it may be made.
+/// Returns the findings if a trial might disturb another connection; `None`: the trial may be made.
 fn untried(process: Process, way: &str, may_be_connected_elsewhere: bool) -> Option<Vec<Finding>> {
     let what = match process {
         Process::Connected => {
@@ -130,7 +130,7 @@ fn untried(process: Process, way: &str, may_be_connected_elsewhere: bool) -> Opt
     Some(["component", "routes"].map(|check| Finding::skipped(check, what)).into())
 }
 
-/// The findings of a trial.
+/// Returns the findings of a trial.
 fn judged(way: &str, tried: Result<Trial, NoStream>) -> Vec<Finding> {
     let Trial { sent, came_back, elsewhere } = match tried {
         Ok(trial) => trial,
@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// An administration address that answers so to `/readyz`, and with this line among its metrics.
+    /// Starts an administration address that gives this answer to `/readyz`, and has this line among its metrics.
     async fn administration(status: u16, ready: &'static str, metrics: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -206,7 +206,7 @@ mod tests {
         let server = embedded::Database::open(&file).unwrap();
         assert_eq!(process(nobody, Some(&file)).await.0, Process::Unknown, "it listens elsewhere");
         drop(server);
-        // Its writer thread ends by itself.
+        // The writer thread ends by itself, and releases the lock.
         let ended = async { while process(nobody, Some(&file)).await.0 != Process::Away {} };
         timeout(Duration::from_secs(60), ended).await.unwrap();
     }

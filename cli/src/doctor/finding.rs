@@ -1,21 +1,21 @@
-//! Findings of a check: the problem, why it matters, and the mend.
+//! Findings of a check: the problem, its consequence, and the remedy.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// The weight of a finding.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     Ok,
-    /// It was not looked at.
+    /// The check did not run.
     Skipped,
     Warning,
     Error,
 }
 
-/// See the module.
+/// A finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub(super) check: &'static str,
@@ -54,7 +54,7 @@ impl Finding {
         Self { level: Level::Error, ..Self::warning(check, what, why, mend) }
     }
 
-    /// Writes it as lines that a person reads.
+    /// Writes the finding as lines for people.
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let level = match self.level {
             Level::Ok => "ok",

@@ -1,20 +1,20 @@
-//! Where the server's log goes: whether it is kept, and whether it grows without end.
+//! The server's log: checks whether it is kept, and whether it grows without bound.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
 
-/// A log of this size is not rotated.
+/// Size of a log file beyond which it is not rotated.
 const LOG_FILE_BYTES_MAX: u64 = 256 << 20;
-/// journald keeps 4 GB at most where nobody has said otherwise.
+/// journald's default for the most that it keeps: 4 GB.
 const JOURNAL_BYTES_MAX: u64 = 4 << 30;
 
 /// The folders of journald.
 pub(super) struct Places {
-    /// Of the journal that outlives a restart of the machine.
+    /// The folder of the persistent journal.
     kept: PathBuf,
-    /// Of the one in memory.
+    /// The folder of the journal in memory.
     passing: PathBuf,
 }
 
@@ -24,7 +24,7 @@ impl Places {
     }
 }
 
-/// Looks at this file, or else at the journal.
+/// Checks this file, or the journal if no file is given.
 pub(super) fn check(file: Option<&Path>, places: &Places) -> Finding {
     match file {
         Some(file) => log_file(file),
@@ -76,7 +76,7 @@ fn journal(bytes: u64) -> Finding {
     Finding::warning("journal", what, "it takes the room of pushes that wait", mend)
 }
 
-/// Of the files below a folder that may be read.
+/// Returns the size of the readable files below a folder.
 fn bytes_below(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

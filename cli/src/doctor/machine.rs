@@ -1,4 +1,4 @@
-//! This machine: the database's file, who may read what, room, descriptors.
+//! This machine: checks the database, file permissions, free space and descriptors.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,20 +9,20 @@ use embedded::Database;
 use super::finding::Finding;
 use crate::http;
 
-/// As many connections as the ingress has at most, and what else needs a descriptor.
+/// Descriptors for the most connections of the ingress, and for the rest of the server.
 const DESCRIPTORS_MIN: u64 = 4096 + 128;
 const OTHERS: u32 = 0o007;
 pub(super) const GROUP_AND_OTHERS: u32 = 0o077;
-/// Beyond it, the write-ahead log is not brought into the file as it should be.
+/// Size of the write-ahead log beyond which its checkpoints do not work.
 const LOG_BYTES_MAX: u64 = 1 << 30;
 
-/// Checks the permissions of the files that hold secrets, and of the key of the ingress' certificate.
+/// Checks the permissions of the files that hold secrets, and of the TLS key.
 pub(super) fn modes(database: Option<&Path>, secrets: &[&Path], key: Option<&Path>) -> Vec<Finding> {
     let forges = "who reads a secret can forge endpoints, or be the component";
     let poses = "who reads the key can pose as this server, and read what senders send";
     let all = database.iter().map(|file| (*file, GROUP_AND_OTHERS, forges));
     let all = all.chain(secrets.iter().map(|file| (*file, OTHERS, forges)));
-    // A key is shared by a group of its own: Debian's `ssl-cert`, or Prosody's.
+    // A group may read a TLS key: Debian's `ssl-cert`, or Prosody's.
     let all = all.chain(key.iter().map(|file| (*file, OTHERS, poses)));
     all.filter_map(|(file, forbidden, why)| {
         let mode = fs::metadata(file).ok()?.permissions().mode();
@@ -37,7 +37,7 @@ pub(super) fn modes(database: Option<&Path>, secrets: &[&Path], key: Option<&Pat
     .collect()
 }
 
-/// The database: whether it opens, its disk's room, and its log.
+/// Checks whether the database opens, the free space of its disk, and its write-ahead log.
 pub(super) fn database(file: &Path, floor: u64) -> (Option<Database>, Vec<Finding>) {
     let shown = file.display();
     if !file.exists() {
@@ -72,7 +72,7 @@ pub(super) fn database(file: &Path, floor: u64) -> (Option<Database>, Vec<Findin
     (Some(database), findings)
 }
 
-/// The write-ahead log beside the database, where it has grown.
+/// Makes a finding for a write-ahead log that has grown too large.
 fn log(file: &Path) -> Option<Finding> {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
@@ -86,7 +86,7 @@ fn log(file: &Path) -> Option<Finding> {
     Some(Finding::warning("log", what, why, mend))
 }
 
-/// Checks how many descriptors a process of this user may have.
+/// Checks the limit of descriptors for processes of this user.
 pub(super) fn descriptors() -> Finding {
     let limit = http::raise_limit();
     if limit >= DESCRIPTORS_MIN {

@@ -1,4 +1,5 @@
-//! The public URL, as a sender finds it: name, connection, certificate, and whether this server answers there.
+//! The public URL, as a sender sees it: checks the name, the connection and the certificate, and whether this server
+//! answers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,17 +20,18 @@ use super::tls::{self, Tls};
 use crate::fetch::{self, Answer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Certificates are renewed when they have 30 days left, or a third of their life.
+/// Least remaining lifetime of a certificate, in days. Clients renew certificates when they have 30 days left, or a
+/// third of their lifetime.
 const DAYS_LEFT_MIN: i64 = 14;
-/// Senders sign for 24 hours, and VAPID has a few minutes of leeway.
+/// Most deviation of the clock. Senders sign for 24 hours, and VAPID has a few minutes of leeway.
 const CLOCK_OFF_MAX: TimeDelta = TimeDelta::minutes(2);
-/// Bytes of a token, in base64url 55 characters.
+/// Bytes of a token, which has 55 characters in base64url.
 const TOKEN_BYTES: usize = 41;
 const MATRIX_PATH: &str = "/_matrix/push/v1/notify";
 const PROXY_MEND: &str = "let the proxy pass paths on as they come: in nginx, `location / { proxy_pass http://127.0.0.1:8080; }` \
     without a path behind the port, and `merge_slashes off`";
 
-/// Where a sender goes.
+/// The server that a sender reaches at the public URL.
 struct Site {
     url: Url,
     host: String,
@@ -37,7 +39,7 @@ struct Site {
     tls: Option<Tls>,
 }
 
-/// Looks at all of it. `secrets` prove that it is this server.
+/// Runs all checks of the public URL. `secrets` prove that this server answers there.
 pub(super) async fn check(url: &Url, secrets: Option<&Secrets>, now: DateTime<Utc>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let site = match Site::find(url).await {
@@ -64,7 +66,7 @@ pub(super) async fn check(url: &Url, secrets: Option<&Secrets>, now: DateTime<Ut
     findings
 }
 
-/// Tokens that nobody had before: one that this server alone takes for its own, and one that it does not.
+/// Fresh random tokens: one that only this server accepts, and one that it refuses.
 struct Nonces {
     signed: String,
     unsigned: String,
@@ -166,7 +168,7 @@ impl Site {
         timeout(PATIENCE, asking).await.map_err(|_| anyhow!("no answer within {} s", PATIENCE.as_secs()))?
     }
 
-    /// Returns whether TLS is spoken there, though the URL says that it is not.
+    /// Returns whether the server speaks TLS, though the URL begins with `http://`.
     async fn speaks_tls_unsaid(&self) -> bool {
         if self.tls.is_some() {
             return false;
@@ -175,7 +177,7 @@ impl Site {
         matches!(timeout(PATIENCE, asking).await, Ok(Ok(true)))
     }
 
-    /// Returns the answer to a GET of this path if it shows a push resource of ours; else what it shows.
+    /// Returns the answer to a GET of this path, if it is a push resource. The error says what is there instead.
     async fn shows_endpoint(&self, path: &str) -> Result<Answer, String> {
         match self.get(path).await {
             Ok(answer) if answer.status == 200 && answer.text().contains("unifiedpush") => Ok(answer),
@@ -237,7 +239,7 @@ impl Site {
     }
 }
 
-/// The clock, against that of whatever answers.
+/// Compares the clock with the `Date` of the answer.
 fn clock(answer: &Answer, now: DateTime<Utc>) -> Finding {
     let date = answer.headers.get("date").and_then(|date| date.to_str().ok());
     let Some(theirs) = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()) else {
@@ -252,7 +254,7 @@ fn clock(answer: &Answer, now: DateTime<Utc>) -> Finding {
     Finding::error("clock", what, why, "see which one is wrong: timedatectl; then: timedatectl set-ntp true")
 }
 
-/// Without the token.
+/// Returns the path without the token.
 fn shortened(path: &str) -> String {
     path.rsplit_once('/').map_or_else(|| path.to_owned(), |(start, _)| format!("{start}/…"))
 }
@@ -265,7 +267,7 @@ mod tests {
     use super::super::finding::Level;
     use super::*;
 
-    /// A port at which each connection gets these bytes for the first that it sends.
+    /// Opens a port that answers the first bytes of each connection with these bytes.
     async fn answering(bytes: &'static [u8]) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -289,7 +291,7 @@ mod tests {
     async fn a_url_whose_scheme_is_not_what_is_spoken_there_is_told_so() {
         let plain =
             answering(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
-        // A fatal alert, `handshake_failure`.
+        // A fatal TLS alert, `handshake_failure`.
         let secured = answering(&[21, 3, 3, 0, 2, 2, 40]).await;
         let [(check, level, what)] = found("https", plain).await.try_into().unwrap();
         assert_eq!((check, level), ("tls", Level::Error));

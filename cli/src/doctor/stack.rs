@@ -1,5 +1,5 @@
-//! The stack on AWS, with an operator's credentials: whether it is as its template has it, whether the settings here are
-//! its outputs, and whether anybody hears of its alarms.
+//! The stack on AWS, with an operator's credentials: checks its drift from the template, the settings against its
+//! outputs, and the subscribers of its alarms.
 
 use aws::{Drifted, SdkConfig, Stack, StackState, Subscribers};
 use push::ports::Unavailable;
@@ -7,14 +7,14 @@ use url::Url;
 
 use super::finding::Finding;
 
-/// The settings that tie a relay to a stack, and what they are here.
+/// The settings that tie a relay to a stack, with their values here.
 pub(super) type Settings = [(&'static str, Option<String>)];
 
 const ALLOW: &str = "run it with the credentials of an operator, whom cloudformation:DescribeStacks, DetectStackDrift, \
     DescribeStackDriftDetectionStatus, DescribeStackResourceDrifts and sns:ListSubscriptionsByTopic are allowed, and what \
     reads the resources; see that the stack is there: aws cloudformation describe-stacks";
 
-/// Looks at the stack of this name.
+/// Checks the stack of this name.
 pub(super) async fn check(config: &SdkConfig, name: &str, settings: &Settings) -> Vec<Finding> {
     let stack = Stack::new(config, name);
     let state = match stack.state().await {
@@ -58,7 +58,7 @@ fn status(name: &str, state: &StackState) -> Finding {
     Finding::warning("stack", what, why, mend)
 }
 
-/// Checks whether the settings here are those of the stack's output.
+/// Checks whether the settings here agree with the stack's output.
 fn outputs(name: &str, state: &StackState, settings: &Settings) -> Vec<Finding> {
     let Some(environment) = state.outputs.get("RelayEnvironment") else {
         return vec![Finding::skipped("settings", format!("{name} has no output RelayEnvironment"))];

@@ -1,4 +1,4 @@
-//! TLS as a sender speaks it, and how long the certificate lives.
+//! TLS as a sender speaks it, and the expiry of the certificate.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
 use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
 
-/// Later than any certificate lives.
+/// A time span longer than the lifetime of any certificate.
 const FAR: TimeDelta = TimeDelta::days(365 * 200);
 
 /// A connector that speaks TLS as a sender with the system's trust store.
@@ -46,7 +46,7 @@ impl Tls {
         Ok(self.connector.connect(name, socket).await?)
     }
 
-    /// Returns whether TLS is spoken at the other end of the socket, with whatever certificate.
+    /// Returns whether the other end of the socket speaks TLS, with any certificate.
     pub(super) async fn is_spoken(&self, socket: TcpStream, host: &str) -> bool {
         match self.connect(socket, host).await {
             Ok(_) => true,
@@ -57,8 +57,8 @@ impl Tls {
         }
     }
 
-    /// When the certificate ends that the server has shown. The verifier is asked about a time at which it has ended, and
-    /// says since when.
+    /// Returns the expiry of the server's certificate. It comes from the verifier's error for a time in the far future,
+    /// when the certificate has expired.
     pub(super) fn ends_at(
         &self,
         stream: &TlsStream<TcpStream>,
@@ -81,13 +81,12 @@ impl Tls {
     }
 }
 
-/// The error of TLS itself, where it is one.
+/// Returns the TLS library's error, if it is the cause.
 fn cause(error: &anyhow::Error) -> Option<&rustls::Error> {
     error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
 }
 
-/// Why no session came about with a server that the URL says to speak TLS, and the mend where it is another than a
-/// certificate for the host with its chain.
+/// Returns why the TLS session failed, and the remedy; `None`: a certificate for the host, with its chain.
 pub(super) fn problem(error: &anyhow::Error) -> (String, Option<&'static str>) {
     const PLAIN: &str = "have the proxy speak TLS on that port (or upwire: UPWIRE_TLS_CERTIFICATE and UPWIRE_TLS_KEY), or write \
         the port into UPWIRE_PUBLIC_URL that speaks it";
@@ -104,7 +103,7 @@ pub(super) fn problem(error: &anyhow::Error) -> (String, Option<&'static str>) {
                             those between it and the authority are missing";
                 (what.to_owned(), None)
             }
-            // webpki's own error, which is what `openssl req -x509` makes unless it is told otherwise.
+            // By default, `openssl req -x509` makes certificates that webpki refuses with this error.
             CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
                 let what =
                     "the certificate is refused: it is an authority's own, as a self-signed one often is";

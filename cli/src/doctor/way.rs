@@ -1,4 +1,4 @@
-//! A push through the whole way, from an application server to a phone: `upwire canary` plays both.
+//! A push through the whole server, sent and received by `upwire canary`.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::finding::Finding;
 use crate::configuration::{ConfigurationError, environment, secret};
 use crate::{canary, command_line};
 
-/// The start of each error by which the program ends.
+/// The prefix of the error with which the program ends.
 const ERROR: &str = "upwire: ";
 const PASSWORD_FILE: &str = "UPWIRE_PASSWORD_FILE";
 
@@ -34,12 +34,12 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// Refuses an account without a password, before anything is tried.
+    /// Refuses an account without a password, before any check runs.
     pub(super) fn validate(&self) -> Result<(), ConfigurationError> {
         if self.jid.is_none() {
             return Ok(());
         }
-        // The file goes before the variable.
+        // The file takes precedence over the variable.
         let variable = match self.password_file {
             Some(_) => None,
             None => environment(command_line::DISTRIBUTOR_PASSWORD)?.map(Into::into),
@@ -54,7 +54,7 @@ impl Way {
         }
     }
 
-    /// Sends a push, and waits for it.
+    /// Sends a push, and waits for its arrival.
     pub(super) async fn check(&self, component: &BareJid) -> anyhow::Result<Finding> {
         let Some(jid) = &self.jid else {
             return Ok(Finding::skipped("push", "no account was named to send a push to (--jid)"));
@@ -82,7 +82,7 @@ impl Way {
         arguments.into_iter().map(str::to_owned).collect()
     }
 
-    /// The command as a person types it. The canary has no option for the password's file.
+    /// Returns the command to type. The canary has no option for the password's file, so a variable names it.
     fn mend(&self, jid: &Jid, component: &BareJid) -> String {
         let file = self.password_file.as_ref().map(|file| format!("{PASSWORD_FILE}={} ", file.display()));
         let (file, arguments) = (file.unwrap_or_default(), self.arguments(jid, component).join(" "));
@@ -90,15 +90,15 @@ impl Way {
     }
 }
 
-/// The reason why a canary has ended, from its stderr. Where its own error only points to that of the distributor, which
-/// plays the phone, that one stands above it.
+/// Reads from its stderr why a canary has ended. If its error only refers to the distributor, the distributor's error
+/// is above it.
 fn reason(stderr: &str) -> &str {
     let mut errors = stderr.lines().filter_map(|line| line.strip_prefix(ERROR));
     let first = errors.next();
     let last = errors.next_back().or(first);
     let reason = if last == Some(canary::DISTRIBUTOR_ENDED) { first } else { last };
     let reason = reason.or_else(|| stderr.lines().rev().find(|line| !line.trim().is_empty()));
-    // An option that the distributor has, and the canary has not.
+    // The canary does not have the distributor's option `--direct-tls`.
     let reason =
         reason.map(|reason| reason.split_once("; use --direct-tls").map_or(reason, |(text, _)| text));
     reason.unwrap_or("it did not say why")

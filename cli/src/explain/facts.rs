@@ -8,15 +8,15 @@ use serde::Serialize;
 
 use crate::trail::Told;
 
-/// The origin of the URL: ours, or not.
+/// The origin of the URL, by its signature.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Token {
-    /// It was signed by this secret of so many, from 1; the first signs.
+    /// This secret has signed the URL. Secrets are counted from 1; the first one signs at present.
     SignedBy { secret: usize, of: usize },
-    /// None of the secrets that are known here has signed it.
+    /// None of the known secrets has signed the URL.
     Foreign,
-    /// No secret is known here.
+    /// No secret is known.
     Unchecked,
     /// An id was given, which is not signed.
     #[default]
@@ -28,7 +28,7 @@ pub(super) enum Token {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Life {
     Lives,
-    /// It lapsed.
+    /// The life has lapsed.
     Expired,
     Revoked,
     /// Another life has begun since.
@@ -72,7 +72,7 @@ impl Row {
 pub(super) struct Paying {
     pub(super) name: String,
     pub(super) suspended_since: Option<DateTime<Utc>>,
-    /// Its pushes of the month are used up until then.
+    /// Time until which the tenant has used up its pushes of the month.
     pub(super) used_up_until: Option<DateTime<Utc>>,
 }
 
@@ -105,20 +105,20 @@ impl From<&Seen> for Phone {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Waiting {
     pub(super) pushes: usize,
-    /// When the oldest of them was accepted.
+    /// Acceptance of the oldest one.
     pub(super) oldest_accepted_at: Option<DateTime<Utc>>,
-    /// Pushes of it in the queue, where that can be read.
+    /// Number of the registration's pushes in the queue; `None`: the queue cannot be read.
     pub(super) in_the_queue: Option<usize>,
 }
 
-/// Where the push is that is asked about.
+/// The push that the command is about, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Push {
     pub(super) id: MessageId,
     pub(super) accepted_at: Option<DateTime<Utc>>,
-    /// When its time runs out, where it is in the mailbox.
+    /// Expiry of the push, if it is in the mailbox.
     pub(super) waits_until: Option<DateTime<Utc>>,
-    /// When it last went out without an answer.
+    /// Time at which it last went out unanswered.
     pub(super) unanswered_at: Option<DateTime<Utc>>,
     pub(super) in_the_queue: bool,
 }
@@ -126,15 +126,15 @@ pub(super) struct Push {
 /// The answer of the running process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Process {
-    /// Why it was not asked.
+    /// Why the process was not asked.
     pub(super) unreachable: Option<String>,
-    /// The push that is asked about, or the last ones of the registration.
+    /// The push that the command is about, or the last ones of the registration.
     pub(super) pushes: Vec<Told>,
-    /// Pushes of these that wait as far as the process remembers, and do not by the store, which was read later.
+    /// Pushes of these that wait by the process's memory, but not by the store, which was read later.
     pub(super) wait_no_more: Vec<MessageId>,
 }
 
-/// All of that.
+/// All facts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Facts {
     pub(super) id: Option<String>,
@@ -142,7 +142,7 @@ pub(super) struct Facts {
     pub(super) life: Life,
     pub(super) registration: Option<Row>,
     pub(super) tenant: Option<Paying>,
-    /// The last that was seen comes first.
+    /// The phones that were seen lately, the latest first.
     pub(super) phones: Vec<Phone>,
     pub(super) waiting: Waiting,
     pub(super) push: Option<Push>,

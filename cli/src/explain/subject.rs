@@ -1,4 +1,4 @@
-//! The subject of a question: an endpoint, a push by its `Location` or id, or a registration by its id.
+//! The subject of the command: an endpoint, a push by its `Location` or id, or a registration by its id.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use crate::configuration::reveal;
 
-/// Lengths of what a token holds, in bytes (push/token.rs).
+/// Lengths of the parts of a token, in bytes (push/token.rs).
 const EPOCH_BYTES: usize = 5;
 const MAC_BYTES: usize = 20;
 const ENDPOINT_BYTES: usize = RegistrationId::BYTES + EPOCH_BYTES + MAC_BYTES;
@@ -17,12 +17,12 @@ const LOCATION_BYTES: usize = RegistrationId::BYTES + MessageId::BYTES + MAC_BYT
 /// The least length of a predecessor's token.
 const LEGACY_CHARACTERS_MIN: usize = 80;
 
-/// See the module.
+/// The subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Subject {
-    /// One life of a registration, and the token.
+    /// One life of a registration, with the token.
     Endpoint(RegistrationId, Epoch, String),
-    /// A push, and the token.
+    /// A push, with the token.
     Location(RegistrationId, MessageId, String),
     Registration(RegistrationId),
     Push(MessageId),
@@ -82,7 +82,7 @@ impl Subject {
         }
     }
 
-    /// Which of these secrets has signed it, from 1; `None`: none of them, or it is not signed.
+    /// Returns the number of the secret that has signed it, from 1; `None`: none of them has, or it is not signed.
     pub(super) fn signed_by(&self, secrets: &[SecretString]) -> Option<usize> {
         let signed = |secret: &SecretString| {
             Secrets::parse(reveal(secret)).is_ok_and(|secret| match self {
@@ -99,7 +99,7 @@ impl Subject {
     }
 }
 
-/// When a push was accepted, which its id says.
+/// Reads the time of acceptance from the id of a push.
 pub(super) fn accepted_at(id: MessageId) -> Option<DateTime<Utc>> {
     let micros = id.as_bytes()[1..8].iter().fold(0, |sum, byte| sum << 8 | i64::from(*byte));
     DateTime::from_timestamp_micros(micros)

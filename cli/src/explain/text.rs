@@ -1,4 +1,4 @@
-//! The facts as lines that a person reads.
+//! The facts as lines for people.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use super::facts::{Facts, Life, Paying, Push, Row, Token};
 use super::verdict::{counted, span};
 use crate::trail::Told;
 
-/// Writes them, and the sentence last.
+/// Writes the facts, and the verdict last.
 pub(super) fn write(
     out: &mut impl Write,
     facts: &Facts,

@@ -1,4 +1,4 @@
-//! One sentence that says what matters most.
+//! The verdict: one sentence with the most important fact.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::facts::{Facts, Life, Push, Token};
 use crate::trail::Told;
 
-/// A phone that was seen so lately is there.
+/// Time since a phone was last seen within which it counts as present.
 const LATELY: TimeDelta = TimeDelta::minutes(5);
 
-/// The sentence.
+/// Returns the verdict.
 pub(super) fn verdict(facts: &Facts, now: DateTime<Utc>) -> String {
     if facts.token == Token::Foreign {
         return "No secret that is known here has signed this URL: another server has, or the secret was changed.".into();
@@ -65,8 +65,8 @@ fn of_push(facts: &Facts, push: &Push, now: DateTime<Utc>) -> String {
     }
 }
 
-/// The end of a push that waited and that no phone took as far as the process knows: it sees nothing of what a sender
-/// or an operator does beside it.
+/// Returns the end of a push that has left the mailbox, though the process knows no end of it. The process does not see
+/// removals by a sender or an operator.
 fn left_the_mailbox(waited: &Told, facts: &Facts, now: DateTime<Utc>) -> String {
     if waited.expires_at <= now {
         return format!("It waited, and its time ran out {} ago.", span(now - waited.expires_at));
@@ -83,7 +83,7 @@ fn left_the_mailbox(waited: &Told, facts: &Facts, now: DateTime<Utc>) -> String 
     }
 }
 
-/// The end of a push, if it is known for good.
+/// Returns the end of a push, if it is final.
 fn ended(told: &Told) -> Option<String> {
     let took = span(told.at - told.accepted_at);
     Some(match told.outcome.as_str() {
@@ -100,7 +100,7 @@ fn ended(told: &Told) -> Option<String> {
 }
 
 fn of_endpoint(facts: &Facts, now: DateTime<Utc>) -> String {
-    // Nobody of it can renew meanwhile, so that what lapses is not over for its senders.
+    // The tenant's users cannot renew meanwhile, so a lapsed registration is not over for its senders.
     if let (Life::Lives | Life::Expired, Some(cause)) = (facts.life, suspended(facts, now)) {
         return format!("Senders get 429: {cause}.");
     }
@@ -174,7 +174,7 @@ fn of_life(facts: &Facts, now: DateTime<Utc>) -> String {
     }
 }
 
-/// That the account's tenant is suspended, if it is.
+/// Returns the statement that the account's tenant is suspended, if it is.
 fn suspended(facts: &Facts, now: DateTime<Utc>) -> Option<String> {
     let tenant = facts.tenant.as_ref()?;
     let since = tenant.suspended_since?;
@@ -185,7 +185,7 @@ fn suspended(facts: &Facts, now: DateTime<Utc>) -> Option<String> {
     ))
 }
 
-/// The state of the phone.
+/// Returns the state of the phone in words.
 fn phone(facts: &Facts, now: DateTime<Utc>) -> String {
     let renewed = facts.registration.as_ref().map(|row| row.renewed_at);
     let Some(last) = facts.phones.first() else {
@@ -193,7 +193,7 @@ fn phone(facts: &Facts, now: DateTime<Utc>) -> String {
             renewed.map_or_else(String::new, |at| format!(" since it registered {} ago", span(now - at)));
         return format!("no phone of the account has been seen{since}");
     };
-    // A phone that registers is there, whether or not it was noted.
+    // A registration counts as a sign of life, whether or not it was noted.
     let seen_at = renewed.map_or(last.seen_at, |renewed| renewed.max(last.seen_at));
     let ago = span(now - seen_at);
     match (now - seen_at < LATELY, last.session_has_ended) {
@@ -205,7 +205,7 @@ fn phone(facts: &Facts, now: DateTime<Utc>) -> String {
     }
 }
 
-/// A time as a person says it, in its largest unit.
+/// Returns a time in words, in its largest unit.
 pub(super) fn span(time: TimeDelta) -> String {
     let seconds = time.num_seconds().max(0);
     match seconds {
@@ -217,7 +217,7 @@ pub(super) fn span(time: TimeDelta) -> String {
     }
 }
 
-/// A count and its unit.
+/// Returns a count with its unit, in the singular or the plural.
 pub(super) fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, several: &str) -> String {
     let unit = if count == N::from(1) { one } else { several };
     format!("{count} {unit}")

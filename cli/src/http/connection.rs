@@ -1,4 +1,4 @@
-//! One connection: how far its request is, and how long it may take over that.
+//! One connection: its phase, and the time limit of each phase.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -25,32 +25,32 @@ use tower::ServiceExt;
 use super::head::Head;
 use super::socket::Socket;
 
-/// Longest time for the head of a request to come; for the first one, with the handshake before it.
+/// Longest time to receive the head of a request. For the first request, it includes the TLS handshake.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for the rest of it. The ingress gives a body ten seconds, and answers 408.
+/// Longest time to receive the rest of a request. The ingress itself answers 408 after 10 s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest time for an answer. The ingress takes two seconds at most.
+/// Longest time for an answer. The ingress takes at most 2 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait of a connection for its next request: longer than the minute for which nginx keeps one.
+/// Longest idle time of a connection. Longer than the minute for which nginx keeps idle connections.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// The largest head of a request, and the most of a body that is in memory at a time.
+/// Most bytes of a request's head, and of the part of a body that is in memory at a time.
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 
-/// The stage of a connection.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nothing has come yet.
+    /// No bytes have come yet.
     Fresh { since: Instant },
-    /// A request has begun to come.
+    /// A request is being received.
     Receiving { since: Instant, until: Instant },
-    /// A request is there, and not answered.
+    /// A request was received, and is not answered yet.
     Answering,
     /// The last request is answered.
     Idle { since: Instant },
 }
 
 impl Phase {
-    /// Since when a request is incomplete, if one is.
+    /// Returns the time since which a request is incomplete, if one is.
     pub(crate) fn incomplete_since(self) -> Option<Instant> {
         match self {
             Self::Fresh { since } | Self::Receiving { since, .. } => Some(since),
@@ -70,14 +70,14 @@ impl Phase {
 
 /// The end of a connection.
 pub(crate) enum End {
-    /// By either side, or to make room.
+    /// The connection ended by either side, or to make room.
     Over,
     /// A request did not come in time.
     Slow,
 }
 
-/// Answers the requests of one connection, open `since` then, until it is closed, its time is over, it is told to be `closing`, or the
-/// server stops. `note` is told each phase.
+/// Answers the requests of one connection, which is open since `since`. Returns when it is closed, when a time limit is
+/// over, when `closing` is cancelled, or when the server stops. Calls `note` with each new phase.
 pub(crate) async fn attend(
     socket: Socket,
     since: Instant,
@@ -90,7 +90,7 @@ pub(crate) async fn attend(
     let service = service_fn(|request| answer(request, router.clone(), progress.clone()));
     let io = TokioIo::new(Observed { socket, progress: progress.clone() });
     let mut builder = http1::Builder::new();
-    // It would begin with the end of the last request, and cut connections that are kept.
+    // hyper's timeout would begin at the end of the last request, and close idle connections.
     builder.header_read_timeout(None).max_buf_size(BUFFER_BYTES_MAX);
     let mut connection = pin!(builder.serve_connection(io, service));
     let (mut stopped, mut told) = (pin!(stop.cancelled()), pin!(closing.cancelled()));
@@ -108,7 +108,7 @@ pub(crate) async fn attend(
             is_stopping = true;
             connection.as_mut().graceful_shutdown();
         }
-        // An error on the way concerns the peer alone, and hyper has answered it where it could.
+        // An error concerns the peer alone. hyper has answered it if it could.
         if connection.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Over);
         }
@@ -150,25 +150,25 @@ async fn answer(
     Ok(response)
 }
 
-/// The mark by which a head tells the end of its request.
+/// The headers by which a head tells the end of its request.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
-    /// One header at most.
+    /// At most one such header.
     Clear,
-    /// Two of them: the request is refused (RFC 9112 §6.3).
+    /// Both headers: the request is refused (RFC 9112 §6.3).
     Ambiguous,
-    /// Its head was not looked at, since it came right behind another request. If it has an encoding, that counts, and
-    /// the connection is closed behind it (RFC 9112 §6.1).
+    /// The head was not inspected, since it came directly behind another request. If it has a `Transfer-Encoding`, that
+    /// counts, and the connection is closed after the request (RFC 9112 §6.1).
     Unseen,
 }
 
-/// The stage of a connection, as its socket, its requests' bodies and its answers tell.
+/// The phase of a connection, which its socket, its requests' bodies and its answers update.
 #[derive(Clone)]
 struct Progress(Arc<Mutex<State>>);
 
 struct State {
     phase: Phase,
-    /// The head that comes; `None` where it does not begin with what comes.
+    /// The head that is being received; `None`: the next bytes may not begin a head.
     head: Option<Head>,
 }
 
@@ -181,7 +181,7 @@ impl Progress {
         self.0.lock().phase
     }
 
-    /// Bytes have come.
+    /// Notes bytes that have come.
     fn received(&self, bytes: &[u8], now: Instant) {
         let mut state = self.0.lock();
         match state.phase {
@@ -196,7 +196,7 @@ impl Progress {
         }
     }
 
-    /// Returns the mark by which the head that has come tells the end of its request.
+    /// Returns how the received head tells the end of its request.
     fn framing(&self) -> Framing {
         match self.0.lock().head.take() {
             Some(head) if head.is_ambiguous() => Framing::Ambiguous,
@@ -218,7 +218,7 @@ impl Progress {
 
     fn answered(&self, now: Instant) {
         let mut state = self.0.lock();
-        // The next bytes may be the rest of a body that nobody wanted.
+        // The next bytes may be the unread rest of a body.
         let is_whole = state.phase == Phase::Answering;
         state.head = is_whole.then(Head::default);
         state.phase = Phase::Idle { since: now };

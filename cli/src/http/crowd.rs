@@ -1,5 +1,5 @@
-//! The open connections, and the choice of the one to close where there are too many: the one whose request has been
-//! incomplete for longest. No I/O; moments are arguments.
+//! The open connections. If there are too many, the one whose request has been incomplete for longest is closed. No
+//! I/O; times are arguments.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,22 +10,23 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Phase;
 use super::proxies::Proxies;
 
-/// Incomplete requests of one peer at a time, unless it is a proxy.
+/// Most incomplete requests of one peer at a time, unless the peer is a proxy.
 const INCOMPLETE_OF_PEER_MAX: usize = 64;
-/// One subscriber has so many bits of IPv6's addresses at least, and may take another for each connection.
+/// Length of the IPv6 prefix that counts as one peer. A subscriber has at least such a network, and may use another
+/// address for each connection.
 const SUBSCRIBER_BITS: u32 = 64;
 
 /// Why a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// As many are open as may be.
+    /// As many connections are open as may be.
     Crowd,
-    /// Its peer has too many incomplete requests.
+    /// The peer has too many incomplete requests.
     Peer,
 }
 
 impl Reason {
-    /// Its label in the metrics.
+    /// Returns the label in the metrics.
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Crowd => "crowd",
@@ -34,14 +35,14 @@ impl Reason {
     }
 }
 
-/// A connection, for as long as it is open. Those that were told to close are none any more.
+/// The id of an open connection. Connections that were told to close do not count as open.
 pub(crate) type Id = u64;
 
 /// The decision about a new connection.
 pub(crate) struct Admitted {
-    /// Its name, and what is cancelled when it has to close; `None`: it is to be closed at once.
+    /// The id of the new connection, and the token that tells it to close; `None`: it has to be closed at once.
     pub(crate) place: Option<(Id, CancellationToken)>,
-    /// True if the bound was met.
+    /// True if the bound was reached.
     pub(crate) is_full: bool,
     /// Why a connection is closed, the new one or another.
     pub(crate) closed: Option<Reason>,
@@ -53,22 +54,22 @@ struct Connection {
     closing: CancellationToken,
 }
 
-/// See the module.
+/// The open connections, by id and by phase.
 pub(crate) struct Crowd {
     max: usize,
     proxies: Proxies,
     next: Id,
     connections: HashMap<Id, Connection>,
-    /// Those with an incomplete request, since when.
+    /// Connections with an incomplete request, and the time since which it is incomplete.
     incomplete: BTreeSet<(Instant, Id)>,
-    /// The same of each peer that is no proxy.
+    /// Connections with an incomplete request, for each peer that is no proxy.
     of_peers: HashMap<IpAddr, BTreeSet<(Instant, Id)>>,
-    /// Those between requests, since when.
+    /// Connections between requests, and the time since which they are idle.
     idle: BTreeSet<(Instant, Id)>,
 }
 
 impl Crowd {
-    /// Of at most so many.
+    /// Makes an empty crowd of at most `max` connections.
     pub(crate) fn new(max: usize, proxies: Proxies) -> Self {
         Self {
             max,
@@ -81,7 +82,7 @@ impl Crowd {
         }
     }
 
-    /// Takes a new connection in, and closes another for it where there is no room.
+    /// Admits a new connection, and closes another one if there is no room.
     pub(crate) fn admit(&mut self, peer: IpAddr, now: Instant) -> Admitted {
         let is_full = self.connections.len() >= self.max;
         let mut closed = None;
@@ -101,8 +102,7 @@ impl Crowd {
         Admitted { place: Some((id, closing)), is_full, closed: closed.or(is_of_peer) }
     }
 
-    /// Takes down how far a connection is. Where its peer has too many incomplete requests now, the one that has been so
-    /// for longest is closed.
+    /// Notes the phase of a connection. If its peer has too many incomplete requests now, closes the oldest of them.
     pub(crate) fn note(&mut self, id: Id, phase: Phase) -> Option<Reason> {
         let connection = self.connections.get_mut(&id)?;
         let (before, peer) = (std::mem::replace(&mut connection.phase, phase), connection.peer);
@@ -125,7 +125,7 @@ impl Crowd {
         Some(Reason::Peer)
     }
 
-    /// Forgets a connection that is closed.
+    /// Removes a closed connection.
     pub(crate) fn leave(&mut self, id: Id) {
         if let Some(connection) = self.connections.remove(&id) {
             self.forget(id, connection.phase, connection.peer);
@@ -155,7 +155,7 @@ impl Crowd {
     }
 }
 
-/// Whom an address is counted for.
+/// Returns the peer for which an address is counted.
 fn subscriber(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {

@@ -1,15 +1,15 @@
-//! Descriptors: how many this process may have, and how many of them are for connections of senders.
+//! File descriptors: the process's limit, and the number for connections of senders.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::ADMIN_CONNECTIONS_MAX;
 
-/// Most connections of senders. Each takes some 20 KB at most while its request comes.
+/// Most connections of senders. Each takes at most about 20 KB while its request is received.
 const CONNECTIONS_MAX: u64 = 4096;
-/// Descriptors for the rest: the XMPP stream, the store and its readers, the listeners, the log.
+/// Descriptors for the XMPP stream, the store and its readers, the listeners and the log.
 const RESERVED: u64 = 96 + ADMIN_CONNECTIONS_MAX as u64;
 
-/// Raises the limit of descriptors to the most that the system lets this process have; returns what it is then.
+/// Raises the soft limit of descriptors to the hard limit. Returns the resulting limit.
 pub(crate) fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
@@ -18,7 +18,7 @@ pub(crate) fn raise_limit() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
-/// Returns how many connections of senders there may be with so many descriptors.
+/// Returns the number of connections of senders for this limit of descriptors.
 pub(crate) fn connections_max(descriptors: u64) -> usize {
     descriptors.saturating_sub(RESERVED).max(descriptors / 4).clamp(1, CONNECTIONS_MAX) as usize
 }

@@ -1,17 +1,15 @@
-//! The heads of requests as they come, byte for byte: hyper drops a `Content-Length` beside a `Transfer-Encoding`, and
-//! tells nobody.
+//! The heads of requests, read byte by byte: hyper silently drops a `Content-Length` beside a `Transfer-Encoding`.
 
-/// Long enough to tell the two names from any other.
+/// Bytes of a line that are kept. They suffice to tell the headers' names from any other.
 const NAME_BYTES_MAX: usize = 18;
 
-/// Looks for the two headers that say where a request ends, and for the one that says whose it is, in the head of one
-/// request.
+/// Finds three headers in the head of a request: the two that tell where it ends, and `Host`.
 ///
-/// A request that has both of the former, or two of the latter, is perhaps one that a proxy in front took for another
-/// (RFC 9112 §3.2, §6.3, §11.2).
+/// A proxy in front may have read a request differently if it has both of the former, or two of the latter (RFC 9112
+/// §3.2, §6.3, §11.2).
 #[derive(Debug, Default)]
 pub(crate) struct Head {
-    /// The beginning of the line that is read.
+    /// The beginning of the present line.
     line: Vec<u8>,
     lines: usize,
     has_length: bool,
@@ -21,7 +19,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Takes the bytes that have come, up to the end of the head.
+    /// Reads bytes, up to the end of the head.
     pub(crate) fn read(&mut self, mut bytes: &[u8]) {
         while !self.is_whole && !bytes.is_empty() {
             let end = bytes.iter().position(|byte| *byte == b'\n');
@@ -35,12 +33,12 @@ impl Head {
         }
     }
 
-    /// Returns whether its end has come.
+    /// Returns whether the head is complete.
     pub(crate) fn is_whole(&self) -> bool {
         self.is_whole
     }
 
-    /// Returns whether two headers say where the request ends, or which host it is for.
+    /// Returns whether two headers tell where the request ends, or which host it is for.
     pub(crate) fn is_ambiguous(&self) -> bool {
         (self.has_length && self.has_encoding) || self.hosts > 1
     }
@@ -48,7 +46,7 @@ impl Head {
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         if matches!(line.as_slice(), b"" | b"\r") {
-            // Empty lines in front of a request are none of it (RFC 9112 §2.2).
+            // Empty lines before a request are ignored (RFC 9112 §2.2).
             self.is_whole = self.lines > 0;
             return;
         }

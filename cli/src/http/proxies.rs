@@ -1,10 +1,10 @@
-//! Reverse proxies: addresses whose connections carry the requests of many.
+//! Reverse proxies: addresses whose connections carry the requests of many senders.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Addresses and networks that may have any number of connections. This machine's own may anyway.
+/// Addresses and networks of proxies. This machine's loopback address always counts as one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Proxies(Vec<IpNet>);
 
@@ -13,8 +13,7 @@ impl Proxies {
         Self(networks)
     }
 
-    /// Returns whether many connections from there are no sign of abuse. Of the loopback network that is the usual
-    /// address alone: nobody puts a proxy at another one without knowing.
+    /// Returns whether an address counts as a proxy. Of the IPv4 loopback network, only 127.0.0.1 counts by itself.
     pub(crate) fn has(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         let is_this_machine = match peer {
@@ -25,7 +24,7 @@ impl Proxies {
     }
 }
 
-/// An address, or a network as `172.16.0.0/12`.
+/// Parses an address, or a network as `172.16.0.0/12`.
 pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let address = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));

@@ -1,4 +1,4 @@
-//! The socket of one connection, with TLS or without.
+//! The socket of one connection, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -8,11 +8,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// The stream that carries requests and their answers.
+/// A stream that carries requests and their answers.
 pub(crate) enum Socket {
-    /// A proxy in front speaks TLS, or nobody does.
+    /// This server does not speak TLS; a proxy in front may.
     Plain(TcpStream),
-    /// This server speaks TLS itself. The state of a session is large, and most servers have none.
+    /// This server speaks TLS itself. Boxed, because the session's state is large, and most servers do not need it.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

@@ -1,4 +1,4 @@
-//! TLS of the listener's own: its certificate, which is read again when its files change.
+//! TLS of the listener. The certificate is read again when its files change.
 
 mod files;
 
@@ -20,9 +20,9 @@ use super::connection::End;
 use super::socket::Socket;
 use crate::configuration::ConfigurationError;
 
-/// Time between two looks at the files.
+/// Time between two checks of the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// "The protocol identifier … for HTTP/1.1" (RFC 9112 §9.8): a client that offers HTTP/2 too takes this one.
+/// "The protocol identifier … for HTTP/1.1" (RFC 9112 §9.8). A client that also offers HTTP/2 then uses HTTP/1.1.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// The TLS configuration of a listener.
@@ -44,7 +44,7 @@ impl ResolvesServerCert for Current {
 }
 
 impl Tls {
-    /// With the certificate that is in these files now; `host` is what senders expect it to name.
+    /// Reads the certificate from these files. Warns if it does not name `host`, which senders expect.
     pub(crate) fn open(files: CertificateFiles, host: Option<&str>) -> Result<Self, ConfigurationError> {
         let certificate = files.read()?;
         if let Some(host) = host {
@@ -75,7 +75,7 @@ impl Tls {
             let stamps = self.files.stamps();
             let is_at_rest = seen == stamps;
             seen = stamps;
-            // A renewal writes one file after the other.
+            // A renewal writes one file after the other, so the files have to be unchanged since the last check.
             if is_asked || (is_at_rest && seen != known) {
                 known = seen.clone();
                 self.take();
@@ -98,8 +98,8 @@ impl Tls {
     }
 }
 
-/// The socket of a connection once its handshake is done, where there is one; until `deadline`, or until it is told to
-/// be `closing`, or the server stops.
+/// Returns the socket of a connection, after the TLS handshake if there is TLS. Gives up at `deadline`, when `closing`
+/// is cancelled, or when the server stops.
 pub(crate) async fn open(
     socket: TcpStream,
     tls: Option<&Tls>,
@@ -116,7 +116,7 @@ pub(crate) async fn open(
     };
     match shaken {
         Ok(Ok(socket)) => Ok(Socket::Tls(Box::new(socket))),
-        // Why it failed is for the peer to see.
+        // The peer sees why the handshake failed.
         Ok(Err(_)) => Err(End::Over),
         Err(_) => Err(End::Slow),
     }

@@ -1,4 +1,4 @@
-//! A page of invoices: one file, with a chart for each tenant.
+//! A page of invoices: one HTML file, with a chart for each tenant.
 
 use anyhow::anyhow;
 use plotters::prelude::*;
@@ -8,12 +8,12 @@ use push::usage::Counts;
 use super::prices::{Prices, total};
 use super::sums::{Sum, Sums};
 
-/// The size of a chart, in pixels; it scales with the page.
+/// The size of a chart, in pixels. It scales with the page.
 const CHART: (u32, u32) = (900, 260);
-/// A label, a colour, and the count of a day.
+/// The label and the colour of a series, and its count for a day.
 type Series = (&'static str, RGBColor, fn(&Counts) -> u64);
 
-/// The bars that a chart shows of each day.
+/// The bars of each day in a chart.
 const SERIES: [Series; 3] = [
     ("delivered", RGBColor(38, 120, 78), |counts| counts.delivered),
     ("waited", RGBColor(214, 150, 30), |counts| counts.waited),
@@ -25,7 +25,7 @@ section{break-after:page;margin-bottom:4rem}h1{font-size:1.6rem;margin:0}h2{font
 table{border-collapse:collapse;width:100%;margin:1rem 0}th,td{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:right}\
 th:first-child,td:first-child{text-align:left}tfoot td{font-weight:600;border-top:2px solid #222}svg{width:100%;height:auto}";
 
-/// The page.
+/// Returns the page.
 pub(super) fn page(sums: &Sums, prices: Option<&Prices>) -> anyhow::Result<String> {
     let month = sums.month;
     let mut page = format!(
@@ -47,7 +47,7 @@ pub(super) fn page(sums: &Sums, prices: Option<&Prices>) -> anyhow::Result<Strin
     Ok(page + "</body></html>\n")
 }
 
-/// The days of the month, with a bar for each series.
+/// Draws the days of the month, with a bar for each series.
 fn chart(sum: &Sum) -> anyhow::Result<String> {
     let mut svg = String::new();
     let failed = |error: &dyn std::fmt::Display| anyhow!("the chart of a tenant cannot be drawn: {error}");

@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// A gigabyte, in bytes.
 const GB: f64 = 1e9;
 
-/// The file. A tenant's own prices go before those for all.
+/// The file of prices. A tenant's own prices take precedence over those for all.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Prices {
@@ -48,7 +48,7 @@ impl Prices {
         Ok(prices)
     }
 
-    /// The tenants that have prices of their own.
+    /// Returns the tenants that have prices of their own.
     pub(super) fn tenants(&self) -> impl Iterator<Item = &TenantName> {
         self.tenant.keys()
     }
@@ -57,7 +57,7 @@ impl Prices {
         &self.currency
     }
 
-    /// The lines of a tenant's invoice, each rounded to hundredths.
+    /// Returns the lines of a tenant's invoice, each rounded to hundredths.
     pub(super) fn lines(&self, tenant: &TenantName, counts: Counts) -> Vec<Line> {
         let own = self.tenant.get(tenant).copied().unwrap_or_default();
         let rate = |own: Option<f64>, all: Option<f64>| own.or(all).unwrap_or(0.0);

@@ -1,4 +1,4 @@
-//! Usage of each tenant in a month: in all, by domain and by day.
+//! The usage of each tenant in a month: in all, by domain and by day.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,22 @@ use push::usage::{Counts, Usage, hour_of};
 /// Hours of a day.
 const DAY: i64 = 24;
 
-/// See the module.
+/// The usage of all tenants in a month.
 pub(super) struct Sums {
     pub(super) month: Month,
     pub(super) tenants: BTreeMap<TenantName, Sum>,
 }
 
-/// Of one tenant.
+/// The usage of one tenant.
 pub(super) struct Sum {
     pub(super) all: Counts,
     pub(super) domains: BTreeMap<String, Counts>,
-    /// From the first day of the month.
+    /// The usage of each day, from the first day of the month.
     pub(super) days: Vec<Counts>,
 }
 
 impl Sums {
-    /// Also of tenants that have used nothing.
+    /// Sums up the usage by tenant. `known` tenants without usage are included.
     pub(super) fn of<'a>(month: Month, usage: &Usage, known: impl Iterator<Item = &'a TenantName>) -> Self {
         let (from, to) = (hour_of(month.start()), hour_of(month.end()));
         let days = usize::try_from((to - from) / DAY).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Usage as text: a table of tenants, or a line for each tenant, domain and hour.
+//! Usage as text: a table of tenants, or one line for each tenant, domain and hour.
 
 use std::io::{self, Write};
 
@@ -55,7 +55,7 @@ pub(super) fn write_table(out: &mut impl Write, sums: &Sums, prices: Option<&Pri
     Ok(())
 }
 
-/// The id of a line: it is the same in each run, and no other line has it.
+/// Returns the unique id of a line, which is the same in each run.
 fn id(slot: &Slot) -> String {
     format!("{}/{}/{}", slot.tenant, slot.domain, moment(slot.hour))
 }
@@ -65,7 +65,7 @@ fn moment(hour: Hour) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Writes a line for each slot. No field is quoted: the names of tenants, domains and numbers have no comma.
+/// Writes one line for each slot. Fields need no quotes: names of tenants, domains and numbers have no comma.
 pub(super) fn write_csv(out: &mut impl Write, usage: &Usage) -> io::Result<()> {
     writeln!(out, "id,tenant,domain,hour,{}", COLUMNS.join(","))?;
     for (slot, counts) in usage {

@@ -1,4 +1,4 @@
-//! A bound for each kind of line: what others cause again and again must not fill the disk.
+//! A bound for each kind of log line, so that lines that others cause cannot fill the disk.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,11 +10,12 @@ use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-/// Lines that one place in the code may write within [`INTERVAL`]. Debug and trace, which are asked for, have no bound.
+/// Most lines that one place in the code writes within [`INTERVAL`]. Debug and trace have no bound, since the operator
+/// asked for them.
 const LINES_MAX: u64 = 30;
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Lines written within this interval, by the place that writes them. Places are in the code, so they have a bound.
+/// Lines written within this interval, by the place that writes them. The number of places in the code is bounded.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Written(Arc<Mutex<HashMap<Identifier, Lines>>>);
 
@@ -27,7 +28,7 @@ struct Lines {
 }
 
 impl Written {
-    /// Counts a line; returns whether it is written, or left out.
+    /// Counts a line. Returns whether it is written.
     fn note(&self, of: &'static Metadata<'static>, now: Instant) -> bool {
         let mut places = self.0.lock();
         let lines = places.entry(of.callsite()).or_insert(Lines { of, since: now, written: 0, left_out: 0 });
@@ -42,14 +43,14 @@ impl Written {
         true
     }
 
-    /// The lines left out since the last call: how many, and where.
+    /// Returns the number of lines left out since the last call, for each place.
     fn left_out(&self) -> Vec<(u64, &'static Metadata<'static>)> {
         let mut places = self.0.lock();
         let left_out = places.values_mut().filter(|lines| lines.left_out > 0);
         left_out.map(|lines| (std::mem::take(&mut lines.left_out), lines.of)).collect()
     }
 
-    /// Writes down each minute what was left out.
+    /// Logs each minute the lines that were left out.
     pub(super) async fn report(self) {
         let mut interval = interval(INTERVAL);
         loop {
@@ -66,8 +67,8 @@ impl Written {
     }
 }
 
-/// Of the whole subscriber, in front of what writes: a filter of one layer alone may not let an event go (its state in
-/// tracing-subscriber would stay behind).
+/// The bound is a layer of the whole subscriber. A filter of one layer may not drop an event here, since its state in
+/// tracing-subscriber would be left over.
 impl<S: Subscriber> Layer<S> for Written {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         *event.metadata().level() > Level::INFO || self.note(event.metadata(), Instant::now())

@@ -5,10 +5,10 @@ use chrono::{DateTime, Utc};
 use push::ports::{Consistency, Mailbox, Registrations, Revocation};
 use push::{Epoch, RegistrationId};
 
-/// Most attempts to end one while its phone renews or moves it.
+/// Most attempts to end a registration while its phone renews or moves it.
 const ATTEMPTS_MAX: usize = 16;
 
-/// Ends a registration, or this life of it alone, and removes what waits for it; returns how many pushes that were.
+/// Ends a registration, or only the life with this epoch, and removes its waiting pushes. Returns the number of those;
 /// `None`: it does not live.
 pub(super) async fn end<S: Registrations, M: Mailbox>(
     store: &S,
@@ -21,7 +21,7 @@ pub(super) async fn end<S: Registrations, M: Mailbox>(
         let row = store.find(id, Consistency::Strong).await?;
         let is_meant = |life: Epoch| epoch.is_none_or(|epoch| epoch == life);
         let Some(row) = row.filter(|row| row.lives(now) && is_meant(row.epoch)) else { return Ok(None) };
-        // The clock of who has renewed it may be ahead.
+        // The clock of the relay that has renewed it may be ahead.
         let asked_at = row.renewed_at.max(now);
         match store.revoke(id, row.epoch, &row.target.recipient, asked_at).await? {
             Revocation::GoesOn => {}
@@ -35,7 +35,7 @@ pub(super) async fn end<S: Registrations, M: Mailbox>(
     bail!("registration {id} is renewed again and again: try it again")
 }
 
-/// Returns whether there is something to end.
+/// Returns whether the registration, or the life with this epoch, lives.
 pub(super) async fn lives<S: Registrations>(
     store: &S,
     id: RegistrationId,

@@ -1,4 +1,4 @@
-//! Which registrations are meant: one by its endpoint or id, those of an account or a domain, or all.
+//! The selection of registrations: one by its endpoint or id, those of an account or a domain, or all.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,20 +7,20 @@ use push::ports::{Accounts, Registrant};
 use push::{Epoch, Registration, RegistrationId};
 use tokio_xmpp::jid::BareJid;
 
-/// Rows that are in memory at a time, or a few more.
+/// Rows that are in memory at a time, approximately.
 const PAGE: usize = 1000;
 /// Lengths of an endpoint's token and of its parts, in bytes (push/token.rs).
 const TOKEN_BYTES: usize = 41;
 const EPOCH_BYTES: usize = 5;
 
-/// One registration, perhaps one life of it alone.
+/// One registration, or one life of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Which {
     pub(super) id: RegistrationId,
     pub(super) epoch: Option<Epoch>,
 }
 
-/// Reads an endpoint, its token, or an id. The token's MAC is not looked at: the secret may not be here.
+/// Parses an endpoint, its token, or an id. The token's MAC is not checked, since the secret may not be known here.
 pub(super) fn one(text: &str) -> Result<Which, String> {
     if let Ok(id) = serde_json::from_value(text.into()) {
         return Ok(Which { id, epoch: None });
@@ -34,7 +34,7 @@ pub(super) fn one(text: &str) -> Result<Which, String> {
     Ok(Which { id, epoch: Some(Epoch::from_seconds(epoch)) })
 }
 
-/// Reads the registrations of an account, of a domain or of all that live, a page at a time.
+/// Reads the living registrations of an account, of a domain or of all accounts, a page at a time.
 pub(super) struct Selection<S> {
     store: S,
     account: Option<BareJid>,
@@ -54,7 +54,7 @@ impl<S: Accounts> Selection<S> {
         Self { store, account, domain, now, after: None, is_over: false }
     }
 
-    /// The next of them; none are left at `None`.
+    /// Returns the next page; `None`: none are left.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<Vec<Registration>>> {
         if self.is_over {
             return Ok(None);

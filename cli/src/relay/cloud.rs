@@ -1,4 +1,4 @@
-//! The relay's way to AWS: whether the tables and the queue are its to use.
+//! The relay's tables and queue on AWS, opened after a check that it may use them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::options::{MAILBOX_TABLE, QUEUE_URL, REGISTRATIONS_TABLE, Settings};
 use crate::{aws_configuration, configuration::ConfigurationError};
 
-/// Longest time for which AWS may stay out of reach at the start: a machine that boots has no network yet.
+/// Longest wait for AWS at the start, since a machine that boots may have no network yet.
 const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
@@ -21,12 +21,13 @@ pub(super) struct Cloud {
     pub(super) mailbox: MailboxTable,
     config: SdkConfig,
     queue_url: String,
-    /// Opened to see that it can be.
+    /// The queue that was opened to check that it can be.
     queue: Option<Queue>,
 }
 
 impl Cloud {
-    /// The queue, opened anew for each relay, however long it takes: the one before has closed it.
+    /// Returns the queue. Opens it again for each term after the first, since a term closes it, and retries while AWS
+    /// is out of reach.
     pub(super) async fn queue(&mut self) -> anyhow::Result<Queue> {
         if let Some(queue) = self.queue.take() {
             return Ok(queue);
@@ -40,7 +41,7 @@ impl Cloud {
     }
 }
 
-/// Opens the tables and the queue, once it is known that all of them can be used.
+/// Opens the tables and the queue, after checking that all of them can be used.
 pub(super) async fn open(settings: &Settings, time: &ServiceTime, meter: &Meter) -> anyhow::Result<Cloud> {
     let Settings { registrations_table, mailbox_table, queue_url, .. } = settings;
     let config = time.heard_by(aws_configuration::read().await?);
@@ -65,7 +66,7 @@ async fn open_queue(config: &SdkConfig, url: &str) -> anyhow::Result<Queue> {
     patiently(|| Queue::open(config, url)).await.map_err(|error| refusal(error, QUEUE_URL))
 }
 
-/// Tries again for a while where AWS is out of reach.
+/// Retries for up to 30 s while AWS is out of reach.
 async fn patiently<T, F: Future<Output = Result<T, CannotStart>>>(
     attempt: impl FnMut() -> F,
 ) -> Result<T, CannotStart> {
@@ -77,7 +78,7 @@ async fn patiently<T, F: Future<Output = Result<T, CannotStart>>>(
     let end = Instant::now() + PATIENCE;
     attempt
         .retry(delays)
-        // A call that AWS refused for its time tells what time it is.
+        // A call that AWS refuses because of its time teaches the right time.
         .when(|error| matches!(error.cause, Cause::Unavailable | Cause::Clock) && Instant::now() < end)
         .notify(|CannotStart { cause, problem: error, mend }, _| match cause {
             Cause::Clock => {
@@ -88,7 +89,7 @@ async fn patiently<T, F: Future<Output = Result<T, CannotStart>>>(
         .await
 }
 
-/// Tells a wrong name in the configuration from a refusal or a silence of AWS.
+/// Distinguishes a wrong name in the configuration from a refusal or an outage of AWS.
 fn refusal(error: CannotStart, variable: &str) -> anyhow::Error {
     match error.cause {
         Cause::Configuration => ConfigurationError::new(variable, error.problem, error.mend).into(),

@@ -1,4 +1,4 @@
-//! The options of `upwire relay`, and what they say once they are checked.
+//! The options of `upwire relay`, and the settings that they become.
 
 use secrecy::SecretString;
 use url::Url;
@@ -96,7 +96,7 @@ pub(crate) struct Settings {
 }
 
 impl Options {
-    /// Checks everything, and opens nothing but the files of secrets.
+    /// Checks all options. Opens no files but those of secrets.
     pub(crate) fn settings(self) -> Result<Settings, ConfigurationError> {
         let missing = |variable, mend| ConfigurationError::new(variable, "is missing", mend);
         let mut relay = self.relay.settings()?;
@@ -138,7 +138,7 @@ fn queue_url(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// By DynamoDB's rule for names.
+/// Checks a table's name by DynamoDB's rules.
 fn table_name(text: &str) -> Result<String, String> {
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if (3..=255).contains(&text.len()) && text.chars().all(known) {

@@ -1,4 +1,4 @@
-//! The clock of `relay`: the machine's, unless AWS tells another time.
+//! The clock of `relay`: the machine's, unless AWS has another time.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 
-/// Time between two looks at the clock for the log and the metric. All that goes by it looks each time.
+/// Time between two checks of the clock for the log and the metric. Other users of the clock read it each time.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Time after which the log says again that the clock is in doubt.
+/// Time after which the log repeats that the clock is in doubt.
 const SAY_INTERVAL: Duration = Duration::from_secs(600);
 
-/// This machine's clock beside the time of AWS.
+/// Makes the clock from the machine's, which AWS will correct.
 pub(super) fn begin() -> ServiceTime {
     let uptime = Uptime::system();
     ServiceTime::new(Clock::system(), move || uptime.now())
 }
 
-/// Tells of the clock until `stop`.
+/// Logs whether the clock is in doubt, and sets the metric, until `stop`.
 pub(super) async fn tell(clock: Clock, stop: CancellationToken) -> anyhow::Result<()> {
     let mut looks = interval(LOOK_INTERVAL);
     let mut said: Option<Instant> = None;

@@ -1,4 +1,4 @@
-//! Opening the database of `serve`, and the mend that fits each reason why that fails.
+//! Opens the database of `serve`, with a remedy for each failure.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,7 +8,7 @@ use embedded::{Database, OpenError};
 
 use crate::private;
 
-/// Opens it, or makes it. A file of another program is left as it is.
+/// Opens the database, or creates it. A file of another program is not changed.
 pub(super) fn open(path: &Path) -> anyhow::Result<Database> {
     let refusal = |error: OpenError| {
         let text = error.to_string();

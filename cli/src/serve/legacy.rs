@@ -1,4 +1,4 @@
-//! Terms of `serve` for the endpoints of a predecessor.
+//! The terms of `serve` for the endpoints of a predecessor.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use embedded::Database;
@@ -14,7 +14,7 @@ pub(crate) struct Bounds {
     pub(crate) of_domain_max: usize,
 }
 
-/// The terms, with a count of the endpoints that live already. A key that has ended is named.
+/// Makes the terms, with a count of the endpoints that live already. Logs a warning if a key has ended.
 pub(crate) fn terms(
     bounds: &Bounds,
     in_force: &InForce,

@@ -1,4 +1,4 @@
-//! The options of `upwire serve`, and what they say once they are checked.
+//! The options of `upwire serve`, and the settings that they become.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -112,7 +112,7 @@ pub(crate) struct Settings {
 }
 
 impl Options {
-    /// Checks everything, and opens nothing but the files of secrets.
+    /// Checks all options. Opens no files but those of secrets.
     pub(crate) fn settings(self) -> Result<Settings, ConfigurationError> {
         let mut relay = self.relay.settings()?;
         let kept_for = KeptFor::new(self.default_ttl, self.max_ttl).map_err(|problem| {

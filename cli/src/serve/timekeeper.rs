@@ -1,8 +1,8 @@
-//! The clock of `serve`: the machine's, unless that has jumped.
+//! The clock of `serve`: the machine's, unless it has jumped.
 //!
-//! A clock that is wrong for an hour must end nothing for good. The time that was last known is kept in the database, and
-//! what has passed since is told by a clock that nobody sets. While the machine's clock is further from that than
-//! [`rules::AGREEMENT`], the time goes on from where it was, and both are shown ([`Reading`]).
+//! A clock that is wrong for an hour must end nothing for good. The database keeps the last trusted time, and a
+//! monotonic clock measures the time since. While the machine's clock differs from their sum by more than
+//! [`rules::AGREEMENT`], the clock is in doubt, and a [`Reading`] has both times.
 
 mod rules;
 mod sources;
@@ -22,25 +22,26 @@ use self::rules::{Change, Rules};
 pub(crate) use self::sources::Sources;
 use crate::clock::{self, acceptance};
 
-/// Time between two looks at the clock: it may have jumped, or hold.
+/// Time between two checks of the clock.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between two notes of the time. A crash loses far less of it than clocks may disagree by.
+/// Time between two writes of the time to the database. A crash loses far less than the difference that clocks may
+/// have.
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
-/// Time after which the log says again that the clock is in doubt.
+/// Time after which the log repeats that the clock is in doubt.
 const SAY_INTERVAL: Duration = Duration::from_secs(600);
 
-/// See the module.
+/// The keeper of the clock.
 pub(crate) struct Timekeeper {
     database: Database,
     sources: Sources,
     rules: Arc<Mutex<Rules>>,
-    /// Where `upwire clock accept` leaves its word.
+    /// The file that `upwire clock accept` writes.
     acceptance: PathBuf,
     said: Option<Instant>,
 }
 
 impl Timekeeper {
-    /// Begins with what the database remembers.
+    /// Begins with the time that the database has.
     pub(crate) async fn begin(database: Database, sources: Sources) -> anyhow::Result<Self> {
         let known = database.known_time()?;
         let rules = Arc::new(Mutex::new(Rules::begin(known.as_ref(), &sources.look())));
@@ -55,7 +56,7 @@ impl Timekeeper {
         Ok(timekeeper)
     }
 
-    /// The clock for all parts of the server.
+    /// Returns the clock for all parts of the server.
     pub(crate) fn clock(&self) -> Clock {
         let (sources, rules) = (self.sources.clone(), self.rules.clone());
         Clock::guarded(move || rules.lock().read(sources.wall(), sources.uptime()))
@@ -79,7 +80,7 @@ impl Timekeeper {
         Ok(())
     }
 
-    /// Looks at the clock; returns whether what is known of the time has changed.
+    /// Checks the clock. Returns whether its trust has changed.
     async fn look(&mut self) -> bool {
         let look = self.sources.look();
         let accepted = self.take_acceptance(look.wall);
@@ -139,12 +140,12 @@ impl Timekeeper {
         }
     }
 
-    /// Returns whether somebody has said that the machine's clock is right as it is, and takes that as heard.
+    /// Returns whether an operator has accepted the machine's clock, and removes the file that says so.
     fn take_acceptance(&self, wall: DateTime<Utc>) -> bool {
         let Ok(text) = std::fs::read_to_string(&self.acceptance) else { return false };
         let _ = std::fs::remove_file(&self.acceptance);
         let said_at = text.trim().parse().ok().and_then(DateTime::from_timestamp_millis);
-        // One that was left for a server that never ran says nothing of the clock now.
+        // An old file, left while no server ran, says nothing about the clock now.
         said_at.is_some_and(|said_at| (wall - said_at).abs() < rules::AGREEMENT)
     }
 }

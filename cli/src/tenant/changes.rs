@@ -1,4 +1,4 @@
-//! Changes of a tenant: its limits, its webhook and its note, as the command line gives them.
+//! Changes of a tenant's limits, webhook and note, from the command line.
 
 use std::str::FromStr;
 
@@ -40,7 +40,7 @@ enum Change<T> {
     To(T),
 }
 
-/// `None`: the text is no limit.
+/// Parses a limit; `None`: the text is none.
 fn limit<T: FromStr>(text: &str) -> Option<Change<T>> {
     if text == "none" { Some(Change::Lift) } else { text.parse().ok().map(Change::To) }
 }
@@ -49,7 +49,7 @@ fn count(text: &str) -> Result<Change<u64>, &'static str> {
     limit(text).ok_or("it is no whole number; write it as in 5000; or none")
 }
 
-/// The rate's own error names `off`, which is the word of UPWIRE_RATE.
+/// Parses a rate. The rate's own error is not used: it names `off`, which only UPWIRE_RATE takes.
 fn rate(text: &str) -> Result<Change<Rate>, &'static str> {
     limit(text).ok_or(
         "it is no rate; write the burst, a slash, and the pushes per second after it, as in 60/1; or none",
@@ -77,7 +77,8 @@ fn note(text: &str) -> Result<Change<String>, String> {
 }
 
 impl Changes {
-    /// Refuses credentials in the webhook: no call sends them. An option's parser would have them shown.
+    /// Refuses credentials in the webhook, since no call sends them. The check is not in the option's parser, whose
+    /// error would print them.
     pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         let Some(Change::To(webhook)) = &self.webhook else { return Ok(()) };
         if !Url::parse(webhook).is_ok_and(|url| has_credentials(&url)) {
@@ -89,7 +90,7 @@ impl Changes {
         Err(ConfigurationError::new("--webhook", problem, mend))
     }
 
-    /// Returns whether nothing is given that would change.
+    /// Returns whether there are no changes.
     pub(super) const fn is_empty(&self) -> bool {
         let Self { registrations, pushes_per_month, rate, webhook, note } = self;
         registrations.is_none()
@@ -99,7 +100,7 @@ impl Changes {
             && note.is_none()
     }
 
-    /// Makes them.
+    /// Makes the changes.
     pub(super) fn put_into(&self, tenant: &mut Tenant) {
         fn set<T: Clone>(place: &mut Option<T>, change: Option<&Change<T>>) {
             match change {
@@ -114,7 +115,7 @@ impl Changes {
         set(&mut tenant.quotas.rate, self.rate.as_ref());
         set(&mut tenant.webhook, self.webhook.as_ref());
         set(&mut tenant.note, self.note.as_ref());
-        // The relay decides and tells anew.
+        // The relay judges and reports anew.
         if tenant.quotas.pushes_per_month != before.pushes_per_month {
             tenant.used_up = None;
             forget_events(tenant, Quota::Pushes);

@@ -1,4 +1,4 @@
-//! The tenants while a server runs: their roster is read again and again, and what it says is in force.
+//! The tenants while a server runs. The keeper reads the roster regularly, and puts it in force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,27 +15,27 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::quota;
 
-/// Between two readings of a table.
+/// Time between two reads of a table.
 pub(crate) const OF_A_TABLE: Duration = Duration::from_secs(50);
-/// Between two readings of a database.
+/// Time between two reads of a database.
 pub(crate) const OF_A_DATABASE: Duration = Duration::from_secs(2);
-/// Delay before a store is read again that did not answer at the start.
+/// Delay before the next attempt to read the roster at the start.
 const BEGIN_DELAY: Duration = Duration::from_secs(1);
-/// Time after which the rows of suspended tenants are preserved anew.
+/// Time after which the rows of suspended tenants are preserved again.
 const KEEP_ROWS_AGAIN: TimeDelta = TimeDelta::days(1);
 
-/// See the module.
+/// The keeper of the roster.
 pub(crate) struct TenantKeeper<S> {
     store: S,
     interval: Duration,
     clock: Clock,
-    /// The access list that files and variables give.
+    /// The access list from files and variables.
     list: watch::Receiver<AccessList>,
     access: watch::Sender<AccessList>,
     roster: watch::Sender<Arc<Roster>>,
     meter: Meter,
     rows: Rows,
-    /// The meter knows what was accepted in this month before this process was the relay.
+    /// True if the meter has the pushes that were accepted in this month before this process became the relay.
     knows_month: bool,
 }
 
@@ -44,12 +44,12 @@ pub(crate) struct TenantKeeper<S> {
 struct Rows {
     suspended: Vec<TenantName>,
     kept_at: Option<DateTime<Utc>>,
-    /// A renewal that was under way may have been written after the rows were kept: they are kept once more.
+    /// True if the rows have to be preserved once more, since a renewal under way may have been written afterwards.
     again: bool,
 }
 
 impl<S: TenantsWriter> TenantKeeper<S> {
-    /// Reads the roster, for as long as it takes, and puts it in force.
+    /// Reads the roster, with retries until it succeeds, and puts it in force.
     pub(crate) async fn begin(
         store: S,
         interval: Duration,
@@ -80,18 +80,18 @@ impl<S: TenantsWriter> TenantKeeper<S> {
         }
     }
 
-    /// The access list, with the tenants.
+    /// Returns the access list, with the tenants.
     pub(crate) fn access(&self) -> watch::Receiver<AccessList> {
         self.access.subscribe()
     }
 
-    /// The tenants.
+    /// Returns the roster.
     pub(crate) fn roster(&self) -> watch::Receiver<Arc<Roster>> {
         self.roster.subscribe()
     }
 
-    /// Keeps the roster in force, for as long as it runs. While `is_active`, this process is the relay, and does what
-    /// one process alone has to.
+    /// Keeps the roster in force. While `is_active`, this process is the relay, and also does the work that only one
+    /// process may do.
     pub(crate) async fn run(mut self, is_active: watch::Receiver<bool>) {
         let mut next = Instant::now() + self.interval;
         let mut changes = true;
@@ -122,7 +122,8 @@ impl<S: TenantsWriter> TenantKeeper<S> {
         self.preserve_rows().await
     }
 
-    /// Has senders wait whose tenants have used their month up, and tells of quotas that are used up, or nearly.
+    /// Marks tenants that have used up their month, so that their senders have to wait, and reports quotas that are
+    /// used up, or nearly.
     async fn judge(&mut self) -> Result<(), Unavailable> {
         let now = self.clock.now();
         let month = Month::of(now);
@@ -162,7 +163,7 @@ impl<S: TenantsWriter> TenantKeeper<S> {
         });
     }
 
-    /// Has the store keep the rows of suspended tenants, and no others.
+    /// Makes the store keep the rows of suspended tenants, and of no others.
     async fn preserve_rows(&mut self) -> Result<(), Unavailable> {
         let (roster, now) = (Arc::clone(&self.roster.borrow()), self.clock.now());
         let suspended: Vec<TenantName> = roster.suspended().cloned().collect();
@@ -176,7 +177,7 @@ impl<S: TenantsWriter> TenantKeeper<S> {
             return Ok(());
         }
         if !roster.keeps_rows {
-            // Noted first: whoever comes after a crash knows that there are rows to be released some day.
+            // The flag is set first, so that after a crash the rows are still released some day.
             change(&self.store, |roster| roster.keeps_rows = true).await?;
         }
         self.store.preserve_rows(&roster, now).await?;

@@ -1,4 +1,4 @@
-//! Quotas of tenants: what is used of them, and whom that is told.
+//! Quotas of tenants: their use, and the events that report it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use push::{Roster, Tenant, TenantName};
 use serde::Serialize;
 
 const EVENTS: &str = "upwire_quota_events_total";
-/// Longest call of a webhook.
+/// Timeout of a call of a webhook.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const WEBHOOK_TRIES_MAX: usize = 5;
 const WEBHOOK_DELAY: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ fn events(quota: Quota, percent: u8) -> Counter {
     counter!(EVENTS, "quota" => quota.label(), "percent" => percent.to_string())
 }
 
-/// A tenant has used a share of a quota. As it is POSTed to a webhook.
+/// The event that a tenant has used a share of a quota, as it is POSTed to a webhook.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Event {
     tenant: TenantName,
@@ -43,7 +43,8 @@ pub(crate) struct Event {
     webhook: Option<String>,
 }
 
-/// Notes in the roster what is used, and whose month is used up; returns what has to be told.
+/// Notes in the roster the reached shares of quotas, and the tenants whose month is used up. Returns the events to
+/// report.
 pub(crate) fn judge(roster: &mut Roster, meter: &Meter, now: DateTime<Utc>) -> Vec<Event> {
     roster.iter_mut().flat_map(|(name, tenant)| judge_one(name, tenant, meter, now)).collect()
 }
@@ -52,7 +53,7 @@ fn judge_one(name: &TenantName, tenant: &mut Tenant, meter: &Meter, now: DateTim
     let month = Month::of(now);
     let accepted = meter.accepted_in(name, month);
     let is_used_up = tenant.quotas.pushes_per_month.is_some_and(|max| accepted >= max);
-    // A mark of an earlier month says nothing, and may stay.
+    // A mark of an earlier month has no effect, and may stay.
     if is_used_up {
         tenant.used_up = Some(month);
     } else if tenant.used_up == Some(month) {
@@ -78,7 +79,7 @@ fn judge_one(name: &TenantName, tenant: &mut Tenant, meter: &Meter, now: DateTim
     events
 }
 
-/// Tells the log, the metrics and the webhook.
+/// Reports an event to the log, the metrics and the webhook.
 pub(crate) fn tell(event: Event) {
     let Event { tenant, quota, percent, used, max, .. } = &event;
     events(*quota, *percent).increment(1);

@@ -1,4 +1,4 @@
-//! Options of `upwire tenant`: their values, and how a tenant is shown.
+//! Options of `upwire tenant`, and the output for a tenant.
 
 use push::tenant::Quota;
 
@@ -9,7 +9,7 @@ fn now() -> DateTime<Utc> {
     "2026-11-10T12:00:00Z".parse().unwrap()
 }
 
-/// The changes that the options make, or how they are refused.
+/// Returns the changes that an option makes, or the error.
 fn changes(option: &str, value: &str) -> Result<Changes, String> {
     let arguments = ["tenant", "set", "example.com", option, value];
     let parsed = parse_options::<Options>(arguments).map_err(|error| error.to_string())?;

@@ -1,35 +1,36 @@
-//! State of the queue that is known without reading it.
+//! The state of the queue that this process has in memory.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use push::ports::Delivery;
 
-/// Most pushes that are handed on from memory; further ones are read from the file.
+/// Most pushes that wait in memory to be handed on. Further ones are read from the file.
 const FRESH_MAX: usize = 512;
 
-/// State of the queue that is known without reading it. Rows are read once, in their order; a row that was read and
-/// is not claimed is due later.
+/// The state of the queue in memory. Rows are read once, in their order. A row that was read and is not claimed is
+/// postponed.
 #[derive(Default)]
 pub(crate) struct Backlog {
-    /// The rows that were handed on and are there still, by `seq`, with those of `fresh`. `true`: the push is settled,
-    /// and its row leaves with the next commit.
+    /// The claimed rows by `seq`, including those of `fresh`. `true`: the push is settled, and a later commit deletes
+    /// its row.
     claims: HashMap<i64, bool>,
-    /// Pushes that came when no other was due, oldest first.
+    /// Pushes that came while no older one waited, oldest first.
     pub(crate) fresh: VecDeque<Delivery<i64>>,
-    /// The last row that was read; `None`: none was.
+    /// The `seq` of the last row that was read; `None`: none was read.
     pub(crate) read_up_to: Option<i64>,
-    /// True if no row after `read_up_to` is left to read; false at the start: an earlier process may have left rows.
+    /// True if no row after `read_up_to` is left to read. False at the start, since an earlier process may have left
+    /// rows.
     pub(crate) is_read: bool,
-    /// The rows that were read and are due at a moment, in Unix milliseconds.
+    /// The rows that were read and are due later, by their due time in Unix milliseconds.
     postponed: BTreeSet<(i64, i64)>,
-    /// Rows on their way to the disk that were not handed on: nothing overtakes them.
+    /// Number of rows on their way to the disk that were not handed on. No later push overtakes them.
     coming: usize,
 }
 
 impl Backlog {
-    /// Takes a push whose row is on its way to the disk; returns whether it was taken. It is not while an older one
-    /// waits in the file or comes into it, or `FRESH_MAX` are held.
+    /// Takes a push whose row is on its way to the disk, and returns whether it was taken. The push is refused while an
+    /// older one waits in the file or is on its way there, or while `FRESH_MAX` wait in memory.
     pub(crate) fn offer(&mut self, delivery: impl FnOnce() -> Delivery<i64>, now: DateTime<Utc>) -> bool {
         let is_first = self.next_due_at() > now.timestamp_millis() && self.coming == 0;
         let is_taken = is_first && self.fresh.len() < FRESH_MAX;
@@ -61,23 +62,23 @@ impl Backlog {
         self.claims.contains_key(&seq)
     }
 
-    /// Notes that the row of a push is to leave; returns whether that was not noted before.
+    /// Notes that the row of a push is to be deleted. Returns whether this is new.
     pub(crate) fn leave(&mut self, seq: i64) -> bool {
         self.claims.get_mut(&seq).is_none_or(|is_leaving| !std::mem::replace(is_leaving, true))
     }
 
-    /// Notes that there is no such row any more, or that there never will be.
+    /// Notes that the row is deleted, or will never be written.
     pub(crate) fn forget(&mut self, seq: i64) {
         self.claims.remove(&seq);
     }
 
-    /// Notes that a row that was read is handed on at that moment, in Unix milliseconds, and no sooner.
+    /// Releases the claim on a row, and makes the row due at `due_at`, in Unix milliseconds.
     pub(crate) fn postpone(&mut self, seq: i64, due_at: i64) {
         self.claims.remove(&seq);
         self.postponed.insert((due_at, seq));
     }
 
-    /// The row that has been due for longest, of those that were postponed.
+    /// Takes the postponed row that has been due for longest.
     pub(crate) fn take_due(&mut self, now: DateTime<Utc>) -> Option<i64> {
         let due = self.postponed.first().filter(|(due_at, _)| *due_at <= now.timestamp_millis()).copied()?;
         self.postponed.remove(&due);
@@ -89,7 +90,7 @@ impl Backlog {
         self.coming += 1;
     }
 
-    /// Notes that such a row is there, or that it could not be written.
+    /// Notes that a row which was not handed on is written, or could not be.
     pub(crate) fn note_come(&mut self, is_there: bool) {
         self.coming -= 1;
         if is_there {

@@ -1,4 +1,4 @@
-//! Pushes that a crash left in the queue and in the mailbox.
+//! Pushes that a crash left both in the queue and in the mailbox.
 
 use push::{
     Clock, PushMessage,
@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::rows;
 use crate::{roster, usage};
 
-/// Finishes what an earlier process has begun: a push that waits leaves the queue, and is counted.
+/// Deletes these pushes from the queue, and counts them, as the earlier process would have.
 pub(crate) fn finish(connection: &mut Connection) -> rusqlite::Result<()> {
     const IS_SOMETHING_KEPT: &str = "SELECT EXISTS (SELECT 1 FROM mailbox)";
     if !connection.query_row(IS_SOMETHING_KEPT, [], |row| row.get(0))? {

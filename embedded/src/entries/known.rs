@@ -1,4 +1,4 @@
-//! The queue's state in memory: how much it holds, of whom, and what the relay has of it.
+//! The queue's counts in memory, and the pushes that the relay has.
 
 use std::{
     collections::HashMap,
@@ -19,18 +19,17 @@ use super::{
     unwritten::Sending,
 };
 
-/// See the module. A push counts from the moment it is taken, whether it has a row yet or not, until it is settled and
-/// has no row: the next process would find nothing of it.
+/// The queue's state in memory. A push counts from its acceptance until it is settled and has no row.
 pub(crate) struct Known {
     pub(crate) backlog: Mutex<Backlog>,
     shares: Shares,
     depth: AtomicU64,
-    /// Rung when something may have become due.
+    /// Notified when a push may have become due.
     pub(crate) arrivals: Notify,
 }
 
 impl Known {
-    /// The state that an earlier process left: pushes by registration, and in all.
+    /// Makes the state for the rows that an earlier process left: pushes by registration, and in all.
     pub(crate) fn of(shares: HashMap<RegistrationId, u64>, depth: u64) -> Self {
         Self {
             backlog: Mutex::default(),
@@ -44,40 +43,39 @@ impl Known {
         self.depth.load(Ordering::Relaxed)
     }
 
-    /// Places for pushes of these registrations, one each, unless one of them has as many as it may: `None`.
+    /// Reserves a place for a push of each of these registrations; `None`: one of them has as many as it may.
     pub(crate) fn reserve(&self, ids: Vec<RegistrationId>, max: u64) -> Option<Reservation<'_>> {
         self.shares.reserve(ids, max)
     }
 
-    /// Takes pushes that have places.
+    /// Counts pushes that have places.
     pub(crate) fn count(&self, reservation: Reservation<'_>) {
         self.depth.fetch_add(reservation.confirm(), Ordering::Relaxed);
     }
 
-    /// Hands a push on that has no row yet, if nothing older waits; returns whether the relay gets it.
+    /// Hands on a push that has no row yet, unless an older one waits. Returns whether the relay gets it.
     pub(crate) fn hand_on(&self, seq: i64, message: &Arc<PushMessage>, now: DateTime<Utc>) -> bool {
         let delivery = || Delivery { receipt: seq, is_first: true, message: Arc::clone(message) };
         self.backlog.lock().offer(delivery, now)
     }
 
-    /// Notes that a push will be handed on when its row is there.
+    /// Notes that a push will be handed on when its row is written.
     pub(crate) fn await_row(&self) {
         self.backlog.lock().note_coming();
     }
 
-    /// A push was settled that has no row, and will have none.
+    /// Notes the settlement of a push that has no row, and will get none.
     pub(crate) fn settle_unwritten(&self, seq: i64, registration: RegistrationId) {
         self.backlog.lock().forget(seq);
         self.give_back(Some(registration));
     }
 
-    /// Notes that a push was settled that has a row, or gets one by the commit that is under way; returns whether it
-    /// was not settled before.
+    /// Notes the settlement of a push that has a row, or gets one by the commit under way. Returns whether this is new.
     pub(crate) fn settle_written(&self, seq: i64) -> bool {
         self.backlog.lock().leave(seq)
     }
 
-    /// Rows are on disk.
+    /// Notes that rows are on disk.
     pub(crate) fn note_written(&self, sending: &Sending) {
         let mut backlog = self.backlog.lock();
         let mut came = false;
@@ -91,7 +89,7 @@ impl Known {
         }
     }
 
-    /// Rows could not be written. The relay may have their pushes all the same, and settle them later.
+    /// Notes that rows could not be written. The relay may still have their pushes, and settle them later.
     pub(crate) fn note_refused(&self, sending: &Sending) {
         let mut backlog = self.backlog.lock();
         for (seq, row) in sending.rows() {
@@ -104,7 +102,7 @@ impl Known {
         }
     }
 
-    /// A row is deleted; whose it was, if there was one and that is known.
+    /// Notes the deletion of a row. `row` is its registration, if there was a row and it names one.
     pub(crate) fn note_deleted(&self, seq: i64, row: Option<Option<RegistrationId>>) {
         self.backlog.lock().forget(seq);
         if let Some(registration) = row {

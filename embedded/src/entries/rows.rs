@@ -1,4 +1,4 @@
-//! The rows of the queue: what is read and written of them.
+//! Reads and writes of the queue's rows.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{backlog::Backlog, unwritten::Sending};
 
-/// The registration of a deleted row, where the row was there and says so.
+/// The registration of a deleted row. The outer `None`: there was no row; the inner: the row has none.
 pub(crate) type Deleted = Option<Option<RegistrationId>>;
 
 /// Writes the rows of pushes that were sent together, all or none.
@@ -24,11 +24,11 @@ pub(crate) fn insert(connection: &Connection, sending: &Sending) -> rusqlite::Re
         }
         Ok(())
     };
-    // One statement is that by itself.
+    // A single statement is atomic by itself.
     if sending.rows().nth(1).is_none() { insert() } else { all_or_none(connection, insert) }
 }
 
-/// Undoes all of the statements where one of them fails.
+/// Runs statements, and undoes all of them if one fails.
 fn all_or_none<T>(
     connection: &Connection,
     statements: impl FnOnce() -> rusqlite::Result<T>,
@@ -49,19 +49,19 @@ pub(crate) fn delete(connection: &Connection, seq: i64) -> rusqlite::Result<Dele
     let mut statement = connection.prepare_cached(DELETE)?;
     let mut rows = statement.query_map([seq], |row| row.get::<_, Option<_>>(0))?;
     let row = rows.next().transpose()?;
-    // The deletion is complete when no row is left.
+    // SQLite completes the deletion when all rows are read.
     rows.try_for_each(|row| row.map(drop))?;
     Ok(row.map(|registration| registration.map(RegistrationId::from_bytes)))
 }
 
-/// Has a push handed on again at a later moment.
+/// Makes a push due at a later moment.
 pub(crate) fn postpone(connection: &Connection, seq: i64, due_at: DateTime<Utc>) -> rusqlite::Result<()> {
     const AGAIN: &str = "UPDATE queue SET due_at = ?2 WHERE seq = ?1";
     connection.prepare_cached(AGAIN)?.execute(params![seq, due_at.timestamp_millis()])?;
     Ok(())
 }
 
-/// Adds rows that are due: what was postponed, then what was not read yet, oldest first.
+/// Claims rows that are due: first postponed ones, then unread ones, each oldest first.
 pub(crate) fn claim_due(
     connection: &Connection,
     backlog: &mut Backlog,
@@ -120,12 +120,12 @@ fn claim(backlog: &mut Backlog, row: Found, is_unread: bool) -> Option<Delivery<
     backlog.claim(seq);
     match PushMessage::from_entry(&entry) {
         Ok(message) => {
-            // An earlier process may have had it: then it wrote another moment.
+            // An earlier process that received the push may have postponed it, which changed `due_at`.
             let is_first = is_unread && due_at == message.accepted_at.timestamp_millis();
             Some(Delivery { receipt: seq, is_first, message: Arc::new(message) })
         }
         Err(error) => {
-            // Left in the file, claimed, for the version that wrote it: it blocks nothing.
+            // The row stays in the file, claimed, for the version that wrote it, and blocks no other row.
             tracing::error!(seq, %error, "a queue entry cannot be read, and is passed over");
             None
         }

@@ -1,23 +1,23 @@
-//! Shares of the queue: the number of pushes that it holds of each registration, of which none may fill it.
+//! Shares of the queue: counts of its pushes by registration, so that no registration can fill it.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use push::RegistrationId;
 
-/// Counts the rows of the queue by their registrations, those that are on the way to the disk included.
+/// Counts the rows of the queue by registration, including rows on their way to the disk.
 #[derive(Default)]
 pub(crate) struct Shares {
     counts: Mutex<HashMap<RegistrationId, u64>>,
 }
 
 impl Shares {
-    /// The shares of the rows that an earlier process left.
+    /// Makes the shares of the rows that an earlier process left.
     pub(crate) fn of(counts: HashMap<RegistrationId, u64>) -> Self {
         Self { counts: Mutex::new(counts) }
     }
 
-    /// Counts these, one for each push, unless a registration would have more than `max` then: `None`.
+    /// Counts a push for each of these ids; `None`: a registration would have more than `max`.
     pub(crate) fn reserve(&self, ids: Vec<RegistrationId>, max: u64) -> Option<Reservation<'_>> {
         let mut counts = self.counts.lock();
         for (counted, id) in ids.iter().enumerate() {
@@ -31,7 +31,7 @@ impl Shares {
         Some(Reservation { shares: self, ids })
     }
 
-    /// Notes that rows are gone.
+    /// Notes that pushes have left the queue.
     pub(crate) fn give_back(&self, ids: &[RegistrationId]) {
         let mut counts = self.counts.lock();
         ids.iter().for_each(|id| lower(&mut counts, *id));
@@ -47,14 +47,14 @@ fn lower(counts: &mut HashMap<RegistrationId, u64>, id: RegistrationId) {
     }
 }
 
-/// Pushes that are counted and may not come to be: dropped, it gives their places back.
+/// Places that are counted for pushes. Dropping it gives them back.
 pub(crate) struct Reservation<'a> {
     shares: &'a Shares,
     ids: Vec<RegistrationId>,
 }
 
 impl Reservation<'_> {
-    /// Takes the places for good; returns how many they are.
+    /// Keeps the places for good. Returns their number.
     pub(crate) fn confirm(mut self) -> u64 {
         let count = self.ids.len() as u64;
         self.ids.clear();

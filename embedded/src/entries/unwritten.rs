@@ -1,11 +1,11 @@
 //! Pushes whose rows are not written yet.
 //!
-//! A push is handed to the relay while its row waits for the commit before. Where it is settled before the commit of
-//! its own row begins, the row is never written: the settlement stands for it, and the sender gets its answer by
-//! that. Once the commit has begun, the commit answers, and the settlement deletes the row in a later one.
+//! A push is handed to the relay while its row waits for the commit before to end. If it is settled before its own
+//! commit begins, the row is never written, and the settlement answers the sender. Once its commit has begun, the
+//! commit answers, and a later commit deletes the row.
 //!
-//! **A push is answered well because it was settled or because its row is on disk.** Nothing here waits for a
-//! settlement: when a commit begins, every row that is here goes with it.
+//! **A sender is told that its push is taken once the push is settled or its row is on disk.** No row waits for a
+//! settlement: a commit takes all rows that are here when it begins.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,20 +15,20 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 /// The answer to the sender of pushes.
 pub(crate) type Answer = Result<(), Unavailable>;
 
-/// A row that is to be written.
+/// A row to be written.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) message: Arc<PushMessage>,
-    /// The relay has the push already, and may settle it.
+    /// True if the relay has the push already, and may settle it.
     pub(crate) is_handed_on: bool,
 }
 
-/// Pushes that were sent together: their rows are written all or none.
+/// Pushes that were sent together. Their rows are written all or none.
 #[derive(Debug)]
 pub(crate) struct Sending {
-    /// The number of the first row; the others follow.
+    /// The `seq` of the first row; the others follow.
     first: i64,
-    /// `None`: it was settled.
+    /// The rows; `None`: the push was settled.
     rows: Vec<Option<Row>>,
     answer: oneshot::Sender<Answer>,
     _room: Option<OwnedSemaphorePermit>,
@@ -44,12 +44,12 @@ impl Sending {
         Self { first, rows: rows.into_iter().map(Some).collect(), answer, _room: room }
     }
 
-    /// The rows that are to be written, and what they are called.
+    /// Returns the rows to be written, each with its `seq`.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (i64, &Row)> {
         (self.first..).zip(&self.rows).filter_map(|(seq, row)| Some((seq, row.as_ref()?)))
     }
 
-    /// Tells the sender. It may have run out of time; what was done stands all the same.
+    /// Answers the sender, which may have given up.
     pub(crate) fn answer(self, answer: Answer) {
         let _ = self.answer.send(answer);
     }
@@ -59,15 +59,15 @@ impl Sending {
     }
 }
 
-/// See the module.
+/// Pushes whose rows wait for a commit to begin.
 #[derive(Default)]
 pub(crate) struct Unwritten {
-    /// In the order of their rows' names.
+    /// In the order of `seq`.
     sendings: VecDeque<Sending>,
 }
 
 impl Unwritten {
-    /// Adds pushes behind all others.
+    /// Adds pushes at the end.
     pub(crate) fn add(&mut self, sending: Sending) {
         self.sendings.push_back(sending);
     }
@@ -76,8 +76,8 @@ impl Unwritten {
         self.sendings.is_empty()
     }
 
-    /// Drops the row of a push that is settled, and answers its sender when no other of its rows is left; whose push
-    /// it was. `None`: its commit has begun, or it is none of these.
+    /// Drops the row of a settled push, and returns its registration. Answers the sender when all pushes of its sending
+    /// are settled. `None`: the push is not here; its commit may have begun.
     pub(crate) fn settle(&mut self, seq: i64) -> Option<RegistrationId> {
         let behind = self.sendings.partition_point(|sending| sending.first <= seq);
         let place = behind.checked_sub(1)?;
@@ -92,7 +92,7 @@ impl Unwritten {
         Some(row.message.registration)
     }
 
-    /// All that is left, for a commit that begins now.
+    /// Takes all rows, for a commit that begins now.
     pub(crate) fn take(&mut self) -> Vec<Sending> {
         std::mem::take(&mut self.sendings).into()
     }

@@ -1,4 +1,4 @@
-//! Reading mailboxes: pages of what waits, and who has something waiting.
+//! Reads of mailboxes: pages of waiting pushes, and the registrations that have any.
 
 use std::{
     cmp::Reverse,
@@ -45,8 +45,8 @@ pub(super) fn all_waiting(
     Ok(found)
 }
 
-/// Reads the pushes that wait for some registrations of an account: a step through the index for each of them,
-/// and one for each push.
+/// Reads the pushes that wait for some registrations of an account. Takes one index lookup for each registration, and
+/// one for each push.
 pub(super) fn waiting_of(
     connection: &Connection,
     account: &BareJid,
@@ -68,7 +68,7 @@ pub(super) fn waiting_of(
     while found.len() < max
         && let Some(Reverse((id, registration))) = firsts.pop()
     {
-        // It may have been removed since.
+        // The push may have been removed meanwhile.
         found.extend(find(connection, account, id)?.and_then(|found| passed_over.unless_readable(found)));
         firsts.extend(next(registration, Some(id))?.map(|id| Reverse((id, registration))));
     }
@@ -76,7 +76,7 @@ pub(super) fn waiting_of(
     Ok(found)
 }
 
-/// One push that waits.
+/// Reads one push that waits.
 pub(super) fn find_one(
     connection: &Connection,
     account: &BareJid,
@@ -97,7 +97,7 @@ fn find(
     statement.query_row(params![account.as_str(), message.as_bytes()], entry).optional()
 }
 
-/// The bytes behind which to go on: nothing is before the empty ones.
+/// Returns the key to go on behind. Empty bytes come before every id.
 fn place(after: Option<&MessageId>) -> &[u8] {
     after.map_or(&[], |id| id.as_bytes())
 }
@@ -111,12 +111,12 @@ pub(super) fn recipients(
     let mut count = connection.prepare_cached(COUNT_OF)?;
     let (mut account, mut registration) = match after {
         Some((account, registration)) => (account.as_str().to_owned(), *registration.as_bytes()),
-        // No account has an empty name.
+        // The empty text comes before every account.
         None => (String::new(), [0; RegistrationId::BYTES]),
     };
     let mut found = Vec::new();
     while found.len() < max {
-        // Two steps through the index for each recipient: to it, and over its pushes.
+        // Two index lookups for each registration: to find it, and to count its pushes.
         let next = statement
             .query_row(params![account, registration], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
@@ -141,7 +141,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Result<Waiting, BadEntry>> {
     Ok(PushMessage::from_entry(entry).map(|message| Waiting { message, asked_at }))
 }
 
-/// Entries that cannot be read. They stay in the file, for the version that wrote them, and block nothing.
+/// Entries that cannot be read. They stay in the file for the version that wrote them, and block no other entry.
 #[derive(Default)]
 struct PassedOver {
     count: usize,
@@ -158,7 +158,7 @@ impl PassedOver {
             .ok()
     }
 
-    /// One line, however many there are: they come up whenever the phone does.
+    /// Writes one line for all of them: they are found at each reading of the mailbox.
     fn log(self) {
         if let Some(error) = self.last {
             tracing::error!(entries = self.count, %error, "mailbox entries cannot be read, and are passed over");

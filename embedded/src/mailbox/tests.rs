@@ -8,7 +8,7 @@ fn database(folder: &tempfile::TempDir) -> Database {
     Database::open(&folder.path().join("upwire.db")).unwrap()
 }
 
-/// Bounds of each registration, and none of the account.
+/// Bounds each registration, and not the account.
 fn at_most(of_registration: usize) -> MailboxBounds {
     MailboxBounds { of_registration, of_account: usize::MAX }
 }

@@ -29,7 +29,7 @@ async fn revoke(database: &Database, row: &Registration) {
     assert_eq!(revoked, Revocation::Revoked);
 }
 
-/// The lock goes when the writer thread has ended.
+/// Prepares a restoration, once the writer thread has ended and released the lock.
 async fn prepare(from: &Path, to: &Path, now: DateTime<Utc>) -> Restoration {
     let prepared = async {
         loop {
@@ -124,7 +124,7 @@ async fn the_log_of_the_file_that_is_replaced_is_not_taken_for_the_copys() {
     let kept = register(&database, 0, START).await;
     back_up(&file, &backup).unwrap();
     let new = register(&database, 1, START).await;
-    // A file is gone, and its log is left; another is damaged.
+    // One file is gone, but its log is left. Another file is damaged.
     fs::copy(with_ending(&file, "-wal"), with_ending(&crashed, "-wal")).unwrap();
     let aside = prepare(&backup, &crashed, START).await.put_in_place().unwrap().unwrap();
     assert!(with_ending(&aside, "-wal").exists() && !with_ending(&crashed, "-wal").exists());

@@ -1,4 +1,4 @@
-//! One commit: what it takes with it, and what has come of that.
+//! One commit: its writes and their results.
 
 use push::usage::Usage;
 use rusqlite::{Connection, TransactionBehavior};
@@ -9,7 +9,7 @@ use crate::{
     usage,
 };
 
-/// Runs within the transaction, and returns what to do once the commit is known.
+/// Runs within the transaction, and returns a closure for the outcome of the commit.
 pub(super) type Statements = Box<dyn FnOnce(&Connection) -> AfterCommit + Send>;
 pub(super) type AfterCommit = Box<dyn FnOnce(&Result<(), String>) + Send>;
 
@@ -23,30 +23,30 @@ pub(super) struct Write {
 pub(super) struct Batch {
     pub(super) sendings: Vec<Sending>,
     pub(super) writes: Vec<Write>,
-    /// Rows of the queue.
+    /// Rows of the queue to delete.
     pub(super) deletions: Vec<i64>,
     /// The usage of tenants.
     pub(super) usage: Usage,
 }
 
-/// The results of a commit's statements, as far as they ran.
+/// The results of the statements that ran.
 #[derive(Default)]
 pub(super) struct Done {
-    /// Of each sending.
+    /// The result for each sending.
     pub(super) sent: Vec<rusqlite::Result<()>>,
     pub(super) written: Vec<AfterCommit>,
-    /// Of each deletion.
+    /// The result of each deletion.
     pub(super) deleted: Vec<rows::Deleted>,
 }
 
-/// Runs all of it in one transaction. A write that was not run is dropped, and so refused.
+/// Runs the batch in one transaction. A write that did not run is dropped, and thereby refused.
 pub(super) fn commit(
     connection: &mut Connection,
     batch: &mut Batch,
     done: &mut Done,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // A full disk rolls the transaction back at the statement: nothing of it stands.
+    // A full disk rolls back the whole transaction at the failing statement.
     let stands = |transaction: &Connection| {
         if transaction.is_autocommit() {
             let aborted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);

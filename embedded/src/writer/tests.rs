@@ -1,4 +1,4 @@
-//! A model of the thread, whose disk is a set of rows: what senders are told beside what is there.
+//! A model of the thread, with a set of rows as its disk. It compares the answers to senders with the disk.
 
 use std::collections::BTreeSet;
 
@@ -11,16 +11,16 @@ use push::{
 use super::*;
 use crate::{queue::tests::message, writer::waiting::PACE};
 
-/// An event at a desk.
+/// A step of the model.
 #[derive(Debug, Clone)]
 enum Step {
-    /// So many pushes are sent together.
+    /// This many pushes are sent together.
     Send(usize),
     /// The relay receives, and settles the pushes that it holds at these places.
     Settle(Vec<prop::sample::Index>),
     /// A commit begins.
     Begin,
-    /// The commit that is under way ends, well or not.
+    /// The commit under way succeeds or fails.
     End(bool),
 }
 
@@ -34,12 +34,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// The usage of one push; its row's number stands for the hour.
+/// Returns the slot for one push. The hour is the `seq` of its row.
 fn slot(seq: i64) -> Slot {
     Slot { hour: seq, tenant: "example.com".parse().unwrap(), domain: "example.com".into() }
 }
 
-/// A sending, and what its sender was told.
+/// A sending, and the answer to its sender.
 struct Sent {
     rows: Vec<i64>,
     outcome: oneshot::Receiver<Answer>,
@@ -63,7 +63,7 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let known = Arc::new(Known::of([].into(), 0));
-        // Nothing was left by an earlier process.
+        // An earlier process left no rows.
         known.backlog.lock().is_read = true;
         Self {
             desk: Desk::of(known, 1),
@@ -140,7 +140,7 @@ impl Model {
         self.desk.conclude(batch, done, &commit);
     }
 
-    /// Senders hear of their pushes. A push that its sender is told is taken is on disk, or settled.
+    /// Collects the answers to senders. Checks that each accepted push is on disk or settled.
     fn hear(&mut self) {
         let counted = self.desk.known.depth();
         assert!(
@@ -162,7 +162,7 @@ impl Model {
         }
     }
 
-    /// Everything that waits is committed.
+    /// Commits all waiting writes.
     fn flush(&mut self) {
         for step in [Step::End(true), Step::Begin, Step::End(true)] {
             self.take(step);

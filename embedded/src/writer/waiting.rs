@@ -1,4 +1,4 @@
-//! The writes that wait for the next commit, and its time.
+//! The writes that wait for the next commit, and the time at which it is due.
 
 use std::time::{Duration, Instant};
 
@@ -7,44 +7,45 @@ use push::usage::{self, Usage};
 use super::commit::{Batch, Write};
 use crate::entries::unwritten::Unwritten;
 
-/// From the beginning of one commit to that of the next, where that one has nothing but pushes while others are settled.
+/// Shortest time between the beginnings of two commits, if the second has nothing but pushes and others are being
+/// settled.
 pub(super) const PACE: Duration = Duration::from_millis(10);
-/// Longest wait of usage for a commit, where nothing else is committed.
+/// Longest wait of usage for a commit, if nothing else is committed.
 const USAGE_LINGER: Duration = Duration::from_secs(5);
 
 /// The writes that wait for the next commit.
 pub(super) struct Waiting {
     pub(super) unwritten: Unwritten,
     pub(super) writes: Vec<Write>,
-    /// Rows of the queue.
+    /// Rows of the queue to delete.
     pub(super) deletions: Vec<i64>,
-    /// The usage of tenants that is committed with these, or is final already.
+    /// The usage of tenants: of these deletions, and of pushes that never had a row.
     pub(super) usage: Usage,
-    /// When that is committed at the latest.
+    /// Latest time for the commit of the usage.
     pub(super) usage_until: Option<Instant>,
-    /// Somebody waits for one of the writes.
+    /// True if a caller waits for one of the writes.
     pub(super) is_hasty: bool,
-    /// When what lingers is written at the latest.
+    /// Latest time for the commit of the lingering writes.
     pub(super) linger_until: Option<Instant>,
-    /// When the last commit began.
+    /// Beginning of the last commit.
     pub(super) begun: Instant,
-    /// A push was settled since.
+    /// True if a push was settled since.
     pub(super) settles: bool,
-    /// The last commit stands. While none does, nothing is handed on before its own.
+    /// True if the last commit succeeded. While commits fail, no push is handed on before its own commit.
     pub(super) stands: bool,
-    /// The number of the queue's next row. It is never that of a row that was rolled back: the holder of that push may
-    /// yet settle it.
+    /// The `seq` of the queue's next row. The `seq` of a row that was rolled back is not used again, since the relay
+    /// may still settle that push.
     pub(super) next_seq: i64,
-    /// Until when the thread sleeps, unless it is woken.
+    /// Time until which the thread sleeps, unless it is woken.
     pub(super) sleeps_until: Option<Instant>,
-    /// Nobody is left to add anything.
+    /// True if no callers are left.
     pub(super) is_closed: bool,
-    /// The thread has died.
+    /// True if the thread has ended.
     pub(super) is_dead: bool,
 }
 
 impl Waiting {
-    /// When the next commit is to begin.
+    /// Returns the time at which the next commit has to begin.
     pub(super) fn due(&self) -> Option<Instant> {
         let pause = if self.settles { PACE } else { Duration::ZERO };
         let pushes = (!self.unwritten.is_empty()).then(|| self.begun + pause);
@@ -58,7 +59,7 @@ impl Waiting {
         }
     }
 
-    /// Adds usage that has become final, or does with the deletions that are here.
+    /// Adds usage to the next commit.
     pub(super) fn add_usage(&mut self, usage: Usage) {
         if !usage.is_empty() {
             usage::add(&mut self.usage, usage);

@@ -2,7 +2,7 @@ use axum::http::{HeaderName, HeaderValue};
 
 use super::*;
 
-/// Of Mastodon (tests/requests).
+/// Salt and point of a push from Mastodon (tests/requests).
 const SALT: &str = "CpweO6cOWHd1EVQcA5vsiA";
 const POINT: &str = "BCGaik-XBjQgyYWLEPW-JZSR7QwsDczQL4HtRaT-dqfx0xPjU9MionWq_Du65JSh94VuDwOky9jx5tYUJOMa_Go";
 

@@ -1,4 +1,4 @@
-//! The bound on pushes that this process takes for one registration in a minute, whatever the relay does.
+//! The bound on pushes that this process takes for one registration in a minute, independent of the relay's rate.
 
 use std::{
     collections::HashMap,
@@ -8,32 +8,33 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use push::RegistrationId;
 
-/// Registrations that are counted in a minute; an environment of the cloud function takes less than a thousand pushes.
+/// Most registrations that are counted in a minute; pushes of others pass. An environment of the cloud function takes
+/// less than a thousand pushes in that time.
 const COUNTED_MAX: usize = 4096;
 
-/// See the module. Its clones count together.
+/// The bound, and the counts of the present minute. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Allowance {
-    /// `None`: any number.
+    /// Most pushes of one registration in a minute; `None`: any number.
     per_minute: Option<u32>,
     counted: Arc<Mutex<Minute>>,
 }
 
 #[derive(Debug, Default)]
 struct Minute {
-    /// Since 1970.
+    /// Minutes since 1970.
     number: i64,
     counts: HashMap<RegistrationId, u32>,
 }
 
 impl Allowance {
-    /// So many for each registration; none: any number.
+    /// Allows this many pushes for each registration in a minute; `None`: any number.
     #[must_use]
     pub fn per_minute(pushes: Option<u32>) -> Self {
         Self { per_minute: pushes, counted: Arc::default() }
     }
 
-    /// Counts a push; where it is one too many, how long its sender has to wait.
+    /// Counts a push. The error is the time that its sender has to wait, if the push is one too many.
     pub(crate) fn take(&self, registration: RegistrationId, now: DateTime<Utc>) -> Result<(), TimeDelta> {
         let Some(most) = self.per_minute else { return Ok(()) };
         let seconds = now.timestamp();

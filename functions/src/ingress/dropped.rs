@@ -1,4 +1,4 @@
-//! Matrix notifications that no push can carry: they end here, where no relay counts them, and so they have a rate of their own.
+//! Matrix notifications that no push can carry. The relay never sees them, so the ingress bounds their rate itself.
 
 use std::{
     collections::BTreeMap,
@@ -9,11 +9,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use push::RegistrationId;
 
 const INTERVAL: TimeDelta = TimeDelta::minutes(1);
-/// Registrations that are counted at a time; beyond it all counts begin anew.
+/// Most registrations that are counted at a time. Beyond it, all counts start again at 0.
 const COUNTED_MAX: usize = 4096;
 
-/// Counts dropped notifications of each registration, up to the bound at which its homeserver is told to wait. Copies
-/// count together.
+/// Counts the dropped notifications of each registration. Beyond the bound, its homeserver has to wait. Clones share
+/// the counts.
 #[derive(Debug, Clone)]
 pub struct Dropped {
     in_a_minute_max: u64,
@@ -27,13 +27,14 @@ struct Count {
 }
 
 impl Dropped {
-    /// As many as the relay would let through in a minute.
+    /// Makes a count that allows this many notifications of one registration in a minute.
     #[must_use]
     pub fn at_most(in_a_minute_max: u64) -> Self {
         Self { in_a_minute_max, counts: Arc::default() }
     }
 
-    /// Counts one for each of these registrations; returns for how long to wait if that is too many of one.
+    /// Counts a notification for each of these registrations. Returns the time to wait, if one of them is over the
+    /// bound.
     pub(crate) fn count(
         &self,
         registrations: impl Iterator<Item = RegistrationId>,

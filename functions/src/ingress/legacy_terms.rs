@@ -1,5 +1,5 @@
 //! Terms for the endpoints of a predecessor. A holder of the predecessor's secret can make any number of them, for
-//! anyone: they live for a bounded time, for those on the access list, and in a bounded number.
+//! anyone. So their number and their lifetime are bounded, and the access list applies.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,23 +11,24 @@ use jid::{BareJid, FullJid};
 use push::AccessList;
 use tokio::sync::watch;
 
-/// Life of one from its first push on, unless it is set: a Prosody may give them a month.
+/// Default lifetime of an endpoint from its first push on. A Prosody may issue them for a month.
 pub const LEGACY_LIFE: TimeDelta = TimeDelta::days(30);
-/// Most of them that live, unless it is set.
+/// Default for the most endpoints that live.
 pub const LEGACY_MAX: usize = 100_000;
-/// Most of them of one domain that the access list does not name.
+/// Most living endpoints of one domain that the access list does not name.
 pub const LEGACY_OF_DOMAIN_MAX: usize = 20_000;
-/// A key ends so long after the last endpoint that could have been made with it: clocks may disagree by less.
+/// Time between the end of a key's last endpoint and the end of the key. Clocks may disagree by less.
 const KEY_MARGIN: TimeDelta = TimeDelta::days(1);
 
-/// See the module.
+/// The terms.
 #[derive(Debug, Clone)]
 pub struct LegacyTerms {
-    /// Longest life of one, from its first push on. A day after such a life, the key ends that it was made with.
+    /// Longest lifetime of an endpoint, from its first push on. A key ends when it has been in use for this time and a
+    /// day.
     pub life: TimeDelta,
-    /// The accounts whose endpoints are taken, at any time; `None`: anyone's.
+    /// The accounts whose endpoints are admitted, which may change while the ingress runs; `None`: all accounts.
     pub access: Option<watch::Receiver<AccessList>>,
-    /// The count of those that live.
+    /// The count of living endpoints.
     pub tally: LegacyTally,
 }
 
@@ -42,7 +43,7 @@ impl Default for LegacyTerms {
 }
 
 impl LegacyTerms {
-    /// Returns whether a key that is in use since then has ended.
+    /// Returns whether a key that is in use since `since` has ended.
     #[must_use]
     pub fn key_ended(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         now - since >= self.life + KEY_MARGIN
@@ -57,7 +58,7 @@ impl LegacyTerms {
     }
 }
 
-/// The count of endpoints of a predecessor that live. Its clones know the same.
+/// The count of a predecessor's living endpoints. Clones share the count.
 #[derive(Debug, Clone)]
 pub struct LegacyTally {
     max: usize,
@@ -73,13 +74,13 @@ struct Living {
 }
 
 impl LegacyTally {
-    /// Of at most so many in all, and of one domain that the access list does not name.
+    /// Bounds the living endpoints, in all and for one domain that the access list does not name.
     #[must_use]
     pub fn at_most(max: usize, of_domain_max: usize) -> Self {
         Self { max, of_domain_max, living: Arc::default() }
     }
 
-    /// Counts one more, of this account, that lives until then.
+    /// Counts one more endpoint, of this account, that lives until `expires_at`.
     pub fn count(&self, account: &BareJid, expires_at: DateTime<Utc>) {
         let domain = domain(account);
         let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,14 +1,14 @@
-//! The marker, as an ingress knows it from one request to the next.
+//! The marker, as an ingress caches it between requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{Marker, marker::Doubt};
 
-/// Time for which a marker that did not agree is taken to be as it was read: the operator is mending it.
+/// Time for which a marker that disagrees is not read again. Short, since an operator may be correcting the deployment.
 const DISTRUST: TimeDelta = TimeDelta::seconds(5);
 
-/// The marker, as an ingress knows it. Its clones know the same.
+/// The marker, as an ingress caches it. Clones share the cache.
 #[derive(Debug, Clone, Default)]
 pub struct MarkerWatch {
     pub(crate) table: Option<Arc<str>>,
@@ -18,14 +18,14 @@ pub struct MarkerWatch {
 #[derive(Debug, Clone)]
 struct Known {
     read_at: DateTime<Utc>,
-    /// The marker that agrees with this ingress.
+    /// The marker, if it agrees with this ingress.
     marker: Result<Arc<Marker>, Doubt>,
-    /// An endpoint that may live was logged.
+    /// True if a doubt about an endpoint was logged since the marker was read.
     told: bool,
 }
 
 impl MarkerWatch {
-    /// For an ingress whose table has this id; `None`: whatever its id is.
+    /// Makes the cache of an ingress whose table has this id; `None`: any id.
     #[must_use]
     pub fn of_table(table: Option<String>) -> Self {
         Self { table: table.map(Into::into), known: Arc::default() }
@@ -44,7 +44,7 @@ impl MarkerWatch {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
     }
 
-    /// Takes note of an endpoint that may live; returns whether it is the first since the marker was read.
+    /// Notes a doubt about an endpoint. Returns whether it is the first since the marker was read.
     pub(crate) fn tell(&self) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_mut().is_some_and(|known| !std::mem::replace(&mut known.told, true))

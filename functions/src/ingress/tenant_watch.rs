@@ -1,4 +1,4 @@
-//! The tenants, as an ingress knows them from one request to the next.
+//! The tenants, as an ingress caches them between requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,22 +8,22 @@ use tokio::sync::watch;
 
 use crate::seldom::Seldom;
 
-/// Time for which the roster is taken to be as it was read.
+/// Time for which the roster is not read again.
 const TRUST: TimeDelta = TimeDelta::seconds(55);
 
-/// The knowledge of an ingress about the tenants. Its clones know the same.
+/// The tenants, as an ingress caches them. Clones share the cache.
 #[derive(Debug, Clone, Default)]
 pub struct TenantWatch {
     source: Source,
-    /// When the burst of each tenant with a rate will be whole again.
+    /// For each tenant with a rate, the moment at which its burst is available again in full.
     rates: Arc<Mutex<ByTenant<DateTime<Utc>>>>,
 }
 
 #[derive(Debug, Clone)]
 enum Source {
-    /// It is read from the store, at most once in [`TRUST`].
+    /// The ingress reads the roster from the store, at most once in [`TRUST`].
     Store(Arc<Mutex<Option<Known>>>),
-    /// Another part of the process reads it.
+    /// Another part of the process reads the roster.
     Process(watch::Receiver<Arc<Roster>>),
 }
 
@@ -35,19 +35,20 @@ impl Default for Source {
 
 #[derive(Debug, Clone)]
 struct Known {
-    /// When it was read, or could not be.
+    /// Time of the last attempt to read the roster.
     read_at: DateTime<Utc>,
     roster: Arc<Roster>,
 }
 
 impl TenantWatch {
-    /// For an ingress that another part of the process tells of each change.
+    /// Makes the cache of an ingress that another part of the process tells of each change.
     #[must_use]
     pub fn told(roster: watch::Receiver<Arc<Roster>>) -> Self {
         Self { source: Source::Process(roster), rates: Arc::default() }
     }
 
-    /// Counts a push of the tenant of a domain; where it is one too many, how long its sender has to wait.
+    /// Counts a push of the tenant of a domain. The error is the time that its sender has to wait, if the push is one
+    /// too many.
     pub(crate) fn take(&self, roster: &Roster, domain: &str, now: DateTime<Utc>) -> Result<(), TimeDelta> {
         let Some((name, tenant)) = roster.tenants.of(domain) else { return Ok(()) };
         let Some(rate) = tenant.quotas.rate else { return Ok(()) };
@@ -55,7 +56,7 @@ impl TenantWatch {
         rate.take(rates.entry(name), now)
     }
 
-    /// The tenants, as they were at most a minute ago. Pushes are taken also while the store does not tell.
+    /// Returns the tenants, as they were at most a minute ago. While the store fails, the last known roster holds.
     pub(crate) async fn roster(&self, store: &impl Tenants, now: DateTime<Utc>) -> Arc<Roster> {
         static LINE: Seldom = Seldom::new();
         let known = match &self.source {
@@ -69,7 +70,7 @@ impl TenantWatch {
             {
                 return Arc::clone(roster);
             }
-            // Others that come meanwhile go by what was known.
+            // Requests that come meanwhile use the last known roster.
             let roster = known.as_ref().map_or_else(Arc::default, |known| Arc::clone(&known.roster));
             *known = Some(Known { read_at: now, roster: Arc::clone(&roster) });
             roster

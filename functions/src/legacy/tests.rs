@@ -43,7 +43,7 @@ fn jwt(claims: &Value) -> String {
     jwt_headed(r#"{"alg":"HS256","typ":"JWT"}"#, claims)
 }
 
-/// The path of the endpoint that Prosody's module issued for the target of this row.
+/// Returns the path of the endpoint that Prosody's module issued for the target of this row.
 pub(crate) fn endpoint(row: &Registration) -> String {
     let Target { recipient, application, instance, legacy, .. } = &row.target;
     let seconds = legacy.unwrap().timestamp();
@@ -145,7 +145,7 @@ fn a_key_is_base64_of_32_bytes_and_none_is_shown() {
     assert_eq!(format!("{:?}", keys()), "LegacyKeys(2 of them)");
 }
 
-/// An ingress that has seen no push to such an endpoint, and the path of one that lives for so long.
+/// Returns an ingress that has seen no push to a predecessor's endpoint, and the path of one that lives for `left`.
 fn ingress(left: TimeDelta) -> (Store, String) {
     let store = Store { legacy: LegacyKeys::default().with_jwt(SECRET), ..store() };
     let mut row = store.row.clone();
@@ -196,7 +196,7 @@ async fn an_endpoint_lives_until_it_expires_and_for_a_bounded_time() {
     }
 }
 
-/// A key of fewer than 32 bytes is found by trying, and then signs what its finder likes.
+/// A key of fewer than 32 bytes can be found by brute force; its finder can then sign any token.
 #[tokio::test]
 async fn an_ingress_that_has_a_weak_secret_all_the_same_asks_the_senders_of_its_endpoints_to_wait() {
     let (mut store, path) = ingress(TimeDelta::hours(1));
@@ -229,7 +229,7 @@ async fn only_who_is_on_the_list_gets_pushes_and_nothing_ends_for_that() {
     assert!(header(&refused, "retry-after").is_some());
     list.send_replace("example.com".parse().unwrap());
     assert_eq!(store.push(&path).await.status(), StatusCode::CREATED);
-    // Also one that has its row.
+    // An endpoint with a row works, too.
     store.row.target = target_of(&store.legacy, path.strip_prefix("/push/").unwrap()).unwrap();
     assert_eq!(store.push(&path).await.status(), StatusCode::CREATED);
     list.send_replace("example.org".parse().unwrap());
@@ -255,7 +255,7 @@ async fn beyond_their_number_senders_are_asked_to_wait() {
         StatusCode::CREATED,
         "the domain is named, and has no bound"
     );
-    // It counts, though this store forgets it.
+    // The endpoint counts, though this store did not keep its row.
     assert_eq!(store.push(&path).await.status(), StatusCode::SERVICE_UNAVAILABLE, "of all");
     store.row.target = target_of(&store.legacy, path.strip_prefix("/push/").unwrap()).unwrap();
     assert_eq!(store.push(&path).await.status(), StatusCode::CREATED, "one that has its row counts no more");
@@ -275,7 +275,7 @@ async fn the_key_ends_a_life_and_a_day_after_its_first_start() {
         let mut marker = Marker::begin(None, keys.clone(), None, now() - in_use_for);
         marker.note(keys, now());
         store.marker = Some(marker);
-        // With a row and without.
+        // Both without a row and with one.
         for _ in 0..2 {
             assert_eq!(store.push(&path).await.status(), status, "{in_use_for}");
             store.row.target = target_of(&store.legacy, path.strip_prefix("/push/").unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! A homeserver's notification: whom it is for, and what of it the phones get.
+//! A homeserver's notification: its devices, and the part of it that the phones get.
 
 use std::{borrow::Cow, fmt};
 
@@ -12,20 +12,21 @@ use serde_json::{error::Category, value::RawValue};
 
 use super::{DEVICES_MAX, Refusal};
 
-/// The member that an application needs least, and the only one that is ever long; the specification lets it be
-/// left out "for any other reason".
+/// The member that an application needs least, and the only one that can be long. The specification lets a homeserver
+/// leave it out "for any other reason".
 const CONTENT: &str = "content";
-/// The fields that a pusher whose format is `event_id_only` is sent, beside the devices (Matrix Client-Server API, "Push
-/// Notifications"; `prio` is Synapse's). An application looks the rest up by it.
+/// The fields that a pusher with the format `event_id_only` is sent beside the devices (Matrix Client-Server API, "Push
+/// Notifications"; `prio` is Synapse's). An application reads the rest from its homeserver.
 const EVENT_ID_ONLY: [&str; 4] = ["event_id", "room_id", "counts", "prio"];
 
-/// A notification, parsed; what goes on to the phones is as it came.
+/// A parsed notification. The members for the phones are passed on verbatim.
 pub(crate) struct Notification<'a> {
     /// The devices' pushkeys, at least one.
     pub(crate) pushkeys: Vec<Cow<'a, str>>,
     pub(crate) urgency: Urgency,
-    /// Of pushes about one event, and of those that only count, the newest waits: homeservers that got no answer
-    /// send an event again (Push Gateway API: "It is therefore necessary to perform duplicate suppression").
+    /// The topic: one for each event, and one for all counts without an event. Only the newest push of a topic waits,
+    /// since homeservers that got no answer send an event again (Push Gateway API: "It is therefore necessary to
+    /// perform duplicate suppression").
     pub(crate) topic: Topic,
     outgoing: Outgoing<'a>,
 }
@@ -36,7 +37,7 @@ struct Outgoing<'a> {
     others: Members<'a>,
 }
 
-/// The members of an object in their order, each value verbatim.
+/// The members of an object in their order, with each value verbatim.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 #[derive(Deserialize)]
@@ -60,7 +61,7 @@ impl<'a> Notification<'a> {
             1..=DEVICES_MAX => {}
             _ => return Err(Refusal::TooManyDevices),
         }
-        // Homeservers of long ago named an event by `id` alone; it is empty where there is none.
+        // Old homeservers name an event by `id`. The id is empty if there is no event.
         let event = notification.text("event_id").or(notification.text("id")).filter(|id| !id.is_empty());
         Ok(Self {
             pushkeys: devices.into_iter().map(|device| device.pushkey).collect(),
@@ -70,7 +71,8 @@ impl<'a> Notification<'a> {
         })
     }
 
-    /// The body for each phone: as much of the notification as a push can carry, none if it cannot carry the least.
+    /// Returns the body for each phone: as much of the notification as a push can carry. `None`: even the shortest form
+    /// is too long.
     pub(crate) fn into_body(self) -> Option<Body> {
         let mut outgoing = self.outgoing;
         let shorten: [fn(&mut Outgoing<'_>); 2] = [
@@ -91,10 +93,10 @@ impl<'a> Notification<'a> {
     }
 }
 
-/// By the notification's `prio`, which is `high` or `low`, and high where it is absent (Push Gateway API).
+/// Returns the urgency for the notification's `prio`: `high`, the default, or `low` (Push Gateway API).
 ///
-/// The low priority of Synapse is a message that makes no sound: normal by the table of RFC 8030 §5.3, whose low is for
-/// what can wait until the phone is charged. A mere count of unread messages can.
+/// Synapse's `low` is a message that makes no sound: normal urgency in the table of RFC 8030 §5.3. The RFC's low
+/// urgency is for updates that can wait for power or Wi-Fi, as a count of unread messages can.
 fn urgency(prio: Option<&str>, event: bool) -> Urgency {
     match (prio, event) {
         (Some("low"), true) => Urgency::Normal,
@@ -108,12 +110,12 @@ fn read<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
 }
 
 impl<'a> Members<'a> {
-    /// Takes a member out; of several with its name the last counts, as everywhere.
+    /// Removes a member. Of several with the same name, the last one counts, as with other parsers.
     fn take(&mut self, name: &str) -> Option<&'a RawValue> {
         self.0.extract_if(.., |(own, _)| own == name).last().map(|(_, value)| value)
     }
 
-    /// The value of a member that is a text.
+    /// Returns the value of a member, if it is a text.
     fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         self.0
             .iter()
@@ -182,7 +184,7 @@ mod tests {
         Some(String::from_utf8(STANDARD.decode(body.as_base64()).unwrap()).unwrap())
     }
 
-    /// A notification with these members beside its device.
+    /// Returns a notification with these members beside its device.
     fn with(members: &str) -> String {
         format!(r#"{{"notification":{{{DEVICES},{members}}}}}"#)
     }

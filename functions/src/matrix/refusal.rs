@@ -1,4 +1,4 @@
-//! Why a homeserver's request was refused, in the form of Matrix' own errors.
+//! Why a homeserver's request was refused, in the form of Matrix's errors.
 
 use axum::{
     Json,
@@ -13,29 +13,28 @@ use crate::{
     rejection::{RETRY_AFTER_SECONDS, Rejection},
 };
 
-/// Why a homeserver's request was refused: all of it, and none of its pushes was queued. (When the queue fails in
-/// the middle, some may be.)
+/// Why a homeserver's request was refused. None of its pushes was queued, unless the queue failed in the middle.
 ///
-/// The homeserver sends it again after any of these, for a day (docs/matrix.md).
+/// After any of these, the homeserver repeats the request for a day (docs/matrix.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The body is no JSON.
+    /// The body is not JSON.
     NotJson,
-    /// It is, but no notification.
+    /// The body is JSON, but no notification.
     BadJson,
-    /// It names no device.
+    /// The notification names no device.
     NoDevices,
-    /// It names too many.
+    /// The notification names too many devices.
     TooManyDevices,
     /// The body is over the limit.
     TooLarge,
-    /// The body did not come to its end, or not in time.
+    /// The body did not arrive completely, or not in time.
     Interrupted,
-    /// The senders of one of the devices are over their rate, for so many seconds more.
+    /// The senders of one of the devices are over their rate. They have to wait for this many seconds.
     Throttled(u64),
-    /// The store or the queue cannot do it now.
+    /// The store or the queue cannot serve the request at present.
     Unavailable,
-    /// The resource has no such method.
+    /// The resource does not have the method.
     OtherMethod,
 }
 
@@ -47,14 +46,14 @@ impl From<Rejection> for Refusal {
             Rejection::Throttled(seconds)
             | Rejection::Suspended(seconds)
             | Rejection::QuotaUsedUp(seconds) => Self::Throttled(seconds),
-            // In every other case, it is not the homeserver's fault.
+            // Any other rejection is not the homeserver's fault.
             _ => Self::Unavailable,
         }
     }
 }
 
 impl Refusal {
-    /// Its label in the metrics.
+    /// Returns the label in the metrics.
     pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::NotJson => "not_json",
@@ -69,7 +68,7 @@ impl Refusal {
         }
     }
 
-    /// The status, and the error code (Matrix Client-Server API, "Standard error response"; Push Gateway API,
+    /// Returns the status and the error code (Matrix Client-Server API, "Standard error response"; Push Gateway API,
     /// "Unsupported endpoints").
     const fn codes(self) -> (StatusCode, &'static str) {
         match self {
@@ -109,7 +108,7 @@ impl Refusal {
             Self::Unavailable => Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))),
             Self::Throttled(seconds) => Some((header::RETRY_AFTER, HeaderValue::from(seconds))),
             Self::OtherMethod => Some((header::ALLOW, HeaderValue::from_static(METHODS))),
-            // The rest of the body is not read: the connection cannot be used again.
+            // The rest of the body is unread, so the connection cannot be used again.
             Self::TooLarge | Self::Interrupted => {
                 Some((header::CONNECTION, HeaderValue::from_static("close")))
             }

@@ -1,4 +1,4 @@
-//! The gateway over stores that no emulator can be, and against whatever bytes come.
+//! The gateway over stores that no emulator offers, and with arbitrary bytes.
 
 use axum::{
     body::{Body, to_bytes},
@@ -184,7 +184,7 @@ async fn a_pushkey_is_at_home_where_the_homeserver_reached_the_ingress() {
     }
 }
 
-/// As where a stack has a Function URL and an HTTP API, or a server is being moved to another name.
+/// A stack may have a Function URL and an HTTP API, and a server may move to another name.
 #[tokio::test]
 async fn a_pushkey_is_at_home_at_either_address_of_the_ingress() {
     let store = store();
@@ -231,7 +231,7 @@ async fn an_endpoint_is_of_this_host_and_below_its_path_and_signed() {
     }
 }
 
-/// Every refusal once: the match does not compile without a new one.
+/// Returns every refusal once. The match does not compile without a new one.
 fn refusals() -> impl Iterator<Item = Refusal> {
     std::iter::successors(Some(Refusal::NotJson), |refusal| match refusal {
         Refusal::NotJson => Some(Refusal::BadJson),
@@ -252,7 +252,7 @@ async fn each_refusal_comes_with_what_http_demands_and_is_counted_from_the_start
         assert!(REASONS.contains(&refusal.reason()), "{refusal:?}: REASONS lacks its reason");
         let response = refusal.into_response();
         let demanded = demanded(response.status()).expect("a status of the table");
-        // A body that was read whole leaves the connection as it was.
+        // After a body that was read whole, the connection stays usable.
         let demanded = demanded.filter(|_| refusal != Refusal::TooManyDevices);
         assert!(demanded.is_none_or(|name| response.headers().contains_key(name)), "{refusal:?}");
         assert!(read_json(response).await["errcode"].is_string(), "{refusal:?}");
@@ -279,7 +279,7 @@ async fn a_notification_that_no_push_can_carry_comes_no_more_and_costs_no_pusher
     assert_eq!(rejected(send().await).await, json!([]));
     assert_eq!(store.calls(), [1, 0, 0, 0]);
 
-    // Nor are there more of them than of pushes.
+    // The rate of dropped notifications is bounded, too.
     for _ in 2..=3 {
         assert_eq!(rejected(send().await).await, json!([]));
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::measures::REASONS;
 
-/// Every rejection once: the match does not compile without a new one, which then joins the line.
+/// Returns every rejection once. The match does not compile without a new one.
 fn all() -> impl Iterator<Item = Rejection> {
     std::iter::successors(Some(Rejection::NotFound), |rejection| match rejection {
         Rejection::NotFound => Some(Rejection::UnknownEndpoint),
@@ -32,12 +32,12 @@ fn all() -> impl Iterator<Item = Rejection> {
     })
 }
 
-/// Headers that a status has to come with, or should; `None` where it must not be sent at all.
+/// Returns the header that a status must or should have; `None`: the status must not be sent at all.
 pub(crate) fn demanded(status: StatusCode) -> Option<Option<HeaderName>> {
     Some(match status.as_u16() {
         401 => Some(header::WWW_AUTHENTICATE), // RFC 9110 §15.5.2
         405 => Some(header::ALLOW),            // RFC 9110 §15.5.6
-        // The request was not read to its end: what follows on the connection is no request (RFC 9112 §9.3).
+        // The request was not read to its end, so the next bytes on the connection are no request (RFC 9112 §9.3).
         408 | 413 => Some(header::CONNECTION),
         415 => Some(header::ACCEPT_ENCODING), // RFC 9110 §15.5.16
         429 => Some(header::RETRY_AFTER),     // RFC 6585 §4
@@ -61,7 +61,7 @@ fn each_status_comes_with_what_http_demands_of_it() {
     }
 }
 
-/// Senders, and those who run them, go by all of this.
+/// Senders and their operators rely on all of these.
 #[tokio::test]
 async fn the_wire_form_of_a_refusal_is_stable() {
     let mut forms = String::new();
@@ -78,7 +78,7 @@ async fn the_wire_form_of_a_refusal_is_stable() {
     insta::assert_snapshot!(forms);
 }
 
-/// The anchor that a forge makes of a heading.
+/// Returns the anchor that a forge makes of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase().replace(' ', "-");
     kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()

@@ -1,4 +1,4 @@
-//! Answers that refuse nothing: each status with what RFC 9110 asks of it. Those that do are in `rejection/tests.rs`.
+//! Successful answers: each status with the headers that RFC 9110 asks for. Refusals are in `rejection/tests.rs`.
 
 use axum::http::{HeaderName, HeaderValue};
 use chrono::DateTime;
@@ -6,7 +6,7 @@ use chrono::DateTime;
 use super::*;
 use crate::matrix;
 
-/// Method and path of every kind of request that is answered well; `{push}` and `{message}` become tokens.
+/// Method and path of every kind of request that succeeds. `{push}` and `{message}` become tokens.
 const REQUESTS: [(&str, &str); 13] = [
     ("POST", "/push/{push}"),
     ("PUT", "/push/{push}"),
@@ -51,10 +51,10 @@ async fn the_wire_form_of_an_answer_is_stable_and_has_what_http_demands() {
         match status.as_u16() {
             // RFC 9110 §15.3.2: "identified by … a Location header field"; RFC 8030 §5 and §5.2 name it and the TTL.
             201 => assert!(["location", "ttl"].iter().all(|name| header(&response, name).is_some())),
-            // RFC 9110 §9.3.7. That it has no Content-Length (§8.6) is for hyper and for the function (`lambda.rs`) to see to.
+            // RFC 9110 §9.3.7. Hyper and the function (`lambda.rs`) leave out the Content-Length (§8.6).
             204 if method == "OPTIONS" => assert!(header(&response, "allow").is_some(), "{method} {path}"),
             204 => {}
-            // RFC 9110 §8.3: what has content ought to say of which type.
+            // RFC 9110 §8.3: an answer with content should have its type.
             200 => assert!(header(&response, "content-type").is_some(), "{method} {path}"),
             _ => panic!("{method} {path}: {status} is in no table"),
         }
@@ -69,7 +69,7 @@ async fn the_wire_form_of_an_answer_is_stable_and_has_what_http_demands() {
     insta::assert_snapshot!(forms);
 }
 
-/// A header, without what is another each time.
+/// Returns a header, without the parts that differ each time.
 fn told((name, value): (&HeaderName, &HeaderValue)) -> String {
     let value = value.to_str().unwrap();
     match name.as_str() {

@@ -1,11 +1,11 @@
-//! Any request is taken, or refused with a problem; never does the ingress fail over it.
+//! The ingress accepts any request, or refuses it with a problem, and never fails.
 
 use axum::http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
 
-/// Names of headers that are read, and of some that are not.
+/// Names of headers that the ingress reads, and some that it ignores.
 const NAMES: [&str; 9] = [
     "ttl",
     "urgency",
@@ -20,7 +20,7 @@ const NAMES: [&str; 9] = [
 const METHODS: [&str; 10] =
     ["POST", "POST", "POST", "POST", "PUT", "GET", "HEAD", "DELETE", "OPTIONS", "BREW"];
 
-/// Values: most often ones that mean something, some of them twice.
+/// Makes values: most are meaningful ones, some of them repeated.
 fn value() -> impl Strategy<Value = Vec<u8>> {
     let known = [
         "0",
@@ -47,7 +47,7 @@ fn headers() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
     prop::collection::vec((prop::sample::select(&NAMES[..]), value()), 0..6)
 }
 
-/// `{push}` and `{message}` become tokens that live.
+/// Makes paths. `{push}` and `{message}` become tokens of a living endpoint and a waiting push.
 fn path() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => Just("/push/{push}".to_owned()),
@@ -57,7 +57,7 @@ fn path() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Checks an answer, whatever was asked.
+/// Checks the answer to any request.
 async fn check(request: Request<Body>, token: &str, store: &Store) {
     let head = request.method() == "HEAD";
     let response = store.answer(request).await;
@@ -76,7 +76,7 @@ async fn check(request: Request<Body>, token: &str, store: &Store) {
 }
 
 proptest! {
-    // A case costs little.
+    // Cases are cheap.
     #![proptest_config(ProptestConfig::with_cases(3 * ProptestConfig::default().cases))]
 
     #[test]

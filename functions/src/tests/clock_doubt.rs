@@ -1,4 +1,4 @@
-//! A clock that is in doubt, and refusals that are remembered.
+//! A clock in doubt, and refusals that are stored.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +24,7 @@ async fn who_is_told_that_a_life_is_over_is_told_the_same_ever_after() {
     let remembering = over(Store { refusals: Some(refusals.clone()), ..store() });
     assert_eq!(remembering.push_now().await.status(), StatusCode::GONE);
     assert_eq!(*refusals.lock().unwrap(), [remembering.row.epoch]);
-    // Neither what lives, nor what was revoked before, nor an earlier life.
+    // Living, revoked and earlier lives are not revoked.
     let lives = Store { row: store().row, ..remembering.clone() };
     assert_eq!(lives.push_now().await.status(), StatusCode::CREATED);
     let earlier = lives.endpoint(push::Epoch::from_seconds(lives.row.epoch.as_seconds() - 1));
@@ -33,7 +33,7 @@ async fn who_is_told_that_a_life_is_over_is_told_the_same_ever_after() {
     revoked.row.revoked = true;
     assert_eq!(revoked.push_now().await.status(), StatusCode::GONE);
     assert_eq!(refusals.lock().unwrap().len(), 1);
-    // The function may not write.
+    // The function stores no refusals.
     assert_eq!(over(store()).push_now().await.status(), StatusCode::GONE);
 }
 

@@ -1,4 +1,4 @@
-//! No deployment that went wrong may tell senders that an endpoint has ended.
+//! A wrong deployment never tells senders that an endpoint has ended.
 
 use axum::http::StatusCode;
 use chrono::TimeDelta;
@@ -11,7 +11,7 @@ use crate::{
 };
 
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
-/// Signed by the predecessor's secret, or so it looks.
+/// Tokens with the form of a predecessor's.
 const JWT: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhQGIvYyJ9.AAAA";
 const PASETO: &str = "v2.local.AAAA";
 
@@ -19,13 +19,13 @@ fn fingerprint(secret: &str) -> Fingerprint {
     Fingerprint::of(secret.as_bytes())
 }
 
-/// An endpoint that another secret made.
+/// Returns the path of an endpoint that another secret made.
 pub(super) fn of_another_secret() -> String {
     let secrets = Secrets::parse(OTHER).unwrap();
     format!("/push/{}", secrets.sign(RegistrationId::from_bytes([7; 16]), Epoch::from_seconds(1)).as_str())
 }
 
-/// An endpoint of ours whose row is not there.
+/// Returns the path of an endpoint of ours without a row.
 fn without_a_row(epoch: Epoch) -> String {
     format!("/push/{}", secrets().sign(RegistrationId::from_bytes([7; 16]), epoch).as_str())
 }
@@ -145,7 +145,7 @@ async fn a_row_that_lapsed_in_a_restored_table_is_in_doubt_and_left_as_it_is() {
     assert!(is_in_doubt(&store, &store.endpoint(store.row.epoch)).await);
 }
 
-/// The answer to a push of this urgency, or none.
+/// Pushes with this urgency, and returns the answer.
 async fn pushed(store: &Store, urgency: &str) -> axum::http::Response<axum::body::Body> {
     let request = Request::post(store.endpoint(store.row.epoch)).header("urgency", urgency);
     store.answer(request.body(Body::from("hello")).unwrap()).await

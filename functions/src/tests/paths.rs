@@ -1,4 +1,4 @@
-//! Paths as proxies and their operators bend them.
+//! Paths as proxies and their operators change them.
 
 use super::*;
 use crate::{legacy, legacy::LegacyKeys};

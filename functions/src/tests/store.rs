@@ -1,4 +1,4 @@
-//! Stores that no emulator can be.
+//! A store in memory, with failures that no emulator offers.
 
 use std::{
     collections::BTreeSet,
@@ -42,22 +42,22 @@ pub(crate) const LIFETIME: TimeDelta = TimeDelta::days(7);
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Copies {
     AllAgree,
-    /// The registration is too young to be seen.
+    /// Eventual reads do not show the registration yet.
     Lag,
     Panic,
 }
 
-/// The push that a sender withdraws, as the mailbox has it.
+/// The state in the mailbox of the push that a sender withdraws.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Post {
     Waits,
     Nothing,
     OutOfReach,
-    /// It never answers.
+    /// The mailbox never answers.
     Hangs,
 }
 
-/// Calls of the store: reads that may lag, reads that may not, sends, withdrawals.
+/// Numbers of calls: eventual reads, strong reads, sends, withdrawals.
 pub(crate) type Calls = [usize; 4];
 pub(crate) const NO_CALL: Calls = [0; 4];
 
@@ -66,16 +66,16 @@ pub(crate) const NO_CALL: Calls = [0; 4];
 pub(crate) enum Line {
     Takes,
     OutOfReach,
-    /// It holds as many of the registration as it may.
+    /// The queue holds as many pushes of the registration as it may.
     ShareUsedUp,
-    /// It never answers.
+    /// The queue never answers.
     Hangs,
 }
 
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) row: Registration,
-    /// Registrations beside that one.
+    /// Registrations beside `row`.
     pub(crate) others: Vec<Registration>,
     pub(crate) copies: Copies,
     pub(crate) post: Post,
@@ -84,16 +84,16 @@ pub(crate) struct Store {
     pub(crate) legacy_terms: LegacyTerms,
     pub(crate) dropped: Dropped,
     pub(crate) clock: Clock,
-    /// Where refusals are remembered: what was revoked, or `None`.
+    /// The epochs that were revoked; `None`: the ingress does not store refusals.
     pub(crate) refusals: Option<Arc<Mutex<Vec<Epoch>>>>,
     pub(crate) marker: Option<Marker>,
-    /// Number of times that it was read.
+    /// Number of reads of the marker.
     pub(crate) marker_reads: Arc<AtomicUsize>,
     pub(crate) watch: MarkerWatch,
     pub(crate) allowance: Allowance,
-    /// `None`: it cannot be read.
+    /// The roster; `None`: it cannot be read.
     pub(crate) roster: Arc<Mutex<Option<Roster>>>,
-    /// Number of times that it was read.
+    /// Number of reads of the roster.
     pub(crate) roster_reads: Arc<AtomicUsize>,
     pub(crate) tenants: TenantWatch,
     pub(crate) sent: Arc<Mutex<Vec<PushMessage>>>,
@@ -210,7 +210,7 @@ impl Withdrawals for Store {
     }
 }
 
-/// The push that is withdrawn.
+/// Returns the id of the push that is withdrawn.
 pub(crate) fn named() -> MessageId {
     MessageId::from_bytes([9; MessageId::BYTES])
 }
@@ -250,7 +250,7 @@ pub(crate) fn store() -> Store {
     }
 }
 
-/// The marker of a table that a relay with these secrets has used for a month.
+/// Returns the marker of a table that a relay with these secrets has used for a month.
 pub(crate) fn long_in_use(secrets: Vec<Fingerprint>) -> Marker {
     let keys = Keys { secrets, ..Keys::default() };
     let mut marker = Marker::begin(None, keys.clone(), None, now() - TimeDelta::days(30));
@@ -300,27 +300,27 @@ impl Store {
         self.ingress().oneshot(request).await.unwrap()
     }
 
-    /// The path of its endpoint in this life.
+    /// Returns the path of the endpoint of this life.
     pub(crate) fn endpoint(&self, epoch: Epoch) -> String {
         format!("/push/{}", secrets().sign(self.id(), epoch).as_str())
     }
 
-    /// The answer to a push to this path.
+    /// Pushes to this path, and returns the answer.
     pub(crate) async fn push(&self, path: &str) -> Response<Body> {
         self.answer(Request::post(path).body(Body::from("hello")).unwrap()).await
     }
 
-    /// The answer to a push of the present life.
+    /// Pushes to the endpoint of the present life, and returns the answer.
     pub(crate) async fn push_now(&self) -> Response<Body> {
         self.push(&self.endpoint(self.row.epoch)).await
     }
 
-    /// The answer to a withdrawal by this token.
+    /// Withdraws with this token, and returns the answer.
     pub(crate) async fn withdraw(&self, token: &str) -> Response<Body> {
         self.answer(Request::delete(format!("/message/{token}")).body(Body::empty()).unwrap()).await
     }
 
-    /// The token of the push that is withdrawn.
+    /// Returns the token of the push that is withdrawn.
     pub(crate) fn message(&self) -> String {
         secrets().sign_message(self.id(), named()).as_str().to_owned()
     }

@@ -1,4 +1,4 @@
-//! The answers to senders of tenants, and what those cost.
+//! The answers to senders of tenants, and the reads that they cost.
 
 use axum::{
     body::Body,
@@ -56,7 +56,7 @@ async fn senders_of_a_suspended_tenant_are_asked_to_wait_whatever_became_of_the_
     let answer = lapsed.answer(request()).await;
     assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
 
-    // A life that its application has ended stays ended, and so does an earlier one.
+    // A revoked life stays ended, and so does an earlier life.
     let mut revoked = store().with_tenant(suspended());
     revoked.row.revoked = true;
     assert_eq!(revoked.push_now().await.status(), StatusCode::GONE);

@@ -30,7 +30,7 @@ fn sender(headers: &[(&'static str, &str)], urls: &[&str]) -> Sender {
     Sender { credentials: Credentials::parse(&map), origins }
 }
 
-/// The verdict on the example, an hour before it expires.
+/// Returns the verdict on the example, an hour before it expires.
 fn of_the_example(headers: &[(&'static str, &str)]) -> Result<(), Rejection> {
     sender(headers, &["https://push.example.net"]).prove(&KEY.parse().unwrap(), at(EXPIRY - 3600))
 }
@@ -140,7 +140,7 @@ impl ApplicationServer {
         Self(pair.unwrap())
     }
 
-    /// The verdict on its claims, or on any other text in their place, at this moment.
+    /// Returns the verdict at `now` on a token with these claims, or with any other text in their place.
     fn claims(&self, header: &str, claims: &str, now: i64) -> Result<(), VapidFault> {
         let signed = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
         let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();

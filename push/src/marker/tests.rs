@@ -17,7 +17,7 @@ fn keys(secrets: &[&str], legacy: &[&str]) -> Keys {
     }
 }
 
-/// Of a table that has been in use for long.
+/// Returns the marker of a table that has been in use for long.
 fn old(keys: Keys) -> Marker {
     Marker {
         table: Some("t".into()),
@@ -77,7 +77,7 @@ fn what_a_new_or_restored_table_may_have_lost_is_in_doubt_for_three_days() {
 #[test]
 fn a_row_that_lapsed_since_its_table_was_copied_may_have_been_renewed_in_between() {
     const DAY: i64 = 86_400;
-    // Copied on the day 0, and put back on the day 5. Some rows are purged by then.
+    // The table is copied on day 0, and restored on day 5. Some rows are purged by then.
     let copied = old(keys(&["a"], &[]));
     let restored = Marker::begin(Some(&copied), keys(&["a"], &[]), None, at(5 * DAY));
     let row = |begun, lives_for| {
@@ -176,7 +176,7 @@ fn a_predecessors_key_is_in_use_since_it_was_first_there() {
     let mut marker = Marker::begin(None, keys(&[one]), None, at(100));
     marker.note(keys(&[one, two]), at(200));
     assert_eq!((marker.legacy_since(one), marker.legacy_since(two)), (Some(at(100)), Some(at(200))));
-    // Without it for a while, and read again.
+    // The relay runs without the key for a while, then has it again; the marker is stored in between.
     let marker = Marker::begin(Some(&marker), keys(&[]), None, at(300));
     let marker = Marker::begin(Some(&Marker::parse(&marker.to_json()).unwrap()), keys(&[one]), None, at(400));
     assert_eq!((marker.legacy_since(one), marker.legacy_since(two)), (Some(at(100)), Some(at(200))));

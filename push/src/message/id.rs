@@ -9,25 +9,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::wishes::Urgency;
 use crate::registration::RegistrationId;
 
-/// Names a push message, in its `Location` and as the id of the IQ that carries it.
+/// The id of a push message, in its `Location` and as the id of the IQ that carries it.
 ///
-/// It begins with the urgency and the moment of acceptance, so that ids order pushes as a mailbox
-/// hands them out: the more urgent first, and the older first among those of one urgency. Chance follows, but for the
-/// last two bits, which the registration gives. The id tells the place of the push in its mailbox.
+/// An id begins with the urgency and the moment of acceptance. So ids order pushes as a mailbox hands them out: the
+/// more urgent first, and within one urgency the older first. Random bits follow; the registration sets the last two.
+/// The id tells the place of the push in its mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId([u8; MessageId::BYTES]);
 
 impl MessageId {
     /// Length in bytes.
     pub const BYTES: usize = 16;
-    /// Length of its text.
+    /// Length of the text.
     const CHARACTERS: usize = 22;
-    /// Bytes of chance in it.
+    /// Number of random bytes.
     pub const CHANCE_BYTES: usize = 8;
-    /// Bytes of the moment of acceptance: microseconds, until the year 4253.
+    /// Number of bytes for the moment of acceptance: Unix microseconds, up to the year 4253.
     const MOMENT_BYTES: usize = 7;
 
-    /// The id of a push of this urgency accepted at this moment.
+    /// Makes the id of a push of this urgency, accepted at this moment.
     #[must_use]
     pub fn new(urgency: Urgency, accepted_at: DateTime<Utc>, chance: [u8; Self::CHANCE_BYTES]) -> Self {
         let micros = u64::try_from(accepted_at.timestamp_micros()).unwrap_or(0).to_be_bytes();
@@ -38,31 +38,32 @@ impl MessageId {
         Self(id)
     }
 
-    /// An id as stored.
+    /// Makes an id from its stored bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes of the id; they order as the id does.
+    /// Returns the bytes of the id, which order as the id does.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
 
-    /// The part of the id that orders pushes by their age alone, whatever their urgency.
+    /// Returns the part of the id that orders pushes by age alone.
     #[must_use]
     pub fn age(&self) -> &[u8] {
         &self.0[1..]
     }
 
-    /// The part of its account's mailbox: that of its registration ([`RegistrationId::part`]).
+    /// Returns the part of the account's mailbox that holds the push: that of its registration
+    /// ([`RegistrationId::part`]).
     #[must_use]
     pub const fn part(&self) -> u8 {
         self.0[Self::BYTES - 1] % RegistrationId::PARTS
     }
 
-    /// Reads the id back from an IQ or a URL; `None` for anything that is not one of ours.
+    /// Parses an id from an IQ or a URL; `None`: the text is no id of ours.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != Self::CHARACTERS {

@@ -1,4 +1,4 @@
-//! The wishes of a sender, beside the body: the headers of RFC 8030.
+//! The wishes of a sender: the request headers of RFC 8030.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 /// The wishes of the sender, beside the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wishes {
-    /// Time to keep it for.
+    /// Time for which to keep the push.
     pub ttl: Ttl,
     /// Its urgency.
     pub urgency: Urgency,
-    /// Its topic, by which it replaces an older push.
+    /// The topic, by which the push replaces an older one.
     pub topic: Option<Topic>,
 }
 
@@ -20,14 +20,13 @@ pub struct Wishes {
 pub struct Ttl(u32);
 
 impl Ttl {
-    /// Kept for this many seconds; zero: now or not at all.
+    /// Makes a TTL of this many seconds; 0: deliver now or not at all.
     #[must_use]
     pub const fn from_seconds(seconds: u32) -> Self {
         Self(seconds)
     }
 
-    /// Parses the header's value: decimal digits alone. A number too large for any clock is
-    /// taken as the largest.
+    /// Parses the header's value, which has decimal digits alone. A number beyond 32 bits counts as the largest.
     #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
         let digits = !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit());
@@ -41,7 +40,7 @@ impl Ttl {
     }
 }
 
-/// The urgency of a push, for which a phone may be woken (RFC 8030 §5.3).
+/// The urgency of a push, by which a phone may decide whether to wake up (RFC 8030 §5.3).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Urgency {
@@ -49,7 +48,7 @@ pub enum Urgency {
     VeryLow,
     /// Updates.
     Low,
-    /// Messages; what a push without the header is.
+    /// Messages. The urgency of a push without the header.
     #[default]
     Normal,
     /// Calls and alerts.
@@ -57,8 +56,8 @@ pub enum Urgency {
 }
 
 impl Urgency {
-    /// Parses the header's value. An unknown one is normal: senders delete a subscription on 400,
-    /// and urgency is only a hint.
+    /// Parses the header's value. An unknown urgency counts as normal: senders delete a subscription on 400, and
+    /// urgency is only a hint.
     #[must_use]
     pub fn parse(value: &str) -> Self {
         match value {
@@ -69,7 +68,7 @@ impl Urgency {
         }
     }
 
-    /// The place of this urgency among all: the highest comes first.
+    /// Returns the rank of this urgency; 0 is the highest.
     pub(super) const fn place(self) -> u8 {
         match self {
             Self::High => 0,
@@ -80,7 +79,7 @@ impl Urgency {
     }
 }
 
-/// A later push of the same topic replaces one that still waits (RFC 8030 §5.4).
+/// The topic of a push. A later push of the same topic replaces one that still waits (RFC 8030 §5.4).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Topic(String);
@@ -89,8 +88,8 @@ impl Topic {
     /// Most characters of a topic (RFC 8030 §5.4).
     pub const CHARACTERS_MAX: usize = 32;
 
-    /// Parses the header's value: at most 32 characters of base64url; padding is dropped, since
-    /// some senders add it (docs/senders.md, "What senders do").
+    /// Parses the header's value: at most 32 characters of base64url. Padding is dropped, since some senders add it
+    /// (docs/senders.md, "What senders do").
     #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
         let topic = value.trim_end_matches('=');
@@ -99,14 +98,14 @@ impl Topic {
             .then(|| Self(topic.to_owned()))
     }
 
-    /// A topic that pushes about this thing share with each other, and with no others.
+    /// Returns the topic that all pushes about this thing share, and no others.
     #[must_use]
     pub fn of(thing: &str) -> Self {
         let digest = Sha256::new().chain_update(b"upwire topic\0").chain_update(thing).finalize();
         Self(URL_SAFE_NO_PAD.encode(&digest[..Self::CHARACTERS_MAX / 4 * 3]))
     }
 
-    /// The text, without padding.
+    /// Returns the text, without padding.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -15,26 +15,27 @@ use crate::{
 
 /// The registrations' store.
 pub trait Registrations: Clone + Send + Sync + 'static {
-    /// The row of a registration, living or not.
+    /// Reads the row of a registration, living or not.
     fn find(
         &self,
         id: RegistrationId,
         consistency: Consistency,
     ) -> impl Future<Output = Result<Option<Registration>, Unavailable>> + Send;
 
-    /// The rows of several registrations, living or not, in any order, in as few reads as the store allows.
+    /// Reads the rows of several registrations, living or not, in as few reads as the store allows. Their order is
+    /// arbitrary.
     fn find_all(
         &self,
         ids: BTreeSet<RegistrationId>,
         consistency: Consistency,
     ) -> impl Future<Output = Result<Vec<Registration>, Unavailable>> + Send;
 
-    /// Stores what [`Registration::renew`] makes of the present row, atomically, and returns it
-    /// once it is durable; or returns the present row, where `renewal` lets it stand.
+    /// Replaces the present row by that of [`Registration::renew`], atomically, and returns the new row once it is
+    /// durable. Returns the present row instead where `renewal` lets it stand.
     ///
-    /// A registration that does not live yet is refused where its account has `account_max`
-    /// ([`registrations_counted`](crate::bounds::registrations_counted)). Endpoints of a predecessor neither count
-    /// nor are they refused.
+    /// A registration that does not live yet is refused if its account has `account_max`
+    /// ([`registrations_counted`](crate::bounds::registrations_counted)). A predecessor's endpoints do not count, and
+    /// are not refused.
     fn register(
         &self,
         target: Target,
@@ -44,10 +45,11 @@ pub trait Registrations: Clone + Send + Sync + 'static {
         account_max: usize,
     ) -> impl Future<Output = Result<Registered, Unavailable>> + Send;
 
-    /// Ends a life because its application is gone, as `recipient` answered to a push sent at `asked_at`.
+    /// Ends a life because its application is gone: `recipient` said so in its answer to a push that was sent at
+    /// `asked_at`.
     ///
-    /// Nothing happens to a later life, nor to one renewed after `asked_at`: the distributor has
-    /// changed its mind since. Nor to one that names another full JID: that one may hold the application.
+    /// A later life goes on. So does a life that was renewed after `asked_at`: the distributor has changed its mind
+    /// since. A life that names another full JID goes on, too: that JID may have the application.
     fn revoke(
         &self,
         id: RegistrationId,
@@ -57,48 +59,48 @@ pub trait Registrations: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Revocation, Unavailable>> + Send;
 }
 
-/// The marker, which the registrations' store has beside them.
+/// The marker, which the registrations' store has beside the registrations.
 pub trait Markers: Clone + Send + Sync + 'static {
-    /// The marker; `None`: no relay has ever begun here. It shows every write that was durable before.
+    /// Reads the marker; `None`: no relay has ever used this store. The read shows every write that was durable before.
     fn marker(&self) -> impl Future<Output = Result<Option<Marker>, Unavailable>> + Send;
 }
 
-/// The tenants, which the registrations' store has beside them.
+/// The tenants, which the registrations' store has beside the registrations.
 pub trait Tenants: Clone + Send + Sync + 'static {
-    /// The roster; an empty one of version 0 where there is none. It shows every write that was
-    /// durable before.
+    /// Reads the roster; an empty one of version 0 if there is none. The read shows every write that was durable
+    /// before.
     fn roster(&self) -> impl Future<Output = Result<Roster, Unavailable>> + Send;
 }
 
-/// The registrations' store with all that the ingress reads of it.
+/// The registrations' store, with all that the ingress uses of it.
 pub trait Store: Registrations + Markers + Tenants {}
 
 impl<S: Registrations + Markers + Tenants> Store for S {}
 
 /// The ingress's side of the queue.
 pub trait QueueWriter: Clone + Send + Sync + 'static {
-    /// Queues a push; returns once it is durable, or settled.
+    /// Queues a push. Returns once the push is durable, or settled.
     fn send(&self, message: PushMessage) -> impl Future<Output = Result<(), NotQueued>> + Send;
 
-    /// Queues pushes together, in as few steps as the queue allows; returns once all are durable. After an error
-    /// some of them may be in the queue.
+    /// Queues several pushes, in as few steps as the queue allows. Returns once all are durable. After an error, some
+    /// of them may be in the queue.
     fn send_all(&self, messages: Vec<PushMessage>) -> impl Future<Output = Result<(), NotQueued>> + Send;
 }
 
 /// Why a push was not queued.
 #[derive(Debug, thiserror::Error)]
 pub enum NotQueued {
-    /// The queue holds as many of its registration as it may.
+    /// The queue holds as many pushes of the registration as it may.
     #[error("the queue holds as many pushes of one registration as it may")]
     TooMany,
-    /// The queue does not take it now.
+    /// The queue does not accept the push at present.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
-/// The mailboxes, from which senders withdraw.
+/// The mailboxes, from which senders withdraw pushes.
 pub trait Withdrawals: Clone + Send + Sync + 'static {
-    /// Removes one push; returns whether it was there, and had not expired by `now`.
+    /// Removes a push. Returns whether it was there and had not expired by `now`.
     fn withdraw(
         &self,
         account: &BareJid,

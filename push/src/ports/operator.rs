@@ -1,4 +1,4 @@
-//! The ports that an operator uses, beside those of the ingress and the relay: all of the registrations' store.
+//! The ports that an operator uses beside those of the ingress and the relay. The registrations' store has all of them.
 
 use std::future::Future;
 
@@ -12,10 +12,10 @@ use crate::{
     usage::{Hour, Usage},
 };
 
-/// Erases what the store has of a person. Processes that serve the store need not be stopped.
+/// Erases the data of a person from the store. Processes that use the store need not be stopped.
 pub trait Erasure: Clone + Send + Sync + 'static {
-    /// Makes each registration of an account, living or not, [`nameless`], and forgets its full JIDs; returns
-    /// how many registrations that were. Those that began within the last second may be left.
+    /// Makes each registration of an account, living or not, [`nameless`], and deletes the account's full JIDs. Returns
+    /// the number of registrations. Registrations that began within the last second may be left.
     fn forget(
         &self,
         account: &BareJid,
@@ -26,8 +26,9 @@ pub trait Erasure: Clone + Send + Sync + 'static {
 /// The full JID that a forgotten registration names.
 pub const NOBODY: &str = "forgotten.invalid/registration";
 
-/// Makes a registration forgotten: an ended row stays with its id and epoch, so that its URL does not come back. It
-/// goes a day later, as other dead rows do; that of a predecessor's endpoint a day after that would have expired.
+/// Returns the ended row that takes the place of a registration. It has the id and the epoch, so that the URL does not
+/// come back, and no names. It is purged a day later, as other ended rows are; for a predecessor's endpoint, a day
+/// after the endpoint's expiry.
 #[must_use]
 pub fn nameless(row: &Registration, now: DateTime<Utc>) -> Registration {
     let legacy = row.target.legacy;
@@ -49,34 +50,34 @@ pub fn nameless(row: &Registration, now: DateTime<Utc>) -> Registration {
 
 /// The tenants, as an operator changes them, and what they used.
 pub trait TenantsWriter: Tenants {
-    /// Replaces the roster, on condition that the stored one has the version before; false: it has not. Returns once
-    /// it is durable.
+    /// Replaces the roster, on condition that the stored one has the preceding version. Returns once the write is
+    /// durable; `false`: the stored version is another.
     fn set_roster(&self, roster: &Roster) -> impl Future<Output = Result<bool, Unavailable>> + Send;
 
-    /// Keeps the rows of registrations of suspended tenants until that is over, also those that have lapsed; and no
-    /// longer those of all others. It takes all rows: for now and then.
+    /// Exempts the rows of suspended tenants' registrations from the purge, also lapsed ones, until the suspension
+    /// ends. All other rows may be purged again. A call walks over all rows: for rare use.
     fn preserve_rows(
         &self,
         roster: &Roster,
         now: DateTime<Utc>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
-    /// The usage from one hour to before another.
+    /// Reads the usage of the hours `from` (inclusive) to `to` (exclusive).
     fn usage(&self, from: Hour, to: Hour) -> impl Future<Output = Result<Usage, Unavailable>> + Send;
 }
 
-/// The registrations' store with all that an operator asks of it.
+/// The registrations' store, with all that an operator uses of it.
 pub trait OperatorStore: RelayRegistrations + Erasure + TenantsWriter {}
 
 impl<S: RelayRegistrations + Erasure + TenantsWriter> OperatorStore for S {}
 
-/// Most attempts to change a roster while another is faster.
+/// Most attempts to change a roster that others keep changing.
 const ATTEMPTS_MAX: usize = 8;
 
-/// Changes the roster, however many others do at the same time; returns what `change` has, of the time that stands.
+/// Changes the roster, also while others change it. Returns what `change` returned in the attempt that succeeded.
 ///
 /// # Errors
-/// The store does not answer, or others keep changing it.
+/// The store does not answer, or others keep changing the roster.
 pub async fn change<S: TenantsWriter, T>(
     store: &S,
     mut change: impl FnMut(&mut Roster) -> T,

@@ -17,13 +17,12 @@ mod mailbox;
 
 pub use mailbox::{Kept, Mailbox, Trimmed, Waiting};
 
-/// The registrations' store, where lives go on as their phones and senders do.
+/// The writes to the registrations' store that only the relay makes.
 pub trait RelayRegistrations: Registrations + Accounts {
-    /// Moves a life from one full JID to another of the same account, because its phone has come back under that
-    /// one; returns whether it was moved. Its renewal and its expiry stay as they are.
+    /// Moves a life from one full JID to another of the same account, because its phone has come back under the other.
+    /// Returns whether the life was moved. The time of its renewal and its expiry stay as they are.
     ///
-    /// Nothing happens to another life, to one that has been revoked, nor to one that names another full JID than
-    /// `from`.
+    /// The row stays as it is if it has another epoch, has been revoked, or names another full JID than `from`.
     fn follow(
         &self,
         id: RegistrationId,
@@ -32,8 +31,8 @@ pub trait RelayRegistrations: Registrations + Accounts {
         to: &FullJid,
     ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
 
-    /// Notes that the senders of this life are over their rate until that moment
-    /// ([`Registration::throttled_until`]). Nothing happens to another life.
+    /// Notes that the senders of this life are over their rate until that moment ([`Registration::throttled_until`]). A
+    /// row with another epoch stays as it is.
     fn throttle(
         &self,
         id: RegistrationId,
@@ -44,11 +43,11 @@ pub trait RelayRegistrations: Registrations + Accounts {
 
 /// The marker, as the active relay writes it.
 pub trait MarkerWriter: Markers {
-    /// Replaces the marker; returns once that is durable.
+    /// Replaces the marker. Returns once the write is durable.
     fn set_marker(&self, marker: &Marker) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
-/// Most full JIDs that are remembered of an account.
+/// Most full JIDs that are remembered for an account.
 pub const SEEN_MAX: usize = 4;
 
 /// A full JID of an account that was seen lately.
@@ -56,32 +55,32 @@ pub const SEEN_MAX: usize = 4;
 pub struct Seen {
     /// The full JID.
     pub jid: FullJid,
-    /// Its last sign of life, in milliseconds.
+    /// The moment at which it last greeted or first answered, to the millisecond.
     pub seen_at: DateTime<Utc>,
-    /// Its session has ended since.
+    /// True if its session has ended since.
     pub ended: bool,
 }
 
 /// An account, as the store knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Its registrations that live, in any order.
+    /// Its living registrations, in any order.
     pub registrations: Vec<Registration>,
-    /// Its full JIDs that were seen lately, in the order of [`Accounts::note_seen`].
+    /// The full JIDs that were seen lately, in the order of [`Accounts::note_seen`].
     pub seen: Vec<Seen>,
 }
 
-/// Facts of an account (bare JID) rather than of one of its registrations; the registrations' store has them.
+/// Facts about an account (bare JID), rather than about one of its registrations. The registrations' store has them.
 pub trait Accounts: Clone + Send + Sync + 'static {
-    /// The account as it is at `now`. Its registrations may be a second old.
+    /// Reads an account as of `now`. Its registrations may be a second old.
     fn account(
         &self,
         account: &BareJid,
         now: DateTime<Utc>,
     ) -> impl Future<Output = Result<Account, Unavailable>> + Send;
 
-    /// Replaces the list of full JIDs seen lately, the latest first; those beyond [`SEEN_MAX`] are left out. Nothing
-    /// is written for an account of which no registration lives at `now`.
+    /// Replaces the list of full JIDs seen lately, the latest first. Entries beyond [`SEEN_MAX`] are left out. Nothing
+    /// is written for an account without a registration that lives at `now`.
     fn note_seen(
         &self,
         account: &BareJid,
@@ -89,10 +88,11 @@ pub trait Accounts: Clone + Send + Sync + 'static {
         now: DateTime<Utc>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
-    /// The registrations of all accounts that live at `now`, behind `after` or from the beginning, in an order of the
-    /// store's own, at least `max` of them unless there are no more; then `None` instead of where to go on.
+    /// Reads a page of the registrations of all accounts that live at `now`: behind `after`, or from the beginning, in
+    /// an order of the store's own. A page has at least `max` of them, but for the last one, which says `None` instead
+    /// of where to go on.
     ///
-    /// For counting: they may be a second old, and it may miss what was stored meanwhile.
+    /// For counting only: rows may be a second old, and registrations that are stored meanwhile may be missing.
     fn living(
         &self,
         after: Option<Registrant>,
@@ -101,13 +101,13 @@ pub trait Accounts: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Page<Registration>, Unavailable>> + Send;
 }
 
-/// A push that was received and not yet settled. Until then the queue gives it to nobody else;
-/// if this process dies, the next one receives it again.
+/// A push that was received and is not yet settled. The queue gives it to nobody else before it is settled. If this
+/// process dies, the next one receives it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery<Receipt> {
-    /// By which the queue knows it.
+    /// The queue's name for the push.
     pub receipt: Receipt,
-    /// The queue gives it for the first time, as far as the queue knows.
+    /// True if this is the first receive, as far as the queue knows.
     pub is_first: bool,
     /// The push.
     pub message: Arc<PushMessage>,
@@ -116,32 +116,33 @@ pub struct Delivery<Receipt> {
 /// The end of a received push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement<Receipt> {
-    /// Its fate is durable elsewhere: delivered, expired or revoked.
+    /// Deletes the push: its fate is durable elsewhere.
     Delete(Receipt),
-    /// Its turn has not come; it stays, and is received again at this moment.
+    /// Leaves the push in the queue, to be received again at this moment.
     Postpone(Receipt, DateTime<Utc>),
 }
 
 /// The relay's side of the queue.
 pub trait QueueReader: Clone + Send + Sync + 'static {
-    /// By which the queue knows a received push.
+    /// The queue's name for a received push.
     type Receipt: Clone + fmt::Debug + Send + Sync + 'static;
 
-    /// The oldest pushes that are due, at most `max` of them; waits for one to come, for a bounded
-    /// time, and may return none.
+    /// Receives the oldest pushes that are due, at most `max`. Waits for a bounded time if none is due, and may return
+    /// none.
     fn receive(
         &self,
         max: usize,
     ) -> impl Future<Output = Result<Vec<Delivery<Self::Receipt>>, Unavailable>> + Send;
 
-    /// Settles received pushes; returns once that is durable. A deletion may become so later, but before `close`
-    /// returns: a crash meanwhile has the push delivered again, as one before the settlement would.
+    /// Settles received pushes. Returns once postponements are durable. A deletion may become durable later, but before
+    /// `close` returns: a crash in between delivers the push again, as a crash before the settlement would.
     fn settle(
         &self,
         settlements: Vec<Settlement<Self::Receipt>>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
-    /// The same; a store that keeps usage takes the counts of these pushes, and makes them durable in the same step.
+    /// Settles likewise. A store that keeps usage takes the counts of these pushes, and makes them durable in the same
+    /// step.
     fn settle_counted(
         &self,
         settlements: Vec<Settlement<Self::Receipt>>,
@@ -151,39 +152,39 @@ pub trait QueueReader: Clone + Send + Sync + 'static {
         self.settle(settlements)
     }
 
-    /// Ends receiving: whatever was taken from the queue and not yet returned goes back at once, for
-    /// another process. The pushes that were returned are still to be settled.
+    /// Ends receiving. Pushes that were taken from the queue, and that `receive` has not returned, go back at once for
+    /// another process. Pushes that it has returned are still to be settled.
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
 }
 
-/// The name of a holder of a lease: chance, made anew by each process.
+/// The name of a holder of a lease: random bytes, made anew by each process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder(pub [u8; 16]);
 
 /// A lease as the store has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tenure {
-    /// The holder; nobody, after a [`Lease::release`].
+    /// The holder; `None` after a [`Lease::release`].
     pub holder: Option<Holder>,
-    /// Grows with every renewal. A lease whose count stands still for as long as one lasts has lapsed: whoever
-    /// waits for it needs no clock that agrees with the holder's.
+    /// Grows with every renewal. A lease has lapsed when its count has stood still for a term. So a waiting relay needs
+    /// no clock that agrees with the holder's.
     pub count: u64,
 }
 
 /// The right to be the active relay: one process has it at a time.
 pub trait Lease: Clone + Send + Sync + 'static {
-    /// The present term; `None`: nobody ever had one. It shows every write that was durable before.
+    /// Reads the lease; `None`: nobody ever had it. The read shows every write that was durable before.
     fn look(&self) -> impl Future<Output = Result<Option<Tenure>, Unavailable>> + Send;
 
-    /// Takes it over or renews it, on condition that it still stands as it was `seen`. `None`: it does not.
+    /// Takes over or renews the lease, on condition that it still is as it was `seen`. `None`: it has changed.
     fn take(
         &self,
         holder: Holder,
         seen: Option<Tenure>,
     ) -> impl Future<Output = Result<Option<Tenure>, Unavailable>> + Send;
 
-    /// Gives it back, if this holder has it.
+    /// Gives the lease back, if this holder has it.
     fn release(&self, holder: Holder) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }

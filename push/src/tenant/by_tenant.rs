@@ -1,4 +1,4 @@
-//! Names of tenants, and what is found by them.
+//! Names of tenants, and maps that are keyed by them.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain_names;
 
-/// A tenant's name: its domain, or `*.` and a domain for the subdomains of that. With A-labels, in lower case.
+/// A tenant's name: a domain, or `*.` and a domain for the subdomains of that domain. In A-labels and lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TenantName(String);
@@ -57,13 +57,13 @@ impl TenantName {
     }
 }
 
-/// A name with U-labels, as addresses may have it.
+/// Returns a name with U-labels, as addresses may have it.
 #[must_use]
 pub fn in_unicode(name: &TenantName) -> String {
     idna::domain_to_unicode(&name.0).0
 }
 
-/// Something for each tenant, found by the domain of a user. The most specific name wins.
+/// A value for each tenant, found by the domain of a user. The most specific name wins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ByTenant<T>(BTreeMap<TenantName, T>);
@@ -81,7 +81,7 @@ impl<T> FromIterator<(TenantName, T)> for ByTenant<T> {
 }
 
 impl<T> ByTenant<T> {
-    /// The tenant of a domain.
+    /// Returns the tenant of a domain, with its value.
     #[must_use]
     pub fn of(&self, domain: &str) -> Option<(&TenantName, &T)> {
         if self.0.is_empty() {
@@ -99,7 +99,7 @@ impl<T> ByTenant<T> {
         }
     }
 
-    /// The value of the tenant of this name; the default from now on if there was none.
+    /// Returns the value of the tenant of this name, after inserting the default if there was none.
     pub fn entry(&mut self, name: &TenantName) -> &mut T
     where
         T: Default,
@@ -119,7 +119,7 @@ impl<T> ByTenant<T> {
         self.0.get_mut(name)
     }
 
-    /// The value of the tenant of this name.
+    /// Returns the value of the tenant of this name.
     #[must_use]
     pub fn get(&self, name: &TenantName) -> Option<&T> {
         self.0.get(name)
@@ -129,7 +129,7 @@ impl<T> ByTenant<T> {
         self.0.iter_mut()
     }
 
-    /// All of them, by name.
+    /// Iterates over all tenants and their values, by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&TenantName, &T)> {
         self.0.iter()
     }

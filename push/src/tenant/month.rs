@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Month {
     year: i32,
-    /// From 1.
+    /// The number of the month, from 1.
     month: u32,
 }
 
@@ -20,19 +20,19 @@ pub struct Month {
 pub struct BadMonth(String);
 
 impl Month {
-    /// The month of a moment.
+    /// Returns the month of a moment.
     #[must_use]
     pub fn of(moment: DateTime<Utc>) -> Self {
         Self { year: moment.year(), month: moment.month() }
     }
 
-    /// Its first moment.
+    /// Returns the first moment of the month.
     #[must_use]
     pub fn start(self) -> DateTime<Utc> {
         Utc.with_ymd_and_hms(self.year, self.month, 1, 0, 0, 0).single().unwrap_or(DateTime::UNIX_EPOCH)
     }
 
-    /// The first moment after it.
+    /// Returns the first moment after the month.
     #[must_use]
     pub fn end(self) -> DateTime<Utc> {
         self.start() + Months::new(1)

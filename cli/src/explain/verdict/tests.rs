@@ -1,4 +1,4 @@
-//! Each sentence, from the facts that lead to it.
+//! Each verdict, from the facts that lead to it.
 
 use chrono::DateTime;
 use push::{MessageId, RegistrationId, Urgency};
@@ -168,7 +168,7 @@ fn a_tenant_that_is_suspended_or_has_used_its_month_up_is_named() {
     assert!(verdict(&neither, now()).contains("no push has come to it lately"));
 }
 
-/// A push that waits as far as the process remembers, and is in the mailbox no more.
+/// Adds a push that waits by the process's memory, and is no longer in the mailbox.
 fn left(facts: Facts) -> Facts {
     let mut facts = remembering(facts, told("waits", TimeDelta::seconds(20)));
     facts.process.pushes[0].expires_at = now() + TimeDelta::hours(1);

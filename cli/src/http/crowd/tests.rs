@@ -13,7 +13,7 @@ fn peer(number: u16) -> IpAddr {
     [127, 1, high, low].into()
 }
 
-/// The connections that are told to close.
+/// The tokens of all connections, which tell which of them have to close.
 struct Told(Vec<(Id, CancellationToken)>);
 
 impl Told {
@@ -34,7 +34,7 @@ fn at_the_bound_the_request_that_is_incomplete_for_longest_goes_then_who_is_idle
     let ids: Vec<_> = (0..4)
         .map(|number| told.admit(&mut crowd, peer(number), moment(start, number.into())).unwrap())
         .collect();
-    // The oldest is answered, and waits; the next has begun to send, which makes it no younger.
+    // The oldest is answered, and is idle. The next has begun to send, which does not make it younger.
     crowd.note(ids[0], Phase::Idle { since: moment(start, 5) });
     crowd.note(ids[1], Phase::Receiving { since: moment(start, 1), until: moment(start, 11) });
     let fifth = told.admit(&mut crowd, peer(9), moment(start, 6)).unwrap();
@@ -66,7 +66,7 @@ fn a_peer_has_so_many_incomplete_requests_and_a_proxy_any_number() {
         assert!(told.ids().is_empty(), "one of them is complete");
         told.admit(&mut crowd, one, moment(start, 65));
         assert_eq!(told.ids(), if is_bound { vec![1] } else { vec![] }, "{one}");
-        // A kept connection whose next request begins counts as well.
+        // An idle connection whose next request begins counts, too.
         crowd.note(0, Phase::Idle { since: moment(start, 66) });
         crowd.note(0, Phase::Receiving { since: moment(start, 67), until: moment(start, 77) });
         assert_eq!(told.ids(), if is_bound { vec![1, 2] } else { vec![] }, "{one}");
@@ -88,7 +88,7 @@ fn a_network_of_ipv6_is_one_peer() {
 }
 
 proptest! {
-    /// In each order of events, no more connections are open than may be, and the counts of them agree.
+    /// In any order of events, the bound holds, and the counts agree.
     #[test]
     fn the_bounds_hold(steps in prop::collection::vec((0u8..5, 0u64..40, 0u16..3), 1..300)) {
         let (mut crowd, start) = (Crowd::new(12, Proxies::default()), Instant::now());

@@ -1,4 +1,4 @@
-//! The files of a certificate and of its key, as the tools of Prosody, ejabberd, certbot and others write them.
+//! The files of a certificate and its key, as the tools of Prosody, ejabberd, certbot and others write them.
 
 use std::fs::{self, File};
 use std::io::{BufReader, ErrorKind};
@@ -19,14 +19,14 @@ pub(crate) const CERTIFICATE: &str = "UPWIRE_TLS_CERTIFICATE";
 /// The variable that names the key's file.
 pub(crate) const KEY: &str = "UPWIRE_TLS_KEY";
 
-/// Where a certificate and its key are; both may be in one file, as ejabberd has them.
+/// The paths of a certificate and its key. Both may be in one file, as ejabberd has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CertificateFiles {
     certificate: PathBuf,
     key: PathBuf,
 }
 
-/// Signs that a file was replaced or written to: inode, bytes, and when it was modified.
+/// A file's inode, size and modification time, which show that it was replaced or written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stamp(Option<(u64, u64, i64, i64)>);
 
@@ -38,7 +38,7 @@ impl Stamp {
 }
 
 impl CertificateFiles {
-    /// Those that the two variables name; `None` where neither does.
+    /// Returns the files that the two variables name; `None`: neither is set.
     pub(crate) fn given(
         certificate: Option<PathBuf>,
         key: Option<PathBuf>,
@@ -56,12 +56,12 @@ impl CertificateFiles {
         }
     }
 
-    /// The stamps of both files.
+    /// Returns the stamps of both files.
     pub(crate) fn stamps(&self) -> [Stamp; 2] {
         [&self.certificate, &self.key].map(|file| Stamp::of(file))
     }
 
-    /// The certificate with those of its authorities, and its key.
+    /// Reads the certificate with its chain, and the key.
     pub(crate) fn read(&self) -> Result<CertifiedKey, ConfigurationError> {
         let (certificates, key) = (self.certificates()?, self.private_key()?);
         let provider = rustls::crypto::ring::default_provider();
@@ -137,7 +137,7 @@ fn open(variable: &str, file: &Path) -> Result<BufReader<File>, ConfigurationErr
     })
 }
 
-/// Warns of a certificate that senders do not accept, since it names another host than endpoints do.
+/// Warns of a certificate that does not name the host of the endpoints, so that senders refuse it.
 pub(crate) fn warn_of_another_name(certificate: &CertifiedKey, host: &str) {
     if let Some(problem) = other_names(certificate, host) {
         tracing::warn!(

@@ -1,4 +1,4 @@
-//! When a clock is believed. No I/O; what is seen is an argument.
+//! The rules for trusting a clock. No I/O; readings are arguments.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use embedded::KnownTime;
 use push::Reading;
 
-/// Largest difference of the machine's clock from the time that is expected.
+/// Largest difference between the machine's clock and the expected time at which the clock is trusted.
 pub(super) const AGREEMENT: TimeDelta = TimeDelta::hours(1);
-/// Time for which it has to hold before it is believed where it disagrees.
+/// Time for which a clock that disagrees has to run evenly before it is trusted.
 const HOLDS_FOR: Duration = Duration::from_secs(600);
-/// Largest gain or loss of a good clock in that time, while it is slewed.
+/// Largest gain or loss of a right clock in that time, while it is slewed.
 const SLEWED: TimeDelta = TimeDelta::seconds(30);
 
 /// The readings of one moment.
@@ -18,7 +18,7 @@ const SLEWED: TimeDelta = TimeDelta::seconds(30);
 pub(super) struct Look<'a> {
     pub(super) wall: DateTime<Utc>,
     pub(super) uptime: Duration,
-    /// Which start of the machine that is the time since.
+    /// The id of the boot since which `uptime` counts.
     pub(super) boot: &'a str,
     /// True if the kernel calls its clock synchronized; `None`: it does not say.
     pub(super) is_synchronized: Option<bool>,
@@ -27,11 +27,11 @@ pub(super) struct Look<'a> {
 /// A change in the trust in a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The machine's clock is believed again.
+    /// The machine's clock is trusted again.
     Trusted,
 }
 
-/// A moment by both clocks.
+/// A moment by the wall clock and the uptime.
 #[derive(Debug, Clone, Copy)]
 struct Anchor {
     wall: DateTime<Utc>,
@@ -45,16 +45,16 @@ impl Anchor {
     }
 }
 
-/// See the module.
+/// The state of the rules.
 #[derive(Debug)]
 pub(super) struct Rules {
     known: Anchor,
-    /// Since when the machine's clock goes on evenly, while it is in doubt.
+    /// Moment since which the machine's clock runs evenly, while it is in doubt.
     held_since: Option<Anchor>,
 }
 
 impl Rules {
-    /// With the time that was last known. Nothing tells how long a machine was off: then it is as if no time had passed.
+    /// Begins with the last trusted time. The time for which a machine was off is not known, and counts as zero.
     pub(super) fn begin(known: Option<&KnownTime>, look: &Look<'_>) -> Self {
         let known = match known {
             None => Anchor { wall: look.wall, uptime: look.uptime },
@@ -66,7 +66,7 @@ impl Rules {
         Self { known, held_since: None }
     }
 
-    /// The time.
+    /// Returns the reading for these times.
     pub(super) fn read(&self, wall: DateTime<Utc>, uptime: Duration) -> Reading {
         let expected = self.known.at(uptime);
         if (wall - expected).abs() <= AGREEMENT {
@@ -75,7 +75,7 @@ impl Rules {
         Reading { now: expected, wall }
     }
 
-    /// Learns from what is seen. `accepted`: somebody says that the machine's clock is right.
+    /// Updates the rules with a look at the clocks. `accepted`: an operator says that the machine's clock is right.
     pub(super) fn look(&mut self, look: &Look<'_>, accepted: bool) -> Option<Change> {
         let seen = Anchor { wall: look.wall, uptime: look.uptime };
         let was_in_doubt = self.held_since.is_some();
@@ -134,7 +134,7 @@ mod tests {
             self.rules.read(at(self.now + self.off), Duration::from_secs(self.now.unsigned_abs()))
         }
 
-        /// Looks each second for so long; when the clock was believed again, if it was.
+        /// Looks each second for `seconds`. Returns the time at which the clock was trusted again, if it was.
         fn pass(&mut self, seconds: i64) -> Option<i64> {
             let end = self.now + seconds;
             let mut trusted = None;
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_has_held_and_is_synchronized_is_believed_after_ten_minutes() {
-        // It was off for a month, and nobody knows.
+        // The machine was off for a month, which it cannot know.
         let mut machine = Machine::start(Some((-30 * DAY, 5_000_000, "another")), 0);
         assert_eq!(machine.reading().now, at(-30 * DAY));
         machine.is_synchronized = None;
@@ -195,7 +195,7 @@ mod tests {
         machine.off = 7;
         machine.is_synchronized = Some(true);
         assert_eq!(machine.pass(200), None);
-        // A step is another clock.
+        // After a step, the clock has to hold again.
         machine.off = 3 * DAY;
         assert_eq!(machine.pass(600), None);
         assert_eq!(machine.pass(10), Some(1101));

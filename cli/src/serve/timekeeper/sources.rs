@@ -8,10 +8,10 @@ use relay::Uptime;
 
 use super::rules::Look;
 
-/// Which start of which machine this is.
+/// The file with the id of this boot of this machine.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The machine's clocks, or those of a test.
+/// The clocks of the machine, or of a test.
 #[derive(Clone)]
 pub(crate) struct Sources {
     pub(super) wall: Clock,
@@ -21,7 +21,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// This machine's.
+    /// Returns the sources of this machine.
     pub(crate) fn system() -> Self {
         let boot = std::fs::read_to_string(BOOT).unwrap_or_default();
         Self {
@@ -50,7 +50,7 @@ impl Sources {
     }
 }
 
-/// Returns whether the kernel calls its clock synchronized (adjtimex(2)); `None`: it does not say.
+/// Returns whether the kernel's clock is synchronized (adjtimex(2)); `None`: not known.
 #[cfg(target_os = "linux")]
 fn kernel_says() -> Option<bool> {
     /// `TIME_ERROR`: "The clock is not synchronized to a reliable server".

@@ -1,4 +1,4 @@
-//! A clock that jumps under an ingress and a store that are real.
+//! A clock that jumps, under a real ingress and a real store.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -19,7 +19,7 @@ use crate::clock::acceptance;
 const SECRET: &str = "a-secret-of-more-than-32-bytes-0123456789";
 const DAY: i64 = 86_400;
 
-/// Seconds since the machine was started, and how many its clock is wrong by.
+/// The machine's uptime in seconds, and the error of its clock in seconds.
 #[derive(Default)]
 struct Machine {
     up: AtomicI64,
@@ -82,7 +82,7 @@ impl Scene {
         Self { machine, folder, database, timekeeper, ingress }
     }
 
-    /// The path of an endpoint that lives for so long.
+    /// Returns the path of an endpoint that lives for `days`.
     async fn endpoint(&self, number: u8, days: i64) -> String {
         let row = self.register(number, days).await;
         format!("/push/{}", secrets().sign(row.target.registration_id(), row.epoch).as_str())
@@ -99,7 +99,7 @@ impl Scene {
         self.answer(path).await.0
     }
 
-    /// The status, and for how long the push is kept.
+    /// Pushes, and returns the status and the TTL of the answer.
     async fn answer(&self, path: &str) -> (StatusCode, Option<String>) {
         let request = Request::post(path).header("ttl", "600").body(Body::from("hello")).unwrap();
         let answer = self.ingress.clone().oneshot(request).await.unwrap();
@@ -107,7 +107,7 @@ impl Scene {
         (answer.status(), ttl)
     }
 
-    /// The answer to a Matrix homeserver about a pushkey.
+    /// Returns the answer to a Matrix homeserver for this pushkey.
     async fn notify(&self, path: &str) -> (StatusCode, String) {
         let key = format!("https://push.example.com{path}");
         let body = serde_json::json!({"notification": {"event_id": "$1", "devices": [{"app_id": "a", "pushkey": key}]}});
@@ -128,7 +128,7 @@ impl Scene {
         self.pass(1).await;
     }
 
-    /// `upwire clock accept`.
+    /// Does what `upwire clock accept` does.
     async fn accept(&mut self) {
         let wall = self.timekeeper.sources.wall().timestamp_millis();
         std::fs::write(acceptance(self.database.path()), wall.to_string()).unwrap();
@@ -150,7 +150,7 @@ async fn a_clock_that_jumps_ends_no_endpoint() {
         assert_eq!(scene.notify(&over).await.0, StatusCode::SERVICE_UNAVAILABLE);
         let received = scene.database.receive(10).await.unwrap();
         assert_eq!(received.len(), 2, "they are due");
-        // One is put off, and due again after that, whatever the machine's clock says.
+        // One push is postponed, and due again on time, whatever the machine's clock shows.
         let again = scene.timekeeper.clock().now() + TimeDelta::seconds(5);
         let mut settlements: Vec<_> =
             received.iter().map(|delivery| Settlement::Delete(delivery.receipt)).collect();
@@ -212,7 +212,7 @@ async fn the_time_that_was_known_outlives_the_process_and_an_old_word_is_no_word
     let begun = Timekeeper::begin(scene.database.clone(), sources(&scene.machine)).await.unwrap();
     assert_eq!(begun.clock().read().ahead(), TimeDelta::days(30));
     assert!(!acceptance(scene.database.path()).exists());
-    // The same, at another start of the machine: nothing tells how long it was off.
+    // After another boot, the time for which the machine was off is not known.
     scene.machine.up.store(0, Relaxed);
     let another = Sources { boot: "another".into(), ..sources(&scene.machine) };
     let begun = Timekeeper::begin(scene.database.clone(), another).await.unwrap();

@@ -21,19 +21,19 @@ use crate::{
 pub struct Waiting {
     /// The push. Its `recipient` is the full JID that its registration named when it was accepted.
     pub message: PushMessage,
-    /// When it last went out without an answer: until the session that it went to has ended, the XMPP server
-    /// may still hold it, and deliver it by itself. In milliseconds.
+    /// The moment at which the push last went out unanswered, to the millisecond. Until the session that it went to has
+    /// ended, the XMPP server may still hold the push, and deliver it by itself.
     pub asked_at: Option<DateTime<Utc>>,
 }
 
 /// The outcome of [`Mailbox::keep`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// The pushes that a later one of the same topic replaced (RFC 8030 §5.4). It may be the push itself, that came late: then
-    /// it does not wait.
+    /// The pushes that a later one of the same topic replaced (RFC 8030 §5.4). The kept push itself is among them if it
+    /// came late: then it does not wait.
     pub replaced: Vec<MessageId>,
-    /// The oldest ones, dropped because too many waited for the registration or the account: then of the account's
-    /// fullest registration. It may be the push itself.
+    /// The oldest pushes, dropped because too many waited for the registration or the account. An account that is over
+    /// its bound drops those of its fullest registration. The kept push itself may be among them.
     pub dropped: Vec<MessageId>,
 }
 
@@ -46,22 +46,23 @@ pub struct Trimmed {
     pub left: usize,
 }
 
-/// The pushes that wait for phones that are away: one mailbox for each account, from which pushes are handed out in
-/// the order of their ids. Expired pushes may still be found in it.
+/// The pushes that wait for phones that are away. Each account has one mailbox, which hands out pushes in the order of
+/// their ids. Reads may return expired pushes.
 ///
 /// A removal settles exactly the pushes that it names. Removing an absent push succeeds.
 pub trait Mailbox: Withdrawals {
-    /// Puts a push into the mailbox of its account; returns once it is durable. One that waits already is
-    /// overwritten. Of one registration, the newest of each topic stays, and no more than the newest in all,
-    /// whatever their urgency; of an account, no more than [`MailboxBounds::beyond_account`] leaves. Pushes that had
-    /// expired when this one was accepted do not count.
+    /// Puts a push into the mailbox of its account. Returns once the push is durable. A push that waits already is
+    /// overwritten. A registration keeps the newest push of each topic, and in all the newest ones up to its bound,
+    /// whatever their urgency. An account keeps what [`MailboxBounds::beyond_account`] leaves. Pushes that had expired
+    /// when this one was accepted do not count.
     fn keep(
         &self,
         waiting: Waiting,
         bounds: MailboxBounds,
     ) -> impl Future<Output = Result<Kept, Unavailable>> + Send;
 
-    /// The same; a store that keeps usage takes the counts of what it drops, and makes them durable in the same step.
+    /// Keeps likewise. A store that keeps usage takes the counts of what it drops, and makes them durable in the same
+    /// step.
     fn keep_counted(
         &self,
         waiting: Waiting,
@@ -75,9 +76,9 @@ pub trait Mailbox: Withdrawals {
         }
     }
 
-    /// Pushes that wait for an account behind the place of `after` or from the beginning, in order, at most `max` of
-    /// them; of these registrations alone, or of all. Fewer than `max` mean that no more are there. It shows every
-    /// write that was durable before.
+    /// Reads at most `max` pushes that wait for an account, in order, behind the place of `after` or from the
+    /// beginning; those of the registrations `of`, or of all. Fewer than `max` mean that no more wait. The read shows
+    /// every write that was durable before.
     fn waiting(
         &self,
         account: &BareJid,
@@ -86,21 +87,21 @@ pub trait Mailbox: Withdrawals {
         max: usize,
     ) -> impl Future<Output = Result<Vec<Waiting>, Unavailable>> + Send;
 
-    /// One push that waits for an account.
+    /// Reads one push that waits for an account.
     fn find(
         &self,
         account: &BareJid,
         message: MessageId,
     ) -> impl Future<Output = Result<Option<Waiting>, Unavailable>> + Send;
 
-    /// Removes pushes, each from the mailbox of its account; returns once that is durable.
+    /// Removes pushes, each from the mailbox of its account. Returns once the removal is durable.
     fn remove(
         &self,
         messages: Vec<(BareJid, MessageId)>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
-    /// The same; a store that keeps usage takes the counts of these pushes, and makes them durable in the same step: of
-    /// each push that was there.
+    /// Removes likewise. A store that keeps usage takes the counts of each push that was there, and makes them durable
+    /// in the same step.
     fn remove_counted(
         &self,
         messages: Vec<(BareJid, MessageId)>,
@@ -110,7 +111,7 @@ pub trait Mailbox: Withdrawals {
         self.remove(messages)
     }
 
-    /// Notes when a push that waits last went out. Nothing happens if it waits no longer.
+    /// Notes when a waiting push last went out. Does nothing if the push no longer waits.
     fn note_asked(
         &self,
         account: &BareJid,
@@ -118,7 +119,7 @@ pub trait Mailbox: Withdrawals {
         asked_at: DateTime<Utc>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
-    /// Removes all that waits for lives of a registration up to this one; returns how many pushes that were.
+    /// Removes all pushes that wait for the lives of a registration up to this one. Returns their number.
     fn clear(
         &self,
         account: &BareJid,
@@ -126,8 +127,8 @@ pub trait Mailbox: Withdrawals {
         epoch: Epoch,
     ) -> impl Future<Output = Result<usize, Unavailable>> + Send;
 
-    /// Drops pushes of an account beyond `max`, as [`MailboxBounds::beyond_account`] chooses them. Pushes that have expired
-    /// at `now` do not count.
+    /// Drops the pushes of an account beyond `max`, as [`MailboxBounds::beyond_account`] chooses them. Pushes that have
+    /// expired at `now` do not count.
     fn trim(
         &self,
         account: &BareJid,
@@ -135,7 +136,8 @@ pub trait Mailbox: Withdrawals {
         now: DateTime<Utc>,
     ) -> impl Future<Output = Result<Trimmed, Unavailable>> + Send;
 
-    /// The same; a store that keeps usage takes the counts of what it drops, and makes them durable in the same step.
+    /// Trims likewise. A store that keeps usage takes the counts of what it drops, and makes them durable in the same
+    /// step.
     fn trim_counted(
         &self,
         account: &BareJid,
@@ -150,11 +152,11 @@ pub trait Mailbox: Withdrawals {
         }
     }
 
-    /// The registrations that have something waiting, each once and with the number of its pushes, behind `after` or
-    /// from the beginning, in an order of the store's own, at least `max` of them unless there are no more; then
-    /// `None` instead of where to go on. Pushes of an account come together.
+    /// Reads a page of the registrations that have pushes waiting, each once, with the number of its pushes: behind
+    /// `after`, or from the beginning, in an order of the store's own. Registrations of an account come together. A
+    /// page has at least `max` registrations, but for the last one, which says `None` instead of where to go on.
     ///
-    /// For sweeps: it may miss what was kept meanwhile.
+    /// For sweeps: pushes that are kept meanwhile may be missing.
     fn recipients(
         &self,
         after: Option<Registrant>,

@@ -1,4 +1,4 @@
-//! A way to DynamoDB on which what one account has in its mailbox meets trouble, or whatever names something.
+//! A proxy to DynamoDB that fails the calls about one account, or about one name.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,23 +18,23 @@ use crate::{http, wait::time_passes};
 
 const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
     "message":"The level of configured provisioned throughput for the table was exceeded."}"#;
-/// Longer than a relay waits for a call to AWS.
+/// Time for which a slow call is held up. A relay waits less for a call to AWS.
 const SLOW: Duration = Duration::from_secs(120);
 
-/// In which way DynamoDB fails an account.
+/// The way in which DynamoDB fails the calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// Writes are refused; of a batch, those that are not this account's are made.
+    /// Batch writes for the account are throttled. The other writes of the same batch are made.
     Throttled,
-    /// The call is answered after a long time.
+    /// A batch write for the account is passed on after a long time.
     Slow,
-    /// The connection ends amid the answer.
+    /// The connection ends amid the answer. The batch write is not made.
     Cut,
-    /// The same of any call, after it was made.
+    /// Any call that contains the name is made, and the connection ends amid the answer.
     Lost,
 }
 
-/// A way to DynamoDB on which removals from the mailbox of one account meet trouble for as long as the switch is on.
+/// A proxy to DynamoDB. While it is switched on, the calls that its [`Trouble`] is about fail.
 #[derive(Clone)]
 pub struct TroubledWay(Arc<Way>);
 
@@ -48,15 +48,15 @@ struct Way {
 }
 
 impl TroubledWay {
-    /// A way to the emulator at this endpoint, for the account of this bare JID, or for [`Trouble::Lost`] for what calls
-    /// name. It is switched off.
+    /// Returns a proxy to the emulator at this endpoint, for the account of this bare JID; for [`Trouble::Lost`], for
+    /// calls that contain this text. It is switched off.
     pub fn to(endpoint: &str, account: &str, trouble: Trouble) -> Self {
         let (to, account) = (endpoint.to_owned(), account.to_owned());
         let (on, met) = (AtomicBool::new(false), AtomicUsize::new(0));
         Self(Arc::new(Way { to, account, trouble, on, met, client: http::client() }))
     }
 
-    /// Opens it on a port of its own; returns its endpoint, and the task to abort at the end.
+    /// Opens the proxy on a port of its own. Returns its endpoint, and the task to abort at the end.
     pub async fn open(&self) -> (String, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -76,7 +76,7 @@ impl TroubledWay {
         self.0.on.store(on, Ordering::Relaxed);
     }
 
-    /// Returns how many calls have met it.
+    /// Returns the number of calls that have failed.
     pub fn met(&self) -> usize {
         self.0.met.load(Ordering::Relaxed)
     }
@@ -104,7 +104,8 @@ impl Way {
         }
     }
 
-    /// As DynamoDB does: it fails a batch only where it has made none of it.
+    /// Throttles the account's part of a batch. As in DynamoDB, the call itself fails only if none of its writes is
+    /// made.
     async fn throttle(&self, headers: &HeaderMap, asked: &str) -> Response {
         let mut asked: Value = serde_json::from_str(asked).expect("the SDK asks in JSON");
         let tables = asked["RequestItems"].as_object().into_iter().flatten();

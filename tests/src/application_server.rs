@@ -1,4 +1,4 @@
-//! An application server's key (RFC 8292), and what it signs with it, well or badly.
+//! An application server's key (RFC 8292), which makes valid and invalid signatures.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,15 +6,15 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::Value;
 
-/// Has a key of its own.
+/// An application server with a key of its own.
 pub struct ApplicationServer {
     pair: EcdsaKeyPair,
-    /// The public key as it registers and presents it: base64url, 87 characters.
+    /// The public key as it is registered and presented: base64url, 87 characters.
     pub key: String,
 }
 
 impl ApplicationServer {
-    /// With a fresh key.
+    /// Returns an application server with a fresh key.
     #[expect(clippy::new_without_default, reason = "no two are equal")]
     pub fn new() -> Self {
         let (algorithm, chance) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
@@ -24,12 +24,12 @@ impl ApplicationServer {
         Self { pair, key }
     }
 
-    /// A JWT with these claims.
+    /// Returns a JWT with these claims.
     pub fn token(&self, claims: &Value) -> String {
         self.sign(r#"{"typ":"JWT","alg":"ES256"}"#, claims)
     }
 
-    /// A JWT with any header: it says what it likes, the signature is always of ES256.
+    /// Returns a JWT with any header. The signature is ES256, whatever the header says.
     pub fn sign(&self, header: &str, claims: &Value) -> String {
         let signed = [header, &claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
         let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).expect("random bytes");

@@ -1,6 +1,6 @@
-//! The parts that the benchmarks share: phones and senders that cost next to nothing, and the journal that they write.
+//! The parts that the benchmarks share: phones and senders that use little CPU, and the journal that they write.
 //!
-//! All of it runs in one thread, so that what it needs is not there for the servers.
+//! All of them run in one thread, which leaves the other cores to the servers.
 
 mod journal;
 mod phone;

@@ -1,4 +1,4 @@
-//! Certificates of the test's own, made by `openssl`, which Debian's ejabberd and stunnel bring along.
+//! Certificates for tests, made by `openssl`, which comes with Debian's ejabberd and stunnel.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,19 +10,19 @@ const NEW_KEY: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-25
 /// A certificate with its key, in one file.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// The file, in PEM: what a server reads.
+    /// The PEM file that a server reads.
     pub file: PathBuf,
 }
 
-/// An authority that nobody trusts who is not told to.
+/// A certificate authority. Only clients that are told to trust it do so.
 pub struct Authority {
     folder: PathBuf,
-    /// Its own certificate: what a client is told to trust.
+    /// Its own certificate, which a client is told to trust.
     pub trusted: PathBuf,
 }
 
 impl Authority {
-    /// A fresh one.
+    /// Makes a fresh authority.
     pub fn new() -> Self {
         let folder = folder("authority");
         let request =
@@ -31,12 +31,12 @@ impl Authority {
         Self { trusted: folder.join("trusted"), folder }
     }
 
-    /// A certificate for this host.
+    /// Signs a certificate for this host.
     pub fn certificate(&self, host: &str) -> Certificate {
         self.sign(host, "2")
     }
 
-    /// One whose time was over when it was made.
+    /// Signs a certificate that has expired already.
     pub fn expired_certificate(&self, host: &str) -> Certificate {
         self.sign(host, "-1")
     }
@@ -65,8 +65,8 @@ impl Default for Authority {
 }
 
 impl Certificate {
-    /// As an operator makes one who has no authority: it is its own, and trusted by being named. `extensions` are
-    /// openssl's, as `subjectAltName=DNS:localhost`.
+    /// Makes a self-signed certificate, as an operator without an authority does. A client trusts it once its settings
+    /// name it. `extensions` are openssl's, such as `subjectAltName=DNS:localhost`.
     pub fn self_signed(extensions: &[&str]) -> Self {
         let folder = folder("certificate");
         let request = ["req", "-x509", "-subj", "/CN=of a test", "-keyout", "key", "-out", "certificate"];

@@ -1,14 +1,13 @@
-//! Chaos: thousands of pushes to dozens of phones that come, go, hibernate, answer late or not at all, while
-//! `upwire`, the XMPP server, the function, and the network between all of them fail; and a ledger by which
-//! every 201 is accounted for.
+//! Chaos: thousands of pushes go to dozens of phones, while `upwire`, the XMPP server, the function and the network
+//! between them fail. Phones come, go, hibernate, answer late or not at all. A ledger accounts for every 201.
 //!
-//! Events are drawn from a seed before anything starts (`plan`): the same seed is the same plan,
-//! however fast the machine is. Each actor (`phones`, `senders`, `faults`) does its part of it in order, later where
-//! something takes long, and notes in the ledger (`ledger`) what really happened. When all is mended and every phone is back and
-//! answers, the ledger is judged (`verdict`) by what was promised.
+//! The plan (`plan`) draws all events from a seed before anything starts. The same seed is the same plan, however fast
+//! the machine is. Each actor (`phones`, `senders`, `faults`) plays its part in order, late if something takes long,
+//! and notes in the ledger (`ledger`) what really happened. When everything is mended, and every phone is back and
+//! answers, the verdict (`verdict`) compares the ledger with the promises.
 //!
-//! The emulator of AWS is never killed: it keeps its queue and its table in memory, so that a kill would lose what
-//! AWS would not. The ways to it are cut instead.
+//! The emulator of AWS is never killed. It keeps its queue and its table in memory, so a kill would lose data that AWS
+//! keeps. The ways to it are cut instead.
 
 mod backlog;
 mod draw;
@@ -29,20 +28,20 @@ pub use report::Report;
 
 use crate::xmpp_server::Kind;
 
-/// A run: its parts and its seed.
+/// A run of chaos.
 #[derive(Clone, Copy, Debug)]
 pub struct Chaos {
     /// The seed of the plan.
     pub seed: u64,
-    /// Where pushes are kept.
+    /// The store of pushes.
     pub backend: Backend,
-    /// Which XMPP server.
+    /// The kind of XMPP server.
     pub server: Kind,
-    /// The size of a run.
+    /// The number of phones and pushes, and the duration.
     pub size: Size,
 }
 
-/// Where pushes are kept, and what runs for that.
+/// The store of pushes, and the processes that use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// `upwire serve`, on SQLite.
@@ -63,12 +62,12 @@ pub struct Size {
 }
 
 impl Chaos {
-    /// The plan, an event a line.
+    /// Returns the plan as text, one event on each line.
     pub fn plan(&self) -> String {
         draw::plan(self).to_string()
     }
 
-    /// Lets it happen, and judges. Panics where something does not even run.
+    /// Plays the plan, and judges the outcome. Panics if a part does not even start.
     pub async fn run(self) -> Report {
         run::run(self).await
     }

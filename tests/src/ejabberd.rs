@@ -12,7 +12,8 @@ use crate::wait::{SOON, settles};
 
 const TEMPLATE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/ejabberd/ejabberd.yml"));
 
-/// The Erlang machine itself: `ejabberdctl` would stay between us and it, and take the signals.
+/// Returns the command of the Erlang machine itself. `ejabberdctl` would stay between us and the machine, and take the
+/// signals.
 pub(crate) fn command(site: &Site) -> Command {
     let configuration = site.folder.join("ejabberd.yml");
     fs::write(&configuration, fill(site)).expect("write ejabberd.yml");
@@ -31,8 +32,8 @@ pub(crate) fn command(site: &Site) -> Command {
 
 fn fill(site: &Site) -> String {
     let names = (1..=COMPONENTS_MAX).map(|number| format!("up{number}.localhost"));
-    // The last is a mistake that operators make: the name of a host of its own. With `global_routes`, a component would
-    // get what is for that host.
+    // The last name is a mistake that operators make: the name of a host of ejabberd's own. With `global_routes`, a
+    // component would get the stanzas for that host.
     let own_host = (!site.settings.global_routes).then(|| "localhost".to_owned());
     let names = names.chain(own_host);
     let components: Vec<String> =
@@ -49,7 +50,8 @@ fn fill(site: &Site) -> String {
         .replace("@COMPONENTS@", &components.join(", "))
 }
 
-/// Debian keeps ejabberd in its multiarch folder: /usr/lib/x86_64-linux-gnu/ejabberd-23.01.
+/// Returns the folder of ejabberd's libraries. Debian keeps it in its multiarch folder:
+/// /usr/lib/x86_64-linux-gnu/ejabberd-23.01.
 pub fn libraries() -> PathBuf {
     let has_ejabberd = |folder: &PathBuf| {
         fs::read_dir(folder)
@@ -66,8 +68,8 @@ pub fn libraries() -> PathBuf {
         .expect("ejabberd below /usr/lib: `apt-get install --no-install-recommends ejabberd`")
 }
 
-/// Registers an account; one that is there already stays. ejabberd opens its ports one after the other, and its
-/// accounts may be there later still: asks until it has an answer.
+/// Registers an account; an existing account stays. Asks until ejabberd answers: it opens its ports one after the
+/// other, and its accounts may be there later still.
 pub(crate) async fn add_user(site: &Site, user: &User) {
     const CONFLICT: u16 = 409;
     let url = format!("http://127.0.0.1:{}/api/register", site.http_port);

@@ -1,4 +1,4 @@
-//! AWS on this machine: an emulator that the tests of this binary share, and the calls that set a test up.
+//! AWS on this machine: an emulator that the tests of this binary share, and the calls that prepare a test.
 
 use std::collections::BTreeMap;
 use std::env::VarError;
@@ -14,33 +14,33 @@ use tokio::sync::OnceCell;
 use crate::tether::Tether;
 use crate::{http, run::folder, tcp_ports::free_port, wait::eventually};
 
-/// LocalStack was seen to take 20 s on a busy machine.
+/// Longest wait for an emulator. LocalStack has taken 20 s on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(300);
 
-/// Which emulator.
+/// The kind of emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmulatorKind {
-    /// LocalStack: the most complete SQS and DynamoDB, and no functions.
+    /// LocalStack: the most complete SQS and DynamoDB; no functions.
     LocalStack,
-    /// ministack: functions too.
+    /// ministack: SQS, DynamoDB and functions.
     Ministack,
-    /// fauxqs: queues alone, fast.
+    /// fauxqs: SQS alone, fast.
     Fauxqs,
-    /// dynalite: tables alone, fast.
+    /// dynalite: DynamoDB alone, fast.
     Dynalite,
 }
 
-/// The attribute of a queue that counts the entries which nobody has received yet.
+/// Attribute of a queue that counts the entries which nobody has received yet.
 const VISIBLE: &str = "ApproximateNumberOfMessages";
 
 /// A running emulator.
 pub struct Emulator {
-    /// `http://127.0.0.1:…`.
+    /// The base URL, `http://127.0.0.1:…`.
     pub endpoint: String,
     process: Tether,
 }
 
-/// A queue and the one for what cannot be read.
+/// A queue and its dead-letter queue.
 #[derive(Clone, Debug)]
 pub struct Queues {
     /// The queue's URL.
@@ -50,7 +50,8 @@ pub struct Queues {
 }
 
 impl Emulator {
-    /// The emulator that the tests of the adapters share: LocalStack, or what `UPWIRE_TEST_EMULATOR` names.
+    /// Returns the emulator that the tests of the adapters share: LocalStack, or the one that `UPWIRE_TEST_EMULATOR`
+    /// names.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Emulator> = OnceCell::const_new();
         let kind = match std::env::var("UPWIRE_TEST_EMULATOR").as_deref() {
@@ -61,13 +62,13 @@ impl Emulator {
         SHARED.get_or_init(|| Self::start(kind)).await
     }
 
-    /// The ministack that end-to-end tests share: it takes more calls a second than LocalStack does.
+    /// Returns the ministack that end-to-end tests share. It takes more calls in a second than LocalStack does.
     pub async fn shared_stage() -> &'static Self {
         static STAGE: OnceCell<Emulator> = OnceCell::const_new();
         STAGE.get_or_init(|| Self::start(EmulatorKind::Ministack)).await
     }
 
-    /// An emulator of the test's own.
+    /// Starts an emulator of the test's own.
     pub async fn start(kind: EmulatorKind) -> Self {
         let (folder, port) = (folder(kind.name()), free_port());
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/emulator.sh"));
@@ -83,19 +84,19 @@ impl Emulator {
         Self { endpoint, process }
     }
 
-    /// Returns the configuration by which an adapter in this process reaches it.
+    /// Returns the configuration with which an adapter in this process reaches the emulator.
     pub fn config(&self) -> SdkConfig {
         Self::config_at(&self.endpoint)
     }
 
-    /// Returns the configuration by which an adapter in this process reaches what is at this endpoint.
+    /// Returns the configuration with which an adapter in this process reaches this endpoint.
     pub fn config_at(endpoint: &str) -> SdkConfig {
         let variables = Self::variables(endpoint);
         let lookup = |name: &str| variables.get(name).cloned().ok_or(VarError::NotPresent);
         aws::for_relay(aws::for_ingress(lookup).expect("all variables are set"))
     }
 
-    /// The variables by which a process finds AWS at this endpoint: an emulator's, or that of a proxy to it.
+    /// Returns the variables with which a process finds AWS at this endpoint, an emulator's or a proxy's.
     pub fn variables(endpoint: &str) -> BTreeMap<&'static str, String> {
         let variables = [
             ("AWS_ENDPOINT_URL", endpoint),
@@ -106,7 +107,7 @@ impl Emulator {
         variables.map(|(name, value)| (name, value.to_owned())).into()
     }
 
-    /// A fresh queue that hides what is received for so long, with a dead-letter queue of its own.
+    /// Creates a queue with this visibility timeout, and its dead-letter queue.
     pub async fn queue(&self, visibility: Duration, receives_max: u32) -> Queues {
         let name = fresh_name("queue");
         let create = async |name: &str, attributes: Value| {
@@ -123,7 +124,7 @@ impl Emulator {
         Queues { url, dead_letters }
     }
 
-    /// A fresh table of registrations, as template.yaml has it.
+    /// Creates a table of registrations, as template.yaml has it.
     pub async fn table(&self) -> String {
         let name = fresh_name("registrations");
         self.create_table(json!({
@@ -144,7 +145,7 @@ impl Emulator {
         name
     }
 
-    /// A fresh table of mailboxes, as template.yaml has it.
+    /// Creates a table of mailboxes, as template.yaml has it.
     pub async fn mailbox_table(&self) -> String {
         let name = fresh_name("mailbox");
         self.create_table(json!({
@@ -182,7 +183,7 @@ impl Emulator {
         .await;
     }
 
-    /// Entries that wait in a queue, up to ten; each is hidden from others for a moment only.
+    /// Returns up to 10 entries that wait in a queue. Their visibility timeout is 0.
     pub async fn peek(&self, url: &str) -> Vec<String> {
         let asked = json!({"QueueUrl": url, "MaxNumberOfMessages": 10, "VisibilityTimeout": 0});
         let received = self.call("AmazonSQS.ReceiveMessage", asked).await;
@@ -190,18 +191,18 @@ impl Emulator {
         messages.iter().map(|message| message["Body"].as_str().expect("a body").to_owned()).collect()
     }
 
-    /// Queues any text as an entry.
+    /// Puts any text into a queue as an entry.
     pub async fn send(&self, url: &str, body: &str) {
         self.call("AmazonSQS.SendMessage", json!({"QueueUrl": url, "MessageBody": body})).await;
     }
 
-    /// Returns how many entries a queue has, those that are hidden included.
+    /// Returns the number of entries in a queue, hidden ones included.
     pub async fn depth(&self, url: &str) -> u64 {
         let counts = [VISIBLE, "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"];
         self.counts(url, &counts).await
     }
 
-    /// Returns how many entries of a queue nobody has received yet.
+    /// Returns the number of entries in a queue that nobody has received yet.
     pub async fn unreceived(&self, url: &str) -> u64 {
         self.counts(url, &[VISIBLE]).await
     }
@@ -213,12 +214,12 @@ impl Emulator {
         counts.iter().map(|name| count(*name).unwrap_or(0)).sum()
     }
 
-    /// Its process id, to measure it by.
+    /// Returns the process id, to measure the process.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Any call by its target, `AmazonSQS.…` or `DynamoDB_20120810.…`; panics where it fails.
+    /// Calls a target, `AmazonSQS.…` or `DynamoDB_20120810.…`. Panics if the call fails.
     pub async fn call(&self, target: &str, body: Value) -> Value {
         match try_call(&http::client(), &self.endpoint, target, &body).await {
             Ok(answer) => answer,
@@ -237,7 +238,7 @@ impl EmulatorKind {
         }
     }
 
-    /// A call that it answers once it is there.
+    /// Returns a call that the emulator answers once it is up.
     fn question(self) -> &'static str {
         if self == Self::Dynalite { "DynamoDB_20120810.ListTables" } else { "AmazonSQS.ListQueues" }
     }
@@ -248,7 +249,7 @@ fn fresh_name(what: &str) -> String {
     format!("upwire-{}-{what}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Emulators read of a signature only the service that it is for.
+/// Calls a target. Emulators read only the service in a signature.
 async fn try_call(client: &Client, endpoint: &str, target: &str, body: &Value) -> anyhow::Result<Value> {
     let service = if target.starts_with("AmazonSQS") { "sqs" } else { "dynamodb" };
     let signature = format!(

@@ -1,4 +1,4 @@
-//! A TCP proxy that does to connections what networks do, and shows what passes.
+//! A TCP proxy that fails as networks do, and shows the bytes that pass.
 
 use std::io;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use tokio::task::JoinSet;
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Sees the bytes of one connection that go one way, in order, and may change them.
+/// A function that sees the bytes of one direction of a connection in order, and may change them.
 pub(crate) type Tap = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// Makes the taps of each connection: from its client, and from its server.
+/// A function that makes the taps of each connection: from its client, and from its server.
 type Taps = Arc<dyn Fn() -> [Tap; 2] + Send + Sync>;
 
-/// A proxy on a port of its own; closed when dropped.
+/// A proxy on a port of its own, closed when dropped.
 pub struct FaultProxy {
-    /// Its port on loopback.
+    /// The port on loopback.
     pub port: u16,
     orders: watch::Sender<Orders>,
     from_clients: Arc<AtomicU64>,
@@ -33,7 +33,7 @@ struct Orders {
     flow: Flow,
     /// Number of orders to end all connections.
     ends: usize,
-    /// The kind of the last of them.
+    /// The kind of the last such order.
     end: End,
 }
 
@@ -54,12 +54,13 @@ enum End {
 }
 
 impl FaultProxy {
-    /// A proxy to this port on loopback.
+    /// Opens a proxy to this port on loopback.
     pub async fn to(target: u16) -> Self {
         Self::tapped(format!("127.0.0.1:{target}"), || [Box::new(|_| {}), Box::new(|_| {})]).await
     }
 
-    /// A proxy to this `host:port`; `taps` makes the taps of each connection, from its client and from its server.
+    /// Opens a proxy to this `host:port`; `taps` makes the taps of each connection, from its client and from its
+    /// server.
     pub(crate) async fn tapped(target: String, taps: impl Fn() -> [Tap; 2] + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it listens").port();
@@ -78,12 +79,12 @@ impl FaultProxy {
         Self { port, orders, from_clients, _connections: connections }
     }
 
-    /// `host:port` where it listens.
+    /// Returns the `host:port` at which the proxy listens.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Returns how many bytes clients have sent on all connections, as far as it has read them.
+    /// Returns the number of bytes that the proxy has read from clients, on all connections.
     pub fn bytes_from_clients(&self) -> u64 {
         self.from_clients.load(Ordering::Relaxed)
     }
@@ -94,24 +95,24 @@ impl FaultProxy {
         self.end(End::Close);
     }
 
-    /// Carries nothing any more in either direction, not even the end of a connection, until `mend`: who
-    /// waits cannot tell it from a peer that is silent.
+    /// Passes nothing in either direction until `mend`, not even the end of a connection. A client cannot tell this
+    /// from a silent peer.
     pub fn stall(&self) {
         self.orders.send_modify(|orders| orders.flow = Flow::Stalled);
     }
 
-    /// Ends `cut` or `stall`; what was stalled goes on.
+    /// Ends `cut` or `stall`. Stalled bytes go on.
     pub fn mend(&self) {
         self.orders.send_modify(|orders| orders.flow = Flow::Open);
     }
 
-    /// Resets every connection (RST) to both ends; new ones are welcome.
+    /// Resets every connection (RST) at both ends. New connections are accepted.
     pub fn reset(&self) {
         self.end(End::Reset);
     }
 
-    /// Ends every connection to the client and tells the server nothing, for which it stays open for ever:
-    /// a phone that was given another address. New ones are welcome.
+    /// Ends every connection to the client. The server learns nothing of it, and its side stays open for ever, as when
+    /// a phone gets another address. New connections are accepted.
     pub fn abandon(&self) {
         self.end(End::Abandon);
     }

@@ -1,5 +1,5 @@
-//! The cloud function as it runs on AWS: its binary behind AWS' own Runtime Interface Emulator, and in front
-//! of that what turns HTTP into the events of a Function URL.
+//! The cloud function as it runs on AWS: its binary behind AWS' own Runtime Interface Emulator, and a proxy in front
+//! that turns HTTP into the events of a Function URL.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use crate::{
 };
 
 const START_DEADLINE: Duration = Duration::from_secs(300);
-/// As on AWS, an environment serves one request at a time.
+/// Number of execution environments. As on AWS, each serves one request at a time.
 const ENVIRONMENTS: &str = "4";
 
 /// A running function, killed when dropped.
 pub struct Function {
-    /// Where senders reach it: `http://127.0.0.1:…`.
+    /// The URL at which senders reach it: `http://127.0.0.1:…`.
     pub url: String,
     port: u16,
     variables: BTreeMap<&'static str, String>,
@@ -30,12 +30,12 @@ pub struct Function {
 }
 
 impl Function {
-    /// Starts it with these variables and no others of Upwire's or AWS'.
+    /// Starts the function with these variables, and no others of Upwire's or AWS'.
     pub async fn start(variables: &BTreeMap<&'static str, String>) -> Self {
         Self::start_of(&profile_folder(), variables).await
     }
 
-    /// The same, of the binaries in this folder.
+    /// Starts the function of the binaries in this folder, as `start` does.
     pub async fn start_of(binaries: &Path, variables: &BTreeMap<&'static str, String>) -> Self {
         let port = free_port();
         let command = command(binaries, port, variables);
@@ -47,7 +47,7 @@ impl Function {
         function
     }
 
-    /// Another version takes its place, on the same port.
+    /// Replaces the function by another version, on the same port.
     pub async fn replace_by(&mut self, binaries: &Path) {
         self.kill();
         self.command = command(binaries, self.port, &self.variables);
@@ -65,25 +65,25 @@ impl Function {
         .await;
     }
 
-    /// SIGKILL, whatever it was about to answer; returns when it is gone.
+    /// Kills the function by SIGKILL amid its requests. Returns when it has ended.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it after `kill`, on the same port.
+    /// Starts the function after `kill`, on the same port.
     pub async fn start_again(&mut self) {
         self.process = Tether::start(&self.command, &self.log);
         self.answers().await;
     }
 
-    /// Its log so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 }
 
 fn command(binaries: &Path, port: u16, variables: &BTreeMap<&'static str, String>) -> Command {
-    // A build of an older tree has another name.
+    // A build of an older tree names the binary differently.
     let names = ["upwire-ingress", "ingress"].map(|name| binaries.join(name));
     let [binary, _] = &names;
     let binary = names.iter().find(|binary| binary.exists()).unwrap_or(binary);

@@ -1,4 +1,4 @@
-//! HTTP requests as a sender makes them, each on a connection of its own.
+//! HTTP requests as a sender makes them, each over a connection of its own.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::wait::eventually_some;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// An answer.
+/// An HTTP response.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.
@@ -25,40 +25,40 @@ pub struct Response {
 }
 
 impl Response {
-    /// The first value of a header.
+    /// Returns the first value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text()))
     }
 }
 
-/// GETs; panics where nothing answers.
+/// Sends a GET. Panics if nothing answers.
 pub async fn get(url: &str) -> Response {
     send("GET", url, &[], "").await
 }
 
-/// POSTs without headers; panics where nothing answers.
+/// Sends a POST without headers. Panics if nothing answers.
 pub async fn post(url: &str, body: impl Into<Body>) -> Response {
     send("POST", url, &[], body).await
 }
 
-/// POSTs with headers; a name may come twice.
+/// Sends a POST with headers. A name may come twice.
 pub async fn post_with(url: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
     send("POST", url, headers, body).await
 }
 
-/// POSTs as senders do, until the answer is another one than 503: on a busy machine, the emulator of AWS may take longer
-/// than a call to AWS may. A push that was answered so may have been queued all the same: a phone counts it once.
+/// Sends a POST until the answer is not 503, as senders do: on a busy machine, a call to the emulator may take longer
+/// than one to AWS may. A push that was answered with 503 may have been queued all the same; a phone counts it once.
 pub async fn post_patiently(url: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Response {
     let body = body.into();
     eventually_some(PATIENCE, &format!("POST {url} is not 503"), async || {
@@ -72,35 +72,35 @@ pub async fn post_patiently(url: &str, headers: &[(&str, &str)], body: impl Into
     .await
 }
 
-/// A token that names the same endpoint, and that no secret made.
+/// Returns a token that names the same endpoint, and that no secret signed.
 pub fn forged(token: &str) -> String {
     let (signed, mac_end) = token.split_at(token.len() - 2);
     let other = if mac_end.starts_with('A') { 'B' } else { 'A' };
     format!("{signed}{other}{}", &mac_end[1..])
 }
 
-/// Notes that a sender was told 503 for this push, or got no answer, and posts it again.
+/// Notes that a sender got 503 or no answer for this push, and posts it again.
 pub(crate) fn will_be_posted_again(endpoint: &str, body: &[u8]) {
     posted_again().insert((token(endpoint).to_owned(), body.to_owned()));
 }
 
-/// Returns whether a sender in this process was told 503 for this push, and posted it again.
+/// Returns whether a sender in this process got 503 or no answer for this push, and posted it again.
 pub(crate) fn was_posted_again(endpoint: &str, body: &[u8]) -> bool {
     posted_again().contains(&(token(endpoint).to_owned(), body.to_owned()))
 }
 
-/// Endpoints' tokens and bodies.
+/// Returns the tokens and bodies of the pushes that were posted again.
 fn posted_again() -> MutexGuard<'static, BTreeSet<(String, Vec<u8>)>> {
     static POSTED_AGAIN: Mutex<BTreeSet<(String, Vec<u8>)>> = Mutex::new(BTreeSet::new());
     POSTED_AGAIN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An endpoint's last segment: its host differs between the fronts of one server.
+/// Returns an endpoint's last segment. The host differs between the fronts of one server.
 fn token(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }
 
-/// Sends any method; panics where nothing answers.
+/// Sends a request with any method. Panics if nothing answers.
 pub async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
     match try_send(&client(), method, url, headers, body).await {
         Ok(response) => response,
@@ -108,8 +108,8 @@ pub async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: impl 
     }
 }
 
-/// Sends any method over a given client: for a server that may be down, or for load that
-/// keeps its connections.
+/// Sends a request with any method over a given client: to a server that may be down, or as load over persistent
+/// connections.
 pub async fn try_send(
     client: &Client,
     method: &str,
@@ -120,7 +120,7 @@ pub async fn try_send(
     let method: Method = method.parse().context("the method")?;
     let mut request = client.request(method, url).body(body);
     for (name, value) in headers {
-        // Added, not set: a header that comes twice stays twice.
+        // Headers are added, not set: a header that comes twice stays twice.
         request = request.header(*name, *value);
     }
     let response = request.send().await?;
@@ -129,7 +129,7 @@ pub async fn try_send(
     Ok(Response { status, headers, body })
 }
 
-/// A client of one runtime's own: its connections end with the runtime of the test that made it.
+/// Returns a client whose connections end with the runtime of the test.
 pub fn client() -> Client {
     Client::builder().redirect(Policy::none()).no_proxy().build().expect("an HTTP client")
 }

@@ -18,14 +18,14 @@ use tokio_xmpp::xmlstream::{PendingFeaturesRecv, StreamHeader, Timeouts, initiat
 
 const CONNECT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Connects in plain text, as often as the client wants, while it is whole.
+/// A connector without TLS. It connects as often as the client wants, while it is whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     address: SocketAddr,
     whole: Arc<watch::Sender<bool>>,
-    /// A second handle on the connection of now; dropped by `cut`.
+    /// A second handle on the current connection; `cut` drops it.
     socket: Arc<Mutex<Option<StdTcpStream>>>,
-    /// Connections since a session was last bound or resumed.
+    /// Number of connections since a session was last bound or resumed.
     attempts: Arc<AtomicUsize>,
     lost: Arc<Notify>,
 }
@@ -41,25 +41,25 @@ impl Line {
         }
     }
 
-    /// To be told of each session, bound or resumed.
+    /// Notes that a session was bound or resumed.
     pub(crate) fn online(&self) {
         self.attempts.store(0, Ordering::Relaxed);
     }
 
-    /// Waits until the client connects a second time without a session in between. tokio-xmpp
-    /// 6.0.0 cannot parse a `<failed/>` without `h`, which is how Prosody and ejabberd say that
-    /// they know nothing of a session (they were restarted, its time ran out): it would ask for
-    /// the same session for ever, as fast as it can. Only another client mends that.
+    /// Waits until the client connects a second time without a session in between. tokio-xmpp 6.0.0 cannot parse a
+    /// `<failed/>` without `h`, by which Prosody and ejabberd say that they do not know a session: they were restarted,
+    /// or its time ran out. The client would ask for the same session for ever, as fast as it can. Only another client
+    /// mends that.
     pub(crate) async fn lost(&self) {
         self.lost.notified().await;
         self.online();
     }
 
-    /// Ends the TCP connection without closing the XML stream; no other follows until `mend`.
+    /// Ends the TCP connection without closing the XML stream. No other connection follows until `mend`.
     pub(crate) fn cut(&self) {
         self.whole.send_replace(false);
         if let Some(socket) = self.socket.lock().expect("no panic while held").take() {
-            // An error says that it is down already.
+            // An error means that the connection is down already.
             drop(socket.shutdown(Shutdown::Both));
         }
     }
@@ -69,8 +69,8 @@ impl Line {
         self.whole.send_replace(true);
     }
 
-    /// Tries until the server listens: the client would wait up to 30 s between two attempts of its own, which is
-    /// longer than most tests wait for a phone.
+    /// Connects as soon as the server listens. The client would wait up to 30 s between two attempts of its own, longer
+    /// than most tests wait for a phone.
     async fn reach(&self) -> TcpStream {
         let mut whole = self.whole.subscribe();
         loop {

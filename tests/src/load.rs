@@ -1,4 +1,4 @@
-//! Senders under load, and the ledger of what they were promised.
+//! Senders under load, and the ledger of the pushes that were accepted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,25 +13,25 @@ use crate::http;
 use crate::phone::Phone;
 use crate::wait::eventually;
 
-/// Generous: servers are killed and started meanwhile, and the delays of retries add up.
+/// Longest wait for the load. Generous: servers are killed and started meanwhile, and the delays of retries add up.
 const LOAD_DEADLINE: Duration = Duration::from_secs(300);
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 const SENDERS_PER_ENDPOINT: usize = 4;
 
-/// Senders that POST unique bodies to endpoints, each until it got its 201, whatever happens to
-/// the push server meanwhile.
+/// Senders that POST unique bodies to endpoints, each until it gets a 201, whatever happens to the push server
+/// meanwhile.
 pub struct Load {
     ledger: Ledger,
     refused: Arc<AtomicUsize>,
     senders: JoinSet<()>,
 }
 
-/// Pushes that got a 201: body and index of the endpoint.
+/// The pushes that got a 201: body and index of the endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger(Arc<Mutex<BTreeMap<String, usize>>>);
 
 impl Load {
-    /// Starts the senders; `count` pushes for each endpoint.
+    /// Starts the senders, with `count` pushes for each endpoint.
     pub fn start(endpoints: &[String], count: usize) -> Self {
         static LOADS: AtomicUsize = AtomicUsize::new(1);
         let load = LOADS.fetch_add(1, Ordering::Relaxed);
@@ -54,13 +54,13 @@ impl Load {
         Self { ledger, refused, senders }
     }
 
-    /// Waits until so many pushes got their 201.
+    /// Waits until this number of pushes got a 201.
     pub async fn accepted(&self, count: usize) {
         let what = format!("{count} pushes are accepted");
         eventually(LOAD_DEADLINE, &what, async || self.ledger.len() >= count).await;
     }
 
-    /// Waits until something that got its 201 is on its way still.
+    /// Waits until an accepted push is still on its way.
     pub async fn is_in_mid_delivery(&self, phones: &[&Phone]) {
         eventually(LOAD_DEADLINE, "accepted pushes are on their way", async || {
             !self.ledger.missing(phones).is_empty()
@@ -68,22 +68,22 @@ impl Load {
         .await;
     }
 
-    /// Waits until a sender was told to try again, by a 503.
+    /// Waits until a sender got a 503.
     pub async fn is_refused(&self) {
         eventually(LOAD_DEADLINE, "a sender is told 503", async || self.refused() > 0).await;
     }
 
-    /// Returns how often a sender was told to try again, by a 503.
+    /// Returns the number of answers 503 that senders got.
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Pushes that got their 201 so far.
+    /// Returns the pushes that got a 201 so far.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Waits until all were accepted.
+    /// Waits until all pushes are accepted.
     pub async fn finish(self) -> Ledger {
         self.senders.join_all().await;
         self.ledger
@@ -114,17 +114,17 @@ async fn send(client: &Client, endpoint: &str, body: &str, refused: &AtomicUsize
 }
 
 impl Ledger {
-    /// Returns how many pushes got their 201.
+    /// Returns the number of pushes that got a 201.
     pub fn len(&self) -> usize {
         self.0.lock().expect("no panic while held").len()
     }
 
-    /// Returns whether none has.
+    /// Returns whether no push got a 201.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Pushes that have not arrived at their phones.
+    /// Returns the pushes that have not arrived at their phones.
     pub fn missing(&self, phones: &[&Phone]) -> Vec<String> {
         let received: Vec<Vec<Vec<u8>>> = phones
             .iter()
@@ -141,7 +141,8 @@ impl Ledger {
         ledger.iter().filter(|(body, index)| !arrived(body, **index)).map(|(body, _)| body.clone()).collect()
     }
 
-    /// None of these has arrived. To be asked after an event that comes later than what must not have come.
+    /// Asserts that none of the pushes has arrived. This proves something only after an event that comes later than a
+    /// push would.
     pub fn has_not_begun_to_arrive(&self, phones: &[&Phone]) {
         let missing = self.missing(phones);
         assert_eq!(
@@ -152,7 +153,7 @@ impl Ledger {
         );
     }
 
-    /// Waits until all have arrived, and returns how many came more than once.
+    /// Waits until all pushes have arrived. Returns the number of duplicates.
     pub async fn arrives(&self, phones: &[&Phone]) -> usize {
         let arrived = eventually(2 * LOAD_DEADLINE, "the ledger's pushes arrive", async || {
             self.missing(phones).is_empty()

@@ -1,4 +1,4 @@
-//! Time and memory that processes and the machine spend, from `/proc`.
+//! CPU time and memory of processes and of the machine, from `/proc`.
 
 use std::fs;
 use std::process::{self, Command};
@@ -6,10 +6,10 @@ use std::thread;
 
 use anyhow::Context;
 
-/// Linux counts CPU time for user space in hundredths of a second, on every architecture.
+/// The unit of CPU time. Linux counts it for user space in hundredths of a second, on every architecture.
 const TICK_SECONDS: f64 = 0.01;
 
-/// A process that is measured, and what it is to the reader.
+/// A process that is measured.
 #[derive(Clone, Debug)]
 pub struct Process {
     /// Its name for the reader.
@@ -19,34 +19,34 @@ pub struct Process {
 }
 
 impl Process {
-    /// The load generator: phones, senders, and the bare component.
+    /// Returns this process, the load generator: phones, senders, and the bare component.
     pub fn own() -> Self {
         Self { title: "load generator".to_owned(), pid: process::id() }
     }
 
-    /// CPU time so far, in seconds, of all threads.
+    /// Returns the CPU time of all threads so far, in seconds.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let stat = self.read("stat")?;
-        // After the name, which may hold anything but ends at the last parenthesis: the third field and on.
+        // Skips the name, which may contain anything but ends at the last parenthesis. The third field follows it.
         let fields = stat.rsplit_once(')').context("a name in parentheses")?.1;
         let mut fields = fields.split_whitespace().skip(11).map(str::parse::<u64>);
         let (user, system) = (fields.next().context("utime")??, fields.next().context("stime")??);
         Ok((user + system) as f64 * TICK_SECONDS)
     }
 
-    /// Bytes that it has had written to disks so far.
+    /// Returns the number of bytes that the process has had written to disks so far.
     pub fn bytes_written(&self) -> anyhow::Result<f64> {
         let io = self.read("io")?;
         let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:")).context("write_bytes")?;
         Ok(line.trim().parse()?)
     }
 
-    /// The most memory that it has held, in MiB.
+    /// Returns the most memory that the process has had resident, in MiB.
     pub fn memory_peak_mib(&self) -> anyhow::Result<f64> {
         self.status_mib("VmHWM:")
     }
 
-    /// The memory that it holds, in MiB.
+    /// Returns the resident memory of the process, in MiB.
     pub fn memory_mib(&self) -> anyhow::Result<f64> {
         self.status_mib("VmRSS:")
     }
@@ -64,23 +64,23 @@ impl Process {
     }
 }
 
-/// Time that all cores were busy so far, in seconds, whoever kept them.
+/// Returns the CPU time of all cores and processes so far, in seconds.
 pub fn busy_seconds() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
     let line = stat.lines().next().context("a line")?;
     let fields = line.split_whitespace().skip(1).map(str::parse::<u64>).collect::<Result<Vec<_>, _>>()?;
-    // user nice system idle iowait irq softirq steal; what guests took is in user.
+    // user nice system idle iowait irq softirq steal; user includes the time of guests.
     let busy: u64 =
         fields.iter().take(8).enumerate().filter(|(at, _)| ![3, 4].contains(at)).map(|(_, t)| t).sum();
     Ok(busy as f64 * TICK_SECONDS)
 }
 
-/// The cores of this machine.
+/// Returns the number of cores of this machine.
 pub fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Processor, kernel and the packages under test, in a line.
+/// Describes processor, kernel and the packages under test, in one line.
 pub fn describe() -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let information = read("/proc/cpuinfo");

@@ -1,22 +1,23 @@
-//! The counters and gauges of a running `upwire`. They move a moment after what they count, so a test waits for a
-//! value, and has no way to read one.
+//! The counters and gauges of a running `upwire`. They move a moment after the events that they count, so a test waits
+//! for a value, and cannot read one.
 
 use std::time::Duration;
 
 use crate::upwire::Upwire;
 use crate::{http, wait::settles};
 
-/// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
+/// Longest wait for a value. Generous: two cores run servers, clients and other tests at once, and delays of retries
+/// add up.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 impl Upwire {
-    /// Waits until a metric has this value, summed over all its label sets; 0 if it is not there. A counter that
-    /// has passed the value fails at once: it never falls.
+    /// Waits until a metric has this value, summed over all its label sets; 0 if it is missing. Fails at once if a
+    /// counter has passed the value, because it never falls.
     pub async fn metric_is(&self, name: &str, value: f64) {
         self.metric_is_where(name, &[], value).await;
     }
 
-    /// The same, summed over the label sets that contain all these pairs.
+    /// Waits for a value as `metric_is` does, summed over the label sets that contain all these pairs.
     pub async fn metric_is_where(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         let counts = ["_total", "_count"].iter().any(|suffix| name.ends_with(suffix));
         self.metric_settles(name, labels, &format!("is {value}"), |seen| {
@@ -26,39 +27,39 @@ impl Upwire {
         .await;
     }
 
-    /// Waits until a metric has reached a value, and returns what it is then.
+    /// Waits until a metric has reached this value. Returns its value then.
     pub async fn metric_reaches(&self, name: &str, value: f64) -> f64 {
         self.metric_settles(name, &[], &format!("reaches {value}"), |seen| seen >= value).await
     }
 
-    /// Waits until a metric is what it should be, in other words than a number's; returns it.
+    /// Waits until `holds` is true of a metric, and returns its value. `what` says so in words.
     pub async fn metric_becomes(&self, name: &str, what: &str, holds: impl FnMut(f64) -> bool) -> f64 {
         self.metric_settles(name, &[], what, holds).await
     }
 
-    /// A counter that has never moved. To be asked after an event that comes later than what must not have
-    /// happened: until then, it proves nothing.
+    /// Asserts that a counter has never moved. This proves something only after an event that comes later than the
+    /// count would.
     pub async fn never_counted(&self, name: &str) {
         self.never_counted_where(name, &[]).await;
     }
 
-    /// The same for the label sets that contain all these pairs.
+    /// Asserts the same as `never_counted`, of the label sets that contain all these pairs.
     pub async fn never_counted_where(&self, name: &str, labels: &[(&str, &str)]) {
         let seen = self.read(name, labels).await;
         assert!(seen == 0.0, "{name} {labels:?} of {self:?}: {seen}, and should never have moved");
     }
 
-    /// Waits until so many pushes wait in the mailbox.
+    /// Waits until this number of pushes waits in the mailbox.
     pub async fn mailbox_holds(&self, count: usize) {
         self.metric_is("upwire_mailbox_depth", count as f64).await;
     }
 
-    /// Waits until the queue is empty: the fate of every push is known and durable, or it waits in the mailbox.
+    /// Waits until the queue is empty: the fate of every push is durable, or the push waits in the mailbox.
     pub async fn queue_empties(&self) {
         self.metric_is("upwire_queue_depth", 0.0).await;
     }
 
-    /// A metric as it is now: a figure for a benchmark, and nothing to judge a test by.
+    /// Returns a metric as it is now, for a benchmark. A test must not judge by it.
     pub async fn measure(&self, name: &str) -> f64 {
         self.read(name, &[]).await
     }
@@ -80,7 +81,7 @@ impl Upwire {
     }
 }
 
-/// Prometheus' text: `name{label="value",…} number`, a line each.
+/// Sums a metric of Prometheus' text format: one `name{label="value",…} number` on each line.
 fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
     metrics
         .lines()

@@ -1,4 +1,4 @@
-//! A distributor as the tests hold it: registers, collects pushes, answers them as it is told.
+//! A distributor for tests: it registers, collects pushes, and answers them as it is told.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -36,17 +36,17 @@ const COMMANDS_MAX: usize = 64;
 /// The answer of the phone to a push.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// Handed to the app.
+    /// A result: the push was handed to the app.
     Result,
     /// A stanza error.
     Error(DefinedCondition),
-    /// Nothing: the push stays unanswered until `Phone::answer`.
+    /// No answer until `Phone::answer`.
     Silent,
-    /// `Result`, after a while.
+    /// A result after this time.
     DelayedBy(Duration),
 }
 
-/// A push as it came.
+/// A push as the phone received it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Push {
     /// The IQ's id.
@@ -66,17 +66,17 @@ pub struct Push {
 pub struct Registered {
     /// The URL to POST to.
     pub endpoint: String,
-    /// When it ends.
+    /// The moment at which it expires.
     pub expiration: DateTime<Utc>,
 }
 
-/// An application's or an instance's name as distributors send it: hashed, in base64.
+/// Returns an application's or an instance's name as distributors send it: hashed, in base64.
 pub fn hashed(name: &str) -> String {
     STANDARD.encode(Sha256::digest(name))
 }
 
-/// A distributor with a session on an XMPP server. After a lost connection it comes back by
-/// itself, resuming its session where the server still has it.
+/// A distributor with a session on an XMPP server. After a lost connection, it comes back by itself, and resumes its
+/// session if the server still has it.
 pub struct Phone {
     jid: FullJid,
     device: Device,
@@ -89,18 +89,18 @@ pub struct Phone {
 }
 
 impl Phone {
-    /// Logs in; returns once the session is bound.
+    /// Logs in. Returns once the session is bound.
     pub async fn connect(server: &XmppServer, user: &User, resource: &str) -> Self {
         Self::connect_to_answer(server, user, resource, Answer::Result).await
     }
 
-    /// The device of another resource logs in under this one, as after a resource conflict: it holds the same targets,
-    /// and does not register again.
+    /// Logs in the device of another resource under this resource, as after a resource conflict. The device holds the
+    /// same targets, and does not register again.
     pub async fn connect_as(server: &XmppServer, user: &User, resource: &str, device: &str) -> Self {
         Self::connected(server, user, (resource, device), Answer::Result).await
     }
 
-    /// The same as `connect`, and from the first moment it answers pushes so.
+    /// Logs in as `connect` does, and gives this answer to pushes from the first moment.
     pub async fn connect_to_answer(server: &XmppServer, user: &User, resource: &str, answer: Answer) -> Self {
         Self::connected(server, user, (resource, resource), answer).await
     }
@@ -117,7 +117,7 @@ impl Phone {
         phone
     }
 
-    /// Begins to log in by way of this port, and goes on until it can: the server may be down.
+    /// Begins to log in through this port. Tries until it succeeds, because the server may be down.
     pub fn start(port: u16, user: &User, resource: &str) -> Self {
         Self::start_as(port, user, resource, resource)
     }
@@ -134,28 +134,28 @@ impl Phone {
         Self { jid, device, line, inbox, commands, session, read: AtomicUsize::new(0) }
     }
 
-    /// The full JID that it asked for and got.
+    /// Returns the full JID that the phone asked for and got.
     pub fn jid(&self) -> &FullJid {
         &self.jid
     }
 
-    /// Takes pushes for a target, without a registration.
+    /// Has the device take pushes for a target, without a registration.
     pub fn hold(&self, application: &str, instance: &str) {
         self.device.hold(application, instance);
     }
 
-    /// Sends directed presence, now and on every later session, as Conversations does.
+    /// Sends directed presence, now and in every later session, as Conversations does.
     pub async fn greet(&self, component: &BareJid) {
         self.command(Command::Greet(component.clone())).await;
     }
 
-    /// Takes the directed presence back: to the component, the session has ended.
+    /// Sends directed unavailable presence. To the component, the session has ended.
     pub async fn take_leave(&self, component: &BareJid) {
         let presence = Presence::new(Type::Unavailable).with_to(Jid::from(component.clone()));
         self.send(presence).await;
     }
 
-    /// Registers, or renews.
+    /// Registers an application, or renews its registration.
     pub async fn register(
         &self,
         component: &BareJid,
@@ -165,7 +165,7 @@ impl Phone {
         Registered::read(self.request(component, register(application, instance, None)).await)
     }
 
-    /// The same, for pushes of the one application server that has this key.
+    /// Registers an application for pushes of the one application server that has this key (RFC 8292).
     pub async fn register_bound(
         &self,
         component: &BareJid,
@@ -176,7 +176,7 @@ impl Phone {
         Registered::read(self.request(component, register(application, instance, Some(vapid))).await)
     }
 
-    /// The same where the server may be down, or the push server: `None` where no answer comes.
+    /// Registers an application while the XMPP server or the push server may be down; `None`: no answer came.
     pub fn try_register(
         &self,
         component: &BareJid,
@@ -188,7 +188,7 @@ impl Phone {
         async move { answer.await.map(Registered::read) }
     }
 
-    /// Sends an IQ with any payload: `None` where no answer comes.
+    /// Sends an IQ with any payload; `None`: no answer came.
     pub fn try_request(
         &self,
         to: &BareJid,
@@ -205,7 +205,7 @@ impl Phone {
         async move { timeout(deadline, asked).await.ok().flatten() }
     }
 
-    /// Registers an application of this name, which must succeed, and returns its endpoint.
+    /// Registers an application of this name, and returns its endpoint. Panics if it is refused.
     pub async fn endpoint(&self, component: &BareJid, application: &str) -> String {
         match self.register(component, &hashed(application), &hashed("1")).await {
             Ok(registered) => registered.endpoint,
@@ -213,7 +213,7 @@ impl Phone {
         }
     }
 
-    /// Sends an IQ with any payload and waits for the answer.
+    /// Sends an IQ with any payload, and waits for the answer.
     pub async fn request(&self, to: &BareJid, request: IqRequest) -> IqResponse {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Request(Jid::from(to.clone()), request, reply)).await;
@@ -224,46 +224,46 @@ impl Phone {
         }
     }
 
-    /// Sends any stanza that `tokio_xmpp` can express; `RawClient` sends the others.
+    /// Sends any stanza that `tokio_xmpp` can express. `RawClient` sends all others.
     pub async fn send(&self, stanza: impl Into<Stanza>) {
         self.command(Command::Send(Box::new(stanza.into()))).await;
     }
 
-    /// From now on, answers pushes so.
+    /// Gives this answer to pushes from now on.
     pub fn set_answer(&self, answer: Answer) {
         self.answer_by(move |_| answer.clone());
     }
 
-    /// From now on, is asked what to say to each push, once it is among `pushes`.
+    /// Asks `decide` for the answer to each push from now on. The push is among `pushes` by then.
     pub fn answer_by(&self, decide: impl Fn(&Push) -> Answer + Send + Sync + 'static) {
         self.inbox.send_modify(|inbox| inbox.answer = Arc::new(decide));
     }
 
-    /// From now on, leaves unanswered who asks whether it is there.
+    /// Leaves pings unanswered from now on.
     pub fn leave_pings_unanswered(&self) {
         self.inbox.send_modify(|inbox| inbox.answers_pings = false);
     }
 
-    /// Answers one push that got none: late, or again, or in another's place.
+    /// Answers one push: late, again, or in another phone's place.
     pub async fn answer(&self, push: &Push, answer: Answer) {
         if let Some(reply) = session::reply(push.from.clone(), push.id.clone(), answer) {
             self.send(reply).await;
         }
     }
 
-    /// Returns how many sessions were bound: one after `connect`.
+    /// Returns the number of sessions that were bound: 1 after `connect`.
     pub fn sessions_bound(&self) -> usize {
         self.inbox.borrow().bound
     }
 
-    /// Waits until more sessions were bound than so many, and returns how many.
+    /// Waits until more than `count` sessions were bound. Returns their number.
     pub async fn bound_after(&self, count: usize) -> usize {
         let mut inbox = self.inbox.subscribe();
         let bound = inbox.wait_for(|inbox| inbox.bound > count).await;
         bound.expect("the phone holds the sender").bound
     }
 
-    /// Returns how many times a session was resumed.
+    /// Returns the number of times that a session was resumed.
     pub fn sessions_resumed(&self) -> usize {
         self.inbox.borrow().resumed
     }
@@ -273,7 +273,7 @@ impl Phone {
         self.line.cut();
     }
 
-    /// Comes back after `cut`; returns once the session is resumed or another is bound.
+    /// Comes back after `cut`. Returns once the session is resumed or another is bound.
     pub async fn reconnect(&self) {
         let sessions = |inbox: &Inbox| inbox.bound + inbox.resumed;
         let before = sessions(&self.inbox.borrow());
@@ -281,23 +281,23 @@ impl Phone {
         self.wait_for(SOON, "it is online again", |inbox| sessions(inbox) > before).await;
     }
 
-    /// The same, and does not wait.
+    /// Comes back as `reconnect` does, without waiting.
     pub fn mend(&self) {
         self.line.mend();
     }
 
-    /// Closes the stream cleanly; returns when that is done.
+    /// Closes the stream cleanly. Returns when it is closed.
     pub async fn disconnect(self) {
         let jid = self.jid.clone();
         let ended = self.leave(SOON).await;
         assert!(ended, "not within {SOON:?}: {jid} disconnects");
     }
 
-    /// The same where the server may be down; past the deadline, drops the connection and says `false`.
+    /// Closes the stream while the server may be down. Past the deadline, drops the connection and returns `false`.
     pub async fn leave(mut self, deadline: Duration) -> bool {
         let (commands, session) = (&self.commands, &mut self.session);
         let leaving = timeout(deadline, async {
-            // An error says that the session ended already.
+            // An error means that the session ended already.
             drop(commands.send(Command::End).await);
             session.await
         });

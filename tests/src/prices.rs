@@ -1,5 +1,5 @@
-//! The bill of AWS: list prices times units. The calls are those that `make bench-cloud` counts, the units of the mailbox
-//! those that the end-to-end tests read off DynamoDB's answers.
+//! The bill of AWS: list prices times units. `make bench-cloud` counts the calls. End-to-end tests read the units of
+//! the mailbox off DynamoDB's answers.
 
 use std::fmt::Write;
 
@@ -8,86 +8,90 @@ use push::{
     Application, Body, Instance, MessageId, PushMessage, Registration, Target, Ttl, Urgency, message::Wishes,
 };
 
-/// US dollars per million, us-east-1, list prices without free tiers (aws.amazon.com/…/pricing, 2026).
+/// Price of a million invocations of the function. All prices are US dollars in us-east-1 without free tiers, as
+/// aws.amazon.com/…/pricing lists them in 2026.
 pub const INVOCATION: f64 = 0.20;
-/// Per million GB-seconds, x86_64.
+/// Price of a million GB-seconds, x86_64.
 pub const GB_SECONDS: f64 = 16.6667;
-/// A request in front of the function; a Function URL costs nothing of its own.
+/// Price of a million requests to an HTTP API in front of the function. A Function URL costs nothing of its own.
 pub const HTTP_API: f64 = 1.00;
-/// Each call to SQS, up to 64 KiB, however many entries it carries.
+/// Price of a million calls to SQS, of up to 64 KiB each, with any number of entries.
 pub const SQS_CALL: f64 = 0.40;
-/// A read unit is a strongly consistent read of up to 4 KiB; an eventually consistent one is half of it.
+/// Price of a million read units. A unit is a strongly consistent read of up to 4 KiB; an eventually consistent read
+/// costs half of it.
 pub const READ_UNIT: f64 = 0.125;
 /// Bytes of a read unit.
 pub const READ_BYTES: usize = 4096;
-/// A write of up to 1 KiB.
+/// Price of a million write units, of up to 1 KiB each.
 pub const WRITE_UNIT: f64 = 0.625;
 /// Bytes of a write unit.
 pub const WRITE_BYTES: usize = 1024;
-/// A gigabyte that leaves AWS, beyond the hundred a month that are free.
+/// Price of a gigabyte that leaves AWS, beyond the 100 GB a month that are free.
 pub const TRANSFER_GB: f64 = 0.09;
-/// A metric of one's own, per month.
+/// Price of a custom metric in CloudWatch for a month.
 pub const CUSTOM_METRIC: f64 = 0.30;
-/// A metric that an alarm watches, per month, beyond ten.
+/// Price of a metric that an alarm watches for a month, beyond ten.
 pub const ALARM_METRIC: f64 = 0.10;
-/// A dashboard, per month, beyond three.
+/// Price of a dashboard for a month, beyond three.
 pub const DASHBOARD: f64 = 3.00;
-/// A secret in Secrets Manager, per month.
+/// Price of a secret in Secrets Manager for a month.
 pub const SECRET: f64 = 0.40;
-/// A key of one's own in KMS, per month.
+/// Price of a customer managed key in KMS for a month.
 pub const KMS_KEY: f64 = 1.00;
-/// A virtual processor of Fargate for an hour, Linux: on arm64, and on x86_64.
+/// Price of a vCPU of Fargate for an hour, Linux: on arm64, and on x86_64.
 pub const VCPU_HOUR: [f64; 2] = [0.03238, 0.04048];
-/// A gigabyte of memory beside it.
+/// Price of a gigabyte of memory of Fargate for an hour: on arm64, and on x86_64.
 pub const TASK_GB_HOUR: [f64; 2] = [0.00356, 0.004445];
-/// A public IPv4 address for an hour.
+/// Price of a public IPv4 address for an hour.
 pub const ADDRESS_HOUR: f64 = 0.005;
 
-/// The time that Lambda bills for a push on a function of 128 MB: the two calls take some milliseconds on AWS. A forgery takes one.
+/// Time that Lambda bills for a push on a function of 128 MB, whose two calls take some milliseconds on AWS.
 pub const BILLED_SECONDS: f64 = 0.003;
+/// Time that Lambda bills for a forgery.
 const FORGERY_SECONDS: f64 = 0.001;
-/// Memory of the function.
+/// Memory of the function in gigabytes.
 pub const FUNCTION_GB: f64 = 0.125;
-/// Processors and gigabytes of a relay's task, as infra/fargate.yaml has them.
+/// vCPUs and gigabytes of a relay's task, as infra/fargate.yaml has them.
 pub const TASK: (f64, f64) = (0.25, 0.5);
-/// Pushes of `upwire canary` in a minute, as it has them by itself.
+/// Pushes of `upwire canary` in a minute, by default.
 pub const CANARY_PUSHES: f64 = 5.0;
-/// Metrics of `upwire canary`.
+/// Number of custom metrics of `upwire canary`.
 pub const CANARY_METRICS: f64 = 3.0;
-/// Hours of a month, as AWS has them where it bills by the hour.
+/// Hours of a month, as AWS bills them.
 pub const MONTH_HOURS: f64 = 730.0;
-/// A month.
+/// Seconds of a month of 30 days.
 pub const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
-/// Between two polls of a relay that is idle, two renewals of its lease, two looks of one that stands by.
+/// Time between two polls of an idle relay.
 pub const POLL_SECONDS: f64 = 20.0;
-/// See [`POLL_SECONDS`].
+/// Time between two renewals of the lease.
 pub const LEASE_RENEWAL_SECONDS: f64 = 5.0;
-/// See [`POLL_SECONDS`].
+/// Time between two looks at the lease by a relay that stands by.
 pub const LEASE_LOOK_SECONDS: f64 = 1.0;
 
 /// Most entries in one call to SQS.
 const BATCH: f64 = 10.0;
-/// Bytes that an answer of SQS has for each entry beside its body: ids, the receipt, attributes, headers, TLS.
+/// Bytes of an answer of SQS for each entry beside its body: ids, the receipt, attributes, headers, TLS.
 const ENVELOPE_BYTES: usize = 600;
-/// Bytes that an item of the mailbox has beside the entry: keys and attributes. An entry of its index.
+/// Bytes of an item of the mailbox beside the entry: keys and attributes.
 const ITEM_BYTES: usize = 130;
+/// Bytes of an entry of the mailbox's index.
 const INDEX_BYTES: usize = 130;
 /// Most pushes in one page of a mailbox.
 const PAGE: f64 = 16.0;
-/// Pushes that wait for a phone, of one registration, when it comes back.
+/// Number of pushes of one registration that wait for a phone when it comes back.
 pub const DRAINED: usize = 100;
-/// Metrics that the alarms of the stack watch, as its parameters are by themselves.
+/// Number of metrics that the alarms of the stack watch, with default parameters.
 pub const ALARM_METRICS: u32 = 19;
 const ALARM_METRICS_FREE: f64 = 10.0;
-/// Own metrics of each half.
+/// Number of custom metrics of the function, and of the relay.
 const METRICS: f64 = 6.0;
-/// Pushes that ten times a second pass through one environment.
+/// Requests that one environment of the function serves in a second.
 const REQUESTS_PER_ENVIRONMENT: f64 = 10.0;
 
-/// Bodies of which the page tells.
+/// Sizes of bodies that docs/aws/cost.md lists, in bytes.
 const BODIES: [usize; 3] = [400, 1024, 4096];
 
-/// Bytes of a queue's entry of a push with a body of this size.
+/// Returns the size of a queue entry for a body of this size, in bytes.
 ///
 /// # Panics
 /// Never: the addresses are valid.
@@ -107,21 +111,21 @@ pub fn entry_bytes(body: usize) -> usize {
     PushMessage::new([7; MessageId::CHANCE_BYTES], &registration, wishes, body, now).to_entry().len()
 }
 
-/// A million pushes that are accepted and delivered behind a Function URL, where a call to SQS receives or deletes so
-/// many of them.
+/// Returns the cost of a million pushes that are accepted and delivered behind a Function URL. A call to SQS receives
+/// or deletes `entries_per_call` of them.
 #[must_use]
 pub fn delivered(entries_per_call: f64) -> f64 {
     let function = INVOCATION + BILLED_SECONDS * FUNCTION_GB * GB_SECONDS + READ_UNIT / 2.0 + SQS_CALL;
     function + 2.0 * SQS_CALL / entries_per_call
 }
 
-/// The cost of a million pushes that leave AWS for a relay elsewhere.
+/// Returns the cost of transferring a million pushes to a relay outside of AWS.
 #[must_use]
 pub fn transfer(body: usize) -> f64 {
     (entry_bytes(body) + ENVELOPE_BYTES) as f64 * 1e6 / 1e9 * TRANSFER_GB
 }
 
-/// The additional cost of a million pushes that wait, and are delivered from the mailbox: by the units that
+/// Returns the additional cost of a million pushes that wait and are delivered from the mailbox, by the units that
 /// `aws::mailbox` names.
 #[must_use]
 pub fn waiting(body: usize) -> f64 {
@@ -129,46 +133,47 @@ pub fn waiting(body: usize) -> f64 {
     writes * WRITE_UNIT + reads * READ_UNIT
 }
 
-/// The write and read units of one of them, where so many are drained at once.
+/// Returns the write and read units of one such push, if `drained` of them are delivered at once.
 #[must_use]
 pub fn waiting_units(body: usize, drained: usize) -> (f64, f64) {
     let bytes = entry_bytes(body) + ITEM_BYTES;
     let row = (bytes.div_ceil(WRITE_BYTES) + 1) as f64;
     let read = |bytes: usize| bytes.div_ceil(READ_BYTES) as f64;
-    // It is written and counted; its registration is read. It is removed.
+    // The item is written, counted, and removed.
     let writes = row + 1.0 + row;
-    // For each page the index and the registration, and each push.
+    // Keeping the push reads its registration. Each page reads the index and the registration, and each push its item.
     let pages = (drained as f64 / PAGE).ceil();
     let page = read(drained * INDEX_BYTES) + 1.0;
     (writes, 1.0 + pages * page / drained as f64 + read(bytes))
 }
 
-/// The same, where a registration has as many waiting as it may: each that comes drops the oldest, and none is drained.
+/// Returns the additional cost of a million pushes to a full mailbox. Each drops the oldest push, and none is
+/// delivered.
 #[must_use]
 pub fn dropped(body: usize) -> f64 {
     let (writes, reads) = dropped_units(body);
     writes * WRITE_UNIT + reads * READ_UNIT
 }
 
-/// The write and read units of one of them.
+/// Returns the write and read units of one such push.
 #[must_use]
 pub fn dropped_units(body: usize) -> (f64, f64) {
     let row = ((entry_bytes(body) + ITEM_BYTES).div_ceil(WRITE_BYTES) + 1) as f64;
-    // The row and its entry in the index are written, and those of the oldest push removed. One is of the count that its
-    // condition stops.
+    // The item and its index entry are written, and those of the oldest push are removed. The count costs one more
+    // unit, although its condition stops the write.
     let writes = 2.0 * row + 1.0;
-    // The row of counts, the registration and the index.
+    // The row of counts, the registration and the index are read.
     let reads = 2.0 + (DRAINED * INDEX_BYTES).div_ceil(READ_BYTES) as f64;
     (writes, reads)
 }
 
-/// A million forgeries, which the function answers without a call.
+/// Returns the cost of a million forgeries, which the function answers without a call.
 #[must_use]
 pub fn forgeries() -> f64 {
     INVOCATION + FORGERY_SECONDS * FUNCTION_GB * GB_SECONDS
 }
 
-/// A month of forgeries, so many each second.
+/// Returns the cost of a month of forgeries, `each_second` in a second.
 fn flood(each_second: f64, in_front: f64) -> f64 {
     each_second * MONTH_SECONDS / 1e6 * (forgeries() + in_front)
 }
@@ -177,32 +182,32 @@ fn per_month(seconds: f64, price: f64) -> f64 {
     MONTH_SECONDS / seconds / 1e6 * price
 }
 
-/// A month of a relay's task on Fargate: on arm64, and on x86_64.
+/// Returns the cost of a relay's task on Fargate for a month: on arm64, and on x86_64.
 #[must_use]
 pub fn tasks() -> [f64; 2] {
     let (processors, gigabytes) = TASK;
     [0, 1].map(|kind| (processors * VCPU_HOUR[kind] + gigabytes * TASK_GB_HOUR[kind]) * MONTH_HOURS)
 }
 
-/// A month of a public address.
+/// Returns the cost of a public address for a month.
 #[must_use]
 pub fn address() -> f64 {
     ADDRESS_HOUR * MONTH_HOURS
 }
 
-/// A month of the pushes of `upwire canary`, behind a Function URL.
+/// Returns the cost of the pushes of `upwire canary` for a month, behind a Function URL.
 #[must_use]
 pub fn canary_pushes() -> f64 {
     per_month(60.0 / CANARY_PUSHES, delivered(1.0))
 }
 
-/// A month of its metrics.
+/// Returns the cost of the metrics of `upwire canary` for a month.
 #[must_use]
 pub fn canary_metrics() -> f64 {
     CANARY_METRICS * CUSTOM_METRIC
 }
 
-/// The tables of docs/aws/cost.md.
+/// Returns the tables of docs/aws/cost.md.
 #[must_use]
 pub fn tables() -> String {
     let mut page = String::from("| a million pushes | USD |\n| --- | --- |\n");

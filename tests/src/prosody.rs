@@ -27,7 +27,7 @@ pub(crate) fn command(site: &Site) -> Command {
     command
 }
 
-/// An account is a file, read at each login.
+/// Writes an account: a file that Prosody reads at each login.
 pub(crate) fn add_user(site: &Site, user: &User) {
     let accounts = site.folder.join("localhost/accounts");
     fs::create_dir_all(&accounts).expect("create Prosody's folder of accounts");

@@ -1,5 +1,5 @@
-//! A TCP proxy in front of AWS that a test can cut, that counts the calls which pass, and that can have their answers be
-//! of another time, or as short as SQS gives them.
+//! A TCP proxy in front of AWS. A test can cut it, read its count of the calls, shift the dates of answers, and shorten
+//! the answers to polls.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
@@ -9,18 +9,18 @@ use crate::emulator::Emulator;
 use crate::fault_proxy::FaultProxy;
 use chrono::{NaiveDateTime, TimeDelta};
 
-/// The header by which both SDKs say what they call.
+/// The header with which both SDKs name the call.
 const TARGET: &[u8] = b"x-amz-target: ";
-/// The header by which each answer says when it was given.
+/// The header with the date of each answer.
 const DATE: &[u8] = b"\r\ndate: ";
 const DATE_FORM: &str = "%a, %d %b %Y %H:%M:%S GMT";
-/// The bound of an answer, where a poll asks for as much as it may.
+/// The bound of a poll that asks for the most entries.
 const ASKED: &[u8] = b"\"MaxNumberOfMessages\":10";
 const DATE_BYTES: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
 
-/// A proxy on a port of its own; closed when dropped.
+/// A proxy on a port of its own, closed when dropped.
 pub struct Proxy {
-    /// `http://127.0.0.1:…`.
+    /// The base URL, `http://127.0.0.1:…`.
     pub endpoint: String,
     way: FaultProxy,
     calls: Calls,
@@ -28,41 +28,41 @@ pub struct Proxy {
     entries_max: EntriesMax,
 }
 
-/// The most entries of an answer to a poll, below ten; 0: as many as were asked for.
+/// Most entries of an answer to a poll, below ten; 0: as many as the poll asks for.
 type EntriesMax = Arc<AtomicU8>;
 
-/// By how many seconds the `Date` of each answer is moved.
+/// Number of seconds that is added to the `Date` of each answer.
 type Shift = Arc<AtomicI64>;
 
-/// The two ways from one process to AWS: each can be cut alone.
+/// The two proxies between one process and AWS. Each can be cut alone.
 pub struct Ways {
-    /// To SQS.
+    /// The proxy to SQS.
     pub queue: Proxy,
-    /// To DynamoDB.
+    /// The proxy to DynamoDB.
     pub table: Proxy,
 }
 
 impl Ways {
-    /// Ways to these endpoints.
+    /// Opens proxies to these endpoints.
     pub async fn to(queue: &str, table: &str) -> Self {
         Self { queue: Proxy::to(queue).await, table: Proxy::to(table).await }
     }
 
-    /// The variables by which a process takes these ways.
+    /// Returns the variables with which a process uses these proxies.
     pub fn variables(&self) -> BTreeMap<&'static str, String> {
         let mut variables = Emulator::variables(&self.queue.endpoint);
         variables.insert("AWS_ENDPOINT_URL_DYNAMODB", self.table.endpoint.clone());
         variables
     }
 
-    /// Returns how often each operation was called so far.
+    /// Returns the number of calls of each operation so far.
     pub fn calls(&self) -> BTreeMap<String, usize> {
         let mut calls = self.queue.calls();
         calls.extend(self.table.calls());
         calls
     }
 
-    /// Returns how often each was called since then.
+    /// Returns the number of calls of each operation since then.
     pub fn calls_since(&self, before: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
         let grown = self.calls().into_iter().map(|(call, count)| {
             let grown = count - before.get(&call).unwrap_or(&0);
@@ -76,7 +76,7 @@ impl Ways {
 type Calls = Arc<Mutex<BTreeMap<String, usize>>>;
 
 impl Proxy {
-    /// A proxy to this endpoint, `http://127.0.0.1:…`.
+    /// Opens a proxy to this endpoint, `http://127.0.0.1:…`.
     pub async fn to(endpoint: &str) -> Self {
         let target = endpoint.strip_prefix("http://").expect("an http endpoint").to_owned();
         let (calls, shift, entries_max) = (Calls::default(), Shift::default(), EntriesMax::default());
@@ -106,24 +106,24 @@ impl Proxy {
         self.way.mend();
     }
 
-    /// Has each answer from now on be of another time: its `Date` is so many seconds later.
+    /// Adds this number of seconds to the `Date` of each answer from now on.
     pub fn shift_dates(&self, seconds: i64) {
         self.shift.store(seconds, Ordering::Relaxed);
     }
 
-    /// Has each poll from now on be answered with so many entries at most, below ten; 0: as many as it asks for.
+    /// Limits the answers to polls to this number of entries from now on, below ten; 0: as many as the poll asks for.
     pub fn shorten_answers(&self, entries_max: u8) {
         assert!(entries_max < 10, "one digit takes the place of two");
         self.entries_max.store(entries_max, Ordering::Relaxed);
     }
 
-    /// Returns how often each operation was called so far.
+    /// Returns the number of calls of each operation so far.
     pub fn calls(&self) -> BTreeMap<String, usize> {
         self.calls.lock().expect("no panic while held").clone()
     }
 }
 
-/// Moves the dates in what has come. A head that comes in two parts keeps its own.
+/// Shifts the dates in these bytes. A date that is split between two reads keeps its value.
 fn move_dates(part: &mut [u8], seconds: i64) {
     if seconds == 0 {
         return;
@@ -141,7 +141,7 @@ fn move_dates(part: &mut [u8], seconds: i64) {
     }
 }
 
-/// Lowers the bound of the polls in what has come. One that comes in two parts keeps its own.
+/// Lowers the bound of the polls in these bytes. A bound that is split between two reads keeps its value.
 fn shorten(part: &mut [u8], entries_max: u8) {
     if entries_max == 0 {
         return;
@@ -153,7 +153,7 @@ fn shorten(part: &mut [u8], entries_max: u8) {
     }
 }
 
-/// Counts the whole target headers in what has come, and keeps what may be the beginning of one.
+/// Counts the complete target headers in these bytes, and keeps the bytes that may begin another.
 fn count_calls(head: &mut Vec<u8>, calls: &Calls) {
     let mut kept_from = head.len().saturating_sub(TARGET.len() - 1);
     let mut at = 0;

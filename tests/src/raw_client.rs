@@ -1,5 +1,4 @@
-//! A client that sends any bytes: logged in by hand-written XML, with nothing between the test
-//! and the server.
+//! A client that sends any bytes. It logs in by hand-written XML, with no library between the test and the server.
 
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::xmpp_server::{User, XmppServer};
 const OPEN: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
                     xmlns:stream='http://etherx.jabber.org/streams'>";
 
-/// A bound session without stream management, on a bare TCP connection.
+/// A session without stream management, on a bare TCP connection.
 pub struct RawClient {
     jid: FullJid,
     stream: TcpStream,
@@ -31,7 +30,7 @@ impl RawClient {
         client
     }
 
-    /// Logs in with SASL PLAIN. Until `bind`, nobody can reach it.
+    /// Logs in with SASL PLAIN. The client has no full JID until `bind`.
     pub async fn log_in(server: &XmppServer, user: &User, resource: &str) -> Self {
         let jid = user.jid.with_resource_str(resource).expect("a resource");
         let stream = TcpStream::connect(("127.0.0.1", server.c2s_port)).await.expect("the server");
@@ -54,7 +53,7 @@ impl RawClient {
         self.say(&bind, "</iq>").await;
     }
 
-    /// The full JID.
+    /// Returns the full JID.
     pub fn jid(&self) -> &FullJid {
         &self.jid
     }
@@ -64,8 +63,8 @@ impl RawClient {
         self.stream.write_all(bytes.as_ref()).await
     }
 
-    /// Reads until `needle` has come, and returns all up to its end; an error if the server
-    /// closes before. Panics when the deadline passes.
+    /// Reads until `needle` has come, and returns all text up to its end. Returns an error if the server closes before.
+    /// Panics when the deadline passes.
     pub async fn read_until(&mut self, needle: &str, deadline: Duration) -> std::io::Result<String> {
         let read = async {
             loop {
@@ -91,7 +90,7 @@ impl RawClient {
         }
     }
 
-    /// Returns whether the server has closed the connection, by the deadline.
+    /// Returns whether the server closes the connection before the deadline.
     pub async fn closed(&mut self, deadline: Duration) -> bool {
         let read = async {
             loop {
@@ -104,7 +103,7 @@ impl RawClient {
         timeout(deadline, read).await.is_ok()
     }
 
-    /// The connection, for a client that reads in a way of its own, and what was read and not taken.
+    /// Returns the connection and the unread bytes, for a client that reads in a way of its own.
     pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
         (self.stream, self.unread)
     }

@@ -1,4 +1,4 @@
-//! Owns where this run of the tests keeps its things: folders under `target/e2e`.
+//! The folders of this run of the tests, under `target/e2e`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Pid, test_kill_process};
 
-/// The folder of cargo's profile that this test binary was built into (`target/debug`): where
-/// the `upwire` binary of the same build is.
+/// Returns the folder of cargo's profile that this test binary was built into (`target/debug`). The `upwire` binary of
+/// the same build is there.
 pub fn profile_folder() -> PathBuf {
     let executable = std::env::current_exe().expect("the test binary has a path");
     let folder = executable.parent().expect("the test binary is in a folder");
@@ -20,13 +20,13 @@ pub fn profile_folder() -> PathBuf {
     .to_path_buf()
 }
 
-/// The folder that holds all that is built and installed.
+/// Returns the folder of all that is built and installed.
 pub fn target_folder() -> PathBuf {
     profile_folder().join("..")
 }
 
-/// A fresh, empty folder of this run. It stays for whoever wants to read the logs, until a later
-/// run finds that the process of this one is gone.
+/// Creates a fresh, empty folder of this run. The folder and its logs stay until a later run finds that this process
+/// has ended.
 pub fn folder(name: &str) -> PathBuf {
     static RUN: OnceLock<PathBuf> = OnceLock::new();
     static NEXT: AtomicUsize = AtomicUsize::new(1);
@@ -48,7 +48,7 @@ fn remove_ended_runs(runs: &Path) {
                 && Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok())
         };
         if !pid.is_some_and(alive) {
-            // Two runs may sweep at once; what one cannot remove, the other has.
+            // Two runs may clean up at once. A folder that one cannot remove, the other has removed.
             drop(fs::remove_dir_all(run.path()));
         }
     }

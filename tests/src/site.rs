@@ -8,21 +8,21 @@ use tokio_xmpp::jid::BareJid;
 use crate::certificate::Certificate;
 use crate::phone::device::Devices;
 
-/// Number of components that it has secrets for.
+/// Number of components that the server has secrets for.
 pub(crate) const COMPONENTS_MAX: usize = 600;
 
-/// Settings that a test may want different in a server of its own.
+/// Settings of a server that a test has for itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Time for which a session without a connection may be resumed (XEP-0198).
     pub hibernation: Duration,
     /// Prosody only: run `mod_unified_push` as `unified-push.localhost`, on this backend.
     pub unified_push: Option<&'static str>,
-    /// Prosody only: a second connection of a component ends the first, instead of being refused.
+    /// Prosody only: a second connection of a component ends the first. By default, the second is refused.
     pub kick_old: bool,
     /// ejabberd only: TLS on the port for components, with this certificate.
     pub component_tls: Option<Certificate>,
-    /// ejabberd only: each component that connects is sent the stanzas for all of them, as by default.
+    /// ejabberd only: each connected component gets the stanzas for all components, as by default in ejabberd.
     pub global_routes: bool,
 }
 
@@ -50,13 +50,13 @@ pub struct User {
 }
 
 impl User {
-    /// The part of the JID before the `@`.
+    /// Returns the localpart of the JID.
     pub fn name(&self) -> &str {
         self.jid.node().expect("a user's JID has a name").as_str()
     }
 }
 
-/// Where one server runs: what its configuration is made of.
+/// The ports, folder, secret and settings of one server, from which its configuration is made.
 pub(crate) struct Site {
     pub(crate) folder: PathBuf,
     pub(crate) c2s_port: u16,

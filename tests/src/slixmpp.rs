@@ -1,4 +1,4 @@
-//! Drives `slixmpp_client.py`: a distributor on a library that none of us wrote.
+//! Drives `slixmpp_client.py`: a distributor on a library that this project did not write.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -47,13 +47,13 @@ impl Slixmpp {
         Self { process, read: AtomicUsize::new(0) }
     }
 
-    /// The endpoint that it was given.
+    /// Waits for the endpoint that the client was given, and returns it.
     pub async fn endpoint(&mut self, deadline: Duration) -> String {
         let endpoint = self.event(deadline, "endpoint", 0).await;
         text(&endpoint, "endpoint")
     }
 
-    /// The next push that this has not returned yet.
+    /// Waits for the next push that this function has not returned yet.
     pub async fn next_push(&mut self, deadline: Duration) -> Push {
         let read = self.read.fetch_add(1, Ordering::Relaxed);
         let push = self.event(deadline, "push", read).await;
@@ -66,13 +66,13 @@ impl Slixmpp {
         }
     }
 
-    /// The `index`th event of this name in its output.
+    /// Waits for the `index`th event of this name in the output.
     async fn event(&mut self, deadline: Duration, name: &str, index: usize) -> Value {
         let what = format!("event {name:?} number {} of {:?}", index + 1, self.process);
         eventually_some(deadline, &what, async || {
             self.process.assert_running();
             let log = self.process.log();
-            // The last line may be half written.
+            // The last line may be incomplete.
             let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             events.filter(|event| event["event"] == name).nth(index)
         })
@@ -84,7 +84,7 @@ fn text(event: &Value, field: &str) -> String {
     event[field].as_str().unwrap_or_else(|| panic!("no {field} in {event}")).to_owned()
 }
 
-/// The Python that has slixmpp, pywebpush and schemathesis.
+/// Returns the Python that has slixmpp, pywebpush and schemathesis.
 pub fn python() -> PathBuf {
     let python = match std::env::var_os("UPWIRE_TEST_PYTHON") {
         Some(python) => PathBuf::from(python),

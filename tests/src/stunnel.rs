@@ -1,4 +1,4 @@
-//! A real TLS tunnel in front of a port: how a Prosody offers TLS to its components.
+//! A real TLS tunnel in front of a port, with which Prosody offers TLS to its components.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,14 +16,14 @@ use crate::{
 
 /// A running stunnel, killed when dropped.
 pub struct Stunnel {
-    /// The port at which it speaks TLS.
+    /// The port that speaks TLS.
     pub port: u16,
     folder: PathBuf,
     process: Tether,
 }
 
 impl Stunnel {
-    /// Speaks TLS with this certificate, and passes on to a port on loopback.
+    /// Starts a tunnel that speaks TLS with this certificate, and passes on to a port on loopback.
     pub async fn start(certificate: &Certificate, to_port: u16) -> Self {
         let (folder, port) = (folder("stunnel"), free_port());
         let service = format!(
@@ -36,12 +36,12 @@ impl Stunnel {
         stunnel
     }
 
-    /// Kills it, and the connections through it.
+    /// Kills the tunnel, and the connections through it.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it after `kill`, on the same port.
+    /// Starts the tunnel after `kill`, on the same port.
     pub async fn start_again(&mut self) {
         self.process = run(&self.folder);
         self.listens().await;

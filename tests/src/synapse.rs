@@ -1,4 +1,4 @@
-//! A real Matrix homeserver: Synapse on loopback, with its own SQLite file, and users of it.
+//! A real Matrix homeserver: Synapse on loopback, with its own SQLite file and users.
 
 use std::fs;
 use std::process::Command;
@@ -16,15 +16,15 @@ use crate::{
     wait::eventually,
 };
 
-/// It was seen to take 15 s on a busy machine.
+/// Longest wait for Synapse. It has taken 15 s on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(300);
-/// Variables that lead Python to a proxy.
+/// Variables that direct Python to a proxy.
 const PROXIES: [&str; 6] =
     ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 
 /// A running homeserver.
 pub struct Synapse {
-    /// `http://127.0.0.1:…`.
+    /// The base URL, `http://127.0.0.1:…`.
     url: String,
     process: Tether,
     users: AtomicUsize,
@@ -32,14 +32,14 @@ pub struct Synapse {
 
 /// An account with an access token.
 pub struct MatrixUser {
-    /// `@user1:localhost`.
+    /// The user id, `@user1:localhost`.
     pub id: String,
     homeserver: String,
     token: String,
 }
 
 impl Synapse {
-    /// The homeserver that all tests of this binary share, started by the first who asks.
+    /// Returns the homeserver that all tests of this binary share. The first caller starts it.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Synapse> = OnceCell::const_new();
         SHARED.get_or_init(Self::start).await
@@ -51,7 +51,7 @@ impl Synapse {
         let (folder, port) = (folder("synapse"), free_port());
         let file = |name: &str| folder.join(name).display().to_string();
         let fast = json!({"per_second": 1000, "burst_count": 1000});
-        // JSON is YAML.
+        // JSON is valid YAML.
         let configuration = json!({
             "server_name": "localhost",
             "listeners": [{"port": port, "type": "http", "bind_addresses": ["127.0.0.1"],
@@ -71,7 +71,7 @@ impl Synapse {
             "bcrypt_rounds": 4,
             "rc_registration": fast,
             "rc_message": fast,
-            // Push gateways on loopback.
+            // Push gateways are on loopback.
             "ip_range_whitelist": ["127.0.0.1"],
         });
         fs::write(folder.join("homeserver.yaml"), configuration.to_string()).expect("write homeserver.yaml");
@@ -94,7 +94,7 @@ impl Synapse {
         Self { url, process, users: AtomicUsize::new(0) }
     }
 
-    /// An account that nobody uses yet.
+    /// Registers a fresh account.
     pub async fn user(&self) -> MatrixUser {
         let name = format!("user{}", self.users.fetch_add(1, Ordering::Relaxed) + 1);
         let account = json!({"username": name, "password": "a password", "auth": {"type": "m.login.dummy"}});
@@ -106,14 +106,14 @@ impl Synapse {
         MatrixUser { id: text("user_id"), homeserver: self.url.clone(), token: text("access_token") }
     }
 
-    /// Its log so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 }
 
 impl MatrixUser {
-    /// Makes a room for two, which the other joins.
+    /// Creates a room for two, and has the other user join. Returns the room's id.
     pub async fn room_with(&self, other: &Self) -> String {
         let room = json!({"preset": "trusted_private_chat", "is_direct": true, "invite": [other.id]});
         let room = text(&self.call("POST", "createRoom", room).await, "room_id");
@@ -121,7 +121,7 @@ impl MatrixUser {
         room
     }
 
-    /// Says something in a room; returns the id of that event.
+    /// Sends a message to a room. Returns the id of its event.
     pub async fn say(&self, room: &str, words: &str) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let transaction = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -130,12 +130,13 @@ impl MatrixUser {
         text(&self.call("PUT", &path, message).await, "event_id")
     }
 
-    /// Has read a room up to this event.
+    /// Marks a room as read up to this event.
     pub async fn has_read(&self, room: &str, event: &str) {
         self.call("POST", &format!("rooms/{room}/receipt/m.read/{event}"), json!({})).await;
     }
 
-    /// Has an application's notifications sent to a push gateway: with everything in them, or with the event's id.
+    /// Sets a pusher, which sends an application's notifications to a push gateway. Without a `format`, they have
+    /// everything in them; with `event_id_only`, the event's id alone.
     pub async fn set_pusher(&self, gateway: &str, pushkey: &str, format: Option<&str>) {
         let mut data = json!({"url": gateway});
         if let Some(format) = format {
@@ -153,7 +154,7 @@ impl MatrixUser {
         self.call("POST", "pushers/set", pusher).await;
     }
 
-    /// The pushkeys of its pushers.
+    /// Returns the pushkeys of the user's pushers.
     pub async fn pushkeys(&self) -> Vec<String> {
         let pushers = self.call("GET", "pushers", Value::Null).await;
         let pushers = pushers["pushers"].as_array().expect("an array");

@@ -1,4 +1,4 @@
-//! Hands out ports that nobody else on this machine takes before their server has bound them.
+//! Hands out ports that no other process of the tests takes before their server has bound them.
 
 use std::env;
 use std::fs::{self, File};
@@ -9,27 +9,27 @@ use std::sync::Mutex;
 
 use rustix::process::getuid;
 
-/// Below the range from which Linux takes the ports of outgoing connections (32768 and up), so
-/// that the port of a server that is down for a moment is still free when it comes back.
+/// The first port that is handed out. All are below the range from which Linux takes the ports of outgoing connections
+/// (32768 and up). So the port of a server that is down for a moment is still free when it comes back.
 const PORT_FIRST: u16 = 20_000;
-/// A process takes a block at a time.
+/// Number of ports in a block. A process locks one block at a time.
 const BLOCK_PORTS: u16 = 100;
 const BLOCKS: u16 = 120;
-/// Of each user; has a lock file for each block, named by its first port; `infra/local/function-url.py` locks its own there,
-/// too.
+/// Prefix of each user's folder of lock files, one for each block, named by its first port.
+/// `infra/local/function-url.py` locks its own blocks there, too.
 const FOLDER: &str = "upwire-ports-";
 
 struct Ports {
-    /// The rest of the last block.
+    /// The unused ports of the last block.
     left: Range<u16>,
     next_block: u16,
-    /// Locked until the process ends, however that comes about.
+    /// The lock files, locked until the process ends in any way.
     blocks: Vec<File>,
 }
 
 static PORTS: Mutex<Option<Ports>> = Mutex::new(None);
 
-/// A loopback port on which nothing listens. No other call gets it, in this process or another one, for as long as this
+/// Returns a loopback port on which nothing listens. No other call gets it, in this process or another, while this
 /// process lives.
 pub fn free_port() -> u16 {
     PORTS.lock().expect("no panic while held").get_or_insert_with(Ports::new).take()
@@ -37,7 +37,7 @@ pub fn free_port() -> u16 {
 
 impl Ports {
     fn new() -> Self {
-        // Servers of a run that has just ended may not be gone yet: the next run starts elsewhere.
+        // Servers of a run that has just ended may still hold ports, so the next run starts at another block.
         Self { left: 0..0, next_block: (process::id() % u32::from(BLOCKS)) as u16, blocks: Vec::new() }
     }
 

@@ -1,4 +1,4 @@
-//! Owns a child process: its log, its signals, and that it never outlives the test process.
+//! Owns a child process, its log and its signals. The child never outlives the test process.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -11,11 +11,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::wait::eventually_some;
 
-/// A shell that leaves a watcher behind and becomes the program. The watcher blocks on a pipe
-/// whose other end only the test process holds: when that dies, in whatever way, the pipe closes
-/// and the watcher kills the whole process group. (`PR_SET_PDEATHSIG` would follow the *thread*
-/// that spawned, and each test has its own.) The program keeps the shell's pid, so that signals
-/// and the exit status are its own.
+/// A shell that starts a watcher and becomes the program. The watcher blocks on a pipe whose other end only the test
+/// process holds. When the test process dies in any way, the pipe closes, and the watcher kills the whole process
+/// group. (`PR_SET_PDEATHSIG` would follow the *thread* that spawned, and each test has its own.) The program keeps the
+/// shell's pid, so signals and the exit status are its own.
 const LEASH: &str = r#"
 exec 3<&0 </dev/null
 (trap '' TERM; read -r _ <&3; kill -KILL -$$) >/dev/null 2>&1 &
@@ -27,12 +26,12 @@ pub struct Tether {
     name: String,
     child: Child,
     log: PathBuf,
-    /// Held until `kill` and never written to: its closing is the signal.
+    /// The pipe to the watcher, held until `kill` and never written to. Closing it is the signal.
     leash: Option<ChildStdin>,
 }
 
 impl Tether {
-    /// Starts `command` in a process group of its own, with its output appended to `log`.
+    /// Starts `command` in a process group of its own, and appends its output to `log`.
     pub fn start(command: &Command, log: &Path) -> Self {
         let output = File::options().create(true).append(true).open(log).expect("open the log");
         let mut shell = Command::new("/bin/sh");
@@ -61,74 +60,74 @@ impl Tether {
         }
     }
 
-    /// The program's process id.
+    /// Returns the program's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where the output goes.
+    /// Returns the path of the log.
     pub fn log_path(&self) -> &Path {
         &self.log
     }
 
-    /// The output so far.
+    /// Returns the output so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The exit status, if the program has ended.
+    /// Returns the exit status, if the program has ended.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("ask for the exit status of a child")
     }
 
-    /// SIGTERM to the program; returns at once.
+    /// Sends SIGTERM to the program; returns at once.
     pub fn terminate(&mut self) {
         self.signal(Signal::TERM);
     }
 
-    /// SIGINT to the program, as Ctrl-C sends it; returns at once.
+    /// Sends SIGINT to the program, as Ctrl-C does; returns at once.
     pub fn interrupt(&mut self) {
         self.signal(Signal::INT);
     }
 
-    /// SIGHUP to the program; returns at once.
+    /// Sends SIGHUP to the program; returns at once.
     pub fn hang_up(&mut self) {
         self.signal(Signal::HUP);
     }
 
-    /// Stops the program's clock: its connections stay up, and nobody serves them.
+    /// Stops the program by SIGSTOP: its connections stay up, and nobody serves them.
     pub fn pause(&mut self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it run on after `pause`.
+    /// Lets the program continue after `pause`.
     pub fn unpause(&mut self) {
         self.signal(Signal::CONT);
     }
 
     fn signal(&mut self, signal: Signal) {
-        // Once its status was taken, the pid may be another's.
+        // Once the status was read, the pid may be another process's.
         if self.exited().is_none() {
             let _ = kill_process(Pid::from_child(&self.child), signal);
         }
     }
 
-    /// SIGKILL to the program and all it started; returns when it is gone.
+    /// Sends SIGKILL to the program and all its descendants. Returns when the program has ended.
     pub fn kill(&mut self) -> ExitStatus {
-        // Once only: as long as the watcher is in the group, its number cannot be another's.
+        // This happens only once. While the watcher is in the group, the group's id cannot be another's.
         if self.leash.take().is_some() {
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         }
         self.child.wait().expect("wait for a killed child")
     }
 
-    /// Waits for the program to end; panics with the end of its log if it does not.
+    /// Waits for the program to end. Panics if it does not end before the deadline.
     pub async fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("{self:?} ends");
         eventually_some(deadline, &what, async || self.exited()).await
     }
 
-    /// Panics with the end of its log if the program has ended.
+    /// Panics with the end of the log if the program has ended.
     pub fn assert_running(&mut self) {
         if let Some(status) = self.exited() {
             let signal = status.signal();

@@ -15,15 +15,17 @@ use crate::{
     wait::{eventually, eventually_some},
 };
 
-/// Longer than the longest delay between two connections, of which a server that starts slowly may cost several.
+/// Longest wait for readiness: longer than the longest delay between two connections. A server that starts slowly may
+/// cost several delays.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
-/// Generous: two cores run servers, clients and other tests at once, and delays of retries add up.
+/// Longest wait for an event. Generous: two cores run servers, clients and other tests at once, and delays of retries
+/// add up.
 const EVENT_DEADLINE: Duration = Duration::from_secs(120);
 const DATABASE: &str = "upwire.db";
-/// The secret of the endpoints of an `upwire relay`, and of the function beside it.
+/// Secret that signs the endpoints of an `upwire relay` and of the function beside it.
 pub const ENDPOINT_SECRET: &str = "a-secret-of-relay-and-function-0123456789";
 
-/// An `upwire` before it runs.
+/// An `upwire` before its start.
 #[derive(Clone)]
 pub struct UpwireBuilder {
     component: Component,
@@ -36,11 +38,11 @@ pub struct UpwireBuilder {
 
 /// A running `upwire serve` or `upwire relay`, killed when dropped.
 pub struct Upwire {
-    /// The component that it is.
+    /// The component that it connects as.
     pub component: Component,
-    /// Where senders reach it: `http://127.0.0.1:…`; a relay's is where they reach the function.
+    /// The URL at which senders reach it, `http://127.0.0.1:…`; a relay's is the URL of the function.
     pub public_url: String,
-    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    /// The base URL of `/healthz`, `/readyz` and `/metrics`.
     pub admin_url: String,
     command: Command,
     folder: PathBuf,
@@ -48,17 +50,17 @@ pub struct Upwire {
 }
 
 impl Upwire {
-    /// An `upwire serve` as a fresh component of this server, with a fresh database.
+    /// Prepares an `upwire serve` as a fresh component of this server, with a fresh database.
     pub fn on(server: &XmppServer) -> UpwireBuilder {
         Self::as_component(server, server.component())
     }
 
-    /// The same, as a given component.
+    /// Prepares an `upwire serve` as this component of the server.
     pub fn as_component(server: &XmppServer, component: Component) -> UpwireBuilder {
         Self::beside(&server.component_address(), component)
     }
 
-    /// The same, beside whatever listens there for components.
+    /// Prepares an `upwire serve` that connects to this address as this component.
     pub fn beside(address: &str, component: Component) -> UpwireBuilder {
         let listen = format!("127.0.0.1:{}", free_port());
         UpwireBuilder::new("serve", address, component)
@@ -67,27 +69,27 @@ impl Upwire {
             .set_path("UPWIRE_DATABASE", DATABASE)
     }
 
-    /// An `upwire relay` as a fresh component of this server. It lacks what leads to AWS, and the table and queue
-    /// there: see `set_all`.
+    /// Prepares an `upwire relay` as a fresh component of this server. The test has to set the variables of AWS, the
+    /// tables and the queue by `set_all`.
     pub fn relay_on(server: &XmppServer) -> UpwireBuilder {
         Self::relay_as(server, server.component())
     }
 
-    /// The same, as a given component.
+    /// Prepares an `upwire relay` as this component of the server.
     pub fn relay_as(server: &XmppServer, component: Component) -> UpwireBuilder {
         UpwireBuilder::new("relay", &server.component_address(), component)
             .set("UPWIRE_PUBLIC_URL", "https://push.example.com")
             .set("UPWIRE_SECRET", ENDPOINT_SECRET)
-            // The machine of the test may have a role of its own.
+            // The machine of the test may have an IAM role of its own.
             .set("AWS_EC2_METADATA_DISABLED", true)
     }
 
-    /// Waits until `/readyz` says 200: the component is connected.
+    /// Waits until `/readyz` answers 200 with `ready`: the component is connected.
     pub async fn ready(&mut self) {
         self.takes_over(READY_DEADLINE).await;
     }
 
-    /// Waits until a relay stands by: it is ready, and another one is active.
+    /// Waits until a relay stands by: it is ready to take over, and another relay is active.
     pub async fn stands_by(&mut self) {
         self.readiness(EVENT_DEADLINE, "ready to take over").await;
     }
@@ -97,7 +99,7 @@ impl Upwire {
         self.readiness(deadline, "ready\n").await;
     }
 
-    /// Waits until `/readyz` says 200 in words that begin so.
+    /// Waits until `/readyz` answers 200 with a text that begins with these words.
     async fn readiness(&mut self, deadline: Duration, words: &str) {
         let url = format!("{}/readyz", self.admin_url);
         let what = format!("{:?} is {}", self.process, words.trim_end());
@@ -110,18 +112,18 @@ impl Upwire {
         .await;
     }
 
-    /// Waits until `/readyz` says 503.
+    /// Waits until `/readyz` answers 503.
     pub async fn unready(&self) {
         let (url, what) = (format!("{}/readyz", self.admin_url), format!("{:?} is not ready", self.process));
         eventually(EVENT_DEADLINE, &what, async || http::get(&url).await.status == 503).await;
     }
 
-    /// Waits for a line of the log that contains all these, and returns it.
+    /// Waits for a line of the log that contains all these texts, and returns it.
     pub async fn log_line(&mut self, needles: &[&str]) -> String {
         self.log_lines(needles, 1).await.remove(0)
     }
 
-    /// Waits for so many lines of the log that contain all these, and returns all of them.
+    /// Waits for this number of lines of the log that contain all these texts, and returns all such lines.
     pub async fn log_lines(&mut self, needles: &[&str], count: usize) -> Vec<String> {
         let what = format!("{:?} logs {needles:?} {count} times", self.process);
         let process = &mut self.process;
@@ -135,70 +137,72 @@ impl Upwire {
         .await
     }
 
-    /// None of these is in the log. To be asked after an event that comes later than what must not have been logged.
+    /// Asserts that none of these texts is in the log. This proves something only after an event that comes later than
+    /// the line would.
     pub fn never_logged(&self, needles: &[&str]) {
         let log = self.process.log();
         let told = log.lines().find(|line| needles.iter().any(|needle| line.contains(needle)));
         assert_eq!(told, None, "{:?} must not log any of {needles:?}", self.process);
     }
 
-    /// Panics with the end of its log if it has ended.
+    /// Panics with the end of the log if the process has ended.
     pub fn assert_running(&mut self) {
         self.process.assert_running();
     }
 
-    /// The whole log, of all runs; panics while it runs, when the next line may come at any moment. See `log_line`.
+    /// Returns the whole log of all runs. Panics while the process runs, because the next line may come at any moment;
+    /// `log_line` waits for one.
     pub fn log(&mut self) -> String {
         assert!(self.process.exited().is_some(), "{:?} runs still: wait for a line", self.process);
         self.process.log()
     }
 
-    /// The file of the database.
+    /// Returns the file of the database.
     pub fn database(&self) -> PathBuf {
         self.folder.join(DATABASE)
     }
 
-    /// The process id, to measure it by.
+    /// Returns the process id, to measure the process.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// SIGKILL; returns when it is gone.
+    /// Sends SIGKILL. Returns when the process has ended.
     pub fn kill(&mut self) -> ExitStatus {
         self.process.kill()
     }
 
-    /// SIGTERM; returns at once.
+    /// Sends SIGTERM; returns at once.
     pub fn terminate(&mut self) {
         self.process.terminate();
     }
 
-    /// SIGINT, as Ctrl-C sends it; returns at once.
+    /// Sends SIGINT, as Ctrl-C does; returns at once.
     pub fn interrupt(&mut self) {
         self.process.interrupt();
     }
 
-    /// SIGHUP, which has files read again; returns at once.
+    /// Sends SIGHUP, upon which `upwire` reads files again; returns at once.
     pub fn hang_up(&mut self) {
         self.process.hang_up();
     }
 
-    /// Stops its clock: its connections stay up, and it does nothing.
+    /// Stops the process by SIGSTOP: its connections stay up, and it does nothing.
     pub fn pause(&mut self) {
         self.process.pause();
     }
 
-    /// Lets it go on after `pause`.
+    /// Lets the process continue after `pause`.
     pub fn unpause(&mut self) {
         self.process.unpause();
     }
 
-    /// Waits for it to end by itself.
+    /// Waits for the process to end by itself.
     pub async fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         self.process.wait(deadline).await
     }
 
-    /// Starts it after it ended, on the same ports and the same database.
+    /// Starts the process after it ended, on the same ports and the same database.
     pub fn start_again(&mut self) {
         assert!(self.process.exited().is_some(), "{:?} runs still", self.process);
         self.process = Tether::start(&self.command, &self.folder.join("log"));
@@ -220,7 +224,7 @@ impl UpwireBuilder {
             ("UPWIRE_XMPP_SERVER", address.to_owned()),
             ("UPWIRE_LOG_FORMAT", "json".to_owned()),
             ("UPWIRE_LOG", "debug".to_owned()),
-            // Tests push faster than senders may, and more than phones that are away are kept.
+            // Tests push faster than senders may. They keep more pushes than the default bounds allow.
             ("UPWIRE_RATE", "off".to_owned()),
             ("UPWIRE_MAILBOX_MAX", "100000".to_owned()),
             ("UPWIRE_ACCOUNT_MAILBOX_MAX", "1000000".to_owned()),
@@ -236,7 +240,7 @@ impl UpwireBuilder {
         }
     }
 
-    /// Sets a variable, or another value for one.
+    /// Sets a variable, or replaces its value.
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.insert(name.to_owned(), value.to_string());
         self
@@ -265,26 +269,26 @@ impl UpwireBuilder {
         self
     }
 
-    /// Lets it have so many descriptors and no more.
+    /// Limits the number of file descriptors.
     pub fn with_descriptors(mut self, descriptors: u32) -> Self {
         self.descriptors = Some(descriptors);
         self
     }
 
-    /// Runs another binary than the one that was built with this.
+    /// Runs another binary than that of the same build.
     pub fn with_binary(mut self, binary: impl Into<PathBuf>) -> Self {
         self.binary = binary.into();
         self
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts `upwire`, and waits until it is ready.
     pub async fn start_ready(self) -> Upwire {
         let mut upwire = self.start();
         upwire.ready().await;
         upwire
     }
 
-    /// Starts it, and does not wait.
+    /// Starts `upwire` without waiting.
     pub fn start(self) -> Upwire {
         let listening = |name| self.variables.get(name).map(|address| format!("http://{address}"));
         let admin_url = listening("UPWIRE_ADMIN_LISTEN").unwrap_or_default();
@@ -301,7 +305,7 @@ impl UpwireBuilder {
             }
         };
         command.args(&self.arguments).current_dir(&self.folder);
-        // Nothing of the environment of the test run must reach it.
+        // The environment of the test run must not reach it.
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
             if ["UPWIRE_", "AWS_"].iter().any(|prefix| name_text.starts_with(prefix)) {

@@ -1,22 +1,22 @@
-//! Waiting on a condition, with a deadline and in words.
+//! Waits for a condition, with a deadline and a description.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-/// The deadline of what comes at once on an idle machine. A test that passes never waits for it; it is long because
-/// a busy machine takes its time.
+/// The deadline of events that come at once on an idle machine. A test that passes never waits for it. It is long,
+/// because a busy machine is slow.
 pub const SOON: Duration = Duration::from_secs(180);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Polls `condition` until it holds; panics with `what` when the deadline passes first.
+/// Polls `condition` until it holds. Panics with `what` when the deadline passes first.
 pub async fn eventually(deadline: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
     eventually_some(deadline, what, async || condition().await.then_some(())).await;
 }
 
-/// Polls `probe` until it yields something; panics with `what` when the deadline passes first.
+/// Polls `probe` until it yields a value. Panics with `what` when the deadline passes first.
 pub async fn eventually_some<T>(
     deadline: Duration,
     what: &str,
@@ -37,8 +37,8 @@ pub async fn eventually_some<T>(
     }
 }
 
-/// Polls `probe` until what it yields is as it should be, and returns that; panics with `what` and with what it saw
-/// last when the deadline passes first.
+/// Polls `probe` until `holds` is true of its value, and returns the value. Panics with `what` and the last value when
+/// the deadline passes first.
 pub async fn settles<T: Debug>(
     deadline: Duration,
     what: &str,
@@ -63,13 +63,13 @@ pub async fn settles<T: Debug>(
     }
 }
 
-/// Lets time pass where its passing is what is tested (an outage lasts, a sender waits as it was told). Nothing may be
-/// waited for by it.
+/// Lets time pass if the test is about its passing: an outage lasts, or a sender waits as it was told. A test must not
+/// wait for an event by it.
 pub async fn time_passes(time: Duration) {
     sleep(time).await;
 }
 
-/// The same, up to a moment: a life has ended.
+/// Lets time pass as `time_passes` does, up to a moment, such as the end of a registration's life.
 pub async fn time_passes_until(moment: Instant) {
     sleep_until(moment).await;
 }

@@ -1,4 +1,4 @@
-//! Web Push from end to end: the libraries that application servers send by, and the application that decrypts.
+//! Web Push from end to end: the libraries with which application servers send, and the application that decrypts.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::wait::SOON;
 
 const SENDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/senders");
 
-/// A library that application servers send by.
+/// A library with which application servers send pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Library {
     /// npm's `web-push`.
@@ -26,43 +26,43 @@ pub enum Library {
     Pywebpush,
 }
 
-/// A P-256 key pair in base64url: of an application's subscription, or an application server's own (VAPID).
+/// A P-256 key pair in base64url, of an application's subscription or of an application server (VAPID).
 #[derive(Clone, Debug)]
 pub struct KeyPair {
-    /// The uncompressed point, 65 bytes.
+    /// The public key: an uncompressed point of 65 bytes.
     pub public: String,
-    /// The number, 32 bytes.
+    /// The private key: a number of 32 bytes.
     pub private: String,
 }
 
-/// The keys that an application gives to its server beside the endpoint, and those that it keeps.
+/// The keys of an application: those that it gives to its server beside the endpoint, and its private key.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    /// Its keys.
+    /// The key pair.
     pub keys: KeyPair,
-    /// The secret that both know, 16 bytes in base64url.
+    /// The secret that application and server share, 16 bytes in base64url.
     pub auth: String,
 }
 
-/// The push that a library is to send.
+/// A push for a library to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    /// In the clear.
+    /// The payload before its encryption.
     pub payload: &'a str,
-    /// `aes128gcm` or `aesgcm`.
+    /// The content encoding: `aes128gcm` or `aesgcm`.
     pub encoding: &'a str,
-    /// Seconds.
+    /// The TTL in seconds.
     pub ttl: u32,
-    /// As the header has it.
+    /// The value of the `Urgency` header.
     pub urgency: &'a str,
-    /// None: no header.
+    /// The value of the `Topic` header; `None`: no header.
     pub topic: Option<&'a str>,
-    /// None: not signed.
+    /// The key pair that signs the push; `None`: not signed.
     pub vapid: Option<&'a KeyPair>,
 }
 
 impl Library {
-    /// Has it send a push to an endpoint, whose certificate's authority it is told to trust.
+    /// Has the library send a push to an endpoint. The library trusts the certificate authority in `trusted`.
     pub async fn send(
         self,
         endpoint: &str,
@@ -89,7 +89,7 @@ impl Library {
         command.arg(request.to_string());
         command.env("NODE_PATH", target_folder().join("web-push/node_modules"));
         command.env("NODE_EXTRA_CA_CERTS", trusted).env("REQUESTS_CA_BUNDLE", trusted);
-        // Nothing of this goes by way of a proxy.
+        // Nothing goes through a proxy.
         for proxy in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
             command.env_remove(proxy);
         }
@@ -98,14 +98,14 @@ impl Library {
 }
 
 impl Subscription {
-    /// A fresh one.
+    /// Makes a subscription with fresh keys.
     pub async fn new() -> Self {
         let keys = run(script(python().as_ref(), "application.py").arg("keys")).await;
         let text = |name: &str| keys[name].as_str().expect("a key").to_owned();
         Self { keys: KeyPair { public: text("public"), private: text("private") }, auth: text("auth") }
     }
 
-    /// The payloads of the bodies that the phone got; panics where one does not decrypt.
+    /// Returns the decrypted payloads of the bodies that the phone got. Panics if one does not decrypt.
     pub async fn decrypt(&self, bodies: impl IntoIterator<Item = Vec<u8>>) -> Vec<String> {
         let mut command = script(python().as_ref(), "application.py");
         command.args(["decrypt", &self.keys.private, &self.auth]);
@@ -120,7 +120,7 @@ pub(crate) fn script(interpreter: &OsStr, name: &str) -> Command {
     command
 }
 
-/// Runs a program to its end; its last line is JSON.
+/// Runs a program to its end, and returns the JSON of its last line.
 pub(crate) async fn run(command: &Command) -> Value {
     let mut process = Tether::start(command, &folder("sender").join("log"));
     let status = process.wait(SOON).await;

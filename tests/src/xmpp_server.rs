@@ -16,11 +16,12 @@ pub use crate::site::{Settings, User};
 use crate::tether::Tether;
 use crate::{ejabberd, prosody, run::folder, tcp_ports::free_port, wait::eventually};
 
-/// ejabberd was seen to take more than two minutes on a busy machine; one that ends is found at once.
+/// Longest wait for the server to listen. ejabberd has taken more than 2 min on a busy machine. A server that ends is
+/// noticed at once.
 const START_DEADLINE: Duration = Duration::from_secs(300);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Which server.
+/// The kind of XMPP server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Prosody, as Debian packages it.
@@ -29,10 +30,10 @@ pub enum Kind {
     Ejabberd,
 }
 
-/// A component's name with the secret it connects by.
+/// A component's name, and the secret with which it connects.
 #[derive(Clone, Debug)]
 pub struct Component {
-    /// `up1.localhost` and so on: below the users' domain, as the default access list wants it.
+    /// The JID: `up1.localhost` and so on, below the users' domain, as the default access list wants it.
     pub jid: BareJid,
     /// The secret of the XEP-0114 handshake.
     pub secret: String,
@@ -40,11 +41,11 @@ pub struct Component {
 
 /// A running server.
 pub struct XmppServer {
-    /// Which server.
+    /// The kind of server.
     pub kind: Kind,
-    /// Where clients connect, in plain text.
+    /// The port for clients, without TLS.
     pub c2s_port: u16,
-    /// Where components connect.
+    /// The port for components.
     pub component_port: u16,
     site: Site,
     process: Option<Tether>,
@@ -53,8 +54,8 @@ pub struct XmppServer {
 }
 
 impl XmppServer {
-    /// The server that all tests of this binary share, started by the first who asks. Being
-    /// shared, it cannot be stopped: `&'static` has no `kill`.
+    /// Returns the server that all tests of this binary share. The first caller starts it. No test can stop it:
+    /// `&'static` has no `kill`.
     pub async fn shared(kind: Kind) -> &'static Self {
         static PROSODY: OnceCell<XmppServer> = OnceCell::const_new();
         static EJABBERD: OnceCell<XmppServer> = OnceCell::const_new();
@@ -65,7 +66,7 @@ impl XmppServer {
         server.get_or_init(|| Self::start(kind)).await
     }
 
-    /// The same, where a session may sleep for longer than any test takes.
+    /// Returns a shared server on which a session may hibernate for longer than any test takes.
     pub async fn patient(kind: Kind) -> &'static Self {
         static PROSODY: OnceCell<XmppServer> = OnceCell::const_new();
         static EJABBERD: OnceCell<XmppServer> = OnceCell::const_new();
@@ -77,12 +78,12 @@ impl XmppServer {
         server.get_or_init(|| Self::start_with(kind, settings)).await
     }
 
-    /// A server of the test's own, for tests that stop it.
+    /// Starts a server of the test's own, for tests that stop it.
     pub async fn start(kind: Kind) -> Self {
         Self::start_with(kind, Settings::default()).await
     }
 
-    /// A server of the test's own with other settings.
+    /// Starts a server of the test's own with other settings.
     pub async fn start_with(kind: Kind, settings: Settings) -> Self {
         let site = Site {
             folder: folder(kind.name()),
@@ -105,7 +106,7 @@ impl XmppServer {
         server
     }
 
-    /// Starts it after `kill` or `stop`, on the same ports and the same data.
+    /// Starts the server after `kill` or `stop`, on the same ports and the same data.
     pub async fn start_again(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.kind.name());
         let command = self.kind.command(&self.site);
@@ -117,36 +118,36 @@ impl XmppServer {
             listens(c2s).await && listens(component).await
         })
         .await;
-        // ejabberd writes an account to disk minutes later: after `kill`, it knows none.
+        // ejabberd writes an account to disk minutes later, so it knows no account after `kill`.
         let users = self.users.get_mut().expect("no panic while held").clone();
         for user in users {
             self.add(&user).await;
         }
     }
 
-    /// Kills it where it stands.
+    /// Kills the server by SIGKILL.
     pub fn kill(&mut self) {
         self.process.take().expect("the server runs").kill();
     }
 
-    /// Shuts it down cleanly.
+    /// Shuts the server down cleanly.
     pub async fn stop(&mut self) {
         let mut process = self.process.take().expect("the server runs");
         process.terminate();
         process.wait(STOP_DEADLINE).await;
     }
 
-    /// Makes it hang: connections stay up, and nothing is read or written on them.
+    /// Makes the server hang: connections stay up, and nothing is read or written on them.
     pub fn pause(&mut self) {
         self.process.as_mut().expect("the server runs").pause();
     }
 
-    /// Lets it go on after `pause`.
+    /// Lets the server continue after `pause`.
     pub fn unpause(&mut self) {
         self.process.as_mut().expect("the server runs").unpause();
     }
 
-    /// A component name that nobody uses yet.
+    /// Returns a component name that nobody uses yet.
     pub fn component(&self) -> Component {
         let number = self.components.fetch_add(1, Ordering::Relaxed) + 1;
         assert!(number <= COMPONENTS_MAX, "out of component names: raise COMPONENTS_MAX");
@@ -156,7 +157,7 @@ impl XmppServer {
         }
     }
 
-    /// An account that nobody uses yet.
+    /// Registers a fresh account.
     pub async fn user(&self) -> User {
         let user = {
             let mut users = self.users.lock().expect("no panic while held");
@@ -177,22 +178,22 @@ impl XmppServer {
         }
     }
 
-    /// `host:port` where components connect.
+    /// Returns the `host:port` for components.
     pub fn component_address(&self) -> String {
         format!("127.0.0.1:{}", self.component_port)
     }
 
-    /// The server's output so far.
+    /// Returns the server's output so far.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Tether::log).unwrap_or_default()
     }
 
-    /// The folder of its data and its log.
+    /// Returns the folder of the server's data and log.
     pub fn folder(&self) -> &Path {
         &self.site.folder
     }
 
-    /// The server's process id, to measure it by.
+    /// Returns the server's process id, to measure the process.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Tether::pid)
     }

@@ -9,10 +9,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::Notify;
 
-/// A push's size, in bytes: the usual one.
+/// Size of a push's body in bytes, as most senders have it.
 pub const BODY_BYTES: usize = 1024;
-/// The first bytes of a body name its run and its place in it; a multiple of three, so that they are
-/// base64 of their own.
+/// Number of bytes at the start of a body that name its run and its place in the run. A multiple of three, so that
+/// their base64 ends where they end.
 pub const TAG_BYTES: usize = 12;
 const TAG_BASE64_BYTES: usize = TAG_BYTES / 3 * 4;
 const RUN_BYTES: usize = 4;
@@ -24,30 +24,30 @@ struct Entry {
     posted: Instant,
     answered: Option<Instant>,
     arrived: Option<Instant>,
-    /// Its sender got another answer than 201, or none.
+    /// True if its sender got another answer than 201, or none.
     refused: bool,
-    /// To be told of the arrival.
+    /// The sender that waits for the arrival.
     sender: Option<Rc<Notify>>,
 }
 
 impl Entry {
-    /// Nothing more becomes of it.
+    /// Returns whether nothing more is expected: the push was refused, or it was accepted and has arrived.
     fn is_over(&self) -> bool {
         self.refused || (self.answered.is_some() && self.arrived.is_some())
     }
 }
 
-/// One run at a time; everything happens in one thread.
+/// The pushes of one run at a time. Everything happens in one thread.
 #[derive(Default)]
 pub struct Journal {
     run: Cell<u32>,
     entries: RefCell<VecDeque<Entry>>,
-    /// Entries before them that are forgotten.
+    /// Number of entries that were forgotten from the front of `entries`.
     forgotten: Cell<usize>,
     errors: Cell<u64>,
     duplicates: Cell<u64>,
     arrivals: Cell<usize>,
-    /// The first refusal, in words.
+    /// The first refusal.
     complaint: RefCell<Option<String>>,
 }
 
@@ -57,22 +57,22 @@ pub struct Account {
     pub delivered: usize,
     /// Answers 201 within the window.
     pub accepted: usize,
-    /// Accepted and not yet arrived when the window ended.
+    /// Pushes accepted but not yet arrived at the end of the window.
     pub backlog: usize,
-    /// Accepted and never arrived.
+    /// Pushes accepted and never arrived.
     pub lost: usize,
     /// Requests with another answer than 201, or none.
     pub errors: u64,
-    /// Arrivals of what had arrived before.
+    /// Arrivals of pushes that had arrived before.
     pub duplicates: u64,
-    /// From POST to the phone, of what was posted within the window; sorted.
+    /// Times from POST to the phone, of pushes that were posted within the window; sorted.
     pub to_client: Vec<Duration>,
-    /// From POST to 201, of what was posted within the window; sorted.
+    /// Times from POST to 201, of pushes that were posted within the window; sorted.
     pub to_answer: Vec<Duration>,
 }
 
 impl Journal {
-    /// Forgets the last run.
+    /// Begins a run, and forgets the last one.
     pub fn begin(&self) {
         self.run.set(self.run.get() + 1);
         self.entries.borrow_mut().clear();
@@ -83,12 +83,13 @@ impl Journal {
         self.complaint.take();
     }
 
-    /// Notes that a push goes out now, and names it.
+    /// Notes that a push is posted now. Returns its number and its tag.
     pub fn posted(&self, sender: Option<Rc<Notify>>) -> (usize, Tag) {
         self.planned(Instant::now(), sender)
     }
 
-    /// Notes a push that was to go out at `posted`, and names it: what it waits for its sender counts, too.
+    /// Notes a push that was planned for `posted`, so that the delay of a busy sender counts. Returns its number and
+    /// its tag.
     pub fn planned(&self, posted: Instant, sender: Option<Rc<Notify>>) -> (usize, Tag) {
         let mut entries = self.entries.borrow_mut();
         let number = self.forgotten.get() + entries.len();
@@ -133,24 +134,24 @@ impl Journal {
                     sender.notify_one();
                 }
             }
-            // Come twice, or in a later run.
+            // It came twice, or it is of an earlier run.
             _ => self.duplicates.set(self.duplicates.get() + 1),
         }
     }
 
-    /// Returns how often a phone got anything.
+    /// Returns the number of pushes that phones got, duplicates included.
     pub fn arrivals(&self) -> usize {
         self.arrivals.get()
     }
 
-    /// Accepted and not yet arrived.
+    /// Counts the pushes that are accepted and have not yet arrived.
     pub fn under_way(&self) -> usize {
         let waits = |entry: &&Entry| entry.answered.is_some() && entry.arrived.is_none();
         self.entries.borrow().iter().filter(waits).count()
     }
 
-    /// Forgets the oldest pushes, up to the first that is under way, so that a run may last; from POST to the phone, of
-    /// those that arrived.
+    /// Forgets the oldest pushes, up to the first that is under way, so that a run may last. Returns the times from
+    /// POST to the phone of those that arrived.
     pub fn forget_oldest(&self) -> Vec<Duration> {
         let mut entries = self.entries.borrow_mut();
         let over = entries.iter().take_while(|entry| entry.is_over()).count();
@@ -160,22 +161,22 @@ impl Journal {
         times.collect()
     }
 
-    /// Returns how many were posted.
+    /// Returns the number of pushes that were posted.
     pub fn posted_so_far(&self) -> usize {
         self.forgotten.get() + self.entries.borrow().len()
     }
 
-    /// Requests with another answer than 201, or none.
+    /// Returns the number of requests with another answer than 201, or none.
     pub fn errors(&self) -> u64 {
         self.errors.get()
     }
 
-    /// The first refusal of the run.
+    /// Returns the first refusal of the run.
     pub fn complaint(&self) -> Option<String> {
         self.complaint.borrow().clone()
     }
 
-    /// The result of the run within `begin..end`.
+    /// Returns the result of the run within `begin..end`.
     pub fn account(&self, begin: Instant, end: Instant) -> Account {
         let entries = self.entries.borrow();
         let within = |moment: Option<Instant>| moment.is_some_and(|at| (begin..end).contains(&at));

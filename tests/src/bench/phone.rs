@@ -1,4 +1,4 @@
-//! Phones that cost next to nothing: they register, then note each push in the journal and answer it.
+//! Phones that use little CPU: they register, then note each push in the journal and answer it.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,34 +23,34 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const READ_BUFFER_BYTES: usize = 256 << 10;
 const STREAM_END: &[u8] = b"</stream:stream>";
 
-/// A phone before its pushes.
+/// A phone that is logged in and does not answer pushes yet.
 pub struct LightPhone(RawClient);
 
-/// A phone that answers in the background until `leave`; if this is dropped, for as long as the bench runs.
+/// A phone that answers in the background until `leave`. If this is dropped, it answers until the benchmark ends.
 pub struct Answering {
     leave: Rc<Notify>,
     task: JoinHandle<()>,
 }
 
 impl LightPhone {
-    /// Logs in and has its full JID.
+    /// Logs in and binds its full JID.
     pub async fn connect(server: &XmppServer, user: &User) -> Self {
         let mut phone = Self::log_in(server, user).await;
         phone.bind().await;
         phone
     }
 
-    /// Logs in. Until `bind`, it is away.
+    /// Logs in. The phone is away until `bind`.
     pub async fn log_in(server: &XmppServer, user: &User) -> Self {
         Self(RawClient::log_in(server, user, "phone").await)
     }
 
-    /// Takes its full JID, the same each time.
+    /// Binds its full JID, which is the same each time.
     pub async fn bind(&mut self) {
         self.0.bind().await;
     }
 
-    /// The full JID.
+    /// Returns the full JID.
     pub fn jid(&self) -> &FullJid {
         self.0.jid()
     }
@@ -58,16 +58,17 @@ impl LightPhone {
     /// Greets a push server, registers with it, and returns the endpoint.
     ///
     /// # Errors
-    /// It is refused, or the stream has ended.
+    /// The registration is refused, or the stream has ended.
     pub async fn register(&mut self, push_server: &BareJid) -> anyhow::Result<String> {
         self.greet(push_server).await?;
         self.registered(push_server, "bench", "").await
     }
 
-    /// Registers one more application, for pushes of the one application server that has this key.
+    /// Registers one more application, whose endpoint takes only pushes signed by this application server's key (RFC
+    /// 8292).
     ///
     /// # Errors
-    /// It is refused, or the stream has ended.
+    /// The registration is refused, or the stream has ended.
     pub async fn register_bound(&mut self, push_server: &BareJid, key: &str) -> anyhow::Result<String> {
         self.registered(push_server, "bound", &format!(" vapid='{key}'")).await
     }
@@ -90,7 +91,7 @@ impl LightPhone {
         Ok(String::from_utf8(endpoint.to_vec())?)
     }
 
-    /// Sends directed presence, by which a push server knows that it is back.
+    /// Sends directed presence, which tells a push server that the phone is back.
     ///
     /// # Errors
     /// The stream has ended.
@@ -106,7 +107,7 @@ impl LightPhone {
         let left = Rc::clone(&leave);
         let task = tokio::task::spawn_local(async move {
             if let Err(error) = answer(stream, unread, &journal, &left).await {
-                // Pushes that it no longer gets count as lost.
+                // Pushes that the phone no longer gets count as lost.
                 eprintln!("{jid} has ended: {error:#}");
             }
         });
@@ -115,7 +116,7 @@ impl LightPhone {
 }
 
 impl Answering {
-    /// Closes the stream; returns when the server has closed it, too.
+    /// Closes the stream. Returns when the server has closed it, too.
     ///
     /// # Errors
     /// The task has died.

@@ -1,4 +1,4 @@
-//! Application servers that cost next to nothing: HTTP/1.1 by hand over a connection that is kept.
+//! Application servers that use little CPU: they write HTTP/1.1 themselves, over persistent connections.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,13 +13,13 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::journal::{BODY_BYTES, Journal, TAG_BYTES};
 
-/// A sender that was refused waits so long before it goes on.
+/// Delay of a sender after a refusal.
 const REFUSED_DELAY: Duration = Duration::from_millis(10);
-/// No push takes longer to arrive, or it is lost.
+/// Longest wait for a push to arrive. The journal notes a later push as refused.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
 const CREATED: u16 = 201;
 
-/// A request, complete but for the first bytes of its body.
+/// A request that lacks only the first bytes of its body.
 #[derive(Clone)]
 pub struct Request {
     authority: String,
@@ -27,10 +27,10 @@ pub struct Request {
 }
 
 impl Request {
-    /// To this endpoint.
+    /// Returns a request to this endpoint.
     ///
     /// # Errors
-    /// That is no URL of plain HTTP.
+    /// The endpoint is not an `http:` URL.
     pub fn new(endpoint: &str) -> anyhow::Result<Self> {
         let rest = endpoint.strip_prefix("http://").with_context(|| format!("not http: {endpoint}"))?;
         let (authority, path) = rest.split_once('/').with_context(|| format!("no path: {endpoint}"))?;
@@ -38,7 +38,7 @@ impl Request {
             "POST /{path} HTTP/1.1\r\nHost: {authority}\r\nTTL: 3600\r\nContent-Encoding: aes128gcm\r\n\
              Content-Length: {BODY_BYTES}\r\n\r\n"
         );
-        // Looks encrypted, so that nobody gains by a repetition.
+        // The body looks encrypted, so that compression gains nothing.
         let body = (0..BODY_BYTES).map(|place| (place * place * 31 + place * 7 + 13).to_le_bytes()[1]);
         Ok(Self {
             authority: authority.to_owned(),
@@ -52,7 +52,7 @@ impl Request {
     }
 }
 
-/// Posts so many pushes, to each endpoint in turn, and returns when all are accepted.
+/// Posts this number of pushes, to each endpoint in turn. Returns when all are accepted.
 ///
 /// # Errors
 /// A push was not accepted.
@@ -79,11 +79,11 @@ pub async fn post(
 
 /// One sender of many.
 pub struct Sender {
-    /// Served in turn, by all senders together; all of one server.
+    /// The requests, which all senders take in turn. All go to one server.
     pub requests: Vec<Request>,
-    /// Set: the next push waits for the arrival of the last.
+    /// True if the next push waits for the arrival of the last.
     pub waits_for_arrival: bool,
-    /// Where each push is noted.
+    /// The journal that each push is noted in.
     pub journal: Rc<Journal>,
     /// Pushes that all senders together may still post.
     pub left: Rc<Cell<usize>>,
@@ -128,24 +128,24 @@ impl Sender {
     }
 }
 
-/// One of many that post at moments planned ahead, whatever became of the pushes before.
+/// A sender, one of many, that posts at planned moments, whatever happened to earlier pushes.
 pub struct SteadySender {
-    /// Served in turn, by all senders together; all of one server.
+    /// The requests, which all senders take in turn. All go to one server.
     pub requests: Vec<Request>,
-    /// Where each push is noted.
+    /// The journal that each push is noted in.
     pub journal: Rc<Journal>,
     /// Number of moments that all senders together have taken.
     pub taken: Rc<Cell<usize>>,
     /// The first moment.
     pub begin: Instant,
-    /// From one moment to the next.
+    /// Time from one moment to the next.
     pub interval: Duration,
-    /// Set to zero: no moment is taken any more.
+    /// Zero once no more moments may be taken.
     pub left: Rc<Cell<usize>>,
 }
 
 impl SteadySender {
-    /// Posts at each moment that it takes; late where all senders are busy, and the push is as late.
+    /// Posts at each moment that it takes. If all senders are busy, it posts late, and the journal counts the delay.
     ///
     /// # Errors
     /// The push server does not take connections.
@@ -203,7 +203,7 @@ impl Connection {
     }
 }
 
-/// The status of the response in `bytes`, and how many bytes it takes; `None` until it is whole.
+/// Returns the status of the response in `bytes` and the response's length; `None` until it is complete.
 fn response(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
     const BLANK_LINE: &[u8] = b"\r\n\r\n";
     let Some(end) = bytes.windows(BLANK_LINE.len()).position(|window| window == BLANK_LINE) else {

@@ -1,5 +1,4 @@
-//! As little XML as it takes to tell pushes and answers apart: the peers are known, and their output is
-//! well-formed.
+//! A minimal XML parser that tells pushes and answers apart. Its peers are known, and write well-formed XML.
 
 use anyhow::{Context, ensure};
 
@@ -9,20 +8,20 @@ const BODY_BASE64_BYTES: usize = BODY_BYTES.div_ceil(3) * 4;
 const PUSH_END: &[u8] = b"</push></iq>";
 const IQ_END: &[u8] = b"</iq>";
 
-/// A question to a phone.
+/// A request to a phone.
 pub struct Request<'a> {
     /// The IQ's id.
     pub id: &'a [u8],
     /// The sender.
     pub from: &'a [u8],
-    /// The body of a push of [`BODY_BYTES`] as it came; `None`: a ping.
+    /// The body of a push, in base64, of [`BODY_BYTES`]; `None`: a ping.
     pub push_base64: Option<&'a [u8]>,
 }
 
-/// The request at the start of `bytes`, and how many bytes it takes; `None` until it is whole.
+/// Returns the request at the start of `bytes` and its length; `None` until it is complete.
 ///
 /// # Errors
-/// It is neither a push nor a ping.
+/// The stanza is neither a push nor a ping.
 pub fn request(bytes: &[u8]) -> anyhow::Result<Option<(Request<'_>, usize)>> {
     let Some((iq, (payload, rest))) = tag(bytes).and_then(|(iq, rest)| Some((iq, tag(rest)?))) else {
         return Ok(None);
@@ -39,10 +38,10 @@ pub fn request(bytes: &[u8]) -> anyhow::Result<Option<(Request<'_>, usize)>> {
     Ok(Some((request, bytes.len() - rest.len() + end.len())))
 }
 
-/// Returns how many bytes the answer at the start of `bytes` takes; `None` until it is whole.
+/// Returns the length of the answer at the start of `bytes`; `None` until it is complete.
 ///
 /// # Errors
-/// It is no result.
+/// The stanza is not a result.
 pub fn answer(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     let Some((iq, _)) = tag(bytes) else { return Ok(None) };
     let is_result = iq.starts_with(b"<iq ") && iq.ends_with(b"/") && attribute(iq, "type") == Some(b"result");
@@ -50,7 +49,7 @@ pub fn answer(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     Ok(Some(iq.len() + 1))
 }
 
-/// An attribute's value, as it is written.
+/// Returns an attribute's value without unescaping it.
 pub fn attribute<'a>(tag: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let name = name.as_bytes();
     let is_here = |at: &usize| {
@@ -61,7 +60,7 @@ pub fn attribute<'a>(tag: &'a [u8], name: &str) -> Option<&'a [u8]> {
     tag[value + 1..].split(|byte| *byte == quote).next()
 }
 
-/// The tag at the start of `bytes` without its `>`, and what follows it.
+/// Returns the tag at the start of `bytes` without its `>`, and the bytes after it.
 fn tag(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|byte| *byte == b'>')?;
     Some((&bytes[..end], &bytes[end + 1..]))

@@ -1,4 +1,4 @@
-//! A look at the queue on AWS: a push behind many others waits for its turn.
+//! A look at the queue on AWS: a push behind many others is delayed, which is no fault.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use crate::emulator::Emulator;
 
 const INTERVAL: Duration = Duration::from_millis(500);
-/// As many entries as the emulator hands out in a second on a busy machine.
+/// Number of entries that the emulator hands out in 1 s on a busy machine.
 const MANY: u64 = 100;
 
 /// A queue on AWS.
@@ -18,7 +18,7 @@ pub(super) struct Queue {
     pub(super) url: String,
 }
 
-/// Notes when many entries wait to be received, until all is over.
+/// Notes each time when many entries wait to be received, until the run is over.
 pub(super) async fn watch_backlog(queue: &Queue, ledger: &Ledger, mut over: watch::Receiver<bool>) {
     let mut disturbance = None;
     while !*over.borrow_and_update() {

@@ -1,4 +1,4 @@
-//! Draws a plan from a seed. Every actor has chance of its own, so that more of one changes nothing for the others.
+//! Draws a plan from a seed. Every actor has its own random generator, so more events of one do not change the others.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use super::{Backend, Chaos};
 
 /// The time for which a session without a connection may be resumed.
 pub(super) const HIBERNATION: Duration = Duration::from_secs(6);
-/// The most time for which the connection of a phone is stalled.
+/// Longest time for which the connection of a phone is stalled.
 pub(super) const STALL_MAX: Duration = Duration::from_millis(5000);
-/// Every so many accounts, one has two phones.
+/// Number of accounts, one of which has two phones.
 const ACCOUNTS_PER_PAIR: usize = 5;
 const SENDERS_PER_REGISTRATION: usize = 2;
-/// One is active, the other takes over.
+/// Number of relays: one is active, the other stands by.
 pub(super) const RELAYS: usize = 2;
 /// The time for which the lease of a killed relay lasts (relay/src/lease.rs).
 const LEASE: Duration = Duration::from_secs(15);
-/// The time that a relay takes to stop, while what is in flight is not answered.
+/// Longest time that a relay takes to stop. It waits for the answers to the pushes in flight.
 const STOP: Duration = Duration::from_secs(10);
-/// Of the time, how much passes before the first fault.
+/// Shortest time before the first fault, in milliseconds.
 const QUIET_MILLIS: u64 = 500;
 
-/// Chance of one actor, by an algorithm that is the same everywhere.
+/// The random generator of one actor. Its algorithm is the same on every machine.
 struct Chance(Xoshiro256PlusPlus);
 
 impl Chance {
@@ -47,7 +47,7 @@ impl Chance {
         self.0.random_ratio(percent, 100)
     }
 
-    /// One of these, by weight.
+    /// Draws one of these, by weight.
     fn choose<T: Copy>(&mut self, choices: &[(u32, T)]) -> T {
         let total: u32 = choices.iter().map(|(weight, _)| weight).sum();
         let mut left = self.0.random_range(0..total);
@@ -61,8 +61,8 @@ impl Chance {
     }
 }
 
-/// The storm, in which everything fails, and the calm after it, in which phones alone come and go: what waits
-/// then must arrive in order.
+/// The two parts of a run: in the storm everything fails; in the calm after it, only phones come and go. The pushes
+/// that wait in the calm must arrive in order.
 struct Span {
     storm: Duration,
     end: Duration,
@@ -83,11 +83,11 @@ impl Span {
     }
 }
 
-/// The most time until a push whose phone is away waits in the mailbox.
+/// Returns the longest time until a push whose phone is away waits in the mailbox.
 pub(super) fn settling(backend: Backend) -> Duration {
     Duration::from_secs(match backend {
         Backend::Embedded => 3,
-        // Entries that a killed relay was about to receive are hidden for a while.
+        // SQS hides the entries that a killed relay was about to receive for their visibility timeout.
         Backend::Cloud => 9,
     })
 }
@@ -98,7 +98,7 @@ pub(super) fn plan(chaos: &Chaos) -> Plan {
     let mut chance = || Chance::of(chaos.seed, actors.next().unwrap_or_default());
     let phones = phones(&mut chance(), chaos.size.phones);
     let mut plan = Plan { phones, ..Plan::default() };
-    // It takes long to be back and connected to: with more, nothing else would be seen.
+    // The XMPP server and the connections to it come back slowly. More of its faults would hide all others.
     plan.server = faults(chance(), span.storm / 2, (8000, 20_000), server_fault);
     plan.link = faults(chance(), span.storm, (2000, 8000), link_fault);
     if chaos.backend == Backend::Embedded {
@@ -107,7 +107,7 @@ pub(super) fn plan(chaos: &Chaos) -> Plan {
         let end = span.storm.saturating_sub(STOP);
         for _ in 0..RELAYS {
             let mut faults = faults(chance(), end, (8000, 20_000), |chance| upwire_fault(chance, 20_000));
-            // A relay that waits for the lease to run out would be down in the calm.
+            // A late kill would leave the lease to run out in the calm. A relay that is stopped gives it back.
             let late = faults.iter_mut().filter(|fault| fault.at + LEASE > span.storm);
             late.for_each(|fault| fault.what = UpwireFault::Stop(Duration::from_millis(100)));
             plan.upwires.push(faults);
@@ -144,7 +144,7 @@ fn phones(chance: &mut Chance, count: usize) -> Vec<PhonePlan> {
     phones
 }
 
-/// Faults of one kind, one after the other, at least one; the last begins before `end`.
+/// Draws at least one fault of one kind, one after the other. The last begins before `end`.
 fn faults<T>(
     mut chance: Chance,
     end: Duration,
@@ -200,7 +200,7 @@ fn link_fault(chance: &mut Chance) -> (LinkFault, Duration) {
 }
 
 fn aws_fault(chance: &mut Chance) -> (AwsFault, Duration) {
-    // For long enough to lose its lease, or shortly any ways.
+    // Cuts either one relay from the tables for long enough to lose its lease, or several ways for a short time.
     let (ways, lasting) = if chance.percent(15) {
         (vec![Way::RelayToTables(chance.below(RELAYS))], chance.millis(15_000, 18_000))
     } else {
@@ -213,7 +213,7 @@ fn aws_fault(chance: &mut Chance) -> (AwsFault, Duration) {
     (AwsFault { ways, lasting }, lasting)
 }
 
-/// Phone and application of each registration.
+/// Returns the phone and the application of each registration.
 fn registrations(phones: &[PhonePlan]) -> Vec<(usize, usize)> {
     let of_phone = |(phone, plan): (usize, &PhonePlan)| {
         (0..plan.applications).map(move |application| (phone, application)).collect::<Vec<_>>()
@@ -228,7 +228,8 @@ fn roll_call((phone, application): (usize, usize), at: Duration) -> Timed<PushPl
 
 fn pushes(chance: &mut Chance, span: &Span, phones: &[PhonePlan], per_second: usize) -> Vec<Timed<PushPlan>> {
     let registrations = registrations(phones);
-    // Moments at which a registration gets many at once, the last of them in the calm, while its phone is away.
+    // Moments of each registration at which many pushes come at once. The last is in the calm, when its phone may be
+    // away.
     let bursts: Vec<[Duration; 3]> = registrations
         .iter()
         .map(|_| {
@@ -275,7 +276,7 @@ fn push(chance: &mut Chance, phone: usize, application: usize) -> PushPlan {
     }
 }
 
-/// Draws what becomes of a phone's connection and of its sessions.
+/// Draws the cuts and stalls of a phone's connection, and its absences.
 fn line(chance: &mut Chance, span: &Span) -> Vec<Timed<Step>> {
     #[derive(Clone, Copy)]
     enum Episode {
@@ -337,7 +338,7 @@ fn answers(chance: &mut Chance, span: &Span) -> Vec<Timed<Step>> {
     while at < span.storm {
         let manner = match chance.below(7) {
             0..3 => Manner::Late(chance.millis(20, 1500)),
-            // Later than what the relay waits for.
+            // Longer than the relay waits for an answer.
             3 => Manner::Late(chance.millis(3000, 7000)),
             4..6 => Manner::Never,
             _ => Manner::Busy,
@@ -350,7 +351,7 @@ fn answers(chance: &mut Chance, span: &Span) -> Vec<Timed<Step>> {
     steps
 }
 
-/// When an application is removed and installed again.
+/// Draws the moments at which an application is removed and installed again.
 fn removals(chance: &mut Chance, span: &Span, application: usize) -> Vec<Timed<Step>> {
     let mut steps = Vec::new();
     let mut at = chance.millis(0, 90_000);

@@ -1,4 +1,4 @@
-//! Does to everything but the phones what the plan says, one actor for each thing that fails.
+//! Plays the faults of the plan, one actor for each part that fails. Phones play their own.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::proxy::Proxy;
 use crate::upwire::Upwire;
 use crate::xmpp_server::XmppServer;
 
-/// Upwire promises ten seconds; two cores may need some more.
+/// Longest wait for `upwire` to stop. It promises 10 s; two busy cores may need more.
 const STOP_DEADLINE: Duration = Duration::from_secs(40);
-/// By then, what was started handles signals.
+/// Age before which a process may not handle signals yet.
 const YOUNG: Duration = Duration::from_secs(5);
-/// Each ends with everything up, though perhaps not ready.
+/// Plays the faults of one `upwire`. It runs again at the end, though it may not be ready.
 pub(super) async fn of_upwire(upwire: &mut Upwire, plan: &[Timed<UpwireFault>], ledger: &Ledger) {
     let mut started = ledger.now();
     for fault in plan {
@@ -35,7 +35,7 @@ pub(super) async fn of_upwire(upwire: &mut Upwire, plan: &[Timed<UpwireFault>], 
                 let disturbance = begins("upwire stopped");
                 upwire.terminate();
                 let status = upwire.wait_exit(STOP_DEADLINE).await;
-                // The signal ends what has not come as far as to handle it.
+                // A young process that does not handle the signal yet is ended by it.
                 let young = ledger.now() - started < YOUNG;
                 if !(status.success() || young && status.signal().is_some()) {
                     ledger.violation(format!("upwire was told to stop, and ended with {status}"));

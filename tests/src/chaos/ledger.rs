@@ -1,5 +1,5 @@
 //! The ledger of a run: every POST and its answer, every arrival, every life of a registration, and every
-//! disturbance. Moments are counted from the start.
+//! disturbance. Moments are times since the start.
 
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -20,13 +20,13 @@ pub(super) struct Records {
     pub(super) pushes: Vec<PushRecord>,
     pub(super) lives: Vec<Life>,
     pub(super) disturbances: Vec<Disturbance>,
-    /// Sights that break a promise.
+    /// Observations that break a promise.
     pub(super) violations: Vec<String>,
 }
 
 pub(super) struct PushRecord {
     pub(super) plan: PushPlan,
-    /// The life whose URL it was sent to.
+    /// The life of the URL that it was sent to.
     pub(super) life: Option<usize>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) arrivals: Vec<Arrival>,
@@ -41,20 +41,20 @@ pub(super) struct Attempt {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PostAnswer {
-    /// 201, and for how long it is kept.
+    /// 201, with the TTL of the answer.
     Accepted(Duration),
     /// 410.
     Gone,
     /// The server was not even reached.
     Unreached,
-    /// 503 and the like, or no answer: nothing was promised, and yet it may have been taken.
+    /// 503 and the like, or no answer: the push was not promised, but may have been accepted.
     Unsure(String),
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Arrival {
     pub(super) at: Moment,
-    /// The IQ's.
+    /// The id of the IQ.
     pub(super) id: String,
     pub(super) said: Said,
 }
@@ -69,32 +69,33 @@ pub(super) enum Said {
     ItemNotFound,
 }
 
-/// A registration from one URL to the next.
+/// A life of a registration: the time for which it has one URL.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) phone: usize,
     pub(super) application: usize,
     pub(super) url: String,
-    /// When the phone asked for it, at first and each time that it got the same URL.
+    /// The moments at which the phone asked for the URL, the first time and each time that it got the same one.
     pub(super) renewals: Vec<Moment>,
-    /// When the phone said that the application is gone.
+    /// The moments at which the phone said that the application is gone.
     pub(super) refusals: Vec<Moment>,
-    /// When it was first known to be over.
+    /// The first moment at which it was known to be over.
     pub(super) over: Option<Moment>,
 }
 
-/// Something that may hold up a push, or have it delivered twice.
+/// An event that may delay a push, or have it delivered twice.
 #[derive(Debug)]
 pub(super) struct Disturbance {
     pub(super) what: &'static str,
-    /// `None`: all phones.
+    /// The phone; `None`: all phones.
     pub(super) phone: Option<usize>,
     pub(super) begin: Moment,
-    /// `None`: it goes on.
+    /// The end; `None`: it goes on.
     pub(super) end: Option<Moment>,
 }
 
-/// A stream that the phone closed to come back later: no disturbance of pushes that wait meanwhile.
+/// Name of the disturbance of a phone that closed its stream, to come back later. It excuses no disorder among the
+/// pushes that wait meanwhile.
 pub(super) const AWAY: &str = "phone away";
 
 impl Ledger {
@@ -105,7 +106,7 @@ impl Ledger {
         Self { start: OnceLock::new(), records: Mutex::new(Records { pushes, ..Records::default() }) }
     }
 
-    /// From now on, time counts; before, it stands still.
+    /// Starts the clock of the run. Until then, `now` is 0.
     pub(super) fn start(&self) {
         self.start.set(Instant::now()).expect("there is one start");
     }
@@ -114,7 +115,7 @@ impl Ledger {
         self.start.get().map_or(Moment::ZERO, Instant::elapsed)
     }
 
-    /// When that moment is, or was.
+    /// Returns the instant of a moment after the start.
     pub(super) fn instant(&self, moment: Moment) -> Instant {
         *self.start.get().expect("it has started") + moment
     }
@@ -128,7 +129,7 @@ impl Ledger {
         self.records().violations.push(format!("at {at:.3}: {what}"));
     }
 
-    /// A push arrives at a phone, for an application of it.
+    /// Notes the arrival of a push at an application of a phone.
     pub(super) fn arrives(&self, push: usize, to: (usize, usize), id: &str, said: Said) {
         let at = self.now();
         let mut records = self.records();
@@ -146,7 +147,7 @@ impl Ledger {
         }
     }
 
-    /// A push is about to be sent to this URL.
+    /// Notes that a push is about to be sent to this URL.
     pub(super) fn begins_to_send(&self, push: usize, url: &str) {
         let begin = self.now();
         let mut records = self.records();
@@ -176,7 +177,7 @@ impl Ledger {
         }
     }
 
-    /// A phone that asked at that moment got this URL for an application.
+    /// Notes the URL that a phone got for an application after it asked at that moment.
     pub(super) fn note_registered(&self, phone: usize, application: usize, asked: Moment, url: &str) {
         let now = self.now();
         let mut records = self.records();
@@ -207,7 +208,7 @@ impl Ledger {
         records.lives.push(life);
     }
 
-    /// Notes the begin of a disturbance, of one phone or of all; the answer is what `is_over` wants.
+    /// Notes the beginning of a disturbance, of one phone or of all. Returns its number for `is_over`.
     pub(super) fn is_disturbed(&self, phone: Option<usize>, what: &'static str) -> usize {
         let begin = self.now();
         let mut records = self.records();
@@ -215,7 +216,7 @@ impl Ledger {
         records.disturbances.len() - 1
     }
 
-    /// Notes a disturbance of all that began then, and ends now.
+    /// Notes a disturbance of all phones that began at that moment, and ends now.
     pub(super) fn was_disturbed(&self, what: &'static str, begin: Moment) {
         let end = Some(self.now());
         self.records().disturbances.push(Disturbance { what, phone: None, begin, end });
@@ -228,7 +229,7 @@ impl Ledger {
 }
 
 impl Records {
-    /// A life ends by the phone's word alone, and only if the phone has not renewed it since.
+    /// Notes that a life is over. This breaks a promise unless the phone refused a push after its last renewal.
     fn life_is_over(&mut self, life: usize, at: Moment, how: &str) {
         let life = &mut self.lives[life];
         if life.over.is_some() {
@@ -248,7 +249,7 @@ impl Records {
 }
 
 impl PushRecord {
-    /// When the POST that got the 201 began and ended, and for how long the push is kept.
+    /// Returns the moments at which the POST with the 201 began and ended, and the TTL of the push.
     pub(super) fn accepted(&self) -> Option<(Moment, Moment, Duration)> {
         self.attempts.iter().find_map(|attempt| match attempt.answer {
             PostAnswer::Accepted(ttl) => Some((attempt.begin, attempt.end, ttl)),
@@ -256,7 +257,7 @@ impl PushRecord {
         })
     }
 
-    /// Counts how often it may have been taken, the sender not knowing.
+    /// Counts the attempts that the push server may have accepted without the sender's knowledge.
     pub(super) fn unsure(&self) -> usize {
         let unsure = |attempt: &&Attempt| matches!(attempt.answer, PostAnswer::Unsure(_));
         self.attempts.iter().filter(unsure).count()
@@ -266,7 +267,7 @@ impl PushRecord {
         self.attempts.iter().any(|attempt| attempt.answer == PostAnswer::Gone)
     }
 
-    /// Returns whether the phone handed it to the application.
+    /// Returns whether the phone handed the push to the application.
     pub(super) fn delivered(&self) -> bool {
         self.arrivals.iter().any(|arrival| arrival.said.is_result())
     }

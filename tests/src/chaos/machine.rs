@@ -1,4 +1,4 @@
-//! A look at the machine: it gives this process its turns, or it is busy. Pushes of the shortest time need them.
+//! A look at the machine: a busy machine delays this process. Pushes with the shortest TTL then expire on their way.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio::time::sleep;
 use super::ledger::Ledger;
 
 const INTERVAL: Duration = Duration::from_millis(100);
-/// A turn that comes this much late disturbs every push.
+/// Delay of this process that disturbs every push.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Notes each turn that comes late, until all is over.
+/// Notes each such delay, until the run is over.
 pub(super) async fn watch_machine(ledger: &Ledger, mut over: watch::Receiver<bool>) {
     while !*over.borrow_and_update() {
         let begin = ledger.now();

@@ -1,23 +1,24 @@
-//! Judges the order of arrival: for each registration and urgency, what was accepted first has to come first, where
-//! both waited for the phone and nothing else was in the way.
+//! Judges the order of arrival. For each registration and urgency, the push that was accepted first has to come first,
+//! if both waited for the phone and nothing else was in the way.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ledger::{AWAY, Moment, PushRecord, Records};
 
-/// The most time that the relay takes a phone for present which has left. A push of that time may go to the session that is
-/// over, stays unanswered, and holds up nothing that the next session gets (docs/delivery.md, "Phones that are away").
+/// Longest time for which the relay takes a phone that has left for present. A push of that time may go to the session
+/// that is over. It stays unanswered, and does not delay the pushes to the next session (docs/delivery.md, "Phones that
+/// are away").
 const LEAVING: Duration = Duration::from_secs(3);
 
-/// The order, as it was seen.
+/// The order as the ledger shows it.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// Pushes that were overtaken by one sent after their 201, whatever the reason.
+    /// Number of pushes that were overtaken by a push sent after their 201, for any reason.
     pub(super) overtaken: usize,
-    /// Pushes that waited in the calm, with others before or behind them.
+    /// Number of pushes that waited in the calm, and had another push behind them that waited, too.
     pub(super) waited: usize,
-    /// The pushes of these that were overtaken all the same.
+    /// The overtaken pushes among these, each with the push that overtook it.
     pub(super) overtaken_waiting: Vec<(usize, usize)>,
 }
 
@@ -30,7 +31,8 @@ struct Placed {
 }
 
 impl Records {
-    /// `settling`: how long before its phone comes back a push must have been accepted, to be certainly in the mailbox.
+    /// Judges all orders. A push waits in the mailbox for certain if it was accepted at least `settling` before its
+    /// phone comes back.
     pub(super) fn order(&self, settling: Duration) -> Order {
         let mut lines: BTreeMap<(usize, &str), Vec<Placed>> = BTreeMap::new();
         for (push, record) in self.pushes.iter().enumerate() {
@@ -73,7 +75,8 @@ impl Records {
     }
 }
 
-/// Its place, if it has a certain one: with a topic it may be replaced, and what was sent again may be two.
+/// Returns the place of a push, if it is certain. A push with a topic may be replaced, and a push that was sent again
+/// may be two.
 fn place(push: usize, record: &PushRecord) -> Option<Placed> {
     let (begin, accepted, _) = record.accepted()?;
     let certain = record.plan.topic.is_none() && record.unsure() == 0;

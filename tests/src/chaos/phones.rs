@@ -1,5 +1,4 @@
-//! Phones: each comes, goes and answers as the plan says, and registers with every new session, as Conversations
-//! does.
+//! Phones: each comes, goes and answers as planned, and registers with every new session, as Conversations does.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -21,11 +20,11 @@ use crate::fault_proxy::FaultProxy;
 use crate::phone::{Answer, Phone, Push, Registered, hashed};
 use crate::xmpp_server::{User, XmppServer};
 
-/// The time that a registration is waited for before it is asked for again.
+/// Longest wait for the answer to a registration, before the phone asks again.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
-/// And after an error, or where there is no session to ask by.
+/// Delay before the phone asks again after an error, or without a session.
 const REGISTER_INTERVAL: Duration = Duration::from_millis(500);
-/// A stream that cannot be closed by then is dropped.
+/// Longest time for closing a stream. After it, the connection is dropped.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) struct Actor<'a> {
@@ -34,24 +33,24 @@ pub(super) struct Actor<'a> {
     user: User,
     component: BareJid,
     ledger: Arc<Ledger>,
-    /// From the phone to the XMPP server.
+    /// The connection from the phone to the XMPP server.
     way: FaultProxy,
     mind: Arc<Mutex<Mind>>,
     endpoints: Vec<watch::Sender<String>>,
     phone: Option<Phone>,
     resource: u8,
-    /// Sessions of `phone` that were seen.
+    /// Number of bound sessions of `phone` that `react` has seen.
     bound: usize,
-    /// Applications that are to be registered with this session.
+    /// Applications that are to be registered in this session.
     owed: BTreeSet<usize>,
     asking: Option<LocalBoxFuture<'static, Asked>>,
-    /// The state of its network, or that it is away.
+    /// The open disturbance of its network, or of its absence.
     disturbance: Option<usize>,
-    /// That it does not answer as it should.
+    /// The open disturbance of its answers.
     misbehaves: Option<usize>,
 }
 
-/// The manner in which the phone answers.
+/// The manner in which the phone answers, and its removed applications.
 struct Mind {
     manner: Manner,
     removed: BTreeSet<usize>,
@@ -65,7 +64,7 @@ struct Asked {
 }
 
 impl<'a> Actor<'a> {
-    /// A phone that begins to log in.
+    /// Starts a phone, which begins to log in.
     pub(super) async fn start(
         number: usize,
         plan: &'a PhonePlan,
@@ -95,7 +94,7 @@ impl<'a> Actor<'a> {
         actor
     }
 
-    /// Where senders find the URL of an application.
+    /// Returns the URL of an application, for its senders.
     pub(super) fn endpoint(&self, application: usize) -> watch::Receiver<String> {
         self.endpoints[application].subscribe()
     }
@@ -107,8 +106,8 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Does what the plan says and whatever that calls for, counts itself among those who have, and goes on
-    /// until all is mended.
+    /// Plays the steps of the plan, and reacts to events in between. Then adds itself to `played`, and reacts until
+    /// everything is mended.
     pub(super) async fn play(&mut self, played: &watch::Sender<usize>, mended: watch::Receiver<bool>) {
         let plan = self.plan;
         for step in &plan.steps {
@@ -134,8 +133,8 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Comes back from wherever it is, with every application; counts itself among those who are back once all of them are
-    /// registered, and answers until it is told that all is over.
+    /// Comes back with every application. Adds itself to `back` once all of them are registered, and answers until the
+    /// run is over.
     pub(super) async fn settle(&mut self, back: &watch::Sender<usize>, over: watch::Receiver<bool>) {
         self.way.mend();
         self.act(Step::Answer(Manner::Result)).await;
@@ -157,7 +156,7 @@ impl<'a> Actor<'a> {
         self.react_until(over).await;
     }
 
-    /// Returns whether its server answers it.
+    /// Returns whether the XMPP server answers a ping.
     async fn is_online(&self) -> bool {
         let server = BareJid::new(self.user.jid.domain().as_str()).expect("a domain");
         let ping = IqRequest::Get(Element::builder("ping", ns::PING).build());
@@ -251,7 +250,7 @@ impl<'a> Actor<'a> {
         (self.phone, self.resource, self.bound, self.asking) = (Some(phone), resource, 0, None);
     }
 
-    /// Its answer to a push, noted in the ledger.
+    /// Returns the function that decides its answer to a push, and notes it in the ledger.
     fn answers(&self) -> impl Fn(&Push) -> Answer + Send + Sync + 'static {
         let (number, applications) = (self.number, self.plan.applications);
         let (ledger, mind) = (Arc::clone(&self.ledger), Arc::clone(&self.mind));
@@ -279,7 +278,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Waits for the next thing that happens to it, and does what that calls for.
+    /// Waits for the next event of the session or of a registration, and handles it.
     async fn react(&mut self) {
         if self.asking.is_none() && self.bound > 0 {
             self.asking = self.ask();
@@ -333,10 +332,10 @@ impl<'a> Actor<'a> {
                 self.endpoints[application].send_replace(url);
                 self.owed.remove(&application);
             }
-            // The push server or the XMPP server is down, or the store does not answer.
+            // The push server, the XMPP server or the store does not answer.
             None => {}
             Some(Err(error)) => {
-                // Not `forbidden`: ejabberd says so of a component that is not connected.
+                // `forbidden` is no violation: ejabberd answers so for a component that is not connected.
                 use DefinedCondition::{BadRequest, NotAllowed};
                 if matches!(error.defined_condition, BadRequest | NotAllowed) {
                     let number = self.number;

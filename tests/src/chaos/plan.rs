@@ -1,24 +1,24 @@
-//! The plan of a run, as data: who does what, and when.
+//! The plan of a run, as data: the actions and faults, and their moments.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Something at a moment after the start.
+/// An event at a moment after the start.
 #[derive(Clone, Debug)]
 pub(super) struct Timed<T> {
     pub(super) at: Duration,
     pub(super) what: T,
 }
 
-/// All that will happen; each list is in the order of time.
+/// All events of a run. Each list is in the order of time.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) phones: Vec<PhonePlan>,
     pub(super) pushes: Vec<Timed<PushPlan>>,
-    /// The last push to each registration, sent when everything is mended and everybody back: whoever answers that is
-    /// there for what waits, too.
+    /// The last push to each registration, sent when all is mended and every phone is back. A phone that answers it
+    /// gets the pushes that wait, too.
     pub(super) roll_call: Vec<Timed<PushPlan>>,
-    /// For each `upwire`: one on SQLite; on AWS two relays, of which one is active.
+    /// The faults of each `upwire`: of one on SQLite; on AWS of two relays, one of which is active.
     pub(super) upwires: Vec<Vec<Timed<UpwireFault>>>,
     pub(super) server: Vec<Timed<ServerFault>>,
     pub(super) link: Vec<Timed<LinkFault>>,
@@ -26,12 +26,12 @@ pub(super) struct Plan {
     pub(super) function: Vec<Timed<FunctionKill>>,
 }
 
-/// A phone and its doings. It is online to begin with.
+/// A phone and its steps. It is online at the start.
 #[derive(Debug)]
 pub(super) struct PhonePlan {
     /// The account of the phone; an account may have two phones.
     pub(super) account: usize,
-    /// True if it sends directed presence with each session. Older clients do not.
+    /// True if the phone sends directed presence in each session. Older clients do not.
     pub(super) greets: bool,
     pub(super) applications: usize,
     pub(super) steps: Vec<Timed<Step>>,
@@ -39,27 +39,27 @@ pub(super) struct PhonePlan {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// From now on, it answers pushes so.
+    /// The phone answers pushes in this manner from now on.
     Answer(Manner),
-    /// Its connection is closed under it, and it has no network.
+    /// The connection of the phone is closed under it, and the phone has no network.
     Cut,
-    /// It has a network again, and resumes its session if that is still there.
+    /// The phone has a network again, and resumes its session if the server still has it.
     Mend,
-    /// Its connection is reset; it comes back at once.
+    /// The connection of the phone is reset. The phone comes back at once.
     Reset,
-    /// It comes back by another connection, and the server is not told that the old one is dead.
+    /// The phone comes back by another connection, and the server does not learn that the old one is dead.
     Roam,
-    /// Nothing passes on its connection, which stays up.
+    /// The connection of the phone stays up, and nothing passes on it.
     Stall,
     /// Stalled bytes go on.
     Flow,
-    /// It closes its stream.
+    /// The phone closes its stream.
     Leave,
-    /// It logs in anew. Another number is another resource.
+    /// The phone logs in anew. Each number is another resource.
     Return(u8),
     /// An application is removed: pushes for it are answered with `item-not-found`.
     Remove(usize),
-    /// It is there again, and registers.
+    /// The application is there again, and registers.
     Install(usize),
 }
 
@@ -76,7 +76,7 @@ pub(super) enum Manner {
 pub(super) struct PushPlan {
     pub(super) phone: usize,
     pub(super) application: usize,
-    /// Which of the senders of this registration; each sends one at a time.
+    /// The number of the sender among those of this registration. Each sends one push at a time.
     pub(super) sender: usize,
     pub(super) ttl: Option<u32>,
     pub(super) urgency: Option<&'static str>,
@@ -84,7 +84,7 @@ pub(super) struct PushPlan {
     pub(super) bytes: usize,
 }
 
-/// `upwire serve` or `upwire relay` ends, or hangs, for so long.
+/// A fault of `upwire serve` or `upwire relay`: it ends or hangs for this time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum UpwireFault {
     Kill(Duration),
@@ -96,11 +96,11 @@ pub(super) enum UpwireFault {
 pub(super) enum ServerFault {
     Kill(Duration),
     Stop(Duration),
-    /// It stays up and does nothing.
+    /// The server stays up and does nothing.
     Hang(Duration),
 }
 
-/// On the component's connection.
+/// A fault of the component's connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LinkFault {
     Cut(Duration),
@@ -108,7 +108,7 @@ pub(super) enum LinkFault {
     Stall(Duration),
 }
 
-/// Ways to AWS that are cut, for so long.
+/// Ways to AWS that are cut, and the duration.
 #[derive(Clone, Debug)]
 pub(super) struct AwsFault {
     pub(super) ways: Vec<Way>,
@@ -123,7 +123,7 @@ pub(super) enum Way {
     RelayToTables(usize),
 }
 
-/// The function is killed, with whatever it is about to answer, and started.
+/// The function is killed amid its requests, and started again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FunctionKill;
 

@@ -1,4 +1,4 @@
-//! A look at the push servers: one of them is connected to the XMPP server, or none.
+//! A look at the push servers: is one of them connected to the XMPP server?
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::ledger::Ledger;
 use crate::http;
 
 const READY_INTERVAL: Duration = Duration::from_millis(100);
-/// One that hangs does not answer; one that is busy does, later.
+/// Longest wait for `/readyz`. A process that hangs does not answer; a busy one answers late.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Returns whether one of them is connected to the XMPP server: those that stand by are not.
+/// Returns whether one of the push servers is connected to the XMPP server. A relay that stands by is not.
 pub(super) async fn is_one_ready(client: &Client, admin_urls: &[String]) -> bool {
     for url in admin_urls {
         let url = format!("{url}/readyz");
@@ -28,7 +28,7 @@ pub(super) async fn is_one_ready(client: &Client, admin_urls: &[String]) -> bool
     false
 }
 
-/// Notes when none of them is connected, for whatever reason, until it is told that all is over.
+/// Notes each time when none of them is connected, for any reason, until the run is over.
 pub(super) async fn watch_readiness(admin_urls: &[String], ledger: &Ledger, mut over: watch::Receiver<bool>) {
     let (client, mut unready) = (http::client(), None);
     while !*over.borrow_and_update() {

@@ -1,5 +1,5 @@
-//! The report of a run: the seed, what happened, the ledger and, where a promise was broken, the story of each push that
-//! it was broken for.
+//! The report of a run: the seed, the events, the ledger and, if a promise was broken, the stories of the pushes
+//! concerned.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -14,21 +14,21 @@ use super::stage::{Depths, Stage};
 use super::verdict::{Outcome, Verdict};
 use super::{Backend, Chaos, draw};
 
-/// Stories that are told; more would hide them.
+/// Most stories in a report. More would hide them.
 const STORIES_MAX: usize = 5;
 
 /// The end of a run.
 #[derive(Debug, Default)]
 pub(super) struct End {
-    /// When everything was mended.
+    /// The moment at which everything was mended.
     pub(super) mended: Moment,
-    /// Pushes that waited still when everybody was back for a while.
+    /// Number of pushes that still waited when every phone had been back for a while.
     pub(super) waited: usize,
-    /// The pushes that were left at last.
+    /// Numbers of pushes that were left at the end.
     pub(super) depths: Depths,
 }
 
-/// The story of a run, and whether it is as promised.
+/// The report of a run, and the promises that were broken.
 #[derive(Debug)]
 pub struct Report {
     text: String,
@@ -85,7 +85,7 @@ impl Report {
         Self { text, broken }
     }
 
-    /// Returns whether everything that was promised was kept.
+    /// Returns whether every promise was kept.
     pub fn is_kept(&self) -> bool {
         self.broken.is_empty()
     }
@@ -118,7 +118,7 @@ fn head(chaos: &Chaos, plan: &Plan, end: &End, now: Moment) -> String {
     )
 }
 
-/// The disturbances of all, and their times.
+/// Lists the disturbances of all phones, and their times.
 fn storm(records: &Records) -> String {
     let faults = records.disturbances.iter().filter(|it| it.phone.is_none()).map(|it| {
         let lasting = it.end.unwrap_or(it.begin) - it.begin;
@@ -127,7 +127,7 @@ fn storm(records: &Records) -> String {
     format!("  storm     {}\n", faults.collect::<Vec<_>>().join(", "))
 }
 
-/// The counts of the disturbances.
+/// Counts the disturbances of each kind.
 fn happened(records: &Records) -> String {
     let mut counts: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
     for disturbance in &records.disturbances {
@@ -196,7 +196,7 @@ fn figures(records: &Records, verdict: &Verdict, order: &Order, accepted: usize,
     )
 }
 
-/// For whom pushes were lost, and when any last came there.
+/// Counts the lost pushes of each phone, with the moment of the last arrival there.
 fn lost_by_phone(records: &Records, verdict: &Verdict) -> Vec<String> {
     let mut lost: BTreeMap<usize, usize> = BTreeMap::new();
     for push in &verdict.lost {
@@ -216,7 +216,7 @@ fn lost_by_phone(records: &Records, verdict: &Verdict) -> Vec<String> {
         .collect()
 }
 
-/// All that is known of a push, and of what happened around it.
+/// Tells all events of a push, and the disturbances around it.
 fn story(records: &Records, push: usize) -> String {
     let record = &records.pushes[push];
     let mut lines: Vec<(Moment, String)> = Vec::new();

@@ -1,4 +1,4 @@
-//! A run: builds the stage, lets the plan happen, mends everything, waits until all is settled, and judges.
+//! A run: builds the stage, plays the plan, mends everything, waits until all is settled, and judges.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use super::senders::Numbered;
 use super::stage::{Cloud, Depths, Stage};
 use super::{Chaos, backlog, draw, faults, machine, readiness, senders};
 
-/// Two cores that others use start the servers.
+/// Longest wait for a phone to be registered, on two cores that others use, too.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// For everything to arrive once all is mended: what failed often waits long for its next attempt.
+/// Longest wait for everything to arrive once all is mended. A push that failed often waits long for its next attempt.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(240);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(250);
-/// For what waits to arrive before the last pushes call for it.
+/// Longest wait for waiting pushes to arrive before the last pushes are sent.
 const UNCALLED: Duration = Duration::from_secs(5);
-/// For an XMPP server to be up, and every phone to be there.
+/// Longest wait for every phone to be back, and for an XMPP server to be up.
 const BACK_DEADLINE: Duration = Duration::from_secs(180);
-/// For what should not come any more.
+/// Wait for pushes that should not come any more.
 const QUIET: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(chaos: Chaos) -> Report {
@@ -81,7 +81,7 @@ async fn all(count: usize, counted: &watch::Sender<usize>, what: &str) {
     assert!(waited, "not within {BACK_DEADLINE:?}: every phone {what}");
 }
 
-/// All accounts, and all phones, online and registered.
+/// Makes all accounts, and starts all phones. Returns when they are online and registered.
 async fn phones<'a>(plan: &'a Plan, stage: &Stage, ledger: &Arc<Ledger>) -> (Vec<BareJid>, Vec<Actor<'a>>) {
     let mut users = Vec::new();
     for _ in 0..plan.accounts() {
@@ -103,7 +103,7 @@ fn numbered(pushes: &[Timed<PushPlan>], first: usize) -> impl Iterator<Item = Nu
     pushes.iter().enumerate().map(move |(place, push)| (first + place, push))
 }
 
-/// All senders of these, with the URLs as the phones get them.
+/// Runs all senders of these pushes, with the URLs that the phones get.
 fn send_all<'a, Pushes: Iterator<Item = Numbered<'a>>>(
     pushes: Pushes,
     phones: &[Actor<'_>],
@@ -124,7 +124,7 @@ fn send_all<'a, Pushes: Iterator<Item = Numbered<'a>>>(
     join_all(senders).map(|_| ())
 }
 
-/// Each ends with everything up, though perhaps not connected.
+/// Plays all faults. Every part is up at the end, though it may not be connected.
 async fn all_faults(stage: &mut Stage, plan: &Plan, ledger: &Ledger) {
     let Stage { server, upwires, link, cloud, function } = stage;
     let of_upwires = upwires.iter_mut().zip(&plan.upwires);
@@ -148,7 +148,7 @@ async fn all_faults(stage: &mut Stage, plan: &Plan, ledger: &Ledger) {
     );
 }
 
-/// Counts the pushes that have no outcome yet, at the latest after a while.
+/// Waits until every push has an outcome, for at most `patience`. Returns the number of pushes without one.
 async fn unaccounted(ledger: &Ledger, patience: Duration) -> usize {
     let deadline = Instant::now() + patience;
     loop {
@@ -160,7 +160,7 @@ async fn unaccounted(ledger: &Ledger, patience: Duration) -> usize {
     }
 }
 
-/// Waits until the outcome of every push is known and nothing waits any more; returns what does at the end.
+/// Waits until every push has an outcome and nothing waits any more. Returns the pushes that wait at the end.
 async fn settle(stage: &Stage, ledger: &Ledger) -> Depths {
     let deadline = Instant::now() + SETTLE_DEADLINE;
     loop {

@@ -1,4 +1,4 @@
-//! Application servers: each sends its pushes one after the other, each until it is answered for good.
+//! Application servers: each sends its pushes one after the other, and each push until it gets a 201 or a 410.
 
 use std::time::Duration;
 
@@ -11,16 +11,17 @@ use super::plan::{PushPlan, Timed};
 use crate::http;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// A POST without an answer by then has none.
+/// Longest wait for an answer to a POST.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// Generous: an XMPP server may take a minute to start on two busy cores, and more than one thing may be down.
+/// Longest wait for a final answer. Generous: an XMPP server may take a minute to start on two busy cores, and several
+/// parts may be down.
 const SENT_DEADLINE: Duration = Duration::from_secs(180);
 
-/// A push, and which one it is.
+/// A push and its number.
 pub(super) type Numbered<'a> = (usize, &'a Timed<PushPlan>);
 
-/// Sends pushes of one registration, each with its number, to the URL that the phone was given last. As real ones
-/// do, it drops a URL that is answered with 410.
+/// Sends pushes of one registration, each with its number, to the URL that the phone got last. Drops a URL that is
+/// answered with 410, as real application servers do.
 pub(super) async fn send(pushes: &[Numbered<'_>], endpoint: watch::Receiver<String>, ledger: &Ledger) {
     let client = http::client();
     let mut dropped = None;
@@ -86,7 +87,7 @@ fn read(response: &http::Response, number: usize, ledger: &Ledger) -> PostAnswer
             PostAnswer::Accepted(Duration::from_secs(ttl.unwrap_or_default()))
         }
         410 => PostAnswer::Gone,
-        // 502: what stands in front of the function found it dead.
+        // The proxy in front of the function answers 502 when it finds the function dead.
         429 | 502 | 503 => PostAnswer::Unsure(response.status.to_string()),
         status => {
             ledger.violation(format!("push {number} is answered with {status}: {}", response.text()));
@@ -95,12 +96,12 @@ fn read(response: &http::Response, number: usize, ledger: &Ledger) -> PostAnswer
     }
 }
 
-/// A text that says which push it is, filled up to a length.
+/// Returns a text with the push's number, padded to a length.
 fn body(number: usize, bytes: usize) -> String {
     format!("{:.<bytes$}", format!("push {number} "))
 }
 
-/// Which push a body is.
+/// Returns the number of the push that a body names.
 pub(super) fn number(body: &[u8]) -> Option<usize> {
     std::str::from_utf8(body).ok()?.strip_prefix("push ")?.split(' ').next()?.parse().ok()
 }

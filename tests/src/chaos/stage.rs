@@ -1,4 +1,4 @@
-//! The running parts: the XMPP server, `upwire` behind a network that fails, and for the cloud the function and AWS.
+//! The running parts: the XMPP server, `upwire` behind a network that fails, and on AWS the function and the emulator.
 
 use std::time::Duration;
 
@@ -22,21 +22,21 @@ use crate::upwire::{ENDPOINT_SECRET, Upwire, UpwireBuilder};
 use crate::xmpp_server::{Settings, XmppServer};
 use crate::{http, wait::eventually};
 
-/// After this, the relay takes a push for unanswered.
+/// Time after which the relay gives up an unanswered push (`UPWIRE_ACK_TIMEOUT`).
 pub(super) const ACK_TIMEOUT_SECONDS: u32 = 4;
-/// Entries of a relay that was killed show again after this long.
+/// Visibility timeout of the queue: entries of a killed relay show again after it.
 const VISIBILITY: Duration = Duration::from_secs(5);
-/// More than one account ever has.
+/// Most pushes that are read of one account, which never has more.
 const MAILBOX_MAX: usize = 10_000;
 const RECEIVES_MAX: u32 = 1000;
-/// Longer than the longest delay between two connections, and than a lease.
+/// Longest wait for a connected `upwire`: longer than a lease, and than the longest delay between two connections.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
 
 pub(super) struct Stage {
     pub(super) server: XmppServer,
     /// One `upwire serve`, or the relays.
     pub(super) upwires: Vec<Upwire>,
-    /// From `upwire` to the XMPP server.
+    /// The connection from `upwire` to the XMPP server.
     pub(super) link: FaultProxy,
     pub(super) cloud: Option<Cloud>,
     pub(super) function: Option<Function>,
@@ -93,7 +93,7 @@ impl Stage {
         self.upwires[0].component.jid.clone()
     }
 
-    /// Ends every `upwire`, and reads which pushes are left in the mailbox of these accounts, by their bodies.
+    /// Ends every `upwire`. Reads the mailboxes of these accounts, and returns the numbers of the pushes in them.
     pub(super) async fn left(&mut self, accounts: &[BareJid]) -> Vec<usize> {
         for upwire in &mut self.upwires {
             upwire.kill();
@@ -107,7 +107,7 @@ impl Stage {
         }
     }
 
-    /// Pushes that still wait or are being delivered, and those that went where they should not.
+    /// Counts the pushes that still wait or are being delivered, and those in the dead-letter queue.
     pub(super) async fn depths(&self) -> Depths {
         match &self.cloud {
             None => Depths {

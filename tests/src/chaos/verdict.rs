@@ -1,4 +1,4 @@
-//! Judges the ledger: what became of every push, and what came twice, late or out of order.
+//! Judges the ledger: the outcome of every push, and the pushes that came twice, late or out of order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,69 +7,69 @@ use super::draw::{HIBERNATION, STALL_MAX};
 use super::ledger::{Moment, PushRecord, Records, Said};
 use super::stage::ACK_TIMEOUT_SECONDS;
 
-/// The time for which `TTL: 0` is "now" (push/src/message.rs).
+/// Time for which a push with `TTL: 0` is delivered (push/src/message.rs).
 const IMMEDIATE: Duration = Duration::from_secs(10);
-/// A push that was handed to the XMPP server in time may wait there and on the network, from where nothing can recall it.
-/// A session that is resumed may be cut again before it has read everything.
+/// Longest delay of a push that was handed to the XMPP server in time. It may wait there and on the network, from where
+/// nothing can recall it. A session that is resumed may be cut again before it has read everything.
 const HANDED_OVER: Duration = Duration::from_secs(2 * (HIBERNATION.as_secs() + STALL_MAX.as_secs()) + 10);
-/// The time for which a disturbance that is over may still be in the way: until the pushes that it left unanswered are
-/// given up, their phone is silent, and a silent phone keeps no line.
+/// Time for which a disturbance that is over may still delay pushes. The relay first gives up the pushes that it left
+/// unanswered. Then their phone is silent, and a silent phone keeps no line.
 const AFTERMATH: Duration = Duration::from_secs(ACK_TIMEOUT_SECONDS as u64 + 2);
-/// The time that a push with `TTL: 0` may take to its phone.
+/// Longest time that a push with `TTL: 0` takes to its phone.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
-/// Pushes that two busy cores delay until the relay takes them for unanswered, in percent.
+/// Most pushes, in percent of those accepted, that two busy cores may delay until the relay gives them up.
 const UNEXPLAINED_PERCENT_MAX: usize = 1;
 
-/// A push that is kept for less than this may miss its phone where the machine is busy.
+/// TTL below which a push may miss its phone on a busy machine.
 const KEPT_LONG: Duration = Duration::from_secs(30);
 
-/// The end of a push.
+/// The outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Outcome {
     /// The phone handed it to the application.
     Delivered,
-    /// With `TTL: 0`, it could not be delivered at once.
+    /// A push with `TTL: 0` could not be delivered at once.
     Vanished,
-    /// Its time ran out first.
+    /// The TTL ran out first.
     Expired,
-    /// A later one of the same topic took its place.
+    /// A later push with the same topic took its place.
     Replaced,
-    /// The application was gone: the phone said so, and the registration's life ended by it.
+    /// The phone said that the application is gone, which ended the registration's life.
     Revoked,
-    /// Its sender was told 410, and gave up.
+    /// The sender got a 410, and gave up.
     Refused,
-    /// Its sender had been told 410 before, and sent nothing.
+    /// The sender had got a 410 before, and sent nothing.
     Unsent,
-    /// It was answered with 201, and none of the above is true.
+    /// The sender got a 201, and none of the above is true.
     Lost,
 }
 
-/// The whole judgement.
+/// The judgement of all pushes.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     pub(super) outcomes: BTreeMap<Outcome, usize>,
     pub(super) lost: Vec<usize>,
     pub(super) late: Vec<usize>,
-    /// Those that expired or vanished although nothing was in the way.
+    /// Pushes that expired or vanished although nothing was in the way.
     pub(super) needless: Vec<usize>,
-    /// The pushes of these that were kept for long enough to find their phones on any machine.
+    /// The pushes among these whose TTL was long enough to find their phones on any machine.
     pub(super) needless_of_long: Vec<usize>,
-    /// Arrivals of what had been answered otherwise than by a result, and so had to come again.
+    /// Number of arrivals of pushes that had been answered, but not by a result. These have to come again.
     pub(super) again: usize,
-    /// Arrivals of what had been answered by a result before.
+    /// Number of arrivals of pushes that had been answered by a result before.
     pub(super) twice: usize,
-    /// Most of those of one push.
+    /// Most such arrivals of one push.
     pub(super) twice_most: usize,
-    /// Those that no disturbance explains.
+    /// Pushes with more such arrivals than disturbances explain.
     pub(super) unexplained: Vec<usize>,
-    /// Pushes that came as two, since their sender had to send them twice.
+    /// Number of pushes that came under several ids, because their sender sent them twice.
     pub(super) sent_twice: usize,
-    /// Pushes of which there were more than POSTs.
+    /// Pushes that came under more ids than they were posted.
     pub(super) multiplied: Vec<usize>,
 }
 
 impl Records {
-    /// The end of a push, as far as it is known at this moment: `Lost` may be on its way.
+    /// Returns the outcome of a push as far as it is known now. A push that is `Lost` may still be on its way.
     pub(super) fn outcome(&self, push: usize, now: Moment) -> Outcome {
         let record = &self.pushes[push];
         if record.delivered() {
@@ -91,7 +91,7 @@ impl Records {
         }
     }
 
-    /// Returns whether a push of the same registration and topic was taken that is not certainly the earlier one.
+    /// Returns whether a push with the same URL and topic was accepted or has arrived, and may be the later one.
     fn is_replaced(&self, push: usize) -> bool {
         let record = &self.pushes[push];
         let Some((begin, ..)) = record.accepted().filter(|_| record.plan.topic.is_some()) else {
@@ -105,7 +105,7 @@ impl Records {
         })
     }
 
-    /// The pushes whose outcome is not known yet.
+    /// Returns the pushes whose outcome is not known yet.
     pub(super) fn waiting(&self, now: Moment) -> Vec<usize> {
         (0..self.pushes.len()).filter(|push| self.outcome(*push, now) == Outcome::Lost).collect()
     }
@@ -132,7 +132,7 @@ impl Records {
         verdict
     }
 
-    /// Returns whether anything was in the way of a push for as long as it was kept, or shortly before.
+    /// Returns whether anything was in the way of a push for its TTL, or shortly before.
     fn is_excused(&self, record: &PushRecord) -> bool {
         let Some((begin, accepted, ttl)) = record.accepted() else { return true };
         let (from, to) = (begin.saturating_sub(AFTERMATH), accepted + ttl.max(ON_THE_WAY));
@@ -168,8 +168,8 @@ impl Records {
         }
     }
 
-    /// Counts the events that each may have a push delivered once more: its answer was lost or came
-    /// late, or what it settled was not made durable in time.
+    /// Counts the events that may each have had the push delivered once more: its answer was lost or late, or its fate
+    /// was not settled in time.
     fn excuses(&self, push: usize) -> usize {
         let record = &self.pushes[push];
         let (Some(first), Some(last)) = (record.attempts.first(), record.arrivals.last()) else { return 0 };
@@ -184,7 +184,7 @@ impl Records {
     }
 }
 
-/// Returns whether it came first when its time had long run out.
+/// Returns whether the push first arrived long after its TTL had run out.
 fn is_late(record: &PushRecord) -> bool {
     let (Some(first), Some((_, accepted, ttl))) = (record.arrivals.first(), record.accepted()) else {
         return false;
@@ -194,7 +194,7 @@ fn is_late(record: &PushRecord) -> bool {
 }
 
 impl Verdict {
-    /// Broken promises, a line each.
+    /// Returns the broken promises, one on each line.
     pub(super) fn broken(&self, accepted: usize) -> Vec<String> {
         let mut broken = Vec::new();
         let mut check = |pushes: &[usize], what: &str| {

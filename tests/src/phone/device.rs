@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Push;
 use crate::http;
 
-/// The database of one device. A distributor looks a push up by application and instance, and refuses what it does not
-/// hold, whichever resource the push was sent to.
+/// The database of one device. A distributor looks a push up by application and instance, and refuses a target that it
+/// does not hold, whichever resource the push was sent to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Device(Arc<Mutex<BTreeMap<Target, App>>>);
 
@@ -18,12 +18,12 @@ type Target = (String, String);
 #[derive(Debug, Default)]
 struct App {
     endpoint: Option<String>,
-    /// The id under which each body came first.
+    /// The id under which each body first came.
     first: BTreeMap<Vec<u8>, String>,
 }
 
 impl Device {
-    /// Notes a target, before the push server is asked for its endpoint.
+    /// Notes a target before the phone asks the push server for its endpoint.
     pub(crate) fn hold(&self, application: &str, instance: &str) {
         self.targets().entry((application.to_owned(), instance.to_owned())).or_default();
     }
@@ -32,15 +32,15 @@ impl Device {
         self.targets().contains_key(&(application.to_owned(), instance.to_owned()))
     }
 
-    /// Notes the endpoint of a target, as the push server has answered.
+    /// Notes the endpoint that the push server gave for a target.
     pub(crate) fn note_endpoint(&self, application: &str, instance: &str, endpoint: &str) {
         if let Some(app) = self.targets().get_mut(&(application.to_owned(), instance.to_owned())) {
             app.endpoint = Some(endpoint.to_owned());
         }
     }
 
-    /// Returns whether a push is a second one of a sender that posted it again after a 503. A push that Upwire delivers
-    /// twice comes under one id, and is none.
+    /// Returns whether a push repeats an earlier one, because its sender posted it again after a 503. A push that
+    /// Upwire delivers twice comes under one id, and does not count.
     pub(crate) fn has_got_another(&self, push: &Push) -> bool {
         let mut targets = self.targets();
         let Some(app) = targets.get_mut(&(push.application.clone(), push.instance.clone())) else {

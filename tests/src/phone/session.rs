@@ -1,5 +1,4 @@
-//! The task behind a phone: owns the `tokio_xmpp` client, answers what comes, sends what it is
-//! told.
+//! The task behind a phone: owns the `tokio_xmpp` client, answers requests, and obeys the phone's commands.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use crate::line::Line;
 use super::device::Device;
 use super::{Answer, Push, UNIFIED_PUSH};
 
-/// An order to a phone.
+/// A command to the task of a phone.
 pub(super) enum Command {
     Send(Box<Stanza>),
     Request(Jid, IqRequest, oneshot::Sender<IqResponse>),
@@ -32,7 +31,7 @@ pub(super) enum Command {
     End,
 }
 
-/// The events of a phone, and its way to answer.
+/// The events of a phone, and its manner of answering.
 pub(super) struct Inbox {
     pub(super) pushes: Vec<Push>,
     pub(super) answer: Arc<dyn Fn(&Push) -> Answer + Send + Sync>,
@@ -55,7 +54,7 @@ pub(super) struct Session {
     device: Device,
     line: Line,
     inbox: watch::Sender<Inbox>,
-    /// For answers that come later. Weak, so that the phone's own sender is what keeps the task.
+    /// The channel for late answers. It is weak, so that only the phone's own sender keeps the task alive.
     later: mpsc::WeakSender<Command>,
     greeted: BTreeSet<BareJid>,
 }
@@ -89,7 +88,7 @@ impl Session {
                 },
             }
         }
-        // An error says that the connection was gone already.
+        // An error means that the connection was gone already.
         drop(self.client.send_end().await);
     }
 
@@ -110,7 +109,7 @@ impl Session {
                             }
                         });
                     }
-                    // A client that cannot come back takes only so many.
+                    // The queue of a client that cannot come back fills up.
                     () = self.line.lost() => self.client = client(&self.jid, &self.password, &self.line),
                 }
             }
@@ -150,12 +149,12 @@ impl Session {
                     self.send(reply).await;
                 }
             }
-            // Presence and messages are not for a distributor.
+            // A distributor ignores presence and messages.
             Event::Stanza(_) | Event::Disconnected(_) => {}
         }
     }
 
-    /// A distributor has a target in its database before it asks for an endpoint.
+    /// Has the device hold the target of a registration. A distributor stores a target before it asks for an endpoint.
     fn note_registration(&self, request: &IqRequest) -> Option<(String, String)> {
         let IqRequest::Set(payload) = request else { return None };
         if !payload.is("register", UNIFIED_PUSH) {
@@ -167,8 +166,8 @@ impl Session {
         Some(target)
     }
 
-    /// A push for a target that the device does not hold is refused, and one whose sender posted it again is taken: no
-    /// test sees them.
+    /// Receives a push. Refuses a push for a target that the device does not hold, and takes a push that its sender
+    /// posted again. Tests see neither.
     async fn push(&mut self, from: Jid, id: String, payload: &Element) {
         let attribute = |name| payload.attr(name).unwrap_or_default().to_owned();
         let push = Push {
@@ -217,9 +216,9 @@ impl Session {
 
     async fn send(&mut self, stanza: impl Into<Stanza>) {
         tokio::select! {
-            // Sent or not: a phone that is offline says nothing, and the test will see that.
+            // The outcome does not matter: a phone that is offline sends nothing, and the test will see that.
             _ = self.client.send_stanza(stanza.into()) => {}
-            // A client that cannot come back takes only so many.
+            // The queue of a client that cannot come back fills up.
             () = self.line.lost() => self.client = client(&self.jid, &self.password, &self.line),
         }
     }
@@ -233,7 +232,7 @@ fn note_endpoint(device: &Device, application: &str, instance: &str, answer: &Iq
     }
 }
 
-/// The IQ that answers so, if any does.
+/// Returns the IQ that gives this answer, if there is one.
 pub(super) fn reply(to: Jid, id: String, answer: Answer) -> Option<Iq> {
     match answer {
         Answer::Result | Answer::DelayedBy(_) => Some(Iq::empty_result(to, id)),

@@ -1,4 +1,4 @@
-//! The harness against peers that work without us: if these fail, look there first.
+//! The harness against peers that work without Upwire. If these tests fail, the fault is in the harness.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn a_refused_registration_names_the_condition() {
     assert_eq!(refused.defined_condition, DefinedCondition::BadRequest);
 }
 
-/// The push that `raw` sends for a push server, to any full JID.
+/// Returns the push that `raw` sends to a full JID, as a push server would.
 fn push_to(jid: &FullJid, id: &str) -> String {
     format!(
         "<iq type='set' id='{id}' to='{jid}'>\
@@ -83,7 +83,7 @@ async fn sessions_and_accounts_outlast_what_they_should(kind: Kind) {
     let user = server.user().await;
     let phone = Phone::connect(&server, &user, "phone").await;
 
-    // Cut for longer than a session hibernates: what waited bounces, and another session begins.
+    // The cut lasts longer than a session hibernates. The waiting push bounces, and another session begins.
     let mut raw = RawClient::connect(&server, &server.user().await, "raw").await;
     phone.cut();
     phone.hold("a", "i");

@@ -6,7 +6,7 @@ use push::ports::{Accounts, Registrations, Renewal};
 use super::template::python_at;
 use crate::ports::{WEEK, at, target};
 
-/// More than one page of a batch.
+/// Number of rows. They need more than one batch.
 const ROWS: usize = 60;
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_table_is_copied_with_each_row_as_it_was() {
         };
         tokio::task::spawn_blocking(copying).await.unwrap()
     };
-    // Twice: what was interrupted is made again.
+    // The copy runs twice, as it would after an interruption.
     for _ in 0..2 {
         let said = copy(to.clone()).await.unwrap();
         assert!(said.contains("items were copied"), "{said}");

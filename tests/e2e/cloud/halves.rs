@@ -1,5 +1,5 @@
-//! The two halves as they run on AWS: the function's binary behind a Runtime API, the queue and the tables on
-//! an emulator, the relay, a real XMPP server, phones.
+//! The two halves as they run on AWS: the function's binary behind a Runtime API, the queue and the tables on an
+//! emulator, the relay, a real XMPP server, and phones.
 
 use std::collections::BTreeSet;
 use std::slice::from_ref;
@@ -69,7 +69,8 @@ async fn an_application_that_is_gone_ends_its_endpoint_for_good(server: &XmppSer
     phone.wait_for_body("welcome back").await;
 }
 
-/// A call that the emulator is slow to answer is made again: of a few registrations, one costs this.
+/// The SDK repeats a call that the emulator answers slowly. So the phone registers until one registration costs exactly
+/// this.
 async fn a_renewal_that_changes_little_costs_one_read(server: &XmppServer) {
     let cloud = Cloud::new().await;
     let relay = cloud.relay_on(server).start_ready().await;
@@ -93,8 +94,8 @@ async fn a_renewal_that_changes_little_costs_one_read(server: &XmppServer) {
     eventually(SOON, "a renewal that costs a read", renewal).await;
 }
 
-/// Cuts ways for 20 seconds under load, and for as long as it takes until senders are told to wait, where they have to be;
-/// what got its 201 arrives.
+/// Cuts ways under load for 20 s and, if senders should be told, until one of them gets a 503. Every push that got a
+/// 201 arrives.
 async fn outage(cut: impl Fn(&Cloud) -> Vec<&Proxy>, senders_are_told: bool) {
     let _turn = UNDER_LOAD.acquire().await;
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -179,7 +180,7 @@ async fn a_stop_gives_everything_back_at_once(server: &XmppServer) {
         json!({"QueueUrl": cloud.queues.url, "AttributeNames": ["ApproximateNumberOfMessagesNotVisible"]});
     let attributes = cloud.emulator.call("AmazonSQS.GetQueueAttributes", hidden).await;
     let hidden = attributes["Attributes"]["ApproximateNumberOfMessagesNotVisible"].as_str().unwrap();
-    // Of what is given back, the last poll may take some once more, where the emulator is slow to answer it.
+    // The last poll may receive some of the returned entries once more, if the emulator answers it slowly.
     assert!(hidden.parse::<usize>().unwrap() <= POLLED_MAX, "{hidden} of {PUSHES} are hidden");
 }
 

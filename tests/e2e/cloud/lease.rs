@@ -1,5 +1,5 @@
-//! One active relay: a second one of the same component waits without a connection, takes over from one that crashed,
-//! stopped, stood still or cannot renew its lease, and whoever lost the lease sends nothing more.
+//! One active relay. A second relay of the same component waits without a connection. It takes over when the active one
+//! crashed, stopped, stood still or cannot renew its lease. A relay that lost the lease sends nothing more.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::{Cloud, UNDER_LOAD, phones, ways};
 
-/// 20 s are promised after a crash, 2 s after a clean stop; a server that refused the second connection is asked again
-/// after delays that have grown meanwhile. All of that takes as long as two cores take that run servers, clients and
-/// other tests at once: each takeover is timed and printed, and that a lease was given back is read in the store.
+/// Longest wait for a takeover. A relay promises 20 s after a crash, and 2 s after a clean stop. If a server refuses
+/// the second connection, the relay tries again after growing delays. Two cores that run servers, clients and other
+/// tests at once take longer. So each takeover is timed and printed, and the store shows that a lease was given back.
 const TAKEOVER: Duration = Duration::from_secs(120);
 
 /// Two relays as one component, each with its own ways to AWS.
@@ -29,7 +29,7 @@ impl Pair {
         Self::by(server, server.component_address()).await
     }
 
-    /// The active one has this way to the XMPP server.
+    /// Starts a pair whose active relay reaches the XMPP server at this address.
     async fn by(server: &XmppServer, address: String) -> Self {
         let cloud = Cloud::new().await;
         let active = cloud.relay_on(server).set("UPWIRE_XMPP_SERVER", address).start_ready().await;
@@ -48,7 +48,8 @@ impl Pair {
         self.cloud.lease().look().await.unwrap().and_then(|tenure| tenure.holder)
     }
 
-    /// Has had no stream, nor asked for one, on which ejabberd would have sent it a part of the stanzas.
+    /// Asserts that the second relay has had no stream and asked for none. On a stream, ejabberd would have sent it a
+    /// part of the stanzas.
     fn standby_is_not_connected(&self) {
         self.standby.never_logged(&["XMPP server"]);
     }
@@ -109,7 +110,7 @@ async fn a_second_relay_takes_over_from_one_that_stopped() {
     println!("{} pushes, 0 lost, {twice} came more than once", ledger.len());
 }
 
-/// A phone that does not answer holds up the stop, and not the one after it.
+/// A phone that does not answer delays the stop of a relay, but not the takeover after it.
 async fn a_stop_that_waits_for_a_phone_gives_the_lease_back(server: &XmppServer) {
     let mut pair = Pair::on(server).await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
@@ -125,8 +126,8 @@ async fn a_stop_that_waits_for_a_phone_gives_the_lease_back(server: &XmppServer)
     pair.cloud.queue_empties().await;
 }
 
-/// The clock of the active relay stands still for longer than the lease, with pushes in flight and in line; its
-/// connections stay up. When it goes on, another relay has sent all of them.
+/// The active relay stands still for longer than the lease, with pushes in flight and in line. Its connections stay up.
+/// Once it goes on, it sends nothing more, and another relay sends all of them.
 async fn a_relay_that_stood_still_sends_nothing_more(server: &XmppServer) {
     const PUSHES: usize = 30;
     let _turn = UNDER_LOAD.acquire().await;
@@ -141,13 +142,13 @@ async fn a_relay_that_stood_still_sends_nothing_more(server: &XmppServer) {
     pair.standby_is_not_connected();
     pair.active.pause();
 
-    // The answers, and room for what is in line, reach the relay that stands still.
+    // The relay that stands still gets the answers, which make room for the pushes in line.
     phones[0].set_answer(Answer::Result);
     phones[0].answer_all().await;
     let load = Load::start(&endpoints[1..], 100);
     match server.kind {
         Kind::Ejabberd => pair.taken_over(TAKEOVER, "the relay's standing still").await,
-        // It takes no second connection, whoever has the lease.
+        // Prosody refuses the second connection, whoever has the lease.
         Kind::Prosody => drop(pair.standby.log_line(&["conflict"]).await),
     }
     let sent = way.bytes_from_clients();
@@ -171,7 +172,7 @@ async fn a_relay_that_stood_still_sends_nothing_more(server: &XmppServer) {
     }
 }
 
-/// The active relay loses its way to DynamoDB, and to nothing else.
+/// The active relay loses its connection to DynamoDB alone.
 #[tokio::test]
 async fn a_relay_that_cannot_renew_its_lease_gives_way() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -202,7 +203,7 @@ async fn a_relay_that_cannot_renew_its_lease_gives_way() {
     phones[0].wait_for_body("by the first again").await;
 }
 
-/// A machine vanishes with all that runs on it: nobody ends its connection to the XMPP server.
+/// A machine vanishes with all its processes. Nobody ends its connection to the XMPP server.
 async fn a_second_relay_takes_over_from_a_machine_that_vanished(server: &XmppServer) {
     let _turn = UNDER_LOAD.acquire().await;
     let way = FaultProxy::to(server.component_port).await;
@@ -223,7 +224,7 @@ async fn a_relay_of_ejabberd_takes_over_from_a_machine_that_vanished() {
     a_second_relay_takes_over_from_a_machine_that_vanished(XmppServer::shared(Kind::Ejabberd).await).await;
 }
 
-/// Left to itself, Prosody would refuse the second relay until it finds out that the first is gone.
+/// With its defaults, Prosody would refuse the second relay until it finds out that the first is gone.
 #[tokio::test]
 async fn a_relay_of_prosody_takes_over_from_a_machine_that_vanished_where_the_old_connection_goes() {
     let settings = Settings { kick_old: true, ..Settings::default() };
@@ -231,13 +232,13 @@ async fn a_relay_of_prosody_takes_over_from_a_machine_that_vanished_where_the_ol
     a_second_relay_takes_over_from_a_machine_that_vanished(&server).await;
 }
 
-// They differ in what becomes of a second connection of a component.
+// The two servers treat a second connection of a component differently.
 on_each_server!(
     a_stop_that_waits_for_a_phone_gives_the_lease_back,
     a_relay_that_stood_still_sends_nothing_more,
 );
 
-/// Nobody takes over; what the store says then is the relay's own tenure, which nobody else waits for.
+/// No other relay takes over. The store still has the relay's own tenure, so the relay waits for no other.
 #[tokio::test]
 async fn a_relay_alone_that_cannot_renew_its_lease_stops_sending_and_goes_on_when_it_can() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -259,7 +260,7 @@ async fn a_relay_alone_that_cannot_renew_its_lease_stops_sending_and_goes_on_whe
     relay.never_logged(&["another relay is active"]);
 }
 
-/// A relay that lost its lease in an outage and has it again, while the queue stays out of reach.
+/// Returns a relay that lost its lease in an outage and has it again, while the queue is still out of reach.
 async fn without_a_queue(server: &XmppServer) -> (Cloud, Upwire, Phone, String) {
     let cloud = Cloud::new().await;
     let mut relay = cloud.relay_on(server).start_ready().await;
@@ -277,7 +278,7 @@ async fn without_a_queue(server: &XmppServer) -> (Cloud, Upwire, Phone, String) 
 async fn a_relay_that_has_its_lease_again_waits_for_the_queue_for_as_long_as_it_takes() {
     let (cloud, mut relay, phone, endpoint) = without_a_queue(XmppServer::shared(Kind::Prosody).await).await;
     assert_eq!(http::post_patiently(&endpoint, &[], "meanwhile").await.status, 201);
-    // For longer than a start would wait for it.
+    // A start would give up the queue within this time.
     time_passes(Duration::from_secs(45)).await;
     relay.assert_running();
     cloud.relay_ways.queue.mend();

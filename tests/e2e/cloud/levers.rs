@@ -1,11 +1,11 @@
-//! A stack that runs, moved by its operator: `make close`, `open`, `parameters` and `rollback`, and a second deployment.
+//! An operator changes a running stack: `make close`, `open`, `parameters` and `rollback`, and a second deployment.
 
 use e2e::{Emulator, EmulatorKind, SOON, eventually, http, profile_folder};
 use serde_json::{Value, json};
 
 use super::template::{python, python_at};
 
-/// The function that senders reach, as JSON.
+/// Python that prints the function that senders reach, as JSON.
 const LIVE: &str = "
 import boto3, json
 functions, stacks = boto3.client('lambda'), boto3.client('cloudformation')
@@ -23,7 +23,7 @@ print(json.dumps({
     'reservation': functions.get_function_concurrency(FunctionName=name).get('ReservedConcurrentExecutions'),
 }))";
 
-/// An output of the stack.
+/// Python that prints an output of the stack.
 const OUTPUT: &str = "
 import boto3, sys
 outputs = boto3.client('cloudformation').describe_stacks(StackName='upwire')['Stacks'][0]['Outputs']
@@ -35,7 +35,7 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Deploys template.yaml with these parameters, for the first time or once more.
+    /// Deploys template.yaml with these parameters, for the first time or again.
     async fn deploy(emulator: Emulator, parameters: &[String]) -> Self {
         let binary = profile_folder().join("upwire-ingress").display().to_string();
         let mut arguments = ["infra/local/stack.py", "--endpoint", &emulator.endpoint, "--function", &binary]
@@ -59,12 +59,12 @@ impl Stack {
         running.await.unwrap()
     }
 
-    /// Moves it with `infra/levers.py`.
+    /// Runs `infra/levers.py` on the stack.
     pub(super) async fn lever(&self, arguments: &[&str]) -> Result<String, String> {
         self.python(&[&["infra/levers.py"], arguments].concat()).await
     }
 
-    /// An output as it is now.
+    /// Returns the present value of an output.
     pub(super) async fn output(&self, name: &str) -> String {
         self.python(&["-c", OUTPUT, name]).await.unwrap()
     }
@@ -73,7 +73,7 @@ impl Stack {
         serde_json::from_str(&self.python(&["-c", LIVE]).await.unwrap()).unwrap()
     }
 
-    /// Waits until the function itself answers senders: it refuses what is no endpoint.
+    /// Waits until the function itself answers senders: it refuses a path that is no endpoint.
     async fn takes_pushes(&self) {
         let forged = format!("{}/push/forged", self.public_url);
         eventually(SOON, "404", async || http::post(&forged, "forged").await.status == 404).await;
@@ -139,7 +139,7 @@ async fn the_ingress_is_closed_and_opened_as_it_was() {
     let reservation = async || stack.live().await["reservation"].clone();
     stack.lever(&["close"]).await.unwrap();
     assert_eq!(reservation().await, 0);
-    // That AWS then answers 429 or 503 is for infra/smoke.sh: the emulator goes on calling the function.
+    // `infra/smoke.sh` checks that AWS then answers 429 or 503. The emulator still calls the function.
     stack.lever(&["open"]).await.unwrap();
     assert_eq!(reservation().await, Value::Null);
     stack.takes_pushes().await;
@@ -154,7 +154,7 @@ async fn the_ingress_is_closed_and_opened_as_it_was() {
     assert!(refused.contains("ReservedConcurrency=-1"), "{refused}");
 }
 
-/// A restored table, for as much as the function needs.
+/// Python that creates a restored table, with as much as the function needs.
 const RESTORED: &str = "
 import boto3
 boto3.client('dynamodb').create_table(

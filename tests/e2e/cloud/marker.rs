@@ -1,4 +1,4 @@
-//! A deployment that went wrong tells no sender that an endpoint has ended: of the function and the relay.
+//! A wrong deployment of the function or of the relay tells no sender that an endpoint has ended.
 
 use e2e::{ENDPOINT_SECRET, Kind, Phone, SOON, Upwire, XmppServer, eventually, http};
 
@@ -6,7 +6,7 @@ use super::{Cloud, IN_DOUBT};
 
 const OTHER: &str = "another-secret-of-more-than-32-bytes-01234567";
 
-/// A 503 is one of doubt.
+/// Waits for an answer with this status. A 503 has to be one of doubt.
 async fn answers(url: &str, status: u16) {
     eventually(SOON, &format!("it answers {status}"), async || {
         let answer = http::post(url, "hello").await;
@@ -19,7 +19,7 @@ async fn logged(cloud: &Cloud, mend: &str) {
     eventually(SOON, &format!("the log says {mend:?}"), async || cloud.function.log().contains(mend)).await;
 }
 
-/// A relay, a phone's endpoint, and the token of it.
+/// Starts a relay, and registers a phone with it. Returns the relay and the phone's endpoint.
 async fn registered(cloud: &Cloud, server: &XmppServer, table: Option<&str>) -> (Upwire, String) {
     let relay = cloud.relay_on(server).set("UPWIRE_TABLE_ID", table.unwrap_or_default()).start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
@@ -49,12 +49,12 @@ async fn a_function_on_an_empty_or_another_table_asks_to_try_again() {
     answers(&endpoint, 201).await;
     let token = endpoint.rsplit('/').next().unwrap();
 
-    // No relay has used it.
+    // No relay has used this table.
     let wrong = Cloud::with([("UPWIRE_TABLE_ID", "one".to_owned())]).await;
     let elsewhere = format!("{}/push/{token}", wrong.function.url);
     answers(&elsewhere, 503).await;
     logged(&wrong, "no relay has used this table").await;
-    // It is in use, and by another name.
+    // A relay uses this table under another name.
     let (_relay, _) = registered(&wrong, server, Some("two")).await;
     answers(&elsewhere, 503).await;
     eventually(SOON, "the log names the mend", async || {

@@ -1,14 +1,14 @@
-//! The metrics that the function and the relay give to CloudWatch by their logs.
+//! The metrics that the function and the relay write into their logs for CloudWatch.
 
 use e2e::{Kind, Phone, SOON, XmppServer, eventually, eventually_some, http};
 use serde_json::Value;
 
 use super::Cloud;
 
-/// The lines of a log that CloudWatch takes for metrics.
+/// Returns the lines of a log that CloudWatch reads as metrics.
 fn lines(log: &str) -> Vec<Value> {
     let lines = log.lines().filter(|line| line.contains("\"_aws\""));
-    // The runtime of the function writes before its lines.
+    // The runtime of the function writes a prefix before each line.
     lines.map(|line| serde_json::from_str(&line[line.find('{').unwrap()..]).unwrap()).collect()
 }
 
@@ -27,7 +27,7 @@ async fn the_function_and_the_relay_tell_what_they_did_in_lines_of_metrics() {
     assert_eq!(http::post_patiently(&endpoint, &[], "hello").await.status, 201);
     phone.next_push(SOON).await;
     let elsewhere = format!("{}/push/nothing-of-ours", cloud.function.url);
-    // Each of its environments tells of its first request at once.
+    // Each environment of the function reports its first request at once.
     let told = eventually_some(SOON, "the function tells of a refusal and of the push", async || {
         assert_eq!(http::post(&elsewhere, "hello").await.status, 404);
         let told = lines(&cloud.function.log());
@@ -39,7 +39,7 @@ async fn the_function_and_the_relay_tell_what_they_did_in_lines_of_metrics() {
     assert_eq!(sum(&told, "Doubted"), 0.0);
 
     relay.log_line(&["\"Heartbeat\":1.0", "\"Stack\":\"a-stack\""]).await;
-    // The second line, a minute later.
+    // The second line comes a minute later.
     let line = relay.log_line(&["\"Delivered\":1.0"]).await;
     assert_eq!(sum(&lines(&line), "Heartbeat"), 1.0, "{line}");
 }

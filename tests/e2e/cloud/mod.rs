@@ -31,27 +31,27 @@ use futures::future::join_all;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-/// Longer than the longest delay before a phone that sends no presence is tried again.
+/// Longest wait for the mailbox: longer than the longest delay before a phone that sends no presence is tried again.
 const RETRIED: Duration = Duration::from_secs(180);
-/// Entries of a relay that was killed show again after this long.
+/// Visibility timeout of the queue: entries of a killed relay show again after it.
 const VISIBILITY: Duration = Duration::from_secs(5);
 const RECEIVES_MAX: u32 = 1000;
-/// The `Retry-After` of a 503 for an endpoint that may live all the same.
+/// The `Retry-After` of a 503 in doubt, for an endpoint that may still live.
 const IN_DOUBT: Option<&str> = Some("600");
 
-/// Tests under load run a few at a time: the emulator and the function have two cores between them. Each works for some
+/// The tests under load, a few at a time: the emulator and the function share two cores. Each test works for some
 /// seconds, then waits for a lease to end or an outage to pass.
 pub(crate) static UNDER_LOAD: Semaphore = Semaphore::const_new(3);
 
-/// The parts on AWS, the way there, and the part beside the XMPP server.
+/// The parts on AWS, and the ways to them.
 pub(crate) struct Cloud {
     pub(crate) emulator: &'static Emulator,
     pub(crate) queues: Queues,
     pub(crate) table: String,
     pub(crate) mailbox: String,
-    /// From the function to AWS.
+    /// The ways from the function to AWS.
     pub(crate) ingress_ways: Ways,
-    /// From the relay to AWS.
+    /// The ways from the relay to AWS.
     pub(crate) relay_ways: Ways,
     pub(crate) function: Function,
 }
@@ -61,12 +61,12 @@ impl Cloud {
         Self::with([]).await
     }
 
-    /// With more variables for the function.
+    /// Starts the parts on AWS, with more variables for the function.
     pub(crate) async fn with<const N: usize>(more: [(&'static str, String); N]) -> Self {
         Self::of(&profile_folder(), more).await
     }
 
-    /// The same, with the function of the binaries in this folder.
+    /// Starts the parts on AWS, with the function of the binaries in this folder.
     pub(crate) async fn of<const N: usize>(binaries: &Path, more: [(&'static str, String); N]) -> Self {
         let emulator = Emulator::shared_stage().await;
         let (queues, table) = (emulator.queue(VISIBILITY, RECEIVES_MAX).await, emulator.table().await);
@@ -86,7 +86,7 @@ impl Cloud {
         self.relay_by(&self.relay_ways, server, server.component())
     }
 
-    /// A relay as a given component, by ways of its own.
+    /// Prepares a relay as a given component, which reaches AWS by these ways.
     pub(crate) fn relay_by(&self, ways: &Ways, server: &XmppServer, component: Component) -> UpwireBuilder {
         Upwire::relay_as(server, component)
             .set("UPWIRE_PUBLIC_URL", &self.function.url)
@@ -97,12 +97,12 @@ impl Cloud {
             .set_all(ways.variables())
     }
 
-    /// The lease of its relays.
+    /// Returns the lease of the relays.
     pub(crate) fn lease(&self) -> RelayLease {
         RegistrationsTable::new(&self.emulator.config(), &self.table).lease()
     }
 
-    /// Returns how many pushes wait.
+    /// Returns the number of pushes that wait.
     pub(crate) async fn waiting(&self) -> u64 {
         let count = json!({"TableName": self.mailbox, "IndexName": "by_registration", "Select": "COUNT"});
         let counted = self.emulator.call("DynamoDB_20120810.Scan", count).await;
@@ -118,7 +118,7 @@ impl Cloud {
     }
 }
 
-/// Ways of one more process to AWS.
+/// Opens the ways of one more process to AWS.
 pub(crate) async fn ways(emulator: &Emulator) -> Ways {
     Ways::to(&emulator.endpoint, &emulator.endpoint).await
 }
@@ -134,8 +134,8 @@ pub(crate) fn calls<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<St
     expected.map(|(call, count)| (call.to_owned(), count)).into()
 }
 
-/// Sends this until it costs so many calls and is not answered by 503: a call that the emulator is slow to answer is
-/// made again, or given up.
+/// Sends until the answer is not 503 and costs exactly these calls. The SDK repeats or gives up a call that the
+/// emulator answers slowly.
 pub(crate) async fn costing<const N: usize>(
     ways: &Ways,
     expected: [(&str, usize); N],

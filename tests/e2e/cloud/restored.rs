@@ -1,4 +1,4 @@
-//! Both tables restored while a stack has data, as docs/aws/operate.md, "Restore a table", has it.
+//! Both tables are restored while a stack has data, as docs/aws/operate.md, "Restore a table", describes it.
 
 use e2e::{Emulator, EmulatorKind, Kind, Phone, SOON, Upwire, UpwireBuilder, XmppServer, eventually, http};
 use serde_json::{Value, json};
@@ -16,7 +16,8 @@ async fn call(emulator: &Emulator, action: &str, table: &str, more: Value) -> Va
     emulator.call(&format!("DynamoDB_20120810.{action}"), asked).await
 }
 
-/// A table's keys, indexes and settings, but for its recovery: the emulator gives the stack's own none.
+/// Returns a table's keys, indexes and settings without point-in-time recovery, which the emulator does not give to the
+/// stack's own tables.
 async fn settings(emulator: &Emulator, table: &str) -> Value {
     let described = call(emulator, "DescribeTable", table, json!({})).await;
     let alive = call(emulator, "DescribeTimeToLive", table, json!({})).await;
@@ -33,7 +34,7 @@ async fn settings(emulator: &Emulator, table: &str) -> Value {
     })
 }
 
-/// The emulator knows no moment but the present one.
+/// Restores both tables. The emulator can restore the present state only.
 async fn restore(emulator: &Emulator, outputs: &Value) {
     for (name, restored) in RESTORED {
         let own = output(outputs, name);
@@ -52,7 +53,8 @@ async fn restore(emulator: &Emulator, outputs: &Value) {
     }
 }
 
-/// A relay by the output `RelayEnvironment`; the emulator serves queue and function elsewhere than it names them.
+/// Prepares a relay with the output `RelayEnvironment`. The emulator serves queue and function at other URLs than the
+/// output names.
 fn relay(builder: UpwireBuilder, emulator: &Emulator, outputs: &Value, environment: &str) -> UpwireBuilder {
     let lines = environment.lines().filter_map(|line| line.split_once('='));
     lines
@@ -83,7 +85,7 @@ async fn a_stack_on_restored_tables_takes_what_they_know_of_and_ends_no_other_en
     absent(&known, "waits in the backup", 1.0).await;
     restore(emulator, &outputs).await;
 
-    // The backup does not know of this: a push is delivered, and a phone registers.
+    // The backup lacks two later events: a delivery and a registration.
     let phone = Phone::connect(server, &romeo, "phone").await;
     phone.greet(&component.jid).await;
     phone.wait_for_body("waits in the backup").await;

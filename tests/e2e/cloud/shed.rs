@@ -16,7 +16,7 @@ async fn a_relay_that_is_behind_has_the_least_urgent_pushes_kept_back() {
     assert_eq!(http::post_patiently(&endpoint, &[("urgency", "low")], "in time").await.status, 201);
     phone.wait_for_body("in time").await;
 
-    // The answer to its poll waits for it meanwhile.
+    // The answer to the relay's poll waits while the relay stands still.
     relay.pause();
     assert_eq!(http::post_patiently(&endpoint, &[], "late").await.status, 201);
     time_passes(Duration::from_secs(3)).await;

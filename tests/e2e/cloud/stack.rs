@@ -1,4 +1,4 @@
-//! template.yaml, deployed whole on an emulator that runs the function as a process of its own.
+//! template.yaml, deployed as a whole on an emulator that runs the function as a process of its own.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -17,7 +17,7 @@ pub(crate) async fn deploy(emulator: &Emulator, front: &str) -> Value {
     deploy_with(emulator, front, &[]).await
 }
 
-/// The same with further arguments for infra/local/stack.py; where the stack is there, an update.
+/// Deploys the stack with further arguments for infra/local/stack.py. Updates a stack that exists.
 pub(crate) async fn deploy_with(emulator: &Emulator, front: &str, further: &[&str]) -> Value {
     let binary = profile_folder().join("upwire-ingress").display().to_string();
     let (secret, front) = (format!("EndpointSecret={ENDPOINT_SECRET}"), format!("Front={front}"));
@@ -35,7 +35,8 @@ pub(crate) fn output<'a>(outputs: &'a Value, name: &str) -> &'a str {
     outputs[name].as_str().unwrap_or_else(|| panic!("no output {name}: {outputs}"))
 }
 
-/// The verdict of `infra/smoke.sh` on the stack, with all that an emulator can play; an error where it ends in one.
+/// Runs `infra/smoke.sh` on the stack, with all checks that an emulator supports. Returns its output, as an error if it
+/// fails.
 async fn smoke(emulator: &Emulator, url: &str, endpoint: &str) -> Result<String, String> {
     let arguments = ["upwire", "--url", url, "--endpoint", endpoint, "--idle", "1", "--close", "--alarms"];
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/smoke.sh"));
@@ -95,9 +96,9 @@ async fn a_push_goes_through_the_stack_behind_an_http_api() {
     the_stack_carries_a_push_to_the_phone("HttpApi").await;
 }
 
-/// The actions that a policy document grants, but for the function's own log.
+/// Returns the actions that a policy document grants, without those for logs.
 fn granted(document: &Value) -> BTreeSet<String> {
-    // Conditional parts are for a stack that follows another push server.
+    // Conditional statements are for a stack that follows another push server.
     let statements = document["Statement"].as_array().unwrap().iter();
     let statements: Vec<_> = statements.filter(|statement| statement.get("Fn::If").is_none()).collect();
     assert!(statements.iter().all(|statement| statement["Effect"] == "Allow"));
@@ -109,7 +110,7 @@ fn granted(document: &Value) -> BTreeSet<String> {
     actions.filter(|action| !action.starts_with("logs:")).collect()
 }
 
-/// The actions that calls on the wire need: of SQS, a batch needs that of its single call.
+/// Returns the actions that the calls on the wire need. In SQS, a batch needs the permission of its single call.
 fn needed(ways: &Ways) -> BTreeSet<String> {
     let sqs = ways.queue.calls().into_keys().map(|call| format!("sqs:{}", call.trim_end_matches("Batch")));
     sqs.chain(ways.table.calls().into_keys().map(|call| format!("dynamodb:{call}"))).collect()
@@ -122,11 +123,12 @@ async fn each_half_may_do_what_it_does_and_nothing_else() {
     let mut relay = cloud.relay_on(server).start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let endpoint = phone.endpoint(&relay.component.jid, "app").await;
-    // Every way that a push can take: delivered (and withdrawn too late), from a homeserver, refused, put off, poison.
+    // Pushes take every way: delivered (and withdrawn too late), from a homeserver, put off, refused. One entry is
+    // poison.
     let answer = http::post_patiently(&endpoint, &[], "delivered").await;
     assert_eq!(answer.status, 201);
     phone.next_push(SOON).await;
-    // It takes itself to be behind TLS.
+    // The function assumes TLS in front of it, so its `Location` begins with `https:`.
     let delivered = answer.header("location").unwrap().replacen("https:", "http:", 1);
     assert_eq!(http::send("DELETE", &delivered, &[], "").await.status, 404, "it waits no longer");
     let (from_homeserver, _) = notification("$1", &[&endpoint]);

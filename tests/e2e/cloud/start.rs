@@ -1,4 +1,4 @@
-//! The start of `upwire relay` where something of AWS is missing: it ends in one line that names the mend.
+//! The start of `upwire relay` while a part on AWS is missing: it ends with one line that names the remedy.
 
 use std::future::ready;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 const VISIBILITY: Duration = Duration::from_secs(30);
 
-/// A relay that lacks nothing.
+/// Prepares a relay that lacks nothing.
 async fn relay(emulator: &Emulator) -> UpwireBuilder {
     Upwire::relay_on(XmppServer::shared(Kind::Prosody).await)
         .set("UPWIRE_QUEUE_URL", emulator.queue(VISIBILITY, 1000).await.url)
@@ -20,7 +20,7 @@ async fn relay(emulator: &Emulator) -> UpwireBuilder {
         .set_all(Emulator::variables(&emulator.endpoint))
 }
 
-/// The exit code, and what was said.
+/// Starts a relay that ends. Returns its exit code, and the last line of its log.
 async fn refusal(relay: UpwireBuilder) -> (Option<i32>, String) {
     let mut relay = relay.start();
     let code = relay.wait_exit(SOON).await.code();
@@ -59,15 +59,16 @@ async fn a_queue_without_a_dead_letter_queue_is_refused() {
     assert!(said.contains("RedrivePolicy"), "{said}");
 }
 
-/// No emulator here enforces permissions: this answers one call as AWS does to who may not make it, and passes
-/// all others on.
+/// Answers one call as AWS does to a caller without the permission, and passes all others on. No emulator here enforces
+/// permissions.
 async fn without_permission(endpoint: String, denied: &'static str) -> (String, JoinHandle<()>) {
     const DENIED: &str = r#"{"__type":"com.amazon.coral.service#AccessDeniedException",
         "Message":"User: arn:aws:iam::123456789012:user/relay is not authorized to perform this"}"#;
     in_between(endpoint, move |target| ready(target.ends_with(denied).then(|| DENIED.to_owned()))).await
 }
 
-/// Refuses calls with what `refuse` says to their target, and passes all others on when it has returned.
+/// Refuses a call with the text that `refuse` returns for its target, and passes all others on after `refuse` has
+/// returned.
 pub(crate) async fn in_between<F: Future<Output = Option<String>> + Send>(
     endpoint: String,
     refuse: impl Fn(String) -> F + Clone + Send + Sync + 'static,
@@ -75,7 +76,7 @@ pub(crate) async fn in_between<F: Future<Output = Option<String>> + Send>(
     reading_in_between(endpoint, move |target, _| refuse(target)).await
 }
 
-/// The same, for a `refuse` that reads the body of the call, too.
+/// Does the same as `in_between`, with a `refuse` that also reads the body of the call.
 pub(crate) async fn reading_in_between<F: Future<Output = Option<String>> + Send>(
     endpoint: String,
     refuse: impl Fn(String, String) -> F + Clone + Send + Sync + 'static,

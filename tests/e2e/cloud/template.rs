@@ -1,4 +1,4 @@
-//! SAM's reading of template.yaml, without anything that runs.
+//! template.yaml as SAM reads it, without a deployment.
 
 use std::fs;
 use std::process::Command;
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// The output of a Python program with the emulator's libraries.
+/// Returns the JSON that a Python program with the emulator's libraries prints.
 pub(crate) fn python(arguments: &[&str]) -> Value {
     let text = python_at("", arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
 }
 
-/// The output of a Python program, with AWS at this endpoint; its complaint, where it fails.
+/// Returns the output of a Python program, with AWS at this endpoint; its error output if it fails.
 pub(crate) fn python_at(endpoint: &str, arguments: &[&str]) -> Result<String, String> {
     let interpreter = target_folder().join("ministack/venv/bin/python");
     let mut command = Command::new(interpreter);
@@ -32,20 +32,20 @@ pub(crate) fn python_at(endpoint: &str, arguments: &[&str]) -> Result<String, St
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// The template after SAM's transformation, with these parameters.
+/// Returns the template after SAM's transformation, with these parameters.
 pub(crate) fn translated(parameters: &[&str]) -> Value {
     let mut arguments = vec!["infra/local/stack.py", "--translate"];
     arguments.extend(parameters.iter().flat_map(|parameter| ["--parameter", parameter]));
     python(&arguments)
 }
 
-/// The logical ids of the resources of a type.
+/// Returns the logical ids of the resources of a type.
 fn of_type(template: &Value, kind: &str) -> Vec<String> {
     let resources = template["Resources"].as_object().unwrap().iter();
     resources.filter(|(_, resource)| resource["Type"] == kind).map(|(name, _)| name.clone()).collect()
 }
 
-/// The calls that `make deploy` would make with these parameters.
+/// Returns the parameters that `make deploy` would pass to SAM, with these among them.
 fn deployment(parameters: &str) -> Vec<String> {
     let make = Command::new("make")
         .args(["--dry-run", "deploy", &format!("PARAMETERS={parameters}")])
@@ -65,7 +65,7 @@ fn another_value_of_a_parameter_is_another_version_of_the_function() {
         let template = translated(&parameters);
         let versions = of_type(&template, "AWS::Lambda::Version");
         assert_eq!(versions.len(), 1, "{versions:?}");
-        // Lambda publishes no version of a function that is the same as before.
+        // Lambda publishes no version of an unchanged function.
         let release = parameters.iter().find_map(|parameter| parameter.strip_prefix("Release=")).unwrap();
         let description = &template["Resources"]["Ingress"]["Properties"]["Description"];
         assert!(description.as_str().unwrap().ends_with(release), "{description}");
@@ -160,7 +160,7 @@ fn a_relay_on_fargate_has_every_setting_and_another_stands_by() {
     let help = Command::new(profile_folder().join("upwire")).args(["relay", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let names = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
-    // Nothing in the task is a file, and nobody else reaches its administration.
+    // The task has no files, and its administration address is not reached from elsewhere.
     let settings: Vec<_> =
         names.filter(|name| !name.ends_with("_FILE") && *name != "UPWIRE_ADMIN_LISTEN").collect();
     assert!(settings.len() > 15, "{settings:?}");

@@ -1,4 +1,4 @@
-//! The alarms of template.yaml, over recorded data: when they sleep, and when they do not.
+//! The alarms of template.yaml over recorded data: the data that raises each alarm, and the data that does not.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::template::{ROOT, translated};
 
-/// The states of alarms, each over the periods that count for it.
+/// Returns the state of each case: an alarm over the periods that count for it.
 fn states(template: &Value, cases: &Value) -> Vec<String> {
     let mut python = Command::new(target_folder().join("ministack/venv/bin/python"))
         .arg("tests/e2e/cloud/alarms.py")
@@ -55,7 +55,7 @@ fn alarms_wake_for_what_they_are_for_and_sleep_otherwise() {
         ("OK", json!(["ServerErrors", {"failed": [2], "requests": [2]}])),
         ("OK", json!(["ServerErrors", {"requests": [1000]}])),
         ("OK", json!(["ServerErrors", {}])),
-        // A tenth of the senders is refused by the new version.
+        // The new version refuses a tenth of the senders.
         ("ALARM", json!(["NewRefuses", {"requests": [100], "refused": [10]}])),
         ("OK", json!(["NewRefuses", {"requests": [100], "refused": [5]}])),
         ("OK", json!(["NewRefuses", {"requests": [10], "refused": [10]}])),
@@ -105,7 +105,7 @@ fn an_alarm_tells_somebody() {
     }
 }
 
-/// Each metric that an alarm asks for in our own namespace has to be one that the lines of metrics name.
+/// Alarms on our own metrics use the namespace and the dimension of the lines of metrics.
 #[test]
 fn our_own_metrics_are_those_of_the_stack() {
     let template = translated(&[]);

@@ -1,4 +1,4 @@
-//! The page on costs says what the prices and the counted units come to.
+//! docs/aws/cost.md has the costs that the prices and the counted units yield.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -25,7 +25,7 @@ fn the_page_on_costs_says_what_the_units_cost() {
     assert_eq!(fs::read_to_string(PAGE).unwrap(), right);
 }
 
-/// The numbers that a review of AWS's price lists came to.
+/// The known numbers come from a review of AWS's price lists.
 #[test]
 fn the_computation_agrees_with_what_was_computed_elsewhere() {
     let near = |computed: f64, known: f64| (computed / known - 1.0).abs() < 0.05;
@@ -38,7 +38,7 @@ fn the_computation_agrees_with_what_was_computed_elsewhere() {
     }
 }
 
-/// The metrics that the alarms under each condition watch; `""`: those of every stack.
+/// Counts the metrics that the alarms under each condition watch; `""`: those of every stack.
 fn alarm_metrics(template: &Value) -> BTreeMap<&str, usize> {
     let mut metrics = BTreeMap::new();
     let resources = template["Resources"].as_object().unwrap().values();
@@ -63,7 +63,7 @@ fn the_alarms_of_the_template_watch_as_many_metrics_as_the_page_on_costs_counts(
     assert!(page.contains("alarms watch one metric more each, a gradual `Deployment` six"));
 }
 
-/// The prices that pages say in a sentence.
+/// Some pages name a price in a sentence.
 #[test]
 fn sentences_say_the_prices_that_are_computed() {
     let [arm, x86] = prices::tasks().map(|dollars| format!("{dollars:.2}"));

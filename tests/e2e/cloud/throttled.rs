@@ -1,4 +1,4 @@
-//! DynamoDB throttles the partition of one account, or a row; all others go on.
+//! DynamoDB throttles the partition of one account, or one row. All other accounts go on.
 
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#Provision
 const FULL: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ItemCollectionSizeLimitExceededException",
     "message":"Collection size exceeded."}"#;
 
-/// A way to DynamoDB on which some calls are throttled for as long as the switch is on.
+/// A proxy to DynamoDB that throttles some calls while it is switched on.
 struct Throttle {
     endpoint: String,
     on: Arc<AtomicBool>,
@@ -51,9 +51,9 @@ impl Throttle {
         Self { endpoint, on, throttled, passed, server }
     }
 
-    /// Throttles what is written to the mailbox of an account.
+    /// Throttles the writes to the mailbox of an account.
     async fn of_mailbox(endpoint: &str, account: String) -> Self {
-        // Its registrations are in another table.
+        // Registrations are in another table, and have no entry.
         let is_write = |target: &str, body: &str| target.ends_with(".PutItem") && body.contains("\"entry\"");
         Self::of_calls(endpoint, move |target, body| is_write(target, body) && body.contains(&account)).await
     }
@@ -66,7 +66,7 @@ impl Throttle {
         self.throttled.load(Ordering::Relaxed)
     }
 
-    /// The number of calls that were not throttled.
+    /// Returns the number of calls that were not throttled.
     fn passed(&self) -> usize {
         self.passed.load(Ordering::Relaxed)
     }
@@ -78,7 +78,7 @@ impl Drop for Throttle {
     }
 }
 
-/// Adaptive retries took the others to one call in two seconds at last: these would be ten times too slow.
+/// With the SDK's adaptive retries, the other accounts came down to one call in 2 s, ten times too slow for this test.
 #[tokio::test]
 async fn an_account_that_is_throttled_slows_no_other() {
     const OTHERS: u8 = 8;
@@ -127,7 +127,7 @@ async fn a_push_whose_write_is_throttled_goes_back_alone() {
             assert_eq!(http::post_patiently(endpoint, &[], format!("push {number}")).await.status, 201);
         }
     }
-    // The first attempts; then the account is left alone for a while.
+    // The first attempts are throttled. Then the relay leaves the account alone for a while.
     eventually(SOON, "writes are throttled", async || throttle.throttled() >= 3).await;
     let phone = Phone::connect(server, &juliet, "phone").await;
     for number in 0..5 {
@@ -143,13 +143,14 @@ async fn a_push_whose_write_is_throttled_goes_back_alone() {
     cloud.mailbox_empties().await;
 }
 
-/// Adaptive retries left 16 of these 20 without an answer.
+/// With adaptive retries, 16 of these 20 got no answer.
 #[tokio::test]
 async fn others_register_while_an_account_is_throttled() {
     const OTHERS: usize = 20;
-    /// Adaptive retries stopped all calls of a relay after so many.
+    /// Number of throttles after which adaptive retries stopped all calls of a relay.
     const THROTTLES: usize = 121;
-    /// A relay that loses its lease on a busy machine answers nothing of before: it is asked again.
+    /// Longest wait for an answer. A relay that loses its lease on a busy machine never answers, so the phone asks
+    /// again.
     const ASKED_AGAIN: Duration = Duration::from_secs(60);
     let _turn = UNDER_LOAD.acquire().await;
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -196,11 +197,11 @@ async fn others_register_while_an_account_is_throttled() {
     eventually(SOON, "the account that was throttled registers, too", registers).await;
 }
 
-/// Adaptive retries had an environment refuse pushes for which it made no call, for twenty minutes after a throttle.
+/// With adaptive retries, an environment refused pushes without a call for 20 min after a throttle.
 #[tokio::test]
 async fn a_function_that_was_throttled_makes_the_calls_of_all_later_pushes() {
     const LATER: usize = 40;
-    /// A machine that is busy may hold up a few calls for as long as the function waits.
+    /// Most calls that a busy machine holds up for as long as the function waits.
     const HELD_UP_MAX: usize = LATER / 10;
     let _turn = UNDER_LOAD.acquire().await;
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -233,7 +234,7 @@ async fn a_function_that_was_throttled_makes_the_calls_of_all_later_pushes() {
         .await;
     };
     for number in 0..LATER {
-        // Each of its environments is throttled from time to time.
+        // Each environment of the function is throttled from time to time.
         if number % 2 == 0 {
             assert_eq!(http::post(&endpoints[0], "throttled").await.status, 503);
         }
@@ -248,7 +249,7 @@ async fn a_function_that_was_throttled_makes_the_calls_of_all_later_pushes() {
     assert!(held_up <= HELD_UP_MAX, "{held_up} pushes were refused without a call");
 }
 
-/// DynamoDB takes no more of an account: 30 pushes fill it here, in the place of 10 GB.
+/// DynamoDB takes no more pushes of an account. Here 30 pushes fill it, instead of 10 GB.
 #[tokio::test]
 async fn an_account_of_which_no_more_is_taken_loses_its_oldest() {
     const FILLING: i64 = 30;
@@ -281,7 +282,7 @@ async fn an_account_of_which_no_more_is_taken_loses_its_oldest() {
     let account = account(&registration);
     assert_eq!(mailbox.waiting(&account, None, None, 100).await.unwrap(), staying);
 
-    // Nothing is left that could make room: the push goes back to the queue, and no call is repeated without end.
+    // No push is left that could make room. The new push goes back to the queue, and no call is repeated for ever.
     mailbox.remove(staying.iter().map(|push| (account.clone(), push.message.id)).collect()).await.unwrap();
     count.store(FILLING as usize, Ordering::Relaxed);
     let refused = timeout(SOON, mailbox.keep(last.clone(), at_most(1000))).await.expect("an answer");

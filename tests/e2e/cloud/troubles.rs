@@ -1,4 +1,4 @@
-//! DynamoDB has trouble with what one account has in its mailbox, in each of the ways it can; all others go on.
+//! DynamoDB fails the removals from one account's mailbox in three ways. All other accounts go on.
 
 use e2e::{Kind, Phone, SOON, Trouble, TroubledWay, XmppServer, eventually, http};
 use futures::future::join_all;
@@ -8,7 +8,8 @@ use super::Cloud;
 const OTHERS: usize = 6;
 const PUSHES_EACH: usize = 4;
 
-/// While all that one account has stays where it is, everything of the others leaves: by counts, not by a clock.
+/// Checks that the pushes of one account stay in the store, while all pushes of the others leave it. Counts show this,
+/// not a clock.
 async fn all_but_one_go_on(trouble: Trouble) {
     let server = XmppServer::shared(Kind::Prosody).await;
     let cloud = Cloud::new().await;
@@ -30,7 +31,7 @@ async fn all_but_one_go_on(trouble: Trouble) {
             assert_eq!(http::post_patiently(&endpoint, &[], format!("push {number}")).await.status, 201);
         }
     }
-    // Read in the store: a push whose write is answered too late is kept, and not counted.
+    // The store is read, because a push whose write is answered too late is kept and not counted.
     let all = PUSHES_EACH * users.len();
     eventually(SOON, "all pushes wait", async || cloud.waiting().await == all as u64).await;
     cloud.queue_empties().await;

@@ -1,4 +1,4 @@
-//! An upgrade of the stack from the template of the change before, and the way back: with data in its tables.
+//! A stack with data is upgraded from the template of the change before, and rolled back.
 
 use std::process::Command;
 
@@ -15,17 +15,17 @@ use super::stack::{deploy, deploy_with, output};
 use super::template::ROOT;
 
 const FRONT: &str = "HttpApi";
-/// The outputs that name what holds data, or what phones and senders know. An upgrade changes none.
+/// Outputs that name stores of data, or that phones and senders know. An upgrade changes none.
 const LASTING: [&str; 5] = ["PublicUrl", "QueueUrl", "RegistrationsTable", "MailboxTable", "TableId"];
 
-/// `None`: the checkout has no history.
+/// Runs git. Returns `None` if the checkout has no history.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).current_dir(ROOT).output().ok()?;
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
 }
 
-/// The template of the last commit that had another one than this checkout, and that commit. A checkout without history
-/// has its own.
+/// Returns the last template that differs from this checkout's, and its commit. Without history, returns this
+/// checkout's.
 fn template_before() -> (String, String) {
     let present = std::fs::read_to_string(format!("{ROOT}/template.yaml")).unwrap();
     let commits = git(&["log", "--first-parent", "--format=%H", "--", "template.yaml"]).unwrap_or_default();
@@ -38,12 +38,12 @@ fn template_before() -> (String, String) {
     })
 }
 
-/// The outputs that last, of those that this template has.
+/// Returns the lasting outputs of a template that has them.
 fn lasting(outputs: &Value) -> Vec<(&'static str, &str)> {
     LASTING.iter().filter_map(|name| Some((*name, outputs[name].as_str()?))).collect()
 }
 
-/// Queues a push as the function does. Today's function need not start with the variables of an earlier template.
+/// Queues a push as the function does. Today's function may not start with the variables of an earlier template.
 #[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
 async fn queue(emulator: &Emulator, outputs: &Value, phone: &FullJid, body: &str) {
     let target = Target {

@@ -1,4 +1,4 @@
-//! Function and relay are replaced at different moments: each works with the other one of the commit before.
+//! Function and relay are replaced at different moments. Each works with the other half of the commit before.
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +6,13 @@ use e2e::{Kind, Phone, SOON, XmppServer, eventually, http, profile_folder};
 
 use super::Cloud;
 
-/// The binaries of the commit before, by `make versions`. Otherwise these are exchanged for themselves.
+/// Returns the folder of the binaries of the commit before, for `make versions`; otherwise, of the binaries of this
+/// build.
 fn before() -> PathBuf {
     std::env::var_os("UPWIRE_BASE_BINARIES").map_or_else(profile_folder, PathBuf::from)
 }
 
-/// A function and a relay of two versions, which then change places: what either writes, the other reads.
+/// Starts a function and a relay of two versions, which then change places. Each reads what the other writes.
 async fn change_places(of_function: &Path, of_relay: &Path) {
     let server = XmppServer::shared(Kind::Prosody).await;
     let mut cloud = Cloud::of(of_function, []).await;
@@ -36,7 +37,7 @@ async fn change_places(of_function: &Path, of_relay: &Path) {
     phone.leave(SOON).await;
     assert_eq!(http::post_patiently(&endpoint, &[], "away").await.status, 201);
     let withdrawn = http::post_patiently(&endpoint, &[], "withdrawn").await;
-    // The function takes its host for one of AWS, where all is HTTPS.
+    // The function takes its host for one of AWS, where every URL is HTTPS.
     let location = withdrawn.header("location").unwrap().replacen("https:", "http:", 1);
     let mut in_doubt = false;
     eventually(SOON, "the function finds what the relay has kept", async || {

@@ -1,4 +1,4 @@
-//! The bounds of one account: what its phones and the operator see of them.
+//! The bounds of one account: its registrations, and the pushes that wait for it.
 
 use e2e::{Phone, SOON, Upwire, XmppServer, hashed, http};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};

@@ -8,7 +8,7 @@ use crate::mailbox::{NEVER_SECONDS, everything_is_read};
 
 const GONE: [DefinedCondition; 2] = [DefinedCondition::ItemNotFound, DefinedCondition::FeatureNotImplemented];
 
-/// As [`everything_is_read`], for a client of bytes.
+/// Waits until the component has read everything, as [`everything_is_read`] does, for a client of raw bytes.
 async fn everything_is_read_from(client: &mut RawClient, component: &BareJid) {
     client
         .send(format!("<iq type='get' id='sync' to='{component}'><ping xmlns='urn:xmpp:ping'/></iq>"))
@@ -170,7 +170,7 @@ async fn any_other_error_keeps_the_push_and_the_endpoint(server: &XmppServer) {
     upwire.never_counted("upwire_registrations_revoked_total").await;
 }
 
-/// Answers each push as it comes, each otherwise; returns their ids, sorted.
+/// Answers each push as it comes, with the next of these conditions. Returns the ids of the pushes, sorted.
 async fn answer_each<const COUNT: usize>(
     phone: &Phone,
     conditions: [DefinedCondition; COUNT],

@@ -113,7 +113,7 @@ async fn an_unanswered_push_comes_again_under_the_same_id(server: &XmppServer) {
     phone.set_answer(Answer::Result);
     assert_eq!(phone.next_push(SOON).await, first);
     upwire.queue_empties().await;
-    // More than once, where its second answer takes longer than it may.
+    // The push is retried more than once if its second answer is late.
     upwire.metric_reaches("upwire_pushes_retried_total", 1.0).await;
     upwire.metric_is("upwire_pushes_delivered_total", 1.0).await;
 }

@@ -1,4 +1,4 @@
-//! Users list and end their endpoints, and send themselves a test push, from clients of theirs (XEP-0050).
+//! Users list and end their endpoints, and send themselves a test push, with clients of their own (XEP-0050).
 
 use e2e::{Phone, RawClient, SOON, Upwire, XmppServer, eventually, http};
 use tokio_xmpp::jid::BareJid;
@@ -23,7 +23,7 @@ async fn command(client: &mut RawClient, component: &BareJid, node: &str, chosen
     ask(client, component, "set", &payload).await
 }
 
-/// The ids that a form offers.
+/// Returns the ids that a form offers.
 fn offered(answer: &str) -> Vec<String> {
     let values = answer.split("<value>").skip(1).filter_map(|rest| rest.split('<').next());
     values.filter(|value| value.len() == 32).map(str::to_owned).collect()
@@ -60,7 +60,7 @@ async fn a_user_lists_tests_and_ends_what_is_theirs(server: &XmppServer) {
     assert!(push.body.starts_with(b"A test push"), "{:?}", push.body);
     upwire.mailbox_holds(0).await;
 
-    // Endpoints of others are passed over.
+    // Endpoints of other accounts are left alone.
     let mut thief = RawClient::connect(server, &other, "desk").await;
     let stolen = command(&mut thief, component, "end", &[&ids[0], &ids[1]]).await;
     assert!(stolen.contains("Endpoints that have ended: 0"), "{stolen}");

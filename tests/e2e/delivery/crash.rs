@@ -1,4 +1,4 @@
-//! kill -9 at any moment: what got its 201 is delivered by the next process.
+//! kill -9 at any moment: the next process delivers every push that got a 201.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn phones(server: &XmppServer, upwire: &Upwire) -> (Vec<Phone>, Vec<String
 async fn nothing_accepted_is_lost_by_kill_9(server: &XmppServer) {
     let mut upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", 5).start_ready().await;
     let (phones, endpoints) = phones(server, &upwire).await;
-    // Answers that take their time: at every kill there are pushes on their way and answers on theirs.
+    // Slow answers: at every kill, pushes and answers are on their way.
     phones[0].set_answer(Answer::DelayedBy(Duration::from_secs(1)));
     let load = Load::start(&endpoints, PUSHES_PER_PHONE);
     let phones: Vec<&Phone> = phones.iter().collect();
@@ -50,7 +50,7 @@ async fn what_was_accepted_without_an_xmpp_server_survives_kill_9(server: &XmppS
     let address = upwire.public_url.strip_prefix("http://").unwrap().to_owned();
     upwire.kill();
 
-    // The same server, without a way to the phones.
+    // The same server runs without a connection to the XMPP server.
     let mut cut_off = Upwire::as_component(server, component)
         .set("UPWIRE_DATABASE", database.display())
         .set("UPWIRE_LISTEN", &address)

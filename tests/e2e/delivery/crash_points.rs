@@ -1,7 +1,7 @@
-//! Crashes between any two durable steps, and what the next process finds and does.
+//! Crashes between any two durable steps, and the work of the next process.
 //!
-//! Each test makes in the file what a crash at that point leaves there, by the ports that would have written it, and
-//! starts an upwire on it.
+//! Each test writes what a crash at that point leaves in the file, by the ports that would have written it, and starts
+//! an upwire on the file.
 
 use std::fs::File;
 
@@ -25,7 +25,8 @@ use crate::ports::Register;
 
 const BOUNDS: MailboxBounds = MailboxBounds { of_registration: 100, of_account: 100 };
 
-/// An upwire, a phone that is there and sends no presence, and the endpoint of its one registration.
+/// Starts an upwire, and a phone that sends no presence. Returns both, and the endpoint of the phone's one
+/// registration.
 async fn scene(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
     let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
     let phone = Phone::connect(server, user, "phone").await;
@@ -33,14 +34,14 @@ async fn scene(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
     (upwire, phone, endpoint)
 }
 
-/// Kills the upwire, does to its file what it would have done next, and starts another on that.
+/// Kills the upwire, takes the steps on its file that it would have taken next, and starts it again.
 async fn dies_after(upwire: &mut Upwire, steps: impl AsyncFnOnce(&Database)) {
     upwire.kill();
     let path = upwire.database();
     let database = Database::open(&path).unwrap();
     steps(&database).await;
     drop(database);
-    // The writer thread gives up the file when it has seen that nobody is left.
+    // The writer thread releases the file once it sees that nobody uses the database.
     let lock = File::open(format!("{}.lock", path.display())).unwrap();
     eventually_some(SOON, "the file is free", async || lock.try_lock().ok()).await;
     drop(lock);
@@ -48,7 +49,7 @@ async fn dies_after(upwire: &mut Upwire, steps: impl AsyncFnOnce(&Database)) {
     upwire.ready().await;
 }
 
-/// The target that a phone has registered.
+/// Returns the target that a phone has registered.
 fn target(phone: &Phone, application: &str) -> Target {
     let [application, instance] = [application, "1"].map(hashed);
     let recipient = phone.jid().clone();
@@ -60,7 +61,7 @@ async fn row(database: &Database, target: &Target) -> Registration {
     Registrations::find(database, target.registration_id(), Strong).await.unwrap().unwrap()
 }
 
-/// A push with one letter as its body, accepted in the moment of its registration.
+/// Returns a push with one letter as its body, accepted at the moment of its registration.
 async fn push(database: &Database, phone: &Phone, letter: u8) -> PushMessage {
     let row = row(database, &target(phone, "app")).await;
     let (chance, wishes) = (testing::chance(letter.into()), testing::wishes(3600));
@@ -110,7 +111,7 @@ async fn what_was_answered_and_not_deleted_from_the_queue_comes_again_under_its_
 
 async fn what_was_kept_and_not_deleted_from_the_queue_comes_once(server: &XmppServer) {
     let (mut upwire, phone, _) = scene(server, &server.user().await).await;
-    // Kept because nobody was there, or because nobody had answered.
+    // The push was kept because no phone was there, or because none had answered.
     for (letter, unanswered) in [(b'a', false), (b'b', true)] {
         dies_after(&mut upwire, async |database| {
             let message = push(database, &phone, letter).await;
@@ -249,7 +250,7 @@ on_each_server!(
     what_expired_while_nobody_ran_goes_from_wherever_it_is,
 );
 
-/// Only on AWS: in a file, both happen in one commit.
+/// This crash is possible on AWS alone. On SQLite, one commit has both steps.
 #[tokio::test]
 async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_when_it_is_kept_again() {
     let emulator = Emulator::shared().await;
@@ -282,7 +283,7 @@ async fn a_topic_that_was_stored_and_what_it_replaces_not_removed_leaves_one_whe
         "the crash"
     );
 
-    // It is in the queue still.
+    // The push is still in the queue.
     let kept = mailbox.keep(new.clone(), BOUNDS).await.unwrap();
     assert_eq!((kept.replaced, kept.dropped), (vec![old.message.id], Vec::new()));
     assert_eq!(mailbox.waiting(&account, None, None, 10).await.unwrap(), [new]);

@@ -1,4 +1,4 @@
-//! A push that is settled before its commit begins is never written: kill -9 while no commit can be made.
+//! kill -9 while no commit can be made: a push that is settled before its commit begins is never written.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -7,10 +7,10 @@ use e2e::{Answer, Phone, SOON, Upwire, XmppServer, eventually_some, http};
 
 use crate::mailbox::bodies;
 
-/// More than one commit can take with it while pushes are posted one after the other.
+/// Number of pushes in each try: more than one commit can take, if they are posted one after the other.
 const PUSHES: usize = 3;
 
-/// Holds the database so that nobody else can commit, by what Python brings along; ends when its input is closed.
+/// Python that holds the database so that nobody else can commit, until its input is closed.
 const HOLD: &str = "
 import sqlite3, sys
 database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
@@ -39,14 +39,14 @@ impl Holding {
     }
 }
 
-/// Dropped by a test that has failed.
+/// Ends the process if a test has failed.
 impl Drop for Holding {
     fn drop(&mut self) {
         let _ = self.0.kill();
     }
 }
 
-/// Posts until a sender is told that its push is taken although nothing can be written; what that sender sent.
+/// Posts until a sender gets a 201 although nothing can be written. Returns the body of that push.
 async fn is_taken_without_a_commit(upwire: &Upwire, endpoint: &str) -> (String, Holding) {
     let mut tries = 0;
     eventually_some(SOON, "a delivery answers its sender", async || {
@@ -58,7 +58,7 @@ async fn is_taken_without_a_commit(upwire: &Upwire, endpoint: &str) -> (String, 
                 return Some((body, holding));
             }
         }
-        // A commit that had to wait too long ends what goes before it, until one succeeds.
+        // After a failed commit, no push is delivered before its own commit, until a commit succeeds.
         holding.release();
         assert_eq!(http::post(endpoint, "in between").await.status, 201);
         None
@@ -86,7 +86,7 @@ async fn a_push_that_its_phone_took_needs_no_commit(server: &XmppServer) {
     assert_eq!(http::post(&endpoint, "last").await.status, 201);
     phone.wait_for_body("last").await;
     upwire.queue_empties().await;
-    // An older push comes before: had it a row, that would have come again by now.
+    // An older push comes before a younger one. If the push had a row, it would have come again by now.
     let got = bodies(&phone.pushes());
     assert_eq!(
         got.iter().filter(|body| **body == taken).count(),

@@ -1,4 +1,4 @@
-//! A disk that has too little room: what was accepted is delivered, and nothing new is taken.
+//! A disk with too little room: accepted pushes are delivered, and no new push is accepted.
 
 use e2e::{Kind, Phone, SOON, Upwire, XmppServer, eventually, hashed, http};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};
@@ -23,7 +23,7 @@ async fn a_disk_below_the_floor_is_told_to_all_and_holds_up_no_push_that_was_acc
         .set("UPWIRE_DATABASE", before.database().display())
         .set("UPWIRE_PUBLIC_URL", &before.public_url)
         .set("UPWIRE_LISTEN", before.public_url.strip_prefix("http://").unwrap())
-        // More than any disk has.
+        // No disk has this much room.
         .set("UPWIRE_DISK_FLOOR", 1_u64 << 60)
         .start();
     let ready = async || {
@@ -31,7 +31,7 @@ async fn a_disk_below_the_floor_is_told_to_all_and_holds_up_no_push_that_was_acc
     };
     eventually(SOON, "the administration address answers", async || ready().await.is_ok()).await;
     let phone = Phone::connect(server, &user, "phone").await;
-    // The relay may be connected already, or not: a sweep finds what waits.
+    // A sweep finds the pushes, whether the relay is connected already or not.
     nothing_is_left(&upwire).await;
     phone.has_got(&accepted).await;
 

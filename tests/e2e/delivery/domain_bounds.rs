@@ -31,7 +31,7 @@ async fn registrations_of_a_domain_beyond_its_bound_are_told_to_wait(server: &Xm
     }
     assert_eq!(register(&one, "first").await.unwrap().endpoint, first, "what lives is renewed");
 
-    // A restart finds them by counting.
+    // After a restart, upwire counts them.
     crate::mailbox::restart(&mut upwire).await;
     upwire.log_line(&["the registrations are counted"]).await;
     assert_eq!(register(&other, "second").await.unwrap().endpoint, second);
@@ -63,7 +63,7 @@ async fn a_domain_that_is_named_has_no_bound_of_its_own(server: &XmppServer) {
     upwire.never_counted("upwire_mailbox_dropped_total").await;
 }
 
-/// Two accounts that are away: what waits for the fuller one goes first.
+/// Checks that of two accounts that are away, the fuller one loses its oldest pushes.
 async fn the_fullest_account_gives(server: &XmppServer, upwire: UpwireBuilder) {
     let upwire = upwire.set("UPWIRE_ACL", "*").set("UPWIRE_DOMAIN_MAILBOX_MAX", 4).start_ready().await;
     let component = &upwire.component.jid;

@@ -12,7 +12,7 @@ use crate::operators::said;
 
 const SOON_TO_EXPIRE: &[(&str, &str)] = &[("TTL", "60")];
 
-/// An upwire, and a phone that has greeted and registered as `Conv.AAAA`, with its endpoint.
+/// Starts an upwire, and a phone that greets and registers as `Conv.AAAA`. Returns both, and the phone's endpoint.
 async fn registered(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
     let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
     let phone = Phone::connect(server, user, "Conv.AAAA").await;
@@ -24,7 +24,7 @@ async fn registered(server: &XmppServer, user: &User) -> (Upwire, Phone, String)
     (upwire, phone, endpoint)
 }
 
-/// The same device under another resource.
+/// Connects the same device under another resource, which greets.
 async fn comes_back(server: &XmppServer, upwire: &Upwire, user: &User) -> Phone {
     let phone = Phone::connect_as(server, user, "Conv.BBBB", "Conv.AAAA").await;
     phone.greet(&upwire.component.jid).await;
@@ -57,7 +57,7 @@ async fn a_push_that_waits_goes_to_the_resource_that_greets(server: &XmppServer)
     nothing_is_left(&upwire).await;
 }
 
-/// A server on which a session may sleep for longer than any test takes.
+/// Returns a server on which a session may hibernate for longer than any test takes.
 async fn patient(kind: Kind) -> &'static XmppServer {
     static PROSODY: OnceCell<XmppServer> = OnceCell::const_new();
     static EJABBERD: OnceCell<XmppServer> = OnceCell::const_new();
@@ -91,7 +91,7 @@ async fn a_restart_between_presence_and_push_changes_nothing() {
     upwire.log_line(&["seen lately"]).await;
     phone.disconnect().await;
     let phone = comes_back(server, &upwire, &user).await;
-    // At most one is written in a minute.
+    // The relay writes the full JIDs of an account at most once in a minute.
     upwire.log_lines(&["seen lately"], 2).await;
     restart(&mut upwire).await;
     post(&endpoint, SOON_TO_EXPIRE, "after the restart").await;
@@ -123,7 +123,7 @@ async fn two_devices_of_one_account_disturb_each_other_in_no_way(server: &XmppSe
     first.wait_for_pushes(1, SOON).await;
 }
 
-/// The same device under another resource, which answers nothing.
+/// Connects the same device under another resource. It answers neither pushes nor pings.
 async fn silent(server: &XmppServer, user: &User, resource: &str) -> Phone {
     let phone = Phone::connect_as(server, user, resource, "Conv.AAAA").await;
     phone.set_answer(Answer::Silent);
@@ -131,7 +131,7 @@ async fn silent(server: &XmppServer, user: &User, resource: &str) -> Phone {
     phone
 }
 
-/// A push to a phone that came back under another resource is given up, and waits. Its answer comes after that.
+/// A push to a phone that came back under another resource is given up, and waits. The phone answers after that.
 async fn a_late_result_from_another_resource_settles_and_does_not_move_the_registration(server: &XmppServer) {
     let user = server.user().await;
     let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", 1).start_ready().await;
@@ -159,7 +159,7 @@ async fn a_late_result_from_another_resource_settles_and_does_not_move_the_regis
         upwire.metric_is("upwire_pushes_delivered_total", (number + 1) as f64).await;
     }
 
-    // A push that is settled after the others is settled later.
+    // Fates are settled in order: the push to the bystander is settled after the others.
     let bystander = Phone::connect(server, &server.user().await, "phone").await;
     let others = bystander.endpoint(&component, "app").await;
     post(&others, &[], "later").await;
@@ -175,7 +175,8 @@ async fn a_late_result_from_another_resource_settles_and_does_not_move_the_regis
     assert!(names("Conv.AAAA") && !names("Conv.BBBB") && !names("Conv.CCCC"));
 }
 
-/// A device refuses what it does not hold: that ends nothing, and bars it from the one registration.
+/// A device refuses a push that it does not hold. This ends no endpoint, and bars the device from this registration
+/// alone.
 async fn a_device_that_refused_a_registration_is_not_asked_again_before_its_next_presence(
     server: &XmppServer,
 ) {
@@ -216,7 +217,7 @@ async fn a_device_that_refused_a_registration_is_not_asked_again_before_its_next
     assert_eq!(phone.endpoint(&component, "app").await, endpoint);
 }
 
-/// As an upgrade of the server may: each session is gone, and each phone comes back with another resource.
+/// As in an upgrade, the server restarts, and each session ends. Each phone comes back under another resource.
 async fn phones_that_a_restart_of_the_server_renames_are_followed(server: &XmppServer) {
     let mut server = XmppServer::start(server.kind).await;
     let mut upwire = Upwire::on(&server).start_ready().await;

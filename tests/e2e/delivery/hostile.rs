@@ -1,4 +1,4 @@
-//! Any user of the XMPP server can send the component any stanza; none may disturb the others.
+//! Any user of the XMPP server can send any stanza to the component. No stanza may disturb other users.
 
 use e2e::{Kind, Phone, RawClient, SOON, Upwire, User, XmppServer, http};
 use tokio_xmpp::jid::BareJid;
@@ -9,7 +9,7 @@ mod registrations;
 mod stanzas;
 mod xml;
 
-/// The push server with a phone that must get its pushes, and somebody who means no good.
+/// The push server, a phone that must get its pushes, and a hostile user.
 struct Scene<'a> {
     server: &'a XmppServer,
     upwire: Upwire,
@@ -34,7 +34,7 @@ impl<'a> Scene<'a> {
         &self.upwire.component.jid
     }
 
-    /// Sends one stanza, sees that it is answered as it should be, and that the service goes on.
+    /// Sends one stanza. Checks that it is answered as expected, and that the service goes on.
     async fn survives(&mut self, hostile: &Hostile) {
         self.sent += 1;
         let id = format!("villain-{}", self.sent);
@@ -44,14 +44,14 @@ impl<'a> Scene<'a> {
             Err(error) => Err(error),
         };
         if answered.is_err() {
-            // The server would not have it, and the villain is out.
+            // The server refused the stanza, and ended the session.
             assert!(hostile.expected.may_be_refused(), "{}: the server ended the session", hostile.name);
             self.villain = RawClient::connect(self.server, &self.user, "villain").await;
         }
         self.goes_on(hostile.name).await;
     }
 
-    /// An error says that the server ended the session.
+    /// Waits for the expected answer. An error means that the server ended the session.
     async fn answered(&mut self, hostile: &Hostile, id: &str) -> std::io::Result<()> {
         match hostile.expected {
             Expected::Nothing => {}
@@ -71,7 +71,7 @@ impl<'a> Scene<'a> {
         self.everything_is_read().await
     }
 
-    /// Returns when the push server has read all that came before: a stream is in order.
+    /// Returns when the push server has read everything that was sent before: a stream is in order.
     async fn everything_is_read(&mut self) -> std::io::Result<()> {
         let (component, id) = (self.component(), format!("sync-{}", self.sent));
         let ping = format!("<iq type='get' id='{id}' to='{component}'><ping xmlns='urn:xmpp:ping'/></iq>");
@@ -129,13 +129,14 @@ async fn the_stream_survives_stanzas_of_all_sizes(server: &XmppServer) {
         scene.survives_all(xml::large_tokens(kilobytes << 10)).await;
         scene.survives_all(xml::large_texts(kilobytes << 10)).await;
     }
-    // Thousands of levels make ejabberd itself crash.
+    // Thousands of levels crash ejabberd itself.
     for depth in if server.kind == Kind::Prosody { vec![62, 70, 1000, 10_000] } else { vec![62, 70, 200] } {
         scene.survives(&xml::deep(depth)).await;
     }
     scene.survives_all(xml::wide()).await;
     if server.kind == Kind::Ejabberd {
-        // Prosody ends a session at 256 KiB. ejabberd computes for 10 s on a token of 5 MiB, as long as it is on 25 of 1 MiB.
+        // Prosody ends a session at 256 KiB. ejabberd computes for 10 s on one token of 5 MiB, as long as on 25 of 1
+        // MiB.
         scene.survives_all(xml::large_tokens(1 << 20)).await;
         scene.survives_all(xml::large_texts(5 << 20)).await;
     }

@@ -1,4 +1,4 @@
-//! One phone never delays another, and what is out for a phone is bounded.
+//! One phone never delays another, and the unanswered pushes of a phone are bounded.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -23,7 +23,7 @@ async fn the_end_of_a_session_settles_what_is_pending_for_it(server: &XmppServer
 
     phone.take_leave(&upwire.component.jid).await;
     upwire.metric_reaches("upwire_pushes_retried_total", 4.0).await;
-    // The pushes to the other are pending still.
+    // The pushes to the other phone are still pending.
     upwire.metric_is("upwire_pushes_in_flight", 4.0).await;
     upwire.mailbox_holds(4).await;
     phone.set_answer(Answer::Result);
@@ -74,7 +74,7 @@ async fn a_silent_phone_with_hundreds_of_pushes_delays_no_other(server: &XmppSer
     hot.set_answer(Answer::Silent);
     let ledger = Load::start(&[hot.endpoint(&upwire.component.jid, "app").await], QUEUED).finish().await;
 
-    // As long as it answers, the relay learns to send it as much at once as any phone gets.
+    // While the phone answers, the relay widens its window to the most that any phone gets.
     let answered = AtomicUsize::new(0);
     hot.answer_by(move |_| {
         if answered.fetch_add(1, Ordering::Relaxed) < QUEUED / 5 { Answer::Result } else { Answer::Silent }
@@ -114,7 +114,7 @@ async fn many_phones_that_are_gone_delay_no_other(server: &XmppServer) {
     let ledger = Load::start(&[endpoint], 50).finish().await;
     assert_eq!(ledger.arrives(&[&lively]).await, 0);
     upwire.metric_reaches("upwire_pushes_delivered_total", 50.0).await;
-    // More, where a sender was told 503 and posted again.
+    // The mailbox has more pushes if a sender got a 503 and posted again.
     upwire.metric_reaches("upwire_mailbox_depth", 400.0).await;
     upwire.queue_empties().await;
 }

@@ -1,4 +1,4 @@
-//! The log says what happened, and nothing of whom it happened to or what they were told.
+//! The log says what happened. It has no JID, no body and no token.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -31,7 +31,7 @@ impl Secrets {
     }
 }
 
-/// Registers well and badly, pushes, and answers in every way.
+/// Makes valid and invalid registrations, pushes, and answers in every way.
 async fn all_that_can_happen(server: &XmppServer, upwire: &Upwire, secrets: &mut Secrets) {
     let component = &upwire.component.jid;
     let (user, other) = (server.user().await, server.user().await);
@@ -75,7 +75,7 @@ async fn all_that_can_happen(server: &XmppServer, upwire: &Upwire, secrets: &mut
     secrets.are_kept(&http::get(&format!("{}/metrics", upwire.admin_url)).await.text());
 }
 
-/// Every refusal of the push resource.
+/// Provokes every refusal of the push resource.
 async fn refusals(endpoints: &[String]) {
     let (delivered, gone) = (&endpoints[0], &endpoints[1]);
     assert_eq!(http::post(gone, BODY).await.status, 410);

@@ -1,5 +1,4 @@
-//! Overload: a registration over its rate, and a queue that is full. Senders are told to wait, and what was accepted
-//! arrives.
+//! Overload: a registration over its rate, and a full queue. Senders are told to wait, and accepted pushes arrive.
 
 use std::collections::BTreeSet;
 use std::slice::from_ref;
@@ -11,18 +10,19 @@ use crate::cloud::Cloud;
 
 const RATE: &str = "5/1";
 const BURST: usize = 5;
-/// The relay sees what it delivers: so many pushes after the burst, each delivered before the next, are noticed.
+/// Most pushes until the relay notices that the burst is used up. It sees only the pushes that it delivers, so each is
+/// posted after the one before has arrived.
 const NOTICED_MAX: usize = 200;
 const QUEUE_MAX: usize = 10;
 
-/// The wait that a 429 told a sender.
+/// The pushes that were accepted before a 429, and the wait that it named.
 struct Told {
     accepted: BTreeSet<Vec<u8>>,
     wait: Duration,
 }
 
-/// Sends one push after the other, each when the one before it has arrived, until told to wait. `ways` are the
-/// function's to AWS, and count what an answer costs.
+/// Sends one push after the other, each after the one before has arrived, until a 429. `ways` are the function's to
+/// AWS, and count the calls of each answer.
 async fn send_until_told(phone: &Phone, endpoint: &str, ways: Option<&Ways>) -> Told {
     let mut accepted = BTreeSet::new();
     for number in 0..NOTICED_MAX {
@@ -32,7 +32,7 @@ async fn send_until_told(phone: &Phone, endpoint: &str, ways: Option<&Ways>) -> 
         let calls = ways.zip(calls_before).map(|(ways, before)| ways.calls_since(&before));
         let once = calls.as_ref().is_none_or(|calls| calls.values().all(|count| *count == 1));
         match (response.status, calls) {
-            // On a busy machine, the emulator may take longer than a call may, which is made again, or given up.
+            // On a busy machine, the emulator may be too slow for a call. The call is made again, or given up.
             (503, Some(_)) => continue,
             (429, Some(_)) if !once => continue,
             (429, Some(calls)) => assert!(calls.keys().eq(["GetItem"]), "{calls:?}"),
@@ -88,7 +88,7 @@ async fn senders_over_the_rate_are_told_for_how_long_to_wait() {
     upwire.metric_reaches("upwire_registrations_throttled_total", 1.0).await;
 }
 
-/// The relay marks the registration's row, and the function reads that anyway.
+/// The relay marks the registration's row, which the function reads anyway.
 #[tokio::test]
 async fn the_function_tells_senders_to_wait_at_the_cost_of_one_read() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -115,14 +115,14 @@ async fn no_rate_is_no_limit() {
     let upwire = Upwire::on(server).set("UPWIRE_RATE", "off").start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
-    // More than the default lets through; each waits for the one before it to be settled, and marked.
+    // The default rate lets fewer pushes through. Each push waits until the one before has arrived.
     for number in 0..80 {
         assert_eq!(http::post(&endpoint, format!("push {number}")).await.status, 201);
         phone.wait_for_pushes(number + 1, SOON).await;
     }
 }
 
-/// Nothing leaves the queue while there is no XMPP server.
+/// Nothing leaves the queue while the XMPP server is out of reach.
 #[tokio::test]
 async fn a_full_queue_is_told_to_senders_and_grows_no_further() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -150,7 +150,7 @@ async fn a_full_queue_is_told_to_senders_and_grows_no_further() {
         }
     }
     upwire.metric_is("upwire_queue_depth", QUEUE_MAX as f64).await;
-    // A refused push is tried again, as senders do.
+    // Senders post a refused push again.
     let load = Load::start(from_ref(&endpoint), 50);
     way.mend();
     upwire.ready().await;
@@ -162,14 +162,14 @@ async fn a_full_queue_is_told_to_senders_and_grows_no_further() {
     assert_eq!(bodies(&phone).len(), QUEUE_MAX + 50, "and nothing that was refused");
 }
 
-/// Nothing leaves the queue while there is no XMPP server.
+/// Nothing leaves the queue while the XMPP server is out of reach.
 #[tokio::test]
 async fn a_registration_that_fills_its_part_of_the_queue_takes_no_room_from_others() {
     let server = XmppServer::shared(Kind::Prosody).await;
     let way = FaultProxy::to(server.component_port).await;
     let mut upwire = Upwire::on(server)
         .set("UPWIRE_XMPP_SERVER", way.address())
-        // In a minute: the burst, and three more.
+        // In one minute, the rate lets the burst and three more pushes through.
         .set("UPWIRE_RATE", "5/0.05")
         .start_ready()
         .await;

@@ -1,4 +1,4 @@
-//! Registration (docs/protocol.md, "Register"): who may, what is refused and how, and which URL comes back.
+//! Registration (docs/protocol.md, "Register"): who may register, the errors, and the URL that comes back.
 
 use std::process::Command;
 
@@ -29,7 +29,7 @@ async fn a_renewal_returns_the_same_url(server: &XmppServer) {
     let other = phone.register(&upwire.component.jid, &app, &hashed("2")).await.unwrap();
     assert_ne!(other.endpoint, first.endpoint);
 
-    // After a conflict it comes back under another resource: the endpoint moves with it.
+    // After a conflict, the phone comes back under another resource. The endpoint moves with it.
     phone.disconnect().await;
     let phone = Phone::connect(server, &user, "two").await;
     let moved = phone.register(&upwire.component.jid, &app, &instance).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_store_that_cannot_answer_says_wait(server: &XmppServer) {
         async |instance| phone.register(&upwire.component.jid, &hashed("app"), &hashed(instance)).await;
     let registered = register("1").await.unwrap();
 
-    // The table is gone, as on a damaged disk.
+    // The table is missing, as on a damaged disk.
     sql(&upwire, "ALTER TABLE registration RENAME TO hidden");
     let error = register("1").await.unwrap_err();
     assert_eq!(
@@ -161,7 +161,7 @@ async fn a_store_that_cannot_answer_says_wait(server: &XmppServer) {
     phone.next_push(SOON).await;
 }
 
-/// Reaches into the database from outside, with what Python brings along.
+/// Executes a statement in the database from outside, with Python's own library.
 fn sql(upwire: &Upwire, statement: &str) {
     let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit()";
     let python = Command::new("python3").args(["-c", script]).arg(upwire.database()).arg(statement).status();

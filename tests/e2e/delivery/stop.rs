@@ -1,4 +1,4 @@
-//! Stopping: what is in flight is finished, the rest is kept, and a second signal does not wait.
+//! Stopping: pushes in flight are finished, all others are kept, and a second signal stops at once.
 
 use std::fs;
 use std::time::Duration;
@@ -45,7 +45,8 @@ async fn a_stop_in_mid_load_exits_0_and_loses_nothing(server: &XmppServer) {
     upwire.queue_empties().await;
 }
 
-/// None, unless the XMPP server was too busy to pass the answers on for as long as a stop may take.
+/// Counts the pushes that were unanswered at the stops. There are none, unless the XMPP server was too busy to pass on
+/// the answers for as long as a stop may take.
 fn unanswered_at_stops(log: &str) -> usize {
     let counts = log.lines().filter_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -71,7 +72,7 @@ async fn a_stop_takes_the_answers_to_what_is_in_flight(server: &XmppServer) {
     assert_eq!(http::post(&endpoint, "after").await.status, 201);
     phone.wait_for_pushes(2, SOON).await;
     upwire.queue_empties().await;
-    // The answered one did not come back.
+    // The answered push did not come back.
     phone.has_got_count(2).await;
 }
 
@@ -84,7 +85,7 @@ async fn a_silent_phone_does_not_hold_up_a_stop_for_ever(server: &XmppServer) {
     upwire.start_again();
     upwire.ready().await;
     upwire.queue_empties().await;
-    // It was kept, and came again.
+    // The push was kept, and came again.
     phone.has_got_count(2).await;
 }
 
@@ -112,7 +113,7 @@ on_each_server!(
     a_stop_without_an_xmpp_server_exits_0,
 );
 
-/// As docs/operations.md says of backups.
+/// docs/operations.md relies on this for backups.
 #[tokio::test]
 async fn after_a_stop_the_file_alone_is_the_whole_database() {
     let server = XmppServer::shared(Kind::Prosody).await;

@@ -1,4 +1,4 @@
-//! A clock that jumps: a battery is dead, a virtual machine was asleep, NTP was set wrong.
+//! A clock that jumps: a battery was dead, a virtual machine was asleep, or NTP was set wrong.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType};
 use super::{Scene, is_released};
 use crate::cloud::Cloud;
 
-/// Has the database remember another time than the machine's.
+/// Makes the database remember another time than the machine's.
 async fn last_known(scene: &Scene, wall: DateTime<Utc>) {
     let database = Database::open(&scene.upwire.database()).unwrap();
     let known = KnownTime { wall, uptime: std::time::Duration::ZERO, boot: "of another machine".into() };
@@ -30,8 +30,8 @@ fn accept(scene: &Scene) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// OctoPrint/OctoPrint#3266, projectbuendia/buendia#226: what starts before the clock is set takes 1970, or a month
-/// ahead, for now, and everything has expired.
+/// OctoPrint/OctoPrint#3266, projectbuendia/buendia#226: a program that starts before the clock is set takes 1970, or a
+/// month ahead, for the present, and everything has expired.
 #[tokio::test]
 async fn after_a_jump_pushes_go_on_nothing_ends_and_somebody_can_say_that_it_is_right() {
     let mut scene = Scene::set().await;
@@ -57,7 +57,7 @@ async fn after_a_jump_pushes_go_on_nothing_ends_and_somebody_can_say_that_it_is_
             assert_eq!(scene.phone.next_push(SOON).await.body, b"waits");
             scene.upwire.mailbox_holds(1).await;
         } else {
-            // It has expired by the time that was known.
+            // The push has expired by the last known time.
             assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
         }
         let refused = scene
@@ -81,7 +81,7 @@ async fn after_a_jump_pushes_go_on_nothing_ends_and_somebody_can_say_that_it_is_
     }
 }
 
-/// convox/rack#235, aws/aws-sdk-js#527: a machine whose clock is off, and AWS, which knows better.
+/// convox/rack#235, aws/aws-sdk-js#527: the clock of a machine is wrong, and AWS knows the right time.
 #[tokio::test]
 async fn a_relay_whose_clock_differs_from_that_of_aws_ends_nothing_and_says_so() {
     const MONTH: i64 = 30 * 86_400;
@@ -92,7 +92,7 @@ async fn a_relay_whose_clock_differs_from_that_of_aws_ends_nothing_and_says_so()
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     phone.greet(&component).await;
     let endpoint = phone.endpoint(&component, "app").await;
-    // To the relay it is as if its clock went ahead, and then back.
+    // To the relay, its clock seems to go ahead, and then back.
     for (times, off, body) in [(1, -MONTH, "ahead"), (2, MONTH, "behind")] {
         for way in [&cloud.relay_ways.queue, &cloud.relay_ways.table] {
             way.shift_dates(off);
@@ -107,7 +107,7 @@ async fn a_relay_whose_clock_differs_from_that_of_aws_ends_nothing_and_says_so()
         cloud.queue_empties().await;
         let refused = phone.register(&component, &hashed("app"), &hashed("1")).await.unwrap_err();
         assert_eq!(refused.type_, ErrorType::Wait);
-        // The push that has waited is no older than its TTL by either clock.
+        // The TTL of the waiting push has not run out by either clock.
         phone.set_answer(Answer::Result);
         phone.greet(&component).await;
         assert_eq!(phone.next_push(SOON).await.body, b"waits");

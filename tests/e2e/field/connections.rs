@@ -1,4 +1,4 @@
-//! Connections that are opened and never used well: whoever pushes in earnest does not notice.
+//! Connections that are opened and misused. Ordinary senders notice nothing.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -20,22 +20,22 @@ fn address(url: &str) -> SocketAddr {
     url.strip_prefix("http://").unwrap().split('/').next().unwrap().parse().unwrap()
 }
 
-/// A connection from this address of the loopback network.
+/// Connects from this address of the loopback network.
 async fn connect_from(peer: IpAddr, server: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((peer, 0).into())?;
     socket.connect(server).await
 }
 
-/// Waits until the server closes the connection; returns what it sent before.
+/// Waits until the server closes the connection. Returns the text that it sent before.
 async fn closed(socket: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset is a close.
+    // A reset counts as a close.
     let _ = timeout(SOON, socket.read_to_end(&mut answer)).await.expect("it is closed");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A sender that keeps its connection.
+/// A sender with a persistent connection.
 struct Kept {
     socket: TcpStream,
     head: String,
@@ -49,7 +49,7 @@ impl Kept {
         Self { socket: TcpStream::connect(server).await.unwrap(), head }
     }
 
-    /// Sends a push; returns whether it is accepted on this connection.
+    /// Sends a push. Returns whether it is accepted on this connection.
     async fn push(&mut self) -> bool {
         if self.socket.write_all(format!("{}x", self.head).as_bytes()).await.is_err() {
             return false;
@@ -65,9 +65,10 @@ impl Kept {
     }
 }
 
-/// hyperium/hyper#2675: without a timeout for headers, slowloris takes every connection there is.
+/// hyperium/hyper#2675: without a timeout for headers, slowloris takes every connection.
 ///
-/// 5,000 connections from 200 addresses, of which each has sent half a request, are more than may be open.
+/// The test opens 5,000 connections from 200 addresses, and sends half a request on each. These are more than may be
+/// open.
 #[tokio::test]
 async fn slowloris_from_many_addresses_takes_nothing_from_those_who_push() {
     const PUSHES: usize = 1000;
@@ -100,7 +101,7 @@ async fn slowloris_from_many_addresses_takes_nothing_from_those_who_push() {
 }
 
 /// chatmail/notifiers#36: "Too many open files", and the server neither accepts nor sends any more.
-/// ac2cz/FoxTelem#457: the same fills the disk with a line for each try.
+/// ac2cz/FoxTelem#457: the same fault fills the disk with a line for each try.
 #[tokio::test]
 async fn with_few_descriptors_the_store_the_stream_and_the_operator_have_theirs() {
     let mut scene = Scene::set_with(|builder| builder.with_descriptors(300)).await;
@@ -126,7 +127,7 @@ async fn with_few_descriptors_the_store_the_stream_and_the_operator_have_theirs(
     assert!(!log.contains("no connection can be accepted"), "{log}");
 }
 
-/// One peer is bounded before all are; the proxy of this machine is not.
+/// Each peer has a lower bound than all peers together. A proxy on this machine has none.
 #[tokio::test]
 async fn one_address_has_64_incomplete_requests_and_a_proxy_any_number() {
     let scene = Scene::set_with(|builder| builder.set("UPWIRE_PROXIES", "127.0.3.0/30, 127.0.4.1")).await;
@@ -135,7 +136,7 @@ async fn one_address_has_64_incomplete_requests_and_a_proxy_any_number() {
         [([127, 0, 5, 1], true), ([127, 0, 0, 1], false), ([127, 0, 3, 1], false), ([127, 0, 4, 1], false)];
     let mut expected = 0.0;
     for (mut peer, is_bound) in peers {
-        // An incomplete head has ten seconds: a machine that was busy for longer has shown nothing.
+        // An incomplete head has 10 s. A machine that was busy for longer proves nothing.
         let mut slow = loop {
             let begun = Instant::now();
             let mut slow = Vec::new();
@@ -154,7 +155,7 @@ async fn one_address_has_64_incomplete_requests_and_a_proxy_any_number() {
             // The connections of this attempt may still count when the next one begins.
             peer[3] += u8::from(is_bound);
         };
-        // The others are open still, and complete.
+        // The other requests are still open, and are completed now.
         for socket in &mut slow[60..] {
             socket.write_all(b"x\r\nContent-Length: 1\r\n\r\nx").await.unwrap();
         }
@@ -168,7 +169,7 @@ async fn one_address_has_64_incomplete_requests_and_a_proxy_any_number() {
     }
 }
 
-/// kite-org/kite#461, and many more: a timer for the head of a request, and another for a connection that is kept.
+/// kite-org/kite#461, and many more: the head of a request needs one timer, and a persistent connection another.
 #[tokio::test]
 async fn half_a_request_is_closed_and_a_kept_connection_is_not() {
     let scene = Scene::set().await;
@@ -180,7 +181,7 @@ async fn half_a_request_is_closed_and_a_kept_connection_is_not() {
     half.write_all(BEGUN.as_bytes()).await.unwrap();
     let mut trickling = TcpStream::connect(server).await.unwrap();
     for byte in BEGUN.as_bytes() {
-        // However it comes, the time is that of the whole head.
+        // The time is for the whole head, however slowly it comes.
         if trickling.write_all(&[*byte]).await.is_err() {
             break;
         }
@@ -193,15 +194,15 @@ async fn half_a_request_is_closed_and_a_kept_connection_is_not() {
     assert!(kept.push().await, "it was idle for longer than a head may take");
 }
 
-/// rwf2/Rocket#2783, and Python's requests with "Remote end closed connection without response": a refusal that does not
-/// wait for the body closes the connection under its sender.
+/// rwf2/Rocket#2783, and Python's requests with "Remote end closed connection without response": a server that refuses
+/// without reading the body closes the connection under its sender.
 #[tokio::test]
 async fn a_sender_that_sends_its_body_late_sees_why_it_is_refused() {
     let scene = Scene::set().await;
     let server = address(&scene.endpoint);
     let path = scene.endpoint.strip_prefix(&format!("http://{server}")).unwrap();
     for (path, length, status) in [("/push/nothing", 4096, "404"), (path, 4097, "413"), ("/", 10, "405")] {
-        // The body has a second: a machine that was busy for longer has shown nothing.
+        // The body has 1 s. A machine that was busy for longer proves nothing.
         loop {
             let mut socket = TcpStream::connect(server).await.unwrap();
             let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
@@ -254,7 +255,7 @@ async fn what_can_be_read_in_two_ways_is_refused() {
             format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(17_000)),
             "HTTP/1.1 431 ",
         ),
-        // HTTP/2 without being asked.
+        // HTTP/2 comes without a negotiation.
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), ""),
     ];
     for (request, expected) in cases {

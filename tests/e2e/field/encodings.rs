@@ -1,4 +1,4 @@
-//! A push that can never be decrypted is refused to its sender, who alone can mend it.
+//! A push that can never be decrypted is refused, because its sender alone can mend it.
 
 use e2e::{SOON, http};
 
@@ -27,7 +27,7 @@ async fn key_material_that_cannot_be_any_is_named() {
         let detail = refused.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains(named), "{detail}");
     }
-    // With other claims nobody looks, and with good ones it arrives.
+    // The headers of other encodings are not examined, and a push with good key material arrives.
     for (encoding, body) in [("aes128gcm", "looked at by nobody"), ("aesgcm", "good")] {
         let headers = [("Content-Encoding", encoding), ("Encryption", SALT), ("Crypto-Key", DH)];
         assert_eq!(http::post_with(&scene.endpoint, &headers, body).await.status, 201);
@@ -35,7 +35,7 @@ async fn key_material_that_cannot_be_any_is_named() {
     }
 }
 
-/// web-push-libs/web-push#238: `aesgcm128` or `aesgcm`, senders take the one for the other.
+/// web-push-libs/web-push#238: senders confuse `aesgcm128` with `aesgcm`.
 #[tokio::test]
 async fn an_encoding_that_is_superseded_names_those_that_are_not() {
     let scene = Scene::set().await;

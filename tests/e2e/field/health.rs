@@ -1,14 +1,14 @@
-//! Probes of the server's health: a container runtime restarts a server that is not well.
+//! Probes of the server's health. A container runtime restarts an unhealthy server.
 
 use std::process::Command;
 
 use e2e::{FaultProxy, Kind, SOON, Upwire, XmppServer, eventually, free_port, profile_folder};
 use tokio::task::spawn_blocking;
 
-/// The arguments of the check in the image, which has no shell: the same program as the server's.
+/// Arguments of the check in the image. It has no shell, so the check is the server's own program.
 const CHECK: [&str; 1] = ["health"];
 
-/// Exit code and words. The proxies of a test go on meanwhile.
+/// Runs the check while the proxies of a test go on. Returns its exit code and its words.
 async fn ask(admin_listen: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let mut health = Command::new(profile_folder().join("upwire"));
     health.env_clear().env("UPWIRE_ADMIN_LISTEN", admin_listen).args(CHECK).args(arguments);
@@ -17,7 +17,7 @@ async fn ask(admin_listen: &str, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(said).unwrap().trim().to_owned())
 }
 
-/// GoogleContainerTools/distroless#183: an image without a shell has no `curl` to ask with.
+/// GoogleContainerTools/distroless#183: an image without a shell has no `curl` for a probe.
 #[tokio::test]
 async fn a_container_without_a_shell_asks_the_server_itself() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -27,7 +27,7 @@ async fn a_container_without_a_shell_asks_the_server_itself() {
     assert_eq!(ask(&address, &[]).await, (Some(0), "healthy".into()));
     assert_eq!(ask(&address, &["--ready"]).await, (Some(0), "ready".into()));
 
-    // While the XMPP server is away nobody gains by a restart.
+    // A restart does not help while the XMPP server is away.
     way.cut();
     let not_connected = "upwire: the component is not connected to the XMPP server";
     eventually(SOON, "it is not ready", async || {
@@ -47,7 +47,7 @@ async fn a_container_without_a_shell_asks_the_server_itself() {
     assert_eq!(ask("somewhere", &[]).await.0, Some(64));
 }
 
-/// A server that accepts, and says nothing, is as ill as one that is gone.
+/// A server that accepts a connection and does not answer is unhealthy.
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_not_well() {
     let server = XmppServer::shared(Kind::Prosody).await;

@@ -1,4 +1,4 @@
-//! A holder of a predecessor's secret can make any number of endpoints, for anyone: bounds cap their worth.
+//! A holder of a predecessor's secret can make any number of endpoints, for any account. Bounds limit the damage.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use super::is_released;
 use crate::cloud::Cloud;
 use crate::senders::legacy::{UP_SECRET, up_token};
 
-/// A phone that has the application which the tokens name.
+/// Connects a phone that has the application of the tokens.
 async fn phone(server: &XmppServer) -> Phone {
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     phone.hold(&hashed("app"), &hashed("1"));
@@ -26,7 +26,7 @@ fn endpoint(upwire: &Upwire, token: &str) -> String {
     format!("{}/push/{token}", upwire.public_url)
 }
 
-/// The token names the account, and whoever made it chose it.
+/// The maker of a token chooses the account that it names.
 #[tokio::test]
 async fn a_predecessors_endpoint_is_for_those_on_the_list() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -67,7 +67,7 @@ async fn so_it_is_at_the_function_where_that_has_a_list() {
     .await;
 }
 
-/// The rows outlive a restart, and so does their number.
+/// The rows outlive a restart, and so does their count.
 #[tokio::test]
 async fn beyond_their_number_senders_are_asked_to_wait() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -89,7 +89,7 @@ async fn beyond_their_number_senders_are_asked_to_wait() {
     }
 }
 
-/// ecadlabs/signatory#356: a short secret is taken, and is found by trying by anyone who has one token.
+/// ecadlabs/signatory#356: a short secret is accepted, and anyone who has one token finds it by trying.
 #[tokio::test]
 async fn a_secret_that_could_be_found_by_trying_is_not_taken_unasked() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -105,7 +105,7 @@ async fn a_secret_that_could_be_found_by_trying_is_not_taken_unasked() {
     }
 }
 
-/// A function that did not start would refuse the pushes of everyone.
+/// A function that did not start would refuse all pushes.
 #[tokio::test]
 async fn a_function_that_has_one_asks_the_senders_of_its_endpoints_to_wait_and_says_why() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -128,7 +128,7 @@ async fn a_function_that_has_one_asks_the_senders_of_its_endpoints_to_wait_and_s
     }
 }
 
-/// As Prosody's module makes it.
+/// Makes a token as Prosody's module does.
 fn jwt(phone: &Phone, secret: &str) -> String {
     let expiry = crate::senders::legacy::now() / 1000 + 3600;
     let claims = json!({
@@ -140,7 +140,7 @@ fn jwt(phone: &Phone, secret: &str) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// A key that is never removed would be good for ever.
+/// A key that is never removed would be valid for ever.
 #[tokio::test]
 async fn the_key_ends_and_the_log_says_to_remove_it() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -164,7 +164,7 @@ async fn the_key_ends_and_the_log_says_to_remove_it() {
     upwire.log_line(&["WARN", "endpoints of the predecessor have ended with its key"]).await;
 }
 
-/// Has the first start with the predecessor's key be so long ago.
+/// Sets the first use of the predecessor's key to this many days ago.
 async fn first_used(upwire: &Upwire, days_ago: i64) {
     let database = Database::open(&upwire.database()).unwrap();
     let mut marker: serde_json::Value =

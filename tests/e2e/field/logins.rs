@@ -1,4 +1,4 @@
-//! `upwire distributor` at servers as Debian configures them: logins over StartTLS and direct TLS.
+//! `upwire distributor` logs in to servers as Debian configures them, over StartTLS and direct TLS.
 
 use std::fs;
 use std::net::TcpStream;
@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 const PASSWORD: &str = "pencil, and more";
 const TRUSTED_SELF_SIGNED: &[&str] = &["subjectAltName=DNS:localhost", "basicConstraints=critical,CA:FALSE"];
 
-/// A server by its package's own configuration, of which nothing is changed but where it listens and what is its.
+/// A server with its package's own configuration. Only its addresses, its files and, in ejabberd, the API that
+/// registers an account are changed.
 struct Debian {
     start_tls: u16,
     direct_tls: u16,
-    /// Of HTTP, where an account is asked for.
+    /// The port for HTTP, at which ejabberd registers an account.
     http: u16,
     folder: PathBuf,
     process: Tether,
@@ -96,8 +97,8 @@ fn prosody(folder: &Path, certificate: &Certificate, [start_tls, direct_tls]: [u
         .unwrap();
     let file = folder.join("prosody.cfg.lua");
     let (folder, certificates) = (folder.display(), certificates.display());
-    // A file of its own: a second value in the same file is a warning, and Prosody fails to format it
-    // where the file's path has 60 bytes or more.
+    // The settings have a file of their own. A second value in the same file causes a warning, which Prosody fails to
+    // format if the file's path has 60 bytes or more.
     let ours = format!(
         "Include \"debian.cfg.lua\"\nHost \"*\"\nrun_as_root = true\npidfile = \"{folder}/prosody.pid\"\ndata_path = \"{folder}\"\n\
          log = {{ {{ levels = {{ min = \"info\" }}, to = \"console\" }} }}\ncertificates = \"{certificates}\"\n\
@@ -119,7 +120,7 @@ fn ejabberd(folder: &Path, certificate: &Certificate, [start_tls, direct_tls, ht
     }
     let file = certificate.file.display().to_string();
     text = text.replace("/etc/ejabberd/ejabberd.pem", &file).replace("ip: \"::\"", "ip: \"127.0.0.1\"");
-    // An account is made by HTTP, without TLS.
+    // The test registers an account by HTTP, without TLS.
     let api = format!(
         "listen:\n  -\n    port: {http}\n    ip: \"127.0.0.1\"\n    module: ejabberd_http\n    \
          request_handlers:\n      /api: mod_http_api\n"
@@ -145,15 +146,16 @@ fn events(distributor: &Tether, name: &str) -> Vec<Value> {
     events.filter(|event| event["event"] == name).collect()
 }
 
-/// Waits for an error that says so. One that passes may come before it: the distributor tries again.
+/// Waits for an error with these words. A transient error may come before it: the distributor tries again.
 async fn is_told(distributor: &Tether, words: &str) {
     let what = format!("the distributor says {words}");
     let errors = async || events(distributor, "error");
     settles(SOON, &what, errors, |errors| errors.iter().any(|error| error.to_string().contains(words))).await;
 }
 
-/// ejabberd 23.01 announces SCRAM-SHA-1-PLUS and no binding, and answers "Invalid channel binding" to what tokio-xmpp
-/// would bind (xmppo/go-xmpp#184: the same of another client).
+/// Checks the logins to a server. ejabberd 23.01 announces SCRAM-SHA-1-PLUS and no channel binding, and answers
+/// "Invalid channel binding" to the one that tokio-xmpp would use (xmppo/go-xmpp#184: another client has the same
+/// problem).
 async fn logs_in_to(kind: Kind) {
     let authority = Authority::new();
     let self_signed = Certificate::self_signed(TRUSTED_SELF_SIGNED);
@@ -163,7 +165,7 @@ async fn logs_in_to(kind: Kind) {
         for direct in [false, true] {
             let mut distributor = server.distributor(trusted, PASSWORD, direct);
             let connected = eventually_some(SOON, "the distributor is connected", async || {
-                // It gives up where a busy machine is slow to let it in.
+                // The distributor gives up if a busy machine lets it in too slowly.
                 if distributor.exited().is_some() && distributor.log().contains("unreachable") {
                     distributor = server.distributor(trusted, PASSWORD, direct);
                 }
@@ -173,7 +175,7 @@ async fn logs_in_to(kind: Kind) {
             assert!(connected["jid"].as_str().unwrap().starts_with("juliet@localhost/"), "{connected}");
             distributor.kill();
 
-            // Somebody else's authority.
+            // The stranger trusts another authority.
             let other = Authority::new();
             let mut stranger = server.distributor(&other.trusted, PASSWORD, direct);
             is_told(&stranger, "SSL_CERT_FILE").await;
@@ -183,7 +185,7 @@ async fn logs_in_to(kind: Kind) {
         is_told(&wrong, "\"condition\":\"not-authorized\"").await;
         assert_eq!(wrong.wait(SOON).await.code(), Some(1));
     }
-    // The certificate that openssl makes by default.
+    // openssl makes this certificate by default.
     let authority_of_itself = Certificate::self_signed(&["subjectAltName=DNS:localhost"]);
     let server = Debian::start(kind, &authority_of_itself).await;
     let distributor = server.distributor(&authority_of_itself.file, PASSWORD, false);

@@ -1,4 +1,4 @@
-//! A log that others can write to: what they cause has a bound.
+//! A log that others can write to: the lines that they cause are bounded.
 
 use e2e::{SOON, http};
 use serde_json::json;
@@ -6,9 +6,9 @@ use serde_json::json;
 use super::Scene;
 use crate::senders::matrix::{gateway, rejected};
 
-/// tempesta-tech/tempesta#2559 and ac2cz/FoxTelem#457: a line for each refusal, until the disk is full.
+/// tempesta-tech/tempesta#2559 and ac2cz/FoxTelem#457: each refusal writes a line, until the disk is full.
 ///
-/// A disk without room refuses each push; a homeserver has each of its notifications dropped.
+/// Here a full queue refuses each push, and a homeserver has each of its notifications dropped.
 #[tokio::test]
 async fn thousands_of_refusals_write_a_few_lines() {
     let mut scene =
@@ -28,7 +28,7 @@ async fn thousands_of_refusals_write_a_few_lines() {
     for _ in 0..200 {
         assert_eq!(rejected(&scene.upwire.public_url, request.to_string()).await, json!([]));
     }
-    // That it is over is said as well, once.
+    // The end of the trouble is logged once, too.
     scene.phone.set_answer(e2e::Answer::Result);
     scene.phone.greet(&scene.upwire.component.jid).await;
     for _ in 0..2 {
@@ -48,7 +48,7 @@ async fn thousands_of_refusals_write_a_few_lines() {
     assert!(log.lines().count() < 100, "{log}");
 }
 
-/// The same homeserver is told to wait, as one whose notifications are pushes.
+/// A homeserver whose notifications are dropped is told to wait, like one whose notifications become pushes.
 #[tokio::test]
 async fn notifications_that_are_dropped_count_towards_the_rate() {
     let scene = Scene::set_with(|builder| builder.set("UPWIRE_RATE", "5/0.1")).await;

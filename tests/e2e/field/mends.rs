@@ -1,4 +1,4 @@
-//! A problem is named as it is, with the mend that helps.
+//! The log names each problem as it is, with the remedy that helps.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use tokio_xmpp::jid::BareJid;
 use super::Scene;
 use crate::stream::refused::goes_on_trying;
 
-/// moghtech/komodo#737, linuxserver/docker-bookstack#122: a line break at the end of the file, and the password is wrong.
+/// moghtech/komodo#737, linuxserver/docker-bookstack#122: the file ends with a line break, and the password is wrong.
 #[tokio::test]
 async fn a_secret_is_taken_out_of_whatever_editors_make_of_its_file() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -41,7 +41,6 @@ async fn a_secret_is_taken_out_of_whatever_editors_make_of_its_file() {
     assert!(!log.contains("the new one"), "{log}");
 }
 
-/// The variable that is set is the one that is named.
 #[tokio::test]
 async fn a_refusal_names_the_variable_that_was_set() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -55,7 +54,7 @@ async fn a_refusal_names_the_variable_that_was_set() {
     }
 }
 
-/// sqlpad/sqlpad#808, cbcoutinho/nextcloud-mcp-server#1216: a variable that is misspelt does nothing, and nobody says so.
+/// sqlpad/sqlpad#808, cbcoutinho/nextcloud-mcp-server#1216: a misspelt variable has no effect, and nothing says so.
 #[tokio::test]
 async fn a_misspelt_variable_is_warned_of() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -70,7 +69,7 @@ async fn a_misspelt_variable_is_warned_of() {
     clean.never_logged(&["is no variable of Upwire's"]);
 }
 
-/// ejabberd's own words for a component that is named like one of its hosts.
+/// The log has ejabberd's own words for a component that is named like one of its hosts.
 #[tokio::test]
 async fn a_component_with_the_name_of_a_host_of_ejabberds_is_told_so() {
     let server = XmppServer::shared(Kind::Ejabberd).await;
@@ -79,7 +78,7 @@ async fn a_component_with_the_name_of_a_host_of_ejabberds_is_told_so() {
     goes_on_trying(&mut upwire, "existing local domain", "the name of one of ejabberd's own hosts").await;
 }
 
-/// Holds the database for writing, as a person does with `sqlite3`.
+/// Locks the database for writing, as a person does with `sqlite3`.
 fn lock(database: &std::path::Path) -> Child {
     const SCRIPT: &str = "import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -99,7 +98,7 @@ sys.stdin.read()";
     child
 }
 
-/// "database is locked" is no full disk: somebody looks at the file with another program.
+/// "database is locked" does not mean a full disk: another program has opened the file.
 #[tokio::test]
 async fn a_database_that_another_program_has_locked_is_not_called_a_full_disk() {
     let mut scene = Scene::set().await;
@@ -116,8 +115,8 @@ async fn a_database_that_another_program_has_locked_is_not_called_a_full_disk() 
     .await;
 }
 
-/// benbjohnson/litestream#152: the path in the settings is another file's, and the error is misread. Nothing is done to
-/// that file.
+/// benbjohnson/litestream#152: the settings name the file of another program, and the error misleads. That file is left
+/// as it is.
 #[tokio::test]
 async fn a_file_of_another_program_is_no_database_and_is_left_as_it_is() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -150,18 +149,18 @@ sqlite3.connect(sys.argv[1]).execute('CREATE TABLE prosody (host TEXT, user TEXT
     assert_eq!(left, ["notes.txt", "prosody.sqlite"], "no lock, and no log");
 }
 
-/// inspircd/inspircd#1794: "Cannot assign requested address", and the search for another program begins.
+/// inspircd/inspircd#1794: "Cannot assign requested address" makes operators search for another program.
 #[tokio::test]
 async fn an_address_that_cannot_be_listened_on_has_the_mend_that_fits() {
     let server = XmppServer::shared(Kind::Prosody).await;
-    // TEST-NET-3: no machine has it.
+    // No machine has an address of TEST-NET-3.
     let mut upwire = Upwire::on(server).set("UPWIRE_LISTEN", "203.0.113.9:8080").start();
     assert_eq!(upwire.wait_exit(SOON).await.code(), Some(1));
     let log = upwire.log();
     assert!(log.contains("this machine has no such address, or set UPWIRE_LISTEN to"), "{log}");
 }
 
-/// A database that others may read has been copied with the wrong umask: it holds a secret.
+/// A copy with the wrong umask lets others read a database, which holds a secret.
 #[tokio::test]
 async fn a_database_that_others_may_read_is_made_private_and_that_is_said() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -177,7 +176,7 @@ async fn a_database_that_others_may_read_is_made_private_and_that_is_said() {
     assert_eq!(std::fs::metadata(&database).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
-/// Signals by which other servers reopen their logs, as logrotate's examples send them.
+/// logrotate's examples send these signals, upon which other servers reopen their logs.
 #[tokio::test]
 async fn a_signal_that_means_nothing_here_ends_nothing() {
     let mut scene = Scene::set().await;
@@ -190,8 +189,8 @@ async fn a_signal_that_means_nothing_here_ends_nothing() {
     scene.upwire.assert_running();
 }
 
-/// The secret of the first start verifies behind the one that is set later: at each start that is said, and it can be
-/// ended.
+/// The secret of the first start still verifies endpoints behind one that is set later. Each start says so, and an
+/// operator can retire the first secret.
 #[tokio::test]
 async fn a_secret_that_is_still_accepted_is_said_and_can_be_retired() {
     const LINE: &str = "the secret that was made at the first start verifies endpoints still";

@@ -1,10 +1,10 @@
-//! Senders that have a method of their own.
+//! Senders that use another method than POST.
 
 use e2e::{SOON, http};
 
 use super::Scene;
 
-/// forkgram/forkgram-classic#121: Telegram's simple push is a PUT, and without a gateway that makes a POST of it nothing
+/// forkgram/forkgram-classic#121: Telegram's simple push is a PUT. Without a gateway that turns it into a POST, nothing
 /// arrives.
 #[tokio::test]
 async fn a_put_of_telegram_arrives_once() {

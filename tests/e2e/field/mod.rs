@@ -1,5 +1,5 @@
-//! Input from the open Internet and from tired operators: reports on other servers, played on this one. There is a file for
-//! each kind; most cases name the public report of the symptom.
+//! Input from the open Internet and from tired operators: symptoms of other servers, played on this one. Each kind has
+//! a file; most cases name the public report.
 
 mod clock;
 mod connections;
@@ -19,7 +19,7 @@ use std::path::Path;
 
 use e2e::{Kind, Phone, SOON, Upwire, UpwireBuilder, XmppServer, eventually};
 
-/// A server, a phone that is there, and an endpoint of it.
+/// A server, a phone that is online, and an endpoint of the phone.
 struct Scene {
     upwire: Upwire,
     phone: Phone,
@@ -40,13 +40,13 @@ impl Scene {
         Self { upwire, phone, endpoint }
     }
 
-    /// The token behind `/push/`.
+    /// Returns the token behind `/push/`.
     fn token(&self) -> &str {
         self.endpoint.rsplit('/').next().unwrap()
     }
 }
 
-/// Waits until a database that this process had open can be opened by another.
+/// Waits until another process could open a database that this process had open.
 async fn is_released(database: &Path) {
     let mut name = database.as_os_str().to_owned();
     name.push(".lock");

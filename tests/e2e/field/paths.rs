@@ -1,4 +1,4 @@
-//! Paths that a proxy, or whoever configured it, has bent: nobody unsubscribes for a slash.
+//! Paths that a proxy or its operator has changed. No sender unsubscribes because of a slash.
 
 use e2e::{SOON, http};
 use serde_json::json;
@@ -6,8 +6,8 @@ use serde_json::json;
 use super::Scene;
 use crate::senders::matrix::{notification, rejected};
 
-/// binwiederhier/ntfy#370: a slash too many at the end of the base URL, and nothing comes at once any more.
-/// eikek/docspell#579: `//` in every URL, and 404 for all of them.
+/// binwiederhier/ntfy#370: the base URL ends with a slash too many, and nothing comes at once any more.
+/// eikek/docspell#579: every URL has `//`, and gets a 404.
 /// UP-NextPush/server-app#27: nginx adds a slash at the end.
 #[tokio::test]
 async fn a_push_arrives_however_many_slashes_there_are() {
@@ -20,14 +20,14 @@ async fn a_push_arrives_however_many_slashes_there_are() {
         assert_eq!(accepted.status, 201, "{path}");
         assert_eq!(scene.phone.next_push(SOON).await.body, path.as_bytes());
     }
-    // Paths that are none of ours stay so.
+    // Other paths are still refused.
     for path in ["//push/", "/push/{}/x", "/push/x{}"] {
         let bent = format!("{url}{}", path.replace("{}", token));
         assert_eq!(http::post(&bent, "x").await.status, 404, "{path}");
     }
 }
 
-/// The same in what applications give to their homeserver.
+/// Applications may give such a URL to their homeserver, too.
 /// binwiederhier/ntfy#383: a pushkey that differs from the base URL in a detail is rejected, and the pusher deleted.
 #[tokio::test]
 async fn a_pushkey_is_taken_however_many_slashes_there_are() {

@@ -5,7 +5,7 @@ use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 use super::Scene;
 
-/// grafana/loki#1170, Permify/permify#486: `7d` is what people write, and "unknown unit" what they get.
+/// grafana/loki#1170, Permify/permify#486: people write `7d`, and get "unknown unit".
 #[tokio::test]
 async fn times_have_units_or_are_in_seconds() {
     let scene = Scene::set_with(|builder| {
@@ -41,7 +41,7 @@ async fn a_name_or_a_port_alone_is_enough_to_listen() {
     }
 }
 
-/// krille-chan/fluffychat#853: with `base-url: "http://…"` nothing arrives, and nobody says why.
+/// krille-chan/fluffychat#853: with `base-url: "http://…"` nothing arrives, and no message says why.
 #[tokio::test]
 async fn a_public_url_without_tls_is_warned_of() {
     const WARNING: &str = "UPWIRE_PUBLIC_URL begins with http://";
@@ -55,7 +55,7 @@ async fn a_public_url_without_tls_is_warned_of() {
     }
 }
 
-/// A star for subdomains is what operators try first; of `localhost` here there are none, so its own users are refused.
+/// Operators first try a star for subdomains. `localhost` has no subdomains here, so its own users are refused.
 #[tokio::test]
 async fn a_star_on_the_list_stands_for_subdomains() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -95,7 +95,7 @@ async fn registrations_that_the_list_refuses_are_counted_and_logged() {
 async fn another_rate_judges_anew_who_was_over_the_last_one() {
     let server = XmppServer::shared(Kind::Prosody).await;
     let component = server.component();
-    // Three pushes, and then one in a quarter of an hour.
+    // The rate allows three pushes at once, and then one in 1000 s.
     let rate = |rate: &str| Upwire::as_component(server, component.clone()).set("UPWIRE_RATE", rate);
     let mut strict = rate("3/0.001").start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;

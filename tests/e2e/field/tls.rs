@@ -1,4 +1,4 @@
-//! TLS without a proxy: the certificate of the XMPP server's own tool, renewed under a server that runs.
+//! TLS without a proxy: a certificate of the XMPP server's own tool is renewed while the server runs.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ impl Files {
         self.0.join("privkey.pem")
     }
 
-    /// Replaces both, one after the other, as the tools do.
+    /// Replaces both files, one after the other, as the tools do.
     fn write(&self, certificate: &Certificate) {
         let both = fs::read(&certificate.file).unwrap();
         for file in [self.certificate(), self.key()] {
@@ -53,7 +53,7 @@ impl Files {
     }
 }
 
-/// An `upwire serve` that speaks TLS at a port of its own.
+/// Prepares an `upwire serve` that speaks TLS. Returns it, and its port.
 fn over_tls(server: &XmppServer, certificate: &Path, key: &Path) -> (UpwireBuilder, u16) {
     let port = free_port();
     let upwire = Upwire::on(server)
@@ -84,7 +84,7 @@ async fn handshake(
     timeout(SOON, TlsConnector::from(Arc::new(config)).connect(name, socket)).await.expect("an answer")
 }
 
-/// A push on a connection that is open; returns the first line of the answer.
+/// Posts a push on an open connection. Returns the first line of the answer.
 async fn push(socket: &mut TlsStream<TcpStream>, endpoint: &str, body: &str) -> String {
     let path = endpoint.split_once("/push/").unwrap().1;
     let head =
@@ -106,12 +106,12 @@ fn first_of(file: &Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(file).unwrap()
 }
 
-/// varnish/hitch#296: HTTP/2 is agreed upon, and nobody behind speaks it.
+/// varnish/hitch#296: HTTP/2 is negotiated, and the server behind does not speak it.
 #[tokio::test]
 async fn pushes_come_by_either_version_of_tls_and_by_http_1_alone() {
     let server = XmppServer::shared(Kind::Prosody).await;
     let authority = Authority::new();
-    // One file with both, as ejabberd has them.
+    // One file has both, as in ejabberd.
     let file = authority.certificate("localhost").file;
     let (upwire, port) = over_tls(server, &file, &file);
     let upwire = upwire.start_ready().await;
@@ -138,8 +138,8 @@ async fn pushes_come_by_either_version_of_tls_and_by_http_1_alone() {
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1"), "nothing is said in the clear");
 }
 
-/// caddyserver/caddy#5139, home-assistant/core#14237: a certificate is renewed, and the old one is served until it has
-/// expired.
+/// caddyserver/caddy#5139, home-assistant/core#14237: a certificate is renewed, and the old one is served until it
+/// expires.
 #[tokio::test]
 async fn a_certificate_that_is_renewed_is_served_without_a_restart() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -155,7 +155,7 @@ async fn a_certificate_that_is_renewed_is_served_without_a_restart() {
     let old = presented(&kept);
     assert_eq!(old, first_of(&files.certificate()));
 
-    // By itself.
+    // The server reads the renewed files by itself.
     files.write(&authority.certificate("localhost"));
     let renewed = first_of(&files.certificate());
     assert_ne!(old, renewed);
@@ -165,7 +165,7 @@ async fn a_certificate_that_is_renewed_is_served_without_a_restart() {
     .await;
     upwire.log_line(&["INFO", "the certificate was read again"]).await;
 
-    // By a signal; a pair that does not fit changes nothing.
+    // SIGHUP makes the server read the files, too. A pair that does not fit changes nothing.
     let stranger = other.certificate("localhost");
     fs::copy(&stranger.file, files.key()).unwrap();
     upwire.hang_up();
@@ -190,7 +190,7 @@ async fn a_certificate_that_is_renewed_is_served_without_a_restart() {
     }
 }
 
-/// dehydrated-io/dehydrated#26, certimate-go/certimate#486: "key values mismatch", and nobody knows which of which file.
+/// dehydrated-io/dehydrated#26, certimate-go/certimate#486: the error is "key values mismatch", and names no file.
 #[tokio::test]
 async fn a_pair_that_cannot_be_used_is_refused_at_the_start() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -242,7 +242,8 @@ async fn a_pair_that_cannot_be_used_is_refused_at_the_start() {
     }
 }
 
-/// iNPUTmice/Conversations#1735: a push server shows the XMPP server's example certificate, and only who connects is told.
+/// iNPUTmice/Conversations#1735: a push server presents the XMPP server's example certificate, and only its clients
+/// learn so.
 #[tokio::test]
 async fn a_certificate_for_another_name_is_warned_of() {
     let server = XmppServer::shared(Kind::Prosody).await;
@@ -252,7 +253,7 @@ async fn a_certificate_for_another_name_is_warned_of() {
     upwire.log_line(&["WARN", "UPWIRE_TLS_CERTIFICATE", "is not for localhost", "xmpp.example.com"]).await;
 }
 
-/// rustls/tokio-rustls#4: a handshake that is never ended is waited for without end.
+/// rustls/tokio-rustls#4: a server waits for ever for a handshake that does not end.
 #[tokio::test]
 async fn handshakes_that_do_not_end_are_incomplete_requests() {
     const OF_PEER_MAX: usize = 64;
@@ -269,7 +270,7 @@ async fn handshakes_that_do_not_end_are_incomplete_requests() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.3:0".parse().unwrap()).unwrap();
         let mut socket = socket.connect(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
-        // The beginning of a ClientHello.
+        // These bytes begin a ClientHello.
         socket.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await.unwrap();
         slow.push(socket);
     }
@@ -283,7 +284,7 @@ async fn handshakes_that_do_not_end_are_incomplete_requests() {
     }
     let all = OF_PEER_MAX as f64;
     upwire.metric_is_where("upwire_connections_closed_total", &[("reason", "slow")], all).await;
-    // The session that is open stays so.
+    // The open session stays open.
     time_passes_until(began + Duration::from_secs(11)).await;
     assert_eq!(push(&mut socket, &endpoint, "again").await, "HTTP/1.1 201 Created");
 }

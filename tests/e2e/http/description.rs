@@ -1,19 +1,20 @@
-//! `functions/openapi.yaml` against `upwire serve`: schemathesis makes requests of it, good and bad, and holds the
-//! answers against it.
+//! `functions/openapi.yaml` against `upwire serve`: schemathesis makes valid and invalid requests of it, and compares
+//! the answers with it.
 
 use std::process::Command;
 use std::time::Duration;
 
 use e2e::{Kind, Phone, SOON, Tether, Upwire, XmppServer, folder, http, python};
 
-/// It makes some hundred requests, which takes a tenth of this.
+/// Longest run of schemathesis. Its some hundred requests take a tenth of this.
 const DEADLINE: Duration = Duration::from_secs(300);
 const DESCRIPTION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../functions/openapi.yaml");
 const EXAMPLES_MAX: &str = "30";
-/// Headers are read leniently: not all that is described as wrong is refused.
+/// Checks that are left out. Headers are read leniently, so some requests that the description calls wrong are
+/// accepted.
 const CHECKS_LEFT_OUT: &str = "negative_data_rejection";
 
-/// Runs schemathesis with this configuration; panics with what it found.
+/// Runs schemathesis with this configuration. Panics with its findings.
 async fn conforms(upwire: &Upwire, phases: &str, configuration: &str) {
     let folder = folder("schemathesis");
     std::fs::write(folder.join("schemathesis.toml"), configuration).unwrap();
@@ -34,7 +35,7 @@ async fn the_ingress_answers_as_it_is_described() {
     let user = server.user().await;
     let phone = Phone::connect(server, &user, "phone").await;
     let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
-    // A push that is sent waits, and can be withdrawn.
+    // The push waits, and can be withdrawn.
     phone.disconnect().await;
     let accepted = http::post(&endpoint, "x").await;
     let last = |url: &str| url.rsplit('/').next().unwrap().to_owned();
@@ -44,9 +45,9 @@ async fn the_ingress_answers_as_it_is_described() {
          [[operations]]\ninclude-path = '/message/{{token}}'\nparameters = {{ 'path.token' = '{message}' }}\n"
     );
     conforms(&upwire, "examples,coverage,fuzzing,stateful", &configuration).await;
-    // Of fewer there would be little to see.
+    // Fewer pushes would prove little.
     upwire.metric_reaches("upwire_pushes_accepted_total", 50.0).await;
-    // And of any token.
+    // The second run uses any token.
     conforms(&upwire, "fuzzing", "").await;
 
     let panicked = [("reason", "panicked")];

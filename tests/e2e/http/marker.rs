@@ -1,4 +1,4 @@
-//! A deployment that went wrong tells no sender that an endpoint has ended: of `upwire serve`.
+//! A wrong deployment of `upwire serve` tells no sender that an endpoint has ended.
 
 use chrono::{TimeDelta, Utc};
 use e2e::{Kind, Phone, SOON, Upwire, XmppServer, eventually, http};
@@ -13,7 +13,8 @@ use push::{
 const FIRST: &str = "the-first-secret-of-more-than-32-bytes-012345";
 const OTHER: &str = "another-secret-of-more-than-32-bytes-01234567";
 
-/// An `upwire serve` on which one phone has registered, and its endpoint; it was stopped.
+/// Starts an `upwire serve`, registers a phone, and stops the server. Returns a builder with another secret, the
+/// server, and the endpoint.
 async fn stopped(server: &XmppServer) -> (e2e::UpwireBuilder, Upwire, String) {
     let folder = e2e::folder("marker");
     let builder = |secret| {
@@ -106,7 +107,7 @@ async fn an_empty_database_without_the_secret_that_the_old_one_kept_ends_no_endp
     upwire.log_line(&["a token is older than this table", "UPWIRE_SECRET"]).await;
     let metrics = http::get(&format!("{}/metrics", upwire.admin_url)).await.text();
     assert!(metrics.contains(r#"upwire_endpoints_doubted_total{reason="new"} 1"#), "{metrics}");
-    // A forgery that claims to be of this database is none of the old one.
+    // A forgery that claims to be of this database is not of the old one.
     let forged = phone.endpoint(&upwire.component.jid, "app").await;
     let (start, last) = forged.split_at(forged.len() - 1);
     let forged = format!("{start}{}", if last == "A" { "E" } else { "A" });

@@ -1,4 +1,4 @@
-//! The resources over HTTP, as `upwire serve` answers for them.
+//! The HTTP resources of `upwire serve`.
 
 mod description;
 mod marker;

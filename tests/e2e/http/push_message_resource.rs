@@ -1,12 +1,12 @@
-//! The push message resource (RFC 8030 §2.1), as a sender sees it: withdrawing what waits.
+//! The push message resource (RFC 8030 §2.1), as a sender sees it: withdrawing a push that waits.
 
 use e2e::{Answer, FaultProxy, Kind, Phone, SOON, Upwire, XmppServer, eventually, http};
 
-/// Pushes in flight at once to a phone that has not answered anything yet.
+/// Number of pushes in flight at once to a phone that has not answered anything yet.
 const SENT_AT_ONCE: usize = 4;
 const METHODS: Option<&str> = Some("DELETE, OPTIONS");
 
-/// A phone that is online, and its endpoint.
+/// Starts an upwire, and a phone that is online. Returns both, and the phone's endpoint.
 async fn registered() -> (Upwire, Phone, String) {
     let server = XmppServer::shared(Kind::Prosody).await;
     let upwire = Upwire::on(server).start_ready().await;
@@ -26,7 +26,7 @@ async fn delete(location: &str) -> http::Response {
     http::send("DELETE", location, &[], "").await
 }
 
-/// Withdraws a push as soon as it waits: until then it is on its way, and not found.
+/// Withdraws a push as soon as it waits. Until then, the push is on its way, and not found.
 async fn withdraw(location: &str) {
     eventually(SOON, "the push waits and is withdrawn", async || {
         let answer = delete(location).await;
@@ -59,7 +59,7 @@ async fn a_push_that_waits_is_withdrawn_and_another_is_delivered(server: &XmppSe
     phone.has_got_count(2).await;
 }
 
-/// It was in line already when the stream broke.
+/// The push was in line already when the stream broke.
 async fn a_push_that_is_withdrawn_while_the_xmpp_server_is_away_is_not_delivered(server: &XmppServer) {
     let way = FaultProxy::to(server.component_port).await;
     let upwire = Upwire::on(server).set("UPWIRE_XMPP_SERVER", way.address()).start_ready().await;
@@ -101,7 +101,7 @@ async fn a_push_that_was_delivered_cannot_be_withdrawn(server: &XmppServer) {
     upwire.metric_is_where("upwire_pushes_refused_total", &[("reason", "not_waiting")], 1.0).await;
 }
 
-/// While it is in flight, it may still arrive; but it does not wait again.
+/// A push in flight may still arrive after its withdrawal, but it does not wait again.
 async fn a_withdrawn_push_that_was_in_flight_does_not_come_back(server: &XmppServer) {
     let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", 2).start_ready().await;
     let user = server.user().await;

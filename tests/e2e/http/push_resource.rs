@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Of RFC 8291's predecessor: 16 bytes, and an uncompressed point.
+/// Key material of an `aesgcm` push: a salt of 16 bytes, and an uncompressed point.
 const SALT: &str = "CpweO6cOWHd1EVQcA5vsiA";
 const POINT: &str = "BCGaik-XBjQgyYWLEPW-JZSR7QwsDczQL4HtRaT-dqfx0xPjU9MionWq_Du65JSh94VuDwOky9jx5tYUJOMa_Go";
 
@@ -113,7 +113,7 @@ async fn a_body_over_4096_bytes_is_refused_and_read_no_further() {
 
     let address = endpoint.strip_prefix("http://").unwrap();
     let (host, path) = address.split_at(address.find('/').unwrap());
-    // Announced: refused before a byte of it comes. Chunked: refused at the byte that is too many.
+    // An announced body is refused before a byte of it comes, and a chunked body at the byte that is too many.
     let announced = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000000\r\n\r\n");
     let chunked = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n1001\r\n{}",
@@ -184,7 +184,7 @@ async fn what_a_body_claims_to_be_is_never_looked_at() {
 #[tokio::test]
 async fn the_key_material_of_aesgcm_goes_in_front_of_the_body() {
     let Registered { upwire: _upwire, endpoint, phone } = registered().await;
-    // Together as long as they may be.
+    // The two headers together are as long as they may be.
     let encryption = format!("salt={SALT};rs=4096;{}", "s".repeat(9));
     let crypto_key = format!("dh={POINT};{}", "d".repeat(1912));
     let headers =

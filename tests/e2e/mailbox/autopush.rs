@@ -1,5 +1,5 @@
-//! The behaviours that the test suite of autopush, Mozilla's push service, checks of stored pushes. That a sender
-//! may withdraw one is in `http::push_message_resource`.
+//! The behaviours of stored pushes that the tests of autopush, Mozilla's push service, check.
+//! `http::push_message_resource` has the withdrawal of a push.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ async fn what_is_unanswered_comes_again_in_every_session_until_it_is_answered(se
         if closes {
             phone.disconnect().await;
         } else {
-            // Its session is not closed: the next one takes its place.
+            // The session is not closed. The next one takes its place.
             phone.cut();
         }
     }
@@ -110,7 +110,7 @@ async fn of_several_only_those_that_were_not_acknowledged_come_again(server: &Xm
     for acknowledged in [0, 2] {
         phone.answer(&pushes[acknowledged], Answer::Result).await;
     }
-    // With the first one, to which it answered before.
+    // The count includes the first push, which the phone answered before.
     upwire.metric_reaches("upwire_pushes_delivered_total", 3.0).await;
     phone.disconnect().await;
     upwire.mailbox_holds(2).await;
@@ -173,7 +173,7 @@ async fn of_what_waits_what_has_expired_is_left_out(server: &XmppServer) {
     }
     let expired = Instant::now() + Duration::from_secs(5);
     upwire.queue_empties().await;
-    // Waiting pushes are read when each has either expired or not, and the phone is there.
+    // The relay reads the waiting pushes when the short TTL has run out and the phone is online.
     upwire.kill();
     let phone = Phone::connect(server, &user, "phone").await;
     time_passes_until(expired).await;
@@ -197,7 +197,7 @@ async fn of_more_than_may_wait_the_newest_arrive_and_the_log_says_so(server: &Xm
     upwire.mailbox_holds(7).await;
     upwire.metric_is("upwire_mailbox_dropped_total", 3.0).await;
     upwire.log_lines(&["WARN", "\"dropped\":1", "\"max\":5"], 3).await;
-    // It names nobody.
+    // The log names no user.
     upwire.never_logged(&[user.name()]);
 
     let phone = Phone::connect(server, &user, "phone").await;
@@ -237,10 +237,11 @@ async fn a_registration_that_is_revoked_takes_along_what_waits_for_it_and_nothin
     assert_eq!(bodies(&pushes), expected);
 }
 
-/// Seconds; the least is ten.
+/// Lifetime of a registration in seconds. The least is 10.
 const LIFETIME: u64 = 20;
 
-/// An upwire with short lives, and when that of a registration has ended for whose phone pushes wait.
+/// Starts an upwire with short lifetimes, and leaves pushes that wait. Returns the upwire, the endpoint, and the moment
+/// at which the registration has lapsed.
 async fn with_short_lives(server: &XmppServer, user: &User) -> (Upwire, String, Instant) {
     let upwire = Upwire::on(server).set("UPWIRE_REGISTRATION_TTL", LIFETIME).start_ready().await;
     let phone = Phone::connect(server, user, "phone").await;

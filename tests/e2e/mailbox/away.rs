@@ -1,4 +1,4 @@
-//! Pushes for a phone that is away: they come when the phone shows that it is back.
+//! Pushes for a phone that is away come when the phone shows that it is back.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ async fn the_most_urgent_comes_first_and_then_the_oldest(server: &XmppServer) {
 }
 
 async fn what_comes_new_while_much_waits_comes_behind_it(server: &XmppServer) {
-    // More than three pages of sixteen.
+    // This is more than three pages of 16 pushes.
     const WAITING: usize = 60;
     let user = server.user().await;
     let (upwire, endpoint, mut posted) = left(server, &user, WAITING).await;
@@ -126,7 +126,7 @@ async fn what_waits_for_one_phone_does_not_hold_up_another_of_the_account(server
 async fn what_waits_follows_its_registration_to_another_resource(server: &XmppServer) {
     let user = server.user().await;
     let (upwire, endpoint, mut posted) = left(server, &user, 20).await;
-    // It holds nothing, and refuses what it is asked to take: that ends no registration.
+    // The phone holds no target, and refuses every push. This ends no registration.
     let phone = Phone::connect(server, &user, "another").await;
     phone.greet(&upwire.component.jid).await;
     everything_is_read(&phone, &upwire.component.jid).await;
@@ -134,11 +134,11 @@ async fn what_waits_follows_its_registration_to_another_resource(server: &XmppSe
     assert_eq!(phone.endpoint(&upwire.component.jid, "phone").await, endpoint);
     posted.extend(post_some(&endpoint, "new", 1).await);
     nothing_is_left(&upwire).await;
-    // A push that was being tried at the first resource comes when that has failed, and others may come before.
+    // A push that was being tried at the first resource comes after that has failed. Others may come before it.
     phone.has_got_in_any_order(&posted).await;
 }
 
-/// It holds for what waited, too.
+/// The bound of unanswered pushes holds for waiting pushes, too.
 async fn no_more_than_sixteen_of_what_waits_are_unanswered(server: &XmppServer) {
     const UNANSWERED_MAX: usize = 16;
     const WAITING: usize = 60;
@@ -159,14 +159,14 @@ async fn no_more_than_sixteen_of_what_waits_are_unanswered(server: &XmppServer) 
     phone.has_got(&posted).await;
 }
 
-/// ejabberd may tell of the end of the old session after the beginning of the new one.
+/// ejabberd may report the end of the old session after the beginning of the new one.
 async fn what_waits_comes_in_every_session_that_takes_the_place_of_one_that_sleeps(server: &XmppServer) {
     let user = server.user().await;
     let (upwire, _, posted) = left(server, &user, 3).await;
     for _ in 0..30 {
         let phone = Phone::connect_to_answer(server, &user, "phone", Answer::Silent).await;
         phone.greet(&upwire.component.jid).await;
-        // Beside them, the server may hand over what it held for the session before.
+        // The server may also deliver the pushes that it held for the session before.
         let all_came = async || {
             let came = bodies(&phone.wait_for_pushes(3, SOON).await);
             posted.iter().all(|body| came.contains(body))

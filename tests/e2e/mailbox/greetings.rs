@@ -13,7 +13,7 @@ async fn who_greets_and_never_acknowledges_gets_one_push_for_each_presence(serve
     phone.leave_pings_unanswered();
     phone.greet(&component).await;
     let posted = post_some(&endpoint, "push", WAITING).await;
-    // Each goes out once without a presence: the first at once, and the others when the phone is tried again.
+    // Each push goes out once without a presence: the first at once, and the others when the phone is tried again.
     for came in WAITING..=WAITING + GREETINGS {
         if came > WAITING {
             phone.greet(&component).await;
@@ -31,7 +31,7 @@ async fn who_greets_and_never_acknowledges_gets_one_push_for_each_presence(serve
     phone.set_answer(Answer::Result);
     phone.greet(&component).await;
     nothing_is_left(&upwire).await;
-    // More than once, where an answer has come too late.
+    // A push comes more than once if its answer came too late.
     eventually(SOON, "the phone has got all that waited", async || {
         let came = bodies(&phone.pushes()[WAITING + GREETINGS..]);
         posted.iter().all(|body| came.contains(body))

@@ -7,7 +7,7 @@ use super::{NEVER_SECONDS, everything_is_read, ids, nothing_is_left, post, post_
 
 const GONE: Answer = Answer::Error(DefinedCondition::ItemNotFound);
 
-/// An upwire that waits a second for answers, a phone that gives none, and its endpoint.
+/// Starts an upwire that waits 1 s for answers, and a phone that gives none. Returns both, and the phone's endpoint.
 pub(super) async fn hasty(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
     let upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", 1).start_ready().await;
     let phone = Phone::connect(server, user, "phone").await;
@@ -16,7 +16,8 @@ pub(super) async fn hasty(server: &XmppServer, user: &User) -> (Upwire, Phone, S
     (upwire, phone, endpoint)
 }
 
-/// The same with a phone whose session sleeps, and one push that the XMPP server holds for it and that waits.
+/// Does the same as `hasty`, with a phone whose session sleeps. The XMPP server holds one push for it, which also waits
+/// in the mailbox.
 async fn asleep(server: &XmppServer, user: &User) -> (Upwire, Phone, String) {
     let (upwire, phone, endpoint) = hasty(server, user).await;
     phone.set_answer(Answer::Result);
@@ -78,7 +79,7 @@ async fn what_the_server_held_for_a_session_that_has_ended_comes_in_the_next(ser
     phone.has_got(&["held by the server"]).await;
 }
 
-/// The exception to the rule that nothing comes twice: in the queue, nothing says that it went out.
+/// The exception to the rule that nothing comes twice: the queue does not say that the push went out.
 async fn what_was_unanswered_at_kill_9_comes_at_most_twice_to_a_sleeping_client(server: &XmppServer) {
     let server = XmppServer::patient(server.kind).await;
     let mut upwire = Upwire::on(server).set("UPWIRE_ACK_TIMEOUT", NEVER_SECONDS).start_ready().await;
@@ -150,8 +151,8 @@ async fn a_late_item_not_found_revokes_and_clears(server: &XmppServer) {
     nothing_is_left(&upwire).await;
 }
 
-/// A late refusal, and a registration right behind it, before the refusal is durable: whichever comes first, the
-/// endpoint that the phone is told is one that lives.
+/// A registration follows a late refusal before the refusal is durable. In either order, the phone gets an endpoint
+/// that lives.
 async fn a_registration_right_behind_a_late_item_not_found_is_answered_by_an_endpoint_that_lives(
     server: &XmppServer,
 ) {

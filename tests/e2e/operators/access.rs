@@ -1,4 +1,4 @@
-//! Somebody is taken off the access list: the word to the operator, and pushes that wait.
+//! A user is taken off the access list: the operator is told, and pushes wait.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ async fn who_is_taken_off_lapses_and_the_log_says_so(server: &XmppServer, upwire
     let refused = phone.register(&upwire.component.jid, &hashed("one"), &hashed("1")).await.unwrap_err();
     assert_eq!(refused.defined_condition, DefinedCondition::Forbidden);
 
-    // A restart counts anew, and a list that has them again ends it.
+    // A restart counts anew. A list that has the users again ends the lapse.
     upwire.terminate();
     upwire.wait_exit(SOON).await;
     upwire.start_again();
@@ -44,7 +44,7 @@ async fn who_is_taken_off_lapses_and_the_log_says_so(server: &XmppServer, upwire
     assert_eq!(phone.next_push(SOON).await.body, b"back");
 }
 
-/// It ends nothing either: the endpoint is as it was when the list has its user again.
+/// The endpoint does not end either: it is as before when the list has its user again.
 async fn a_push_for_a_user_off_the_list_waits_until_the_list_has_the_user_again(server: &XmppServer) {
     let acl = folder("access").join("acl");
     fs::write(&acl, "localhost").unwrap();
@@ -70,7 +70,7 @@ async fn a_push_for_a_user_off_the_list_waits_until_the_list_has_the_user_again(
     listed_gets_what_waits(server, &upwire, &other, &listed_endpoint).await;
     phone.has_got_nothing("its user is off the list");
 
-    // Neither does a restart, at which all that waits is tried.
+    // Nothing arrives after a restart either, at which all that waits is tried.
     restart(&mut upwire).await;
     upwire.metric_is(LAPSING, 1.0).await;
     phone.greet(&component).await;
@@ -128,8 +128,8 @@ async fn a_push_in_line_waits_when_the_list_loses_its_user(server: &XmppServer) 
     assert_eq!(phone.endpoint(&component, "app").await, endpoint);
 }
 
-/// A push that waits for somebody on the list comes when that phone greets: later than what a phone that greeted before
-/// it would have got.
+/// Delivers a waiting push to a listed user whose phone greets. A phone that greeted before would have got its pushes
+/// earlier.
 async fn listed_gets_what_waits(server: &XmppServer, upwire: &Upwire, user: &User, endpoint: &str) {
     post(endpoint, &[], "for one on the list").await;
     upwire.mailbox_holds(2).await;

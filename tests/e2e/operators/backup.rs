@@ -1,4 +1,4 @@
-//! A backup of a running server, and the drill of putting it back.
+//! A backup of a running server, and the drill of its restoration.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -32,7 +32,7 @@ async fn the_drill_of_a_restoration() {
     assert_eq!(http::post(&away_endpoint, "waits").await.status, 201);
     server_process.mailbox_holds(1).await;
 
-    // While pushes come.
+    // Pushes come during the backup.
     let load = Load::start(std::slice::from_ref(&endpoint), 400);
     load.accepted(50).await;
     let (backup, database) = (folder("backup").join("copy.db"), server_process.database());

@@ -6,7 +6,7 @@ use e2e::{Kind, Upwire, XmppServer, eventually_some, folder, profile_folder};
 
 use crate::cloud::Cloud;
 
-/// The output of a run, and its end.
+/// Runs the canary to its end. Returns its output.
 async fn run(server: &XmppServer, component: &str, more: &[(&str, String)]) -> Output {
     let user = server.user().await;
     let mut canary = Command::new(profile_folder().join("upwire"));
@@ -17,7 +17,7 @@ async fn run(server: &XmppServer, component: &str, more: &[(&str, String)]) -> O
     tokio::task::spawn_blocking(move || canary.output().unwrap()).await.unwrap()
 }
 
-/// A run that found nothing missing: on a busy machine one may be late.
+/// Runs the canary until no push is missing. On a busy machine, a push may be late.
 async fn well(server: &XmppServer, component: &str, more: &[(&str, String)]) -> String {
     eventually_some(e2e::SOON, "nothing is missing", async || {
         let output = run(server, component, more).await;
@@ -51,7 +51,7 @@ async fn what_does_not_arrive_is_missing_and_an_error() {
     assert!(metrics.contains("upwire_canary_missing 3\n") && !metrics.contains("quantile"), "{metrics}");
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "none of 3 arrived\n");
 
-    // The registration works, and the ingress is elsewhere.
+    // The registration works, but the ingress is elsewhere.
     let upwire = Upwire::on(server).set("UPWIRE_PUBLIC_URL", "http://127.0.0.1:1").start_ready().await;
     let output = run(server, upwire.component.jid.as_str(), &told).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");

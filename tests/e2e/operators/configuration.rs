@@ -1,4 +1,4 @@
-//! Starting `upwire`: what is wrong is named with its mend before anything is opened, and secrets rotate.
+//! Starting `upwire`: a wrong setting is named with its remedy before anything is opened, and secrets rotate.
 
 use std::process::Command;
 
@@ -102,7 +102,7 @@ async fn a_secret_is_made_kept_and_rotated_without_losing_an_endpoint() {
     let database = upwire.database();
     upwire.kill();
 
-    // As a list in the environment, a flag, and a file; the kept secret verifies behind each.
+    // The secrets come from the environment, a file with a list, and a flag. The kept secret verifies behind them.
     let path = folder("secret").join("secrets");
     std::fs::write(&path, format!("{NEW},{OLD}\n")).unwrap();
     let base = || {

@@ -20,7 +20,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// The finding of a check with this level; its words.
+    /// Returns the finding of a check with this level, as JSON.
     pub(crate) fn finds(&self, check: &str, level: &str) -> String {
         let found = self.findings.iter().find(|found| found["check"] == check && found["level"] == level);
         found
@@ -28,7 +28,7 @@ impl Report {
             .to_string()
     }
 
-    /// The same of an error or warning, which has all its parts.
+    /// Asserts that a check has an error or a warning with these words, a reason and a remedy.
     pub(crate) fn wrong(&self, check: &str, level: &str, words: &str) {
         let found = self.finds(check, level);
         assert!(found.contains(words), "{words}: {found}");
@@ -47,7 +47,7 @@ pub(crate) async fn examine(variables: &Variables, arguments: &[&str]) -> Report
     examine_by(Command::new(profile_folder().join("upwire")), variables, arguments).await
 }
 
-/// The same, by a command that ends in the program.
+/// Examines with a command that ends in the program.
 async fn examine_by(mut doctor: Command, variables: &Variables, arguments: &[&str]) -> Report {
     doctor.args(["doctor", "--json"]).args(arguments);
     doctor.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(variables);
@@ -57,7 +57,7 @@ async fn examine_by(mut doctor: Command, variables: &Variables, arguments: &[&st
     Report { findings, output }
 }
 
-/// The variables of a running `upwire serve`.
+/// Returns the variables of a running `upwire serve`.
 fn of(upwire: &Upwire, server: &XmppServer) -> Variables {
     [
         ("UPWIRE_PUBLIC_URL", upwire.public_url.clone()),
@@ -102,7 +102,7 @@ async fn a_set_up_that_works_is_well(server: &XmppServer) {
     let routes = report.finds("routes", "skipped");
     assert!(routes.contains("run this again"), "{routes}");
     a_push_that_does_not_come_says_why(&upwire, server, &jid).await;
-    // The component itself, while nobody is connected as it.
+    // The doctor tries the component itself while no process is connected as it.
     let mut upwire = upwire;
     upwire.terminate();
     upwire.wait_exit(e2e::SOON).await;
@@ -170,7 +170,7 @@ async fn a_public_url_that_leads_elsewhere_is_found() {
     report.wrong("clock", "error", "timedatectl");
 }
 
-/// A proxy that merges slashes, keeps `/_matrix` for itself, and lives in the past.
+/// Starts a proxy that redirects double slashes, keeps `/_matrix` for itself, and sends a `Date` of the past.
 async fn bad_proxy(behind: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -217,7 +217,7 @@ async fn a_certificate_that_senders_refuse_is_found() {
         }
         drop(upwire);
     }
-    // An authority's own, as `openssl req -x509` makes it.
+    // This certificate is an authority's own, as `openssl req -x509` makes it.
     let own = Certificate::self_signed(&["subjectAltName=DNS:localhost"]);
     let (upwire, variables) = over_tls(server, &own).await;
     let trusted = with(&variables, "SSL_CERT_FILE", own.file.display());
@@ -248,12 +248,12 @@ async fn over_tls(server: &XmppServer, certificate: &Certificate) -> (Upwire, Va
     (upwire, variables)
 }
 
-/// The process is asked where none is.
+/// Returns variables with an administration address at which no process listens.
 fn unseen(variables: &Variables) -> Variables {
     with(variables, "UPWIRE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port()))
 }
 
-/// Nor has it this database, so that its component is tried.
+/// Returns variables with neither the process nor its database, so that the component is tried.
 fn elsewhere(variables: &Variables) -> Variables {
     with(&unseen(variables), "UPWIRE_DATABASE", "/nowhere/upwire.db")
 }
@@ -274,14 +274,15 @@ async fn another_process_that_is_the_component_is_found() {
     let upwire = Upwire::on(prosody).start_ready().await;
     examine(&elsewhere(&of(&upwire, prosody)), &[]).await.wrong("component", "error", "conflict");
 
-    // ejabberd takes the second connection, and spreads stanzas over both; by default, those of other components too.
+    // ejabberd accepts the second connection, and spreads stanzas over both. By default, it does so with those of other
+    // components, too.
     for global_routes in [false, true] {
         let settings = Settings { global_routes, ..Settings::default() };
         let server = XmppServer::start_with(Kind::Ejabberd, settings).await;
         let upwire = Upwire::on(&server).start_ready().await;
         let mut variables = elsewhere(&of(&upwire, &server));
         if global_routes {
-            // Another component of the listener: its connection is one for all of them.
+            // The doctor tries another component of the listener, whose connection serves all components.
             let other = server.component();
             variables.insert("UPWIRE_COMPONENT", other.jid.to_string());
         }

@@ -1,5 +1,4 @@
-//! `upwire doctor` on AWS: each permission that is missing, tables and queues that are not there, and what is wrong with a
-//! stack.
+//! `upwire doctor` on AWS: each missing permission, missing tables and queues, and faults of a stack.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::cloud::template::{python_at, translated};
 
 const VISIBILITY: Duration = Duration::from_secs(30);
 
-/// The variables of a relay that does not run.
+/// Returns the variables of a relay that does not run.
 async fn relay(endpoint: &str) -> Variables {
     let server = XmppServer::shared(Kind::Prosody).await;
     let component = server.component();
@@ -68,7 +67,7 @@ async fn a_secret_that_the_marker_does_not_name_is_found() {
     report.wrong("secrets", "error", "lacks the secret that endpoints are signed with");
 }
 
-/// The actions that the relay's policy grants on resources whose definition has one of these words.
+/// Returns the actions that the relay's policy grants on resources whose definition has one of these words.
 fn granted(words: &[&str]) -> BTreeSet<String> {
     let template = translated(&[]);
     let policy = &template["Resources"]["RelayPolicy"]["Properties"]["PolicyDocument"]["Statement"];
@@ -80,7 +79,7 @@ fn granted(words: &[&str]) -> BTreeSet<String> {
     actions.map(|action| action.as_str().unwrap().to_owned()).collect()
 }
 
-/// The actions that a finding names as allowed.
+/// Returns the actions that a finding names as allowed.
 fn allowed(report: &Report, check: &str) -> BTreeSet<String> {
     let found = report.findings.iter().find(|found| found["check"] == check && found["level"] == "ok");
     let what = found.unwrap_or_else(|| panic!("{check}: {:?}", report.findings))["what"].as_str().unwrap();
@@ -100,7 +99,7 @@ async fn each_action_that_the_policy_grants_is_asked_about() {
     }
 }
 
-/// The statements that the findings want to have added.
+/// Returns the statements that the findings ask an operator to add.
 fn statements(report: &Report) -> Vec<Value> {
     let missing = report.findings.iter().filter(|found| found["check"] == "permissions");
     missing
@@ -194,7 +193,7 @@ async fn a_stack_that_has_drifted_and_alarms_that_nobody_hears_are_found() {
     changing.await.unwrap().unwrap();
     let report = examine(&variables, &["--stack", "upwire"]).await;
     report.wrong("drift", "warning", "Queue (AWS::SQS::Queue) differs in /VisibilityTimeout is 45, not 60");
-    // ministack takes every mail address for confirmed.
+    // ministack treats every mail address as confirmed.
     report.finds("alarms", "ok");
 
     let report = examine(&variables, &["--stack", "nowhere"]).await;

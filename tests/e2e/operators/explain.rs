@@ -1,4 +1,4 @@
-//! `upwire explain`: what it says of endpoints and pushes, beside a running server and without one.
+//! `upwire explain`: its words on endpoints and pushes, beside a running server and without one.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
@@ -12,7 +12,7 @@ use crate::ports::{WEEK, at, target};
 
 type Variables = BTreeMap<&'static str, String>;
 
-/// Runs `upwire explain` in nothing but this environment.
+/// Runs `upwire explain` in this environment alone.
 fn run(arguments: &[&str], variables: &Variables) -> Output {
     let mut command = Command::new(profile_folder().join("upwire"));
     command.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(variables);
@@ -25,7 +25,7 @@ fn explained(subject: &str, variables: &Variables) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Waits until the last sentence has these words; all that is said then.
+/// Waits until the verdict has these words. Returns the whole explanation.
 async fn says(subject: &str, variables: &Variables, words: &str) -> Value {
     eventually_some(SOON, &format!("{subject} is explained by {words:?}"), async || {
         let explained = explained(subject, variables);
@@ -40,7 +40,7 @@ fn beside(upwire: &Upwire) -> Variables {
         .into()
 }
 
-/// POSTs a push; its `Location`.
+/// Posts a push. Returns its `Location`.
 async fn post(endpoint: &str) -> String {
     let answer = http::post_with(endpoint, &[("TTL", "3600")], "x").await;
     assert_eq!(answer.status, 201);
@@ -83,7 +83,7 @@ async fn a_push_is_followed_from_its_delivery_to_its_wait_while_the_server_runs(
     says(&waits, &variables, "It waits: the phone").await;
     says(&endpoint, &variables, "1 push waits: the phone").await;
 
-    // A tenant is suspended.
+    // The tenant is suspended.
     let domain = user.jid.domain().to_string();
     let tenant = |action: &str| {
         let mut command = Command::new(profile_folder().join("upwire"));
@@ -95,7 +95,7 @@ async fn a_push_is_followed_from_its_delivery_to_its_wait_while_the_server_runs(
     assert!(tenant("resume").success());
     says(&waits, &variables, "It waits: the phone").await;
 
-    // Beside no server, what is stored is said still.
+    // Without a server, the command still tells what is stored.
     upwire.terminate();
     assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
     let alone = says(&waits, &variables, "It waits: the phone").await;
@@ -144,7 +144,7 @@ async fn an_endpoint_on_aws_is_explained_from_any_machine() {
         ("UPWIRE_ADMIN_LISTEN", format!("127.0.0.1:{}", e2e::free_port())),
     ]);
     let store = aws::RegistrationsTable::new(&emulator.config(), &table);
-    // It is compared with the present, which is later than the suite's moments.
+    // The row is compared with the present, which is later than the suite's moments.
     let life = WEEK + chrono::TimeDelta::days(36_500);
     let juliet = target("juliet", "a");
     let row =

@@ -1,4 +1,4 @@
-//! Lists, ends and erasures by an operator, while the server runs.
+//! An operator lists, ends and erases while the server runs.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,7 @@ async fn an_account_is_shown_and_forgotten_while_the_server_runs() {
     let nothing = ["0 registrations:", "0 phones seen lately:", "0 pushes wait"];
     assert!(nothing.iter().all(|words| shown.contains(words)), "{shown}");
 
-    // Not even the file has the address any more, once its free pages are gone.
+    // The file does not have the address any more, once its free pages are gone.
     upwire.terminate();
     assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
     let copy = e2e::folder("forgotten").join("copy.db");
@@ -129,7 +129,7 @@ async fn the_same_commands_work_on_the_tables_on_aws() {
     assert!(missing.status.code() == Some(64), "{missing:?}");
     variables.insert("UPWIRE_MAILBOX_TABLE", mailbox);
     let store = aws::RegistrationsTable::new(&emulator.config(), &table);
-    // It is compared with the present, which is later than the suite's moments.
+    // The rows are compared with the present, which is later than the suite's moments.
     let life = WEEK + chrono::TimeDelta::days(36_500);
     for user in ["juliet", "romeo"] {
         store.register(target(user, "a"), at(0), life, Renewal::Always, 9).await.unwrap();

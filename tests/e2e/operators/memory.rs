@@ -1,4 +1,4 @@
-//! An operator's list holds a page in memory, and not what it lists.
+//! An operator's list holds one page in memory, not all that it lists.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -13,15 +13,15 @@ use push::ports::{Registrations, Renewal};
 
 use crate::ports::{WEEK, at, target};
 
-/// Rows that have to be told from a page, which has a thousand.
+/// Number of rows: many more than the 1,000 of a page.
 const ROWS: usize = 20_000;
-/// Of the most that a list of a million may hold.
+/// Most memory in MiB that a list of a million rows may take.
 const MIB_MAX: f64 = 50.0;
 const WRITES_AT_ONCE: usize = 1024;
 
 async fn fill(file: &Path, rows: usize) {
     let database = Database::open(file).unwrap();
-    // It is compared with the present, which is later than the suite's moments.
+    // The rows are compared with the present, which is later than the suite's moments.
     let life = WEEK + TimeDelta::days(36_500);
     let register = |row: usize| {
         let (database, target) = (database.clone(), target(&format!("user{row}"), "app"));
@@ -31,7 +31,7 @@ async fn fill(file: &Path, rows: usize) {
     all.try_for_each(async |()| Ok(())).await.unwrap();
 }
 
-/// Lists all, one line at a time; returns how many there were, and the most memory that the command held, in MiB.
+/// Lists all rows line by line. Returns the number of lines, and the most memory of the command in MiB.
 fn list(file: &Path) -> (usize, f64) {
     let mut command = Command::new(profile_folder().join("upwire"));
     command.env_clear().env("UPWIRE_DATABASE", file).args(["registrations", "list", "--json"]);
@@ -41,7 +41,7 @@ fn list(file: &Path) -> (usize, f64) {
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         assert!(line.unwrap().contains("application"));
         lines += 1;
-        // It runs for as long as the pipe does not hold what is left.
+        // The command runs on as long as the pipe cannot hold the rest.
         if lines % 500 == 0
             && let Ok(mib) = process.memory_peak_mib()
         {

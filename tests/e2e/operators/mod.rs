@@ -1,4 +1,4 @@
-//! The commands and settings of operators, and what they are told.
+//! The commands and settings of operators, and the messages to them.
 
 mod access;
 mod backup;
@@ -20,7 +20,7 @@ use std::process::{Command, Output};
 
 use e2e::profile_folder;
 
-/// Runs a command of an operator's, in nothing but this environment.
+/// Runs a command of an operator in this environment alone.
 pub(crate) fn upwire(arguments: &[&str], variables: &BTreeMap<&str, String>) -> Output {
     let mut command = Command::new(profile_folder().join("upwire"));
     command.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(variables);

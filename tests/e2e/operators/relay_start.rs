@@ -1,4 +1,4 @@
-//! Starting `upwire relay`: what is wrong is named with its mend, and whom it takes itself for on AWS.
+//! Starting `upwire relay`: a wrong setting is named with its remedy, and the credentials for AWS are found.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ const ACCESS_KEY: &str = "AKIAOFTHETEST";
 const SECRET_KEY: &str = "a-secret-key-that-nobody-may-see";
 const SESSION_TOKEN: &str = "a-session-token-that-nobody-may-see";
 
-/// A relay that lacks nothing but an AWS that answers.
+/// Prepares a relay that lacks only an AWS that answers.
 async fn relay(endpoint: &str) -> UpwireBuilder {
     let server = XmppServer::shared(Kind::Prosody).await;
     Upwire::relay_on(server)
@@ -30,7 +30,7 @@ fn with_keys(relay: UpwireBuilder) -> UpwireBuilder {
     relay.set("AWS_ACCESS_KEY_ID", ACCESS_KEY).set("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
 }
 
-/// Its last line, and its exit code. The lines before it say that it tries again.
+/// Starts a relay that ends. Returns its last line and its exit code. The lines before say that it tries again.
 async fn refusal(relay: UpwireBuilder) -> (String, Option<i32>) {
     let mut relay = relay.start();
     let code = relay.wait_exit(SOON).await.code();
@@ -104,7 +104,7 @@ struct Refusing {
 }
 
 impl Refusing {
-    /// `more` are the addresses at which something else is.
+    /// Starts the server. `more` are the routes that are not refused.
     async fn start(code: &'static str, message: &'static str, more: Router) -> Self {
         let asked = Arc::<Mutex<Vec<HeaderMap>>>::default();
         let heard = Arc::clone(&asked);
@@ -158,7 +158,7 @@ fn credentials() -> String {
     .to_string()
 }
 
-/// The instance's own service, as EC2 has it at 169.254.169.254.
+/// Returns the routes of the instance metadata service, which EC2 has at 169.254.169.254.
 fn instance() -> Router {
     let token = || put(async || ([("x-aws-ec2-metadata-token-ttl-seconds", "21600")], "token"));
     let role = "/latest/meta-data/iam/security-credentials";
@@ -172,7 +172,7 @@ fn instance() -> Router {
         .route("/container", get(async || credentials()))
 }
 
-/// Credentials and region are found wherever programs on AWS find them, and none is ever in the log.
+/// The relay finds credentials and region where other programs on AWS find them. No secret is ever in the log.
 #[tokio::test]
 async fn profiles_and_the_roles_of_containers_and_instances_are_found() {
     let aws = Refusing::start("AccessDeniedException", "by the test", instance()).await;

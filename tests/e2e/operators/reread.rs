@@ -11,7 +11,7 @@ use crate::cloud::Cloud;
 const OLD: &str = "an-old-secret-of-more-than-32-bytes-0123456789";
 const NEW: &str = "a-new-secret-of-more-than-32-bytes-0123456789";
 
-/// The files of a server, and somebody who is on the list.
+/// The files of a server, the phone of a user on the list, and that of another user.
 struct Scene {
     files: PathBuf,
     listed: Phone,
@@ -104,7 +104,7 @@ async fn secrets_rotate_while_it_runs_and_a_file_that_is_wrong_changes_none() {
         scene.with_list(Upwire::on(server)).set("UPWIRE_SECRET_FILE", secrets.display()).start_ready().await;
     let by_old = endpoint(&scene.listed, &upwire).await.unwrap();
 
-    // The list is right, and the secret is not: neither is taken.
+    // The list is right, and the secret is wrong. Neither is taken.
     scene.list_all();
     scene.write("secret", &format!("{NEW},short"));
     upwire.hang_up();

@@ -21,7 +21,7 @@ use crate::ports::at;
 
 type Variables = BTreeMap<&'static str, String>;
 
-/// A server whose users are a tenant's.
+/// A server whose users belong to a tenant.
 struct Scene {
     upwire: Upwire,
     store: Variables,
@@ -49,7 +49,7 @@ impl Scene {
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The sums of all that was counted.
+    /// Returns the sums of these counts.
     fn counted<const N: usize>(&self, names: [&str; N]) -> [u64; N] {
         let usage = self.usage();
         names.map(|name| usage.iter().map(|line| line[name].as_u64().unwrap()).sum())
@@ -132,7 +132,7 @@ async fn a_crash_counts_nothing_that_was_not() {
     scene.upwire.start_again();
     scene.upwire.ready().await;
     scene.pushes(5).await;
-    // Pushes that the crash left in the queue are delivered, and counted, now.
+    // Pushes that the crash left in the queue are delivered and counted now.
     eventually(SOON, "the new ones are counted", async || scene.counted(["accepted"])[0] >= accepted + 5)
         .await;
     scene.upwire.terminate();
@@ -180,7 +180,7 @@ async fn quotas_hold_senders_and_new_registrations_and_the_host_is_told() {
     scene.phone.wait_for_body(b"again").await;
 }
 
-/// So many events, as they are POSTed.
+/// Receives this number of events that are POSTed to the webhook, and returns them.
 async fn events(listener: TcpListener, count: usize) -> Vec<String> {
     let mut events = Vec::new();
     while events.len() < count {
@@ -216,7 +216,7 @@ async fn usage_on_dynamodb_is_absolute_for_each_term_of_a_relay() {
     first.add(counted(hour, "example.com", 2));
     first.add(counted(hour - 1, "example.com", 10));
     first.write(now).await.unwrap();
-    // A retry of what was written: it counts once.
+    // This write repeats the one before, and counts once.
     first.add(counted(hour, "example.com", 0));
     first.write(now).await.unwrap();
     let mut second = UsageOfTerm::new(table.clone(), "second".into());
@@ -237,7 +237,7 @@ async fn usage_on_dynamodb_is_absolute_for_each_term_of_a_relay() {
         usage.values().map(|counts| f64::from(counts.read_units)).sum::<f64>()
     };
     assert_eq!(read_units().await, 1115.0 / 2.0, "the function's reads for the accepted pushes");
-    // A term that has died before its first write has named nothing, and one with a new name goes on.
+    // A term that died before its first write has named nothing. A new term goes on under its own name.
     drop(first);
     let mut third = UsageOfTerm::new(table.clone(), "third".into());
     third.write(now).await.unwrap();
@@ -246,7 +246,7 @@ async fn usage_on_dynamodb_is_absolute_for_each_term_of_a_relay() {
     assert_eq!(sum(hour, hour + 1).await, (106, Some(7)));
 }
 
-/// Crash points of a write: before it, after it and before its answer is known, and between the parts of an hour.
+/// Crash points of a write: before it, and after it but before its answer is known.
 #[tokio::test]
 async fn a_write_of_usage_whose_answer_is_lost_counts_once_on_dynamodb() {
     let emulator = Emulator::shared().await;
@@ -302,7 +302,7 @@ async fn a_crash_between_two_items_of_usage_loses_no_slot_that_was_written() {
     let mut term = UsageOfTerm::new(table.clone(), "first".into());
     term.add(domains(1000));
     term.write(now).await.unwrap();
-    // These have a second item, and come before the others by their names.
+    // These slots need a second item, and come before the others by name.
     term.add(domains(0));
     term.add(domains(1000));
     way.switch(true);

@@ -1,4 +1,4 @@
-//! kill -9 at any moment: what was counted for a tenant has become of its pushes, each once.
+//! kill -9 at any moment: the counts of a tenant agree with the ends of its pushes, each counted once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use tokio::time::interval;
 use super::said;
 
 const KILLS: u64 = 4;
-/// Pushes of one sender between two kills, at least and at most.
+/// Least and most pushes of one sender between two kills.
 const PUSHES: (u64, u64) = (20, 60);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The answers that one sender got, who does not post a push again.
+/// The answers that one sender got. It does not post a push again.
 #[derive(Default)]
 struct Told {
     taken: AtomicU64,
-    /// Neither taken nor refused for sure.
+    /// Pushes that were neither accepted nor refused for certain.
     unknown: AtomicU64,
 }
 
@@ -57,7 +57,7 @@ impl Sender {
     }
 }
 
-/// A number of pushes that differs from run to run.
+/// Returns a number of pushes that differs from run to run.
 fn at_random() -> u64 {
     rand::random_range(PUSHES.0..PUSHES.1)
 }
@@ -67,7 +67,7 @@ fn ids(phones: &[&Phone]) -> u64 {
     all.map(|push| push.id).collect::<BTreeSet<_>>().len() as u64
 }
 
-/// The counts of all tenants.
+/// Returns these counts, summed over all tenants.
 fn counted<const N: usize>(names: [&str; N], store: &BTreeMap<&str, String>) -> [u64; N] {
     let lines = said(&["usage", "--format", "json"], store);
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -111,7 +111,7 @@ async fn usage_is_what_became_of_pushes_however_often_the_server_is_killed() {
         })
         .await;
         if kill == KILLS - 2 {
-            // Its mailbox is emptied while the next kills strike.
+            // The mailbox of this phone is emptied while the next kills happen.
             let phone = Phone::connect(server, &other, "phone").await;
             for app in ["kept", "expiring"] {
                 phone.hold(&hashed(app), &hashed("1"));
@@ -129,7 +129,7 @@ async fn usage_is_what_became_of_pushes_however_often_the_server_is_killed() {
         assert_eq!(http::post(&endpoints[0], "last").await.status, 201);
     }
     upwire.queue_empties().await;
-    // The mailbox is read, and those that have expired are counted.
+    // The mailbox is read, and expired pushes are counted.
     upwire.mailbox_holds(0).await;
     upwire.terminate();
     assert_eq!(upwire.wait_exit(SOON).await.code(), Some(0));
@@ -142,7 +142,7 @@ async fn usage_is_what_became_of_pushes_however_often_the_server_is_killed() {
         "{taken} taken, {unknown} unknown; {accepted} accepted, {delivered} delivered, {waited} waited, {expired} expired"
     );
     assert!(accepted <= taken + unknown, "no push counts twice: {accepted} of {taken} and {unknown}");
-    // All of these were written, but for the pushes that a phone took before their commits.
+    // All pushes of these two senders were written, but for those that a phone took before their commits.
     let written = 10 + senders[2].taken() + senders[3].taken();
     assert!(accepted >= written - ids(&[back.as_ref().unwrap()]), "{accepted} of {written}");
     let arrived = ids(&[&phone, &slow, back.as_ref().unwrap()]);
@@ -190,7 +190,7 @@ async fn drops_are_counted_once_however_often_the_server_is_killed() {
     let told = |sender: &Sender| sender.taken() + sender.told.unknown.load(Ordering::Relaxed);
     let posted: u64 = senders.iter().map(told).sum();
     println!("{posted} posted, {accepted} accepted, {waited} waited, {dropped} dropped");
-    // The acceptance of a push that was kept before its own commit is counted a little later, and a kill may come first.
+    // The acceptance of a push that was kept before its own commit is counted a little later. A kill may come first.
     assert_eq!(accepted, waited);
     let left = WAITING as u64;
     assert!(dropped >= waited - left, "no drop is missing");

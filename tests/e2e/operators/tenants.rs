@@ -15,7 +15,7 @@ use crate::ports::{Backend, WEEK, at, on_each_backend, target};
 
 type Variables = BTreeMap<&'static str, String>;
 
-/// A list that has nobody of the tests.
+/// An access list without any user of the tests.
 const NOBODY: &str = "elsewhere.example";
 
 async fn registers(phone: &Phone, upwire: &Upwire, app: &str) -> Result<String, DefinedCondition> {
@@ -142,7 +142,7 @@ async fn keeping_rows_changes_no_registration<B: Backend>() {
 
 on_each_backend!(of_two_changes_at_once_both_stand, keeping_rows_changes_no_registration);
 
-/// When DynamoDB may delete the row.
+/// Returns the moment at which DynamoDB may delete the row.
 async fn purge_at(emulator: &Emulator, table: &str, id: &str) -> i64 {
     let get = serde_json::json!({"TableName": table, "Key": {"id": {"S": id}}, "ConsistentRead": true});
     let item = emulator.call("DynamoDB_20120810.GetItem", get).await;

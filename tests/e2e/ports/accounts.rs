@@ -1,4 +1,4 @@
-//! The contract of what belongs to an account, over every backend: its phones, and who may end or move what.
+//! The contract of accounts, over every backend: the phones of an account, and who may end or move its registrations.
 
 use e2e::{SOON, eventually};
 use push::ports::{
@@ -36,7 +36,7 @@ async fn find<B: Backend>(backend: &B, row: &Registration) -> Registration {
     backend.store().find(row.target.registration_id(), Strong).await.unwrap().unwrap()
 }
 
-/// Waits until an account is known as it should be: the index may lag.
+/// Waits until the store knows this of an account. The index may lag.
 async fn knows<B: Backend>(backend: &B, account: &BareJid, second: i64, expected: Account) {
     let sorted = |mut account: Account| {
         account.registrations.sort_by_key(|row| row.target.registration_id());

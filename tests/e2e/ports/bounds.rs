@@ -1,4 +1,4 @@
-//! The contract of how much one account may have, over every backend.
+//! The contract of the bounds of one account, over every backend.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +14,9 @@ use push::{Instance, MailboxBounds, MessageId, Registration, Target, Urgency, Va
 use super::mailbox::{MANY, account, ids, juliet, next_life, plain, push, romeo};
 use super::{Backend, WEEK, at, on_each_backend, target};
 
-/// Registrations that an account may have.
+/// Most registrations that an account may have.
 const MAX: usize = 3;
-/// A full account may be counted anew only after a while: so far apart are the steps of these tests.
+/// Seconds between two steps of these tests. A full account may be counted anew only after a while.
 const STEP: i64 = 20;
 
 fn instance(user: &str, number: u8) -> Target {
@@ -134,7 +134,7 @@ async fn an_account_is_trimmed_by_the_oldest_of_its_fullest_registration<B: Back
         (trimmed.dropped, trimmed.left)
     };
     assert_eq!(all(&backend, &loud).await, ids([&of_loud[1], &of_loud[2], &of_quiet]).into_iter().collect());
-    // An expired push counts no longer.
+    // An expired push no longer counts.
     assert_eq!(trim(2, 3602).await, (vec![], 2));
     assert_eq!(trim(1, 5).await, (ids([&of_loud[1], &of_quiet]), 1));
     assert_eq!(trim(0, 5).await, (ids([&of_loud[2]]), 0));
@@ -165,7 +165,7 @@ async fn registrations_at_once_do_not_exceed_the_bound<B: Backend>() {
     assert_eq!(stored, MAX);
 }
 
-/// Keeps a push of an account that may have so many waiting; returns what was dropped for it.
+/// Keeps a push within this bound of its account. Returns the pushes that were dropped for it.
 async fn keep<B: Backend>(backend: &B, waiting: &Waiting, of_account: usize) -> Vec<MessageId> {
     let bounds = MailboxBounds { of_registration: 4, of_account };
     let Kept { replaced, dropped } = backend.mailbox().keep(waiting.clone(), bounds).await.unwrap();
@@ -221,7 +221,7 @@ async fn both_bounds_hold_and_what_has_expired_counts_for_neither<B: Backend>() 
     assert_eq!(keep(&backend, &fifth, 5).await, ids([&of_one[0]]), "the registration's");
     assert_eq!(keep(&backend, &plain(&other, 6), 5).await, []);
     assert_eq!(keep(&backend, &plain(&other, 7), 5).await, ids([&of_one[1]]), "the account's");
-    // By then two have expired of the five.
+    // By then, two of the five have expired.
     for second in [3604, 3605] {
         assert_eq!(keep(&backend, &plain(&other, second), 5).await, []);
     }

@@ -1,4 +1,4 @@
-//! The contract of erasing an account, over every backend: nothing of it stays but what keeps URLs refused.
+//! The contract of erasing an account, over every backend: only the ended lives stay, which keep URLs refused.
 
 use e2e::{SOON, eventually};
 use push::ports::{
@@ -17,7 +17,7 @@ async fn find<B: Backend>(backend: &B, id: RegistrationId) -> Option<Registratio
     backend.store().find(id, Strong).await.unwrap()
 }
 
-/// Waits until the index knows of so many.
+/// Waits until the index has this number of a user's registrations. Returns the account.
 async fn lists<B: Backend>(backend: &B, user: &str, count: usize) -> Account {
     let account = target(user, "a").recipient.to_bare();
     eventually(SOON, &format!("{user} has {count}"), async || {
@@ -54,7 +54,7 @@ async fn a_forgotten_account_leaves_nothing_but_ended_lives<B: Backend>() {
     assert_eq!(find(&backend, others.target.registration_id()).await, Some(others));
     assert_eq!(store.forget(&juliet.to_bare(), at(3)).await.unwrap(), 0, "nothing is left to forget");
 
-    // A clock that went back does not bring a URL back, nor does a push to an endpoint of a predecessor.
+    // Neither a clock that went back nor a push to a predecessor's endpoint brings a URL back.
     let again = store.register_one(of("juliet", 1), at(-5), WEEK, Always).await.unwrap();
     assert!(again.epoch > rows[0].epoch && again.target == of("juliet", 1));
     let legacy = store.register_one(predecessors, at(4), WEEK, WhereNeeded).await.unwrap();

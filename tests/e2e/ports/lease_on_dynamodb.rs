@@ -1,4 +1,4 @@
-//! The lease, as the port promises it, on DynamoDB: the only store that several relays share.
+//! The contract of the lease, on DynamoDB: the only store that several relays share.
 
 use aws::{RegistrationsTable, RelayLease};
 use e2e::Emulator;

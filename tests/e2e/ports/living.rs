@@ -1,4 +1,4 @@
-//! The contract of counting all registrations that live, over every backend.
+//! The contract of reading all registrations that live, over every backend.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn name(row: &Registration) -> Registrant {
     (row.target.recipient.to_bare(), row.target.registration_id())
 }
 
-/// All that live, each once.
+/// Returns all registrations that live, each once, read in pages of `max`.
 async fn living<B: Backend>(backend: &B, max: usize, second: i64) -> BTreeMap<Registrant, Registration> {
     let (mut found, mut after) = (BTreeMap::new(), None);
     loop {
@@ -32,7 +32,7 @@ async fn living<B: Backend>(backend: &B, max: usize, second: i64) -> BTreeMap<Re
     }
 }
 
-/// Waits until they are as they should be: an index may lag.
+/// Waits until these registrations live, in pages of several sizes. An index may lag.
 async fn live<B: Backend>(backend: &B, second: i64, expected: &[Registration]) {
     let expected: BTreeMap<_, _> = expected.iter().map(|row| (name(row), row.clone())).collect();
     for max in [1, 2, 3, 7, 100] {
@@ -63,7 +63,7 @@ async fn every_registration_that_lives_is_found_once_and_no_other<B: Backend>() 
     let (id, recipient) = (revoked.target.registration_id(), &revoked.target.recipient);
     backend.store().revoke(id, revoked.epoch, recipient, at(5)).await.unwrap();
     live(&backend, 5, &rows).await;
-    // Items of accounts, which are no registrations, are beside them.
+    // The items of accounts are beside the registrations.
     backend.store().note_seen(&recipient.to_bare(), Vec::new(), at(5)).await.unwrap();
     let backend = backend.after_a_restart().await;
     live(&backend, 5, &rows).await;

@@ -13,10 +13,10 @@ use tokio_xmpp::jid::BareJid;
 
 use super::{Backend, WEEK, at, at_most, on_each_backend};
 
-/// More than any of these tests keeps of one registration.
+/// Number of pushes that no test here exceeds for one registration.
 pub(crate) const MANY: usize = 100;
 
-/// A registration of an account: one for each number.
+/// Returns a registration of an account, another one for each number.
 pub(crate) fn registration(recipient: &str, number: u8) -> Registration {
     let instance = Instance::from_bytes([number; 32]);
     let target = Target { instance, ..testing::target(recipient) };
@@ -36,7 +36,7 @@ pub(crate) fn next_life(registration: &Registration) -> Registration {
     Registration { epoch, ..registration.clone() }
 }
 
-/// A push for a registration, accepted in that second.
+/// Returns a push for a registration, accepted in this second.
 pub(crate) fn push(
     registration: &Registration,
     urgency: Urgency,
@@ -291,7 +291,7 @@ async fn a_removal_takes_exactly_what_it_names<B: Backend>() {
     keep_all(&backend, &of_other).await;
     let named = |registration: &Registration, waiting: &Waiting| (account(registration), waiting.message.id);
     let mut gone: Vec<_> = of_one[..55].iter().map(|waiting| named(&one, waiting)).collect();
-    // Twice, one that is gone already, and one in an account where another push has its id.
+    // One push is named twice, one belongs to another account, and one is named in an account that does not have it.
     gone.push(named(&one, &of_one[0]));
     gone.push(named(&other, &of_other[1]));
     gone.push(named(&other, &of_one[57]));

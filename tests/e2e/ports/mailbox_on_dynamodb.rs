@@ -1,4 +1,4 @@
-//! DynamoDB, unlike a file, leaves parts of a batch undone, and holds what others put there.
+//! DynamoDB, unlike SQLite, leaves parts of a batch undone, and may hold items that others wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ async fn what_is_no_push_keeps_no_other_waiting() {
     for push in &pushes {
         mailbox.keep(push.clone(), at_most(10)).await.unwrap();
     }
-    // Before, between and behind them: a key begins with the urgency, and ends with chance.
+    // The poison lies before, between and behind the pushes. A key begins with the urgency, and ends with random bytes.
     let newer = pushes[0].message.to_entry().replacen("\"v\":1", "\"v\":2", 1);
     let poison = [
         ("AAAAAAAAAAAAAAAAAAAAAA==", json!({"S": "not JSON"})),
@@ -55,7 +55,7 @@ async fn what_is_no_push_keeps_no_other_waiting() {
     assert_eq!(mailbox.recipients(None, 10).await.unwrap().0.len(), 1);
 }
 
-/// Number of deletions of each key, of a DynamoDB that does but the first deletion of each call.
+/// Number of deletions of each key, by a DynamoDB that carries out only the first deletion of each call.
 type Deletions = Arc<Mutex<BTreeMap<String, usize>>>;
 
 async fn delete_one(State(deletions): State<Deletions>, asked: String) -> Json<Value> {

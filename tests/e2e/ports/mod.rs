@@ -1,4 +1,4 @@
-//! The contract of the ports, over every backend: what `push::ports` promises, and what a crash leaves.
+//! The contract of the ports, over every backend: the promises of `push::ports`, and the state after a crash.
 
 mod accounts;
 mod bounds;
@@ -38,11 +38,12 @@ use push::{Body, MailboxBounds, MessageId, PushMessage, Registration, Target, Ur
 use tokio::time::timeout;
 
 pub(crate) const WEEK: TimeDelta = TimeDelta::days(7);
-/// Time for which the queue on AWS hides what was received, and number of times that it gives it out before it is worn.
+/// Visibility timeout of the queue on AWS.
 const VISIBILITY: Duration = Duration::from_secs(4);
+/// Number of receives after which SQS moves an entry to the dead-letter queue.
 const RECEIVES_MAX: u32 = 1000;
 
-/// A backend, and a way to leave it as a crash would and come back.
+/// A backend that can be left as by a crash, and opened again.
 pub(crate) trait Backend: Sized {
     type Store: OperatorStore + MarkerWriter;
     type Writer: QueueWriter;
@@ -72,7 +73,7 @@ impl Backend for Database {
     async fn after_a_restart(self) -> Self {
         let path = self.path().to_owned();
         drop(self);
-        // The writer thread gives up the file when it has seen that nobody is left.
+        // The writer thread releases the file once it sees that nobody uses the database.
         e2e::eventually_some(SOON, "the file is free", async || Database::open(&path).ok()).await
     }
 
@@ -167,7 +168,7 @@ macro_rules! on_each_backend {
 }
 pub(crate) use on_each_backend;
 
-/// Registers for tests that are about something else than the bound of an account.
+/// Registers without a bound of the account, for tests about something else.
 pub(crate) trait Register: Registrations {
     fn register_one(
         &self,
@@ -185,7 +186,7 @@ pub(crate) trait Register: Registrations {
 
 impl<R: Registrations> Register for R {}
 
-/// Keeps so many of each registration, and of each account as many as there are.
+/// Returns bounds with this number of pushes for each registration, and without a bound for an account.
 pub(crate) fn at_most(of_registration: usize) -> MailboxBounds {
     MailboxBounds { of_registration, of_account: usize::MAX }
 }

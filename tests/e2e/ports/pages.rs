@@ -1,4 +1,4 @@
-//! The contract of reading what waits for some registrations of an account, over every backend.
+//! The contract of reading the pushes that wait for some registrations of an account, over every backend.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ fn of(registrations: &[&Registration]) -> BTreeSet<RegistrationId> {
     registrations.iter().map(|registration| id(registration)).collect()
 }
 
-/// All pages of so many, of these registrations of the first one's account.
+/// Reads all pages of this size, for these registrations of the first one's account.
 async fn paged<B: Backend>(backend: &B, registrations: &[&Registration], max: usize) -> Vec<Waiting> {
     let (account, of) = (account(registrations[0]), of(registrations));
     let (mut found, mut after) = (Vec::new(), None);

@@ -1,5 +1,5 @@
-//! SQS, unlike a file, delivers twice, shows again what takes long, counts receives, and
-//! holds what others put there.
+//! SQS, unlike SQLite, delivers twice, shows an entry again that takes long, counts receives, and may hold entries that
+//! others sent.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use push::{MessageId, PushMessage, testing};
 use tokio::time::timeout;
 
 const VISIBILITY: Duration = Duration::from_secs(4);
-/// An entry that is held is hidden anew at half of this; a busy emulator takes its time to do that.
+/// Visibility timeout of entries that are held. They are hidden anew at half of it, for which a busy emulator takes its
+/// time.
 const VISIBILITY_HELD: Duration = Duration::from_secs(16);
 const RECEIVES_MAX: u32 = 1000;
 
@@ -43,7 +44,7 @@ impl Bench {
     }
 }
 
-/// Polls until something comes.
+/// Polls until a delivery comes.
 async fn first_of(queue: &Queue) -> Delivery<MessageId> {
     loop {
         if let Some(delivery) = queue.receive(10).await.unwrap().pop() {
@@ -76,7 +77,7 @@ async fn what_is_no_push_goes_to_the_dead_letter_queue_and_blocks_nothing() {
     bench.queue.settle(vec![Settlement::Delete(delivery.receipt)]).await.unwrap();
     bench.empties().await;
     bench.emulator.queue_holds(&bench.urls.dead_letters, poison.len() as u64).await;
-    // As it came.
+    // The entries are as they came.
     bench.emulator.queue_shows(&bench.urls.dead_letters, &poison).await;
 }
 
@@ -117,7 +118,7 @@ async fn what_is_given_back_shows_at_once() {
     for number in 1..=3 {
         sender.send(message(number)).await.unwrap();
     }
-    // One is returned, the others perhaps only received.
+    // One entry is returned, and the others may only have been received.
     let mut returned = Vec::new();
     while returned.is_empty() {
         returned = timeout(SOON, queue.receive(1)).await.unwrap().unwrap();
@@ -146,7 +147,7 @@ async fn a_push_that_was_tried_too_often_for_sqs_is_queued_afresh() {
     let delivery = bench.receive_one().await;
     bench.queue.settle(vec![Settlement::Delete(delivery.receipt)]).await.unwrap();
     bench.empties().await;
-    // It is no poison.
+    // The push is no poison.
     bench.emulator.queue_holds(&bench.urls.dead_letters, 0).await;
 }
 

@@ -1,4 +1,4 @@
-//! Batches of settlements of which SQS carries out a part, as no emulator does.
+//! Batches of settlements of which SQS carries out only a part. No emulator does so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -19,15 +19,15 @@ use super::{at, message};
 
 const DELETE: &str = "DeleteMessageBatch";
 const HIDE: &str = "ChangeMessageVisibilityBatch";
-/// The entries of each first batch that fail.
+/// Entries that fail in the first batch of each kind.
 const FAILING: [usize; 2] = [3, 7];
 
-/// An SQS that has ten entries, and carries out all but two of the first batch of a kind.
+/// An SQS that has ten entries. It fails two entries of the first batch of each kind.
 #[derive(Clone, Default)]
 struct Sqs {
     endpoint: Arc<str>,
     received: Arc<Mutex<bool>>,
-    /// The numbers of the entries in each batch, by the call.
+    /// The numbers of the entries in each batch, by call.
     batches: Arc<Mutex<BTreeMap<String, Vec<BTreeSet<usize>>>>>,
 }
 
@@ -92,7 +92,7 @@ impl Sqs {
     }
 }
 
-/// Settles ten entries until all are settled, as the relay does; the batches that this took.
+/// Settles ten entries until all are settled, as the relay does. Returns the batches that this took.
 async fn settle_ten(
     call: &str,
     settlement: impl Fn(MessageId) -> Settlement<MessageId>,

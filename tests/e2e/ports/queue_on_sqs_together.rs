@@ -1,4 +1,4 @@
-//! Batches of which SQS takes a part, as no emulator does.
+//! Batches of which SQS accepts only a part. No emulator does so.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -14,10 +14,10 @@ use tokio::net::TcpListener;
 
 use super::{at, message};
 
-/// The batches that came, each with its entries.
+/// The entries of each batch that came.
 type Batches = Arc<Mutex<Vec<Vec<String>>>>;
 
-/// An SQS that takes every entry but those of these numbers, and those the second time if it `relents`.
+/// An SQS that refuses the entries with these numbers; in the first batch alone if it `relents`.
 struct Sqs {
     sender: QueueSender,
     batches: Batches,
@@ -52,7 +52,7 @@ impl Sqs {
         Self { sender, batches }
     }
 
-    /// Sends ten together; the numbers of those in each batch that came of it.
+    /// Sends ten pushes together. Returns whether that succeeded, and the numbers of the pushes in each batch.
     async fn send_ten(&self) -> (bool, Vec<BTreeSet<usize>>) {
         let pushes: Vec<_> = (0..10).map(|number| message(number, at(0))).collect();
         let entries: Vec<_> = pushes.iter().map(|push| push.to_entry()).collect();

@@ -1,4 +1,4 @@
-//! Registrations on DynamoDB, whose calls overtake each other.
+//! Registrations on DynamoDB, where calls overtake each other.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::cloud::start::in_between;
 
 const WEEK: TimeDelta = TimeDelta::weeks(1);
 
-/// The phone has moved on by the time at which the write of its renewal comes through.
+/// The phone has moved on before the write of its renewal comes through.
 #[tokio::test]
 async fn a_renewal_that_comes_late_does_not_undo_the_next_one() {
     let emulator = Emulator::shared().await;
@@ -27,7 +27,7 @@ async fn a_renewal_that_comes_late_does_not_undo_the_next_one() {
             if target.ends_with(".PutItem") {
                 asks.notify_one();
                 passing.notified().await;
-                // The next one passes at once.
+                // The next write passes at once.
                 passing.notify_one();
             }
             None

@@ -1,4 +1,4 @@
-//! The contract of how a registration ends because its application is gone, over every backend.
+//! The contract of a revocation, over every backend: a registration ends because its application is gone.
 
 use chrono::TimeDelta;
 use push::ports::{Consistency::Strong, Registrations, Renewal::Always, Revocation};
@@ -7,7 +7,7 @@ use tokio_xmpp::jid::FullJid;
 
 use super::{Backend, Register, WEEK, at, on_each_backend, target};
 
-/// The full JID of one of her phones.
+/// Returns the full JID of one of juliet's phones.
 fn juliet(resource: &str) -> FullJid {
     target("juliet", resource).recipient
 }

@@ -8,7 +8,7 @@ use push::ports::{Mailbox, Registrant};
 use super::mailbox::{MANY, account, id, keep_all, plain, registration, romeo};
 use super::{Backend, on_each_backend};
 
-/// The recipients of all pages, and how many pushes wait for each.
+/// Reads all pages. Returns the recipients, and the number of pushes that wait for each.
 async fn sweep<B: Backend>(backend: &B, max: usize) -> Vec<(Registrant, usize)> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
@@ -23,7 +23,7 @@ async fn sweep<B: Backend>(backend: &B, max: usize) -> Vec<(Registrant, usize)> 
     }
 }
 
-/// Several registrations of several accounts, each with several pushes.
+/// Keeps several pushes for each of several registrations of several accounts.
 async fn crowd<B: Backend>(backend: &B) -> BTreeMap<Registrant, usize> {
     let mut crowd = BTreeMap::new();
     for (user, registrations) in [("a", 1), ("b", 3), ("c", 1), ("d", 4)] {

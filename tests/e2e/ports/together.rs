@@ -1,4 +1,4 @@
-//! The contract of what is done together, over every backend: pushes queued, registrations read.
+//! The contract of batches, over every backend: pushes that are queued together, registrations that are read together.
 
 use std::collections::BTreeSet;
 

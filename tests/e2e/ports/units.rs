@@ -1,4 +1,4 @@
-//! The units of DynamoDB that each access to a mailbox takes, as the module `aws::mailbox` says.
+//! The units of DynamoDB that each access to a mailbox takes, as the module `aws::mailbox` lists them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,9 +15,9 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::mailbox::{account, id, ids, juliet, plain, push, registration};
 
-/// A row of a mailbox with a body of 1 KiB.
+/// Write units of a mailbox row with a body of 1 KiB.
 const ROW_UNITS: f64 = 2.0;
-/// An entry of the index: keys, `epoch` and `purge_at`.
+/// Bytes of an entry of the index: keys, `epoch` and `purge_at`.
 const ENTRY_BYTES: u64 = 110;
 const BOUNDS: MailboxBounds = MailboxBounds { of_registration: 40, of_account: 60 };
 
@@ -28,7 +28,7 @@ struct Units {
     read: f64,
 }
 
-/// A way to DynamoDB that has each call say what it consumes.
+/// A proxy to DynamoDB that counts the units that each call consumes.
 struct Meter {
     mailbox: MailboxTable,
     counted: Arc<Mutex<Units>>,
@@ -59,7 +59,7 @@ async fn pass_on(
     let said: Value = serde_json::from_str(&answer.text()).unwrap();
     let consumed = match &said["ConsumedCapacity"] {
         Value::Array(tables) => tables.iter().filter_map(|table| table["CapacityUnits"].as_f64()).sum(),
-        // A write that its condition stopped takes what it would have written, and does not say so.
+        // A write that its condition stopped takes its units, but does not report them.
         Value::Null if answer.status == 400 => 1.0,
         table => table["CapacityUnits"].as_f64().unwrap(),
     };
@@ -73,8 +73,8 @@ async fn pass_on(
     (StatusCode::from_u16(answer.status).unwrap(), Json(said))
 }
 
-/// The emulator bills whole items for a read of the index, and nothing for one that finds none. DynamoDB bills the
-/// entries of the index, and a unit at least.
+/// Returns the units that DynamoDB bills for the entries of an index, without its minimum of one unit. The emulator
+/// bills whole items, and nothing for an empty result.
 fn of_index(said: &Value) -> f64 {
     let entries = said["ScannedCount"].as_u64().unwrap();
     (entries * ENTRY_BYTES).div_ceil(4096) as f64
@@ -96,7 +96,7 @@ impl Meter {
         Self { mailbox, counted, server }
     }
 
-    /// The units that were consumed since the last time.
+    /// Returns the units that were consumed since the last call.
     fn read(&self) -> Units {
         std::mem::take(&mut *self.counted.lock().unwrap())
     }
@@ -117,7 +117,7 @@ impl Drop for Meter {
     }
 }
 
-/// A push of [`ROW_UNITS`].
+/// Returns a push of [`ROW_UNITS`].
 fn large(registration: &Registration, second: i64, topic: Option<&str>) -> Waiting {
     let mut waiting = push(registration, Urgency::Normal, second, topic);
     waiting.message.body = Body::from_bytes(&[7; 1024]);
@@ -132,7 +132,7 @@ fn units(written: f64, read: f64) -> Units {
 async fn a_push_that_is_kept_replaced_dropped_or_drained_takes_the_units_that_the_module_says() {
     let meter = Meter::new().await;
     let [one, other] = [1, 2].map(juliet);
-    // Itself and its entry in the index.
+    // The push takes a row and an entry in the index.
     let row = ROW_UNITS + 1.0;
 
     let first = large(&one, 0, Some("topic"));
@@ -150,7 +150,7 @@ async fn a_push_that_is_kept_replaced_dropped_or_drained_takes_the_units_that_th
         meter.keep(&plain(&one, second)).await;
     }
     meter.read();
-    // Forty were counted, of which one was replaced: the count is made anew, once.
+    // Forty pushes were counted, one of which was replaced. So they are counted anew, once.
     let (kept, taken) = meter.keep(&large(&one, 40, None)).await;
     assert_eq!((kept.dropped.len(), taken.written), (0, row + 1.0), "the count read high");
     for second in 41..45 {
@@ -204,7 +204,8 @@ async fn the_units_of_calls_for_a_tenants_accounts_are_counted_for_it() {
     assert_eq!(used(), BTreeMap::from(shares.map(|(name, written)| (name.to_owned(), units(written, 0.0)))));
 }
 
-/// The most that a push can cost: 15 write units, of which 14 are the largest push and its entry in the index, in and out.
+/// A push costs at most 15 write units. 14 of them write the largest push and its entry in the index, and remove the
+/// oldest.
 #[tokio::test]
 async fn the_largest_push_for_a_full_mailbox_takes_the_units_that_the_page_on_costs_says() {
     const BODY_BYTES: usize = 4096;
@@ -216,7 +217,8 @@ async fn the_largest_push_for_a_full_mailbox_takes_the_units_that_the_page_on_co
         waiting.message.body = Body::from_bytes(&[7; BODY_BYTES]);
         waiting
     };
-    // In Base64, with all that a delivery needs beside it, the body is six units; the index is one.
+    // The body takes six units, in Base64 and with all that a delivery needs beside it. The entry in the index takes
+    // one.
     let row = 6.0 + 1.0;
     let most = prices::DRAINED as i64;
     for second in 0..most {
@@ -231,7 +233,7 @@ async fn the_largest_push_for_a_full_mailbox_takes_the_units_that_the_page_on_co
             (2.0 * row + 1.0, 2.0 * row + 1.0),
             "it, the oldest, and the count that is stopped"
         );
-        // The relay reads the registration beside. The page takes longer addresses than these.
+        // The relay also reads the registration. The page reckons with longer addresses than these.
         assert!((reads - 1.0..=reads).contains(&(taken.read + 1.0)), "{taken:?}, {reads}");
     }
     let dollars = prices::dropped(BODY_BYTES);
@@ -259,7 +261,7 @@ async fn a_mailbox_that_is_drained_takes_the_units_that_the_module_says() {
     assert_eq!(taken, units(0.0, 1.0 + 16.0), "its entries, and each push");
 
     assert_eq!(page(None, None).await.unwrap(), pushes[..16]);
-    // All are in one part: it reads on there, five at a time.
+    // All pushes are in one part. The mailbox reads on there, five at a time.
     let taken = meter.read();
     assert!(taken.read <= 3.0 + 4.0 * 3.0, "pushes by the part: {taken:?}");
 
@@ -269,19 +271,19 @@ async fn a_mailbox_that_is_drained_takes_the_units_that_the_module_says() {
     assert_eq!(page(Some(&of), None).await.unwrap(), []);
     assert_eq!(meter.read(), units(0.0, 1.0), "an empty one");
 
-    // The count still has the pushes that have left, until the next push finds no room by it.
+    // The count still has the removed pushes, until a push finds no room by it.
     let (kept, taken) = meter.keep(&large(&registration, 100, None)).await;
     assert_eq!((kept, taken), (Kept::default(), units(ROW_UNITS + 2.0, 0.0)));
 }
 
-/// The relay reads the registration beside, for each push that comes and for each page.
+/// The relay also reads the registration, for each push that comes and for each page.
 #[tokio::test]
 async fn a_push_that_waits_for_a_phone_takes_the_units_that_the_page_on_costs_says() {
     const PUSHES: usize = 16;
     let meter = Meter::new().await;
     let registration = juliet(1);
     let account = account(&registration);
-    // The account's first makes its counts.
+    // The first push of an account makes its counts.
     let first = large(&registration, 0, None);
     meter.keep(&first).await;
     meter.mailbox.remove(vec![(account.clone(), first.message.id)]).await.unwrap();
@@ -315,6 +317,6 @@ async fn an_account_that_a_sweep_meets_takes_the_units_that_the_module_says() {
     assert_eq!((found.len(), further), (registrations.len(), None));
     assert!(found.iter().all(|(_, pushes)| *pushes == 3));
     let taken = meter.read();
-    // The scan itself; four parts; and a look below each of the other three.
+    // The units are those of the scan, of four parts, and of a look below each of the other three.
     assert!(taken.written == 0.0 && taken.read <= 0.5 + 4.0 * 0.5 + 6.0 * 0.5, "{taken:?}");
 }

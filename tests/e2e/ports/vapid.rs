@@ -1,4 +1,4 @@
-//! The contract of the ports, over every backend: the key that a registration is bound to, and what another one ends.
+//! The contract of keys, over every backend: the key that a registration is bound to, and its end by another key.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use push::{Target, VapidKey};
 
 use super::{Backend, Register, WEEK, at, on_each_backend, target};
 
-/// No point of the curve, but a store cannot tell.
+/// Returns a key that is no point of the curve, which a store cannot tell.
 fn key(number: u8) -> Option<VapidKey> {
     let mut point = [number; VapidKey::BYTES];
     point[0] = 4;
@@ -52,7 +52,7 @@ async fn a_key_that_changes_begins_another_life<B: Backend>() {
     let store = backend.store();
     let mut row = store.register_one(bound("a", None), at(0), WEEK, Always).await.unwrap();
     let id = row.target.registration_id();
-    // All within one second: still another URL each time.
+    // All of this is within one second, and each key still has another URL.
     for vapid in [key(1), key(2), None, key(2)] {
         store.throttle(id, row.epoch, at(99)).await.unwrap();
         let next = store.register_one(bound("a", vapid), at(0), WEEK, WhereNeeded).await.unwrap();

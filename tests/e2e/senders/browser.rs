@@ -1,4 +1,4 @@
-//! The page at the root, and pages of other origins, in real Chromium.
+//! The page at the root, and pages of other origins, in a real Chromium.
 
 use axum::Router;
 use axum::response::Html;
@@ -13,7 +13,7 @@ fn texts(values: Vec<Value>) -> Vec<String> {
     values.iter().map(|value| value.as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// The page under this URL sends pushes, and says what the answers mean.
+/// Checks that the page under this URL sends pushes, and explains the answers.
 async fn the_page_sends(url: &str, phone: &Phone, endpoint: &str, component: &str) {
     let token = endpoint.rsplit('/').next().unwrap();
     let submit = |endpoint: &str| json!({"submit": {"endpoint": endpoint, "text": "from a page"}});
@@ -28,7 +28,7 @@ async fn the_page_sends(url: &str, phone: &Phone, endpoint: &str, component: &st
     assert!(said[2].contains("not an endpoint"), "{}", said[2]);
     assert!(said[3].starts_with("404: ") && said[3].contains("Unknown endpoint"), "{}", said[3]);
     let complaints = console.as_array().unwrap().iter().map(Value::to_string);
-    // A browser notes each answer that is no success; anything else would be of the policy.
+    // A browser notes each answer without success. Any other note would be of the content security policy.
     let complaints: Vec<String> =
         complaints.filter(|complaint| !complaint.contains("status of 404")).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
@@ -68,7 +68,7 @@ async fn the_page_of_the_function_sends_a_test_push() {
     the_page_sends(&relay.public_url, &phone, &endpoint, "known to whoever runs this one").await;
 }
 
-/// A server of nothing but an empty page.
+/// Starts a server that has only an empty page. Returns its origin.
 async fn another_origin() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}/", listener.local_addr().unwrap());
@@ -84,7 +84,7 @@ async fn a_page_of_another_origin_pushes_and_reads_the_answer() {
     let upwire = Upwire::on(server).set("UPWIRE_QUEUE_MAX", 1).start_ready().await;
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
-    // With headers that need a preflight, and a method.
+    // The headers and the DELETE need a preflight.
     let script = format!(
         "const answer = await fetch('{endpoint}', {{method: 'POST', body: 'across', headers: {{TTL: '60', Topic: 'x', \
          Urgency: 'high', Authorization: 'vapid t=x, k=y', 'Content-Encoding': 'aes128gcm', 'Content-Type': \
@@ -98,7 +98,7 @@ async fn a_page_of_another_origin_pushes_and_reads_the_answer() {
     let did = browse(&[json!({"open": origin}), json!({"run": script}), json!({"run": found})]).await;
     assert_eq!((&did[1][0], &did[1][1]), (&json!(201), &json!("60")), "{did:?}");
     assert!(did[1][2].as_str().unwrap().contains("/message/"), "{did:?}");
-    // On its way, or delivered: there is nothing to withdraw.
+    // The push is on its way or delivered, so it cannot be withdrawn.
     assert_eq!(did[1][3], 404, "{did:?}");
     assert_eq!(did[2], json!([200, {"unifiedpush": {"version": 1}}]));
     assert_eq!(phone.next_push(SOON).await.body, b"across");

@@ -1,4 +1,4 @@
-//! Endpoints that a predecessor has issued, Prosody's own `mod_unified_push` or *up*, go on working.
+//! Endpoints of a predecessor, Prosody's own `mod_unified_push` or *up*, go on working.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -37,19 +37,19 @@ impl Predecessor {
         Self { server, phone, registered }
     }
 
-    /// As `infra/prosody/prosody.cfg.lua` makes it.
+    /// Returns the secret of `infra/prosody/prosody.cfg.lua`.
     fn secret(&self) -> String {
         format!("{}, a secret that is long enough", self.server.component().secret)
     }
 
-    /// The same path at another server, as after the DNS or the reverse proxy was changed.
+    /// Returns the same path at another server, as after a change of the DNS or the reverse proxy.
     fn endpoint_at(&self, url: &str) -> String {
         let (_, token) = self.registered.endpoint.rsplit_once('/').unwrap();
         format!("{url}/push/{token}")
     }
 }
 
-/// The life of an endpoint of Prosody's module, from its first push to its end.
+/// Follows an endpoint of Prosody's module from its first push to its end.
 async fn lives_until_the_application_is_gone(
     Predecessor { phone, .. }: &Predecessor,
     component: &BareJid,
@@ -138,7 +138,7 @@ async fn a_push_to_a_predecessors_endpoint_waits_for_a_phone_that_is_away() {
     upwire.mailbox_holds(0).await;
 }
 
-/// A token as `up` makes it, by a library that is not ours.
+/// Makes a token as `up` does, by a library that is not ours.
 pub(crate) fn up_token(phone: &Phone, expires_in: i64) -> String {
     let claims = json!({
         "sub": phone.jid(), "exp": now() + expires_in * 1000,

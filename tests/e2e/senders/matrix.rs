@@ -6,12 +6,12 @@ use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 
 const METHODS: Option<&str> = Some("POST, GET, HEAD, OPTIONS");
 
-/// Where the gateway of this server is.
+/// Returns the URL of this server's gateway.
 pub(crate) fn gateway(url: &str) -> String {
     format!("{url}/_matrix/push/v1/notify")
 }
 
-/// A request with these devices; the body that they get of it.
+/// Returns a request with these devices, and the body that the devices get.
 pub(crate) fn notification(event: &str, pushkeys: &[impl AsRef<str>]) -> (String, Vec<u8>) {
     let notification = json!({
         "content": {"body": "I'm floating in a most peculiar way.", "msgtype": "m.text"},
@@ -32,7 +32,7 @@ pub(crate) fn notification(event: &str, pushkeys: &[impl AsRef<str>]) -> (String
     (json!({"notification": request}).to_string(), json!({"notification": notification}).to_string().into())
 }
 
-/// Sends it, and returns which pushkeys were rejected.
+/// Sends a notification. Returns the pushkeys that were rejected.
 pub(crate) async fn rejected(url: &str, request: String) -> Value {
     let answer = http::post_with(&gateway(url), &[("content-type", "application/json")], request).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -40,7 +40,7 @@ pub(crate) async fn rejected(url: &str, request: String) -> Value {
     answer.json()["rejected"].take()
 }
 
-/// Sends it, and is refused so.
+/// Sends a request that is refused with this status and code. Returns the answer.
 pub(crate) async fn refused(
     url: &str,
     request: impl Into<String>,
@@ -100,7 +100,7 @@ on_each_server!(a_notification_arrives_without_its_devices_and_what_is_dead_or_f
 async fn a_badge_is_a_notification_and_one_too_long_loses_its_content() {
     let (upwire, phone) = started(&[]).await;
     let endpoint = phone.endpoint(&upwire.component.jid, "app").await;
-    // As Synapse writes them.
+    // The requests are as Synapse writes them.
     let badge = format!(
         r#"{{"notification":{{"counts":{{"unread":0}},"devices":[{{"app_id":"a","data":{{}},"pushkey":"{endpoint}","pushkey_ts":1}}],"id":"","sender":"","type":null}}}}"#
     );
@@ -198,7 +198,7 @@ async fn a_device_over_its_rate_delays_the_request_and_no_other_device_gets_it_t
     assert_eq!(told.json()["errcode"], "M_LIMIT_EXCEEDED");
     assert!(told.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
 
-    // As a homeserver does.
+    // A homeserver repeats the request.
     let accepted = async || http::post(&gateway(&upwire.public_url), request.clone()).await.status == 200;
     eventually(SOON, "it is taken once there is room", accepted).await;
     let arrived = || phone.pushes().iter().filter(|push| push.body == body).count();

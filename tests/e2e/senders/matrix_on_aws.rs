@@ -1,4 +1,4 @@
-//! The Matrix push gateway as the cloud function has it.
+//! The Matrix push gateway of the cloud function.
 
 use std::collections::BTreeSet;
 
@@ -65,7 +65,8 @@ async fn a_hundred_devices_are_read_in_one_call_and_queued_in_ten() {
     }
     let (request, body) = notification("$1", &endpoints);
     let expected = calls([("BatchGetItem", 1), ("SendMessageBatch", 10)]);
-    // On a busy machine the emulator may take longer than a call may: that is 503, and tried again.
+    // On a busy machine, the emulator may be too slow for a call. The function then answers 503, and the request is
+    // repeated.
     eventually(SOON, "it is taken in so many calls", async || {
         let before = cloud.ingress_ways.calls();
         let answer = http::post(&gateway(&cloud.function.url), request.clone()).await;
@@ -73,7 +74,7 @@ async fn a_hundred_devices_are_read_in_one_call_and_queued_in_ten() {
         answer.status == 200 && cloud.ingress_ways.calls_since(&before) == expected
     })
     .await;
-    // Pushes of a request that was answered 503 come, too.
+    // Pushes of a request that got a 503 come, too.
     eventually(SOON, "each of them has got it", async || {
         let pushes = phone.pushes();
         assert!(pushes.iter().all(|push| push.body == body));

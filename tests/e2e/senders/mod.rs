@@ -1,4 +1,4 @@
-//! Those who send: libraries, browsers, homeservers, and endpoints of a predecessor.
+//! The senders: libraries, browsers, homeservers, and endpoints of a predecessor.
 
 mod browser;
 pub(crate) mod legacy;

@@ -1,8 +1,8 @@
-//! Requests as known senders make them (`tests/requests`, written by hand), byte for byte, on
-//! both ways in: each is taken, and what it carries reaches the application.
+//! Requests as known senders make them (`tests/requests`, written by hand), byte for byte, to both ingresses. Each is
+//! accepted, and its content reaches the application.
 //!
-//! A file has comments, the head of a request, an empty line, and the body: text, or `base64 …`. The bodies are encrypted
-//! to the keys of RFC 8291, Appendix A.
+//! A file has comments, the head of a request, an empty line, and the body: text, or `base64 …`. The bodies are
+//! encrypted to the keys of RFC 8291, Appendix A.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,13 +15,13 @@ use crate::cloud::Cloud;
 
 const MENTION: &str = r#"{"access_token":"t","preferred_locale":"en","notification_id":"42","notification_type":"mention","icon":"https://mastodon.example/a.png","title":"romeo mentioned you","body":"Good morrow"}"#;
 
-/// A request, and what it comes to.
+/// A request, and its expected outcome.
 struct Recorded {
     name: &'static str,
     file: &'static str,
-    /// The seconds that it is kept.
+    /// The TTL of the answer in seconds.
     ttl: u32,
-    /// The text that the application decrypts; `None`: the body is no ciphertext, whatever it says.
+    /// The text that the application decrypts; `None`: the body is no ciphertext, whatever the headers say.
     plaintext: Option<&'static str>,
 }
 
@@ -50,7 +50,7 @@ const REQUESTS: [Recorded; 6] = [
 ];
 
 impl Recorded {
-    /// Its head, with the variables that are filled in, and its body.
+    /// Returns the head, with placeholders for host, path and length, and the body.
     fn parts(&self) -> (String, Vec<u8>) {
         let (head, body) = self.file.split_once("\n\n").unwrap();
         let lines = head.lines().filter(|line| !line.starts_with('#'));
@@ -63,7 +63,7 @@ impl Recorded {
         (head, body)
     }
 
-    /// Sends it to an endpoint, and returns the head of the answer.
+    /// Sends the request to an endpoint. Returns the answer in lower case.
     async fn send(&self, endpoint: &str) -> String {
         let (head, body) = self.parts();
         let address = endpoint.strip_prefix("http://").unwrap();
@@ -78,7 +78,7 @@ impl Recorded {
     }
 }
 
-/// Replays all to the endpoint of a phone.
+/// Replays all requests to the endpoint of a phone.
 async fn replay(endpoint: &str, phone: &Phone) {
     let keys = KeyPair {
         public: "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"

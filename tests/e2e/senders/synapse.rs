@@ -1,4 +1,4 @@
-//! A real homeserver, Synapse, that pushes to the phone by way of the Matrix gateway.
+//! A real homeserver, Synapse, pushes to the phone through the Matrix gateway.
 
 use e2e::{Answer, Kind, MatrixUser, Phone, SOON, Synapse, Upwire, XmppServer, eventually, http};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use tokio_xmpp::parsers::stanza_error::DefinedCondition;
 use super::matrix::gateway;
 use crate::cloud::Cloud;
 
-/// Two users with a room, of whom the second one is to be told what the first says there.
+/// Makes two users with a room. The second is to be notified of the words of the first.
 async fn romeo_and_juliet() -> (MatrixUser, MatrixUser, String) {
     let synapse = Synapse::shared().await;
     let (romeo, juliet) = (synapse.user().await, synapse.user().await);
@@ -44,7 +44,7 @@ async fn what_is_said_in_a_room_arrives_at_the_phone() {
     let badge = next_notification(&phone).await;
     assert_eq!((&badge["id"], &badge["counts"]["unread"]), (&json!(""), &json!(0)), "{badge}");
 
-    // The form that Element X asks for.
+    // Element X asks for this format.
     juliet.set_pusher(&gateway(&upwire.public_url), &endpoint, Some("event_id_only")).await;
     let event = romeo.say(&room, "It is the east, and Juliet is the sun.").await;
     let said = next_notification(&phone).await;

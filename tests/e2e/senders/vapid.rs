@@ -20,7 +20,7 @@ fn now() -> i64 {
     Utc::now().timestamp()
 }
 
-/// The credentials of a sender, and the answer, where the endpoint is bound to a key.
+/// The credentials of a sender, and the status of the answer if the endpoint is bound to a key.
 struct Case {
     name: &'static str,
     headers: Vec<(&'static str, String)>,
@@ -47,7 +47,7 @@ fn expiring(audience: &str, seconds: i64) -> Value {
     json!({"aud": audience, "exp": now() + seconds, "sub": "mailto:operator@example.com"})
 }
 
-/// Every row of the table, for an endpoint of this origin that is bound to this server's key.
+/// Returns all kinds of credentials, for an endpoint of this origin that is bound to this server's key.
 fn cases(server: &ApplicationServer, audience: &str) -> Vec<Case> {
     let (key, other) = (&server.key, ApplicationServer::new());
     let standard = key.replace('-', "+").replace('_', "/");
@@ -111,7 +111,7 @@ fn expiring_for_several(audience: &str) -> Value {
     json!({"aud": ["https://push.example.org", format!("{audience}/")], "exp": now() + HOUR})
 }
 
-/// Pushes each case to an endpoint that is bound to the key and to one that is not.
+/// Pushes each case to an endpoint that is bound to the key, and to one that is not.
 async fn each_case_is_judged(phone: &Phone, [bound, open]: [&str; 2], cases: &[Case]) {
     for case in cases {
         let answer = case.push(bound).await;
@@ -158,7 +158,7 @@ async fn only_the_server_that_has_the_key_may_push() {
         let refused = [("reason", reason)];
         upwire.metric_is_where("upwire_pushes_refused_total", &refused, of_status(status)).await;
     }
-    // Neither keys nor tokens.
+    // The log has neither keys nor tokens.
     upwire.never_logged(&[&sender.key, "eyJ"]);
 }
 
@@ -171,7 +171,7 @@ async fn only_the_server_that_has_the_key_may_push_through_the_function() {
     let sender = ApplicationServer::new();
     let endpoint = bound(&phone, &relay, &sender.key).await.endpoint;
     let open = phone.endpoint(&relay.component.jid, "open").await;
-    // It takes itself to be behind TLS.
+    // The function assumes TLS in front of it.
     let (origin, _) = endpoint.split_once("/push/").unwrap();
     let cases = cases(&sender, &origin.replacen("http:", "https:", 1));
     each_case_is_judged(&phone, [&endpoint, &open], &cases).await;
@@ -212,7 +212,7 @@ async fn another_key_makes_another_url_and_the_same_does_not() {
     let successor = ApplicationServer::new();
     let second = bound(&phone, &upwire, &successor.key).await.endpoint;
     assert_ne!(second, first);
-    // Dead before it is anyone's: whoever asks is told so.
+    // An endpoint that has ended is refused before its key is checked: every sender gets a 410.
     assert_eq!((http::post(&first, "x").await.status, signed(&first, &sender).await), (410, 410));
     assert_eq!((signed(&second, &sender).await, signed(&second, &successor).await), (403, 201));
 

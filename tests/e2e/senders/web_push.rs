@@ -1,4 +1,4 @@
-//! Web Push by the libraries that people use, over TLS: what they encrypt arrives, and the application decrypts it.
+//! Web Push by common libraries, over TLS. Encrypted pushes arrive, and the application decrypts them.
 
 use e2e::{
     Authority, Kind, Library, Message, Phone, SOON, Stunnel, Subscription, Upwire, XmppServer, free_port,
@@ -8,10 +8,11 @@ use e2e::{
 use crate::mailbox::{NEVER_SECONDS, nothing_is_left};
 
 const LIBRARIES: [Library; 2] = [Library::WebPush, Library::Pywebpush];
-/// Each with the longest payload that makes a body of 4096 bytes (RFC 8188 §2, draft-ietf-httpbis-encryption-encoding-03 §2).
+/// The encodings, each with the longest payload that makes a body of 4096 bytes (RFC 8188 §2,
+/// draft-ietf-httpbis-encryption-encoding-03 §2).
 const ENCODINGS: [(&str, usize); 2] = [("aes128gcm", 4096 - 86 - 17), ("aesgcm", 4096 - 18)];
 
-/// An upwire that senders reach by TLS, as `web-push` insists on.
+/// An upwire that senders reach by TLS, on which `web-push` insists.
 struct Secured {
     upwire: Upwire,
     authority: Authority,
@@ -68,7 +69,7 @@ async fn what_they_encrypt_arrives_and_decrypts() {
     assert_eq!(subscription.decrypt(bodies).await, sent);
 }
 
-/// In `aesgcm` they sign as a draft of VAPID had it.
+/// In `aesgcm`, the libraries sign as a draft of VAPID had it.
 #[tokio::test]
 async fn what_they_sign_opens_an_endpoint_that_is_bound_to_their_key() {
     let server = XmppServer::shared(Kind::Prosody).await;

@@ -2,7 +2,7 @@
 
 use e2e::{Kind, Phone, RawClient, SOON, Settings, Upwire, XmppServer, hashed, http};
 
-/// With ejabberd's default, a component gets what is for any other of its listener that is not connected.
+/// With ejabberd's default, a component gets the stanzas for any other component of its listener that is not connected.
 #[tokio::test]
 async fn a_component_leaves_alone_what_is_for_another() {
     let settings = Settings { global_routes: true, ..Settings::default() };
@@ -25,7 +25,7 @@ async fn a_component_leaves_alone_what_is_for_another() {
         }
         client.send(format!("<presence to='{}'/>", other.jid)).await.unwrap();
     }
-    // The stream is in order: when this is answered, all of that was read.
+    // The stream is in order: once this is answered, everything before was read.
     let own = &upwire.component.jid;
     client.send(format!("<iq type='get' id='for-itself' to='{own}'>{ping}</iq>")).await.unwrap();
     let until_then = client.read_until("for-itself", SOON).await.unwrap();

@@ -1,4 +1,4 @@
-//! Half-open connections to the XMPP server: nobody says that they are dead, and only silence tells.
+//! Half-open connections to the XMPP server. Only silence tells that they are dead.
 
 use std::slice::from_ref;
 use std::time::Duration;
@@ -6,9 +6,10 @@ use std::time::Duration;
 use e2e::{Answer, FaultProxy, Kind, Load, Phone, SOON, Upwire, XmppServer};
 use tokio::time::Instant;
 
-/// Shorter than it takes to notice: what is sent into nothing is given up, and goes to the mailbox.
+/// An answer timeout in seconds that is shorter than the time to notice a stall. A push that was sent into it is given
+/// up, and goes to the mailbox.
 const ACK_SHORT: u32 = 5;
-/// Longer: it is sent again when there is a stream.
+/// An answer timeout in seconds that is longer. A push is sent again when there is a stream.
 const ACK_LONG: u32 = 60;
 
 struct Stage {
@@ -31,7 +32,7 @@ impl Stage {
         Self { way, upwire, phone, endpoint }
     }
 
-    /// Nothing gets through any more, in either direction; waits until that is noticed.
+    /// Stalls the connection in both directions, and waits until the relay notices it.
     async fn stall(&mut self) {
         self.way.stall();
         let since = Instant::now();
@@ -42,7 +43,7 @@ impl Stage {
         self.nothing_is_in_flight().await;
     }
 
-    /// Nothing is sent into nothing.
+    /// Waits until nothing is in flight, because nothing is sent into a dead connection.
     async fn nothing_is_in_flight(&self) {
         self.upwire.metric_is("upwire_pushes_in_flight", 0.0).await;
     }
@@ -78,7 +79,7 @@ async fn what_is_in_flight_when_a_stall_is_noticed_is_not_lost(server: &XmppServ
     a_stalled_connection_loses_nothing(server, ACK_LONG).await;
 }
 
-/// No push is needed to find out that an idle connection is dead.
+/// The relay finds out without a push that an idle connection is dead.
 async fn a_connection_that_stalls_while_idle_is_noticed(server: &XmppServer) {
     let mut stage = Stage::on(server, ACK_LONG).await;
     stage.stall().await;
@@ -95,8 +96,8 @@ on_each_server!(
     a_connection_that_stalls_while_idle_is_noticed,
 );
 
-/// As when a router has forgotten a connection: new ones work, and the server goes on holding the dead one. ejabberd
-/// sends a part of the answers into it for as long as it does not find out; no push is lost by that.
+/// A router has forgotten a connection: new ones work, and the server keeps the dead one. ejabberd sends a part of the
+/// answers into it until it finds out. No push is lost by that.
 #[tokio::test]
 async fn nothing_is_lost_while_ejabberd_holds_a_dead_connection() {
     let server = XmppServer::shared(Kind::Ejabberd).await;

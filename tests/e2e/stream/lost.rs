@@ -1,4 +1,4 @@
-//! The stream to the XMPP server: what a server that goes away, comes back or hangs does to it.
+//! The stream to an XMPP server that goes away, comes back or hangs.
 
 use std::slice::from_ref;
 use std::time::Duration;
@@ -27,7 +27,7 @@ async fn what_was_accepted_survives_the_servers_restart(kind: Kind) {
     let while_killed = Load::start(from_ref(&endpoint), 100).finish().await;
     server.start_again().await;
     upwire.ready().await;
-    // Or all of them, where they came faster than this is asked.
+    // All pushes may have come already.
     phone.wait_for_pushes((phone.pushes().len() + 50).min(500), SOON).await;
     server.stop().await;
     upwire.unready().await;
@@ -82,8 +82,8 @@ async fn ejabberd_that_stops_in_order_is_no_error() {
     a_server_that_stops_in_order_is_no_error(Kind::Ejabberd).await;
 }
 
-/// A hanging server keeps its connections up: only silence tells. An idle one is silent, too, and
-/// keeps its stream because it answers when asked.
+/// A hanging server keeps its connections up, so only silence tells. An idle server is silent, too, and keeps its
+/// stream because it answers when asked.
 #[tokio::test]
 async fn a_server_that_hangs_is_left_and_one_that_is_idle_is_not() {
     let mut hanging = XmppServer::start(Kind::Prosody).await;

@@ -1,10 +1,10 @@
-//! A stream that cannot be had: the log names the reason and the mend, and the relay goes on trying.
+//! A stream that fails: the log names the reason and the remedy, and the relay goes on trying.
 
 use e2e::{Component, Kind, Upwire, XmppServer, free_port};
 use serde_json::Value;
 use tokio_xmpp::jid::BareJid;
 
-/// Waits until the log has named the error and its mend twice: the relay goes on trying.
+/// Waits until the log has named the error and its remedy, and the error again: the relay goes on trying.
 pub(crate) async fn goes_on_trying(upwire: &mut Upwire, error: &str, mend: &str) {
     let first = upwire.log_line(&[error]).await;
     let event: Value = serde_json::from_str(&first).unwrap();
@@ -43,7 +43,7 @@ on_each_server!(
     a_port_for_clients_is_named,
 );
 
-/// Only Prosody refuses the second; ejabberd would spread the stanzas over both.
+/// Only Prosody refuses the second process. ejabberd would spread the stanzas over both.
 #[tokio::test]
 async fn a_second_process_as_the_same_component_waits_for_the_first() {
     let server = XmppServer::shared(Kind::Prosody).await;

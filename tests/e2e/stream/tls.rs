@@ -1,5 +1,5 @@
-//! The stream over TLS: ejabberd's own, and a tunnel's in front of Prosody. It carries what plain text carries,
-//! and a server that is not who it should be is named with the mend.
+//! The stream over TLS: ejabberd's own, and a tunnel's in front of Prosody. It carries the same as without TLS. A
+//! server with a wrong certificate is named with the remedy.
 
 use std::path::Path;
 use std::slice::from_ref;
@@ -11,7 +11,7 @@ use e2e::{
 
 use super::refused::goes_on_trying;
 
-/// An `upwire serve` that speaks TLS to a port of this machine, and trusts no authority but this one.
+/// Prepares an `upwire serve` that speaks TLS to a port of this machine, and trusts this authority alone.
 fn over_tls(server: &XmppServer, port: u16, trusted: &Path) -> UpwireBuilder {
     Upwire::on(server)
         .set("UPWIRE_XMPP_SERVER", format!("tls://localhost:{port}"))
@@ -67,7 +67,7 @@ async fn a_tunnel_in_front_of_prosody_offers_tls_and_both_come_back() {
     without_server.arrives(&[&phone]).await;
 }
 
-/// The setup of an operator who has no authority: the certificate is its own, and named to both sides.
+/// An operator without an authority uses a self-signed certificate, and names it to both sides.
 #[tokio::test]
 async fn a_certificate_that_is_its_own_authority_is_trusted_where_it_is_named() {
     let certificate =
@@ -95,7 +95,7 @@ async fn a_certificate_that_is_not_as_it_should_be_is_named() {
         (authority.certificate("xmpp.example.com"), "not for localhost but for", "UPWIRE_XMPP_SERVER"),
         (authority.expired_certificate("localhost"), "has expired", "a new certificate"),
         (Authority::new().certificate("localhost"), "of no authority that is trusted here", "SSL_CERT_FILE"),
-        // The certificate that openssl makes if it is told nothing.
+        // openssl makes this certificate by default.
         (Certificate::self_signed(&["subjectAltName=DNS:localhost"]), "CaUsedAsEndEntity", "CA:FALSE"),
     ];
     for (certificate, problem, mend) in cases {

@@ -1,4 +1,4 @@
-//! Registrations of one account by the thousand.
+//! Thousands of registrations of one account.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 use e2e::{RawClient, SOON, UNIFIED_PUSH, Upwire, XmppServer, hashed};
 use tokio_xmpp::jid::BareJid;
 
-/// More than a store at a standstill is given, and than may wait of one account.
+/// Number of requests: more than a blocked store is given, and more than may wait of one account.
 const REQUESTS: usize = 2000;
 
-/// The write lock of the database of a server: until it is released, no registration is stored.
+/// A write lock on the database of a server. Until its release, no registration is stored.
 struct Standstill(Child);
 
 impl Standstill {
@@ -39,14 +39,14 @@ fn register(component: &BareJid, id: &str) -> String {
     )
 }
 
-/// The number in the id of an answer to the flood.
+/// Returns the number in the id of an answer to the flood.
 fn number(answer: &str) -> usize {
     let (_, from) = answer.split_once("flood-").unwrap_or_else(|| panic!("an answer to what? {answer}"));
     let digits: String = from.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap()
 }
 
-/// While the store is slow, the requests of one account fill what it may have waiting.
+/// While the store is slow, the waiting requests of one account reach their bound.
 async fn a_flood_of_registrations_is_answered_and_leaves_others_their_turns(server: &XmppServer) {
     let upwire = Upwire::on(server).start_ready().await;
     let component = &upwire.component.jid;
@@ -81,7 +81,7 @@ async fn a_flood_of_registrations_is_answered_and_leaves_others_their_turns(serv
     upwire.never_counted("upwire_xmpp_reconnects_total").await;
 }
 
-/// A request that was being stored for too long was refused, and is made again.
+/// Waits until the client is registered. Sends the request again if it was refused because storing it took too long.
 async fn is_registered(client: &mut RawClient, component: &BareJid, mut so_far: String) {
     while !so_far.contains("<registered ") {
         assert!(!so_far.contains("resource-constraint"), "{so_far}");

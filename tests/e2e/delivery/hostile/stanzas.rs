@@ -4,7 +4,7 @@
 #[derive(Clone)]
 pub(crate) struct Hostile {
     pub(crate) name: &'static str,
-    /// With TO and ID where the component and a fresh id go.
+    /// The XML. TO and ID stand for the component and a fresh id.
     template: String,
     pub(crate) expected: Expected,
 }
@@ -12,13 +12,13 @@ pub(crate) struct Hostile {
 /// The answer to the sender.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Expected {
-    /// None is looked at; the server may also end the sender's session.
+    /// Any answer or none. The server may also end the sender's session.
     Nothing,
     /// An IQ `result`.
     Result,
     /// An IQ `error` with this condition.
     Error(&'static str),
-    /// The same, or the server ends the sender's session.
+    /// An IQ `error` with this condition, or the end of the sender's session.
     ErrorOrRefusal(&'static str),
 }
 
@@ -40,22 +40,22 @@ pub(crate) fn hostile(name: &'static str, template: impl Into<String>, expected:
     Hostile { name, template: template.into(), expected }
 }
 
-/// An IQ `get` with this payload.
+/// Returns an IQ `get` with this payload.
 pub(crate) fn get(name: &'static str, payload: &str, expected: Expected) -> Hostile {
     hostile(name, format!("<iq type='get' id='ID' to='TO'>{payload}</iq>"), expected)
 }
 
-/// An IQ `set` with this payload.
+/// Returns an IQ `set` with this payload.
 pub(crate) fn set(name: &'static str, payload: &str, expected: Expected) -> Hostile {
     hostile(name, format!("<iq type='set' id='ID' to='TO'>{payload}</iq>"), expected)
 }
 
-/// An IQ `error` with this inside.
+/// Returns an IQ `error` with this content.
 fn error(name: &'static str, inside: &str) -> Hostile {
     hostile(name, format!("<iq type='error' id='ID' to='TO'>{inside}</iq>"), Nothing)
 }
 
-/// A `register` with these attributes, and more.
+/// Returns an IQ `set` with a `register` that has these attributes.
 pub(crate) fn register(name: &'static str, attributes: &str, expected: Expected) -> Hostile {
     set(name, &format!("<register xmlns='{}' {attributes}/>", e2e::UNIFIED_PUSH), expected)
 }
@@ -185,7 +185,7 @@ pub(crate) fn requests() -> Vec<Hostile> {
     ]
 }
 
-/// A stanza for a name below the component is not for the component.
+/// Returns stanzas for names below the component. These are not for the component.
 pub(crate) fn to_names_below() -> Vec<Hostile> {
     const NAMES: [&str; 3] = ["nobody@TO", "nobody@TO/x", "TO/x"];
     let each = |name: &'static str, template: &str, expected| {
@@ -208,7 +208,7 @@ pub(crate) fn to_names_below() -> Vec<Hostile> {
     .concat()
 }
 
-/// Requests that are about registrations.
+/// Returns requests about registrations.
 pub(crate) fn registrations() -> Vec<Hostile> {
     let more = format!("application='{HASH}' instance='{HASH}'");
     vec![

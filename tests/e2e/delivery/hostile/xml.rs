@@ -1,4 +1,4 @@
-//! XML of unusual characters, namespaces and sizes, inside of stanzas that are ordinary otherwise.
+//! XML with unusual characters, namespaces and sizes, inside stanzas that are ordinary otherwise.
 
 use super::stanzas::Expected::{Error, ErrorOrRefusal, Nothing, Result};
 use super::stanzas::{HASH, Hostile, PING, get, hostile, register, set};
@@ -120,7 +120,7 @@ pub(crate) fn namespaces() -> Vec<Hostile> {
     ]
 }
 
-/// XML that the servers pass on and rxml takes for an error.
+/// Returns XML that the servers pass on, and that rxml refuses.
 pub(crate) fn refused_by_the_parser() -> Vec<Hostile> {
     vec![
         get("a carriage return in an attribute", "<a xmlns='b' c='d&#13;e'/>", Error("service-unavailable")),
@@ -134,10 +134,10 @@ pub(crate) fn refused_by_the_parser() -> Vec<Hostile> {
     ]
 }
 
-/// One of each part of a stanza, so large.
+/// Returns stanzas that have one part of this size.
 pub(crate) fn large_tokens(bytes: usize) -> Vec<Hostile> {
     let x = "x".repeat(bytes);
-    // The relay looks at no more than 64 KiB of a stanza; where that cuts off the id, nobody can be answered.
+    // The relay reads at most 64 KiB of a stanza. If that cuts off the id, the relay cannot answer.
     let to_a_large_id = if bytes < 64 << 10 { Result } else { Nothing };
     vec![
         hostile("a large id", format!("<iq type='get' id='ID{x}' to='TO'>{PING}</iq>"), to_a_large_id),
@@ -159,7 +159,7 @@ pub(crate) fn large_tokens(bytes: usize) -> Vec<Hostile> {
     ]
 }
 
-/// The same in texts.
+/// Returns stanzas that have a text of this size.
 pub(crate) fn large_texts(bytes: usize) -> Vec<Hostile> {
     let x = "x".repeat(bytes);
     vec![
@@ -174,13 +174,13 @@ pub(crate) fn large_texts(bytes: usize) -> Vec<Hostile> {
     ]
 }
 
-/// A payload of so many levels.
+/// Returns a payload with this number of levels.
 pub(crate) fn deep(depth: usize) -> Hostile {
     let payload = format!("{}{}", "<a xmlns='b'>".repeat(depth), "</a>".repeat(depth));
     get("a deep payload", &payload, ErrorOrRefusal(""))
 }
 
-/// Payloads of many parts.
+/// Returns payloads with many parts.
 pub(crate) fn wide() -> Vec<Hostile> {
     let attributes: String = (0..5000).map(|number| format!(" a{number}='b'")).collect();
     let prefixes: String = (0..2000).map(|number| format!(" xmlns:p{number}='urn:{number}'")).collect();

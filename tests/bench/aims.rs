@@ -8,32 +8,34 @@ use crate::plan::{Load, Part};
 use crate::registering::Rates;
 use crate::results::Results;
 
-/// Of Prosody's ceiling, at least.
+/// Least ratio to Prosody's ceiling.
 const OF_PROSODY_MIN: f64 = 0.92;
-/// Of ejabberd's ceiling, at least.
+/// Least ratio to ejabberd's ceiling.
 const OF_EJABBERD_MIN: f64 = 0.68;
-/// Times the best of mod_unified_push, at least.
+/// Least ratio to the best of mod_unified_push.
 const OF_MODULE_MIN: f64 = 2.4;
-/// Of the best median latency of mod_unified_push, at most: by so many senders or more.
+/// Greatest ratios to the best median latency of mod_unified_push, each from this number of senders on.
 const OF_MODULE_P50_MAX: [(usize, f64); 3] = [(64, 0.15), (16, 0.50), (1, 0.70)];
-/// The slowest of a hundred beside the median, under a steady load, at most.
+/// Greatest ratio of the p99 to the median, under a steady load.
 const P99_OF_P50_MAX: f64 = 3.0;
-/// Registrations a second beside those of mod_unified_push, at least.
+/// Least ratio of the registrations per second to those of mod_unified_push.
 const OF_MODULE_REGISTERED_MIN: f64 = 5.0;
-/// In megabytes, at most: of the binary, in memory with nothing to do, with many registrations.
+/// Largest size of the binary in megabytes.
 const BINARY_MAX: f64 = 15.0;
+/// Most memory with nothing to do, in megabytes.
 const IDLE_MAX: f64 = 12.0;
+/// Most memory with many registrations, in megabytes.
 const REGISTERED_MAX: f64 = 20.0;
 
-/// One aim, and how far it is reached.
+/// One aim, and the measured ratio.
 pub(crate) struct Aim {
     pub(crate) what: String,
-    /// `true`: the ratio is to be at least so much; `false`: at most.
+    /// True if the ratio has to be at least `aim`; false: at most.
     pub(crate) at_least: bool,
     pub(crate) aim: f64,
     /// The median over the rounds.
     pub(crate) ratio: f64,
-    /// The least and the most of a round.
+    /// The least and the greatest ratio of a round.
     pub(crate) range: (f64, f64),
 }
 
@@ -43,7 +45,7 @@ impl Aim {
     }
 }
 
-/// Every aim whose contestants took part.
+/// Returns every aim whose contestants took part.
 pub(crate) fn judge(results: &Results, senders: &[usize]) -> Vec<Aim> {
     let mut aims = Vec::new();
     for (kind, aim) in [(Kind::Prosody, OF_PROSODY_MIN), (Kind::Ejabberd, OF_EJABBERD_MIN)] {
@@ -57,7 +59,7 @@ pub(crate) fn judge(results: &Results, senders: &[usize]) -> Vec<Aim> {
     aims.extend(over_rounds(results, what, true, OF_MODULE_MIN, ratio));
     for &count in senders {
         let ratio = |round| {
-            // Each with one push of a sender on its way at a time: that is all mod_unified_push can do.
+            // Each sender has one push on its way at a time, which is all that mod_unified_push can do.
             let upwire = |who, load| who == Who::Upwire(Kind::Prosody) && load == Load::Arrived(count);
             let module = |who, load| is_module(who, load) && load == Load::Answered(count);
             Some(fastest(results, &upwire, round)? / fastest(results, &module, round)?)
@@ -119,12 +121,12 @@ fn is_module(who: Who, _: Load) -> bool {
     matches!(who, Who::Module(_))
 }
 
-/// The most pushes per second among such cases, in one round.
+/// Returns the most pushes per second among such cases, in one round.
 fn best(results: &Results, is_such: &dyn Fn(Who, Load) -> bool, round: usize) -> Option<f64> {
     values(results, is_such, round, Measure::Delivered).max_by(f64::total_cmp)
 }
 
-/// The least median latency among such cases, in one round.
+/// Returns the least median latency among such cases, in one round.
 fn fastest(results: &Results, is_such: &dyn Fn(Who, Load) -> bool, round: usize) -> Option<f64> {
     values(results, is_such, round, Measure::ClientP50).min_by(f64::total_cmp)
 }

@@ -1,4 +1,4 @@
-//! `make bench-compare`: what this commit has won or lost beside another, as ratios within each round.
+//! `make bench-compare`: the gains and losses of this commit beside another, as ratios within each round.
 
 use anyhow::ensure;
 
@@ -8,12 +8,12 @@ use crate::plan::Load;
 use crate::report;
 use crate::results::{Case, Results};
 
-/// Of each measure, so much may be lost: more than chance takes on a machine that does little else.
+/// Largest loss of a measure: more than chance causes on a machine that does little else.
 const LOSS_MAX: f64 = 0.15;
-/// Below it, what a measure says is made of single events: a commit here, a wake-up there.
+/// Bytes per push below which the measure consists of single events: a commit here, a wake-up there.
 const BYTES_MIN: f64 = 100.0;
 
-/// The measures that are compared, and whether more of each is better.
+/// The measures that are compared, each with true if more of it is better.
 const MEASURES: [(Measure, bool); 5] = [
     (Measure::Delivered, true),
     (Measure::ClientP50, false),
@@ -27,17 +27,17 @@ struct Row {
     what: String,
     /// The medians of the base and of this commit.
     medians: (f64, f64),
-    /// Ratio of this one to the base: the median over the rounds, the least and the most.
+    /// Ratio of this commit to the base: the median over the rounds; then the least and the greatest.
     ratio: f64,
     range: (f64, f64),
-    /// Loss, as a part of what the base has; below zero, won.
+    /// Loss as a part of the base's value; negative for a gain.
     loss: f64,
 }
 
 /// Prints a row for each case and measure.
 ///
 /// # Errors
-/// One of them has lost more than [`LOSS_MAX`].
+/// A measure has lost more than [`LOSS_MAX`].
 pub(crate) fn compare(results: &Results) -> anyhow::Result<()> {
     let pairs = results.cases.iter().filter_map(|case| Some((case, base_of(case, results)?)));
     let rows: Vec<Row> = pairs.flat_map(|(case, base)| rows(case, base)).collect();
@@ -67,7 +67,8 @@ fn base_of<'a>(case: &Case, results: &'a Results) -> Option<&'a Case> {
     results.cases.iter().find(|other| other.who == Who::Base(kind) && other.load == case.load)
 }
 
-/// The slowest of a hundred say something where nothing but the load decides when pushes come.
+/// Returns whether a measure is compared under this load. The p99 counts only if the load alone decides when pushes
+/// come.
 fn is_steady(measure: Measure, load: Load) -> bool {
     measure != Measure::ClientP99 || matches!(load, Load::OfCeiling(_))
 }

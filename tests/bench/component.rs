@@ -1,4 +1,4 @@
-//! The ceiling of an XMPP server: a component with nothing before it and nothing behind it.
+//! The ceiling of an XMPP server: a component with no sender before it and no store behind it.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use tokio_xmpp::jid::FullJid;
 use tokio_xmpp::parsers::component::Handshake;
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
-/// A server that answers nothing for so long has lost a push.
+/// Longest wait for an answer. After it, the server has lost a push.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A component that only pushes.
@@ -26,7 +26,7 @@ pub(crate) struct BareComponent {
     pushes: Vec<Push>,
 }
 
-/// A push to one phone: written once, and only its tag anew each time.
+/// A push to one phone. It is written once, and only its tag changes.
 struct Push {
     bytes: Vec<u8>,
     body_at: usize,
@@ -64,7 +64,7 @@ impl BareComponent {
         Ok(())
     }
 
-    /// Reads until a tag that begins so is whole.
+    /// Reads until a tag that begins with these bytes is complete.
     async fn read_until(&mut self, tag: &[u8]) -> anyhow::Result<()> {
         loop {
             let begin = self.unread.windows(tag.len()).position(|window| window == tag);
@@ -83,7 +83,7 @@ impl BareComponent {
         Ok(())
     }
 
-    /// Sends as fast as it can, with no more than `bound` unanswered, until nothing is left to send and
+    /// Sends as fast as it can, with at most `bound` pushes unanswered. Returns when nothing is left to send and
     /// everything is answered.
     pub(crate) async fn run(
         &mut self,
@@ -99,7 +99,7 @@ impl BareComponent {
                 let place = next % self.pushes.len();
                 let (number, tag) = journal.posted(None);
                 batch.extend_from_slice(self.pushes[place].tagged(&tag));
-                // Nobody stands between this and the server who could accept it later.
+                // No push server is in between that could accept the push later.
                 journal.accepted(number);
                 unanswered += 1;
                 next += 1;
@@ -137,7 +137,7 @@ impl Push {
         Ok(Self { bytes: stanza.into_bytes(), body_at, id_at })
     }
 
-    /// The stanza with this tag, which is also its id.
+    /// Returns the stanza with this tag, which is also its id.
     fn tagged(&mut self, tag: &[u8; TAG_BYTES]) -> &[u8] {
         let base64 = STANDARD.encode(tag);
         for at in [self.body_at, self.id_at] {

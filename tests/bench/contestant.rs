@@ -1,4 +1,4 @@
-//! Contestants: push servers and bare components, each with the servers and phones it needs.
+//! Contestants: push servers and bare components, each with its servers and phones.
 
 use std::fmt;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use crate::plan::{Load, Plan};
 use crate::registering::Registrars;
 use e2e::machine::Process;
 
-/// Accounts with a phone each, one registration to each; the same for every contestant.
+/// Number of accounts, each with a phone and a registration. Every contestant has as many.
 pub(crate) const PHONES: usize = 8;
 /// Longest time for a push server to forget what was delivered.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
@@ -25,16 +25,16 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) enum Who {
     /// `upwire serve` beside this XMPP server.
     Upwire(Kind),
-    /// The same of another commit.
+    /// `upwire serve` of another commit, beside this XMPP server.
     Base(Kind),
     /// Prosody's mod_unified_push on this backend.
     Module(&'static str),
-    /// The most that this XMPP server carries.
+    /// A bare component, which gets the most out of this XMPP server.
     Bare(Kind),
 }
 
 impl Who {
-    /// The XMPP server beside it, if others are measured with the same one.
+    /// Returns the XMPP server beside it, if others are measured with the same one.
     pub(crate) fn server(self) -> Option<Kind> {
         match self {
             Self::Upwire(kind) | Self::Base(kind) | Self::Bare(kind) => Some(kind),
@@ -54,7 +54,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// The server as people write it.
+/// Returns the server's name as people write it.
 pub(crate) fn server_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Prosody => "Prosody",
@@ -64,29 +64,29 @@ pub(crate) fn server_name(kind: Kind) -> &'static str {
 
 /// The source of pushes.
 pub(crate) enum Source {
-    /// Senders POST these.
+    /// Senders POST these requests to a push server.
     PushServer(Vec<Request>),
-    /// A component makes them.
+    /// A component makes the pushes.
     Bare(BareComponent),
 }
 
-/// Somebody to measure, running and registered with.
+/// A running contestant, with which phones have registered.
 pub(crate) struct Contestant {
     pub(crate) who: Who,
     pub(crate) source: Source,
     pub(crate) loads: Vec<Load>,
-    /// The process of its own; none for one that lives in the XMPP server.
+    /// The process of the push server; `None`: it lives in the XMPP server.
     pub(crate) push_server: Option<Process>,
     pub(crate) xmpp_server: Process,
-    /// Phones that register, where that is compared.
+    /// Phones that register, if registrations are compared.
     pub(crate) registrars: Option<Registrars>,
     upwire: Option<Upwire>,
-    /// Kept running.
+    /// The XMPP server, kept running.
     _server: Rc<XmppServer>,
 }
 
 impl Contestant {
-    /// Waits until nothing of the last run is left in it.
+    /// Waits until nothing of the last run is left in the push server.
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
         let Some(upwire) = &self.upwire else { return Ok(()) };
         let deadline = Instant::now() + SETTLE_DEADLINE;
@@ -98,7 +98,7 @@ impl Contestant {
     }
 }
 
-/// Starts everyone that the plan includes.
+/// Starts every contestant that the plan includes.
 pub(crate) async fn start_all(plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<Vec<Contestant>> {
     let mut contestants = Vec::new();
     for kind in [Kind::Prosody, Kind::Ejabberd] {
@@ -117,10 +117,11 @@ pub(crate) async fn start_all(plan: &Plan, journal: &Rc<Journal>) -> anyhow::Res
     Ok(contestants)
 }
 
-/// `upwire serve` and a bare component, beside one server, pushing to the same phones; and the base with its own.
+/// Starts `upwire serve` and a bare component beside one server, which push to the same phones. A base has phones of
+/// its own.
 async fn beside(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<Vec<Contestant>> {
     let server = Rc::new(XmppServer::start(kind).await);
-    // As it comes, that is, without a line for each push.
+    // The log has its default level, without a line for each push.
     let upwire = Upwire::on(&server).set("UPWIRE_LOG", "info");
     let (jids, upwire) = serve(Who::Upwire(kind), upwire, &server, plan, journal).await?;
     let bare = Contestant {
@@ -133,7 +134,7 @@ async fn beside(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Resul
         upwire: None,
         _server: Rc::clone(&server),
     };
-    // First of all, since the loads of others are parts of what it carries.
+    // The bare component comes first, because the loads of others are parts of what it carries.
     let mut contestants = vec![bare, upwire];
     if let Some(base) = &plan.base {
         let base = Upwire::on(&server).set("UPWIRE_LOG", "info").with_binary(base);
@@ -171,13 +172,13 @@ async fn serve(
     Ok((jids, contestant))
 }
 
-/// A Prosody of its own with `mod_unified_push`.
+/// Starts a Prosody of its own with `mod_unified_push`.
 async fn module(backend: &'static str, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<Contestant> {
     let settings = Settings { unified_push: Some(backend), ..Settings::default() };
     let server = Rc::new(XmppServer::start_with(Kind::Prosody, settings).await);
     let push_server = BareJid::new("unified-push.localhost")?;
     let (_, requests) = register_phones(&server, &push_server, journal).await?;
-    // With `jwt` it keeps nothing of a registration.
+    // With `jwt`, the module stores nothing of a registration.
     let registrars = match backend {
         "storage" => Some(Registrars::connect(&server, push_server).await),
         _ => None,

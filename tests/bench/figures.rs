@@ -27,7 +27,7 @@ pub(crate) enum Measure {
 }
 
 impl Measure {
-    /// With its unit, as the JSON has it.
+    /// Returns the name with its unit, as the JSON has it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Delivered => "delivered_per_second",
@@ -49,16 +49,16 @@ impl Measure {
         }
     }
 
-    /// Returns whether rounds add up; of all else, the middle one counts.
+    /// Returns whether the rounds add up. Otherwise, their median counts.
     fn adds_up(self) -> bool {
         matches!(self, Self::Errors | Self::Lost | Self::Duplicates)
     }
 }
 
-/// The figures of one run; a measure that does not apply is not in them.
+/// The figures of one run, without the measures that do not apply.
 pub(crate) type Figures = BTreeMap<Measure, f64>;
 
-/// The figures that the journal gives.
+/// Returns the figures that the journal gives.
 pub(crate) fn of_account(account: &Account, window: Duration) -> Figures {
     let per_second = |count: usize| count as f64 / window.as_secs_f64();
     let mut figures = Figures::from([
@@ -84,7 +84,7 @@ pub(crate) fn of_account(account: &Account, window: Duration) -> Figures {
     figures
 }
 
-/// One set of figures for several rounds.
+/// Combines the figures of several rounds into one set.
 pub(crate) fn combine(rounds: &[Figures]) -> Figures {
     let measures = rounds.iter().flat_map(|round| round.keys().copied());
     let combined = measures.filter_map(|measure| {
@@ -95,7 +95,7 @@ pub(crate) fn combine(rounds: &[Figures]) -> Figures {
     combined.collect()
 }
 
-/// The middle one; of two, the lower.
+/// Returns the median; of two middle values, the lower.
 pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied()

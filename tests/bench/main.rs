@@ -1,5 +1,5 @@
-//! `make bench`: what `upwire serve` delivers, how fast and at what cost, beside Prosody's own push server
-//! and beside the most that the XMPP servers could carry, all in one run on one machine.
+//! `make bench`: the throughput, latency and cost of `upwire serve`, beside Prosody's own push server and beside the
+//! most that the XMPP servers carry, all in one run on one machine.
 
 mod aims;
 mod compare;
@@ -28,7 +28,7 @@ use figures::{Figures, Measure};
 use plan::{Load, Plan};
 use results::Results;
 
-/// Most repetitions of a spoilt run.
+/// Most repetitions of a disturbed run.
 const REPEATS_MAX: usize = 2;
 
 fn main() -> anyhow::Result<()> {
@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("This is a debug build: its figures say nothing. `make bench` takes a release build.");
     }
-    // One thread for all phones and senders: what they need is not there for the servers.
+    // All phones and senders share one thread, which leaves the other cores to the servers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let results = LocalSet::new().block_on(&runtime, bench(&plan))?;
     if plan.base.is_some() {
@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     }
     let aims = write_report(&results, &plan)?;
     check(&results)?;
-    // A quick or partial run says nothing of the aims.
+    // A quick run proves nothing about the aims.
     let missed = aims.iter().filter(|aim| !aim.is_met()).count();
     ensure!(missed == 0 || plan.quick, "missed: {missed} of {} aims", aims.len());
     Ok(())
@@ -87,7 +87,7 @@ async fn bench(plan: &Plan) -> anyhow::Result<Results> {
     Ok(results)
 }
 
-/// Runs a case, and again while others keep the machine busy and there is time; the quietest run counts.
+/// Runs a case. Repeats it while others keep the machine busy and there is time. The quietest run counts.
 async fn run_undisturbed(
     contestant: &mut Contestant,
     load: Load,
@@ -127,7 +127,7 @@ async fn run_case(
     Ok(figures)
 }
 
-/// Prints the report, and writes it to `target/bench`; the aims in it.
+/// Prints the report, and writes it to `target/bench`. Returns the aims.
 fn write_report(results: &Results, plan: &Plan) -> anyhow::Result<Vec<Aim>> {
     let aims = aims::judge(results, plan.senders);
     let markdown = report::markdown(results, &aims, plan)?;
@@ -150,7 +150,7 @@ fn write_report(results: &Results, plan: &Plan) -> anyhow::Result<Vec<Aim>> {
     Ok(aims)
 }
 
-/// A push that was lost, or a case that delivered nothing, is wrong.
+/// Fails if a case delivered nothing, or if Upwire lost a push.
 fn check(results: &Results) -> anyhow::Result<()> {
     for case in &results.cases {
         let total = |measure| case.rounds.iter().filter_map(|round| round.get(&measure)).sum::<f64>();

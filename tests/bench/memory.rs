@@ -11,23 +11,23 @@ use futures::{StreamExt, TryStreamExt, stream};
 use push::ports::{Registrations, Renewal};
 use push::{Target, testing};
 
-/// Its name in the plan.
+/// The title in the plan.
 pub(crate) const TITLE: &str = "memory";
-/// More than share a commit.
+/// Number of writes at once, more than share a commit.
 const WRITES_AT_ONCE: usize = 1024;
 
-/// In megabytes.
+/// Sizes in megabytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
-    /// Of the binary.
+    /// Size of the binary.
     pub(crate) binary: f64,
-    /// In memory, right after the start, with no registration.
+    /// Memory right after the start, with no registration.
     pub(crate) idle: f64,
-    /// The same, with so many.
+    /// Memory right after the start, with this number of registrations.
     pub(crate) registered: (usize, f64),
 }
 
-/// Starts it with an empty database and with a full one.
+/// Measures `upwire serve` with an empty database and with a full one.
 pub(crate) async fn measure(server: &XmppServer, registrations: usize) -> anyhow::Result<Sizes> {
     let binary = fs::metadata(profile_folder().join("upwire"))?.len() as f64 / 1e6;
     let folder = folder("memory");
@@ -46,7 +46,7 @@ async fn held(server: &XmppServer, database: &Path) -> anyhow::Result<f64> {
     Ok(process.memory_mib()? * 1.048_576)
 }
 
-/// Makes a database of so many registrations.
+/// Makes a database with this number of registrations.
 #[expect(clippy::disallowed_methods, reason = "the push server compares with its own clock")]
 async fn fill(file: &Path, registrations: usize) -> anyhow::Result<()> {
     let (database, now) = (Database::open(file)?, Utc::now());
@@ -58,7 +58,7 @@ async fn fill(file: &Path, registrations: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nobody has this account.
+/// Returns a target whose account nobody has.
 fn target(phone: usize) -> Target {
     testing::target(&format!("away{phone}@localhost/Conversations.{phone:04x}"))
 }

@@ -8,14 +8,14 @@ use anyhow::{Context, bail};
 /// One set-up of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Load {
-    /// So many senders, each with one request under way; the next follows the answer.
+    /// This number of senders, each with one request under way. The next request follows the answer.
     Answered(usize),
-    /// The same, but the next follows the arrival at the phone as well: nothing piles up, as with a push
+    /// The same senders, but the next request also waits for the arrival at the phone. Nothing piles up, as with a push
     /// server that answers only after delivery.
     Arrived(usize),
-    /// So many pushes a second, as parts of what the XMPP server carries at most, whatever became of those before.
+    /// A rate of pushes, as a part of what the XMPP server carries at most, whatever happens to earlier pushes.
     OfCeiling(Part),
-    /// No push server: a bare component with so many pushes unanswered.
+    /// No push server: a bare component with this number of pushes unanswered.
     Bare(usize),
 }
 
@@ -27,41 +27,41 @@ impl Part {
     /// A half.
     pub(crate) const HALF: Self = Self(50);
 
-    /// In percent.
+    /// Returns the part in percent.
     pub(crate) fn percent(self) -> u8 {
         self.0
     }
 
-    /// That part of `whole`.
+    /// Returns that part of `whole`.
     pub(crate) fn of(self, whole: f64) -> f64 {
         whole * f64::from(self.0) / 100.0
     }
 }
 
-/// The length of everything.
+/// The sizes and times of a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Number of measurements of each case; what is reported is the median.
+    /// Number of measurements of each case. The report has their median.
     pub(crate) rounds: usize,
     /// Time for which the load runs before anything counts.
     pub(crate) warm_up: Duration,
-    /// Time for which it is measured.
+    /// Time for which the load is measured.
     pub(crate) window: Duration,
     /// Numbers of senders.
     pub(crate) senders: &'static [usize],
-    /// Bounds on what a bare component has unanswered.
+    /// Bounds on the unanswered pushes of a bare component.
     pub(crate) bounds: &'static [usize],
     /// Number of registrations that are made at a time, and renewed.
     pub(crate) registrations: usize,
-    /// Registrations in the database whose memory is measured; `None`: none is.
+    /// Registrations in the database whose memory is measured; `None`: it is not measured.
     pub(crate) crowd: Option<usize>,
-    /// Most time for repeating what other processes disturbed.
+    /// Most time for repeating disturbed runs.
     pub(crate) repeats: Duration,
-    /// True if this only shows that everything works.
+    /// True for a run that only shows that everything works.
     pub(crate) quick: bool,
-    /// Leave out the contestants whose title does not contain this.
+    /// Text that the title of a contestant has to contain; all others are left out.
     pub(crate) only: Option<String>,
-    /// The binary of another commit, which runs in turn with that of this one; nobody else takes part.
+    /// The binary of another commit, which runs in turn with this one's. Prosody's own push server takes no part then.
     pub(crate) base: Option<PathBuf>,
 }
 
@@ -137,14 +137,14 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The loads for a contestant with a push server, lightest first.
+    /// Returns the loads for a contestant with a push server, lightest first.
     pub(crate) fn loads(&self, answers_at_once: bool) -> Vec<Load> {
         let arrived = self.senders.iter().copied().filter(|_| answers_at_once).map(Load::Arrived);
         let steady = Some(Load::OfCeiling(Part::HALF)).filter(|_| answers_at_once);
         self.senders.iter().copied().map(Load::Answered).chain(arrived).chain(steady).collect()
     }
 
-    /// The loads for a bare component.
+    /// Returns the loads for a bare component.
     pub(crate) fn bare_loads(&self) -> Vec<Load> {
         self.bounds.iter().copied().map(Load::Bare).collect()
     }

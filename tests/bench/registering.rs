@@ -1,4 +1,4 @@
-//! Registrations: how many a push server takes in a second, first ones and renewals.
+//! Registrations: the first ones and the renewals that a push server takes in a second.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,11 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) struct Registrars {
     phones: Vec<RawClient>,
     push_server: BareJid,
-    /// So many rounds were run.
+    /// Number of rounds that were run.
     rounds: usize,
 }
 
-/// Registrations a second.
+/// Registrations per second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rates {
     pub(crate) first: f64,
@@ -28,7 +28,7 @@ pub(crate) struct Rates {
 }
 
 impl Registrars {
-    /// Logs them in.
+    /// Logs the phones in.
     pub(crate) async fn connect(server: &XmppServer, push_server: BareJid) -> Self {
         let mut phones = Vec::new();
         for _ in 0..PHONES {
@@ -37,7 +37,7 @@ impl Registrars {
         Self { phones, push_server, rounds: 0 }
     }
 
-    /// Registers so many applications, and renews each of them.
+    /// Registers this number of applications, and renews each of them.
     pub(crate) async fn run(&mut self, count: usize) -> anyhow::Result<Rates> {
         self.rounds += 1;
         let first = self.register(count).await?;

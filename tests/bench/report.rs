@@ -13,12 +13,12 @@ use crate::plan::{Load, Plan};
 use crate::registering::Rates;
 use crate::results::{Case, Results};
 
-/// Largest share of the machine that other processes may take without spoiling a run. The kernel's own
-/// work for us is among it.
+/// Largest share of the machine that other processes may take without spoiling a run. It includes the kernel's own work
+/// for the benchmark.
 pub(crate) const OTHERS_SHARE_MAX: f64 = 0.12;
 const PERCENT: f64 = 100.0;
 
-/// The report for people.
+/// Returns the report for people.
 pub(crate) fn markdown(results: &Results, aims: &[Aim], plan: &Plan) -> Result<String, fmt::Error> {
     let mut text = String::new();
     writeln!(text, "# Upwire's bench\n")?;
@@ -52,7 +52,7 @@ fn write_aims(text: &mut String, aims: &[Aim]) -> fmt::Result {
     writeln!(text)
 }
 
-/// Says so if the machine was not ours alone.
+/// Warns if other processes disturbed the run.
 fn write_doubts(text: &mut String, results: &Results) -> fmt::Result {
     let others = |case: &Case| combine(&case.rounds).get(&Measure::OthersShare).copied().unwrap_or_default();
     let disturbed = results.cases.iter().filter(|case| others(case) > OTHERS_SHARE_MAX).count();
@@ -146,7 +146,7 @@ fn write_registered(text: &mut String, results: &Results, plan: &Plan) -> fmt::R
     Ok(())
 }
 
-/// A load in words.
+/// Describes a load in words.
 pub(crate) fn load(load: Load) -> String {
     match load {
         Load::Answered(1) => "1 sender".to_owned(),
@@ -162,7 +162,7 @@ fn show(figures: &Figures, measure: Measure, factor: f64, decimals: usize) -> St
     figures.get(&measure).map_or("–".to_owned(), |value| format!("{:.decimals$}", value * factor))
 }
 
-/// The report for programs: every round of every case.
+/// Returns the report for programs: every round of every case.
 pub(crate) fn json(results: &Results, aims: &[Aim], plan: &Plan) -> Value {
     let aims = aims.iter().map(|aim| {
         json!({

@@ -18,18 +18,18 @@ pub(crate) struct Case {
 /// The bench's results.
 #[derive(Default)]
 pub(crate) struct Results {
-    /// By contestant, and by load within.
+    /// The cases, by contestant, and by load within.
     pub(crate) cases: Vec<Case>,
     /// The most memory that each server held over all its runs, in MiB.
     pub(crate) memory_peaks_mib: Vec<(String, f64)>,
     /// Registrations a second, round by round.
     pub(crate) registered: Vec<(Who, Vec<Rates>)>,
-    /// Of Upwire, where that was measured.
+    /// Sizes of Upwire, if they were measured.
     pub(crate) sizes: Option<Sizes>,
 }
 
 impl Results {
-    /// Room for what these contestants will do.
+    /// Returns empty results for the cases of these contestants.
     pub(crate) fn of(contestants: &[Contestant]) -> Self {
         let cases = contestants.iter().flat_map(|contestant| {
             let who = contestant.who;
@@ -43,28 +43,28 @@ impl Results {
         }
     }
 
-    /// Keeps what one round of registrations came to.
+    /// Adds the rates of one round of registrations.
     pub(crate) fn add_registered(&mut self, who: Who, rates: Rates) {
         if let Some((_, rounds)) = self.registered.iter_mut().find(|(other, _)| *other == who) {
             rounds.push(rates);
         }
     }
 
-    /// Keeps the figures of one run.
+    /// Adds the figures of one run.
     pub(crate) fn add(&mut self, who: Who, load: Load, figures: Figures) {
         if let Some(case) = self.cases.iter_mut().find(|case| case.who == who && case.load == load) {
             case.rounds.push(figures);
         }
     }
 
-    /// The most that an XMPP server has carried so far, in pushes a second.
+    /// Returns the most that an XMPP server has carried so far, in pushes per second.
     pub(crate) fn ceiling(&self, kind: Kind) -> Option<f64> {
         let bare = self.cases.iter().filter(|case| case.who == Who::Bare(kind));
         let delivered = bare.flat_map(|case| &case.rounds).filter_map(|round| round.get(&Measure::Delivered));
         delivered.copied().max_by(f64::total_cmp)
     }
 
-    /// Reads what each server needed; each once, in the order of the contestants.
+    /// Reads the peak memory of each server once, in the order of the contestants.
     pub(crate) fn read_memory(&mut self, contestants: &[Contestant]) -> anyhow::Result<()> {
         let servers = contestants.iter().flat_map(|contestant| {
             let push_server = contestant.push_server.iter();
@@ -79,7 +79,7 @@ impl Results {
         Ok(())
     }
 
-    /// Returns how often each case was measured.
+    /// Returns the number of measurements of each case.
     pub(crate) fn rounds(&self) -> usize {
         self.cases.iter().map(|case| case.rounds.len()).max().unwrap_or(0)
     }

@@ -14,17 +14,17 @@ use crate::contestant::{Contestant, Source};
 use crate::figures::{self, Figures, Measure};
 use crate::plan::{Load, Plan};
 
-/// Time after the end of the load at which pushes that stay away are lost.
+/// Time after the end of the load at which missing pushes count as lost.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Senders that share a steady load: more than are ever busy while the push server keeps up.
+/// Number of senders that share a steady load, more than are ever busy while the push server keeps up.
 const STEADY_SENDERS: usize = 128;
 
-/// Processor time and bytes that were spent by some moment.
+/// CPU time and written bytes up to a moment.
 struct Spent {
     at: StdInstant,
     push_server: Option<f64>,
-    /// Bytes, by the push server.
+    /// Bytes that the push server has written to disk.
     written: Option<f64>,
     xmpp_server: f64,
     generator: f64,
@@ -94,7 +94,7 @@ pub(crate) async fn run(
     Ok(figures)
 }
 
-/// Waits until everything that was accepted has arrived.
+/// Waits until everything that was accepted has arrived, or the deadline has passed.
 async fn arrive(journal: &Journal) {
     let deadline = Instant::now() + ARRIVAL_DEADLINE;
     while journal.under_way() > 0 && Instant::now() < deadline {

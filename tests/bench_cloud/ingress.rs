@@ -1,4 +1,4 @@
-//! The function: its size, cold start, memory, and the time and the calls of each kind of request.
+//! The function: its size, cold start and memory, and the time and the calls of each kind of request.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::runtime_api::Environment;
 use crate::{Calls, Cloud};
 
 const COLD_STARTS: usize = 30;
-/// Requests of each kind.
+/// Number of requests of each kind.
 pub(crate) const REQUESTS: usize = 500;
 const WARM_UP: usize = 20;
 const BODY_BYTES: usize = 1024;
 
-/// The function before its first request.
+/// The size and the cold starts of the function.
 pub(crate) struct Cold {
     pub(crate) size_mb: f64,
     pub(crate) this: Starts,
@@ -30,39 +30,39 @@ pub(crate) struct Cold {
     pub(crate) empty: Starts,
 }
 
-/// From exec to the first poll.
+/// Times from exec to the first poll.
 pub(crate) struct Starts {
     pub(crate) fastest: Duration,
     pub(crate) median: Duration,
 }
 
-/// The function under requests.
+/// The figures of the function under requests.
 pub(crate) struct Warm {
     pub(crate) kinds: Vec<Kind>,
     pub(crate) memory_peak_mib: f64,
 }
 
-/// Requests of one kind.
+/// The figures of one kind of request.
 pub(crate) struct Kind {
     pub(crate) title: &'static str,
     pub(crate) p50: Duration,
     pub(crate) calls: Calls,
 }
 
-/// The binary as `make sam-build` makes it for AWS.
+/// Returns the binary that `make sam-build` makes for AWS.
 pub(crate) fn binary() -> anyhow::Result<PathBuf> {
     let path = e2e::target_folder().join("sam/build/Ingress/bootstrap");
     path.canonicalize().with_context(|| format!("no {}: `make sam-build` first", path.display()))
 }
 
-/// The empty function, built for this machine with the same options.
+/// Returns the empty function, built for this machine with the same options.
 pub(crate) fn empty_binary() -> anyhow::Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu/release/empty-function", std::env::consts::ARCH);
     let path = e2e::target_folder().join(target);
     path.canonicalize().with_context(|| format!("no {}: `make empty-function` first", path.display()))
 }
 
-/// Both in turn, so that a busy moment of the machine is both's.
+/// Starts both functions in turn, so that a busy moment of the machine affects both.
 pub(crate) async fn cold_starts(binary: &Path, empty: &Path) -> anyhow::Result<Cold> {
     let mut variables = Emulator::variables("http://127.0.0.1:9");
     variables.remove("AWS_ENDPOINT_URL");
@@ -96,7 +96,7 @@ pub(crate) async fn warm(binary: &Path, cloud: &Cloud) -> anyhow::Result<Warm> {
     {
         kinds.push(measure(&mut environment, cloud, title, token, status).await?);
     }
-    // Nobody is there to receive them.
+    // Nobody receives these entries.
     cloud.sqs.call("AmazonSQS.PurgeQueue", json!({"QueueUrl": cloud.queue_url})).await;
     let process = Process { title: "the function".to_owned(), pid: environment.pid() };
     Ok(Warm { kinds, memory_peak_mib: process.memory_peak_mib()? })
@@ -125,8 +125,8 @@ async fn measure(
     Ok(Kind { title, p50: times[REQUESTS / 2], calls: cloud.ways.calls_since(&before) })
 }
 
-/// Tokens of a registration that lives, and of one that was revoked, beside the marker of a relay that has run for
-/// a month.
+/// Registers two endpoints, revokes one of them, and stores the marker of a relay that has run for a month. Returns the
+/// token of the one that lives and of the one that was revoked.
 #[expect(clippy::disallowed_methods, reason = "the function compares with its own clock")]
 async fn endpoints(cloud: &Cloud) -> anyhow::Result<(String, String)> {
     let table = RegistrationsTable::new(&cloud.dynamodb.config(), &cloud.table);
@@ -152,7 +152,7 @@ async fn endpoints(cloud: &Cloud) -> anyhow::Result<(String, String)> {
     Ok((token(living), token(dead)))
 }
 
-/// The event that a Function URL makes of a push.
+/// Returns the event that a Function URL makes of a push.
 fn event(token: &str) -> Value {
     let path = format!("/push/{token}");
     json!({

@@ -1,4 +1,4 @@
-//! The mailbox: with how many calls a push for a phone that is away is kept, tried and handed out.
+//! The mailbox: the calls with which a push for a phone that is away is kept, tried and handed out.
 
 use std::time::Duration;
 
@@ -14,34 +14,35 @@ use tokio::time::sleep;
 use crate::relay::{BODY_BYTES, VISIBILITY, message};
 use crate::{Calls, Cloud};
 
-/// Pushes that are kept one by one.
+/// Number of pushes that are kept one by one.
 pub(crate) const SINGLES: usize = 20;
-/// Pushes that wait when the phone comes back.
+/// Number of pushes that wait when the phone comes back.
 pub(crate) const DRAINED: usize = 100;
-/// For so long after the last push, tries are counted: whoever has failed is tried again after 2, 4 and 8 s.
+/// Seconds after the last push in which tries are counted. A phone that failed is tried again after 2, 4 and 8 s.
 pub(crate) const TRIES_SECONDS: u64 = 15;
-/// A page is read at once, and so are the registrations that it is for.
+/// Batch reads for one page: one of its pushes, and one of their registrations.
 pub(crate) const BATCHES_OF_A_PAGE: usize = 2;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The counts.
+/// The counted calls.
 pub(crate) struct Stored {
-    /// For all [`SINGLES`], without tries.
+    /// Calls that kept all [`SINGLES`], without tries.
     pub(crate) kept: Calls,
-    /// For all [`DRAINED`].
+    /// Calls that handed out all [`DRAINED`].
     pub(crate) drained: Calls,
-    /// Number of tries of the phone meanwhile, and of calls in all.
+    /// Number of tries of the phone meanwhile; `tried` has their calls.
     pub(crate) tries: usize,
     pub(crate) tried: Calls,
     /// Bytes of an item beside the body.
     pub(crate) overhead_bytes: usize,
-    /// The size of an entry of the index.
+    /// Bytes of an entry of the index.
     pub(crate) entry_bytes: usize,
 }
 
 /// Keeps pushes for a phone that has left, then has it come back.
 pub(crate) async fn stored(server: &XmppServer, cloud: &Cloud) -> anyhow::Result<Stored> {
-    // Of its own: where the last relay still asked when it ended, the emulator hands out a push to nobody.
+    // The queue is fresh. In the queue of the last relay, the emulator may hand out a push to the poll of a relay that
+    // has ended.
     let queue = cloud.sqs.queue(VISIBILITY, 1000).await.url;
     let relay = Upwire::relay_on(server)
         .set_all(cloud.variables())
@@ -84,9 +85,9 @@ pub(crate) async fn stored(server: &XmppServer, cloud: &Cloud) -> anyhow::Result
     })
 }
 
-/// The calls that kept pushes, and those that tried their phone. A push that is kept takes a read of its registration
-/// beside its write (and the update that counts it, which is not among these); the first of them also a read of the
-/// counts, and of the index of each part; the phone's first failure has its own part looked through.
+/// Separates the calls that kept pushes from those that tried their phone. A push that is kept takes a read of its
+/// registration and a write (and the update that counts it, which is not among these). The first push also takes a read
+/// of the counts, and a query of each part of the index. The phone's first failure takes a query of its own part.
 fn parted(calls: &Calls) -> anyhow::Result<(Calls, Calls)> {
     let kept =
         [("GetItem", SINGLES + 1), ("PutItem", SINGLES), ("Query", usize::from(RegistrationId::PARTS) + 1)];
@@ -102,7 +103,7 @@ fn parted(calls: &Calls) -> anyhow::Result<(Calls, Calls)> {
     Ok((kept, tried))
 }
 
-/// Sends pushes to the queue, each only when the one before is kept if there is a relay to ask.
+/// Sends pushes to the queue. With a relay, waits after each push until it is kept.
 async fn send(
     cloud: &Cloud,
     queue: &str,
@@ -139,7 +140,7 @@ async fn waiting(cloud: &Cloud) -> u64 {
     cloud.dynamodb.call("DynamoDB_20120810.Scan", asked).await["Count"].as_u64().unwrap_or_default()
 }
 
-/// One item of the mailbox, as the table has it.
+/// Returns one item of the mailbox, as the table has it.
 async fn item(cloud: &Cloud) -> anyhow::Result<Value> {
     let pushes = "attribute_exists(place)";
     let asked = json!({"TableName": cloud.mailbox, "FilterExpression": pushes});
@@ -147,7 +148,8 @@ async fn item(cloud: &Cloud) -> anyhow::Result<Value> {
     found["Items"].get(0).cloned().context("something waits")
 }
 
-/// The size of an item without these attributes, as DynamoDB counts it (developer guide, "Item sizes and formats").
+/// Returns the size of an item without these attributes, as DynamoDB counts it (developer guide, "Item sizes and
+/// formats").
 fn bytes(item: &Value, without: &[&str]) -> usize {
     let attributes = item.as_object().into_iter().flatten();
     let counted = attributes.filter(|(name, _)| !without.contains(&name.as_str()));

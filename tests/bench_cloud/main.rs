@@ -1,7 +1,6 @@
-//! `make bench-cloud`: what a push costs on AWS, counted on the wire, and what the function and the relay need.
+//! `make bench-cloud`: the cost of a push on AWS, counted on the wire, and the resources of the function and the relay.
 //!
-//! The counts hold on AWS as they do here. The times are of this machine; where an emulator takes part, its
-//! share is said.
+//! The counts hold on AWS, too. The times are those of this machine. The report says where they include an emulator.
 
 mod ingress;
 mod mailbox;
@@ -22,7 +21,7 @@ use tokio::task::LocalSet;
 /// Number of calls of each operation of AWS.
 type Calls = BTreeMap<String, usize>;
 
-/// Queue and tables on the fastest emulators, and the proxies that count.
+/// Queue and tables on the fastest emulators, and the proxies that count calls.
 struct Cloud {
     sqs: Emulator,
     dynamodb: Emulator,
@@ -42,7 +41,7 @@ impl Cloud {
         Self { sqs, dynamodb, ways, queue_url, table, mailbox }
     }
 
-    /// Variables by which both halves find it, by way of the proxies.
+    /// Returns the variables with which both halves use these parts through the proxies.
     fn variables(&self) -> BTreeMap<&'static str, String> {
         let mut variables = self.ways.variables();
         variables.insert("UPWIRE_SECRET", ENDPOINT_SECRET.to_owned());
@@ -52,7 +51,8 @@ impl Cloud {
         variables
     }
 
-    /// The calls to DynamoDB since then, but for the lease's, which the month is billed for.
+    /// Returns the calls to DynamoDB since then, without `UpdateItem`. The bill has the updates of the lease by the
+    /// month, and those that count pushes with each push.
     fn calls_to_table_since(&self, before: &Calls) -> Calls {
         let mut calls = self.ways.calls_since(before);
         calls.retain(|call, _| !prices::is_sqs(call) && call != "UpdateItem");
@@ -63,7 +63,7 @@ impl Cloud {
 /// The arguments; `cargo bench` adds `--bench`.
 #[derive(Default)]
 struct Options {
-    /// The relay of another commit.
+    /// The binary of another commit's relay.
     base: Option<PathBuf>,
     part: Part,
     is_quick: bool,
@@ -75,9 +75,9 @@ enum Part {
     All,
     /// The size of the function, and its cold start.
     Cold,
-    /// The polls at some rates.
+    /// The polls at several rates.
     Polls,
-    /// The others' rate while one account has trouble.
+    /// The rate of other accounts while one account has trouble.
     Troubles,
 }
 

@@ -1,4 +1,4 @@
-//! The polls: how many it takes to keep up with a rate, where SQS answers with fewer entries than were asked for.
+//! The polls that it takes to keep up with a rate, if SQS answers with fewer entries than were asked for.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tokio::time::{Instant, interval};
 use crate::relay::{self, DEADLINE, Receiver, VISIBILITY};
 use crate::{Calls, Cloud};
 
-/// Pushes a second.
+/// Rates in pushes per second.
 pub(crate) const RATES: [usize; 4] = [5, 50, 150, 500];
-/// Entries of an answer at most: SQS gives so few while a queue holds less than some thousand.
+/// Most entries of an answer. SQS gives so few while a queue has fewer than a few thousand entries.
 pub(crate) const ENTRIES_MAX: u8 = 3;
 const SECONDS: usize = 20;
-/// Pushes are posted together in each of these.
+/// Interval in which all due pushes are posted together.
 const STEP: Duration = Duration::from_millis(20);
 
 /// The polls at one rate.
@@ -24,13 +24,13 @@ pub(crate) struct Polls {
     pub(crate) rate: usize,
     pub(crate) pushes: usize,
     pub(crate) polls: usize,
-    /// Most entries that nobody had received, a few times a second.
+    /// Most entries that nobody had received. They are counted several times a second.
     pub(crate) backlog_max: u64,
-    /// From the last post to the last arrival.
+    /// Time from the last post to the last arrival.
     pub(crate) behind: Duration,
 }
 
-/// One rate after the other, on one relay.
+/// Measures one rate after the other, on one relay.
 pub(crate) async fn measured(server: &XmppServer, cloud: &Cloud) -> anyhow::Result<Vec<Polls>> {
     let phones = relay::receivers(server).await;
     let rows = relay::rows(cloud, &phones).await?;

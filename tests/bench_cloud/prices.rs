@@ -1,4 +1,4 @@
-//! The cost of a push: the calls that were counted, times list prices.
+//! The cost of a push: the counted calls times list prices.
 
 use e2e::prices::{
     ALARM_METRIC, BILLED_SECONDS, CUSTOM_METRIC, FUNCTION_GB, GB_SECONDS, HTTP_API, INVOCATION,
@@ -9,7 +9,7 @@ use e2e::prices::{
 use crate::Calls;
 use crate::mailbox::{BATCHES_OF_A_PAGE, DRAINED, SINGLES, Stored};
 
-/// Most pushes that the relay reads at once from a mailbox.
+/// Most pushes that the relay reads from a mailbox at once.
 const PAGE: usize = 16;
 
 /// An entry of the bill, in US dollars per million pushes.
@@ -18,7 +18,7 @@ pub(crate) struct Item {
     pub(crate) dollars: f64,
 }
 
-/// The cost of a million accepted and delivered pushes behind a Function URL.
+/// Returns the cost of a million accepted and delivered pushes behind a Function URL.
 pub(crate) fn per_million(ingress: &Calls, accepted: usize, relay: &Calls, delivered: usize) -> Vec<Item> {
     let sqs = |calls: &Calls, pushes| {
         let count: usize = calls.iter().filter(|(call, _)| is_sqs(call)).map(|(_, count)| count).sum();
@@ -34,28 +34,28 @@ pub(crate) fn per_million(ingress: &Calls, accepted: usize, relay: &Calls, deliv
     ]
 }
 
-/// The further cost of a million pushes that wait in the mailbox, and are delivered from it.
+/// The additional cost of a million pushes that wait in the mailbox, and are delivered from it.
 pub(crate) struct Waiting {
-    /// The size of an item.
+    /// Bytes of an item.
     pub(crate) bytes: usize,
     pub(crate) kept: f64,
     pub(crate) drained: f64,
-    /// Each time that a phone which stays away is tried, with a page waiting.
+    /// The cost of a million tries of a phone that stays away, with a page waiting.
     pub(crate) tried: f64,
 }
 
-/// With bodies of this size.
+/// Returns the additional cost with bodies of this size.
 pub(crate) fn waiting(stored: &Stored, body_bytes: usize) -> Waiting {
     let bytes = stored.overhead_bytes + body_bytes.div_ceil(3) * 4;
     let calls = |calls: &Calls, call| calls.get(call).copied().unwrap_or_default() as f64;
-    // To write an item or to delete it: itself, and its entry in the index.
+    // Writing or deleting an item takes units for itself, and for its entry in the index.
     let write = (bytes.div_ceil(WRITE_BYTES) + stored.entry_bytes.div_ceil(WRITE_BYTES)) as f64;
     let read = |bytes: usize| bytes.div_ceil(READ_BYTES) as f64;
-    // Beside the calls that are counted, each push is counted by an update.
+    // Beside the counted calls, an update counts each push.
     let kept = calls(&stored.kept, "PutItem") * (write + 1.0) * WRITE_UNIT
         + calls(&stored.kept, "GetItem") * READ_UNIT;
     let entries = read(DRAINED * stored.entry_bytes);
-    // Of each page, the registrations are read as well: one here.
+    // Each page also reads its registrations: one here.
     let pages = |of: &Calls| calls(of, "BatchGetItem") / BATCHES_OF_A_PAGE as f64;
     let reads = calls(&stored.drained, "GetItem")
         + calls(&stored.drained, "Query") * entries
@@ -73,9 +73,9 @@ pub(crate) fn waiting(stored: &Stored, body_bytes: usize) -> Waiting {
     }
 }
 
-/// Further costs that there may be.
+/// Returns further costs that there may be.
 pub(crate) fn others() -> Vec<Item> {
-    // In millions.
+    // The result is in millions.
     let per_month = |seconds| MONTH_SECONDS / seconds / 1_000_000.0;
     vec![
         Item { what: "an HTTP API in front, per million requests", dollars: HTTP_API },

@@ -1,4 +1,4 @@
-//! The relay: how fast it empties a queue, and with how many calls; beside another binary, if one is given.
+//! The relay: the rate at which it empties a queue, and its calls; beside another binary, if one is given.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -19,20 +19,20 @@ use tokio_xmpp::jid::FullJid;
 use crate::{Calls, Cloud};
 
 pub(crate) const PUSHES: usize = 5000;
-/// As template.yaml has it.
+/// Visibility timeout of the queue, as template.yaml has it.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(60);
 const PHONES: usize = 8;
 pub(crate) const BODY_BYTES: usize = 1024;
 const SENDS_AT_ONCE: usize = 16;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
-/// Number of measurements of each, in turn.
+/// Number of measurements of each binary, in turn.
 const ROUNDS: usize = 3;
 
 pub(crate) struct Relay {
-    /// From the start of the relay to the last push.
+    /// Time from the start of the relay to the arrival of the last push.
     pub(crate) time: Duration,
     pub(crate) calls: Calls,
-    /// CPU seconds that each took in that time; the relay is the first.
+    /// CPU seconds of each process in that time. The relay is the first.
     pub(crate) cpu: Vec<(String, f64)>,
     pub(crate) memory_peak_mib: f64,
 }
@@ -48,7 +48,7 @@ impl Relay {
         PUSHES as f64 / self.time.as_secs_f64()
     }
 
-    /// CPU of the relay per push, in microseconds.
+    /// Returns the CPU time of the relay per push, in microseconds.
     pub(crate) fn micros(&self) -> f64 {
         self.cpu.first().map_or(0.0, |(_, seconds)| seconds * 1e6 / PUSHES as f64)
     }
@@ -61,7 +61,7 @@ pub(crate) struct Receiver {
     _answering: Answering,
 }
 
-/// Phones of accounts of their own.
+/// Connects phones, each of an account of its own.
 pub(crate) async fn receivers(server: &XmppServer) -> Vec<Receiver> {
     let mut phones = Vec::new();
     for _ in 0..PHONES {
@@ -72,7 +72,7 @@ pub(crate) async fn receivers(server: &XmppServer) -> Vec<Receiver> {
     phones
 }
 
-/// Some rounds of this relay, in turn with the base.
+/// Measures several rounds of this relay, in turn with the base.
 pub(crate) async fn in_turn(
     server: &XmppServer,
     cloud: &Cloud,
@@ -92,8 +92,8 @@ pub(crate) async fn in_turn(
     Ok(relays)
 }
 
-/// Fills the queue while no relay runs, then starts one and waits until all has arrived and is deleted. Each phone has
-/// got so many pushes before.
+/// Fills the queue while no relay runs, then starts one, and waits until everything has arrived and is deleted. Each
+/// phone has got `before` pushes by then.
 async fn under_load(
     server: &XmppServer,
     cloud: &Cloud,
@@ -101,7 +101,8 @@ async fn under_load(
     before: usize,
     binary: Option<&Path>,
 ) -> anyhow::Result<Relay> {
-    // Of its own: where the last relay still asked when it ended, the emulator hands out pushes to nobody.
+    // The queue is fresh. In the queue of the last relay, the emulator may hand out pushes to the poll of a relay that
+    // has ended.
     let queue = cloud.sqs.queue(VISIBILITY, 1000).await.url;
     fill(cloud, &queue, phones).await?;
     let got = before + PUSHES / PHONES;
@@ -134,13 +135,13 @@ async fn under_load(
         let spent = process.cpu_seconds()? - before;
         cpu.push((process.title, spent));
     }
-    // It gives its lease back, so that the next one need not wait for the end of it.
+    // The relay gives its lease back, so that the next one does not wait for the end of it.
     relay.terminate();
     relay.wait_exit(DEADLINE).await;
     Ok(Relay { time, calls, cpu, memory_peak_mib })
 }
 
-/// A registration of each phone.
+/// Makes a registration of each phone.
 #[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
 pub(crate) async fn rows(cloud: &Cloud, phones: &[Receiver]) -> anyhow::Result<Vec<Registration>> {
     let table = RegistrationsTable::new(&cloud.dynamodb.config(), &cloud.table);
@@ -169,7 +170,7 @@ async fn fill(cloud: &Cloud, queue: &str, phones: &[Receiver]) -> anyhow::Result
         .map_err(anyhow::Error::from)
 }
 
-/// A push as the function queues it.
+/// Returns a push as the function queues it.
 #[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
 pub(crate) fn message(number: usize, row: &Registration) -> PushMessage {
     let chance = (number as u64).to_be_bytes();

@@ -12,7 +12,7 @@ use crate::prices::{self, Item, Waiting};
 use crate::relay::{PUSHES, Relay, Relays};
 use crate::troubles::{OTHERS, Pair, Rounds};
 
-/// Bodies that wait, as docs/aws/cost.md has them.
+/// Sizes of the bodies that wait, in bytes, as docs/aws/cost.md has them.
 const WAITING_BODIES_BYTES: [usize; 3] = [400, 1024, 4096];
 
 pub(crate) struct Report {
@@ -34,9 +34,9 @@ pub(crate) struct Rates<'a>(pub(crate) &'a [Polls]);
 /// The rates of the others, as a table.
 pub(crate) struct Troubles<'a>(pub(crate) &'a [Rounds]);
 
-/// The least share of their rate that others keep.
+/// Least share of their rate that other accounts keep.
 const KEPT_AT_LEAST: f64 = 0.95;
-/// The most of an empty function's cold start.
+/// Greatest ratio of the cold start to that of an empty function.
 const COLD_AT_MOST: f64 = 1.5;
 const SIZE_MB_MAX: f64 = 4.5;
 
@@ -49,7 +49,7 @@ struct Aim {
     what: &'static str,
     measured: f64,
     bound: Bound,
-    /// A count that is the same on every machine, or a time that is not.
+    /// True for a count, which is the same on every machine; false for a time.
     counted: bool,
 }
 
@@ -78,7 +78,7 @@ impl Report {
         aims
     }
 
-    /// Fails where a count misses its aim.
+    /// Fails if a count misses its aim.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let missed: Vec<_> =
             self.aims().into_iter().filter(|aim| aim.counted && !aim.is_met()).map(|aim| aim.what).collect();
@@ -174,7 +174,7 @@ impl fmt::Display for Troubles<'_> {
 }
 
 impl Report {
-    /// Of the first round: the calls of all rounds are much alike.
+    /// Returns the calls of the first round. The calls of all rounds are much alike.
     fn relay_calls(&self) -> &Calls {
         static NONE: Calls = Calls::new();
         self.relays.this.first().map_or(&NONE, |relay| &relay.calls)
@@ -260,7 +260,7 @@ impl Report {
     }
 }
 
-/// The middle one; of two, the lower.
+/// Returns the median; of two middle values, the lower.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,5 +1,5 @@
-//! The Runtime API of AWS Lambda as small as it can be, for what AWS' own emulator cannot tell: when a function
-//! first polls, and how long it takes over an event.
+//! A minimal Runtime API of AWS Lambda. It measures two times that AWS' own emulator does not show: from the start of a
+//! function to its first poll, and from an event to its answer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,12 +21,12 @@ use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A function that runs, one event at a time.
+/// A running function, which takes one event at a time.
 pub(crate) struct Environment {
     child: Child,
     events: mpsc::Sender<String>,
     answers: mpsc::Receiver<(Instant, String)>,
-    /// From the start of the process to its first poll.
+    /// Time from the start of the process to its first poll.
     pub(crate) cold_start: Duration,
     server: JoinHandle<()>,
 }
@@ -73,7 +73,7 @@ impl Environment {
         Ok(Self { child, events, answers, cold_start, server })
     }
 
-    /// The status of its answer to an event, and the time that it took.
+    /// Sends an event. Returns the status of the answer, and the time that it took.
     pub(crate) async fn invoke(&mut self, event: &Value) -> anyhow::Result<(u64, Duration)> {
         let text = event.to_string();
         let asked = Instant::now();

@@ -1,5 +1,5 @@
-//! The rate at which the others get what waits for them, while DynamoDB has trouble with one account: beside the same
-//! load without.
+//! The rate at which other accounts get their waiting pushes while DynamoDB has trouble with one account, beside the
+//! same load without trouble.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,17 +18,17 @@ use tokio_xmpp::jid::BareJid;
 use crate::Cloud;
 use crate::relay::message;
 
-/// Accounts without trouble.
+/// Number of accounts without trouble.
 pub(crate) const OTHERS: usize = 8;
-/// Pushes that wait for each, the one with trouble included.
+/// Number of pushes that wait for each account, the one with trouble included.
 const PUSHES_EACH: usize = 250;
 const PUSHES_EACH_QUICK: usize = 50;
-/// Each kind of trouble is measured so often, in turn with none.
+/// Number of measurements of each kind of trouble, in turn with none.
 const ROUNDS: usize = 3;
 const KINDS: [Trouble; 3] = [Trouble::Throttled, Trouble::Slow, Trouble::Cut];
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Pushes of the others that were handed out and removed in a second, without and with it.
+/// Pushes of the other accounts that were handed out and removed per second, without trouble and with it.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair {
     pub(crate) alone: f64,
@@ -51,7 +51,7 @@ impl Rounds {
         }
     }
 
-    /// The median of the rounds.
+    /// Returns the median ratio of the rounds.
     pub(crate) fn ratio(&self) -> f64 {
         let mut ratios: Vec<f64> = self.pairs.iter().map(|pair| pair.beside / pair.alone).collect();
         ratios.sort_by(f64::total_cmp);
@@ -59,7 +59,7 @@ impl Rounds {
     }
 }
 
-/// All kinds, in turn with none.
+/// Measures all kinds of trouble, in turn with none.
 pub(crate) async fn measured(
     server: &XmppServer,
     cloud: &Cloud,
@@ -70,7 +70,7 @@ pub(crate) async fn measured(
     for _ in 0..=OTHERS {
         users.push(server.user().await);
     }
-    // The first one of all pays for what is not warm yet.
+    // The first run warms everything up.
     drained(server, cloud, &users, pushes, Trouble::Throttled, false).await?;
     let mut kinds = Vec::new();
     for trouble in KINDS {
@@ -84,7 +84,8 @@ pub(crate) async fn measured(
     Ok(kinds)
 }
 
-/// Lets pushes wait for all, has all phones come back at once, and times the others, of whom the first user is none.
+/// Lets pushes wait for all users, has all phones come back at once, and returns the rate of the others. The first user
+/// is not among them.
 async fn drained(
     server: &XmppServer,
     cloud: &Cloud,
@@ -140,7 +141,7 @@ async fn drained(
     Ok((pushes * OTHERS) as f64 / time.as_secs_f64())
 }
 
-/// Queues pushes for phones that are away, in turn.
+/// Registers phones that leave, and queues pushes for them in turn.
 #[expect(clippy::disallowed_methods, reason = "the relay compares with its own clock")]
 async fn fill(
     server: &XmppServer,
@@ -169,13 +170,14 @@ async fn fill(
     }
     let queue = QueueSender::new(&cloud.sqs.config(), queue);
     for _ in 0..pushes {
-        // The relay knows pushes by their ids, whoever they are for: of two in one moment, chance has to differ.
+        // The relay knows pushes by their ids, whatever their recipients. So the random parts of two pushes in one
+        // moment have to differ.
         try_join_all(rows.iter().map(|row| queue.send(message(rand::random::<u64>() as usize, row)))).await?;
     }
     Ok(())
 }
 
-/// Returns how many pushes wait in this mailbox.
+/// Returns the number of pushes that wait in this mailbox.
 async fn waiting(cloud: &Cloud, mailbox: &str) -> usize {
     let asked = json!({"TableName": mailbox, "IndexName": "by_registration", "Select": "COUNT"});
     let counted = cloud.dynamodb.call("DynamoDB_20120810.Scan", asked).await;

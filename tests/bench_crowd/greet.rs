@@ -1,4 +1,4 @@
-//! Phones that come back under new resources, all within ten seconds: each renews three registrations, and has one push
+//! Phones come back under new resources, all within ten seconds. Each renews three registrations, and has one push
 //! waiting.
 
 use std::cell::Cell;
@@ -26,9 +26,9 @@ pub(crate) struct Greeted {
     pub(crate) refused: usize,
     /// Waiting pushes per second, from the first greeting to the last arrival.
     pub(crate) drained_per_second: f64,
-    /// The same pushes per second, posted to phones that are there.
+    /// The rate of the same pushes when they are posted to phones that are online.
     pub(crate) direct_per_second: f64,
-    /// From the last greeting until all is answered and has arrived.
+    /// Time from the last greeting until everything is answered and has arrived.
     pub(crate) rest: Duration,
     pub(crate) upwire_cpu: f64,
     pub(crate) alone: Latency,

@@ -1,5 +1,5 @@
-//! `make bench-crowd`: what a healthy phone notices of many that are silent, and of many that come back at once. Each row
-//! is a ratio within one run: beside the crowd, and before it.
+//! `make bench-crowd`: the effect on a healthy phone of many silent phones, and of many that come back at once. Each
+//! row is a ratio within one run: beside the crowd, and before it.
 
 mod greet;
 mod silent;
@@ -18,7 +18,7 @@ use silent::{Crowd, Silent};
 use stage::Latency;
 
 const USAGE: &str = "cargo bench -p e2e --bench bench-crowd -- [--quick]";
-/// Times the p99 without the crowd, at most.
+/// Greatest ratio of the p99 beside the crowd to the p99 without it.
 const OF_ALONE_MAX: f64 = 2.0;
 
 struct Size {
@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
         ["--quick"] => QUICK,
         _ => bail!("{arguments:?}? {USAGE}"),
     };
-    // One thread for all phones and senders: what they need is not there for the server.
+    // All phones and senders share one thread, which leaves the other cores to the server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (silent, greeted) = LocalSet::new().block_on(&runtime, measure(&size))?;
     let report = report(&size, &silent, &greeted);

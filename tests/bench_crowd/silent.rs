@@ -1,4 +1,4 @@
-//! Phones that register, get pushes and never answer, and what a healthy one notices of them.
+//! Phones that register, get pushes and never answer, and their effect on a healthy phone.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use crate::stage::{Latency, Stage, Steady};
 use crate::stand_in::Temper;
 
 const REGISTERING_AT_ONCE: usize = 64;
-/// Pushes to each silent full JID.
+/// Number of pushes to each silent full JID.
 const PUSHES_EACH: u32 = 6;
-/// Longer than a push may be unanswered before it is given up (`UPWIRE_ACK_TIMEOUT`).
+/// Wait after the pushes to the crowd: longer than a push may be unanswered before it is given up
+/// (`UPWIRE_ACK_TIMEOUT`).
 const AFTERMATH: Duration = Duration::from_secs(40);
 
 /// The owner of the silent full JIDs.

@@ -15,9 +15,9 @@ use tokio_xmpp::jid::BareJid;
 use crate::stand_in::{StandIn, Temper};
 
 const HEALTHY: &str = "healthy@localhost/phone";
-/// Pushes to the healthy phone.
+/// Time between two pushes to the healthy phone.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// Enough that none of its moments waits for a sender.
+/// Number of senders, enough that none of the moments waits for one.
 const SENDERS: usize = 8;
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -29,7 +29,7 @@ pub(crate) struct Stage {
     journal: Rc<Journal>,
 }
 
-/// From the planned moment of a POST to its phone.
+/// Times from the planned moment of a POST to the arrival at its phone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Latency {
     pub(crate) p50: Duration,
@@ -52,7 +52,7 @@ impl Stage {
         let upwire = Upwire::beside(stand_in.address(), component)
             .set("UPWIRE_LOG", "warn")
             .set("UPWIRE_ACL", "*,localhost")
-            // As they come.
+            // These bounds have their defaults.
             .unset("UPWIRE_MAILBOX_MAX")
             .unset("UPWIRE_ACCOUNT_MAILBOX_MAX")
             .start_ready()
@@ -63,7 +63,7 @@ impl Stage {
         Ok(Self { stand_in, upwire, healthy, journal })
     }
 
-    /// CPU seconds of Upwire so far.
+    /// Returns the CPU seconds of Upwire so far.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         Process { title: "upwire serve".to_owned(), pid: self.upwire.pid() }.cpu_seconds()
     }
@@ -74,14 +74,14 @@ impl Stage {
         Steady::begin(std::slice::from_ref(&self.healthy), INTERVAL, &self.journal)
     }
 
-    /// The latency with nothing else under way.
+    /// Measures the latency with nothing else under way.
     pub(crate) async fn latency_alone(&self, time: Duration) -> anyhow::Result<Latency> {
         let steady = self.push_steadily();
         sleep(time).await;
         self.end(steady).await
     }
 
-    /// Ends it; the latency of all of them.
+    /// Ends the steady pushes. Returns the latency of all of them.
     pub(crate) async fn end(&self, steady: Steady) -> anyhow::Result<Latency> {
         let begin = steady.begin;
         steady.end().await?;
@@ -99,7 +99,7 @@ impl Stage {
 }
 
 impl Steady {
-    /// Posts one push at each moment, to each endpoint in turn, until its end.
+    /// Posts one push at each moment, to each endpoint in turn, until `end`.
     pub(crate) fn begin(requests: &[Request], interval: Duration, journal: &Rc<Journal>) -> Self {
         let (left, taken, begin) = (Rc::new(Cell::new(1)), Rc::<Cell<usize>>::default(), Instant::now());
         let mut senders = JoinSet::new();

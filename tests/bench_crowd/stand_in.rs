@@ -1,5 +1,5 @@
-//! Stands in for an XMPP server with its users: the server's half of one component connection (XEP-0114), and phones by
-//! the thousand that exist in a table alone. A real server with as many sessions would be measured, and not Upwire.
+//! Stands in for an XMPP server with its users: the server's half of one component connection (XEP-0114), and thousands
+//! of phones that exist only in a table. A real server with as many sessions would be measured instead of Upwire.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -24,26 +24,26 @@ const BODY_BASE64_BYTES: usize = BODY_BYTES.div_ceil(3) * 4;
 /// A full JID's way of treating a push.
 #[derive(Clone)]
 pub(crate) enum Temper {
-    /// It is noted there, and answered at once.
+    /// The push is noted in the journal, and answered at once.
     Answers(Rc<Journal>),
-    /// It is taken, and never answered.
+    /// The push is taken, and never answered.
     Silent,
 }
 
-/// See the module. A full JID without a temper is away: the server says so.
+/// A stand-in for an XMPP server. It answers for a full JID without a temper that the phone is away.
 pub(crate) struct StandIn {
     /// Upwire's component.
     pub(crate) component: Component,
     address: String,
     phones: RefCell<HashMap<String, Temper>>,
-    /// The registrations that are not answered yet, by the id of their IQ.
+    /// The unanswered registrations, by the id of their IQ.
     asked: RefCell<HashMap<String, oneshot::Sender<anyhow::Result<String>>>>,
     asks: Cell<u64>,
     to_component: mpsc::Sender<Vec<u8>>,
 }
 
 impl StandIn {
-    /// Listens for the component, and takes each connection that comes.
+    /// Listens for the component, and takes its first connection.
     pub(crate) async fn start(component: Component) -> anyhow::Result<Rc<Self>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (to_component, stanzas) = mpsc::channel(UNREAD_MAX);
@@ -64,24 +64,24 @@ impl StandIn {
         Ok(stand_in)
     }
 
-    /// Where the component connects to.
+    /// Returns the address to which the component connects.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// The full JID is there from now on; its directed presence says so.
+    /// Puts a full JID online, and sends its directed presence.
     pub(crate) fn come(&self, jid: &str, temper: Temper) {
         self.phones.borrow_mut().insert(jid.to_owned(), temper);
         self.send(format!("<presence from='{jid}' to='{}'/>", self.component.jid));
     }
 
-    /// Its session ends.
+    /// Ends the session of a full JID.
     pub(crate) fn leave(&self, jid: &str) {
         self.phones.borrow_mut().remove(jid);
         self.send(format!("<presence type='unavailable' from='{jid}' to='{}'/>", self.component.jid));
     }
 
-    /// Registers an application, or renews it; the endpoint.
+    /// Registers an application, or renews its registration. Returns the endpoint.
     pub(crate) async fn register(&self, jid: &str, application: usize) -> anyhow::Result<String> {
         let id = format!("r{}", self.asks.replace(self.asks.get() + 1));
         let (answer, answered) = oneshot::channel();
@@ -97,7 +97,7 @@ impl StandIn {
 
     fn send(&self, stanza: String) {
         let sent = self.to_component.try_send(stanza.into_bytes());
-        // Closed at the end of all alone.
+        // The channel is closed only at the end of the run.
         assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))), "the component reads too slowly");
     }
 
@@ -113,7 +113,7 @@ impl StandIn {
         self.read(reading).await
     }
 
-    /// The handshake; a secret that is wrong is the tests' own fault.
+    /// Accepts the handshake of the component, without a check of the secret.
     async fn let_in(&self, mut stream: TcpStream) -> anyhow::Result<TcpStream> {
         let mut unread = Vec::new();
         read_past(&mut stream, &mut unread, b"<stream:stream").await?;
@@ -179,7 +179,7 @@ impl StandIn {
     }
 }
 
-/// Writes as much at a time as has gathered.
+/// Writes the stanzas, as many at a time as have gathered.
 async fn write(mut stream: OwnedWriteHalf, mut stanzas: mpsc::Receiver<Vec<u8>>) {
     let mut batch = Vec::new();
     while let Some(stanza) = stanzas.recv().await {
@@ -194,7 +194,7 @@ async fn write(mut stream: OwnedWriteHalf, mut stanzas: mpsc::Receiver<Vec<u8>>)
     }
 }
 
-/// Reads until a tag that begins so is whole, and forgets it with all before.
+/// Reads until a tag that begins with these bytes is complete, and drops it with everything before.
 async fn read_past(stream: &mut TcpStream, unread: &mut Vec<u8>, tag: &[u8]) -> anyhow::Result<()> {
     loop {
         let begin = unread.windows(tag.len()).position(|window| window == tag);
@@ -210,14 +210,15 @@ async fn read_past(stream: &mut TcpStream, unread: &mut Vec<u8>, tag: &[u8]) -> 
     }
 }
 
-/// Returns the length of the stanza at the start, once it is whole. No stanza of Upwire's holds one of its own name.
+/// Returns the length of the stanza at the start, once it is complete. No stanza of Upwire's contains another of its
+/// own name.
 fn stanza_length(bytes: &[u8]) -> Option<usize> {
     let head = bytes.iter().position(|byte| *byte == b'>')? + 1;
     if bytes[..head].ends_with(b"/>") {
         return Some(head);
     }
     let name: &[u8] = if bytes.starts_with(b"<iq") { b"</iq>" } else { b"</presence>" };
-    // A body is jumped over: its base64 holds no tag.
+    // The body is skipped: its base64 contains no tag.
     let from = match bytes[head..].starts_with(b"<push") {
         true => head + BODY_BASE64_BYTES.min(bytes.len() - head),
         false => head,
@@ -225,7 +226,7 @@ fn stanza_length(bytes: &[u8]) -> Option<usize> {
     bytes[from..].windows(name.len()).position(|window| window == name).map(|at| from + at + name.len())
 }
 
-/// The base64 of a push.
+/// Returns the base64 of a push.
 fn pushed(stanza: &[u8]) -> Option<&[u8]> {
     let mut tags = stanza.split(|byte| *byte == b'>').skip(1);
     tags.next().filter(|tag| tag.starts_with(b"<push"))?;

@@ -1,4 +1,4 @@
-//! Phones that come back: how fast they get what waits for them, beside as many pushes sent directly.
+//! Phones that come back: the rate at which they get their waiting pushes, beside as many pushes sent directly.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::plan::{Case, Plan};
 use crate::stage::{self, Run, SENDERS, Watch};
 
-/// Phones that log in or out at a time.
+/// Number of phones that log in or out at a time.
 const LOGINS_AT_ONCE: usize = 32;
 
 /// The measurements of one case through one server.
@@ -20,18 +20,18 @@ pub(crate) struct Drained {
     pub(crate) kind: Kind,
     pub(crate) case: Case,
     pub(crate) rounds: Vec<Round>,
-    /// The rounds of the base, each right before the one of the same number.
+    /// The rounds of the base, each right before the round of the same number.
     pub(crate) of_base: Vec<Round>,
 }
 
 pub(crate) struct Round {
-    /// Posted while the phones are there; until all is acknowledged and the queue is empty.
+    /// Pushes posted while the phones are online, until all are acknowledged and the queue is empty.
     pub(crate) direct: Run,
-    /// Posted while they are away; until all is in the mailbox.
+    /// Pushes posted while the phones are away, until all are in the mailbox.
     pub(crate) kept: Run,
-    /// From the first greeting until all is acknowledged and the mailbox is empty.
+    /// The same pushes, from the first greeting until all are acknowledged and the mailbox is empty.
     pub(crate) drained: Run,
-    /// Arrivals of what had arrived before.
+    /// Number of arrivals of pushes that had arrived before.
     pub(crate) twice: u64,
 }
 
@@ -82,7 +82,7 @@ impl Stage {
         journal: &Rc<Journal>,
     ) -> anyhow::Result<Self> {
         let server = XmppServer::start(kind).await;
-        // As it comes, that is, without a line for each push.
+        // The log has its default level, without a line for each push.
         let mut upwire = Upwire::on(&server).set("UPWIRE_LOG", "info");
         if let Some(binary) = binary {
             upwire = upwire.with_binary(binary);
@@ -138,7 +138,7 @@ impl Stage {
     async fn drain(&mut self) -> anyhow::Result<Run> {
         let logging_in = stream::iter(&self.users).map(|user| LightPhone::log_in(&self.server, user));
         let mut phones: Vec<_> = logging_in.buffered(LOGINS_AT_ONCE).collect().await;
-        // Only now: until then, nothing that tries them finds them.
+        // The phones bind only now, so that no try of the relay finds them earlier.
         stream::iter(&mut phones).for_each_concurrent(LOGINS_AT_ONCE, LightPhone::bind).await;
         let waiting = self.journal.under_way();
         let watch = Watch::start(&self.processes.0, &self.processes.1)?;

@@ -1,6 +1,6 @@
-//! `make bench-mailbox`: how fast phones that come back get what waits for them, beside what is sent to them directly,
-//! what a million waiting pushes cost those who are there, and what the presences of one phone cost beside much that waits
-//! for another; all in one run on one machine.
+//! `make bench-mailbox`, all in one run on one machine. It measures the rate at which phones that come back get their
+//! waiting pushes, beside pushes sent directly. It measures the effect of a million waiting pushes on phones that are
+//! online, and the cost of one phone's presences while much waits for another.
 
 mod drain;
 mod million;
@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
             "This is a debug build: its figures say nothing. `make bench-mailbox` takes a release build."
         );
     }
-    // One thread for all phones and senders: what they need is not there for the servers.
+    // All phones and senders share one thread, which leaves the other cores to the servers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = LocalSet::new().block_on(&runtime, bench(&plan))?;
     println!("{report}");

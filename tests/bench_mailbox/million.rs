@@ -1,5 +1,4 @@
-//! A mailbox that holds a million pushes for phones that stay away: what memory that takes, and what those who are
-//! there notice of it.
+//! A mailbox with a million pushes for phones that stay away: its memory, and its effect on a phone that is online.
 
 use std::fs;
 use std::path::Path;
@@ -16,37 +15,37 @@ use tokio::time::sleep;
 use crate::plan::{Case, Plan};
 use crate::stage::{self, SENDERS, median};
 
-/// Its name in the plan.
+/// The title in the plan.
 pub(crate) const TITLE: &str = "waiting";
-/// As many as may wait by default.
+/// The default bounds of a mailbox.
 const BOUNDS: MailboxBounds = MailboxBounds { of_registration: 100, of_account: 1000 };
-/// Pushes sent at once to a phone that comes back and has not answered yet.
+/// Number of pushes that are sent at once to a phone that comes back and has not answered yet.
 const BOUNCED_EACH: usize = 4;
 const SWEEP_DEADLINE: Duration = Duration::from_secs(300);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const BYTES_PER_MIB: f64 = 1_048_576.0;
 
-/// The measurements with so many waiting.
+/// The measurements with `waiting` pushes in the mailbox.
 pub(crate) struct Million {
     pub(crate) kind: Kind,
     pub(crate) waiting: usize,
-    /// The size of the database.
+    /// Bytes of the database.
     pub(crate) file_bytes: u64,
-    /// From its start until it is connected.
+    /// Time from the start of Upwire until it is connected.
     pub(crate) start: Duration,
-    /// Deliveries that failed meanwhile, to phones that are away.
+    /// Number of deliveries that failed meanwhile, to phones that are away.
     pub(crate) failed: f64,
-    /// The most memory that it held, in bytes.
+    /// The most memory that Upwire had resident, in bytes.
     pub(crate) memory: f64,
-    /// From POST to the phone that is there, one push at a time.
+    /// Times from POST to the phone that is online, one push at a time.
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
     /// Pushes per second to that phone.
     pub(crate) per_second: f64,
 }
 
-/// With an empty mailbox and with a full one, through each server.
+/// Measures with an empty mailbox and with a full one, through each server.
 pub(crate) async fn measure(
     kinds: &[Kind],
     plan: &Plan,
@@ -66,7 +65,7 @@ pub(crate) async fn measure(
             found.push(serve(&server, file, waiting, plan, journal).await?);
         }
     }
-    // Gigabytes.
+    // The folder takes gigabytes.
     fs::remove_dir_all(folder)?;
     Ok(found)
 }
@@ -118,7 +117,7 @@ async fn serve(
     Ok(Million { kind: server.kind, waiting, file_bytes, start, failed, memory, p50, p99, per_second })
 }
 
-/// Waits until so many of those that are away were tried.
+/// Waits until this number of the phones that are away was tried.
 async fn sweeps(upwire: &Upwire, tried: usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + SWEEP_DEADLINE;
     while upwire.measure("upwire_pushes_retried_total").await < (tried * BOUNCED_EACH) as f64 {
@@ -128,7 +127,7 @@ async fn sweeps(upwire: &Upwire, tried: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a database in which so much waits.
+/// Makes a database in which these pushes wait.
 async fn fill(file: &Path, crowd: Case) -> anyhow::Result<()> {
     // Nobody has these accounts.
     let target = |phone| testing::target(&format!("away{phone}@localhost/Conversations.{phone:04x}"));

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use anyhow::{Context, bail, ensure};
 use e2e::Kind;
 
-/// Phones that come back at once, and what waits for each.
+/// Phones that come back at once, and the number of pushes that wait for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
     pub(crate) phones: usize,
@@ -27,25 +27,25 @@ impl fmt::Display for Case {
     }
 }
 
-/// The size of everything.
+/// The sizes of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) cases: &'static [Case],
-    /// Number of measurements of each; what is reported is the median.
+    /// Number of measurements of each case. The report has their median.
     pub(crate) rounds: usize,
-    /// Registrations that have something waiting while others are served, and how much each.
+    /// Registrations for which pushes wait while others are served, and the number of pushes for each.
     pub(crate) crowd: Case,
-    /// Number of them that are tried before anything else is measured.
+    /// Number of these registrations that are tried before anything else is measured.
     pub(crate) tried: usize,
-    /// Pushes to a phone that is there meanwhile.
+    /// Number of pushes to a phone that is online meanwhile.
     pub(crate) fresh: usize,
-    /// Bursts of presences of a phone whose account has much waiting for another.
+    /// Number of bursts of presences of a phone whose account has much waiting for another.
     pub(crate) bursts: usize,
-    /// True if this only shows that everything works.
+    /// True for a run that only shows that everything works.
     pub(crate) quick: bool,
-    /// A binary to measure beside this one's: the drains alone.
+    /// A binary to measure beside this one's, in the drains alone.
     pub(crate) base: Option<PathBuf>,
-    /// Leave out what has a title without this.
+    /// Text that the title of a measurement has to contain; all others are left out.
     only: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Returns whether what has this title is measured through this server.
+    /// Returns whether the measurement with this title is made through this server.
     pub(crate) fn includes(&self, kind: Kind, title: &str) -> bool {
         self.only.as_ref().is_none_or(|only| format!("{kind:?}, {title}").contains(only))
     }

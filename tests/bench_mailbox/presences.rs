@@ -12,16 +12,17 @@ use tokio::time::sleep;
 use crate::plan::{Case, Plan};
 use crate::stage::{self, Watch};
 
-/// Its name in the plan.
+/// The title in the plan.
 pub(crate) const TITLE: &str = "presences";
-/// Applications of the phone that is away, and what waits for each.
+/// Applications of the phone that is away, and the number of pushes that wait for each.
 const AWAY: Case = Case { phones: 60, pushes_each: 100 };
 const BOUNDS: MailboxBounds = MailboxBounds { of_registration: AWAY.pushes_each, of_account: AWAY.pushes() };
-/// Presences in one burst, and the time that each burst has.
+/// Number of presences in one burst.
 pub(crate) const BURST: usize = 60;
+/// Time that each burst has.
 const BURST_TIME: Duration = Duration::from_secs(1);
 
-/// Processor time of Upwire for one burst, in seconds: on average, less what it takes when nothing happens.
+/// CPU seconds of Upwire for one burst, on average, without those that it takes when nothing happens.
 pub(crate) struct Presences {
     pub(crate) kind: Kind,
     pub(crate) waiting: usize,
@@ -44,7 +45,7 @@ pub(crate) async fn measure(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> a
     Ok(Presences { kind, waiting: AWAY.pushes(), beside_nothing: spent[0], beside_waiting: spent[1] })
 }
 
-/// An application of the phone that is away.
+/// Returns the target of an application of the phone that is away.
 fn away(user: &User, number: usize) -> Target {
     let application = Application::from_bytes([number.to_le_bytes()[0]; 32]);
     Target { application, ..testing::target(&format!("{}/away", user.jid)) }
@@ -79,7 +80,7 @@ async fn burst(
         }
         spent.push(watch.stop(0)?.upwire);
     }
-    // All presences were heard, and nothing that waits has moved.
+    // Upwire has read all presences, and the waiting pushes have not moved.
     let phone = phone.answer_all(Rc::clone(journal));
     journal.begin();
     post(&request, 1, 1, true, journal).await?;

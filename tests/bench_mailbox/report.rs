@@ -11,15 +11,15 @@ use crate::plan::Plan;
 use crate::presences::{BURST, Presences};
 use crate::stage::{Run, SENDERS, median, server_name};
 
-/// Of what the same phones get directly, at least.
+/// Least ratio of the drained rate to the direct rate of the same phones.
 const OF_DIRECT_MIN: f64 = 0.8;
-/// Megabytes, whatever waits.
+/// Most memory in megabytes, whatever waits.
 const MEMORY_MB_MAX: f64 = 40.0;
-/// Times the median latency with nothing waiting, at most.
+/// Greatest ratio of the median latency to that with nothing waiting.
 const OF_EMPTY_P50_MAX: f64 = 1.5;
-/// Times the processor time of presences with nothing waiting, at most.
+/// Greatest ratio of the CPU time of presences to that with nothing waiting.
 const OF_QUIET_PRESENCES_MAX: f64 = 2.0;
-/// Loss beside the base, at most: more than chance takes on a machine that does little else.
+/// Largest loss beside the base: more than chance causes on a machine that does little else.
 const LOSS_MAX: f64 = 0.15;
 /// Largest share of the machine that other processes may take without spoiling a run.
 const OTHERS_SHARE_MAX: f64 = 0.12;
@@ -28,14 +28,14 @@ const MICROS: f64 = 1e6;
 pub(crate) struct Report {
     pub(crate) plan: Plan,
     pub(crate) drains: Vec<Drained>,
-    /// Through each server, with nothing waiting and with much.
+    /// The measurements through each server, with nothing waiting and with much.
     pub(crate) millions: Vec<Million>,
     pub(crate) presences: Vec<Presences>,
 }
 
 struct Aim {
     what: String,
-    /// `true`: to be at least so much; `false`: at most.
+    /// True if `measured` has to be at least `aim`; false: at most.
     at_least: bool,
     aim: f64,
     measured: f64,
@@ -48,7 +48,7 @@ impl Aim {
 }
 
 impl Drained {
-    /// The middle one of what the rounds say.
+    /// Returns the median of a value over the rounds.
     fn of_rounds(&self, value: impl Fn(&Round) -> f64) -> f64 {
         median(self.rounds.iter().map(value))
     }
@@ -57,12 +57,12 @@ impl Drained {
         self.of_rounds(|round| round.drained.per_second() / round.direct.per_second())
     }
 
-    /// CPU of Upwire for each push in microseconds.
+    /// Returns the CPU time of Upwire per push, in microseconds.
     fn micros(&self, run: impl Fn(&Round) -> &Run) -> f64 {
         micros(&self.rounds, run)
     }
 
-    /// This binary beside the base: pushes a second, and microseconds of CPU for each.
+    /// Compares this binary with the base: pushes per second, and CPU microseconds per push.
     fn beside_base(&self) -> Vec<BesideBase> {
         let runs: [(&'static str, fn(&Round) -> &Run); 3] = [
             ("drained", |round| &round.drained),
@@ -83,13 +83,13 @@ impl Drained {
     }
 }
 
-/// CPU of Upwire for each push in microseconds, over all rounds: the clock of Linux is too coarse for one.
+/// Returns the CPU time of Upwire per push in microseconds, over all rounds. The clock of Linux is too coarse for one.
 fn micros(rounds: &[Round], run: impl Fn(&Round) -> &Run) -> f64 {
     let pushes: usize = rounds.iter().map(|round| run(round).pushes).sum();
     rounds.iter().map(|round| run(round).upwire).sum::<f64>() * MICROS / pushes as f64
 }
 
-/// Pushes a second and microseconds of CPU for each, of two binaries.
+/// Pushes per second and CPU microseconds per push, of two binaries.
 struct BesideBase {
     what: &'static str,
     base: (f64, f64),
@@ -97,7 +97,7 @@ struct BesideBase {
 }
 
 impl BesideBase {
-    /// Returns whether less comes through, or each push takes more.
+    /// Returns whether this binary delivers less, or takes more CPU time per push.
     fn is_lost(&self) -> bool {
         self.this.0 < self.base.0 * (1.0 - LOSS_MAX) || self.this.1 > self.base.1 * (1.0 + LOSS_MAX)
     }
@@ -141,10 +141,10 @@ impl Report {
         aims
     }
 
-    /// A lost push has ended the bench before.
+    /// Checks the aims. A lost push has ended the benchmark before.
     ///
     /// # Errors
-    /// An aim is missed, of which a quick run says nothing.
+    /// An aim is missed, and the run is not quick.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let missed = self.aims().into_iter().filter(|aim| !aim.is_met()).map(|aim| aim.what);
         let lost = self.drains.iter().flat_map(|drained| {

@@ -1,4 +1,5 @@
-//! Parts that the measurements share: what waits at first, an end to wait for, and the processor time spent by then.
+//! Parts that the measurements share: pushes that wait at first, conditions to wait for, and the CPU time that was
+//! spent.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,23 +18,23 @@ use tokio::time::sleep;
 
 use crate::plan::Case;
 
-/// Senders at a time, where pushes come as fast as they are taken.
+/// Number of senders at a time, if pushes come as fast as they are taken.
 pub(crate) const SENDERS: usize = 16;
-/// Time after which pushes that stay away are lost.
+/// Time after which missing pushes are lost.
 const DEADLINE: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// More than share a commit.
+/// Number of writes at once, more than share a commit.
 const WRITES_AT_ONCE: usize = 1024;
 
-/// One measurement: so many pushes from a beginning to an end.
+/// One measurement of a number of pushes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     pub(crate) pushes: usize,
     pub(crate) time: Duration,
-    /// CPU seconds that each took.
+    /// CPU seconds of Upwire, and of the XMPP server.
     pub(crate) upwire: f64,
     pub(crate) xmpp_server: f64,
-    /// Share of the machine that other processes took; the kernel's own work for us is among it.
+    /// Share of the machine that other processes took. It includes the kernel's own work for the benchmark.
     pub(crate) others: f64,
 }
 
@@ -43,7 +44,7 @@ impl Run {
     }
 }
 
-/// The processor time of all processes at some moment.
+/// The CPU time of all processes at a moment.
 pub(crate) struct Watch<'a> {
     processes: [&'a Process; 2],
     at: Instant,
@@ -60,7 +61,7 @@ impl<'a> Watch<'a> {
         Ok(Self { processes, at: Instant::now(), spent, own, machine })
     }
 
-    /// The measurement that ends now.
+    /// Returns the measurement, which ends now.
     pub(crate) fn stop(&self, pushes: usize) -> anyhow::Result<Run> {
         let time = self.at.elapsed();
         let upwire = self.processes[0].cpu_seconds()? - self.spent[0];
@@ -80,7 +81,7 @@ pub(crate) fn processes(upwire: &Upwire, server: &XmppServer) -> anyhow::Result<
     ))
 }
 
-/// Waits until everything that was accepted has arrived, and Upwire has nothing left of it.
+/// Waits until everything that was accepted has arrived, the queue is empty, and `waiting` pushes are in the mailbox.
 pub(crate) async fn arrive(upwire: &Upwire, waiting: f64, journal: &Journal) -> anyhow::Result<()> {
     let deadline = Instant::now() + DEADLINE;
     while journal.under_way() > 0 {
@@ -104,7 +105,8 @@ pub(crate) async fn reaches(upwire: &Upwire, metric: &str, expected: f64) -> any
     }
 }
 
-/// Makes a database in which so much waits, in the order in which it would have come; the phones are named by number.
+/// Makes a database in which these pushes wait, in the order in which they would have come. `target` gets the number of
+/// a phone.
 #[expect(clippy::disallowed_methods, reason = "the push server compares with its own clock")]
 pub(crate) async fn fill(
     file: &Path,
@@ -138,7 +140,7 @@ fn push(number: usize, registration: &Registration, now: DateTime<Utc>) -> Waiti
     Waiting { message: PushMessage::new(chance, registration, wishes, body, accepted_at), asked_at: None }
 }
 
-/// The server as people write it.
+/// Returns the server's name as people write it.
 pub(crate) fn server_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Prosody => "Prosody",
@@ -146,7 +148,7 @@ pub(crate) fn server_name(kind: Kind) -> &'static str {
     }
 }
 
-/// The middle one; of two, the lower.
+/// Returns the median; of two middle values, the lower.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,5 +1,5 @@
-//! `make bench-senders`: what it costs Upwire to take a push that is signed (VAPID), or as Matrix homeservers send
-//! it, beside a plain one; all in one run on one machine.
+//! `make bench-senders`: the cost for Upwire of a signed push (VAPID), and of a push as Matrix homeservers send it,
+//! beside a plain push; all in one run on one machine.
 
 mod report;
 
@@ -18,29 +18,30 @@ use tokio::task::LocalSet;
 
 use report::Report;
 
-/// Each has a phone; as many as a Matrix request may name.
+/// Number of devices, each with a phone: as many as a Matrix request may name.
 const DEVICES: usize = 100;
-/// Where the number of the request goes: of one event, the last push replaces those that wait.
+/// Placeholder of the request's number. Each request has an event of its own, because a push replaces the waiting
+/// pushes of the same event.
 const EVENT: &str = "$event00";
 const USAGE: &str = "cargo bench -p e2e --bench bench-senders -- [--quick]";
 
 /// One way of sending a push.
 struct Case {
     title: &'static str,
-    /// Requested in turn.
+    /// The URLs, which are requested in turn.
     urls: Vec<String>,
     headers: Vec<(&'static str, String)>,
     body: String,
     status: u16,
-    /// Pushes that each request makes.
+    /// Number of pushes that each request makes.
     pushes: usize,
 }
 
 /// One case in one round.
 struct Run {
-    /// From the request to its answer.
+    /// Median time from a request to its answer.
     p50: Duration,
-    /// CPU seconds of Upwire, until everything is delivered.
+    /// CPU seconds of Upwire until everything is delivered.
     cpu: f64,
 }
 
@@ -49,7 +50,7 @@ struct Stage {
     upwire: Upwire,
     journal: Rc<Journal>,
     client: Client,
-    /// Kept running.
+    /// The XMPP server, kept running.
     _server: XmppServer,
 }
 
@@ -77,7 +78,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// So many pushes of each case in each of so many rounds.
+/// Measures this number of pushes of each case, in each of the rounds.
 async fn bench(pushes: usize, rounds: usize) -> anyhow::Result<Report> {
     let server = XmppServer::start(Kind::Ejabberd).await;
     let upwire = Upwire::on(&server).set("UPWIRE_LOG", "info").set("UPWIRE_RATE", "off").start_ready().await;
@@ -94,7 +95,7 @@ async fn bench(pushes: usize, rounds: usize) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Each phone registers for anyone, and for one application server alone.
+/// Makes the cases. Each phone registers for any sender, and for one application server alone.
 async fn cases(server: &XmppServer, upwire: &Upwire, journal: &Rc<Journal>) -> anyhow::Result<Vec<Case>> {
     let (component, sender) = (&upwire.component.jid, ApplicationServer::new());
     let (mut open, mut bound) = (Vec::new(), Vec::new());
@@ -140,7 +141,7 @@ fn in_an_hour() -> i64 {
     (Utc::now() + TimeDelta::hours(1)).timestamp()
 }
 
-/// The pushed part is all but the devices, and has [`BODY_BYTES`].
+/// Returns a request. The pushed part is everything but the devices, and has [`BODY_BYTES`].
 fn request(pushkeys: &[String]) -> Value {
     let pushed = |text: &str| {
         json!({"notification": {"event_id": EVENT, "room_id": "!1:example.com", "prio": "high",
@@ -154,7 +155,7 @@ fn request(pushkeys: &[String]) -> Value {
 }
 
 impl Stage {
-    /// One request after the other, for so many pushes in all.
+    /// Sends one request after the other, for this number of pushes in all.
     async fn run(&self, case: &Case, pushes: usize) -> anyhow::Result<Run> {
         let process = Process { title: "upwire serve".to_owned(), pid: self.upwire.pid() };
         let headers: Vec<_> = case.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();

@@ -7,20 +7,20 @@ use e2e::bench::BODY_BYTES;
 use crate::Run;
 
 pub(crate) struct Report {
-    /// Pushes of each run.
+    /// Number of pushes in each run.
     pub(crate) pushes: usize,
     /// The runs of each case, the plain push first.
     pub(crate) rows: Vec<(&'static str, Vec<Run>)>,
 }
 
 impl Report {
-    /// CPU microseconds of each push, over all rounds: the clock of Linux is too coarse for one.
+    /// Returns the CPU time per push in microseconds, over all rounds. The clock of Linux is too coarse for one.
     fn micros(&self, runs: &[Run]) -> f64 {
         runs.iter().map(|run| run.cpu).sum::<f64>() * 1e6 / (self.pushes * runs.len()) as f64
     }
 }
 
-/// In milliseconds.
+/// Returns the median of the runs' p50, in milliseconds.
 fn median_p50(runs: &[Run]) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(|run| run.p50.as_secs_f64() * 1e3).collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,5 @@
-//! `make chaos`: everything fails for a minute, by a plan that is drawn from a seed, and nothing that got its 201 is lost.
+//! `make chaos`: everything fails for a minute, by a plan that is drawn from a seed, and no push that got a 201 is
+//! lost.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,7 @@ const USAGE: &str = "[--seed NUMBER] [--backend embedded|cloud|both] [--server p
 
 struct Options {
     runs: Vec<Chaos>,
-    /// Prints the plan, and does not run it.
+    /// True if the plan is printed and not run.
     plan_only: bool,
 }
 
@@ -63,7 +64,7 @@ impl Options {
             .map(|backend| {
                 let (by_default, pushes_per_second) = match backend {
                     Backend::Embedded => (Kind::Prosody, 80),
-                    // The emulator and the function take some fifty a second on two cores.
+                    // The emulator and the function take some 50 pushes per second on two cores.
                     Backend::Cloud => (Kind::Ejabberd, 30),
                 };
                 let size = Size { seconds, phones: 30, pushes_per_second };

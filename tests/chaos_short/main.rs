@@ -1,5 +1,5 @@
-//! `make chaos`, shorter and with a fixed seed: everything fails, and nothing that got its 201 is lost. Apart from the
-//! other tests, which need the machine themselves.
+//! `make chaos`, shorter and with a fixed seed: everything fails, and no push that got a 201 is lost. It runs apart
+//! from the other tests, which need the machine themselves.
 
 use e2e::Kind;
 use e2e::chaos::{Backend, Chaos, Size};

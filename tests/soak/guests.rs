@@ -1,4 +1,4 @@
-//! Applications that register, renew, get a push, and are gone: of each life of a registration, everything.
+//! Applications that register, renew, get a push, and are gone: the whole life of a registration.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,9 +10,9 @@ use e2e::{RawClient, SOON, UNIFIED_PUSH, Upwire, XmppServer, hashed, http};
 use tokio::time::sleep;
 use tokio_xmpp::jid::BareJid;
 
-/// Phones whose applications come and end.
+/// Number of phones whose applications come and end.
 pub(crate) const GUESTS: usize = 2;
-/// The applications of each: so many rows, over and over.
+/// Number of applications of each phone, which come again and again in the same rows.
 const APPLICATIONS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 const CREATED: u16 = 201;
@@ -25,7 +25,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Logs in.
+    /// Logs in, and sends directed presence.
     pub(crate) async fn enter(server: &XmppServer, upwire: &Upwire, number: usize) -> anyhow::Result<Self> {
         let user = server.user().await;
         let mut phone = RawClient::connect(server, &user, &format!("guest{number}")).await;
@@ -34,7 +34,7 @@ impl Guest {
         Ok(Self { phone, component, client: http::client() })
     }
 
-    /// One life after the other until nothing is left to send; counts them.
+    /// Goes through one life after the other until nothing is left to send, and counts them.
     pub(crate) async fn register_and_end(
         mut self,
         left: Rc<Cell<usize>>,
@@ -56,7 +56,7 @@ impl Guest {
         let status = self.post(&endpoint).await?;
         ensure!(status == CREATED, "a push to a new registration: {status}");
         self.refuse().await?;
-        // The refusal has ended it as soon as that is written.
+        // The refusal ends the registration as soon as it is written.
         let mut status = CREATED;
         while status == CREATED {
             sleep(PAUSE).await;
@@ -75,7 +75,7 @@ impl Guest {
         self.phone.send(register).await?;
         loop {
             let iq = self.phone.read_until("</iq>", SOON).await?;
-            // A push that was sent before the end of the last life was seen is refused like it.
+            // A push that was sent before the end of the last life was seen is refused, too.
             if iq.contains("<push") {
                 self.answer(&iq).await?;
                 continue;
@@ -86,7 +86,7 @@ impl Guest {
         }
     }
 
-    /// Answers the next push: the application is gone.
+    /// Answers the next push with `item-not-found`: the application is gone.
     async fn refuse(&mut self) -> anyhow::Result<()> {
         let iq = self.phone.read_until("</iq>", SOON).await?;
         self.answer(&iq).await

@@ -1,6 +1,6 @@
-//! `make soak HOURS=1`: pushes at half of what the XMPP server carries for hours, while phones come and go and registrations
-//! renew and end. Memory, latencies and the file are to be in the last quarter as they were in the second, and nothing
-//! is to be lost.
+//! `make soak HOURS=1`: for hours, pushes come at half of what the XMPP server carries, while phones come and go, and
+//! registrations renew and end. In the last quarter, memory, latencies and the file have to be as in the second. No
+//! push may be lost.
 
 #[path = "../bench/component.rs"]
 mod component;
@@ -27,11 +27,11 @@ use plan::Plan;
 use report::Report;
 use watch::{Journals, Watch};
 
-/// Phones that stay.
+/// Number of phones that stay.
 const PHONES: usize = 8;
-/// Senders that share the load: more than are ever busy while the push server keeps up.
+/// Number of senders that share the load, more than are ever busy while the push server keeps up.
 const SENDERS: usize = 128;
-/// Pushes that the bare component has unanswered.
+/// Number of unanswered pushes of the bare component.
 const BARE_UNANSWERED: usize = 512;
 /// Longest time for everything that was accepted to arrive when the load has ended.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(120);
@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("This is a debug build: its figures say nothing. `make soak` takes a release build.");
     }
-    // One thread for all phones and senders: what they need is not there for the servers.
+    // All phones and senders share one thread, which leaves the other cores to the servers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = LocalSet::new().block_on(&runtime, soak(&plan))?;
     println!("{report}");
@@ -56,7 +56,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn soak(plan: &Plan) -> anyhow::Result<Report> {
     let server = Rc::new(XmppServer::start(plan.kind).await);
-    // As it comes, that is, without a line for each push.
+    // The log has its default level, without a line for each push.
     let upwire = Upwire::on(&server).set("UPWIRE_LOG", "info").start_ready().await;
     let journals = Journals::default();
     let (jids, requests) = stay(&server, &upwire, &journals.stayers).await?;
@@ -108,7 +108,7 @@ async fn soak(plan: &Plan) -> anyhow::Result<Report> {
     })
 }
 
-/// A task that ends before its time has failed.
+/// Fails if a task has ended before its time.
 fn fail_early(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     match tasks.try_join_next() {
         Some(ended) => ended?.and_then(|()| anyhow::bail!("a task has ended")),
@@ -116,7 +116,7 @@ fn fail_early(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     }
 }
 
-/// Phones that are there all the time.
+/// Connects the phones that stay. Returns their full JIDs, and a request to each.
 async fn stay(
     server: &XmppServer,
     upwire: &Upwire,
@@ -132,7 +132,7 @@ async fn stay(
     Ok((jids, requests))
 }
 
-/// Pushes a second that the XMPP server carries to these phones with no push server at all.
+/// Measures the pushes per second that the XMPP server carries to these phones without a push server.
 async fn ceiling(
     server: &XmppServer,
     phones: &[FullJid],

@@ -1,4 +1,4 @@
-//! For how long, and through which XMPP server.
+//! The plan: the duration, the XMPP server, and the rate.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use e2e::Kind;
 const USAGE: &str =
     "cargo bench -p e2e --bench soak -- [--hours HOURS] [--server prosody|ejabberd] [--rate PUSHES_A_SECOND]";
 const SECONDS_PER_HOUR: f64 = 3600.0;
-/// Shortest run whose quarters say anything.
+/// Shortest run in hours whose quarters prove anything.
 const HOURS_MIN: f64 = 0.02;
 
 pub(crate) struct Plan {
@@ -40,7 +40,7 @@ impl Plan {
         Ok(Self { length, kind, ceiling_window: Duration::from_secs(4), rate })
     }
 
-    /// Pushes a second to the phones that stay: half of the ceiling, unless another rate is asked for.
+    /// Returns the pushes per second to the phones that stay: half of the ceiling, unless another rate is asked for.
     pub(crate) fn rate(&self, ceiling: f64) -> f64 {
         self.rate.unwrap_or(ceiling / 2.0)
     }

@@ -1,4 +1,4 @@
-//! The report for a person, and whether everything stayed as it was.
+//! The report for a person, and the check that nothing was lost and nothing has grown.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use e2e::{Kind, machine};
 
 use crate::watch::{QUARTERS, Quarter};
 
-/// The last quarter beside the second, at most: of memory, of the slowest of a hundred, of the file.
+/// Greatest growth from the second quarter to the last: of memory, of the p99, of the file.
 const MEMORY_GROWTH_MAX: f64 = 1.05;
 const P99_GROWTH_MAX: f64 = 1.5;
 const FILE_GROWTH_MAX: f64 = 1.05;
-/// A page more or less is no growth of a small file.
+/// Size in MiB below which a file does not count as grown: a page more or less is no growth.
 const FILE_MIB_MIN: f64 = 1.0;
 
 pub(crate) struct Report {
@@ -21,9 +21,9 @@ pub(crate) struct Report {
     pub(crate) rate: f64,
     pub(crate) pushes: usize,
     pub(crate) errors: u64,
-    /// The first of them.
+    /// The first error.
     pub(crate) complaint: Option<String>,
-    /// Of registrations that came and ended.
+    /// Number of lives of registrations that came and ended.
     pub(crate) lives: usize,
     pub(crate) lost: usize,
     pub(crate) quarters: [Quarter; QUARTERS],
@@ -47,6 +47,8 @@ impl Report {
         ]
     }
 
+    /// Checks that nothing was lost and nothing has grown.
+    ///
     /// # Errors
     /// Something was lost, or has grown.
     pub(crate) fn check(&self) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! Phones that come and go, and get what they missed.
+//! Phones that come and go, and get the pushes that they missed.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,16 +9,16 @@ use e2e::{Upwire, User, XmppServer};
 use tokio::time::sleep;
 use tokio_xmpp::jid::BareJid;
 
-/// Pushes a second to all of them.
+/// Pushes per second to all roamers.
 pub(crate) const RATE: f64 = 20.0;
 const ROAMERS: usize = 6;
-/// Time for which they are there, and away; each a little longer than the one before, so that they never fall into
-/// step.
+/// Times for which the first phone is online, and away. Each further phone takes a `STEP` longer for both, so that they
+/// never fall into step.
 const THERE: Duration = Duration::from_millis(6100);
 const AWAY: Duration = Duration::from_millis(3300);
 const STEP: Duration = Duration::from_millis(700);
 
-/// One of them, there.
+/// A phone that comes and goes.
 pub(crate) struct Roamer {
     server: Rc<XmppServer>,
     component: BareJid,
@@ -28,7 +28,7 @@ pub(crate) struct Roamer {
     number: u32,
 }
 
-/// All of them, and how pushes get to each.
+/// Connects all roamers. Returns them, and a request to each.
 pub(crate) async fn all(
     server: &Rc<XmppServer>,
     upwire: &Upwire,
@@ -48,7 +48,7 @@ pub(crate) async fn all(
 }
 
 impl Roamer {
-    /// Comes and goes until nothing is left to send; then it is there.
+    /// Comes and goes until nothing is left to send. At the end, the phone is online.
     pub(crate) async fn come_and_go(mut self, left: Rc<Cell<usize>>) -> anyhow::Result<()> {
         let step = STEP * self.number;
         while left.get() > 0 {

@@ -1,4 +1,4 @@
-//! Looks at the push server again and again, and keeps what it saw by quarters.
+//! Looks at the push server again and again, and keeps the observations by quarters.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use e2e::machine::Process;
 use tokio::time::sleep;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Latencies are judged by intervals of so many looks, so that what disturbs one disturbs no other.
+/// Number of looks in an interval. Latencies are judged by intervals, so that a disturbance of one affects no other.
 const LOOKS_PER_INTERVAL: usize = 10;
 pub(crate) const QUARTERS: usize = 4;
 const BYTES_PER_MIB: f64 = 1_048_576.0;
 
-/// Where pushes are noted: to phones that stay, and to those that come and go.
+/// The journals of pushes to phones that stay, and to phones that come and go.
 #[derive(Default)]
 pub(crate) struct Journals {
     pub(crate) stayers: Rc<Journal>,
@@ -36,7 +36,7 @@ impl Journals {
         self.both().map(|journal| journal.errors()).iter().sum()
     }
 
-    /// Counts pushes that were accepted and have not arrived by the deadline.
+    /// Waits for the pushes that were accepted, until the deadline. Returns the number of those that have not arrived.
     pub(crate) async fn lost_after(&self, deadline: Duration) -> usize {
         let under_way = || self.both().map(|journal| journal.under_way()).iter().sum();
         let begin = Instant::now();
@@ -50,16 +50,16 @@ impl Journals {
 /// The figures of a quarter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quarter {
-    /// Of memory, on average.
+    /// Average memory.
     pub(crate) memory_mib: f64,
-    /// The median of the intervals' own.
+    /// Medians of the intervals' own p50 and p99.
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
-    /// The most that the database and its log took.
+    /// Largest size of the database and its log.
     pub(crate) file_mib: f64,
-    /// CPU of the push server per push that arrived, in microseconds.
+    /// CPU time of the push server per push that arrived at a phone that stays, in microseconds.
     pub(crate) cpu_micros: f64,
-    /// Pushes that arrived in time, a second.
+    /// Pushes per second that arrived at phones that stay.
     pub(crate) per_second: f64,
 }
 
@@ -74,14 +74,14 @@ struct Looks {
     seconds: f64,
 }
 
-/// See the module.
+/// The observations so far, and the state since the last look.
 pub(crate) struct Watch<'a> {
     process: Process,
     database: PathBuf,
     journals: &'a Journals,
     begin: Instant,
     length: Duration,
-    /// Latencies of the interval so far.
+    /// Latencies of the current interval.
     times: Vec<Duration>,
     looks: usize,
     last: (Instant, f64),
@@ -103,7 +103,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Waits a moment and looks; returns whether there is more to see.
+    /// Waits a moment, and looks. Returns whether the run goes on.
     pub(crate) async fn look(&mut self) -> anyhow::Result<bool> {
         sleep(LOOK_INTERVAL).await;
         let (memory_mib, cpu) = (self.process.memory_mib()?, self.process.cpu_seconds()?);
@@ -160,7 +160,7 @@ impl Looks {
     }
 }
 
-/// Of the database and its log.
+/// Returns the bytes of the database and its log.
 fn bytes_of(database: &Path) -> u64 {
     let log = database.with_extension("db-wal");
     let bytes = [database, &log].map(|file| fs::metadata(file).map_or(0, |file| file.len()));

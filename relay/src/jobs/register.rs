@@ -61,6 +61,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         domain_full: Option<usize>,
     ) -> Result<ports::Registered, StanzaError> {
         let id = target.registration_id();
+        let renewal = if self.spared.is_revoking(id) { Renewal::Always } else { renewal };
         // One that lives is renewed, whatever the account may have.
         let max = if domain_full.is_some() { 0 } else { self.account_registrations_max };
         match self.registrations.register(target, now, self.lifetime, renewal, max).await {

@@ -10,7 +10,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, future::join_all, stream};
 use push::{
-    MessageId, PushMessage,
+    MessageId, PushMessage, RegistrationId,
     ports::{Kept, Mailbox, Unavailable},
     usage::Tally,
 };
@@ -89,9 +89,11 @@ pub(crate) struct Spared {
     /// Bound the writes of each account in the batch that is under way.
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
+    /// Registrations whose revocations are under way, and how many of each.
+    pub(super) revoking: Arc<Mutex<BTreeMap<RegistrationId, usize>>>,
     /// Pushes whose writes were over after their batches.
     late: Arc<Mutex<Vec<KeptLate>>>,
-    /// One task for each account in `put_off`, and for each write that goes on after its batch.
+    /// One task for each account in `put_off`, for each revocation, and for each write that goes on after its batch.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -174,7 +176,7 @@ impl Spared {
         std::mem::take(&mut *lock(&self.late))
     }
 
-    fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
@@ -186,7 +188,7 @@ impl Spared {
     }
 
     /// Returns whether a push of this account could not be kept a moment ago.
-    fn rests(&self, account: &BareJid) -> bool {
+    pub(super) fn rests(&self, account: &BareJid) -> bool {
         lock(&self.resting).get(account).is_some_and(|rest| Instant::now() < rest.until)
     }
 
@@ -380,6 +382,6 @@ async fn make_later<M: Mailbox>(
 }
 
 /// A poisoned lock means that a panic was reported elsewhere; what it holds is whole after every step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -63,8 +63,11 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             return Ok(None);
         };
         let waiting = Waiting { message: PushMessage::clone(message), asked_at };
-        let (drops, mailbox, bounds) =
+        let (drops, mailbox, mut bounds) =
             (self.drops(&account, queued), self.mailbox.clone(), self.mailbox_bounds);
+        if mutant(Mutant::AccountBoundIgnored) {
+            bounds.of_account = usize::MAX;
+        }
         let counted = drops.clone();
         let keep = async move { mailbox.keep_counted(waiting, bounds, &counted).await };
         let kept = self.spared.keep(message, keep, &self.fence).await?;

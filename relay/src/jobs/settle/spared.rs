@@ -21,7 +21,11 @@ use tokio::{
 };
 use tokio_xmpp::jid::BareJid;
 
-use crate::{backoff::report, lease::Fence};
+use crate::{
+    backoff::report,
+    lease::Fence,
+    mutants::{Mutant, mutant},
+};
 
 /// Writes of one account at a time.
 const WRITES_MAX: usize = 8;
@@ -131,7 +135,8 @@ impl Spared {
         }
         let begun = Instant::now();
         let mut write = Box::pin(within(WRITTEN_WITHIN, keep));
-        if let Ok(kept) = timeout(WITHIN, &mut write).await {
+        let patience = if mutant(Mutant::SlowWriteHoldsBatch) { WRITTEN_WITHIN } else { WITHIN };
+        if let Ok(kept) = timeout(patience, &mut write).await {
             note_outcome(&self.resting, account, begun, &kept);
             return kept;
         }
@@ -147,6 +152,7 @@ impl Spared {
             let mut late = lock(&late);
             if let Ok(kept) = kept
                 && late.len() < LATE_MAX
+                && !mutant(Mutant::LateWriteUntold)
             {
                 late.push((message, kept));
             }

@@ -230,8 +230,8 @@ impl MailboxTable {
         let stays = |entry: &&Entry| entry.lives_at(message.accepted_at) && !gone.contains(&entry.id);
         let left: Vec<&Entry> = entries.iter().filter(stays).collect();
         match of_account {
-            // At the bound, the next push counts anew anyway.
-            Some(_) if left.len() >= bounds.of_registration => {}
+            // With both at the bound, the next push counts anew anyway.
+            Some(seen) if left.len().min(seen.of_registration) >= bounds.of_registration => {}
             Some(seen) => self.recount_registration(account, message, seen, left.len()).await?,
             None if seen.is_some() && left.len() >= bounds.of_account => {}
             None => self.recount_account(account, message, seen.as_ref(), &left).await?,

@@ -88,6 +88,14 @@ mutants! {
     SessionForgotten,
     /// A full JID that takes a push is not followed.
     NotFollowed,
+    /// Pushes that wait are bounded for each registration, and not for the account.
+    AccountBoundIgnored,
+    /// An account may have any number of registrations.
+    RegistrationsUnbounded,
+    /// A batch waits for a write that is slow.
+    SlowWriteHoldsBatch,
+    /// The core is not told of a write that was over after its batch.
+    LateWriteUntold,
 }
 
 /// Returns whether the relay has this fault.

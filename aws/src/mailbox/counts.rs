@@ -25,7 +25,8 @@ use crate::{
 pub(super) struct Counts {
     /// Number of pushes of the account.
     pub(super) of_account: usize,
-    of_registration: usize,
+    /// Pushes of the registration.
+    pub(super) of_registration: usize,
 }
 
 impl MailboxTable {

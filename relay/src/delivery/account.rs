@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use push::{
-    Epoch, MessageId, RegistrationId,
+    Epoch, MessageId, Registration, RegistrationId,
     ports::{self, SEEN_MAX, Seen},
 };
 use tokio::time::Instant;
@@ -41,6 +42,10 @@ struct Named {
     recipient: FullJid,
     epoch: Epoch,
     followed_at: Option<Instant>,
+    /// The last renewal whose answer has come.
+    renewed_at: Option<DateTime<Utc>>,
+    /// Whom the row may name, by a move that seemed to fail: its write may have come later.
+    perhaps: Option<FullJid>,
 }
 
 /// Cues that may be taken: a token bucket.
@@ -175,9 +180,34 @@ impl Account {
         if self.named.len() >= NAMED_MAX && !self.named.contains_key(&registration) {
             return None;
         }
-        let followed_at = self.named.get(&registration).and_then(|named| named.followed_at);
-        let named = Named { recipient, epoch, followed_at };
-        self.named.insert(registration, named).map(|before| before.recipient)
+        let before = self.named.remove(&registration);
+        let mut named = Named { recipient, epoch, followed_at: None, renewed_at: None, perhaps: None };
+        if let Some(before) = &before {
+            let undone = before.followed_at.is_some() && before.recipient != named.recipient;
+            let perhaps = if undone { Some(&before.recipient) } else { before.perhaps.as_ref() };
+            named.perhaps = perhaps.cloned();
+            (named.followed_at, named.renewed_at) = (before.followed_at, before.renewed_at);
+        }
+        self.named.insert(registration, named);
+        before.map(|before| before.recipient)
+    }
+
+    /// Notes whom a registration names since a renewal; returns whom it named before. A renewal after which a later one
+    /// was answered changes nothing: the store has the later one.
+    pub(crate) fn note_renewal(&mut self, row: &Registration, now: Now) -> Option<FullJid> {
+        let id = row.target.registration_id();
+        let known = self.named.get(&id).filter(|named| named.epoch >= row.epoch);
+        // A clock that went back makes no renewal an earlier one.
+        let later =
+            known.and_then(|named| named.renewed_at).filter(|at| *at > row.renewed_at && *at <= now.wall);
+        if later.is_some() {
+            return None;
+        }
+        let before = self.note_recipient(id, row.epoch, row.target.recipient.clone());
+        if let Some(named) = self.named.get_mut(&id) {
+            named.renewed_at = Some(row.renewed_at);
+        }
+        before
     }
 
     /// Lives of a registration up to this one are over; a later one may have begun.
@@ -237,9 +267,13 @@ impl Account {
 
     /// Notes that a registration follows its phone to another full JID; whom it named, unless it moved lately.
     pub(crate) fn follow(&mut self, registration: RegistrationId, to: &FullJid, now: Now) -> Option<FullJid> {
-        let named = self.named.get_mut(&registration).filter(|named| named.recipient != *to)?;
+        let named = self.named.get_mut(&registration)?;
         if named.followed_at.is_some_and(|at| now.monotonic.duration_since(at) < FOLLOW_INTERVAL) {
             return None;
+        }
+        let perhaps = named.perhaps.take().filter(|perhaps| perhaps != to);
+        if named.recipient == *to {
+            return perhaps;
         }
         named.followed_at = Some(now.monotonic);
         Some(std::mem::replace(&mut named.recipient, to.clone()))

@@ -190,7 +190,9 @@ pub(crate) struct Core {
     /// Answered or expired, of which account; perhaps not durably yet.
     settled: Lately<(BareJid, MessageId)>,
     /// Settled pushes whose removal from the mailbox is under way.
-    leaving: Lately<(BareJid, MessageId)>,
+    leaving: BTreeSet<(BareJid, MessageId)>,
+    /// The same, and those that were removed lately.
+    left: Lately<(BareJid, MessageId)>,
     /// Those whose end was counted.
     counted: Lately<(BareJid, MessageId)>,
     /// Those whose way out of the queue was counted.
@@ -269,7 +271,8 @@ impl Core {
             rolls: rolls::Rolls::default(),
             domains,
             settled: Lately::new(SETTLED_MAX),
-            leaving: Lately::new(SETTLED_MAX),
+            leaving: BTreeSet::new(),
+            left: Lately::new(SETTLED_MAX),
             counted: Lately::new(SETTLED_MAX),
             accepted: Lately::new(SETTLED_MAX),
             gone: Lately::new(SETTLED_MAX),

@@ -51,6 +51,8 @@ pub(crate) struct Inside {
     /// Pushes that are being kept, and the most that ever were.
     pub(crate) keeping: (usize, usize),
     pub(crate) keeping_takes: Duration,
+    /// Time until the answer comes that tells of rows.
+    pub(crate) rows_take: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +96,15 @@ impl Memory {
             Some((_, Trouble::Hangs)) => pending().await,
             None => Ok(()),
         }
+    }
+
+    /// Reads rows, whose answer takes its time.
+    async fn read<T>(&self, read: impl FnOnce(&mut Inside) -> T) -> Result<T, Unavailable> {
+        let (answer, takes) = (self.call(read), self.lock().rows_take);
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
+        answer
     }
 
     /// Jobs on these ports, at a moment that stands still.
@@ -178,7 +189,8 @@ impl Mailbox for Memory {
         })
     }
 
-    async fn clear(&self, _: &BareJid, of: RegistrationId, epoch: Epoch) -> Result<usize, Unavailable> {
+    async fn clear(&self, account: &BareJid, of: RegistrationId, epoch: Epoch) -> Result<usize, Unavailable> {
+        self.meet_trouble(from_ref(account)).await?;
         self.call(|inside| {
             let over = |one: &Waiting| one.message.registration == of && one.message.epoch <= epoch;
             let before = inside.waiting.len();
@@ -220,7 +232,7 @@ impl Registrations for Memory {
         if self.lock().rows_are_broken {
             return Err(Unavailable::new("the row cannot be read"));
         }
-        self.call(|inside| inside.rows.get(&id).cloned())
+        self.read(|inside| inside.rows.get(&id).cloned()).await
     }
 
     async fn find_all(
@@ -228,7 +240,7 @@ impl Registrations for Memory {
         ids: BTreeSet<RegistrationId>,
         _: Consistency,
     ) -> Result<Vec<Registration>, Unavailable> {
-        self.call(|inside| ids.iter().filter_map(|id| inside.rows.get(id).cloned()).collect())
+        self.read(|inside| ids.iter().filter_map(|id| inside.rows.get(id).cloned()).collect()).await
     }
 
     async fn register(
@@ -260,6 +272,7 @@ impl Registrations for Memory {
         recipient: &FullJid,
         asked_at: DateTime<Utc>,
     ) -> Result<Revocation, Unavailable> {
+        self.meet_trouble(&[recipient.to_bare()]).await?;
         self.call(|inside| match inside.rows.get_mut(&id) {
             Some(row) if row.epoch == epoch && !row.revoked => {
                 if row.target.recipient != *recipient || row.renewed_at > asked_at {
@@ -302,7 +315,7 @@ impl Accounts for Memory {
     }
 
     async fn note_seen(&self, account: &BareJid, _: Vec<Seen>, _: DateTime<Utc>) -> Result<(), Unavailable> {
-        self.meet_trouble(std::slice::from_ref(account)).await?;
+        self.meet_trouble(from_ref(account)).await?;
         self.call(|_| ())
     }
 

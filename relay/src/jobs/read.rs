@@ -53,9 +53,10 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         if waiting.is_empty() {
             return Ok(page);
         }
-        let rows = self.rows(&waiting).await?;
+        // Before the rows: one that takes long to come may have been renewed meanwhile.
         let clock = self.clock.read();
         let (now, least) = (clock.now, clock.least());
+        let rows = self.rows(&waiting).await?;
         let mut over = Vec::new();
         for Waiting { mut message, asked_at } in waiting {
             let asked_at = match put_off.get(&message.id) {

@@ -16,6 +16,7 @@ use super::Jobs;
 use crate::{
     delivery::core::{Outcome, Registered, Registering},
     measures::REGISTERED,
+    mutants::{Mutant, mutant},
     stream::stanza::{self, Query},
 };
 
@@ -61,8 +62,13 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         domain_full: Option<usize>,
     ) -> Result<ports::Registered, StanzaError> {
         let id = target.registration_id();
+        let renewal = if self.spared.is_revoking(id) { Renewal::Always } else { renewal };
         // One that lives is renewed, whatever the account may have.
-        let max = if domain_full.is_some() { 0 } else { self.account_registrations_max };
+        let max = match domain_full {
+            Some(_) => 0,
+            None if mutant(Mutant::RegistrationsUnbounded) => usize::MAX,
+            None => self.account_registrations_max,
+        };
         match self.registrations.register(target, now, self.lifetime, renewal, max).await {
             Ok(ports::Registered::AccountFull) => {
                 let domain_full = domain_full.is_some();

@@ -19,7 +19,7 @@ use push::{
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use self::spared::{Change, WITHIN, WRITTEN_WITHIN, within};
+use self::spared::{Change, WITHIN, within};
 use super::{Jobs, ONCE, count_over, waits_for};
 use crate::{
     backoff::{backoff, report},
@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod keeping;
+mod revoking;
 pub(super) mod spared;
 
 /// Delay before a push is received again whose fate could not be made durable.
@@ -331,7 +332,10 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         asked_at: DateTime<Utc>,
     ) -> Result<Option<usize>, Unavailable> {
         let PushMessage { registration, epoch, .. } = *message;
-        match self.registrations.revoke(registration, epoch, recipient, asked_at).await? {
+        let account = message.recipient.to_bare();
+        let (registrations, by) = (self.registrations.clone(), recipient.clone());
+        let revoke = async move { registrations.revoke(registration, epoch, &by, asked_at).await };
+        match self.spared.revoke(&account, registration, revoke).await? {
             Revocation::GoesOn => return Ok(None),
             Revocation::OverBefore => {}
             Revocation::Revoked => {
@@ -339,8 +343,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 tracing::info!(%registration, "an application is gone; its registration is revoked");
             }
         }
-        let account = message.recipient.to_bare();
-        let waited = within(WRITTEN_WITHIN, self.mailbox.clear(&account, registration, epoch)).await?;
+        // Should it fail, the push comes again, and is refused again.
+        let waited = self.spared.call(&account, self.mailbox.clear(&account, registration, epoch)).await?;
         counter!(REVOKED).increment(waited as u64);
         Ok(Some(waited))
     }

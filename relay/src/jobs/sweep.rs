@@ -74,10 +74,12 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         account: &BareJid,
         registration: RegistrationId,
     ) -> Result<Option<Registration>, Unavailable> {
+        // Before the row: one that takes long to come may have been renewed meanwhile.
+        let now = self.clock.read().least();
         let row = self.registrations.find(registration, Consistency::Strong).await?;
         // An absent row was kept for longer than anything may wait.
         let over = match &row {
-            Some(row) if row.lives(self.clock.read().least()) => return Ok(Some(row.clone())),
+            Some(row) if row.lives(now) => return Ok(Some(row.clone())),
             Some(row) => row.epoch,
             None => Epoch::MAX,
         };

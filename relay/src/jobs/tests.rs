@@ -185,6 +185,31 @@ async fn a_sweep_goes_on_without_a_row_that_cannot_be_read() {
     assert_eq!(store.lock().waiting.len(), 1, "nothing is cleared");
 }
 
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_to_a_row_that_is_read_slowly_and_renewed_meanwhile() {
+    let (takes, begun) = (Duration::from_secs(1), tokio::time::Instant::now());
+    let row = Registration { expires_at: now() + TimeDelta::milliseconds(500), ..row(ALICE, 1, now()) };
+    let store = store_with(&row);
+    let (waits, queued) = (testing::push(1, &row, now()), testing::push(2, &row, now()));
+    store.keep_waiting(waits.clone());
+    store.post(queued.clone());
+    store.lock().rows_take = takes;
+    let passed = move || TimeDelta::from_std(begun.elapsed()).unwrap();
+    let jobs = Jobs { clock: Clock::new(move || now() + passed()), ..store.jobs(now(), Fence::open()) };
+    // Each reads the row while it lives, and has it when that has lapsed by its own clock.
+    let keep = Fate::Keep {
+        message: jobs.receive(1).await.remove(0),
+        target: row.target.recipient.clone(),
+        asked_at: None,
+        untried: false,
+    };
+    let request = request(&row, Cue::There);
+    let (page, found, notes) =
+        tokio::join!(jobs.read_page(&request), jobs.sweep(None), jobs.settle(vec![keep]));
+    assert_eq!((page.pushes.len(), found.rows.len(), notes.len()), (1, 1, 1));
+    assert_eq!(store.lock().waiting.keys().collect::<Vec<_>>(), [&waits.id, &queued.id]);
+}
+
 fn registering(jid: &str, application: u8, domain_full: Option<usize>) -> Registering {
     let target = row(jid, application, now()).target;
     let request = Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(Box::new(target))));

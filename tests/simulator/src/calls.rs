@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) trace: Trace,
     pub(crate) chance: Chance,
+    /// Draws the slow calls.
+    pub(crate) slowness: Chance,
     pub(crate) processes: Vec<Process>,
     pub(crate) failing: Option<Failing>,
     /// An account whose rows cannot be read, and until when.
@@ -90,6 +92,7 @@ impl Shared {
             ledger: Ledger::default(),
             trace: Trace::new(plan.keep_lines),
             chance: Chance::of(plan.seed, 1 << 20),
+            slowness: Chance::of(plan.seed, 1 << 22),
             processes: (0..plan.relays).map(|_| Process::default()).collect(),
             failing: None,
             locked: None,
@@ -166,7 +169,7 @@ impl Port {
     }
 
     /// A process that is paused gets no further; one that is dead, never again.
-    async fn resume(&self) {
+    pub(crate) async fn resume(&self) {
         loop {
             let until = {
                 let state = self.shared.lock();
@@ -225,7 +228,7 @@ impl Port {
         Ok(value)
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         if self.life.process == INGRESS {
             "ingress".into()
         } else {

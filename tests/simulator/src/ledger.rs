@@ -12,7 +12,7 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 use crate::sends::Sendings;
 
 /// Largest difference between clocks.
-const SKEW_MAX: TimeDelta = TimeDelta::seconds(5);
+pub(crate) const SKEW_MAX: TimeDelta = TimeDelta::seconds(5);
 
 /// Another full JID is asked for a push that is unanswered for so long.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -64,6 +64,10 @@ pub(crate) struct Ledger {
     pub(crate) pushes: BTreeMap<MessageId, Record>,
     /// Those that are owed to somebody still.
     pub(crate) open: BTreeSet<MessageId>,
+    /// Pushes that are in a store though their results were told, and when they were.
+    pub(crate) leaving: BTreeMap<MessageId, Duration>,
+    /// Pushes of which a write into the mailbox was given up.
+    pub(crate) untold: BTreeSet<MessageId>,
     /// Which full JID refused which registration last, and when.
     pub(crate) refusals: BTreeMap<(RegistrationId, FullJid), Duration>,
     /// Pushes that a mailbox has dropped because it was full.
@@ -75,6 +79,14 @@ pub(crate) struct Ledger {
     pub(crate) refused_tokens: BTreeSet<String>,
     /// Until when something was wrong that excuses delays and second copies.
     pub(crate) trouble_until: Duration,
+    /// Until when a slow call may have held up what was done for other accounts.
+    held_up_until: Duration,
+    /// Accounts of slow calls, and until when those took.
+    slow: BTreeMap<BareJid, Duration>,
+    /// When a registration was last stored, and when it was last refused because its account was full.
+    pub(crate) outcomes: BTreeMap<(RegistrationId, bool), Duration>,
+    /// When the relay was told of requests to register.
+    pub(crate) requests: BTreeMap<(FullJid, String), Duration>,
     /// Accounts whose rows could not be read, and until when that excuses delays.
     pub(crate) locked: BTreeMap<BareJid, Duration>,
     pub(crate) sendings: Sendings,
@@ -96,6 +108,25 @@ impl Ledger {
 
     pub(crate) fn note_trouble(&mut self, until: Duration) {
         self.trouble_until = self.trouble_until.max(until);
+    }
+
+    pub(crate) fn note_held_up(&mut self, until: Duration) {
+        self.held_up_until = self.held_up_until.max(until);
+    }
+
+    pub(crate) fn note_slow(&mut self, account: BareJid, until: Duration) {
+        let noted = self.slow.entry(account).or_default();
+        *noted = (*noted).max(until);
+    }
+
+    /// Until when slow calls of an account excuse what is late for it.
+    pub(crate) fn slow_until(&self, account: &BareJid) -> Duration {
+        self.slow.get(account).copied().unwrap_or_default()
+    }
+
+    /// Until when something was wrong that excuses delays of an account, and second copies.
+    pub(crate) fn excused_until(&self, account: &BareJid) -> Duration {
+        self.trouble_until.max(self.held_up_until).max(self.slow_until(account))
     }
 
     /// An ingress is about to queue it.
@@ -178,6 +209,7 @@ impl Ledger {
             push.gone_at = Some(at);
         }
         self.open.remove(&id);
+        self.leaving.remove(&id);
     }
 
     /// A registration, for which its application asked last at `registered`, was revoked because of what this full JID
@@ -197,7 +229,8 @@ impl Ledger {
 
     /// A phone shows it.
     pub(crate) fn show(&mut self, id: MessageId, at: Duration) {
-        let trouble_until = self.trouble_until;
+        let Some(account) = self.pushes.get(&id).map(|push| push.message.recipient.to_bare()) else { return };
+        let trouble_until = self.excused_until(&account);
         let Some(push) = self.pushes.get_mut(&id) else { return };
         // A relay that was stopped short did not write whom it had asked.
         let asked_in_trouble = push.sent.iter().any(|(sent, _)| *sent <= trouble_until);

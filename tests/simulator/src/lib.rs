@@ -1,6 +1,7 @@
 //! A simulator of the relay: the real one, on simulated ports, against a simulated XMPP server, in simulated time. One
 //! seed is one run, and always the same.
 
+mod bounds;
 mod calls;
 mod chance;
 mod faults;
@@ -8,6 +9,7 @@ mod ledger;
 mod mailbox;
 mod phone;
 mod pipe;
+mod places;
 mod plan;
 mod queue;
 mod relays;
@@ -15,6 +17,7 @@ mod sender;
 mod sends;
 mod server;
 mod shrink;
+mod slow;
 mod steps;
 mod store;
 mod trace;

@@ -1,6 +1,9 @@
 //! The mailboxes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
 use push::{
@@ -9,29 +12,38 @@ use push::{
 };
 use tokio_xmpp::jid::BareJid;
 
-use crate::calls::{Port, Shared, State};
+use crate::{
+    bounds::Counts,
+    calls::{Port, Shared, State},
+};
 
-type Key = (BareJid, MessageId);
+pub(crate) type Key = (BareJid, MessageId);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Mailboxes(BTreeMap<Key, Waiting>);
+pub(crate) struct Mailboxes {
+    pub(crate) waiting: BTreeMap<Key, Waiting>,
+    /// The rows that count what waits for an account, on DynamoDB.
+    pub(crate) counts: BTreeMap<BareJid, Counts>,
+    /// Pushes that were written there, and for which no room was made yet: they may be too many.
+    pub(crate) unfinished: BTreeSet<Key>,
+}
 
 impl Mailboxes {
     pub(crate) fn holds(&self, account: &BareJid, id: MessageId) -> bool {
-        self.0.contains_key(&(account.clone(), id))
+        self.waiting.contains_key(&(account.clone(), id))
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = MessageId> {
-        self.0.keys().map(|(_, id)| *id)
+        self.waiting.keys().map(|(_, id)| *id)
     }
 
-    fn of(&self, account: &BareJid) -> impl Iterator<Item = &Waiting> {
-        self.0.iter().filter(move |((owner, _), _)| owner == account).map(|(_, waiting)| waiting)
+    pub(crate) fn of(&self, account: &BareJid) -> impl Iterator<Item = &Waiting> {
+        self.waiting.iter().filter(move |((owner, _), _)| owner == account).map(|(_, waiting)| waiting)
     }
 
     /// Pushes that a kept push replaces, or that the bounds drop for it.
-    fn beyond(&self, waiting: &Waiting, bounds: MailboxBounds) -> Kept {
+    pub(crate) fn beyond(&self, waiting: &Waiting, bounds: MailboxBounds) -> Kept {
         let message = &waiting.message;
         let account = message.recipient.to_bare();
         let of_registration: Vec<&Waiting> =
@@ -59,19 +71,27 @@ impl Mailboxes {
 }
 
 impl State {
-    fn remove(&mut self, account: &BareJid, id: MessageId, shared: &Shared) -> Option<Waiting> {
-        let waiting = self.mailboxes.0.remove(&(account.clone(), id))?;
+    pub(crate) fn remove(&mut self, account: &BareJid, id: MessageId, shared: &Shared) -> Option<Waiting> {
+        let key = (account.clone(), id);
+        self.mailboxes.unfinished.remove(&key);
+        let waiting = self.mailboxes.waiting.remove(&key)?;
         self.note_left(&waiting.message, shared);
         Some(waiting)
     }
 
-    fn keep(&mut self, waiting: Waiting, bounds: MailboxBounds, shared: &Shared) -> Kept {
+    pub(crate) fn put(&mut self, waiting: Waiting, shared: &Shared) {
+        let (account, id) = (waiting.message.recipient.to_bare(), waiting.message.id);
+        self.mailboxes.waiting.insert((account, id), waiting);
+        self.ledger.note_kept(id, shared.now());
+    }
+
+    /// Removes what a push that was put replaces, and what is too many.
+    pub(crate) fn make_room(&mut self, waiting: &Waiting, bounds: MailboxBounds, shared: &Shared) -> Kept {
         let account = waiting.message.recipient.to_bare();
-        self.mailboxes.0.insert((account.clone(), waiting.message.id), waiting.clone());
-        let kept = self.mailboxes.beyond(&waiting, bounds);
+        let kept = self.mailboxes.beyond(waiting, bounds);
+        self.check_drops(&waiting.message, &kept, shared);
         self.ledger.dropped.extend(kept.dropped.iter().copied());
         let at = shared.now();
-        self.ledger.note_kept(waiting.message.id, at);
         for id in kept.replaced.iter().chain(&kept.dropped) {
             self.ledger.note_removed(*id, at);
             self.remove(&account, *id, shared);
@@ -80,9 +100,53 @@ impl State {
     }
 }
 
+/// Notes that the relay has given up a write: it may not get to know that it was made.
+struct Untold {
+    shared: Arc<Shared>,
+    id: Option<MessageId>,
+}
+
+impl Untold {
+    fn end(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.shared.lock().ledger.untold.insert(id);
+        }
+    }
+}
+
+impl Port {
+    async fn keep_at_once(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
+        let account = waiting.message.recipient.to_bare();
+        self.call_store(
+            "keep",
+            |_| vec![account],
+            move |state, shared| {
+                state.put(waiting.clone(), shared);
+                let kept = state.make_room(&waiting, bounds, shared);
+                state.check_bounds(&waiting.message.recipient.to_bare(), shared);
+                kept
+            },
+        )
+        .await
+    }
+}
+
 impl Mailbox for Port {
     async fn keep(&self, waiting: Waiting, bounds: MailboxBounds) -> Result<Kept, Unavailable> {
-        self.call("keep", move |state, shared| state.keep(waiting, bounds, shared)).await
+        let untold = Untold { shared: Arc::clone(&self.shared), id: Some(waiting.message.id) };
+        let kept = if self.shared.is_cloud() {
+            self.keep_in_steps(waiting, bounds).await
+        } else {
+            self.keep_at_once(waiting, bounds).await
+        };
+        untold.end();
+        kept
     }
 
     async fn waiting(
@@ -92,25 +156,41 @@ impl Mailbox for Port {
         after: Option<MessageId>,
         max: usize,
     ) -> Result<Vec<Waiting>, Unavailable> {
-        self.call("waiting", move |state, _| {
-            let behind = |one: &&Waiting| after.is_none_or(|after| one.message.id > after);
-            let wanted = |one: &&Waiting| of.is_none_or(|of| of.contains(&one.message.registration));
-            state.mailboxes.of(account).filter(behind).filter(wanted).take(max).cloned().collect()
-        })
+        let (owner, of) = (account.clone(), of.cloned());
+        self.call_store(
+            "waiting",
+            |_| vec![account.clone()],
+            move |state, _| {
+                let behind = |one: &&Waiting| after.is_none_or(|after| one.message.id > after);
+                let wanted =
+                    |one: &&Waiting| of.as_ref().is_none_or(|of| of.contains(&one.message.registration));
+                state.mailboxes.of(&owner).filter(behind).filter(wanted).take(max).cloned().collect()
+            },
+        )
         .await
     }
 
     async fn find(&self, account: &BareJid, message: MessageId) -> Result<Option<Waiting>, Unavailable> {
-        self.call("find_waiting", move |state, _| state.mailboxes.0.get(&(account.clone(), message)).cloned())
-            .await
+        let key = (account.clone(), message);
+        self.call_store(
+            "find_waiting",
+            |_| vec![account.clone()],
+            move |state, _| state.mailboxes.waiting.get(&key).cloned(),
+        )
+        .await
     }
 
     async fn remove(&self, messages: Vec<(BareJid, MessageId)>) -> Result<(), Unavailable> {
-        self.call("remove", move |state, shared| {
-            for (account, id) in &messages {
-                state.remove(account, *id, shared);
-            }
-        })
+        let accounts: BTreeSet<BareJid> = messages.iter().map(|(account, _)| account.clone()).collect();
+        self.call_store(
+            "remove",
+            |_| accounts.into_iter().collect(),
+            move |state, shared| {
+                for (account, id) in &messages {
+                    state.remove(account, *id, shared);
+                }
+            },
+        )
         .await
     }
 
@@ -120,11 +200,16 @@ impl Mailbox for Port {
         message: MessageId,
         asked_at: DateTime<Utc>,
     ) -> Result<(), Unavailable> {
-        self.call("note_asked", move |state, _| {
-            if let Some(waiting) = state.mailboxes.0.get_mut(&(account.clone(), message)) {
-                waiting.asked_at = Some(asked_at);
-            }
-        })
+        let key = (account.clone(), message);
+        self.call_store(
+            "note_asked",
+            |_| vec![account.clone()],
+            move |state, _| {
+                if let Some(waiting) = state.mailboxes.waiting.get_mut(&key) {
+                    waiting.asked_at = Some(asked_at);
+                }
+            },
+        )
         .await
     }
 
@@ -134,13 +219,18 @@ impl Mailbox for Port {
         registration: RegistrationId,
         epoch: Epoch,
     ) -> Result<usize, Unavailable> {
-        self.call("clear", move |state, shared| {
-            let over =
-                |one: &&Waiting| one.message.registration == registration && one.message.epoch <= epoch;
-            let over: Vec<MessageId> =
-                state.mailboxes.of(account).filter(over).map(|one| one.message.id).collect();
-            over.iter().filter(|id| state.remove(account, **id, shared).is_some()).count()
-        })
+        let owner = account.clone();
+        self.call_store(
+            "clear",
+            |_| vec![account.clone()],
+            move |state, shared| {
+                let over =
+                    |one: &&Waiting| one.message.registration == registration && one.message.epoch <= epoch;
+                let over: Vec<MessageId> =
+                    state.mailboxes.of(&owner).filter(over).map(|one| one.message.id).collect();
+                over.iter().filter(|id| state.remove(&owner, **id, shared).is_some()).count()
+            },
+        )
         .await
     }
 
@@ -164,16 +254,21 @@ impl Mailbox for Port {
         after: Option<Registrant>,
         max: usize,
     ) -> Result<Page<(Registrant, usize)>, Unavailable> {
-        self.call("recipients", move |state, _| {
-            let mut all: BTreeMap<Registrant, usize> = BTreeMap::new();
-            for ((account, _), waiting) in &state.mailboxes.0 {
-                *all.entry((account.clone(), waiting.message.registration)).or_default() += 1;
-            }
-            let behind = all.into_iter().filter(|(one, _)| after.as_ref().is_none_or(|after| one > after));
-            let found: Vec<(Registrant, usize)> = behind.take(max).collect();
-            let next = found.last().filter(|_| found.len() >= max).map(|(one, _)| one.clone());
-            (found, next)
-        })
+        self.call_store(
+            "recipients",
+            |_| Vec::new(),
+            move |state, _| {
+                let mut all: BTreeMap<Registrant, usize> = BTreeMap::new();
+                for ((account, _), waiting) in &state.mailboxes.waiting {
+                    *all.entry((account.clone(), waiting.message.registration)).or_default() += 1;
+                }
+                let behind =
+                    all.into_iter().filter(|(one, _)| after.as_ref().is_none_or(|after| one > after));
+                let found: Vec<(Registrant, usize)> = behind.take(max).collect();
+                let next = found.last().filter(|_| found.len() >= max).map(|(one, _)| one.clone());
+                (found, next)
+            },
+        )
         .await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use push::Urgency;
+use push::{MailboxBounds, Urgency};
 
 use crate::chance::Chance;
 
@@ -11,6 +11,9 @@ pub(crate) const STORM: Duration = Duration::from_secs(600);
 
 /// Key of the chance by which senders withdraw pushes: beyond those of phones and senders.
 const REGRET: u64 = 4000;
+/// Keys of the chance that draws the bounds of accounts, and that of slow calls.
+const BOUNDS: u64 = 5000;
+const SLOWNESS: u64 = 5001;
 
 /// The kind of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +149,11 @@ pub struct Plan {
     pub(crate) hibernation: Duration,
     pub(crate) lifetime_seconds: i64,
     pub(crate) ack_timeout: Duration,
-    pub(crate) mailbox_of_registration: usize,
+    pub(crate) mailbox: MailboxBounds,
+    /// Most registrations of one account.
+    pub(crate) registrations_max: usize,
+    /// Number of calls of the store that take long, of a thousand.
+    pub(crate) slow_permille: u64,
     /// Errors of the relays' clocks, in milliseconds.
     pub(crate) skews: Vec<i64>,
     pub(crate) phones: Vec<PhonePlan>,
@@ -173,13 +180,16 @@ impl Plan {
             hibernation: Duration::from_secs(chance.choose(&[(1, 10), (1, 60), (1, 300)])),
             lifetime_seconds: chance.choose(&[(6, 604_800), (1, 180)]),
             ack_timeout: Duration::from_secs(chance.choose(&[(1, 10), (2, 30)])),
-            mailbox_of_registration: chance.choose(&[(1, 3), (3, 100)]),
+            mailbox: MailboxBounds { of_registration: chance.choose(&[(1, 3), (3, 100)]), of_account: 1000 },
+            registrations_max: 200,
+            slow_permille: Chance::of(seed, SLOWNESS).choose(&[(2, 0), (1, 5), (1, 40)]),
             skews: (0..relays).map(|_| chance.number(0, 4000) as i64 - 2000).collect(),
             phones: Vec::new(),
             senders: Vec::new(),
             faults: Vec::new(),
             keep_lines: false,
         };
+        plan.draw_bounds(&mut Chance::of(seed, BOUNDS));
         let accounts = chance.number(1, 4);
         for account in 0..accounts {
             plan.draw_account(account, &mut chance);
@@ -196,6 +206,19 @@ impl Plan {
     /// Sets whether the events of the run are kept, to be read.
     pub fn keep_lines(&mut self, keep: bool) {
         self.keep_lines = keep;
+    }
+
+    /// Draws bounds that accounts come to, in one plan of four.
+    fn draw_bounds(&mut self, chance: &mut Chance) {
+        if !chance.percent(25) {
+            return;
+        }
+        if chance.percent(80) {
+            self.mailbox.of_account = chance.number(1, 8) as usize;
+        }
+        if chance.percent(80) {
+            self.registrations_max = chance.number(1, 4) as usize;
+        }
     }
 
     fn draw_account(&mut self, account: u64, chance: &mut Chance) {

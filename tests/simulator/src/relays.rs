@@ -8,7 +8,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use push::{MailboxBounds, Secrets};
+use push::Secrets;
 use relay::{AccessList, Candidate, Clock, ComponentAccount, DomainBounds, Fence, Relay, TaskDied, Uptime};
 use tokio::{
     sync::watch,
@@ -164,11 +164,8 @@ fn relay(
         endpoints: ENDPOINTS.parse().expect("a URL"),
         lifetime: TimeDelta::seconds(shared.plan.lifetime_seconds),
         ack_timeout: shared.plan.ack_timeout,
-        mailbox_bounds: MailboxBounds {
-            of_registration: shared.plan.mailbox_of_registration,
-            of_account: 1000,
-        },
-        account_registrations_max: 200,
+        mailbox_bounds: shared.plan.mailbox,
+        account_registrations_max: shared.plan.registrations_max,
         domain_bounds: DomainBounds { registrations: 20_000, mailbox: 100_000 },
         rate: None,
         contact: Vec::new(),

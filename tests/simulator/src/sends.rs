@@ -149,6 +149,9 @@ impl Ledger {
             Said::Result(_) => {
                 if alone && !sendings.results.contains_key(&id) {
                     sendings.results.insert(id, at);
+                    if self.pushes.get(&id).is_some_and(|push| push.gone_at.is_none()) {
+                        self.leaving.insert(id, at);
+                    }
                     if same && at - sent < IN_FLIGHT_AT_LEAST {
                         sendings.taken.entry(registration).or_insert_with(|| (id, from.clone(), at));
                     }
@@ -197,8 +200,13 @@ impl Ledger {
         self.sendings.removed.insert(id, at);
     }
 
-    /// Nothing that excuses anything has happened since, nor is it being made good.
-    fn is_quiet_since(&self, at: Duration) -> bool {
+    /// Nothing that excuses anything has happened to an account since, nor is it being made good.
+    fn is_quiet_since(&self, at: Duration, account: &BareJid) -> bool {
+        self.excused_until(account) + TO_RECOVER <= at
+    }
+
+    /// Nothing has happened since that makes the relay forget what it was told.
+    pub(crate) fn has_no_trouble_since(&self, at: Duration) -> bool {
         self.trouble_until + TO_RECOVER <= at
     }
 
@@ -228,9 +236,9 @@ impl Ledger {
     fn broken_by(&self, sending: &Sending, message: &PushMessage) -> Option<&'static str> {
         let Sending { id, to, link, at, wall, .. } = sending;
         let sendings = &self.sendings;
-        let acted_on = |told: Option<&Duration>| {
-            told.is_some_and(|told| self.is_quiet_since(*told) && *at > *told + TO_ACT)
-        };
+        let quiet_since = |moment: Duration| self.is_quiet_since(moment, &to.to_bare());
+        let acted_on =
+            |told: Option<&Duration>| told.is_some_and(|told| quiet_since(*told) && *at > *told + TO_ACT);
         if message.is_expired(*wall - TO_WRITE) {
             return Some("nothing is sent after its time");
         }
@@ -241,7 +249,7 @@ impl Ledger {
             return Some("what was replaced or dropped is not sent");
         }
         let withdrawn = sendings.withdrawn.get(id);
-        if withdrawn.is_some_and(|since| self.is_quiet_since(*since) && *at > *since + IN_LINE_MAX) {
+        if withdrawn.is_some_and(|since| quiet_since(*since) && *at > *since + IN_LINE_MAX) {
             return Some("what was withdrawn is not sent");
         }
         let refused = sendings.refusals.get(&(message.registration, to.clone()));
@@ -250,9 +258,8 @@ impl Ledger {
         }
         let sign = sendings.signs.get(&to.to_bare()).copied().unwrap_or_default();
         let again = sendings.last.get(&(*id, to.clone())).filter(|last| last.link == *link);
-        if again.is_some_and(|last| {
-            sign < last.at && self.is_quiet_since(last.at) && *at - last.at < HIBERNATION_MAX
-        }) {
+        if again.is_some_and(|last| sign < last.at && quiet_since(last.at) && *at - last.at < HIBERNATION_MAX)
+        {
             return Some("nothing is sent twice without a sign of life");
         }
         None
@@ -265,7 +272,7 @@ impl Ledger {
         let push = self.pushes.get(&message.id).filter(|_| in_order)?;
         let waits = self.sendings.kept.range(..message.id).find(|(id, kept)| {
             **kept < push.offered_at
-                && self.is_quiet_since(**kept)
+                && self.is_quiet_since(**kept, &to.to_bare())
                 && self.pushes.get(*id).is_some_and(|other| {
                     other.message.registration == message.registration
                         && other.message.epoch == message.epoch
@@ -288,7 +295,7 @@ impl Ledger {
     ) {
         let before = self.sendings.moved.insert(registration, (life, at));
         if before.is_some_and(|(by, moved)| by == life && at - moved < FOLLOW_INTERVAL_LEAST)
-            && self.is_quiet_since(at.saturating_sub(FOLLOW_INTERVAL))
+            && self.is_quiet_since(at.saturating_sub(FOLLOW_INTERVAL), &to.to_bare())
         {
             self.violate("a registration moves at most once a minute", at, registration.to_string());
         }
@@ -322,6 +329,7 @@ impl State {
                     present.get(&jid).is_some_and(|since| *since < connected)
                         && self.ledger.sendings.is_alone(&jid)
                         && !self.ledger.locked.contains_key(&jid.to_bare())
+                        && self.ledger.excused_until(&jid.to_bare()) <= connected
                 })
         });
         if let Some((id, _)) = passed_over {
@@ -344,7 +352,7 @@ impl State {
             let stays = row.is_some_and(|row| {
                 row.target.recipient != to && row.epoch == push.message.epoch && row.lives(shared.wall())
             });
-            if stays && self.ledger.trouble_until + FOLLOW_INTERVAL <= at {
+            if stays && self.ledger.excused_until(&to.to_bare()) + FOLLOW_INTERVAL <= at {
                 let detail = format!("{registration} to {to}, who took {id} at {at:?}");
                 self.ledger.violate("a registration follows its phone", now, detail);
             }
@@ -360,7 +368,7 @@ impl State {
             now - sending.at > given_up_by
                 && sign < sending.at
                 && self.ledger.sendings.is_alone(&sending.to)
-                && self.ledger.is_quiet_since(sending.at)
+                && self.ledger.is_quiet_since(sending.at, &sending.to.to_bare())
                 && self.entries.is_held_by(sending.id, sending.life)
         });
         if let Some(Sending { id, to, .. }) = overdue {

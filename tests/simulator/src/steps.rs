@@ -8,6 +8,7 @@ use tokio_xmpp::jid::FullJid;
 
 use crate::{
     phone::Phone,
+    places::Asked,
     plan::{Leave, Return, Step, Temper},
     server::{Meaning, Up},
     world::{Event, World},
@@ -174,6 +175,9 @@ impl World {
         session.greeted |= up.meaning == Meaning::Greeting;
         let told = self.server.tell(&up.xml);
         let now = self.shared.now();
+        if let (Meaning::Register(_), Some(id)) = (up.meaning, attribute(&up.xml, 0, "id")) {
+            self.shared.lock().ledger.note_request(jid.clone(), id, now);
+        }
         match up.meaning {
             Meaning::Greeting if told == Some(true) => self.note_heard(at),
             Meaning::Result(id) if told == Some(true) => self.shared.lock().ledger.tell(id, now),
@@ -209,6 +213,9 @@ impl World {
             (Some("result"), "registered") => self.take_registered(at, &id, &xml),
             (Some("error"), _) => {
                 if let Some(app) = app_of(&id) {
+                    if name(&xml, 2) == "resource-constraint" {
+                        self.check_answer(at, app, &id, Asked::Full);
+                    }
                     self.after(AGAIN_AFTER, Event::Register(at, app));
                 }
             }
@@ -222,6 +229,7 @@ impl World {
         else {
             return;
         };
+        self.check_answer(at, app, id, Asked::Stored);
         let expires_at = expires_at.parse().unwrap_or(DateTime::UNIX_EPOCH);
         let now = self.shared.now();
         if self.phones[at].take_endpoint(app, &url, expires_at) {
@@ -237,6 +245,12 @@ impl World {
         if self.server.is_linked() {
             self.note_heard(at);
         }
+    }
+
+    fn check_answer(&self, at: usize, app: usize, request: &str, asked: Asked) {
+        let phone = &self.phones[at];
+        let (jid, registration, now) = (phone.jid(), phone.registration(app), self.shared.now());
+        self.shared.lock().ledger.check_answer((jid, request), registration, asked, now);
     }
 
     fn take_push(&mut self, at: usize, session: u64, id: &str, xml: &str) {

@@ -8,7 +8,6 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{
     Epoch, PushMessage, Registration, RegistrationId, Target,
-    bounds::registrations_counted,
     ports::{
         Account, Accounts, Consistency, Holder, Lease, Page, Registered, Registrant, Registrations,
         RelayRegistrations, Renewal, Revocation, SEEN_MAX, Seen, Tenure, Unavailable,
@@ -20,6 +19,7 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 use crate::{
     calls::{Port, Shared, State},
     ledger::Life,
+    places::{Place, Wish},
 };
 
 /// The greatest age of a read that asks for no more.
@@ -27,8 +27,8 @@ const STALE_MAX: Duration = Duration::from_millis(900);
 
 /// A row now, and before its last change.
 #[derive(Debug)]
-struct Row {
-    now: Registration,
+pub(crate) struct Row {
+    pub(crate) now: Registration,
     before: Option<Registration>,
     changed_at: Instant,
     /// When its application registered last.
@@ -38,9 +38,13 @@ struct Row {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
-    rows: BTreeMap<RegistrationId, Row>,
+    pub(crate) rows: BTreeMap<RegistrationId, Row>,
     seen: BTreeMap<BareJid, Vec<Seen>>,
     pub(crate) tenure: Option<Tenure>,
+    /// The counts of registrations, on DynamoDB.
+    pub(crate) places: BTreeMap<BareJid, Place>,
+    /// Registrations of an account that were written so long after their places were taken that they may not be counted.
+    pub(crate) uncounted: BTreeMap<BareJid, usize>,
 }
 
 impl Rows {
@@ -67,13 +71,13 @@ impl Rows {
         if lives { Life::Lives } else { Life::Over }
     }
 
-    fn note_registered(&mut self, id: RegistrationId) {
+    pub(crate) fn note_registered(&mut self, id: RegistrationId) {
         if let Some(row) = self.rows.get_mut(&id) {
             row.registered_at = Instant::now();
         }
     }
 
-    fn write(&mut self, row: Registration) {
+    pub(crate) fn write(&mut self, row: Registration) {
         let id = row.target.registration_id();
         let before = self.rows.remove(&id);
         let registered_at = before.as_ref().map_or_else(Instant::now, |before| before.registered_at);
@@ -81,50 +85,19 @@ impl Rows {
         self.rows.insert(id, Row { now: row, before, changed_at: Instant::now(), registered_at });
     }
 
-    fn read(&self, id: RegistrationId, stale: bool) -> Option<Registration> {
+    pub(crate) fn read(&self, id: RegistrationId, stale: bool) -> Option<Registration> {
         let row = self.rows.get(&id)?;
         let old = stale && row.changed_at.elapsed() < STALE_MAX;
         if old { row.before.clone() } else { Some(row.now.clone()) }
     }
 
-    fn of_account(&self, account: &BareJid) -> impl Iterator<Item = &Registration> {
-        self.rows.values().map(|row| &row.now).filter(move |row| row.target.recipient.to_bare() == *account)
+    /// The account that has a registration, if it has a row.
+    fn account_of(&self, id: RegistrationId) -> Option<BareJid> {
+        self.row(id).map(|row| row.target.recipient.to_bare())
     }
 
-    fn register(
-        &mut self,
-        target: Target,
-        now: DateTime<Utc>,
-        lifetime: TimeDelta,
-        renewal: Renewal,
-        account_max: usize,
-    ) -> Registered {
-        let current = self.row(target.registration_id());
-        // Of two, the later holds.
-        if let Some(row) = current
-            && row.lives(now)
-            && row.target.vapid == target.vapid
-            && row.renewed_at > now
-        {
-            return Registered::Stored(row.clone());
-        }
-        if let Some(row) = current
-            && renewal == Renewal::WhereNeeded
-            && !row.needs_renewal(&target, now, lifetime)
-        {
-            return Registered::Stored(row.clone());
-        }
-        let begins = current.is_none_or(|row| !row.lives(now));
-        if begins {
-            let account = target.recipient.to_bare();
-            let living = self.of_account(&account).filter(|row| row.lives(now)).count();
-            if registrations_counted(living, self.of_account(&account).count(), account_max) >= account_max {
-                return Registered::AccountFull;
-            }
-        }
-        let next = Registration::renew(current, target, now, lifetime);
-        self.write(next.clone());
-        if begins { Registered::Begun(next) } else { Registered::Stored(next) }
+    pub(crate) fn of_account(&self, account: &BareJid) -> impl Iterator<Item = &Registration> {
+        self.rows.values().map(|row| &row.now).filter(move |row| row.target.recipient.to_bare() == *account)
     }
 }
 
@@ -142,7 +115,7 @@ impl State {
     }
 }
 
-fn is_stale(state: &mut State, shared: &Shared, consistency: Consistency) -> bool {
+pub(crate) fn is_stale(state: &mut State, shared: &Shared, consistency: Consistency) -> bool {
     consistency == Consistency::Eventual && shared.is_cloud() && state.chance.percent(50)
 }
 
@@ -153,11 +126,15 @@ impl Registrations for Port {
         id: RegistrationId,
         consistency: Consistency,
     ) -> Result<Option<Registration>, Unavailable> {
-        self.call("find", move |state, shared| {
-            let stale = is_stale(state, shared, consistency);
-            state.is_readable(id)?;
-            Ok(state.rows.read(id, stale))
-        })
+        self.call_store(
+            "find",
+            |state| state.rows.account_of(id).into_iter().collect(),
+            move |state, shared| {
+                let stale = is_stale(state, shared, consistency);
+                state.is_readable(id)?;
+                Ok(state.rows.read(id, stale))
+            },
+        )
         .await?
     }
 
@@ -166,11 +143,16 @@ impl Registrations for Port {
         ids: BTreeSet<RegistrationId>,
         consistency: Consistency,
     ) -> Result<Vec<Registration>, Unavailable> {
-        self.call("find_all", move |state, shared| {
-            let stale = is_stale(state, shared, consistency);
-            ids.iter().try_for_each(|id| state.is_readable(*id))?;
-            Ok(ids.into_iter().filter_map(|id| state.rows.read(id, stale)).collect())
-        })
+        let first = ids.first().copied();
+        self.call_store(
+            "find_all",
+            |state| first.and_then(|id| state.rows.account_of(id)).into_iter().collect(),
+            move |state, shared| {
+                let stale = is_stale(state, shared, consistency);
+                ids.iter().try_for_each(|id| state.is_readable(*id))?;
+                Ok(ids.into_iter().filter_map(|id| state.rows.read(id, stale)).collect())
+            },
+        )
         .await?
     }
 
@@ -182,13 +164,7 @@ impl Registrations for Port {
         renewal: Renewal,
         account_max: usize,
     ) -> Result<Registered, Unavailable> {
-        self.call("register", move |state, _| {
-            let id = target.registration_id();
-            let registered = state.rows.register(target, now, lifetime, renewal, account_max);
-            state.rows.note_registered(id);
-            registered
-        })
-        .await
+        self.register_within(Wish { target, now, lifetime, renewal, account_max }).await
     }
 
     async fn revoke(
@@ -198,20 +174,25 @@ impl Registrations for Port {
         recipient: &FullJid,
         asked_at: DateTime<Utc>,
     ) -> Result<Revocation, Unavailable> {
-        self.call("revoke", move |state, shared| {
-            let Some(row) = state.rows.row(id) else { return Revocation::OverBefore };
-            if row.epoch > epoch || row.epoch == epoch && row.revoked {
-                return Revocation::OverBefore;
-            }
-            if row.epoch != epoch || row.renewed_at > asked_at || row.target.recipient != *recipient {
-                return Revocation::GoesOn;
-            }
-            let revoked = Registration { revoked: true, ..row.clone() };
-            let registered = state.rows.rows[&id].registered_at.duration_since(shared.start);
-            state.rows.write(revoked);
-            state.ledger.check_revocation(id, recipient, registered, shared.now());
-            Revocation::Revoked
-        })
+        let (account, recipient) = (recipient.to_bare(), recipient.clone());
+        self.call_store(
+            "revoke",
+            |_| vec![account],
+            move |state, shared| {
+                let Some(row) = state.rows.row(id) else { return Revocation::OverBefore };
+                if row.epoch > epoch || row.epoch == epoch && row.revoked {
+                    return Revocation::OverBefore;
+                }
+                if row.epoch != epoch || row.renewed_at > asked_at || row.target.recipient != recipient {
+                    return Revocation::GoesOn;
+                }
+                let revoked = Registration { revoked: true, ..row.clone() };
+                let registered = state.rows.rows[&id].registered_at.duration_since(shared.start);
+                state.rows.write(revoked);
+                state.ledger.check_revocation(id, &recipient, registered, shared.now());
+                Revocation::Revoked
+            },
+        )
         .await
     }
 }
@@ -224,18 +205,22 @@ impl RelayRegistrations for Port {
         from: &FullJid,
         to: &FullJid,
     ) -> Result<bool, Unavailable> {
-        let life = self.life;
-        self.call("follow", move |state, shared| {
-            let row = state
-                .rows
-                .row(id)
-                .filter(|row| row.epoch == epoch && !row.revoked && row.target.recipient == *from);
-            let Some(mut row) = row.cloned() else { return false };
-            state.ledger.check_follow(id, to, life, shared.now());
-            row.target.recipient = to.clone();
-            state.rows.write(row);
-            true
-        })
+        let (life, from, to) = (self.life, from.clone(), to.clone());
+        self.call_store(
+            "follow",
+            |state| state.rows.account_of(id).into_iter().collect(),
+            move |state, shared| {
+                let row = state
+                    .rows
+                    .row(id)
+                    .filter(|row| row.epoch == epoch && !row.revoked && row.target.recipient == from);
+                let Some(mut row) = row.cloned() else { return false };
+                state.ledger.check_follow(id, &to, life, shared.now());
+                row.target.recipient = to;
+                state.rows.write(row);
+                true
+            },
+        )
         .await
     }
 
@@ -245,28 +230,37 @@ impl RelayRegistrations for Port {
         epoch: Epoch,
         until: DateTime<Utc>,
     ) -> Result<(), Unavailable> {
-        self.call("throttle", move |state, _| {
-            if let Some(row) = state.rows.row(id).filter(|row| row.epoch == epoch) {
-                let row = Registration { throttled_until: Some(until), ..row.clone() };
-                state.rows.write(row);
-            }
-        })
+        self.call_store(
+            "throttle",
+            |state| state.rows.account_of(id).into_iter().collect(),
+            move |state, _| {
+                if let Some(row) = state.rows.row(id).filter(|row| row.epoch == epoch) {
+                    let row = Registration { throttled_until: Some(until), ..row.clone() };
+                    state.rows.write(row);
+                }
+            },
+        )
         .await
     }
 }
 
 impl Accounts for Port {
     async fn account(&self, account: &BareJid, now: DateTime<Utc>) -> Result<Account, Unavailable> {
-        self.call("account", move |state, shared| {
-            let stale = is_stale(state, shared, Consistency::Eventual);
-            let ids: Vec<RegistrationId> =
-                state.rows.of_account(account).map(|row| row.target.registration_id()).collect();
-            let rows = ids.into_iter().filter_map(|id| state.rows.read(id, stale));
-            Account {
-                registrations: rows.filter(|row| row.lives(now)).collect(),
-                seen: state.rows.seen.get(account).cloned().unwrap_or_default(),
-            }
-        })
+        let name = account.clone();
+        self.call_store(
+            "account",
+            |_| vec![account.clone()],
+            move |state, shared| {
+                let stale = is_stale(state, shared, Consistency::Eventual);
+                let ids: Vec<RegistrationId> =
+                    state.rows.of_account(&name).map(|row| row.target.registration_id()).collect();
+                let rows = ids.into_iter().filter_map(|id| state.rows.read(id, stale));
+                Account {
+                    registrations: rows.filter(|row| row.lives(now)).collect(),
+                    seen: state.rows.seen.get(&name).cloned().unwrap_or_default(),
+                }
+            },
+        )
         .await
     }
 
@@ -276,12 +270,17 @@ impl Accounts for Port {
         mut seen: Vec<Seen>,
         now: DateTime<Utc>,
     ) -> Result<(), Unavailable> {
-        self.call("note_seen", move |state, _| {
-            if state.rows.of_account(account).any(|row| row.lives(now)) {
-                seen.truncate(SEEN_MAX);
-                state.rows.seen.insert(account.clone(), seen);
-            }
-        })
+        let name = account.clone();
+        self.call_store(
+            "note_seen",
+            |_| vec![account.clone()],
+            move |state, _| {
+                if state.rows.of_account(&name).any(|row| row.lives(now)) {
+                    seen.truncate(SEEN_MAX);
+                    state.rows.seen.insert(name, seen);
+                }
+            },
+        )
         .await
     }
 
@@ -291,15 +290,21 @@ impl Accounts for Port {
         max: usize,
         now: DateTime<Utc>,
     ) -> Result<Page<Registration>, Unavailable> {
-        self.call("living", move |state, _| {
-            let name = |row: &Registration| (row.target.recipient.to_bare(), row.target.registration_id());
-            let living = state.rows.rows.values().map(|row| &row.now).filter(|row| row.lives(now));
-            let all: BTreeMap<Registrant, &Registration> = living.map(|row| (name(row), row)).collect();
-            let behind = all.into_iter().filter(|(one, _)| after.as_ref().is_none_or(|after| one > after));
-            let found: Vec<Registration> = behind.take(max).map(|(_, row)| row.clone()).collect();
-            let next = found.last().filter(|_| found.len() >= max).map(name);
-            (found, next)
-        })
+        self.call_store(
+            "living",
+            |_| Vec::new(),
+            move |state, _| {
+                let name =
+                    |row: &Registration| (row.target.recipient.to_bare(), row.target.registration_id());
+                let living = state.rows.rows.values().map(|row| &row.now).filter(|row| row.lives(now));
+                let all: BTreeMap<Registrant, &Registration> = living.map(|row| (name(row), row)).collect();
+                let behind =
+                    all.into_iter().filter(|(one, _)| after.as_ref().is_none_or(|after| one > after));
+                let found: Vec<Registration> = behind.take(max).map(|(_, row)| row.clone()).collect();
+                let next = found.last().filter(|_| found.len() >= max).map(name);
+                (found, next)
+            },
+        )
         .await
     }
 }

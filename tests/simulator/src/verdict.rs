@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use push::MessageId;
 
 use crate::{
-    calls::State,
-    ledger::{Ledger, Life},
+    calls::{Shared, State},
+    ledger::{Ledger, Life, Record},
 };
 
 /// The most time that a push may take to a phone that is there and answers.
@@ -15,14 +15,22 @@ const PROMPT: Duration = Duration::from_secs(12);
 /// The least time without anything in its way that makes its expiry needless.
 const PROMPT_BEFORE_EXPIRY: Duration = Duration::from_secs(8);
 
+/// The most time until a push whose result was told has left the queue, where another account may be slow.
+const TO_SETTLE: Duration = Duration::from_secs(8);
+/// The most time until it has left the mailbox, into which it may have come since.
+const TO_LEAVE: Duration = Duration::from_secs(60);
+/// The same, where a sweep alone finds it.
+const TO_BE_SWEPT: Duration = Duration::from_secs(680);
+
 impl Ledger {
     /// A push that is for now has left the queue, and was sent to nobody; its phone may not have been there for long.
     pub(crate) fn check_immediate(&mut self, id: MessageId, at: Duration) {
         let Some(push) = self.pushes.get(&id).filter(|push| push.sent.is_empty()) else { return };
         let offered = push.offered_at;
         let ready = self.ready.get(&push.message.registration).is_some_and(|since| *since + PROMPT < offered);
-        let locked = self.locked.contains_key(&push.message.recipient.to_bare());
-        if ready && !locked && self.trouble_until + PROMPT < offered {
+        let account = push.message.recipient.to_bare();
+        let locked = self.locked.contains_key(&account);
+        if ready && !locked && self.excused_until(&account) + PROMPT < offered {
             let detail = format!("{id} for {}, who is there", push.message.recipient);
             self.violate("what is for now is sent to who is there", at, detail);
         }
@@ -32,8 +40,9 @@ impl Ledger {
     fn clear_since(&self, id: MessageId) -> Option<Duration> {
         let push = self.pushes.get(&id)?;
         let ready = *self.ready.get(&push.message.registration)?;
-        let locked = self.locked.get(&push.message.recipient.to_bare()).copied().unwrap_or_default();
-        Some(push.promised_at?.max(ready).max(self.trouble_until).max(locked))
+        let account = push.message.recipient.to_bare();
+        let locked = self.locked.get(&account).copied().unwrap_or_default();
+        Some(push.promised_at?.max(ready).max(self.excused_until(&account)).max(locked))
     }
 
     /// A push has expired undelivered; nothing may have been in order for long.
@@ -64,6 +73,29 @@ impl State {
                 let detail = format!("{id} for {} waits, and nothing is in its way", message.recipient);
                 self.ledger.violate("what can be delivered is delivered", at, detail);
             }
+        }
+    }
+
+    /// Looks for pushes whose results were told, and that are still in a store.
+    pub(crate) fn check_leaving(&mut self, shared: &Shared) {
+        let now = shared.now();
+        let overdue = self.ledger.leaving.iter().find(|(id, told)| {
+            let Some(Record { message, .. }) = self.ledger.pushes.get(id) else { return false };
+            let account = message.recipient.to_bare();
+            let since = self.ledger.excused_until(&account).max(**told);
+            let bound = match self.entries.holds(**id) {
+                true => TO_SETTLE,
+                false if self.ledger.untold.contains(id) => TO_BE_SWEPT,
+                false => TO_LEAVE,
+            };
+            now.saturating_sub(since) > bound
+                && self.ledger.has_no_trouble_since(**told)
+                && !self.ledger.locked.contains_key(&account)
+                && self.rows.life_of(message, shared.wall()) == Life::Lives
+        });
+        if let Some((id, told)) = overdue {
+            let detail = format!("{id}, whose result was told at {told:?}");
+            self.ledger.violate("what was delivered leaves the stores", now, detail);
         }
     }
 }

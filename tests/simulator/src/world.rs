@@ -248,6 +248,7 @@ impl World {
                 state.check(at, wall);
                 state.check_flight(&self.shared);
                 state.check_following(&self.shared);
+                state.check_leaving(&self.shared);
                 state.check_sweep(&self.present(), &self.shared);
                 drop(state);
                 self.after(CHECK_INTERVAL, Event::Check);

@@ -80,6 +80,36 @@ fn a_registration_that_moved_stays_where_it_is_for_a_minute() {
 }
 
 #[test]
+fn a_move_that_seemed_to_fail_may_have_been_made_and_is_undone_by_the_next_result() {
+    let start = Instant::now();
+    let (mut account, id, epoch) = named(&jid(0));
+    assert_eq!(account.follow(id, &jid(1), after(start, 0)), Some(jid(0)));
+    account.note_recipient(id, epoch, jid(0));
+    assert_eq!(account.follow(id, &jid(0), after(start, 59)), None);
+    assert_eq!(account.follow(id, &jid(0), after(start, 60)), Some(jid(1)));
+    assert_eq!(account.follow(id, &jid(0), after(start, 120)), None, "once");
+}
+
+#[test]
+fn a_renewal_that_is_answered_after_a_later_one_changes_nothing() {
+    let start = Instant::now();
+    let second = |second| DateTime::UNIX_EPOCH + Duration::from_secs(second);
+    let renewal = |number, renewed_at| {
+        let first = testing::registration(jid(0).as_str(), second(0));
+        let target = testing::target(jid(number).as_str());
+        Registration::renew(Some(&first), target, second(renewed_at), testing::WEEK)
+    };
+    let (mut account, id, _) = named(&jid(0));
+    let now = |passed| Now { wall: second(passed), ..after(start, passed) };
+    assert_eq!(account.note_renewal(&renewal(1, 20), now(21)), Some(jid(0)));
+    assert_eq!(account.note_renewal(&renewal(2, 10), now(30)), None);
+    assert_eq!(account.named(id), Some(&jid(1)));
+    // The clock went back: the one that comes now is the later one.
+    assert_eq!(account.note_renewal(&renewal(2, 10), now(15)), Some(jid(1)));
+    assert_eq!(account.named(id), Some(&jid(2)));
+}
+
+#[test]
 fn a_registration_is_forgotten_with_the_life_that_ended_and_not_with_an_earlier_one() {
     let (mut account, id, epoch) = named(&jid(0));
     let later = testing::registration(jid(0).as_str(), DateTime::UNIX_EPOCH + Duration::from_secs(9)).epoch;

@@ -70,13 +70,13 @@ impl Core {
 
     /// A registration moves to the full JID that takes its push (docs/protocol.md, "Resources change").
     fn follow(&mut self, message: &PushMessage, jid: &FullJid, now: Now) {
-        if self.named(message) == *jid || !self.settling_keeps_up() || mutant(Mutant::NotFollowed) {
+        if !self.settling_keeps_up() || mutant(Mutant::NotFollowed) {
             return;
         }
         let PushMessage { registration, epoch, .. } = *message;
         let named = self.named(message);
         let account = self.account(jid);
-        if account.named(registration).is_none() {
+        if account.named(registration).is_none() && named != *jid {
             account.note_recipient(registration, epoch, named);
         }
         if let Some(from) = account.follow(registration, jid, now) {

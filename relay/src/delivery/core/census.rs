@@ -127,7 +127,7 @@ impl Core {
         if self.is_bounded(account) {
             // Those that were delivered meanwhile count no longer.
             let gone = kept.replaced.iter().chain(&kept.dropped);
-            let gone = gone.filter(|id| !self.leaving.contains(&(account.clone(), **id))).count();
+            let gone = gone.filter(|id| !self.left.contains(&(account.clone(), **id))).count();
             self.domains.note_more(account, 1);
             self.domains.note_less(account, gone);
         }

@@ -43,7 +43,8 @@ impl Core {
         let message = Arc::clone(&held.message);
         self.settled.note(name(&held.message));
         if held.origin == Origin::Mailbox {
-            self.leaving.note(name(&held.message));
+            self.leaving.insert(name(&held.message));
+            self.left.note(name(&held.message));
         }
         self.decide(Fate::Done(held));
         self.count_for_tenant(&message.recipient, message.id, counts);

@@ -146,7 +146,7 @@ impl Core {
             settling.registered.insert(id);
         }
         let account = self.account(&recipient);
-        let before = account.note_recipient(id, registration.epoch, recipient.clone());
+        let before = account.note_renewal(registration, now);
         let phone = account.phone(&recipient);
         phone.greet(now);
         phone.lift_bar(id);

@@ -19,6 +19,8 @@ pub(super) struct Settling {
     pub(super) registered: BTreeSet<RegistrationId>,
     /// Pushes that wait, of which it is written that they went out.
     asked: Vec<(BareJid, MessageId)>,
+    /// Pushes that leave the mailbox.
+    removed: Vec<(BareJid, MessageId)>,
     late_revocations: usize,
 }
 
@@ -83,6 +85,9 @@ impl Core {
                 Fate::Asked { message, .. } => {
                     settling.asked.push((message.recipient.to_bare(), message.id));
                 }
+                Fate::Done(push) if push.origin == Origin::Mailbox => {
+                    settling.removed.push(name(&push.message));
+                }
                 _ => {}
             }
         }
@@ -115,6 +120,13 @@ impl Core {
         for (account, message) in std::mem::take(&mut settling.asked) {
             if let Some(account) = self.accounts.get_mut(&account) {
                 account.note_asked_written(message);
+            }
+        }
+        for left in std::mem::take(&mut settling.removed) {
+            // A write that comes later puts it there once more.
+            self.leaving.remove(&left);
+            if let Some(account) = self.accounts.get_mut(&left.0) {
+                account.note_gone(left.1);
             }
         }
         if self.ending.is_some() {

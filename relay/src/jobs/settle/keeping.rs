@@ -56,14 +56,18 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         let account = message.recipient.to_bare();
         let row = || self.registrations.find(message.registration, Consistency::Strong);
         let find = || self.spared.call(&account, row());
-        let (row, now) = (find().await?, self.clock.read().least());
-        let Some(row) = row.filter(|row| waits_for(row, message, now)) else {
+        // Before the row: one that takes long to come may have been renewed meanwhile.
+        let now = self.clock.read().least();
+        let Some(row) = find().await?.filter(|row| waits_for(row, message, now)) else {
             count_over(message, now);
             return Ok(None);
         };
         let waiting = Waiting { message: PushMessage::clone(message), asked_at };
-        let (drops, mailbox, bounds) =
+        let (drops, mailbox, mut bounds) =
             (self.drops(&account, queued), self.mailbox.clone(), self.mailbox_bounds);
+        if mutant(Mutant::AccountBoundIgnored) {
+            bounds.of_account = usize::MAX;
+        }
         let counted = drops.clone();
         let keep = async move { mailbox.keep_counted(waiting, bounds, &counted).await };
         let kept = self.spared.keep(message, keep, &self.fence).await?;

@@ -10,7 +10,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, future::join_all, stream};
 use push::{
-    MessageId, PushMessage,
+    MessageId, PushMessage, RegistrationId,
     ports::{Kept, Mailbox, Unavailable},
     usage::Tally,
 };
@@ -21,7 +21,11 @@ use tokio::{
 };
 use tokio_xmpp::jid::BareJid;
 
-use crate::{backoff::report, lease::Fence};
+use crate::{
+    backoff::report,
+    lease::Fence,
+    mutants::{Mutant, mutant},
+};
 
 /// Writes of one account at a time.
 const WRITES_MAX: usize = 8;
@@ -89,9 +93,11 @@ pub(crate) struct Spared {
     /// Bound the writes of each account in the batch that is under way.
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
+    /// Registrations whose revocations are under way, and how many of each.
+    pub(super) revoking: Arc<Mutex<BTreeMap<RegistrationId, usize>>>,
     /// Pushes whose writes were over after their batches.
     late: Arc<Mutex<Vec<KeptLate>>>,
-    /// One task for each account in `put_off`, and for each write that goes on after its batch.
+    /// One task for each account in `put_off`, for each revocation, and for each write that goes on after its batch.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -129,7 +135,8 @@ impl Spared {
         }
         let begun = Instant::now();
         let mut write = Box::pin(within(WRITTEN_WITHIN, keep));
-        if let Ok(kept) = timeout(WITHIN, &mut write).await {
+        let patience = if mutant(Mutant::SlowWriteHoldsBatch) { WRITTEN_WITHIN } else { WITHIN };
+        if let Ok(kept) = timeout(patience, &mut write).await {
             note_outcome(&self.resting, account, begun, &kept);
             return kept;
         }
@@ -145,6 +152,7 @@ impl Spared {
             let mut late = lock(&late);
             if let Ok(kept) = kept
                 && late.len() < LATE_MAX
+                && !mutant(Mutant::LateWriteUntold)
             {
                 late.push((message, kept));
             }
@@ -174,7 +182,7 @@ impl Spared {
         std::mem::take(&mut *lock(&self.late))
     }
 
-    fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
@@ -186,7 +194,7 @@ impl Spared {
     }
 
     /// Returns whether a push of this account could not be kept a moment ago.
-    fn rests(&self, account: &BareJid) -> bool {
+    pub(super) fn rests(&self, account: &BareJid) -> bool {
         lock(&self.resting).get(account).is_some_and(|rest| Instant::now() < rest.until)
     }
 
@@ -380,6 +388,6 @@ async fn make_later<M: Mailbox>(
 }
 
 /// A poisoned lock means that a panic was reported elsewhere; what it holds is whole after every step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

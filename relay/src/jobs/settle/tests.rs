@@ -6,6 +6,7 @@ use push::{Body, Instance, Registration, Target, testing};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::{
+    revoking::REVOKED_WITHIN,
     spared::{CHANGED_WITHIN, REST_FACTOR_MIN, REST_MIN, SLOW_FOR, WITHIN, WRITTEN_WITHIN},
     *,
 };
@@ -125,6 +126,31 @@ async fn a_note_of_the_full_jids_seen_that_hangs_holds_up_no_batch() {
     let seen = Fate::NoteSeen(account.clone(), Vec::new());
     let settled = timeout(SOON, jobs(&store, now).settle(vec![seen])).await;
     assert_eq!(settled.expect("the batch is not held up"), [Note::NotSeen(account)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_hangs_holds_up_no_batch_for_long() {
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let row = registration("alice", 1, now);
+    let (store, push, recipient) = (store(from_ref(&row)), push_for(&row, now), row.target.recipient.clone());
+    store.lock().trouble = Some((recipient.to_bare(), Trouble::Hangs));
+    let jobs = jobs(&store, now);
+    let revoke = || {
+        let push = Held { origin: Origin::Mailbox, message: Arc::new(push.clone()) };
+        vec![Fate::Revoke { push, recipient: recipient.clone(), asked_at: now }]
+    };
+    for time in [2 * WITHIN, Duration::ZERO] {
+        let notes = timeout(time, jobs.settle(revoke())).await;
+        let notes = notes.expect("the batch goes on, and the next one does not wait");
+        assert!(notes.iter().any(|note| matches!(note, Note::Waits { .. })), "{notes:?}");
+    }
+    let id = row.target.registration_id();
+    assert!(jobs.spared.is_revoking(id), "it may be revoked still");
+    store.lock().trouble = None;
+    sleep(REVOKED_WITHIN).await;
+    assert!(!jobs.spared.is_revoking(id));
+    let notes = jobs.settle(revoke()).await;
+    assert!(notes.iter().any(|note| matches!(note, Note::Ended { .. })), "{notes:?}");
 }
 
 #[tokio::test]

@@ -52,6 +52,19 @@ fn a_push_that_came_into_the_mailbox_after_its_delivery_leaves_it() {
 }
 
 #[test]
+fn a_push_that_comes_into_the_mailbox_once_more_after_its_removal_leaves_it_again() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.waits_and_is_sent(app);
+    world.answer(push, ALICE, None);
+    world.take_sent();
+    assert_eq!(world.waiting(), []);
+    world.keep_late(push);
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![]));
+    assert_eq!(world.take_delivered_count(), 1);
+}
+
+#[test]
 fn a_push_that_the_queue_gives_again_is_settled_and_counted_once() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);

@@ -1,4 +1,4 @@
-//! Stores registrations, and makes their answers.
+//! Stores registrations, and answers their requests.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
@@ -61,7 +61,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         domain_full: Option<usize>,
     ) -> Result<ports::Registered, StanzaError> {
         let id = target.registration_id();
-        // One that lives is renewed, whatever the account may have.
+        // A registration that lives is renewed, however many the account has.
         let max = if domain_full.is_some() { 0 } else { self.account_registrations_max };
         match self.registrations.register(target, now, self.lifetime, renewal, max).await {
             Ok(ports::Registered::AccountFull) => {

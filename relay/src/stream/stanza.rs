@@ -47,7 +47,7 @@ pub(crate) struct Elsewhere(pub(crate) String);
 /// An IQ `get` or `set` that wants an answer.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// The sender. The resource is left out if it is no part of a JID here, and the node as well.
+    /// The sender, without its resource, or its node too, if these are no part of a JID here.
     pub(crate) from: Jid,
     /// Both addresses as they came, because clients compare them as text.
     addresses: Addresses,

@@ -51,8 +51,8 @@ impl Core {
         }
     }
 
-    /// Cues a mailbox 2 s later. A session that is resumed gets all that was sent to it at once. Its distributor
-    /// answers one push after the other, perhaps after the probe that followed them.
+    /// Cues a mailbox 2 s later, if something may wait in it. A session that is resumed gets all that was sent to it at
+    /// once. Its distributor answers one push after the other, perhaps after the probe that followed them.
     pub(super) fn cue_soon(&mut self, jid: &FullJid, now: Now) {
         if self.known.of(jid) != Some(Knowledge::Nothing) {
             self.let_catch_up(jid, now);

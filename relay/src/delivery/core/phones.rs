@@ -267,7 +267,8 @@ impl Core {
         }
     }
 
-    /// Takes the answer of a full JID that is there: its retry ends, and its mailbox is read.
+    /// Takes the answer of a full JID that is there: its retry ends, and its mailbox is read if something may wait in
+    /// it.
     pub(super) fn note_answer(&mut self, jid: &FullJid, now: Now) {
         let Some(phone) = self.phone(jid) else { return };
         if phone.line.is_suspect() {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// With more pushes held than this, an unproven full JID has one push in line. Its others wait in the mailbox, which
-/// leaves room for proven ones. If its domain has its share of these places, all of its pushes wait.
+/// leaves room for proven ones. If its domain has its share of these places, all pushes for it wait there.
 pub(super) const HELD_CROWDED: usize = HELD_MAX / 2;
 /// With more pushes held than this, all pushes for unproven full JIDs wait in the mailbox.
 const HELD_FULL: usize = HELD_MAX / 8 * 7;

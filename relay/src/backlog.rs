@@ -12,10 +12,10 @@ use push::{
 };
 use tokio::time::Instant;
 
-/// A queue that gives nothing for so long has nothing to give.
+/// Time without a push after which a queue counts as empty.
 const EMPTY_AFTER: Duration = Duration::from_secs(2);
 
-/// See the module. Its clones know the same.
+/// The relay's lag behind the queue. All clones know the same.
 #[derive(Debug, Clone)]
 pub struct Backlog {
     clock: Clock,
@@ -24,12 +24,12 @@ pub struct Backlog {
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    /// Of what was received last.
+    /// The age of what was received last.
     age: Duration,
-    /// Since when it is received, or since when it is not.
+    /// The time since which the relay receives, or since which it does not.
     since: Instant,
     receives: bool,
-    /// The greatest age since it was asked for.
+    /// The greatest age since `peak` was last called.
     peak: Duration,
 }
 
@@ -41,32 +41,32 @@ pub struct WatchedQueue<Q> {
 }
 
 impl Backlog {
-    /// Of a relay that has received nothing yet.
+    /// Returns the backlog of a relay that has received nothing yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let seen = Seen { age: Duration::ZERO, since: Instant::now(), receives: true, peak: Duration::ZERO };
         Self { clock, seen: Arc::new(Mutex::new(seen)) }
     }
 
-    /// The same queue, watched. Its reader begins anew.
+    /// Watches a queue, whose reader begins anew.
     pub fn watch<Q>(&self, queue: Q) -> WatchedQueue<Q> {
         self.note(Duration::ZERO, true);
         WatchedQueue { queue, backlog: self.clone() }
     }
 
-    /// Returns how long what is received now has waited, as far as that is known.
+    /// Returns how long pushes that are received now have waited, as far as that is known.
     pub(crate) fn age(&self) -> Duration {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).age()
     }
 
-    /// The greatest age since the last time that somebody asked so.
+    /// Returns the greatest age since the last call.
     pub(crate) fn peak(&self) -> Duration {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let age = seen.age();
         std::mem::take(&mut seen.peak).max(age)
     }
 
-    /// Notes that nothing is received for another reason than a lack of room.
+    /// Leaves out the time up to now, if nothing is received: the reason is not a lack of room.
     pub(crate) fn rest(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if !seen.receives {
@@ -81,7 +81,7 @@ impl Backlog {
 
     fn begin(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // A receive that was given up goes on with the next.
+        // A receive that was given up goes on with this one.
         if !seen.receives {
             *seen = Seen { since: Instant::now(), receives: true, ..*seen };
         }
@@ -93,14 +93,15 @@ impl Seen {
         match (self.receives, self.since.elapsed()) {
             (true, elapsed) if elapsed > EMPTY_AFTER => Duration::ZERO,
             (true, _) => self.age,
-            // A relay that has no room for more lets the rest grow old.
+            // While the relay has no room for more, the rest grows old.
             (false, elapsed) => self.age + elapsed,
         }
     }
 }
 
-/// The age of half of them at least: one phone's pushes that wait for their turn are no sign of a relay that is behind.
-/// Pushes that were received before were put off meanwhile.
+/// Returns the median age of the pushes that were received for the first time. A few old pushes, which wait for their
+/// turn to one phone, are no sign that the relay is behind. Pushes that were received before have been put off
+/// meanwhile.
 fn median_age<R>(deliveries: &[Delivery<R>], now: DateTime<Utc>) -> Duration {
     let first = deliveries.iter().filter(|delivery| delivery.is_first);
     let mut ages: Vec<_> = first.map(|delivery| now - delivery.message.accepted_at).collect();
@@ -140,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives pushes that were accepted so many seconds ago, then nothing more.
+    /// Gives pushes that were accepted the given number of seconds ago, then nothing more.
     #[derive(Clone)]
     struct Queue(Arc<Mutex<Vec<Answer>>>);
 

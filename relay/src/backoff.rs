@@ -1,12 +1,12 @@
-//! The repetition of calls of the store and the queue.
+//! The repetition of failed calls of the store and the queue.
 
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use push::ports::Unavailable;
 
-/// Backs off from a store that does not answer: until it does. The jitter doubles a delay at most, so whoever waits
-/// goes on within five seconds.
+/// Returns the delays between calls of a store that does not answer; they do not end. Jitter at most doubles a delay,
+/// so that a caller goes on within five seconds after the store is back.
 pub(crate) fn backoff() -> ExponentialBuilder {
     ExponentialBuilder::new()
         .with_jitter()

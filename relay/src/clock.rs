@@ -1,18 +1,18 @@
-//! The clock that leases go by, and the sign of a process that stood still.
+//! The clock that leases go by, and the sign that a process stood still.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// A timer that comes so late tells that the process stood still.
+/// Delay of a timer that shows that the process stood still.
 pub(crate) const STANDSTILL: Duration = Duration::from_secs(2);
 
-/// A clock that shows the time since the machine's start, and goes on while it is suspended; or a simulated one.
+/// A clock of the time since the machine's start, which goes on while the machine is suspended. It may be simulated.
 #[derive(Clone)]
 pub struct Uptime(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 impl Uptime {
-    /// The system's.
+    /// Returns the system's clock.
     #[must_use]
     pub fn system() -> Self {
         #[cfg(target_os = "linux")]
@@ -21,17 +21,17 @@ impl Uptime {
         const CLOCK: ClockId = ClockId::Monotonic;
         Self::new(|| {
             let Timespec { tv_sec, tv_nsec } = clock_gettime(CLOCK);
-            // Neither is ever negative, nor are there more nanoseconds than a second has.
+            // Neither part is ever negative, and the nanoseconds are less than a second.
             Duration::new(tv_sec.unsigned_abs(), tv_nsec.unsigned_abs() as u32)
         })
     }
 
-    /// One that shows what `now` says.
+    /// Makes a clock that shows what `now` returns.
     pub fn new(now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
-    /// The time that it shows.
+    /// Returns the time that the clock shows.
     #[must_use]
     pub fn now(&self) -> Duration {
         (self.0)()

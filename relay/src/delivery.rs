@@ -1,7 +1,7 @@
-//! Delivery: where each push goes, when, and what an answer means.
+//! Delivery decides where each push goes, when, and what an answer means.
 //!
-//! Pure: no task, clock, port, chance, metric or channel. [`core::Core`] takes inputs and the moment, and
-//! returns actions; the driver carries them out.
+//! The code is pure: it has no task, clock, port, chance, metric or channel. [`core::Core`] takes inputs and the
+//! moment, and returns actions; the driver carries them out.
 
 pub(crate) mod account;
 pub(crate) mod core;
@@ -24,12 +24,12 @@ use tokio::time::Instant;
 /// The moment of an input.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
-    /// For expiries, and for what a later process reads.
+    /// Wall clock, for expiries and for what a later process reads.
     pub(crate) wall: DateTime<Utc>,
-    /// A push whose time ended before this moment has expired for certain.
+    /// Earlier of the two times that the clock may mean. A push whose time ended before it has expired for certain.
     pub(crate) least: DateTime<Utc>,
-    /// For delays.
+    /// Monotonic clock, for delays.
     pub(crate) monotonic: Instant,
-    /// This relay holds the lease: it may send.
+    /// True if this relay holds the lease, and may send.
     pub(crate) leased: bool,
 }

@@ -37,14 +37,14 @@ pub(crate) mod trail;
 
 use self::trail::Trail;
 
-/// Most inputs taken before the clock is looked at again.
+/// Most events of the stream, and most results of jobs, that are taken before the clock is looked at again.
 const BATCH_MAX: usize = 128;
-/// Bytes of the answers that wait for a stream which takes none.
+/// Most bytes of the answers that wait for a stream that takes none.
 const REPLY_BYTES_MAX: usize = 16 << 20;
-/// Domains whose lapsing registrations are told of one by one.
+/// Most domains whose lapsing registrations are reported one by one.
 const DOMAINS_TOLD_MAX: usize = 20;
 
-/// The ends of the stream's channels.
+/// The driver's ends of the stream's channels.
 pub(crate) struct StreamEnds {
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) pushes: mpsc::Sender<Outgoing>,
@@ -68,7 +68,7 @@ enum Ready {
     Time,
 }
 
-/// See the module.
+/// The loop, and all that it works with.
 pub(crate) struct Driver<R, Q: QueueReader, M> {
     core: Core,
     jobs: Arc<Jobs<R, Q, M>>,
@@ -112,7 +112,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         }
     }
 
-    /// Relays until a stop, or the loss of the lease, has been carried out.
+    /// Runs until a stop, or the loss of the lease, has been carried out.
     pub(crate) async fn run(mut self, stop: CancellationToken, fence: Fence) -> Result<(), TaskDied> {
         let (mut stopping, mut lost, mut streams) = (false, false, true);
         while !self.finished {
@@ -143,7 +143,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
                 Ready::Forget(account) => self.take(Input::Forget(account)),
                 Ready::Done(done) => self.take_done(done)?,
                 Ready::Event(Some(event)) => self.take_event(event),
-                // The loss of the lease ends it.
+                // The loss of the lease ends the stream.
                 Ready::Event(None) if fence.is_lost() => {
                     streams = false;
                     self.take(Input::Offline);
@@ -155,12 +155,14 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
             self.take_what_is_ready()?;
         }
         self.running.shutdown().await;
-        // Last of all: until then, what is given back may be taken once more by a poll that is still under way.
+        // The queue is closed last of all. Until then, a poll that is still under way may take once more what is given
+        // back.
         self.jobs.queue.close().await;
         Ok(())
     }
 
-    /// Neither the stream nor the jobs keep each other, or the clock, waiting.
+    /// Takes the events and results that are ready. Neither the stream nor the jobs keep each other, or the clock,
+    /// waiting.
     fn take_what_is_ready(&mut self) -> Result<(), TaskDied> {
         for _ in 0..BATCH_MAX {
             let Ok(event) = self.stream.events.try_recv() else { break };
@@ -189,7 +191,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
         });
     }
 
-    /// Ends receiving: the queue gives back what was taken and not returned.
+    /// Ends receiving. The queue gives back the pushes that were taken and not returned.
     fn stop_receiving(&mut self, input: Input) {
         if let Some(receiving) = self.receiving.take() {
             receiving.abort();
@@ -200,7 +202,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
     fn take_done(&mut self, done: Result<Input, JoinError>) -> Result<(), TaskDied> {
         match done {
             Ok(input) => self.take(input),
-            // Receiving alone is aborted.
+            // The job that receives is the only one that is aborted.
             Err(error) if error.is_cancelled() => self.take(Input::Received(Vec::new())),
             Err(error) => return Err(TaskDied(error.to_string())),
         }
@@ -222,8 +224,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Driver<R, Q, M> {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Send(stream, xml) => {
-                // There is room for as many as may be in flight, and for those of a stream that ended. A push that finds
-                // none is overdue after a while.
+                // The channel has room for as many as may be in flight, and for those of a stream that ended. A push
+                // that finds no room is overdue after a while.
                 let _ = self.stream.pushes.try_send(Outgoing { stream, xml });
             }
             Action::Reply(reply) => self.reply(&reply),
@@ -289,7 +291,7 @@ fn count(measure: Measure) {
             tracing::warn!(unanswered, "pushes were not answered in time; they are delivered again");
         }
         Measure::Lapsing(domains) => tell_of_lapsing(&domains),
-        // The meter has it.
+        // `carry_out` gives this to the meter.
         Measure::Living(..) => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Jobs of the core: each is one call of a port, or a batch of them, with its retries.
+//! The jobs of the core. Each is one call of a port, or a batch of calls, with its retries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +48,7 @@ pub(crate) struct Jobs<R, Q: QueueReader, M> {
     pub(crate) queue: Q,
     pub(crate) mailbox: M,
     pub(crate) secrets: watch::Receiver<Secrets>,
-    /// Endpoints are named below it; ends in a slash.
+    /// The URL below which endpoints are named. It ends in a slash.
     pub(crate) endpoints: Url,
     pub(crate) lifetime: TimeDelta,
     pub(crate) mailbox_bounds: MailboxBounds,
@@ -57,13 +57,13 @@ pub(crate) struct Jobs<R, Q: QueueReader, M> {
     pub(crate) clock: Clock,
     pub(crate) fence: Fence,
     pub(crate) receipts: Receipts<Q::Receipt>,
-    /// Counts the registrations that were stored or moved.
+    /// Number of times that a registration was stored, or was to be moved.
     pub(crate) moves: AtomicU64,
     pub(crate) spared: Spared,
 }
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
-    /// Does one job; what came of it.
+    /// Does one job. Returns its result as an input of the core.
     pub(crate) async fn run(&self, job: Job) -> Input {
         match job {
             Job::Receive(max) => Input::Received(self.receive(max).await),
@@ -88,7 +88,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         Input::Looked(account, found)
     }
 
-    /// Counts for tenants what becomes durable in one step.
+    /// Adds up the counts of tenants that become durable in one step.
     fn tally_all(&self, counts: &[(BareJid, MessageId, Counts)]) -> Tally {
         let tally = Tally::default();
         for (account, _, counts) in counts {
@@ -97,7 +97,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         tally
     }
 
-    /// The same of one push.
+    /// Makes the tally of one account's counts.
     fn tally(&self, account: &BareJid, counts: Counts) -> Tally {
         let tally = Tally::default();
         self.usage.count(account.domain().as_str(), counts, self.clock.now(), &tally);
@@ -113,7 +113,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 }
 
-/// By which the queue knows the pushes that were received: one that comes twice has two.
+/// The queue's receipts of the pushes that were received. A push that comes twice has two.
 pub(crate) struct Receipts<Receipt>(Mutex<Received<Receipt>>);
 
 struct Received<Receipt> {
@@ -151,7 +151,7 @@ impl<Receipt> Receipts<Receipt> {
         receipts
     }
 
-    /// The queue has taken the settlements of these pushes.
+    /// Notes that the queue has taken the settlements of these pushes.
     fn note_settled(&self, ids: &[MessageId]) {
         let mut received = self.lock();
         for id in ids {
@@ -165,13 +165,14 @@ impl<Receipt> Receipts<Receipt> {
         received.held.contains_key(&id) || received.settling.contains(&id)
     }
 
-    /// A poisoned lock means that a panic was reported elsewhere; the maps are whole after every step.
+    /// Locks the receipts. A poisoned lock means that a panic was reported elsewhere; the maps are whole after every
+    /// step.
     fn lock(&self) -> MutexGuard<'_, Received<Receipt>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Counts a push that ends undelivered: by its own time, or with the life of its registration.
+/// Counts a push that ends undelivered, as expired or as revoked.
 fn count_over(message: &PushMessage, now: DateTime<Utc>) {
     counter!(if message.is_expired(now) { EXPIRED } else { REVOKED }).increment(1);
 }
@@ -181,12 +182,12 @@ fn waits_for(row: &Registration, message: &PushMessage, now: DateTime<Utc>) -> b
     is_of_life(row, message, now) && !message.is_expired(now)
 }
 
-/// Returns whether the life of a registration goes on that a push is for.
+/// Returns whether the life of the registration that a push is for goes on.
 fn is_of_life(row: &Registration, message: &PushMessage, now: DateTime<Utc>) -> bool {
     row.epoch == message.epoch && row.lives(now)
 }
 
-/// No pause: the error is reported once.
+/// Delay to report for a call that is not repeated.
 const ONCE: Duration = Duration::ZERO;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One relay is active: it holds a lease, and sends nothing once that may have passed to another.
+//! The lease. The relay that holds it is active, and sends nothing once the lease may have passed to another.
 
 use std::{
     future::{Future, pending},
@@ -19,7 +19,7 @@ mod rules;
 
 use rules::{Holding, LOOK_INTERVAL, Look, Moment, NoAnswer, Step, Waiting};
 
-/// Until when a relay may send.
+/// The moment until which a relay may send, by its lease.
 #[derive(Debug, Clone)]
 pub struct Fence {
     until: watch::Receiver<Option<Moment>>,
@@ -28,13 +28,13 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// For a relay that has its store for itself: always.
+    /// Returns a fence that always holds, for a relay that has its store for itself.
     #[must_use]
     pub fn open() -> Self {
         Self { until: watch::channel(None).1, uptime: Uptime::system(), lost: CancellationToken::new() }
     }
 
-    /// One whose lease is lost.
+    /// Returns the fence of a lease that is lost.
     #[cfg(test)]
     pub(crate) fn lost_before() -> Self {
         let fence = Self::open();
@@ -42,7 +42,7 @@ impl Fence {
         fence
     }
 
-    /// One whose lease is ours up to each of these moments, by the runtime's clock.
+    /// Returns the fence of a lease that is ours up to each of these moments, by the runtime's clock.
     #[cfg(test)]
     pub(crate) fn until(until: watch::Receiver<Option<Moment>>) -> Self {
         let begun = tokio::time::Instant::now();
@@ -55,8 +55,8 @@ impl Fence {
         !self.lost.is_cancelled() && self.until.borrow().is_none_or(|until| !lapsed(until))
     }
 
-    /// Resolves when the lease is ours: at once, or when it has lapsed and was renewed, which nobody else can have held
-    /// since. Once it is lost, never.
+    /// Resolves when the lease is ours: at once, or when it was renewed after it had lapsed. Nobody else can have held
+    /// the lease in between. Once the lease is lost, this never resolves.
     pub(crate) async fn held(&self) {
         if self.holds() {
             return;
@@ -74,7 +74,7 @@ impl Fence {
         self.lost.cancelled().await;
     }
 
-    /// Returns whether it is known to be lost.
+    /// Returns whether the lease is known to be lost.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
@@ -99,7 +99,7 @@ pub struct HeldLease {
 }
 
 impl HeldLease {
-    /// Keeps a relay from sending when the lease is lost.
+    /// Returns the fence that keeps a relay from sending once this lease is lost.
     #[must_use]
     pub fn fence(&self) -> Fence {
         Fence { until: self.until.subscribe(), uptime: self.uptime.clone(), lost: self.lost.clone() }
@@ -107,12 +107,12 @@ impl HeldLease {
 }
 
 impl<L: Lease> Candidate<L> {
-    /// A candidate of this name, which no other has.
+    /// Makes a candidate. No other candidate has the same holder.
     pub fn new(lease: L, holder: Holder, uptime: Uptime) -> Self {
         Self { lease, holder, uptime }
     }
 
-    /// Waits until the lease is free, and takes it. `waits` is called once if another relay has it.
+    /// Waits until the lease is free, and takes it. Calls `waits` once if another relay has it.
     pub async fn elected(&self, waits: impl FnOnce()) -> HeldLease {
         let mut waits = Some(waits);
         let mut waiting = Waiting::new(self.holder);
@@ -143,7 +143,7 @@ impl<L: Lease> Candidate<L> {
         })
     }
 
-    /// Renews the lease until it is lost, and says so to every fence.
+    /// Renews the lease until it is lost, and then tells every fence.
     pub async fn hold(&self, term: HeldLease) {
         let HeldLease { mut holding, until, lost, .. } = term;
         loop {
@@ -175,7 +175,7 @@ impl<L: Lease> Candidate<L> {
         );
     }
 
-    /// The answer, if it comes before the end.
+    /// Returns the answer to a call, if it comes before `end`.
     async fn before<T>(
         &self,
         end: Moment,
@@ -188,7 +188,7 @@ impl<L: Lease> Candidate<L> {
         }
     }
 
-    /// Waits until then. A timer stands still while the machine is suspended, so the clock is looked at in between.
+    /// Waits until this moment. A timer stands still while the machine is suspended, so the clock is read in between.
     async fn pass(&self, until: Moment) {
         loop {
             let left = until.saturating_sub(self.uptime.now());

@@ -57,9 +57,9 @@ use driver::{Driver, StreamEnds};
 use jobs::{Jobs, Receipts, Spared};
 use stream::component::Component;
 
-/// Stanzas that were read and wait for the relay; the stream is not read further than that.
+/// Most stanzas that were read and wait for the relay. At this bound, the stream is not read further.
 const EVENTS_WAITING_MAX: usize = 1024;
-/// Answers that wait for the stream.
+/// Most answers that wait for the stream.
 const REPLIES_WAITING_MAX: usize = 256;
 
 /// The relay's ports and settings.
@@ -70,7 +70,7 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub queue: Q,
     /// Pushes for phones that are away.
     pub mailbox: M,
-    /// The secrets that endpoints are signed with, at any time.
+    /// The current secrets. Endpoints are signed with the first of them.
     pub secrets: watch::Receiver<Secrets>,
     /// The component, and where it connects.
     pub account: ComponentAccount<C>,
@@ -82,11 +82,11 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub lifetime: TimeDelta,
     /// Longest wait for the answer to a push.
     pub ack_timeout: Duration,
-    /// Most pushes that wait.
+    /// Bounds on the pushes that wait.
     pub mailbox_bounds: MailboxBounds,
     /// Most registrations of one account.
     pub account_registrations_max: usize,
-    /// Bounds on what a domain may have that the access list does not name.
+    /// Bounds on what a domain may have if the access list does not name it.
     pub domain_bounds: DomainBounds,
     /// Rate of pushes that a registration may get before its senders are asked to wait; `None`: any.
     pub rate: Option<Rate>,
@@ -96,21 +96,21 @@ pub struct Relay<R, Q, M, C = ServerAddress> {
     pub usage: push::usage::Meter,
     /// The wall clock.
     pub clock: Clock,
-    /// Where it notes what became of the last pushes.
+    /// The trail, in which the relay notes what became of the last pushes.
     pub trail: Trail,
-    /// By which an operator has it forget accounts.
+    /// The way of an operator's orders to forget accounts.
     pub forgetting: Forgetting,
 }
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, M, C> {
-    /// Runs until `stop`; then takes the answers to what is in flight, for eight seconds at most,
-    /// gives the rest back to the queue, and closes the stream. Or until the lease is lost; then another
-    /// relay may be at work, and nothing more is sent at all.
+    /// Runs until `stop`. Then takes the answers to what is in flight, for eight seconds at most, gives the rest back
+    /// to the queue, and closes the stream. If the lease is lost, another relay may be at work: nothing more is sent at
+    /// all, and the run ends, too.
     ///
-    /// `connected` says at any time whether there is a stream.
+    /// `connected` is true while there is a stream.
     ///
     /// # Errors
-    /// One of its tasks died.
+    /// A task of the relay died.
     pub async fn run(
         mut self,
         connected: watch::Sender<bool>,
@@ -155,7 +155,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, 
         let ends = StreamEnds { events: events_in, pushes, replies };
         let streaming = fence.clone();
         let mut tasks = JoinSet::new();
-        // It ends by itself when the driver is gone, and with it everyone who could send.
+        // The stream's task ends by itself once the driver is gone, and with it everyone who could send.
         tasks.spawn(async move {
             tokio::select! {
                 biased;

@@ -18,18 +18,18 @@ use crate::{
     backoff::{backoff, report},
 };
 
-/// Time between two notes that the rows are complete. A registration that was made since and lost with a table is in
-/// doubt all the same: its epoch is later than the last that is noted.
+/// Time between two notes that the rows are complete. A registration that is made after the last note, and lost with
+/// its table, is in doubt all the same: its epoch is later than that note.
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Time between two looks at the load.
+/// Time between two checks of the backlog.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Time after which senders are asked again, as long as load is shed: before what was asked ends by itself
+/// Time after which senders are asked again, as long as load is shed. It ends before the last request does by itself
 /// ([`SHED_FOR`]).
 ///
 /// [`SHED_FOR`]: push::marker::SHED_FOR
 const ASK_AGAIN: Duration = Duration::from_secs(30);
-/// Multiple of the backlog's age at which pushes of normal urgency are held back, too.
+/// Multiple of `Shedding::after` beyond which pushes of normal urgency are held back, too.
 const NORMAL_TOO: u32 = 4;
 /// Delay before a store that does not answer is asked again.
 const BEGIN_DELAY: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ const BEGIN_DELAY: Duration = Duration::from_secs(1);
 /// Why a relay does not begin to use a store.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotBegin {
-    /// Its secrets or its table are not those that the marker tells of.
+    /// The relay's secrets or table are not those of the marker.
     #[error(transparent)]
     Misfit(#[from] Misfit),
     /// The store does not answer.
@@ -45,34 +45,34 @@ pub enum CannotBegin {
     Unavailable(#[from] Unavailable),
 }
 
-/// See the module.
+/// Keeps the marker of the registrations' store.
 #[derive(Debug, Clone)]
 pub struct MarkerKeeper<S> {
     /// The registrations' store.
     pub store: S,
-    /// Which table it is, where a name is given to it.
+    /// The name of the table, if it was given one.
     pub table: Option<String>,
     /// The fingerprints of the secrets in use, at any time.
     pub keys: watch::Receiver<Keys>,
     /// The wall clock.
     pub clock: Clock,
-    /// When senders are asked to keep pushes back; `None`: never.
+    /// The terms on which senders are asked to hold pushes back; `None`: they are not asked.
     pub shedding: Option<Shedding>,
 }
 
-/// When senders are asked to keep pushes back.
+/// The terms on which senders are asked to hold pushes back.
 #[derive(Debug, Clone)]
 pub struct Shedding {
     /// The backlog that the relay works on.
     pub backlog: Backlog,
-    /// True while there is a stream: without one, nothing is asked, and the queue keeps all.
+    /// True while there is a stream. Without one, senders are not asked, and the queue keeps all pushes.
     pub connected: watch::Receiver<bool>,
-    /// The age from which on the least urgent are kept back.
+    /// Age of the backlog beyond which the least urgent pushes are held back.
     pub after: Duration,
 }
 
 impl Shedding {
-    /// Of which urgency, and of less, pushes are to be kept back now.
+    /// Returns the urgency up to which pushes are to be held back now, if any.
     fn urgency(&self) -> Option<Urgency> {
         if !*self.connected.borrow() {
             self.backlog.rest();
@@ -87,7 +87,7 @@ impl Shedding {
 }
 
 impl<S: MarkerWriter> MarkerKeeper<S> {
-    /// Makes sure that this relay has the secret that signs, and the table that the marker is of. Changes nothing.
+    /// Checks that this relay has the secret that signs, and that the marker is of its table. Changes nothing.
     ///
     /// # Errors
     /// [`CannotBegin`].
@@ -97,7 +97,7 @@ impl<S: MarkerWriter> MarkerKeeper<S> {
         found.map_or(Ok(()), |found| found.admit(&keys, self.table.as_deref())).map_err(CannotBegin::from)
     }
 
-    /// Begins a time of being the relay. Nothing may be registered before.
+    /// Begins a term as the relay. Nothing may be registered before.
     ///
     /// # Errors
     /// The store does not answer.
@@ -109,7 +109,7 @@ impl<S: MarkerWriter> MarkerKeeper<S> {
         Ok(marker)
     }
 
-    /// The same, for as long as it takes.
+    /// Begins a term, and repeats failed calls until it has begun.
     pub async fn begin_patiently(&mut self) -> Marker {
         loop {
             match self.begin().await {
@@ -120,8 +120,8 @@ impl<S: MarkerWriter> MarkerKeeper<S> {
         }
     }
 
-    /// Keeps the marker that was begun, for as long as it runs: at each change of the secrets, when load is to be
-    /// shed, and every ten minutes.
+    /// Keeps the marker that was begun, for as long as it runs: writes it at each change of the secrets, when load is
+    /// to be shed, and every ten minutes.
     pub async fn run(mut self, mut marker: Marker) {
         let mut next = Instant::now() + NOTE_INTERVAL;
         let mut shed = Shed::default();
@@ -157,10 +157,11 @@ impl<S: MarkerWriter> MarkerKeeper<S> {
 struct Shed(Option<(Urgency, Instant)>);
 
 impl Shed {
-    /// The next request to senders, if any: again from time to time, and at once if it is for more.
+    /// Returns the next request to senders, if any. A request is repeated from time to time, and is made at once if it
+    /// is for more.
     fn ask(&mut self, urgency: Option<Urgency>) -> Option<Urgency> {
         let Some(urgency) = urgency else {
-            // A request ends by itself.
+            // The request ends by itself.
             if self.0.is_some_and(|(_, at)| at.elapsed() > ASK_AGAIN) {
                 self.0 = None;
                 tracing::info!("the relay has caught up: senders are not asked to keep pushes back any more");
@@ -258,7 +259,7 @@ mod tests {
         };
         let later = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
 
-        // It has no room for more from now on.
+        // The relay has no room for more from now on.
         backlog.note(Duration::ZERO, false);
         later(110).await;
         assert!(!sheds(Urgency::VeryLow), "there is no stream");

@@ -1,4 +1,4 @@
-//! One account (bare JID): its full JIDs, and which of them gets the pushes of which registration.
+//! One account (bare JID): its full JIDs, and which of them gets the pushes of each registration.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -16,18 +16,18 @@ use tokio_xmpp::jid::FullJid;
 
 use super::{Now, phone::Phone, routes::Routes};
 
-/// Idle full JIDs that an account remembers.
+/// Most full JIDs that an account remembers, unless more of them are busy.
 const PHONES_MAX: usize = 32;
-/// Registrations that an account remembers; the store knows them all.
+/// Most registrations that an account remembers; the store has them all.
 const NAMED_MAX: usize = 1024;
-/// Cues of an account that are taken at once, and one more each second.
+/// Most cues of an account that are taken at once. One more may be taken for each second that has passed.
 const CUES_BURST: f64 = 20.0;
-/// The least time between two writes of the full JIDs seen lately.
+/// Least time between two writes of an account's full JIDs seen lately.
 const SEEN_INTERVAL: Duration = Duration::from_secs(60);
-/// The least time between two moves of one registration.
+/// Least time between two moves of one registration.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The store's answer about an account.
+/// State of the question to the store about an account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Look {
     #[default]
@@ -48,40 +48,40 @@ struct Named {
     perhaps: Option<FullJid>,
 }
 
-/// Cues that may be taken: a token bucket.
+/// A token bucket for an account's cues.
 #[derive(Debug, Default)]
 struct Cues {
     spent: f64,
     at: Option<Instant>,
 }
 
-/// The news of who was seen that the store is to be told.
+/// The full JIDs seen lately, as far as the store has to learn of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SeenNews {
-    /// The store knows, or has no registration to know it for.
+    /// The store has them already, or no registration of the account is known.
     None,
-    /// It was told less than a minute ago.
+    /// The last write was less than a minute ago.
     Later,
     Write(Vec<Seen>),
 }
 
-/// See the module.
+/// One account, as far as this process knows it.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     pub(crate) phones: BTreeMap<FullJid, Phone>,
     named: BTreeMap<RegistrationId, Named>,
     pub(crate) look: Look,
-    /// A page of its mailbox is on its way.
+    /// True while a page of the account's mailbox is on its way.
     pub(crate) page_asked: bool,
-    /// Full JIDs whose mailboxes are being read.
+    /// Number of full JIDs whose mailboxes are being read.
     pub(crate) readings: usize,
-    /// Those that wait for a page or a look that is on its way.
+    /// Full JIDs that wait for a page or a look that is on its way.
     pub(crate) blocked: VecDeque<FullJid>,
     pub(crate) in_flight: usize,
-    /// Pushes that wait and went out unanswered, while that is being written; `true`: it is written, and a page that
-    /// was read before is on its way.
+    /// Pushes in the mailbox that went out unanswered, while that is being written to the store. `true`: the write is
+    /// done, but a page that was read before it is still on its way.
     asked: BTreeMap<MessageId, bool>,
-    /// Pushes that have left the mailbox since the page was read that is on its way.
+    /// Pushes that have left the mailbox since the page that is on its way was requested.
     gone: BTreeSet<MessageId>,
     cues: Cues,
     stored_seen: Vec<FullJid>,
@@ -97,7 +97,8 @@ impl Account {
         self.phones.get_mut(jid).expect("it was just inserted")
     }
 
-    /// Keeps the number of idle full JIDs bounded; those that were never seen, or seen longest ago, go first.
+    /// Makes room for another full JID by forgetting an idle one: rather one whose session has ended, and then one that
+    /// was never seen, or was seen longest ago.
     fn forget_phones(&mut self) {
         if self.phones.len() < PHONES_MAX {
             return;
@@ -109,12 +110,12 @@ impl Account {
         }
     }
 
-    /// It is being written that a push which waits went out.
+    /// Notes that a push in the mailbox went out, and that this is being written to the store.
     pub(crate) fn note_asked(&mut self, id: MessageId) {
         self.asked.insert(id, false);
     }
 
-    /// It is written: whatever is read from now on tells of it.
+    /// Notes that the write is done: pages that are requested from now on show it.
     pub(crate) fn note_asked_written(&mut self, id: MessageId) {
         if self.page_asked {
             self.asked.insert(id, true);
@@ -123,7 +124,7 @@ impl Account {
         }
     }
 
-    /// Returns whether a push went out lately, though a page that was read does not tell.
+    /// Returns whether a push went out lately, which a page that was read before may not show.
     pub(crate) fn was_asked(&self, id: MessageId) -> bool {
         self.asked.contains_key(&id)
     }
@@ -135,18 +136,18 @@ impl Account {
         }
     }
 
-    /// Returns whether a push has left the mailbox, though a page that was read has it.
+    /// Returns whether a push has left the mailbox, which a page that was read before may not show.
     pub(crate) fn is_gone(&self, id: MessageId) -> bool {
         self.gone.contains(&id)
     }
 
-    /// The page that was read before has come, and was looked at.
+    /// Forgets what the page on its way did not show: the page has come, and was taken.
     pub(crate) fn forget_page(&mut self) {
         self.asked.retain(|_, written| !*written);
         self.gone.clear();
     }
 
-    /// The full JID that a registration names, as far as is known.
+    /// Returns the full JID that a registration names, if it is known.
     pub(crate) fn named(&self, registration: RegistrationId) -> Option<&FullJid> {
         self.named.get(&registration).map(|named| &named.recipient)
     }
@@ -155,22 +156,22 @@ impl Account {
         self.named.get(&registration).map(|named| named.epoch)
     }
 
-    /// Whom all registrations name.
+    /// Returns all known registrations, each with the full JID that it names.
     pub(crate) fn all_named(&self) -> impl Iterator<Item = (RegistrationId, &FullJid)> {
         self.named.iter().map(|(id, named)| (*id, &named.recipient))
     }
 
-    /// Returns whether a registration names it.
+    /// Returns whether any registration names this full JID.
     pub(crate) fn names(&self, jid: &FullJid) -> bool {
         self.names_beyond(jid, &BTreeSet::new())
     }
 
-    /// Returns whether a registration names it that is not among these.
+    /// Returns whether a registration other than these names this full JID.
     pub(crate) fn names_beyond(&self, jid: &FullJid, these: &BTreeSet<RegistrationId>) -> bool {
         self.all_named().any(|(id, named)| named == jid && !these.contains(&id))
     }
 
-    /// Notes whom a registration names; whom it named before.
+    /// Notes the full JID that a registration names. Returns the one that it named before.
     pub(crate) fn note_recipient(
         &mut self,
         registration: RegistrationId,
@@ -210,14 +211,14 @@ impl Account {
         before
     }
 
-    /// Lives of a registration up to this one are over; a later one may have begun.
+    /// Forgets a registration if its known life is this one or an earlier one. A later life may have begun.
     pub(crate) fn forget_registration(&mut self, registration: RegistrationId, epoch: Epoch) {
         if self.epoch(registration).is_some_and(|known| known <= epoch) {
             self.named.remove(&registration);
         }
     }
 
-    /// Takes what the store knows; what this process has seen since is newer.
+    /// Takes what the store knows. The things that this process has seen itself are newer, and stay.
     pub(crate) fn recall(&mut self, stored: ports::Account) {
         for row in stored.registrations {
             let id = row.target.registration_id();
@@ -232,8 +233,9 @@ impl Account {
         self.look = Look::Known;
     }
 
-    /// Where a push goes: to the full JID that its registration names, unless something speaks against it and
-    /// another is there: the one seen last that has not refused the registration. For many of them at once: [`Routes`].
+    /// Returns the full JID that a push goes to: the one that its registration names, unless that one is to be replaced
+    /// and another may stand in. The stand-in is the one seen last that has not refused the registration. [`Routes`]
+    /// answers this for many registrations at once.
     pub(crate) fn route<'a>(
         &'a self,
         registration: RegistrationId,
@@ -243,7 +245,7 @@ impl Account {
         let Some(phone) = self.phones.get(named).filter(|phone| phone.is_to_be_replaced(now)) else {
             return named;
         };
-        // The cheap questions come first: an account may have full JIDs by the thousand.
+        // The cheap checks come first: an account may have thousands of full JIDs.
         let others = self.phones.iter().filter(|(_, other)| {
             other.may_replace(phone)
                 && other.takes_pushes(now)
@@ -253,19 +255,20 @@ impl Account {
         others.max_by_key(|(_, other)| other.seen_at()).map_or(named, |(jid, _)| jid)
     }
 
-    /// Where pushes go now.
+    /// Returns the routes of all registrations at this moment.
     pub(crate) fn routes(&self, now: Now) -> Routes<'_> {
         Routes::new(&self.phones, now)
     }
 
-    /// The registrations whose pushes go to this full JID now.
+    /// Returns the registrations whose pushes go to this full JID now.
     pub(crate) fn routed_to(&self, reader: &FullJid, now: Now) -> BTreeSet<RegistrationId> {
         let routes = self.routes(now);
         let to_reader = self.all_named().filter(|(id, named)| routes.route(*id, named) == reader);
         to_reader.map(|(id, _)| id).collect()
     }
 
-    /// Notes that a registration follows its phone to another full JID; whom it named, unless it moved lately.
+    /// Makes a registration follow its phone to another full JID. Returns the full JID that it named before; `None` if
+    /// it stays: it moved less than a minute ago, names this full JID already, or is not known.
     pub(crate) fn follow(&mut self, registration: RegistrationId, to: &FullJid, now: Now) -> Option<FullJid> {
         let named = self.named.get_mut(&registration)?;
         if named.followed_at.is_some_and(|at| now.monotonic.duration_since(at) < FOLLOW_INTERVAL) {
@@ -279,7 +282,7 @@ impl Account {
         Some(std::mem::replace(&mut named.recipient, to.clone()))
     }
 
-    /// Takes a cue if one may be taken now; returns whether it did.
+    /// Takes a cue if the bucket has one. Returns whether it had.
     pub(crate) fn take_cue(&mut self, now: Now) -> bool {
         let passed = self.cues.at.map_or(Duration::ZERO, |at| now.monotonic.duration_since(at));
         let spent = (self.cues.spent - passed.as_secs_f64()).max(0.0);
@@ -288,7 +291,7 @@ impl Account {
         taken
     }
 
-    /// The full JIDs seen lately, if they are to be written.
+    /// Returns the full JIDs seen lately, if they are to be written now.
     pub(crate) fn take_seen(&mut self, now: Now) -> SeenNews {
         if self.seen_noted_at.is_some_and(|at| now.monotonic.duration_since(at) < SEEN_INTERVAL) {
             return SeenNews::Later;
@@ -303,12 +306,12 @@ impl Account {
         SeenNews::Write(seen)
     }
 
-    /// Notes that the store does not have what it was told of them.
+    /// Notes that the last write of the full JIDs seen lately has failed.
     pub(crate) fn forget_stored_seen(&mut self) {
         self.stored_seen.clear();
     }
 
-    /// Latest first; those whose session has ended last.
+    /// Returns the full JIDs seen lately, latest first. Those whose session has ended come last.
     fn seen(&self) -> Vec<Seen> {
         let seen = self.phones.iter().filter_map(|(jid, phone)| {
             Some(Seen { jid: jid.clone(), seen_at: phone.seen_at()?, ended: phone.has_ended() })
@@ -319,7 +322,7 @@ impl Account {
         seen
     }
 
-    /// Nothing is held or under way for it.
+    /// Returns whether nothing is held or under way for the account.
     pub(crate) fn is_idle(&self) -> bool {
         self.look != Look::Asked
             && !self.page_asked

@@ -1,4 +1,4 @@
-//! The decisions of the relay, as one state machine whose unit is the account.
+//! The relay's decisions: one state machine whose unit is the account.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -69,11 +69,12 @@ pub(crate) use ticks::TICK;
 
 /// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
 pub(crate) const HELD_MAX: usize = 4096;
-/// Most pushes in one receive, and fates in one settlement.
+/// Most pushes in one receive, and most fates in one settlement.
 pub(crate) const BATCH_MAX: usize = 256;
 /// Most unanswered pushes in all.
 pub(crate) const IN_FLIGHT_MAX: usize = 1024;
-/// Pushes that were answered lately: a copy that is read meanwhile is not sent again.
+/// Most entries in each memory of recent events. One of them has the pushes that were answered: a copy that comes later
+/// is not sent again.
 const SETTLED_MAX: usize = 16_384;
 
 /// The core's settings, which never change.
@@ -83,23 +84,24 @@ pub(crate) struct Terms {
     pub(crate) ack_timeout: Duration,
     pub(crate) meter: Option<Meter>,
     pub(crate) domain_bounds: DomainBounds,
-    /// Addresses of the operator.
+    /// Addresses of the operator, for service discovery (XEP-0157).
     pub(crate) contact: Vec<Url>,
 }
 
-/// A push that is held, and everywhere it is.
+/// A push that is held, with the full JIDs that it waits for or was sent to.
 #[derive(Debug)]
 struct Push {
     held: Held,
-    /// The questions whose answers it waits for.
+    /// The full JIDs that the push is in flight to.
     asks: Vec<Ask>,
-    /// The full JIDs in whose lines it is.
+    /// The full JIDs in whose lines the push waits.
     lines: Vec<FullJid>,
-    /// Full JIDs that have not answered in time, and may yet.
+    /// Full JIDs that have not answered in time, and may still answer.
     unanswered: Vec<FullJid>,
-    /// When it went out last to one of them.
+    /// The last time at which the push went out to one of them.
     unanswered_at: Option<DateTime<Utc>>,
-    /// It left the mailbox for a later one, or for want of room, while it was in flight: it is sent no more.
+    /// True if the push left the mailbox while it was in flight: a later one replaced it, or there was no room. It is
+    /// not sent again.
     replaced: bool,
 }
 
@@ -115,7 +117,7 @@ impl Push {
         }
     }
 
-    /// It is in a line or in flight.
+    /// Returns whether the push is in a line or in flight.
     fn is_somewhere(&self) -> bool {
         !self.asks.is_empty() || !self.lines.is_empty()
     }
@@ -126,7 +128,7 @@ impl Push {
     }
 }
 
-/// A push went out to a full JID.
+/// A push that went out to a full JID.
 #[derive(Debug, Clone)]
 struct Ask {
     jid: FullJid,
@@ -134,52 +136,54 @@ struct Ask {
     sent: Instant,
 }
 
-/// See the module.
+/// The state of the relay.
 #[derive(Debug)]
 pub(crate) struct Core {
     terms: Terms,
     access: AccessList,
     accounts: BTreeMap<BareJid, Account>,
-    /// Each push that is held, once.
+    /// All pushes that are held.
     pushes: BTreeMap<MessageId, Push>,
     in_flight: usize,
     loads: loads::Loads,
     in_flight_told: usize,
     proven: Turns,
     unproven: Turns,
-    /// The turn before went to the unproven.
+    /// True if the last turn went to an unproven full JID.
     unproven_last: bool,
-    /// Every push sent, oldest first; those answered since are skipped.
+    /// The time and id of each push sent, oldest first. Entries of pushes that were answered since are skipped.
     sent: VecDeque<(Instant, MessageId)>,
-    /// The pushes received and not settled.
+    /// Number of pushes that were received and are not settled.
     held: usize,
     receiving: bool,
-    /// Until when nobody can be expected to have answered on this stream; none: somebody has.
+    /// The time until which no answer can be expected on this stream; `None`: one has come.
     unheard_until: Option<Instant>,
     known: Known,
     cued: VecDeque<FullJid>,
     readings: usize,
     /// Number of readings that began so far.
     begun: u64,
-    /// Pages on their way that nobody wants any more.
+    /// Number of pages on their way whose readings were abandoned.
     stale: usize,
-    /// Full JIDs whose next page waits until settling keeps up.
+    /// Full JIDs whose next page may be read as soon as settling keeps up.
     held_up: BTreeSet<FullJid>,
     /// Accounts that the store is to be asked about.
     looks: VecDeque<BareJid>,
     looking: usize,
     retrying: Rota<FullJid>,
-    /// Full JIDs that answer what was given up already, and when their mailboxes are read.
+    /// Full JIDs that have shown life, and the time at which their mailboxes are read. Until then they may answer what
+    /// was given up.
     catching_up: BTreeMap<FullJid, Instant>,
-    /// Full JIDs that were asked whether they are there, oldest first; those that have shown life since are skipped.
+    /// Full JIDs that were probed, oldest first. Entries of those that have shown life since are skipped.
     probed: VecDeque<(Instant, FullJid)>,
-    /// The `sent` up to which others were looked for, for silent pushes; none: from the oldest on.
+    /// The time of sending up to which other full JIDs were sought for silent pushes; `None`: the search begins with
+    /// the oldest push.
     others_sought_upto: Option<Instant>,
-    /// Accounts of full JIDs that fell away during this input: others may stand in for them.
+    /// Accounts with full JIDs that fell away during this input. Their stand-ins are cued after it.
     fell_away: BTreeSet<BareJid>,
-    /// Accounts with deferred cues.
+    /// Accounts with cues that were put off.
     deferred: Rota<BareJid>,
-    /// Accounts whose full JIDs seen lately have changed.
+    /// Accounts whose full JIDs seen lately have changed, and are to be written.
     unseen: Rota<BareJid>,
     /// Accounts that are to be dropped from memory.
     forgetting: BTreeSet<BareJid>,
@@ -187,47 +191,47 @@ pub(crate) struct Core {
     census: census::Census,
     domains: Domains,
     rolls: rolls::Rolls,
-    /// Answered or expired, of which account; perhaps not durably yet.
+    /// Pushes that were delivered or have expired, perhaps not durably yet.
     settled: Lately<(BareJid, MessageId)>,
     /// Settled pushes whose removal from the mailbox is under way.
     leaving: BTreeSet<(BareJid, MessageId)>,
-    /// The same, and those that were removed lately.
+    /// The same, and settled pushes that were removed from the mailbox lately.
     left: Lately<(BareJid, MessageId)>,
-    /// Those whose end was counted.
+    /// Pushes whose end was counted.
     counted: Lately<(BareJid, MessageId)>,
-    /// Those whose way out of the queue was counted.
+    /// Pushes whose way out of the queue was counted.
     accepted: Lately<(BareJid, MessageId)>,
-    /// Pushes that leave the mailbox without a delivery here. They are counted as removed.
+    /// Pushes that leave the mailbox otherwise than by a delivery here. They are counted where they are removed.
     gone: Lately<MessageId>,
-    /// Lives of registrations that have ended: what the queue still has of them is sent to nobody.
+    /// Lives of registrations that have ended. Pushes that the queue still has of them are sent to nobody.
     ended: Lately<(RegistrationId, Epoch)>,
-    /// Counted for the rate of their registration; their entries may come again.
+    /// Pushes that were counted for the rate of their registration. The queue may give them again.
     metered: Lately<MessageId>,
     fates: VecDeque<Fate>,
     settling: Option<settling::Settling>,
-    /// Full JIDs for which something is on its way into the mailbox, and how many pushes.
+    /// Full JIDs for which pushes are on their way into the mailbox, each with the number of these pushes.
     keeping: BTreeMap<FullJid, usize>,
-    /// Registrations whose revocation is not durable yet, and how many fates say so.
+    /// Registrations whose revocation is not durable yet, each with the number of such fates.
     revoking: BTreeMap<RegistrationId, usize>,
-    /// Registrations that are to move to another full JID, and how many fates say so.
+    /// Registrations whose move to another full JID is not durable yet, each with the number of such fates.
     following: BTreeMap<RegistrationId, usize>,
-    /// Late answers by which some registration may be revoked.
+    /// Number of late refusals that are not settled yet. Each may revoke a registration.
     late_revocations: usize,
     requests: Requests,
     registering: usize,
     stream: Option<StreamNumber>,
     ending: Option<stop::Ending>,
     ticks: ticks::Ticks,
-    /// Where the idle accounts were looked for last.
+    /// The account at which the last search for idle accounts ended.
     tidied: Option<BareJid>,
 }
 
-/// The key of a push in an answer: nobody settles one of another account.
+/// Returns the key by which an answer settles a push. It has the account, so that nobody settles a push of another.
 fn name(message: &PushMessage) -> (BareJid, MessageId) {
     (message.recipient.to_bare(), message.id)
 }
 
-/// The life of a registration that a push is for.
+/// Returns the life of the registration that a push is for.
 fn life(message: &PushMessage) -> (RegistrationId, Epoch) {
     (message.registration, message.epoch)
 }
@@ -293,7 +297,7 @@ impl Core {
         }
     }
 
-    /// Takes one input, and adds what has to be done for it.
+    /// Takes one input, and adds the actions that it leads to.
     pub(crate) fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
         match input {
             Input::Online(stream) => self.go_online(stream, now),
@@ -349,8 +353,8 @@ impl Core {
         self.accounts.entry(jid.to_bare()).or_default()
     }
 
-    /// Receives while there is room: until somebody has answered, no more than may stand in lines of full JIDs that did
-    /// not answer yet. A relay that begins knows none that does.
+    /// Receives pushes while there is room. Until an answer has come on this stream, but for 2 s at most, there is room
+    /// for as many as may be in lines of unproven full JIDs: a relay that begins knows no proven one.
     fn receive(&mut self, now: Now, actions: &mut Vec<Action>) {
         let is_unheard = self.unheard_until.is_some_and(|until| now.monotonic < until);
         let room = if is_unheard { HELD_CROWDED } else { HELD_MAX }.saturating_sub(self.held);

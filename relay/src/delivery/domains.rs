@@ -1,7 +1,7 @@
-//! Loads of the domains that the access list does not name: registrations, and pushes that wait.
+//! Loads of the domains that the access list does not name: their registrations, and their pushes that wait.
 //!
-//! A count in memory, which readings of the stores rebuild now and then. Between them it may read high by what has
-//! lapsed, expired or been withdrawn, and low by what nothing was read of yet.
+//! The counts are in memory. Readings of the stores rebuild them now and then. Between two readings, a count may be too
+//! high by what has lapsed, expired or been withdrawn, and too low by what was not read yet.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,11 +10,11 @@ use std::{
 
 use tokio_xmpp::jid::BareJid;
 
-/// Most domains, and accounts with something waiting, that are counted. Others are bounded by account alone.
+/// Most domains that are counted, and most accounts with pushes that wait. Only the bounds of accounts hold for others.
 const DOMAINS_MAX: usize = 65_536;
 const ACCOUNTS_MAX: usize = 262_144;
 
-/// Bounds on what one domain may have that the access list does not name.
+/// Bounds on what one domain may have if the access list does not name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DomainBounds {
     /// Most registrations.
@@ -23,28 +23,28 @@ pub struct DomainBounds {
     pub mailbox: usize,
 }
 
-/// See the module.
+/// The loads of all domains.
 #[derive(Debug)]
 pub(crate) struct Domains {
     bounds: DomainBounds,
     domains: BTreeMap<String, Domain>,
-    /// Accounts in all domains.
+    /// Number of accounts in all domains.
     accounts: usize,
-    /// Counts the sweeps.
+    /// Number of sweeps so far.
     sweep: u64,
-    /// Domains of which more waits than when they were trimmed last.
+    /// Domains that have more pushes waiting than when they were trimmed last.
     grown: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
 struct Domain {
     registrations: usize,
-    /// Those that the count under way has found, and those that have begun since it did.
+    /// Registrations that the count under way has found, and registrations that have begun since it did.
     found: usize,
     begun: usize,
     waiting: usize,
     accounts: BTreeMap<BareJid, Waiting>,
-    /// The same, by how much waits.
+    /// The same accounts, by how many pushes wait.
     fullest: BTreeSet<(usize, BareJid)>,
 }
 
@@ -52,11 +52,11 @@ struct Domain {
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     pushes: usize,
-    /// The last sweep that has found it, or during which more came.
+    /// The last sweep that has found the account, or during which more pushes came.
     sweep: u64,
 }
 
-/// An account that is to have no more than so many pushes waiting.
+/// An order to leave an account no more than `max` waiting pushes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trim {
     pub(crate) account: BareJid,
@@ -84,7 +84,7 @@ impl Domain {
         }
     }
 
-    /// The trims that lower the fullest accounts to one level, so that no more than `max` pushes wait.
+    /// Returns the trims that lower the fullest accounts to one level, so that no more than `max` pushes wait.
     fn level(&self, max: usize) -> Vec<Trim> {
         let mut excess = self.waiting.saturating_sub(max);
         if excess == 0 {
@@ -105,7 +105,7 @@ impl Domain {
             }
             excess -= room;
         }
-        // As many steps for each, and one more for the first of them.
+        // Each account is lowered by the same number of pushes, and the first ones by one more.
         let (steps, more) = (excess / above.len(), excess % above.len());
         let lowered = above.into_iter().enumerate().filter_map(|(place, (pushes, account))| {
             let max = level - steps - usize::from(place < more);
@@ -120,7 +120,7 @@ impl Domains {
         Self { bounds, domains: BTreeMap::new(), accounts: 0, sweep: 0, grown: BTreeSet::new() }
     }
 
-    /// Forgets all: other domains are named now.
+    /// Forgets all counts: the access list has changed.
     pub(crate) fn clear(&mut self) {
         *self = Self { sweep: self.sweep, ..Self::new(self.bounds) };
     }
@@ -132,7 +132,7 @@ impl Domains {
         self.domains.get_mut(name)
     }
 
-    /// Returns how many registrations a domain may have, if it has them.
+    /// Returns the most registrations that a domain may have, if it has as many.
     pub(crate) fn full(&self, domain: &str) -> Option<usize> {
         let has = self.domains.get(domain).map_or(0, |domain| domain.registrations);
         (has >= self.bounds.registrations).then_some(self.bounds.registrations)
@@ -145,14 +145,14 @@ impl Domains {
         }
     }
 
-    /// A count of all registrations begins.
+    /// Begins a count of all registrations.
     pub(crate) fn begin_count(&mut self) {
         for domain in self.domains.values_mut() {
             (domain.found, domain.begun) = (0, 0);
         }
     }
 
-    /// It has found one.
+    /// Counts a registration that was found.
     pub(crate) fn count_registration(&mut self, domain: &str) {
         if let Some(domain) = self.domain(domain) {
             domain.found += 1;
@@ -161,7 +161,7 @@ impl Domains {
 
     pub(crate) fn end_count(&mut self) {
         for domain in self.domains.values_mut() {
-            // One that has begun meanwhile may have been found, too.
+            // A registration that has begun meanwhile may have been found, too, and is counted twice.
             domain.registrations = domain.found + domain.begun;
             (domain.found, domain.begun) = (0, 0);
         }
@@ -195,9 +195,9 @@ impl Domains {
         }
     }
 
-    /// Notes how many pushes a trim has left of an account; it was to leave `max`.
+    /// Notes how many pushes a trim to `max` has left of an account.
     pub(crate) fn note_trimmed(&mut self, account: &BareJid, max: usize, left: usize) {
-        // More may have come since it was decided, and it may have had less than was counted.
+        // More pushes may have come since the trim was decided, and the account may have had fewer than were counted.
         self.grown.insert(account.domain().to_string());
         self.set(account, |now| (now + left).saturating_sub(max));
     }
@@ -206,7 +206,8 @@ impl Domains {
         self.sweep += 1;
     }
 
-    /// Notes how many pushes a sweep has found of an account; `further`: beside those that it found before.
+    /// Notes how many pushes of an account a sweep has found. `further`: these come beside those that it found just
+    /// before.
     pub(crate) fn note_found(&mut self, account: &BareJid, pushes: usize, further: bool) {
         self.set(account, |before| if further { before + pushes } else { pushes });
         let sweep = self.sweep;
@@ -216,7 +217,7 @@ impl Domains {
         }
     }
 
-    /// Nothing waits for those that the sweep has not found.
+    /// Ends a sweep. Nothing waits for the accounts that it has not found.
     pub(crate) fn end_sweep(&mut self) {
         for domain in self.domains.values_mut() {
             let unseen = domain.accounts.iter().filter(|(_, waiting)| waiting.sweep < self.sweep);
@@ -227,7 +228,7 @@ impl Domains {
         self.domains.retain(|_, domain| !domain.is_empty());
     }
 
-    /// The trims of the domains for which too much waits. Their pushes count as gone from now on.
+    /// Returns the trims of the domains for which too much waits. Their pushes count as gone from now on.
     pub(crate) fn trim(&mut self) -> Vec<Trim> {
         let grown = take(&mut self.grown);
         let grown = grown.iter().filter_map(|name| self.domains.get(name));

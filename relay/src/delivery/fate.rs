@@ -1,4 +1,4 @@
-//! Decisions that are to be made durable, and the notes that the core gets once they are.
+//! Decisions that have to be made durable, and the notes that the core gets once they are.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 use super::domains::Trim;
 use crate::stream::stanza::Condition;
 
-/// Where a push that the relay holds is kept durably, until its fate is.
+/// The place that holds a push durably while the relay works on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     Queue,
-    /// The mailbox of its account.
+    /// The mailbox of the push's account.
     Mailbox,
 }
 
@@ -32,9 +32,9 @@ pub(crate) struct Held {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Delivered,
-    /// The full JID that answers does not hold this registration.
+    /// The full JID that answered does not have this registration.
     Refused,
-    /// The push waits.
+    /// The push goes elsewhere, or waits.
     Failed,
 }
 
@@ -51,43 +51,43 @@ impl Verdict {
 /// A decision that has to be made durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// The push was delivered, or has expired: it is removed from where it is.
+    /// The push was delivered, or has expired: it is removed from its origin.
     Done(Held),
     /// The push leaves the queue and waits in the mailbox.
     Keep {
         message: Arc<PushMessage>,
-        /// Whom it would go to.
+        /// The full JID that the push would go to now.
         target: FullJid,
-        /// When it went out without an answer.
+        /// The last time at which it went out and was not answered, if it did.
         asked_at: Option<DateTime<Utc>>,
-        /// Nobody was asked to take it yet.
+        /// True if no full JID was asked to take it yet.
         untried: bool,
     },
-    /// A push that waits went out again without an answer.
+    /// A push in the mailbox went out again, and was not answered.
     Asked { message: Arc<PushMessage>, asked_at: DateTime<Utc> },
     /// The push stays in the queue until this moment.
     Postpone(MessageId, DateTime<Utc>),
-    /// The full JID that the registration names has refused the push sent at `asked_at`: the registration is
-    /// revoked, and only then is the push removed.
+    /// The full JID that the registration names has refused the push that was sent at `asked_at`. The registration is
+    /// revoked, and the push is removed after that.
     Revoke { push: Held, recipient: FullJid, asked_at: DateTime<Utc> },
-    /// A result came after the push was given up, here or by another process: if it waits, it is removed.
+    /// A result came for a push that was given up, here or by another process. The push is removed if it waits.
     Late(BareJid, MessageId),
-    /// A refusal came as late, from this full JID.
+    /// This full JID has refused a push that was given up, here or by another process.
     LateRevoke(FullJid, MessageId),
-    /// The senders of a registration are over their rate until this moment.
+    /// The registration is over its rate: its senders have to wait until this moment.
     Throttle(RegistrationId, Epoch, DateTime<Utc>),
-    /// Another full JID of the account has taken a push: the registration names it from now on.
+    /// Another full JID of the account has taken a push. The registration names that one from now on.
     Follow { registration: RegistrationId, epoch: Epoch, from: FullJid, to: FullJid },
     /// The full JIDs of an account that were seen lately, latest first.
     NoteSeen(BareJid, Vec<Seen>),
-    /// An account has too much waiting: of its domain, too much does.
+    /// The domain of an account has too much waiting: the account's mailbox is trimmed.
     Trim(Trim),
-    /// Counts of a tenant, for the fate right before this one, or for one that is durable.
+    /// Counts of a tenant. They belong to the fate right before, or to one that is durable already.
     Count(BareJid, MessageId, Counts),
 }
 
 impl Fate {
-    /// Returns whether it ends, or gives back, a push that was received from the queue.
+    /// Returns whether the fate deletes a push from the queue, or gives it back.
     pub(crate) fn is_of_the_queue(&self) -> bool {
         match self {
             Self::Done(push) | Self::Revoke { push, .. } => push.origin == Origin::Queue,
@@ -105,20 +105,20 @@ pub(crate) enum Note {
         message: Arc<PushMessage>,
         /// The full JID that its registration names now.
         recipient: FullJid,
-        /// This recipient was not asked yet.
+        /// True if this recipient was not asked yet.
         untried: bool,
         kept: Kept,
     },
     /// A registration names this full JID now.
     Names(RegistrationId, Epoch, FullJid),
-    /// Lives of a registration up to this one have ended, and so many pushes waited for them.
+    /// The lives of a registration up to this epoch have ended; `waited` pushes waited for them.
     Ended {
         account: BareJid,
         registration: RegistrationId,
         epoch: Epoch,
         waited: usize,
     },
-    /// A push has left the mailbox after a late result: delivered, unless it had expired.
+    /// A push has left the mailbox after a late result. It counts as delivered, unless it had expired.
     Late {
         account: BareJid,
         id: MessageId,
@@ -126,7 +126,7 @@ pub(crate) enum Note {
         expired: bool,
     },
     Trimmed(Trim, Trimmed),
-    /// The senders of a registration were not asked to wait: that could not be stored.
+    /// The request to a registration's senders to wait could not be stored.
     NotThrottled(RegistrationId),
     /// The full JIDs of an account that were seen lately could not be stored.
     NotSeen(BareJid),

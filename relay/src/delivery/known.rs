@@ -1,4 +1,4 @@
-//! Facts of bounded number: the older half of them is forgotten first.
+//! A bounded memory of which mailboxes hold pushes. The older half is forgotten first.
 
 use std::{
     collections::HashMap,
@@ -7,24 +7,24 @@ use std::{
 
 use tokio_xmpp::jid::FullJid;
 
-/// Most full JIDs whose mailboxes are known to be empty or not, in each of two generations: 16 bytes each.
+/// Most full JIDs in each of the two generations; each takes 16 bytes.
 const KNOWN_MAX: usize = 524_288;
 
-/// The relay's knowledge of a mailbox: does it hold pushes for a full JID?
+/// The relay's knowledge of whether a mailbox holds pushes for a full JID.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Knowledge {
     #[default]
     Nothing,
     Something,
-    /// Something, and nobody took it when it was tried last.
+    /// Something waits, and the full JID did not take it when it was tried last.
     Away,
 }
 
-/// Knowledge of mailboxes. A full JID that was forgotten is unknown, and its mailbox is read before the next
-/// push goes out.
+/// The knowledge of mailboxes, by full JID. A full JID that was forgotten has its mailbox read before its next push
+/// goes out.
 #[derive(Debug)]
 pub(crate) struct Known {
-    /// Most of one generation.
+    /// Most full JIDs in one generation.
     max: usize,
     hasher: RandomState,
     generations: [HashMap<u64, Knowledge>; 2],

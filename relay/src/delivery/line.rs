@@ -1,4 +1,4 @@
-//! The line of one full JID: the pushes that wait for their turn, its window, and how far the line may go.
+//! The line of one full JID: the pushes that wait for their turn, the window, and the gate.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -10,62 +10,64 @@ use tokio::time::Instant;
 
 use crate::mutants::{Mutant, mutant};
 
-/// Most unanswered pushes to one full JID; a hot one must not stall the rest (RFC 6120 sets no bound; servers queue).
+/// Most unanswered pushes to one full JID, so that a busy one does not stall the rest. RFC 6120 sets no bound, and
+/// servers queue.
 pub(crate) const IN_FLIGHT_PER_JID_MAX: usize = 16;
-/// Places of a new full JID. Each answer doubles them up to the maximum; silence leaves one.
+/// Initial window of a full JID. Each answer doubles the window up to the maximum; silence narrows it to one.
 const IN_FLIGHT_PER_JID_INITIAL: usize = 4;
-/// Most pushes in line for one full JID, beside those in flight; a further one waits in the queue until about its turn.
+/// Most pushes in line for one full JID, beside those in flight. A further push stays in the queue until about its
+/// turn.
 pub(crate) const LINE_MAX: usize = 512;
-/// The assumed time between two answers of a full JID before it is known.
+/// Assumed time between two answers of a full JID, before one is measured.
 const ANSWER_INTERVAL_INITIAL: Duration = Duration::from_millis(5);
-/// The most that one pause adds to what is known: the server or the stream may have caused it.
+/// Most that one pause counts in the average: the server or the stream may have caused it.
 const ANSWER_INTERVAL_MAX: Duration = Duration::from_millis(50);
-/// The longest wait for a turn: the known interval may be wrong.
+/// Longest wait for a turn, because the average may be wrong.
 const TURN_MAX: Duration = Duration::from_secs(10);
 
-/// The bound up to which a line may go: what waits in the mailbox and was not read yet goes before what is younger.
+/// The bound up to which a line may go. Pushes in the mailbox that were not read yet go before younger ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
     /// Nothing is known to wait in the mailbox.
     Open,
-    /// The mailbox was read up to this push.
+    /// The mailbox was read up to this push: pushes behind it wait.
     UpTo(MessageId),
-    /// Nothing of the mailbox was read yet.
+    /// The mailbox was not read yet: every push waits, but for those of `TTL: 0`.
     Shut,
 }
 
-/// Pushes have failed, and nobody knows whether their recipient is there.
+/// Pushes have failed, and it is not known whether the full JID is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Suspicion {
     pub(crate) failed: Vec<MessageId>,
-    /// When the push was sent that failed first.
+    /// The time at which the push that failed first was sent.
     since: Instant,
-    /// A push that was sent no earlier has been answered: the recipient is there.
+    /// True if a push that was sent at `since` or later has been answered: the full JID is there.
     pub(crate) proven: bool,
 }
 
-/// The place of a push in its line: `TTL: 0` goes before all.
+/// The place of a push in its line. A push of `TTL: 0` goes before all others.
 type Place = (bool, MessageId);
 
 fn place(message: &PushMessage) -> Place {
     (!message.is_immediate(), message.id)
 }
 
-/// See the module.
+/// The line of one full JID.
 #[derive(Debug)]
 pub(crate) struct Line {
     places: BTreeSet<Place>,
     gate: Gate,
     suspicion: Option<Suspicion>,
-    /// In the order in which they were sent.
+    /// Pushes in flight, in the order in which they were sent.
     in_flight: VecDeque<(MessageId, Instant)>,
-    /// The start of the current session, as the relay heard of it. Pushes that were sent before say nothing of it.
+    /// The start of the current session. Pushes that were sent before it say nothing of this session.
     since: Option<Instant>,
     window: usize,
     answered_at: Option<Instant>,
-    /// The time between two answers while there is something to answer: a moving average.
+    /// Moving average of the time between two answers, while pushes wait in line.
     answer_interval: Duration,
-    /// When the last push that found the line full is to come back.
+    /// The latest moment at which a push that found the line full comes back from the queue.
     last_turn: Option<Instant>,
 }
 
@@ -98,7 +100,7 @@ impl Line {
         self.places.len() >= LINE_MAX
     }
 
-    /// Returns how many pushes the gate lets pass, counted up to `max`.
+    /// Counts the pushes that the gate lets pass, up to `max`.
     pub(crate) fn count_passing(&self, max: usize) -> usize {
         self.places.iter().take_while(|place| self.passes(**place)).take(max).count()
     }
@@ -107,7 +109,7 @@ impl Line {
         self.places.insert(place(message));
     }
 
-    /// Takes a push out; returns whether it was in the line.
+    /// Removes a push. Returns whether it was in the line.
     pub(crate) fn remove(&mut self, id: MessageId) -> bool {
         self.places.remove(&(true, id)) || self.places.remove(&(false, id))
     }
@@ -133,83 +135,84 @@ impl Line {
         }
     }
 
-    /// The first in line, if the gate lets it pass.
+    /// Returns the first push in line, if the gate lets it pass.
     pub(crate) fn first(&self) -> Option<MessageId> {
         self.places.first().filter(|place| self.passes(**place)).map(|(_, id)| *id)
     }
 
-    /// The first in line goes out now.
+    /// Moves the first push in line into flight.
     pub(crate) fn send_first(&mut self, now: Instant) {
         if let Some((_, id)) = self.places.pop_first() {
             self.in_flight.push_back((id, now));
         }
     }
 
-    /// Notes a new session. Pushes that the one before left unanswered fill no window and count as no silence. A full
-    /// JID that was silent for so long that a push was given up still gets one at a time.
+    /// Notes a new session. Pushes that an earlier session left unanswered no longer fill the window, and no longer
+    /// count as silence. The window stays as it is: a full JID whose silence has narrowed it to one still gets one push
+    /// at a time.
     pub(crate) fn begin_session(&mut self, now: Instant) {
         self.since = Some(now);
         self.suspicion = None;
     }
 
-    /// Returns whether a push sent then went to the session of now.
+    /// Returns whether a push that was sent at this moment went to the current session.
     pub(crate) fn is_of_session(&self, sent: Instant) -> bool {
         self.since.is_none_or(|since| sent >= since)
     }
 
-    /// Unanswered pushes that went out in the current session.
+    /// Returns the unanswered pushes that went out in the current session.
     fn unanswered(&self) -> impl Iterator<Item = &(MessageId, Instant)> {
         self.in_flight.iter().skip_while(|(_, sent)| !self.is_of_session(*sent))
     }
 
-    /// Unanswered pushes that went out in earlier sessions.
+    /// Returns the unanswered pushes that went out in earlier sessions.
     pub(crate) fn left_by_earlier_sessions(&self) -> impl Iterator<Item = MessageId> {
         self.in_flight.iter().take_while(|(_, sent)| !self.is_of_session(*sent)).map(|(id, _)| *id)
     }
 
-    /// The pushes of the session of now that are in flight.
+    /// Returns the pushes of the current session that are in flight.
     pub(crate) fn ids_in_flight(&self) -> impl Iterator<Item = MessageId> {
         self.unanswered().map(|(id, _)| *id)
     }
 
-    /// Returns how many pushes of the session of now are in flight.
+    /// Counts the pushes of the current session that are in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.unanswered().count()
     }
 
-    /// Pushes of this session that have been unanswered for at least so long.
+    /// Returns the pushes of the current session that have been unanswered for `time` or longer.
     pub(crate) fn silent_for(&self, time: Duration, now: Instant) -> impl Iterator<Item = MessageId> {
         self.unanswered().take_while(move |(_, sent)| now.duration_since(*sent) >= time).map(|(id, _)| *id)
     }
 
-    /// When the oldest unanswered push of this session was sent.
+    /// Returns the time at which the oldest unanswered push of the current session was sent.
     pub(crate) fn oldest_in_flight(&self) -> Option<Instant> {
         self.unanswered().next().map(|(_, sent)| *sent)
     }
 
-    /// Returns whether an answer has come lately.
+    /// Returns whether the last answer came less than `time` ago.
     pub(crate) fn has_answered_within(&self, time: Duration, now: Instant) -> bool {
         self.answered_at.is_some_and(|at| now.duration_since(at) < time)
     }
 
-    /// Takes a push out of flight; when it was sent.
+    /// Takes a push out of flight. Returns the time at which it was sent.
     pub(crate) fn land(&mut self, id: MessageId) -> Option<Instant> {
         let at = self.in_flight.iter().position(|(other, _)| *other == id)?;
         self.in_flight.remove(at).map(|(_, sent)| sent)
     }
 
-    /// Takes everything out of flight, with what is known by it.
+    /// Takes all pushes out of flight, and drops the suspicion.
     pub(crate) fn land_all(&mut self) -> Vec<MessageId> {
         self.suspicion = None;
         self.in_flight.drain(..).map(|(id, _)| id).collect()
     }
 
-    /// The stream that answers would come by is gone.
+    /// Forgets the time of the last answer: the stream is gone, and a pause that it caused must not count.
     pub(crate) fn forget_pace(&mut self) {
         self.answered_at = None;
     }
 
-    /// Notes that a push sent then has failed: nothing more goes out until the rest is answered.
+    /// Notes that a push sent at this moment has failed. Nothing more goes out until the rest is answered.
     pub(crate) fn suspect(&mut self, id: MessageId, sent: Instant) {
         let suspicion = self.suspicion.get_or_insert_with(|| Suspicion {
             failed: Vec::new(),
@@ -223,12 +226,12 @@ impl Line {
         self.suspicion.is_some()
     }
 
-    /// Ends the suspicion when nothing is in flight any more.
+    /// Ends the suspicion, if nothing of the current session is in flight any more.
     pub(crate) fn conclude(&mut self) -> Option<Suspicion> {
         if self.in_flight() == 0 { self.suspicion.take() } else { None }
     }
 
-    /// Notes an answer of somebody who is there, to a push sent then.
+    /// Notes an answer to a push that was sent at this moment: the full JID is there.
     pub(crate) fn note_answer(&mut self, sent: Instant, now: Instant) {
         if let Some(suspicion) = self.suspicion.as_mut().filter(|suspicion| sent >= suspicion.since) {
             suspicion.proven = true;
@@ -240,18 +243,18 @@ impl Line {
         self.answered_at = Some(now);
         self.window = (self.window * 2).clamp(IN_FLIGHT_PER_JID_INITIAL, IN_FLIGHT_PER_JID_MAX);
         if self.is_idle() {
-            // The next burst finds out anew how much at once is well.
+            // The next burst finds its window anew.
             *self = Self::default();
         }
     }
 
-    /// Leaves one place until the full JID answers.
+    /// Narrows the window to one push, until the full JID answers.
     pub(crate) fn narrow_to_one(&mut self) {
         self.window = 1;
     }
 
-    /// Takes a turn for a push that finds the line full; returns how long it stays in the queue: each half an answer
-    /// longer than the one before, so that they come back in order, and rather too early than too late.
+    /// Returns how long a push that finds the line full stays in the queue. Each push comes back half an answer
+    /// interval after the one before: in order, and rather too early than too late.
     pub(crate) fn take_turn(&mut self, now: Instant) -> Duration {
         let step = self.answer_interval / 2;
         let turn = self.last_turn.unwrap_or(now).max(now + step * LINE_MAX as u32) + step;

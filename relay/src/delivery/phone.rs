@@ -1,4 +1,4 @@
-//! Knowledge of one full JID.
+//! The relay's knowledge of one full JID.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,49 +13,50 @@ use super::{
     retry::Retry,
 };
 
-/// A full JID whose oldest push has been unanswered for so long is silent: it holds up nobody else.
+/// Time after which a full JID is silent if a push to it, or a probe, is still unanswered. A silent full JID holds up
+/// nobody else.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(2);
-/// The longest time for which a full JID is not asked for a registration that it refused.
+/// Time for which a full JID is not asked for a registration that it refused, unless it greets with a presence before.
 const BARRED_MAX: Duration = Duration::from_secs(3600);
-/// Most registrations that one full JID is barred from; beyond it the first to end is forgotten.
+/// Most registrations that one full JID is barred from. Beyond it, the bar that ends first is lifted.
 const BARRED_REGISTRATIONS_MAX: usize = 256;
 
-/// A full JID's way of taking turns: those that never answered share a part of all places.
+/// The turns that a full JID takes part in. Unproven full JIDs share fewer places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Proven,
     Unproven,
 }
 
-/// See the module.
+/// The knowledge of one full JID.
 #[derive(Debug, Default)]
 pub(crate) struct Phone {
     pub(crate) line: Line,
     pub(crate) reading: Option<Reading>,
-    /// Why its mailbox is to be read, if it is.
+    /// The reason for which its mailbox is to be read next.
     pub(crate) cue: Option<Cue>,
     pub(crate) retry: Option<Retry>,
-    /// Where it stands in turn.
+    /// The turns in which it is lined up; `None`: in none.
     pub(crate) ready: Option<Standing>,
-    /// When it last greeted or registered, or first answered.
+    /// The time at which it last greeted or registered, or first answered.
     seen_at: Option<DateTime<Utc>>,
-    /// Its last sign of life: that, or an answer.
+    /// The time of its last sign of life: a greeting, a registration or an answer.
     alive_at: Option<DateTime<Utc>>,
-    /// Since when it owes a sign of life: it was asked whether it is there, beside its pushes.
+    /// The time since which it owes an answer to a probe.
     probed_at: Option<Instant>,
-    /// When the push was sent in whose silence others were found for what waits.
+    /// The time at which the oldest unanswered push was sent when stand-ins were last sought for this full JID.
     relieved_since: Option<Instant>,
     ended: bool,
     away: bool,
     proven: bool,
-    /// Pushes to its session were given up unanswered: the answers may come yet, all at once.
+    /// True if pushes to its session were given up unanswered. Their answers may still come, all at once.
     unanswered: bool,
-    /// The registrations that it does not hold, and until when it is not asked again.
+    /// The registrations that it does not have, each with the time until which it is not asked for it again.
     barred: BTreeMap<RegistrationId, Instant>,
 }
 
 impl Phone {
-    /// Notes a directed presence: a session begins, which may hold whatever the one before did not.
+    /// Notes a directed presence. The new session may have registrations that the earlier one did not have.
     pub(crate) fn begin_session(&mut self, now: Now) {
         self.greet(now);
         self.unanswered = false;
@@ -63,13 +64,13 @@ impl Phone {
         self.line.begin_session(now.monotonic);
     }
 
-    /// Notes a directed presence or a registration: it has a session.
+    /// Notes a directed presence or a registration: the full JID has a session.
     pub(crate) fn greet(&mut self, now: Now) {
         self.seen_at = Some(now.wall);
         self.show_life(now);
     }
 
-    /// Notes what an earlier process has seen.
+    /// Takes what the store knows, unless this process has seen the full JID since.
     pub(crate) fn recall(&mut self, seen_at: DateTime<Utc>, ended: bool) {
         if self.seen_at.is_none_or(|seen| seen < seen_at) {
             self.seen_at = Some(seen_at);
@@ -78,10 +79,10 @@ impl Phone {
         }
     }
 
-    /// Notes an answer, or another sign of life; returns whether that was news.
+    /// Notes an answer, or another sign of life. Returns whether the full JID was not known to be there.
     pub(crate) fn show_life(&mut self, now: Now) -> bool {
         let is_news = !self.is_present();
-        // A relay that has begun since may not have heard it greet.
+        // A relay that has started since may not have heard the greeting.
         self.seen_at.get_or_insert(now.wall);
         self.alive_at = Some(now.wall);
         self.ended = false;
@@ -90,30 +91,30 @@ impl Phone {
         is_news
     }
 
-    /// Notes that others are found for what waits; returns whether they were not yet, in this silence.
+    /// Notes that stand-ins are sought for this full JID. Returns whether they were not sought yet in this silence.
     pub(crate) fn relieve(&mut self) -> bool {
         let silent_since = self.line.oldest_in_flight();
         std::mem::replace(&mut self.relieved_since, silent_since) != silent_since
     }
 
-    /// Notes that it is asked for a sign of life; returns whether it owed none.
+    /// Notes that a probe goes out. Returns whether no earlier probe is unanswered.
     pub(crate) fn note_probe(&mut self, now: Now) -> bool {
         let owed_none = self.lives_since_probe();
         self.probed_at.get_or_insert(now.monotonic);
         owed_none
     }
 
-    /// The stream that its answer would come by is gone.
+    /// Forgets the probe: the stream on which its answer would come is gone.
     pub(crate) fn forget_probe(&mut self) {
         self.probed_at = None;
     }
 
-    /// Returns whether it has shown life since it was asked for that.
+    /// Returns whether the full JID has shown life since the last probe, or owes no answer to one.
     pub(crate) fn lives_since_probe(&self) -> bool {
         self.probed_at.is_none()
     }
 
-    /// Notes that it has answered a push: it takes turns among those that do.
+    /// Notes that the full JID has answered a push: it takes turns among the proven.
     pub(crate) fn prove(&mut self) {
         self.proven = true;
     }
@@ -124,13 +125,13 @@ impl Phone {
         self.proven = false;
     }
 
-    /// Notes that nothing which was sent to it was taken.
+    /// Notes that nothing that was sent to the full JID was taken.
     pub(crate) fn mark_away(&mut self) {
         self.away = true;
         self.proven = false;
     }
 
-    /// Notes that it let a push go unanswered: it gets one at a time until it answers.
+    /// Notes that a push was given up unanswered: the full JID gets one push at a time until it answers.
     pub(crate) fn mark_silent(&mut self) {
         self.proven = false;
         self.unanswered = true;
@@ -141,7 +142,7 @@ impl Phone {
         self.unanswered
     }
 
-    /// Notes that those answers have had their time.
+    /// Notes that answers to pushes that were given up have had their time.
     pub(crate) fn forget_unanswered(&mut self) {
         self.unanswered = false;
     }
@@ -150,33 +151,33 @@ impl Phone {
         if self.proven { Standing::Proven } else { Standing::Unproven }
     }
 
-    /// It had a session when it was heard of last, and has not failed since.
+    /// Returns whether the full JID had a session when it was last heard of, and has not failed since.
     pub(crate) fn is_present(&self) -> bool {
         self.seen_at.is_some() && !self.is_gone()
     }
 
-    /// It is there, and nothing speaks against it.
+    /// Returns whether the full JID is there, and neither suspect nor silent.
     pub(crate) fn takes_pushes(&self, now: Now) -> bool {
         self.is_present() && !self.line.is_suspect() && !self.is_silent(now)
     }
 
-    /// Another is to have its pushes, if one is there.
+    /// Returns whether another full JID may have its pushes, if one is there.
     pub(crate) fn is_to_be_replaced(&self, now: Now) -> bool {
         self.is_failing() || self.is_silent(now)
     }
 
-    /// Returns whether it may have the pushes of another that is to be replaced: that one fails, or this one has
-    /// greeted since that one's last sign of life.
+    /// Returns whether this full JID may stand in for another: the other one fails, or this one has greeted since the
+    /// other's last sign of life.
     pub(crate) fn may_replace(&self, other: &Self) -> bool {
         other.is_failing() || self.seen_at > other.alive_at
     }
 
-    /// Its session has ended, or it took nothing when it was tried last.
+    /// Returns whether the session has ended, or nothing was taken when the full JID was last tried.
     pub(crate) fn is_gone(&self) -> bool {
         self.ended || self.away
     }
 
-    /// It is gone, or a push to it has failed and the others are not answered yet.
+    /// Returns whether the full JID is gone, or suspect: a push has failed, and others are not answered yet.
     pub(crate) fn is_failing(&self) -> bool {
         self.is_gone() || self.line.is_suspect()
     }
@@ -189,13 +190,13 @@ impl Phone {
         self.seen_at
     }
 
-    /// Something sent to it has been unanswered for long.
+    /// Returns whether a push of this session, or a probe, has been unanswered for 2 s.
     pub(crate) fn is_silent(&self, now: Now) -> bool {
         self.line.silent_for(SILENT_AFTER, now.monotonic).next().is_some()
             || self.probed_at.is_some_and(|at| now.monotonic.duration_since(at) >= SILENT_AFTER)
     }
 
-    /// Notes that it does not hold a registration.
+    /// Notes that the full JID does not have a registration.
     pub(crate) fn bar(&mut self, registration: RegistrationId, now: Now) {
         if self.barred.len() >= BARRED_REGISTRATIONS_MAX
             && let Some(first) = self.barred.iter().min_by_key(|(_, until)| **until).map(|(id, _)| *id)
@@ -213,12 +214,12 @@ impl Phone {
         self.barred.remove(&registration);
     }
 
-    /// Returns whether its mailbox is being read, or to be read.
+    /// Returns whether its mailbox is being read, or is to be read.
     pub(crate) fn is_reading(&self) -> bool {
         self.reading.is_some() || self.cue.is_some()
     }
 
-    /// Nothing is held or under way for it.
+    /// Returns whether nothing is held or under way for the full JID.
     pub(crate) fn is_idle(&self) -> bool {
         self.line.is_idle() && !self.is_reading() && self.retry.is_none()
     }

@@ -1,20 +1,22 @@
-//! The rate at which the senders of one registration may push: a burst, and so many per second after it.
+//! The rate at which the senders of one registration may push: a burst, then a number per second.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use push::{Rate, RegistrationId};
 
-/// Registrations whose pushes are counted; those whose burst is whole again are forgotten first.
+/// Most registrations whose pushes are counted. Beyond it, those whose burst is whole again are forgotten; if none is,
+/// a further registration is not counted.
 const COUNTED_MAX: usize = 65_536;
-/// The least time for which senders are asked to wait: each time costs a write.
+/// Least time for which senders are asked to wait, because each request costs a write.
 const THROTTLED_MIN: TimeDelta = TimeDelta::seconds(5);
 
-/// Counts what is accepted for each registration (the generic cell rate algorithm).
+/// Counts the pushes that were accepted for each registration (the generic cell rate algorithm).
 #[derive(Debug)]
 pub(crate) struct Meter {
     rate: Rate,
-    /// When the burst of a registration will be whole again, and until when its senders were asked to wait.
+    /// For each registration: the time at which its burst is whole again, and the time until which its senders were
+    /// asked to wait.
     counted: HashMap<RegistrationId, (DateTime<Utc>, DateTime<Utc>)>,
 }
 
@@ -23,7 +25,8 @@ impl Meter {
         Self { rate, counted: HashMap::new() }
     }
 
-    /// Counts a push. If that is one too many: until when the senders are to wait, unless they were asked so before.
+    /// Counts a push. If it is one too many, returns the time until which the senders have to wait; `None` if they were
+    /// asked already.
     pub(crate) fn count(&mut self, id: RegistrationId, accepted_at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         if self.counted.len() >= COUNTED_MAX && !self.counted.contains_key(&id) {
             self.counted.retain(|_, (whole_at, _)| *whole_at > accepted_at);
@@ -42,12 +45,12 @@ impl Meter {
         Some(*asked_until)
     }
 
-    /// Returns whether the senders of a registration are asked to wait at `now` by what was counted here.
+    /// Returns whether this meter has asked the senders of a registration to wait at `now`.
     pub(crate) fn asks(&self, id: RegistrationId, now: DateTime<Utc>) -> bool {
         self.counted.get(&id).is_some_and(|(_, asked_until)| *asked_until > now)
     }
 
-    /// The senders of a registration were not asked to wait after all.
+    /// Notes that the senders of a registration were not asked to wait after all.
     pub(crate) fn forget_asked(&mut self, id: RegistrationId) {
         if let Some((_, asked_until)) = self.counted.get_mut(&id) {
             *asked_until = DateTime::UNIX_EPOCH;

@@ -13,23 +13,23 @@ pub(crate) const PAGE_MAX: usize = 16;
 /// Why a mailbox is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cue {
-    /// Perhaps somebody is there. Pushes that the XMPP server may still hold for the session are left out.
+    /// Somebody may be there. Pushes that the XMPP server may still deliver by itself are left out.
     Guess,
-    /// A new session, a registration, or an answer: all that waits may go.
+    /// Somebody is there, by a new session, a registration or an answer. All that waits may go.
     There,
 }
 
 /// A request for one page of a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReadRequest {
-    /// Whom the pushes are for.
+    /// The full JID that the pushes are for.
     pub(crate) reader: FullJid,
-    /// The reading that this is a part of.
+    /// The number of the reading that the page is a part of.
     pub(crate) reading: u64,
     pub(crate) cue: Cue,
     /// The registrations whose pushes are read.
     pub(crate) of: Arc<BTreeSet<RegistrationId>>,
-    /// The last push that was read; `None`: from the beginning.
+    /// The last push that was read; `None`: the reading begins.
     pub(crate) after: Option<MessageId>,
 }
 
@@ -38,17 +38,17 @@ pub(crate) struct ReadRequest {
 pub(crate) struct Page {
     pub(crate) reader: FullJid,
     pub(crate) reading: u64,
-    /// The `recipient` of each is the full JID that its registration names now.
+    /// The pushes. The `recipient` of each is the full JID that its registration names now.
     pub(crate) pushes: Vec<PushMessage>,
     /// The last push that was read.
     pub(crate) upto: Option<MessageId>,
-    /// Pushes were left out that the XMPP server may still deliver.
+    /// True if pushes were left out because the XMPP server may still deliver them.
     pub(crate) left_out: bool,
-    /// Nothing more waits behind it.
+    /// True if nothing more waits behind the page.
     pub(crate) end: bool,
 }
 
-/// One reading from the beginning of a mailbox to its end.
+/// One reading of a mailbox, from its beginning to its end.
 #[derive(Debug)]
 pub(crate) struct Reading {
     number: u64,
@@ -79,7 +79,7 @@ impl Reading {
         self.asked
     }
 
-    /// Asks for the next page.
+    /// Makes the request for the next page.
     pub(crate) fn ask(&mut self, reader: &FullJid) -> ReadRequest {
         self.asked = true;
         ReadRequest {
@@ -91,24 +91,24 @@ impl Reading {
         }
     }
 
-    /// Takes note of a page.
+    /// Notes that a page has come.
     pub(crate) fn note_page(&mut self, upto: Option<MessageId>, left_out: Knowledge) {
         self.asked = false;
         self.upto = upto.or(self.upto);
         self.note_left_out(left_out);
     }
 
-    /// Takes note of what goes on waiting.
+    /// Notes that pushes go on waiting.
     pub(crate) fn note_left_out(&mut self, left_out: Knowledge) {
         self.left_out = self.left_out.max(left_out);
     }
 
-    /// Something was kept, or may have been: the reading begins once more when it has ended.
+    /// Notes that a push was kept, or may have been. The reading starts over once it has ended.
     pub(crate) fn repeat(&mut self) {
         self.again = true;
     }
 
-    /// The knowledge of the mailbox after its end was read; `None`: it is to be read once more.
+    /// Returns what is known of the mailbox once its end was read; `None`: it has to be read once more.
     pub(crate) fn outcome(&self) -> Option<Knowledge> {
         (!self.again).then_some(self.left_out)
     }

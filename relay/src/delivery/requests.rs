@@ -1,4 +1,4 @@
-//! The registrations that wait for the store: each bare JID has its share, and they take turns.
+//! Users' requests that wait for the store. Each account has a share of the room, and accounts take turns.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,14 +6,14 @@ use tokio_xmpp::jid::BareJid;
 
 use crate::stream::stanza::Request;
 
-/// Bytes of all requests that wait.
+/// Most bytes of all requests that wait.
 const BYTES_MAX: usize = 16 << 20;
-/// Bytes of those of one bare JID.
+/// Most bytes of one account's requests that wait.
 const BYTES_PER_ACCOUNT_MAX: usize = BYTES_MAX / 64;
-/// Memory of a request beside its text.
+/// Memory of a request beside its text, in bytes.
 const OVERHEAD_BYTES: usize = 512;
 
-/// See the module.
+/// Users' requests that wait for the store.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     waiting: BTreeMap<BareJid, Waiting>,
@@ -36,7 +36,7 @@ impl Requests {
         self.turns.is_empty()
     }
 
-    /// Lines a request up; returns it where there is no room for it.
+    /// Lines a request up. Returns the request if there is no room for it.
     pub(crate) fn offer(&mut self, request: Request) -> Option<Request> {
         let (account, size) = (request.from.to_bare(), size(&request));
         let of_account = self.waiting.get(&account).map_or(0, |waiting| waiting.bytes);
@@ -53,7 +53,7 @@ impl Requests {
         None
     }
 
-    /// The next request in turn.
+    /// Takes the next request in turn.
     pub(crate) fn next(&mut self) -> Option<Request> {
         let account = self.turns.pop_front()?;
         let waiting = self.waiting.get_mut(&account)?;

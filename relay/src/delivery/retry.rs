@@ -1,18 +1,18 @@
-//! When a full JID that failed is tried again by itself.
+//! The schedule by which a full JID that failed is tried again.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use push::MessageId;
 use tokio::time::Instant;
 
-/// The first delay before a full JID is tried again; each further one is twice as long.
+/// First delay before a full JID is tried again. Each further delay is twice as long, up to `DELAY_MAX`.
 const DELAY_MIN: Duration = Duration::from_secs(2);
 const DELAY_MAX: Duration = Duration::from_secs(128);
-/// Between further tries, as between sweeps.
+/// Delay between all further tries, the same as between sweeps.
 const DELAY_LAST: Duration = Duration::from_secs(600);
-/// Failures count together if no more than this is between them.
+/// Longest time between two failures that count together.
 const FAILURES_APART_MAX: Duration = Duration::from_secs(2 * DELAY_LAST.as_secs());
-/// Pushes that one full JID rejects while it takes others.
+/// Most pushes that are remembered as rejected by one full JID.
 const REJECTED_MAX: usize = 256;
 
 /// The failures of one full JID.
@@ -21,14 +21,14 @@ pub(crate) struct Retry {
     failures: u32,
     failed_at: Instant,
     at: Option<Instant>,
-    /// It takes some pushes and rejects others, so an answer does not end this retry.
+    /// True if the full JID takes some pushes and rejects others. An answer then does not end this retry.
     rejects: bool,
-    /// The pushes that it rejected: put off until the next try.
+    /// The pushes that the full JID rejected. They are put off until the next try.
     rejected: BTreeSet<MessageId>,
 }
 
 impl Retry {
-    /// The first failure.
+    /// Begins with the first failure.
     pub(crate) fn new(now: Instant) -> Self {
         let mut retry =
             Self { failures: 0, failed_at: now, at: None, rejects: false, rejected: BTreeSet::new() };
@@ -36,7 +36,7 @@ impl Retry {
         retry
     }
 
-    /// Notes a further failure: the next try comes later.
+    /// Notes a failure: the next try comes later than the last one did.
     pub(crate) fn fail(&mut self, now: Instant) {
         self.failed_at = now;
         let delay = DELAY_MIN * 2u32.pow(self.failures.min(16));
@@ -45,21 +45,21 @@ impl Retry {
         self.at = Some(now + delay);
     }
 
-    /// Notes that its try came to nothing, for another is tried in its place: the next one comes later.
+    /// Notes that another full JID is tried in place of this one. If a try is under way, the next one comes later.
     pub(crate) fn put_off(&mut self, now: Instant) {
         if self.at.is_none() {
             self.fail(now);
         }
     }
 
-    /// Notes pushes that it rejects while it takes others.
+    /// Notes pushes that the full JID rejects while it takes others.
     pub(crate) fn reject(&mut self, pushes: &[MessageId]) {
         self.rejects = true;
         let room = REJECTED_MAX.saturating_sub(self.rejected.len());
         self.rejected.extend(pushes.iter().take(room));
     }
 
-    /// Returns whether it takes some pushes and rejects others: an answer leaves this retry standing.
+    /// Returns whether the full JID takes some pushes and rejects others. An answer then does not end this retry.
     pub(crate) fn rejects(&self) -> bool {
         self.rejects
     }
@@ -68,12 +68,12 @@ impl Retry {
         self.rejected.contains(&push)
     }
 
-    /// Forgets rejected pushes, so that they are tried before their time, as in a try that is due.
+    /// Forgets the rejected pushes, so that they go out before the next try is due.
     pub(crate) fn forget_rejected(&mut self) {
         self.rejected.clear();
     }
 
-    /// Returns whether it has failed so lately that a new push is no reason to try.
+    /// Returns whether the last failure was so recent that a new push is no reason to try.
     pub(crate) fn is_recent(&self, now: Instant) -> bool {
         now.duration_since(self.failed_at) < DELAY_MIN
     }
@@ -84,7 +84,7 @@ impl Retry {
         self.at = Some(self.at.map_or(soon, |at| at.min(soon)));
     }
 
-    /// Returns whether its next try is due; then it is being tried.
+    /// Returns whether the next try is due. If so, the try begins.
     pub(crate) fn take_due(&mut self, now: Instant) -> bool {
         let due = self.at.is_some_and(|at| at <= now);
         if due {
@@ -94,7 +94,7 @@ impl Retry {
         due
     }
 
-    /// Returns whether its failures are too old to count.
+    /// Returns whether the failures are too old to count.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.at.is_none() && now.duration_since(self.failed_at) >= FAILURES_APART_MAX
     }

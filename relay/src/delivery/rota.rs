@@ -1,12 +1,12 @@
-//! Those that are looked at again and again, a few at a time.
+//! A set whose members are looked at again and again, a few at a time.
 
 use std::{collections::BTreeSet, ops::Bound};
 
-/// See the module.
+/// A set whose members take turns.
 #[derive(Debug)]
 pub(crate) struct Rota<T> {
     members: BTreeSet<T>,
-    /// The last one that was looked at while others were left.
+    /// The last member that was taken while others were left.
     last: Option<T>,
 }
 
@@ -17,7 +17,7 @@ impl<T> Default for Rota<T> {
 }
 
 impl<T: Ord + Clone> Rota<T> {
-    /// Puts a member on it, unless it is.
+    /// Adds a member, unless it is there already.
     pub(crate) fn insert(&mut self, member: T) {
         self.members.insert(member);
     }
@@ -38,7 +38,7 @@ impl<T: Ord + Clone> Rota<T> {
         self.members.iter()
     }
 
-    /// Takes the next ones off it, `max` at most: all of them, as long as they are no more.
+    /// Takes the next `max` members off the rota, or all of them if they are no more than that.
     pub(crate) fn take(&mut self, max: usize) -> BTreeSet<T> {
         if self.members.len() <= max {
             self.last = None;

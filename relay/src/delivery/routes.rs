@@ -1,6 +1,6 @@
-//! Where the pushes of an account go at one moment, for as many registrations as it has.
+//! The routes of an account's pushes at one moment, for all of its registrations.
 //!
-//! An account may have full JIDs by the thousand: each is looked at once here, and not once for each registration.
+//! An account may have thousands of full JIDs. Each of them is looked at once here, and not once for each registration.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -9,10 +9,10 @@ use tokio_xmpp::jid::FullJid;
 
 use super::{Now, phone::Phone};
 
-/// See the module.
+/// The routes of one account's pushes at one moment.
 pub(crate) struct Routes<'a> {
     phones: &'a BTreeMap<FullJid, Phone>,
-    /// Those that take pushes, seen last first.
+    /// The full JIDs that take pushes, seen last first.
     there: Vec<(&'a FullJid, &'a Phone)>,
     now: Now,
 }
@@ -24,13 +24,14 @@ impl<'a> Routes<'a> {
         Self { phones, there, now }
     }
 
-    /// As `Account::route`.
+    /// Returns the full JID that pushes of a registration go to, as `Account::route` does.
     pub(crate) fn route<'b>(&'b self, registration: RegistrationId, named: &'b FullJid) -> &'b FullJid {
         let phone = self.phones.get(named).filter(|phone| phone.is_to_be_replaced(self.now));
         phone.and_then(|phone| self.stand_in(registration, named, phone)).unwrap_or(named)
     }
 
-    /// Whom to ask beside those that are silent: the full JID that the registration names, or who stands in for it.
+    /// Returns a full JID to ask beside those that were asked and are silent: the one that the registration names, or
+    /// its stand-in.
     pub(crate) fn other_than<'b>(
         &'b self,
         asked: &[FullJid],
@@ -46,7 +47,7 @@ impl<'a> Routes<'a> {
         self.stand_in(registration, named, phone.unwrap_or(&unknown)).filter(|other| !asked.contains(other))
     }
 
-    /// The one to try in place of this phone: the one seen last that has not refused the registration.
+    /// Returns the stand-in for this phone: the full JID seen last that has not refused the registration.
     fn stand_in(&self, registration: RegistrationId, named: &FullJid, phone: &Phone) -> Option<&'a FullJid> {
         let others = self.there.iter().take_while(|(_, other)| other.may_replace(phone));
         let mut willing = others.filter(|(_, other)| !other.is_barred(registration, self.now));

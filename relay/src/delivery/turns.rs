@@ -1,4 +1,4 @@
-//! The turns of all: domains in turn, within a domain its accounts, within an account its full JIDs.
+//! The turns of full JIDs: domains take turns, then the accounts within a domain, then the full JIDs within an account.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,7 +10,7 @@ pub(crate) struct Turns {
     domains: Round<String, Round<BareJid, VecDeque<FullJid>>>,
 }
 
-/// Keys that take turns, each with what is below it.
+/// Keys that take turns, and the value of each.
 #[derive(Debug)]
 struct Round<K, V> {
     order: VecDeque<K>,
@@ -31,7 +31,8 @@ impl<K: Ord + Clone, V: Default> Round<K, V> {
         self.below.entry(key.clone()).or_default()
     }
 
-    /// Gives each key its turn until one has something; that one stands behind the others then.
+    /// Gives each key its turn until `take` returns something for one. A key that has had its turn goes behind the
+    /// others.
     fn next<T>(
         &mut self,
         mut take: impl FnMut(&K, &mut V) -> Option<T>,
@@ -66,7 +67,7 @@ impl Turns {
         self.domains.entry(&domain).entry(&account).push_back(jid);
     }
 
-    /// The next full JID of an account that may have a turn, and whose domain may.
+    /// Takes the next full JID in turn, among the domains and accounts that may have one.
     pub(crate) fn next(
         &mut self,
         domain_may: impl Fn(&str) -> bool,

@@ -1,4 +1,4 @@
-//! The order of an operator by which a running relay forgets an account.
+//! An operator's order that a running relay forgets an account.
 
 use tokio::sync::broadcast;
 use tokio_xmpp::jid::BareJid;
@@ -6,7 +6,7 @@ use tokio_xmpp::jid::BareJid;
 /// Most accounts that wait to be forgotten.
 const WAITING_MAX: usize = 256;
 
-/// See the module. Its clones reach the same relay.
+/// The way of these orders to the relay. All clones reach the same relay.
 #[derive(Debug, Clone)]
 pub struct Forgetting(broadcast::Sender<BareJid>);
 
@@ -17,8 +17,9 @@ impl Default for Forgetting {
 }
 
 impl Forgetting {
-    /// Has the relay drop the pushes that it holds of an account in memory, as soon as nothing of it is under way. The
-    /// stores are unchanged: a push whose registration lives waits in the mailbox. False: no relay runs that hears it.
+    /// Has the relay drop the pushes of an account that it holds in memory, as soon as nothing of the account is under
+    /// way. Nothing is erased from the stores: a push whose registration lives waits in the mailbox. Returns `false` if
+    /// no relay runs that hears the order.
     #[must_use]
     pub fn forget(&self, account: BareJid) -> bool {
         self.0.send(account).is_ok()

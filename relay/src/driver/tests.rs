@@ -18,7 +18,7 @@ use crate::{
 };
 
 const ALICE: &str = "alice@example.com/phone";
-/// A step of the driver comes within this time.
+/// Longest time for a step of the driver.
 const SOON: Duration = Duration::from_secs(5);
 
 fn now() -> DateTime<Utc> {
@@ -40,7 +40,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With a stream, and a phone that has one registration.
+    /// Starts a driver with a stream, and with a phone that has one registration.
     async fn new() -> Self {
         Self::with(Fence::open()).await
     }
@@ -77,7 +77,7 @@ impl Scene {
         push
     }
 
-    /// The next push goes out; its stanza has its id.
+    /// Waits until the next push goes out. Its stanza has the id of this one.
     async fn sees(&mut self, push: &PushMessage) {
         let Outgoing { stream, xml } = timeout(SOON, self.pushes.recv()).await.expect("it is sent").unwrap();
         assert_eq!(stream, StreamNumber::number(1));
@@ -93,7 +93,7 @@ impl Scene {
         self.hears(Incoming::Answer(Answer { from, id: push.id.to_string(), error: None })).await;
     }
 
-    /// Waits until this holds.
+    /// Waits until `holds` returns true.
     async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let until = async {
             while !holds(self) {

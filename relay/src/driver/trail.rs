@@ -1,4 +1,4 @@
-//! The trail of the last pushes, as far as this process knows: an operator asks for it when a push is missing.
+//! The trail of the last pushes, as far as this process knows it. An operator asks for it when a push is missing.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,7 +16,7 @@ use crate::{
     stream::stanza::Incoming,
 };
 
-/// Most pushes that are remembered; the one that came first is forgotten first.
+/// Most pushes that are remembered. The one that came first is forgotten first.
 const TRACES_MAX: usize = 10_000;
 
 /// The latest state of a push.
@@ -39,7 +39,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The word for it.
+    /// Returns the word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Outcome {
         }
     }
 
-    /// Nothing more can become of it.
+    /// Returns whether nothing more can become of the push.
     const fn is_last(self) -> bool {
         !matches!(self, Self::Held | Self::Waits)
     }
@@ -64,7 +64,7 @@ impl Outcome {
 pub struct Trace {
     /// Its registration.
     pub registration: RegistrationId,
-    /// The life of that.
+    /// The epoch of its registration's life.
     pub epoch: Epoch,
     /// When it was accepted.
     pub accepted_at: DateTime<Utc>,
@@ -72,38 +72,38 @@ pub struct Trace {
     pub expires_at: DateTime<Utc>,
     /// Its latest state.
     pub outcome: Outcome,
-    /// When that was.
+    /// When that state began.
     pub at: DateTime<Utc>,
-    /// Number of errors that ended nothing, by which a phone answered it.
+    /// Number of a phone's errors that did not end it.
     pub failures: u32,
-    /// When it last went out without an answer.
+    /// When it last went out and was not answered.
     pub unanswered_at: Option<DateTime<Utc>>,
 }
 
-/// The last pushes. Its clones know the same.
+/// The last pushes. All clones know the same.
 #[derive(Debug, Clone, Default)]
 pub struct Trail(Arc<Mutex<Traces>>);
 
 #[derive(Debug, Default)]
 struct Traces {
     of: BTreeMap<MessageId, Trace>,
-    /// In the order in which they came.
+    /// The pushes, in the order in which they came.
     order: VecDeque<MessageId>,
-    /// Of the settlement that is under way: these go into the mailbox, or their registration is over.
+    /// Pushes that the settlement under way puts into the mailbox, or whose registrations it revokes.
     settling: Vec<MessageId>,
 }
 
-/// The push of an input, kept until the core has said how it handles it.
+/// The push that an answer is to, kept until the core has taken the answer.
 pub(crate) struct Told(Option<MessageId>);
 
 impl Trail {
-    /// The trace of a push.
+    /// Returns the trace of a push.
     #[must_use]
     pub fn find(&self, id: MessageId) -> Option<Trace> {
         self.lock().of.get(&id).cloned()
     }
 
-    /// The traces of the pushes of a registration, the last first, at most `max` of them.
+    /// Returns the traces of a registration's pushes, the last ones first, at most `max` of them.
     #[must_use]
     pub fn of_registration(&self, registration: RegistrationId, max: usize) -> Vec<(MessageId, Trace)> {
         let traces = self.lock();
@@ -112,7 +112,7 @@ impl Trail {
         theirs.take(max).map(|(id, trace)| (id, trace.clone())).collect()
     }
 
-    /// Notes what the core is about to be told.
+    /// Notes an input that the core is about to take.
     pub(crate) fn note_input(&self, input: &Input, now: DateTime<Utc>) -> Told {
         match input {
             Input::Stanza(Incoming::Answer(answer)) => return Told(answer.message_id()),
@@ -130,7 +130,7 @@ impl Trail {
         Told(None)
     }
 
-    /// Notes what the core does about it.
+    /// Notes the actions by which the core has answered an input.
     pub(crate) fn note_actions(&self, told: &Told, actions: &[Action], now: DateTime<Utc>) {
         for action in actions {
             match (action, told) {
@@ -149,14 +149,16 @@ impl Trail {
         }
     }
 
-    /// A poisoned lock means that a panic was reported elsewhere; what is known is whole after every step.
+    /// Locks the traces. A poisoned lock means that a panic was reported elsewhere; what is known is whole after every
+    /// step.
     fn lock(&self) -> MutexGuard<'_, Traces> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Traces {
-    /// A copy of a push changes nothing of what is known.
+    /// Notes a push that came. A copy changes nothing, unless it comes from the queue while the push is known to wait:
+    /// the relay holds the push then.
     fn note_received(&mut self, push: &PushMessage, outcome: Outcome, now: DateTime<Utc>) {
         if let Some(trace) = self.of.get_mut(&push.id) {
             if trace.outcome == Outcome::Waits && outcome == Outcome::Held {
@@ -189,7 +191,7 @@ impl Traces {
         self.settling.clear();
         for fate in fates {
             match fate {
-                // It was delivered by an answer, which came before, or its time has run out.
+                // The push was delivered by an answer before this, or its time has run out.
                 Fate::Done(Held { message, .. }) => self.note_end(message.id, Outcome::Expired, now),
                 Fate::Keep { message, asked_at, .. } => {
                     self.note_unanswered(message.id, *asked_at);
@@ -221,7 +223,7 @@ impl Traces {
                 Note::Names(..) | Note::NotThrottled(_) | Note::NotSeen(_) => {}
             }
         }
-        // A push that was to wait and does not is over, or comes from the queue again.
+        // A push of this settlement that does not wait now is over, or comes from the queue again.
         for id in settling {
             let is_expired = |trace: &&Trace| now >= trace.expires_at;
             if self.of.get(&id).filter(|trace| trace.outcome == Outcome::Held).filter(is_expired).is_some() {
@@ -248,7 +250,7 @@ impl Traces {
         }
     }
 
-    /// The first end counts, but for a result that comes late.
+    /// Notes the end of a push. The first end counts, but a delivery that comes later replaces any other.
     fn note_end(&mut self, id: MessageId, outcome: Outcome, now: DateTime<Utc>) {
         let is_new = |trace: &&mut Trace| !trace.outcome.is_last() || outcome == Outcome::Delivered;
         if let Some(trace) = self.of.get_mut(&id).filter(is_new)

@@ -1,4 +1,4 @@
-//! Does what a user asks by a command: lists and ends registrations of their own, and sends them a test push.
+//! Carries out the commands of users: lists and ends their own registrations, and sends them test pushes.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -24,12 +24,12 @@ use crate::{
 };
 
 const TEST_BODY: &[u8] = b"A test push, which you have asked for";
-/// The next test push takes the place of one that waits.
+/// Topic of test pushes. The next one replaces one that waits.
 const TEST_TOPIC: &str = "upwire-test";
-/// Time for which a test push waits for a phone, in seconds.
+/// Time for which a test push waits for a phone: 10 min.
 const TEST_TTL: Ttl = Ttl::from_seconds(600);
 
-/// The answer to a command, and whom something waits for since.
+/// The answer to a command, and the full JIDs for which something waits now.
 type Answer = (Element, Vec<FullJid>);
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
@@ -73,7 +73,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 return Ok((answer, Vec::new()));
             }
         };
-        // Their own alone: what they do not have is passed over.
+        // Users choose among their own registrations. Others are passed over.
         let theirs = rows.into_iter().filter(|row| chosen.contains(&row.target.registration_id()));
         let (mut done, mut waits) = (0, Vec::new());
         for row in theirs {
@@ -94,10 +94,10 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         Ok((commands::completed(*node, &note), waits))
     }
 
-    /// Ends a registration and what waits for it; returns whether it lived, and was not moved meanwhile.
+    /// Ends a registration, and removes what waits for it. Returns whether it lived, and was not moved meanwhile.
     async fn end_by_command(&self, row: &Registration, now: DateTime<Utc>) -> Result<bool, Unavailable> {
         let (id, recipient) = (row.target.registration_id(), &row.target.recipient);
-        // The clock of who has renewed it may be ahead.
+        // The process that has renewed it may have a clock that is ahead.
         let asked_at = row.renewed_at.max(now);
         let ended = self.registrations.revoke(id, row.epoch, recipient, asked_at).await?;
         if ended != Revocation::Revoked {
@@ -108,7 +108,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         Ok(true)
     }
 
-    /// Puts a push into the mailbox, from which it goes as what waits does.
+    /// Puts a test push into the mailbox. It goes to the phone as any push does that waits.
     async fn send_test(
         &self,
         request: &Request,
@@ -122,7 +122,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 }
 
-/// Tells two test pushes of one moment apart.
+/// Returns bytes that tell two test pushes of one moment apart.
 fn chance(request: &Request, row: &Registration) -> [u8; MessageId::CHANCE_BYTES] {
     let mut hasher = DefaultHasher::new();
     (&request.id, request.from.as_str(), row.target.registration_id()).hash(&mut hasher);

@@ -1,5 +1,5 @@
-//! The ports in memory, for the tests of jobs and of the driver. Each call may be made to fail a number of times, answers
-//! may be lost after what was asked is done, and one account may have trouble.
+//! The ports in memory, for the tests of jobs and of the driver. Calls may be made to fail a number of times. Answers
+//! may be lost after the call was carried out. One account may have trouble.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,20 +35,20 @@ pub(crate) struct Memory(Arc<(Mutex<Inside>, Notify)>);
 pub(crate) struct Inside {
     pub(crate) rows: BTreeMap<RegistrationId, Registration>,
     pub(crate) waiting: BTreeMap<MessageId, Waiting>,
-    /// Entries of the queue, and whether each is held by the reader.
+    /// Entries of the queue, each with whether the reader holds it.
     pub(crate) queue: BTreeMap<MessageId, (PushMessage, bool)>,
     pub(crate) closed: bool,
-    /// Calls that fail before one succeeds.
+    /// Number of calls that fail before one succeeds.
     pub(crate) failing: usize,
-    /// No row can be read by its key.
+    /// True if no row can be read by its key.
     pub(crate) rows_are_broken: bool,
-    /// Every second answer is lost, the first one first.
+    /// True if every second answer is lost, the first one first.
     pub(crate) loses_answers: bool,
     /// True if the last answer was lost.
     lost: bool,
-    /// Changes of this account's mailbox meet it.
+    /// An account, and the trouble that changes of its mailbox meet.
     pub(crate) trouble: Option<(BareJid, Trouble)>,
-    /// Pushes that are being kept, and the most that ever were.
+    /// Number of pushes that are being kept, and the most that ever were.
     pub(crate) keeping: (usize, usize),
     pub(crate) keeping_takes: Duration,
     /// Time until the answer comes that tells of rows.
@@ -98,7 +98,7 @@ impl Memory {
         }
     }
 
-    /// Reads rows, whose answer takes its time.
+    /// Reads rows. The answer takes `rows_take`.
     async fn read<T>(&self, read: impl FnOnce(&mut Inside) -> T) -> Result<T, Unavailable> {
         let (answer, takes) = (self.call(read), self.lock().rows_take);
         if !takes.is_zero() {
@@ -107,7 +107,7 @@ impl Memory {
         answer
     }
 
-    /// Jobs on these ports, at a moment that stands still.
+    /// Returns jobs on these ports, at a moment that stands still.
     pub(crate) fn jobs(&self, now: DateTime<Utc>, fence: Fence) -> Jobs<Self, Self, Self> {
         let secrets = Secrets::parse("0123456789abcdef0123456789abcdef").unwrap();
         Jobs {

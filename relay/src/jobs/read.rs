@@ -16,12 +16,13 @@ use crate::{
     delivery::reading::{Cue, PAGE_MAX, Page, ReadRequest},
 };
 
-/// Longer than XMPP servers keep a session that may be resumed (10 min on Prosody, 5 on ejabberd): until then, a push
-/// that went out unanswered may still arrive by itself.
+/// Time for which a push that went out unanswered may still arrive by itself. XMPP servers keep a session that may be
+/// resumed for less (10 min on Prosody, 5 min on ejabberd).
 const RESUMPTION_MAX: TimeDelta = TimeDelta::minutes(15);
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
-    /// Retried until it succeeds: younger pushes wait behind it.
+    /// Reads on until there is a push for the reader, or the mailbox ends. Failed calls are repeated until they
+    /// succeed: younger pushes wait behind these.
     pub(super) async fn read_page(&self, request: &ReadRequest) -> Page {
         let mut page = Page {
             reader: request.reader.clone(),
@@ -42,10 +43,10 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         page
     }
 
-    /// Reads what comes next; it may be nothing for this reader.
+    /// Reads the next page of the store. It may have nothing for this reader.
     async fn read_further(&self, request: &ReadRequest, mut page: Page) -> Result<Page, Unavailable> {
         let account = request.reader.to_bare();
-        // Before the store: what is made meanwhile shows in what is read.
+        // The changes are taken before the store is read: one that is made in between shows in what is read.
         let put_off = self.spared.put_off_of(&account);
         let waiting = self.mailbox.waiting(&account, Some(&request.of), page.upto, PAGE_MAX).await?;
         page.end = waiting.len() < PAGE_MAX;
@@ -66,12 +67,13 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             };
             let row = rows.get(&message.registration).filter(|row| is_of_life(row, &message, least));
             let queued = || self.receipts.has(message.id);
-            // The queue has one that has expired: the core ends it, behind its settlement there, and counts that once.
+            // An expired push that the queue has, too, goes to the core. The core ends it behind its settlement there,
+            // and counts that once.
             let Some(row) = row.filter(|_| !message.is_expired(least) || queued()) else {
                 over.push(message);
                 continue;
             };
-            // The XMPP server may still deliver it.
+            // The XMPP server may still deliver the push.
             if request.cue == Cue::Guess && asked_at.is_some_and(|asked| now - asked < RESUMPTION_MAX) {
                 page.left_out = true;
                 continue;
@@ -87,14 +89,15 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             let counts: BTreeMap<_, _> = counts.collect();
             let ids = over.iter().map(|message| (account.clone(), message.id)).collect();
             self.mailbox.remove_counted(ids, &counts).await?;
-            // Only now: should that fail, the page is read again.
+            // The counts are taken over after the removal: if it fails, the page is read again.
             counts.values().for_each(|counts| self.usage.take_over(counts));
             over.iter().for_each(|message| count_over(message, least));
         }
         Ok(page)
     }
 
-    /// The rows of the registrations that have something in a page. A renewal that brought us here shows.
+    /// Reads the rows of the registrations that have pushes in a page. The reads are strongly consistent, so that a
+    /// renewal that led to this reading shows.
     async fn rows(&self, waiting: &[Waiting]) -> Result<BTreeMap<RegistrationId, Registration>, Unavailable> {
         let ids = waiting.iter().map(|waiting| waiting.message.registration).collect();
         let rows = self.registrations.find_all(ids, Consistency::Strong).await?;

@@ -1,4 +1,4 @@
-//! Stores registrations, and makes their answers.
+//! Stores registrations, and answers their requests.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
@@ -63,7 +63,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     ) -> Result<ports::Registered, StanzaError> {
         let id = target.registration_id();
         let renewal = if self.spared.is_revoking(id) { Renewal::Always } else { renewal };
-        // One that lives is renewed, whatever the account may have.
+        // A registration that lives is renewed, however many the account has.
         let max = match domain_full {
             Some(_) => 0,
             None if mutant(Mutant::RegistrationsUnbounded) => usize::MAX,

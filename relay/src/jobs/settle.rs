@@ -35,25 +35,25 @@ mod keeping;
 mod revoking;
 pub(super) mod spared;
 
-/// Delay before a push is received again whose fate could not be made durable.
+/// Delay before a push is received again if its fate could not be made durable.
 const AGAIN_AFTER: TimeDelta = TimeDelta::seconds(5);
-/// Most attempts at a call for one push before its batch goes on without it.
+/// Most repetitions of a call for one account before its batch goes on without it.
 const ATTEMPTS_MAX: usize = 3;
 
-/// Pushes of a batch that leave the queue for the mailbox, when all of them are there.
+/// The pushes of a batch that leave the queue once all of them are in the mailbox.
 type Queued = Arc<BTreeSet<MessageId>>;
 
-/// The work that is left for fates that are decided.
+/// The part of the work that is done for all fates of a batch together.
 #[derive(Default)]
 struct Rest {
     /// Pushes that leave the queue.
     delete: Vec<MessageId>,
-    /// Pushes that stay in the queue until then.
+    /// Pushes that stay in the queue, each until this moment.
     postpone: Vec<(MessageId, DateTime<Utc>)>,
     /// Changes of pushes in the mailbox.
     changes: Vec<(BareJid, MessageId, Change)>,
     notes: Vec<Note>,
-    /// Counts of tenants that become durable with this.
+    /// Counts of tenants that become durable with these writes.
     counts: Vec<(BareJid, MessageId, Counts)>,
 }
 
@@ -66,12 +66,12 @@ impl Rest {
         Self { delete: vec![message], ..Self::default() }
     }
 
-    /// Counts of a push that leaves the queue or the mailbox.
+    /// Makes the counts of a push that leaves the queue or the mailbox.
     fn count(account: BareJid, id: MessageId, counts: Counts) -> Self {
         Self { counts: vec![(account, id, counts)], ..Self::default() }
     }
 
-    /// The push is over: it leaves wherever it is.
+    /// Removes a push that is over from its origin.
     fn removal(push: &Held) -> Self {
         let id = push.message.id;
         match push.origin {
@@ -95,16 +95,16 @@ impl Rest {
 }
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
-    /// Takes the pushes that have come into the mailbox after their batches.
+    /// Takes the pushes that came into the mailbox after their batches were over.
     pub(crate) fn take_kept_late(&self) -> Vec<(Arc<PushMessage>, Kept)> {
         self.spared.take_late()
     }
 
-    /// Makes a batch of fates durable; what the core has to know of them.
+    /// Makes a batch of fates durable. Returns what the core has to know of them.
     pub(super) async fn settle(&self, fates: Vec<Fate>) -> Vec<Note> {
         let (delivered, fates) = apart_from_delivered(fates);
         let counts = self.tally_all(&delivered.counts);
-        // At once: a queue may answer senders by that.
+        // Deliveries are settled at once, because a queue may answer senders by that.
         let ((), notes) = tokio::join!(
             self.settle_in_queue(delivered.delete, Vec::new(), &counts),
             self.settle_others(fates)
@@ -120,7 +120,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         });
         let queued: &Queued = &Arc::new(queued.collect());
         let kept = join_all(kept.into_iter().map(|fates| self.keep_all(fates, queued))).await;
-        // After them: an answer that came late may be to one of those.
+        // The other fates come after the pushes that are kept: a late answer may be to one of those.
         let others = join_all(others.into_iter().map(|fate| self.decide(fate, queued))).await;
         let rest = kept.into_iter().chain(others).fold(Rest::default(), Rest::and);
         self.spared.end_batch();
@@ -142,7 +142,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         rest.notes
     }
 
-    /// Retried until it succeeds: pushes stay with this process, which alone could settle them.
+    /// Settles pushes in the queue. Failed calls are repeated until they succeed: this process alone could settle the
+    /// pushes.
     async fn settle_in_queue(
         &self,
         delete: Vec<MessageId>,
@@ -170,7 +171,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         self.usage.take_over(counts);
     }
 
-    /// Repeats a call for one account a few times, within the time that a batch has. `None`: it has failed.
+    /// Repeats a call for one account a few times, within the time that a batch has. Returns `None` if the call has
+    /// failed.
     async fn attempt<T, F: Future<Output = Result<T, Unavailable>>>(
         &self,
         account: &BareJid,
@@ -196,12 +198,12 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Fate::Late(account, id) => self.settle_late(account, id).await,
             Fate::LateRevoke(recipient, message) => {
                 let revoked = self.revoke_late(&recipient, message).await;
-                // Should it fail, the push is delivered again, and refused again.
+                // If this fails, the push is delivered again, and refused again.
                 revoked.inspect_err(|error| report(error, ONCE)).unwrap_or_default()
             }
             Fate::Throttle(registration, epoch, until) => {
                 let throttled = within(WITHIN, self.registrations.throttle(registration, epoch, until)).await;
-                // Should it fail, the next push of theirs that is too many asks for it again.
+                // If this fails, the next push over the rate asks for it again.
                 match throttled.inspect_err(|error| report(error, ONCE)) {
                     Ok(()) => Rest::default(),
                     Err(_) => Rest::of(Note::NotThrottled(registration)),
@@ -211,7 +213,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 let followed = self.registrations.follow(registration, epoch, &from, &to);
                 let followed = within(WITHIN, followed).await;
                 self.count_move();
-                // Should it fail, a result moves it a minute later.
+                // If this fails, a result moves the registration a minute later.
                 let moved = followed.inspect_err(|error| report(error, ONCE)).unwrap_or(false);
                 if moved {
                     tracing::debug!(%registration, "a registration follows its phone to another resource");
@@ -238,15 +240,15 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
     }
 
-    /// Another registration came in between: the core learns of it.
+    /// Tells the core which full JID a registration names: another one has registered, or was followed, in between.
     async fn whom_it_names(&self, registration: RegistrationId) -> Result<Rest, Unavailable> {
         let row = within(WITHIN, self.registrations.find(registration, Consistency::Strong)).await?;
         let names = |row: push::Registration| Note::Names(registration, row.epoch, row.target.recipient);
         Ok(row.map(names).map_or_else(Rest::default, Rest::of))
     }
 
-    /// Finds a push before it is removed: the answer to a removal may be lost, and what it removed with it. One that is
-    /// not found in time is removed, and not counted.
+    /// Settles a late result. The push is found before it is removed, because the answer to a removal may be lost. A
+    /// push that is not found in time is removed, and not counted.
     async fn settle_late(&self, account: BareJid, id: MessageId) -> Rest {
         let found = self.attempt(&account, || self.mailbox.find(&account, id)).await;
         let removal = Rest::change(account.clone(), id, Change::Remove);
@@ -259,7 +261,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         removal.and(Rest::count(account, id, counts)).and(Rest::of(note))
     }
 
-    /// Drops what an account has too much of, because its domain has.
+    /// Trims the mailbox of an account, because its domain has too much waiting.
     async fn trim(&self, trim: Trim, queued: &Queued) -> Rest {
         let Trim { account, max } = &trim;
         let trimmed = self.attempt(account, async || {
@@ -279,7 +281,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         counted.fold(Rest::default(), Rest::and).and(Rest::of(Note::Trimmed(trim, trimmed)))
     }
 
-    /// Ends the registration of a push that was refused, and with it the push.
+    /// Ends the registration of a push that was refused, and removes the push.
     async fn revoke_for(&self, push: Held, recipient: &FullJid, asked_at: DateTime<Utc>) -> Rest {
         match self.revoke(&push.message, recipient, asked_at).await {
             Ok(Some(waited)) => {
@@ -300,7 +302,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
     }
 
-    /// A push goes on to be delivered: its registration was renewed since, or names another full JID.
+    /// Leaves a refused push to be delivered: its registration was renewed since, or names another full JID.
     async fn after_refusal(&self, push: &Held) -> Rest {
         let (id, registration) = (push.message.id, push.message.registration);
         let rest = match push.origin {
@@ -312,7 +314,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 kept: Kept::default(),
             }),
         };
-        // Told last: the core goes by what the row names now.
+        // This note comes last: the core goes by what the row names now.
         rest.and(self.whom_it_names(registration).await.unwrap_or_default())
     }
 
@@ -324,7 +326,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         Ok(waited.map_or_else(Rest::default, |waited| ended(&message, waited)))
     }
 
-    /// Ends the registration of a push and all that waits for it; how much did. `None`: it goes on.
+    /// Ends the registration of a push, and removes all that waits for it. Returns how many pushes waited; `None`: the
+    /// registration goes on.
     async fn revoke(
         &self,
         message: &PushMessage,
@@ -350,18 +353,18 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 }
 
-/// The registration of this push is over, and so many pushes waited for it.
+/// Makes the note that the registration of this push is over. `waited` pushes waited for it.
 fn ended(message: &PushMessage, waited: usize) -> Rest {
     let PushMessage { registration, epoch, .. } = *message;
     Rest::of(Note::Ended { account: message.recipient.to_bare(), registration, epoch, waited })
 }
 
-/// The counts of a push that leaves the queue. Each other has left it before.
+/// Returns whether these are the counts of a push that leaves the queue. All other pushes have left it before.
 const fn leaves_queue(counts: &Counts) -> bool {
     counts.accepted > 0
 }
 
-/// Parts the pushes that leave the queue without any other write, with their counts, from the other fates.
+/// Separates the pushes that leave the queue without any other write, with their counts, from the other fates.
 fn apart_from_delivered(fates: Vec<Fate>) -> (Rest, Vec<Fate>) {
     let (mut delivered, mut others) = (Rest::default(), Vec::new());
     for fate in fates {

@@ -1,4 +1,4 @@
-//! Finds those for whom something waits, and counts all who are registered.
+//! Finds the registrations for which something waits, and counts all that live.
 
 use backon::Retryable;
 use metrics::counter;
@@ -16,17 +16,17 @@ use crate::{
     mutants::{Mutant, mutant},
 };
 
-/// Most repeated readings of a row before the sweep goes on without it; further rows of its account are read once. So
-/// one account holds up no other.
+/// Most repeated readings of a row before the sweep goes on without it. Further rows of its account are read once, so
+/// that one account holds up no other.
 const ROW_RETRIES_MAX: usize = 3;
-/// Registrations in one step of a sweep.
+/// Most registrations in one step of a sweep.
 const PAGE_MAX: usize = 256;
-/// Registrations in one step of a count, and how often it is read before the count is left for later.
+/// Most registrations in one step of a count, and most repeated readings before the count is left for later.
 const COUNTED_MAX: usize = 1024;
 const COUNT_RETRIES_MAX: usize = 5;
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
-    /// The next registrations for which something waits.
+    /// Reads the next registrations for which something waits.
     pub(super) async fn sweep(&self, after: Option<Registrant>) -> Found {
         let page = || self.mailbox.recipients(after.clone(), PAGE_MAX);
         let (recipients, next) = page.retry(backoff()).notify(report).await.unwrap_or_default();
@@ -44,7 +44,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 return Found { next: None, ..found };
             }
             let pushes = if let Ok(None) = living { 0 } else { pushes };
-            // Registrations of one account come together.
+            // Registrations of one account come one after the other.
             match found.waiting.last_mut() {
                 Some((last, waiting)) if *last == account => *waiting += pushes,
                 _ => {
@@ -62,13 +62,13 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         found
     }
 
-    /// The next registrations that live, and where to go on; `None`: the store does not answer.
+    /// Reads the next registrations that live, and where to go on; `None`: the store does not answer.
     pub(super) async fn count_living(&self, after: Option<Registrant>) -> Option<Page<Registration>> {
         let page = || self.registrations.living(after.clone(), COUNTED_MAX, self.clock.now());
         page.retry(backoff().with_max_times(COUNT_RETRIES_MAX)).notify(report).await.ok()
     }
 
-    /// The row of a registration for which something waits; if that is over, what waits is removed.
+    /// Reads the row of a registration for which something waits. If its life is over, what waits is removed.
     async fn living(
         &self,
         account: &BareJid,
@@ -77,7 +77,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         // Before the row: one that takes long to come may have been renewed meanwhile.
         let now = self.clock.read().least();
         let row = self.registrations.find(registration, Consistency::Strong).await?;
-        // An absent row was kept for longer than anything may wait.
+        // A row that is absent was kept for longer than any push may wait.
         let over = match &row {
             Some(row) if row.lives(now) => return Ok(Some(row.clone())),
             Some(row) => row.epoch,

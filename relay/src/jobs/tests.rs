@@ -26,7 +26,7 @@ fn row(jid: &str, application: u8, at: DateTime<Utc>) -> Registration {
     Registration::renew(None, Target { application, ..testing::target(jid) }, at, testing::WEEK)
 }
 
-/// A store in which this registration lives.
+/// Returns a store in which this registration lives.
 fn store_with(row: &Registration) -> Memory {
     let store = Memory::default();
     store.lock().rows.insert(row.target.registration_id(), row.clone());
@@ -79,7 +79,7 @@ async fn a_page_of_pushes_that_are_over_is_removed_and_the_next_is_read() {
     assert_eq!(store.lock().waiting.keys().collect::<Vec<_>>(), [&lives.id]);
 }
 
-/// Counted as it is removed, it would be counted again by a process that finds it in the queue.
+/// If the push were counted as it is removed, a process that finds it in the queue would count it again.
 #[tokio::test(start_paused = true)]
 async fn a_push_that_has_expired_is_not_removed_before_it_has_left_the_queue() {
     let row = row(ALICE, 1, now());

@@ -1,6 +1,7 @@
-//! Decides what a candidate does about the lease, from what it saw of the store, and when by its own clock.
+//! Decides what a candidate does about the lease, by what it saw in the store, and when it saw that by its own clock.
 //!
-//! No two clocks need to agree; each only has to go as fast as the others, and on while its machine is suspended.
+//! The clocks need not show the same time. Each only has to go as fast as the others, and to go on while its machine is
+//! suspended.
 
 use std::time::Duration;
 
@@ -9,18 +10,19 @@ use push::ports::{Holder, Tenure};
 /// A reading of the candidate's own clock.
 pub(crate) type Moment = Duration;
 
-/// Time that a lease lasts which is not renewed.
+/// Time that a lease lasts unless it is renewed.
 pub(super) const LEASE: Duration = Duration::from_secs(15);
-/// Time before that at which its holder takes it for lost: what is on its way by then, goes out by then.
+/// Time before the end of the lease at which its holder takes it for lost. Stanzas that are on their way then have gone
+/// out by the end.
 pub(super) const MARGIN: Duration = Duration::from_secs(1);
 /// Time between two renewals.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause before a renewal that has failed is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
-/// Time between two looks of a relay that waits for it to be free.
+/// Time between two looks of a relay that waits for the lease to be free.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The store did not answer; what it was asked for may have been done.
+/// The error that the store did not answer. It may have carried out the call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NoAnswer;
 
@@ -28,16 +30,16 @@ pub(super) struct NoAnswer;
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     holder: Holder,
-    /// Another's tenure, and since when it stands as it is.
+    /// Another's tenure, and the moment since which it has not changed.
     seen: Option<(Tenure, Moment)>,
 }
 
-/// The finding of a candidate that waits and looks at the lease.
+/// The result of a look by a candidate that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Nobody has it any more: it can be taken, if it still stands so.
+    /// Nobody has the lease any more. It can be taken if its tenure is still this one.
     Free(Option<Tenure>),
-    /// Another has it.
+    /// Another candidate has the lease.
     Held,
 }
 
@@ -46,9 +48,9 @@ impl Waiting {
         Self { holder, seen: None }
     }
 
-    /// The store has answered by `now`.
+    /// Takes an answer of the store, which came by `now`.
     pub(super) fn look(&mut self, tenure: Option<Tenure>, now: Moment) -> Look {
-        // A lease that an earlier term of ours has left is free: that term is over.
+        // A lease that an earlier term of ours has left is free, because that term is over.
         let held = tenure.filter(|tenure| tenure.holder.is_some_and(|holder| holder != self.holder));
         let Some(held) = held else { return Look::Free(tenure) };
         match self.seen {
@@ -72,19 +74,20 @@ impl Waiting {
 pub(super) struct Holding {
     holder: Holder,
     tenure: Tenure,
-    /// Until when it may send.
+    /// The moment until which it may send.
     end: Moment,
-    /// When it asks the store again.
+    /// The moment at which it asks the store again.
     next: Moment,
-    /// A renewal was refused: only a look tells whether it was made before, or another has the lease.
+    /// True if a renewal was refused. Only a look tells whether an earlier one was made, or another candidate has the
+    /// lease.
     renewal_refused: bool,
     over: bool,
 }
 
-/// Decides the next step of a holder.
+/// The next step of a holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Wait until then.
+    /// Wait until this moment.
     Wait(Moment),
     Renew(Tenure),
     Look,
@@ -93,7 +96,7 @@ pub(super) enum Step {
 }
 
 impl Holding {
-    /// The lease was taken, for which the store was asked then.
+    /// Begins a term. The store was asked for the lease at `asked`, and has given it.
     pub(super) fn new(holder: Holder, tenure: Tenure, asked: Moment) -> Self {
         Self {
             holder,
@@ -105,7 +108,7 @@ impl Holding {
         }
     }
 
-    /// Until when it may send.
+    /// Returns the moment until which it may send.
     pub(super) fn sends_until(&self) -> Moment {
         self.end
     }
@@ -122,7 +125,7 @@ impl Holding {
         }
     }
 
-    /// Takes the outcome of a renewal that was asked for then.
+    /// Takes the outcome of a renewal that was asked for at `asked`.
     pub(super) fn note_renewal(&mut self, renewed: Result<Option<Tenure>, NoAnswer>, asked: Moment) {
         match renewed {
             Ok(Some(tenure)) => *self = Self::new(self.holder, tenure, asked),
@@ -131,7 +134,7 @@ impl Holding {
         }
     }
 
-    /// Takes the finding of a look that was asked for then. It extends nothing: the next renewal does.
+    /// Takes the result of a look that was asked for at `asked`. A look extends nothing: the next renewal does.
     pub(super) fn note_look(&mut self, seen: Result<Option<Tenure>, NoAnswer>, asked: Moment) {
         match seen {
             Ok(Some(seen)) if seen.holder == Some(self.holder) => {

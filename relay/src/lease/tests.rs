@@ -17,7 +17,7 @@ use super::{
 
 const ROMEO: Holder = Holder([1; 16]);
 const JULIET: Holder = Holder([2; 16]);
-/// A candidate that is not elected within this time waits for another.
+/// Time after which a candidate that is not elected waits for another.
 const SOON: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -123,7 +123,7 @@ fn candidate(store: &Store, holder: Holder, machine: &Machine) -> Candidate<Stor
     Candidate::new(store.clone(), holder, machine.uptime())
 }
 
-/// A relay that is active: its fence, and its renewals.
+/// Starts an active relay. Returns its fence, and the task of its renewals.
 async fn active(store: &Store, machine: &Machine) -> (Fence, JoinHandle<()>) {
     let candidate = candidate(store, ROMEO, machine);
     let held = timeout(SOON, candidate.elected(|| {})).await.expect("the lease is free");

@@ -1,4 +1,4 @@
-//! Commands of a user's own (XEP-0050): what they ask, and how they are answered.
+//! Users' commands (XEP-0050): their requests, and the answers to them.
 
 use push::RegistrationId;
 use tokio_xmpp::{
@@ -15,16 +15,16 @@ use tokio_xmpp::{
     },
 };
 
-/// The namespace, and the node below which the commands are found.
+/// The namespace of commands, and the disco node of their list.
 pub(crate) const COMMANDS: &str = "http://jabber.org/protocol/commands";
-/// The one field of the forms.
+/// The only field of the forms.
 const CHOSEN: &str = "registrations";
-/// Most registrations that one command is about.
+/// Most registrations that one command may choose.
 pub(crate) const CHOSEN_MAX: usize = 32;
-/// Nothing is remembered between the two steps of a command: every session has this name.
+/// The session id of every command: nothing is remembered between its two steps.
 const SESSION: &str = "upwire";
 
-/// Which command.
+/// The command that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Node {
     List,
@@ -32,28 +32,28 @@ pub(crate) enum Node {
     Test,
 }
 
-/// A request of a user.
+/// A user's request for a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) node: Node,
     pub(crate) step: Step,
 }
 
-/// The stage at which they are with it.
+/// The step of the command that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     Begin,
     Cancel,
-    /// The form comes back, with these.
+    /// The form comes back, with these registrations chosen.
     Submit(Vec<RegistrationId>),
 }
 
-/// Why a command is none.
+/// Why a request is no command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BadCommand {
     NoSuchNode,
     BadAction,
-    /// A value of the form is no id.
+    /// The form does not parse, chooses too many registrations, or has a value that is no id.
     BadForm,
 }
 
@@ -117,7 +117,7 @@ impl Command {
         if values.len() > CHOSEN_MAX {
             return Err(BadCommand::BadForm);
         }
-        // The form is offered again.
+        // Nothing was chosen: the form is offered again.
         if values.is_empty() {
             return Ok(Step::Begin);
         }
@@ -154,7 +154,7 @@ impl From<BadCommand> for StanzaError {
     }
 }
 
-/// The list of commands (XEP-0050, "Retrieving the Command List").
+/// Returns the list of commands (XEP-0050, "Retrieving the Command List").
 pub(crate) fn items(component: &BareJid) -> Element {
     let items = Node::ALL.map(|node| Item {
         jid: component.clone().into(),
@@ -164,7 +164,7 @@ pub(crate) fn items(component: &BareJid) -> Element {
     DiscoItemsResult { node: Some(COMMANDS.into()), items: items.into(), rsm: None }.into()
 }
 
-/// The description of a command (XEP-0050, "Retrieving Command Information").
+/// Returns the description of a command (XEP-0050, "Retrieving Command Information").
 pub(crate) fn info(node: Node) -> Element {
     DiscoInfoResult {
         node: Some(node.name().into()),
@@ -181,7 +181,7 @@ pub(crate) struct Shown {
     pub(crate) text: String,
 }
 
-/// The form that asks which registrations are meant.
+/// Returns the form that asks which registrations are meant.
 pub(crate) fn form(node: Node, shown: Vec<Shown>) -> Element {
     let options = shown.into_iter().take(CHOSEN_MAX);
     let options = options.map(|shown| Option_ { label: Some(shown.text), value: shown.id.to_string() });
@@ -202,7 +202,7 @@ pub(crate) fn form(node: Node, shown: Vec<Shown>) -> Element {
     answer
 }
 
-/// The registrations, for a user to read.
+/// Returns the registrations, for a user to read.
 pub(crate) fn listed(shown: &[Shown]) -> Element {
     let lines = shown.iter().map(|shown| shown.text.clone()).collect();
     let field =
@@ -213,7 +213,7 @@ pub(crate) fn listed(shown: &[Shown]) -> Element {
     answer
 }
 
-/// A command has been done, with a note.
+/// Returns the answer that a command was carried out, with a note.
 pub(crate) fn completed(node: Node, note: &str) -> Element {
     let mut answer = answer(node, "completed");
     let note = Element::builder("note", COMMANDS).attr(xml_ncname!("type").into(), "info").append(note);
@@ -221,7 +221,7 @@ pub(crate) fn completed(node: Node, note: &str) -> Element {
     answer
 }
 
-/// A command was cancelled.
+/// Returns the answer that a command was cancelled.
 pub(crate) fn cancelled(node: Node) -> Element {
     answer(node, "canceled")
 }

@@ -28,19 +28,19 @@ use crate::{
     mutants::{Mutant, mutant},
 };
 
-/// A stream on which nothing came for so long is asked whether it lives.
+/// Silence after which a ping asks whether the stream lives.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// Time to read what came meanwhile.
+/// Time after a standstill to read what came meanwhile.
 const TO_WAKE: Duration = Duration::from_secs(1);
-/// The longest wait for the end of a stream that was lost.
+/// Longest wait for the end of a stream that was lost.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest wait for the end of a stream that we close: until then, ejabberd gives answers meant for the next
-/// stream to this one.
+/// Longest wait for the end of a stream that we close. Until it ends, ejabberd gives it answers that are meant for the
+/// next stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most stanzas written at once.
 const WRITE_BATCH_MAX: usize = 128;
 
-/// A push, meant for one stream.
+/// A push for one stream.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) stream: StreamNumber,
@@ -50,9 +50,9 @@ pub(crate) struct Outgoing {
 /// The component's account at the XMPP server.
 #[derive(Clone)]
 pub struct ComponentAccount<C = ServerAddress> {
-    /// Its name, a domain.
+    /// The component's name, a domain.
     pub component: BareJid,
-    /// The secret shared with the server, at any time; the next connection takes the one of then.
+    /// The secret shared with the server. Each connection takes the one that is current then.
     pub secret: watch::Receiver<String>,
     /// The way to the server's port for components.
     pub server: C,
@@ -64,9 +64,9 @@ pub(crate) struct Component<C> {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) pushes: mpsc::Receiver<Outgoing>,
     pub(crate) replies: mpsc::Receiver<String>,
-    /// True while there is a stream, for readiness.
+    /// True while there is a stream. The relay's readiness goes by it.
     pub(crate) connected: watch::Sender<bool>,
-    /// Beyond it, nothing is written.
+    /// The fence past which nothing is written.
     pub(crate) fence: Fence,
 }
 
@@ -78,13 +78,13 @@ pub(super) struct Stream<S> {
 
 /// The end of a stream.
 enum End {
-    /// Nobody is left to send: the relay stops.
+    /// The relay stops: nobody is left to send.
     Stopped,
     Lost(StreamError),
 }
 
 impl<C: Connect> Component<C> {
-    /// Keeps a stream up until everyone who could send on it is gone.
+    /// Keeps a stream up until nobody is left to send on it.
     pub(crate) async fn run(mut self) {
         let mut reconnect = Reconnect::new(self.account.server.is_on_this_machine());
         let mut number = StreamNumber(0);
@@ -119,7 +119,7 @@ impl<C: Connect> Component<C> {
         }
     }
 
-    /// A server that stops in good order is no failure, unless it stays away.
+    /// Reports why there is no stream. A server that stops in good order is no failure, unless it stays away.
     fn tell(&self, error: &StreamError, was_up: bool, reconnect: &mut Reconnect) {
         let (component, server, now) = (&self.account.component, &self.account.server, Instant::now());
         if was_up && error.is_orderly() && reconnect.note_stop(now) {
@@ -131,7 +131,7 @@ impl<C: Connect> Component<C> {
         }
     }
 
-    /// Announces a stream, carries it to its end, and announces that.
+    /// Announces a stream, carries it to its end, and announces the end.
     async fn hold<S: AsyncRead + AsyncWrite>(
         &mut self,
         stream: Stream<S>,
@@ -154,8 +154,8 @@ impl<C: Connect> Component<C> {
         end
     }
 
-    /// Reads and writes independently of each other, so that neither a full channel nor a full
-    /// socket can make the two wait for one another.
+    /// Reads and writes a stream independently, so that neither a full channel nor a full socket makes them wait for
+    /// each other.
     async fn carry<S: AsyncRead + AsyncWrite>(
         &mut self,
         stream: Stream<S>,
@@ -169,8 +169,8 @@ impl<C: Connect> Component<C> {
             let ping = stanza::ping(&self.account.component);
             let outgoing = (&mut self.replies, &mut self.pushes);
             let writing = write(&mut writer, outgoing, number, &ping, last_heard, &self.fence);
-            // Writing comes first: it waits for answers in the end, while a flood that is read could use up the turn
-            // of this task each time.
+            // Writing is polled first: it comes to wait for answers in the end. A flood that is read could use up the
+            // turn of this task each time.
             tokio::select! {
                 biased;
                 end = writing => end,
@@ -190,7 +190,7 @@ impl<C: Connect> Component<C> {
     }
 }
 
-/// Throws away what was meant for a stream that is no more, until nobody is left to send.
+/// Throws away stanzas for a stream that has ended, until nobody is left to send.
 async fn discard(replies: &mut mpsc::Receiver<String>, pushes: &mut mpsc::Receiver<Outgoing>) {
     loop {
         tokio::select! {
@@ -226,7 +226,7 @@ pub(super) async fn connect<C: Connect>(
     }
 }
 
-/// Writes all of it, through whatever TLS keeps back.
+/// Writes the whole text, and flushes what TLS keeps back.
 pub(super) async fn write_all<S: AsyncWrite>(writer: &mut WriteHalf<S>, text: &str) -> io::Result<()> {
     writer.write_all(text.as_bytes()).await?;
     writer.flush().await
@@ -241,7 +241,7 @@ async fn read<S: AsyncRead>(
     loop {
         let frame = match reader.next().await {
             Ok(frame) => frame,
-            // Over TLS, an end that the server did not announce.
+            // Over TLS, this is an end that the server did not announce.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return StreamError::Closed,
             Err(error) => return StreamError::Io(error),
         };
@@ -250,13 +250,13 @@ async fn read<S: AsyncRead>(
             return error;
         }
         if inbox.take(frame).await.is_err() {
-            // The relay stops; the writing side ends the stream when it has written all.
+            // The relay stops. The writing side ends the stream when it has written all.
             return pending().await;
         }
     }
 }
 
-/// Writes what is sent, and pings when nothing comes, until nobody is left to send.
+/// Writes replies and pushes, and pings when nothing comes, until nobody is left to send.
 async fn write<S: AsyncWrite>(
     writer: &mut WriteHalf<S>,
     (replies, pushes): (&mut mpsc::Receiver<String>, &mut mpsc::Receiver<Outgoing>),
@@ -296,9 +296,9 @@ async fn write<S: AsyncWrite>(
             },
             _ = pushes.recv_many(&mut push_batch, WRITE_BATCH_MAX), if !pushes.is_closed() => {}
         }
-        // Each stanza that is ready joins what is written.
+        // Other stanzas that are ready join this write.
         yield_now().await;
-        // Replies without end hold up no push.
+        // Replies without end must not hold up pushes.
         while push_batch.len() < WRITE_BATCH_MAX
             && let Ok(push) = pushes.try_recv()
         {
@@ -307,9 +307,9 @@ async fn write<S: AsyncWrite>(
         bytes.extend(reply_batch.drain(..));
         let current = push_batch.drain(..).filter(|push| push.stream == number || mutant(Mutant::OldStream));
         bytes.extend(current.map(|push| push.xml));
-        // If it is lost, the relay is told, and ends this.
+        // If the lease is lost, the relay is told of it, and ends this task.
         fence.held().await;
-        // A socket that takes nothing for so long is as dead as one that gives nothing.
+        // A socket that takes nothing for 25 s is as dead as one that gives nothing.
         match timeout(SILENCE_MAX, write_all(writer, &bytes)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return End::Lost(error.into()),

@@ -1,4 +1,4 @@
-//! The way to the XMPP server's port for components: TCP, and TLS where the address says so.
+//! The way to the XMPP server's port for components: TCP, with TLS if the address says so.
 
 use std::{
     fmt, io,
@@ -24,7 +24,7 @@ use tokio_xmpp::{
 /// The scheme of a [`ServerAddress`] whose port speaks TLS from the first byte.
 const TLS_SCHEME: &str = "tls://";
 
-/// A port for components, and how it is spoken to.
+/// The address of a port for components, and its security.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
     /// A name, an IPv4 address, or an IPv6 address without brackets.
@@ -35,10 +35,10 @@ pub struct ServerAddress {
     pub security: Security,
 }
 
-/// The protection of a stream from other eyes.
+/// The protection of a stream from eavesdroppers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Security {
-    /// Nothing.
+    /// Plain text.
     Plain,
     /// TLS from the first byte, with a certificate for the host that the address names.
     Tls,
@@ -85,24 +85,24 @@ impl fmt::Display for ServerAddress {
     }
 }
 
-/// Opens connections to the XMPP server's port for components; its text names that port in the log.
+/// Opens connections to the XMPP server's port for components. The `Display` text names that port in the log.
 pub trait Connect: fmt::Display + Send + Sync + 'static {
-    /// A connection on which nothing was said yet.
+    /// A new connection, on which nothing was sent yet.
     type Connection: AsyncRead + AsyncWrite + Send + 'static;
 
     /// Opens a connection.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
 
-    /// Returns whether the server is on this machine: it is then tried more often.
+    /// Returns whether the server is on this machine. If it is, a connection is tried more often.
     fn is_on_this_machine(&self) -> bool {
         false
     }
 }
 
-/// An answer or two.
+/// Most bytes that count as an answer or two.
 const FEW_BYTES: usize = 256;
 
-/// Acknowledges what was read.
+/// Acknowledges the bytes that were read.
 type Acknowledge = Box<dyn FnMut(&[u8]) + Send>;
 
 impl Connect for ServerAddress {
@@ -115,7 +115,7 @@ impl Connect for ServerAddress {
             Err(_) => DnsConfig::no_srv(host, *port),
         };
         let socket = route.resolve().await?;
-        // Fails only on a socket that is gone already, which the first write will say.
+        // This fails only on a socket that is gone already, as the first write will say.
         let _ = socket.set_nodelay(true);
         let acknowledge = acknowledge_at_once(&socket);
         let connection = match security {
@@ -146,8 +146,9 @@ impl Connect for ServerAddress {
     }
 }
 
-/// Prosody has Nagle's algorithm on: it sends an answer only when the one before is acknowledged. The system puts that
-/// off for 40 ms (RFC 1122 §4.2.3.2), unless something is sent meanwhile. Where answers come in numbers, it is.
+/// Makes the system acknowledge few bytes at once. Prosody has Nagle's algorithm on: it sends an answer only when the
+/// one before is acknowledged. The system delays acknowledgements by 40 ms (RFC 1122 §4.2.3.2), unless something is
+/// sent meanwhile. If many answers come, something is.
 fn acknowledge_at_once(socket: &TcpStream) -> Acknowledge {
     let socket = socket.as_fd().try_clone_to_owned();
     Box::new(move |bytes| {
@@ -155,7 +156,7 @@ fn acknowledge_at_once(socket: &TcpStream) -> Acknowledge {
         if let Ok(socket) = &socket
             && bytes.len() <= FEW_BYTES
         {
-            // The option holds until the system thinks otherwise. Without it, answers are late.
+            // The option holds until the system decides otherwise. Without it, answers are late.
             let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
         }
     })
@@ -179,7 +180,7 @@ pub enum ConnectError {
     /// The TLS handshake failed for another reason.
     #[error("no TLS comes about: {0}")]
     Tls(io::Error),
-    /// This process has as many descriptors as it may, and whatever needs another says something else.
+    /// This process has all descriptors that it may have. Calls that need another one report something else.
     #[error("this process has too many open files")]
     Descriptors,
     /// Anything else, in words.
@@ -187,11 +188,11 @@ pub enum ConnectError {
     Other(String),
 }
 
-/// Words by which the system says that there are no more descriptors.
+/// The system's words for a lack of descriptors.
 const OUT_OF_DESCRIPTORS: &str = "Too many open files";
 
 impl From<tokio_xmpp::Error> for ConnectError {
-    /// tokio-xmpp shows the insides of its resolver, and nothing of an address that refuses.
+    /// Translates an error. tokio-xmpp shows the insides of its resolver, and nothing of an address that refuses.
     fn from(error: tokio_xmpp::Error) -> Self {
         use tokio_xmpp::Error;
         match error {
@@ -205,7 +206,7 @@ impl From<tokio_xmpp::Error> for ConnectError {
 }
 
 impl ConnectError {
-    /// Why a handshake failed: the TLS library's errors are inside those of the connection.
+    /// Returns why a handshake failed. The TLS library's errors are inside those of the connection.
     fn handshake(error: tokio_xmpp::Error) -> Self {
         let tokio_xmpp::Error::Io(error) = error else { return error.into() };
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -216,7 +217,7 @@ impl ConnectError {
         }
     }
 
-    /// The mend, in words for the operator.
+    /// Returns the remedy, in words for the operator.
     pub(crate) fn mend(&self) -> &'static str {
         match self {
             Self::Name | Self::Nothing | Self::Other(_) => {
@@ -247,7 +248,7 @@ fn certificate_problem(problem: &CertificateError) -> String {
             expected.to_str(),
             if presented.is_empty() { "no name at all".into() } else { presented.join(", ") }
         ),
-        // The last two: an authority of that name is trusted, with another key.
+        // The last two occur if an authority of that name is trusted, with another key.
         Wrong::UnknownIssuer
         | Wrong::BadSignature
         | Wrong::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
@@ -283,12 +284,12 @@ fn certificate_mend(problem: &CertificateError) -> &'static str {
     }
 }
 
-/// Not to loopback, and not to an address of this machine's own, either.
+/// Returns whether a connection leaves this machine: its peer is neither loopback nor this machine's own address.
 fn leaves_this_machine(local: IpAddr, peer: IpAddr) -> bool {
     local != peer && !peer.to_canonical().is_loopback()
 }
 
-/// Once: there are private networks in which this is as it should be.
+/// Warns of plain text, once: in some private networks it is as it should be.
 fn warn_of_plain_text(address: &ServerAddress) {
     static WARNED: Once = Once::new();
     WARNED.call_once(|| {

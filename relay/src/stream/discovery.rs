@@ -17,7 +17,8 @@ use super::{
     stanza::{UNIFIED_PUSH, error},
 };
 
-/// The answer to an XEP-0030 query: an identity, what we speak, and who runs this (XEP-0157).
+/// Returns the answer to a disco#info query (XEP-0030): the identity, the features, and who runs this server
+/// (XEP-0157).
 pub(crate) fn info(contact: &[Url]) -> Element {
     let features = [ns::DISCO_INFO, ns::DISCO_ITEMS, ns::PING, ns::VERSION, COMMANDS, UNIFIED_PUSH]
         .map(str::to_owned)
@@ -27,7 +28,8 @@ pub(crate) fn info(contact: &[Url]) -> Element {
     DiscoInfoResult { node: None, identities, features, extensions }.into()
 }
 
-/// One contact for all: whoever runs a push server is its administrator, its support, and told of abuse.
+/// Makes the contact form. One contact serves all fields: the operator of a push server is its administrator and its
+/// support, and is told of abuse.
 fn contact_form(contact: &[Url]) -> DataForm {
     let fields = ["abuse-addresses", "admin-addresses", "support-addresses"].map(|name| Field {
         values: contact.iter().map(Url::to_string).collect(),
@@ -36,17 +38,17 @@ fn contact_form(contact: &[Url]) -> DataForm {
     DataForm::new(DataFormType::Result_, ns::SERVER_INFO, fields.into())
 }
 
-/// The answer to a query about a node: there are none.
+/// Returns the error for a query about an unknown node.
 pub(crate) fn no_such_node() -> StanzaError {
     error(ErrorType::Cancel, DefinedCondition::ItemNotFound, "no such node")
 }
 
-/// The answer to XEP-0092: which software this is.
+/// Returns the answer to a query for the software version (XEP-0092).
 pub(crate) fn version() -> Element {
     VersionResult { name: "Upwire".into(), version: env!("CARGO_PKG_VERSION").into(), os: None }.into()
 }
 
-/// The answer to a query for items: there are none.
+/// Returns the answer to a query for items: there are none.
 pub(crate) fn items() -> Element {
     DiscoItemsResult { node: None, items: Vec::new(), rsm: None }.into()
 }

@@ -6,9 +6,9 @@ use tokio_xmpp::{minidom::Element, parsers::ns};
 
 use super::{connect::ConnectError, framing::Frame};
 
-/// From the first packet to the end of the handshake.
+/// Longest time from the first packet to the end of the handshake.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A stream on which nothing came for so long is dead.
+/// Silence after which a stream is dead.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(25);
 
 /// Why there is no stream.
@@ -33,11 +33,11 @@ pub(super) enum StreamError {
 const PORT_MEND: &str = "check that UPWIRE_XMPP_SERVER is the port for components, not one for clients or servers, and \
     write tls:// before it if that port speaks TLS";
 
-/// The words of ejabberd to a component that has the name of one of its hosts.
+/// Part of ejabberd's text to a component that has the name of one of its hosts.
 const NAMED_LIKE_A_HOST: &str = "existing local domain";
 
 impl StreamError {
-    /// The error by which a frame ends the stream; `None`: it ends none.
+    /// Returns the error by which a frame ends the stream; `None`: the stream goes on.
     pub(super) fn of(frame: &Frame) -> Option<Self> {
         match frame {
             Frame::Closed => Some(Self::Closed),
@@ -53,7 +53,7 @@ impl StreamError {
         }
     }
 
-    /// The mend, in words for the operator (RFC 6120 §4.9.3).
+    /// Returns the remedy, in words for the operator (RFC 6120 §4.9.3).
     pub(super) fn mend(&self) -> &'static str {
         match self {
             // ejabberd's own text says more than its condition, which is `conflict` or another.
@@ -63,7 +63,7 @@ impl StreamError {
             }
             Self::Refused { condition, .. } => match condition.as_str() {
                 "not-authorized" => {
-                    // ejabberd says so of a name that it does not know, too.
+                    // ejabberd has the same condition for a name that it does not know.
                     "set UPWIRE_COMPONENT_SECRET to the secret that the XMPP server's configuration gives this component, \
                      and check that UPWIRE_COMPONENT is its name there"
                 }
@@ -71,7 +71,7 @@ impl StreamError {
                     "another process is connected as this component: stop it, or give each a component of its own"
                 }
                 "host-unknown" => {
-                    // Prosody's port for clients says so, too.
+                    // Prosody's port for clients has the same condition.
                     "add the component UPWIRE_COMPONENT to the XMPP server's configuration, or correct its name; \
                      check that UPWIRE_XMPP_SERVER is the port for components"
                 }
@@ -92,8 +92,8 @@ impl StreamError {
         }
     }
 
-    /// Returns whether a server that stops or restarts ends a stream so. Prosody and ejabberd close the connection
-    /// without a word; others say why (RFC 6120 §4.9.3.20).
+    /// Returns whether a server that stops or restarts ends its streams with this error. Prosody and ejabberd close the
+    /// connection without a word; others say why (RFC 6120 §4.9.3.20).
     pub(super) fn is_orderly(&self) -> bool {
         match self {
             Self::Closed => true,
@@ -102,7 +102,7 @@ impl StreamError {
         }
     }
 
-    /// Returns whether it is what a server that is not there looks like.
+    /// Returns whether an absent server leads to this error.
     pub(super) fn is_absence(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Timeout | Self::Unopened | Self::Io(_))
     }

@@ -1,9 +1,8 @@
 //! The XML framing of a component stream (XEP-0114): bytes to stanzas and back.
 //!
-//! The server's `jabber:component:accept` becomes `jabber:client` here, which is what the stanza
-//! types speak. No stanza of a user ends the stream: each stanza is
-//! parsed by itself, and one that is too large, too deep or refused by the parser is handed on without
-//! its payload.
+//! The server's `jabber:component:accept` becomes `jabber:client` here, the namespace of the stanza types. No stanza of
+//! a user ends the stream. Each stanza is parsed by itself. A stanza that is too large, too deep or refused by the
+//! parser is handed on without its payload.
 
 use std::{collections::BTreeMap, io, mem};
 
@@ -19,31 +18,31 @@ use super::{
     scanner::{Part, Scanner},
 };
 
-/// The most of a stanza that is looked at. The largest that means something is a push that comes back inside an error,
-/// less than 10 KB.
+/// Most bytes of a stanza that are looked at. The largest stanza that means something is a push that comes back inside
+/// an error: less than 10 KB.
 const STANZA_BYTES_MAX: usize = 64 << 10;
-/// Most elements and attributes of a stanza that are looked at: each takes many times its bytes once it is parsed.
+/// Most elements and attributes of a stanza that are looked at. Each takes many times its bytes once it is parsed.
 const PARTS_MAX: usize = 256;
-/// The deepest nesting that is looked at; dropping a tree takes stack for each level.
+/// Deepest nesting that is looked at, because dropping a tree takes stack for each level.
 const DEPTH_MAX: usize = 64;
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
 /// A part of the stream.
 #[derive(Debug)]
 pub(crate) enum Frame {
-    /// The server's stream header, with the id that the handshake is made from.
+    /// The server's stream header, with the stream id that the handshake needs.
     Opened(String),
     /// A stanza, or another child of the stream.
     Element(Element),
-    /// The result of a request.
+    /// A result without a payload.
     Result(PlainResult),
-    /// A stanza of which only the beginning could be kept; its own attributes are complete.
+    /// A stanza of which only the beginning could be kept. Its own attributes are complete.
     Damaged(Element),
     /// `</stream:stream>`, or the end of the connection.
     Closed,
 }
 
-/// Reads frames; may be cancelled between any two bytes.
+/// Reads frames. A read may be cancelled between any two bytes.
 pub(crate) struct FrameReader<R> {
     reader: BufReader<R>,
     scanner: Scanner,
@@ -51,7 +50,7 @@ pub(crate) struct FrameReader<R> {
     part: Vec<u8>,
     /// The namespaces that the stream header declares.
     prefixes: BTreeMap<Option<String>, String>,
-    /// A stanza without a prefix is of the stream's own namespace.
+    /// True if a stanza without a prefix is in the stream's own namespace.
     is_plain: bool,
 }
 
@@ -66,10 +65,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The next frame.
+    /// Reads the next frame.
     ///
     /// # Errors
-    /// The connection failed, or what came is no stream.
+    /// The connection failed, or the bytes are no stream.
     pub(crate) async fn next(&mut self) -> io::Result<Frame> {
         loop {
             let bytes = self.reader.fill_buf().await?;
@@ -77,11 +76,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 return Ok(Frame::Closed);
             }
             let (length, part) = self.scanner.scan(bytes)?;
-            // White space between stanzas keeps a connection alive, and would add up.
+            // White space between stanzas keeps a connection alive. It would add up here.
             let piece =
                 if self.part.is_empty() { bytes[..length].trim_ascii_start() } else { &bytes[..length] };
-            // The parser refuses a carriage return in an attribute, which XML reads as a line feed
-            // (XML 1.0 §2.11), and Prosody passes on unescaped.
+            // Prosody passes on carriage returns in attributes unescaped, which the parser refuses. XML reads them as
+            // line feeds (XML 1.0 §2.11).
             let line_feeds = piece.iter().map(|byte| if *byte == b'\r' { b'\n' } else { *byte });
             self.part.extend(line_feeds.take(STANZA_BYTES_MAX - self.part.len()));
             self.reader.consume(length);
@@ -106,7 +105,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Takes the namespaces of the stream header; returns its id.
+    /// Takes the namespaces of the stream header. Returns its id.
     fn header(&mut self, mut bytes: &[u8]) -> io::Result<String> {
         let mut parser = RawParser::new();
         let mut id = String::new();
@@ -132,8 +131,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// Parses a stanza as far as it goes. `None`: not even its own head is good, and nothing could
-/// answer it.
+/// Parses a stanza as far as it goes. Returns `None` if even its own head is bad: nothing could answer it.
 pub(super) fn parse_stanza(mut bytes: &[u8], prefixes: &BTreeMap<Option<String>, String>) -> Option<Frame> {
     let mut parser =
         RawParser::with_options(Options { max_token_length: STANZA_BYTES_MAX, ..Options::default() });
@@ -172,7 +170,7 @@ fn as_client(namespace: String) -> String {
     if namespace == ns::COMPONENT_ACCEPT { ns::JABBER_CLIENT.to_owned() } else { namespace }
 }
 
-/// The header that opens our side of the stream.
+/// Returns the header that opens our side of the stream.
 pub(crate) fn stream_header(component: &str) -> String {
     // A domain holds no character that needs escaping.
     format!(
@@ -182,13 +180,13 @@ pub(crate) fn stream_header(component: &str) -> String {
     )
 }
 
-/// The bytes that close it.
+/// The end tag that closes our side of the stream.
 pub(crate) const STREAM_FOOTER: &str = "</stream:stream>";
 
-/// The bytes of a stanza, in the stream's own namespace.
+/// Serializes a stanza in the stream's own namespace.
 pub(crate) fn serialize(stanza: &Element) -> String {
     let xml = String::from(stanza);
-    // The root declares its namespace right after its name; without that it takes the stream's.
+    // The root declares its namespace right after its name. Without the declaration, it takes the stream's.
     let declaration = format!(" xmlns='{}'", ns::JABBER_CLIENT);
     match xml.split_once(&declaration) {
         Some((name, rest)) if !name.contains(' ') => format!("{name}{rest}"),

@@ -1,4 +1,4 @@
-//! The entry points of the fuzz targets (`fuzz/`), compiled for them alone, by the feature `fuzzing`.
+//! The entry points of the fuzz targets (`fuzz/`). Only the feature `fuzzing` compiles them.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use super::{
 const HEADER: &[u8] = b"<?xml version='1.0'?><stream:stream xmlns:stream='http://etherx.jabber.org/streams' \
     xmlns='jabber:component:accept' id='s1' from='up.localhost'>";
 
-/// Reads bytes as a stream, at once and `piece` bytes at a time: both find the same, and nothing panics.
+/// Reads bytes as a stream, once as a whole and once in pieces of `piece` bytes, and checks that both find the same.
 ///
 /// # Panics
-/// They do not.
+/// A check fails.
 pub fn stream(bytes: &[u8], piece: usize) {
     let document = [HEADER, bytes].concat();
     let whole = frames(FrameReader::new(document.as_slice()));
@@ -50,7 +50,7 @@ fn frames<R: tokio::io::AsyncRead + Unpin>(mut reader: FrameReader<R>) -> Vec<St
     found
 }
 
-/// Bytes that come so many at a time.
+/// A reader that gives `piece` bytes at a time.
 struct Pieces<'a> {
     left: &'a [u8],
     piece: usize,

@@ -1,4 +1,4 @@
-//! From frames to events: what is addressed to the component, within a budget of bytes.
+//! From frames to events: passes on what is addressed to the component, within a budget of bytes.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -10,12 +10,12 @@ use super::{
     stanza::{Elsewhere, Incoming},
 };
 
-/// Bytes of the stanzas that wait for the relay; the stream is not read further than that.
+/// Most bytes of the stanzas that wait for the relay. At this bound, the stream is not read further.
 const BYTES_MAX: usize = 4 << 20;
-/// Most domains that are told apart in warnings.
+/// Most other domains that are warned of one by one.
 const OTHER_DOMAINS_MAX: usize = 16;
 
-/// Counts the streams of this process: what was meant for one does not go out on the next.
+/// The number of a stream, counted by this process. A push that was meant for one stream does not go out on the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamNumber(pub(super) u64);
 
@@ -32,11 +32,11 @@ pub(crate) enum Event {
     Online(StreamNumber),
     /// Stanzas that went out unanswered on the stream may be lost.
     Offline,
-    /// A stanza that means something.
+    /// A stanza that means something to the relay.
     Stanza(Box<Incoming>, Room),
 }
 
-/// The bytes that a stanza takes of the budget, until this is dropped.
+/// The bytes of the budget that a stanza takes, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Room(#[expect(dead_code, reason = "its end gives the bytes back")] OwnedSemaphorePermit);
 
@@ -50,16 +50,16 @@ impl Event {
     }
 }
 
-/// Nobody takes events any more.
+/// The error that nobody takes events any more.
 #[derive(Debug)]
 pub(super) struct Closed;
 
-/// Where stanzas are put.
+/// The way of stanzas to the relay.
 pub(super) struct Inbox {
     component: BareJid,
     events: mpsc::Sender<Event>,
     room: Arc<Semaphore>,
-    /// Domains of which a stanza came that is not for us.
+    /// Other domains for which stanzas came.
     others: BTreeSet<String>,
 }
 
@@ -68,12 +68,12 @@ impl Inbox {
         Self { component, events, room: Arc::new(Semaphore::new(BYTES_MAX)), others: BTreeSet::new() }
     }
 
-    /// Tells of the stream itself.
+    /// Passes on an event of the stream itself.
     pub(super) async fn tell(&self, event: Event) {
         let _ = self.events.send(event).await;
     }
 
-    /// Passes on what means something, as soon as there is room for it.
+    /// Passes on a stanza that means something, as soon as there is room for it.
     pub(super) async fn take(&mut self, frame: Frame) -> Result<(), Closed> {
         let stanza = match Incoming::read(frame, &self.component) {
             Ok(Some(stanza)) => Box::new(stanza),
@@ -88,7 +88,7 @@ impl Inbox {
         self.events.send(Event::Stanza(stanza, Room(room))).await.map_err(|_| Closed)
     }
 
-    /// Warns of the first stanza for another domain.
+    /// Warns of the first stanza for each other domain.
     fn note_other(&mut self, domain: String) {
         if self.others.len() < OTHER_DOMAINS_MAX && !self.others.contains(&domain) {
             tracing::warn!(
@@ -102,7 +102,7 @@ impl Inbox {
     }
 }
 
-/// The mend where ejabberd mixes components.
+/// The remedy where ejabberd mixes up components.
 const ROUTES_MEND: &str = "in ejabberd, give this component a listener (ejabberd_service) of its own, or set \
     `global_routes: false` in that listener: another component's connection gets stanzas meant for this one, too";
 
@@ -119,7 +119,7 @@ mod tests {
         (Inbox::new(BareJid::new("notify.example.com").unwrap(), events), received)
     }
 
-    /// Takes all of it.
+    /// Takes all of these stanzas.
     async fn take_all(inbox: &mut Inbox, stanzas: &str) {
         let stream = format!("{STREAM}{stanzas}");
         let mut reader = FrameReader::new(stream.as_bytes());

@@ -1,7 +1,7 @@
-//! The results of pushes, which are most of what the stream brings, read without a parser.
+//! Reads the results of pushes, which are most of what the stream brings, without a parser.
 //!
-//! Only an empty `<iq type='result'/>` of plain characters is read here; whatever is not exactly that goes the long way,
-//! which would read the same of it.
+//! Only an empty `<iq type='result'/>` of plain characters is read here. Everything else goes to the parser, which
+//! would read the same from such a result.
 
 use tokio_xmpp::parsers::ns;
 
@@ -14,7 +14,7 @@ pub(crate) struct PlainResult {
 }
 
 impl PlainResult {
-    /// Reads a stanza of a stream whose own namespace is the stanza's, unless it says otherwise.
+    /// Reads a result on a stream whose own namespace is that of stanzas. Returns `None` for everything else.
     pub(crate) fn read(stanza: &[u8]) -> Option<Self> {
         let mut rest = stanza.strip_prefix(b"<iq")?;
         let (mut id, mut from, mut to, mut kind, mut language, mut namespace) = Default::default();
@@ -33,7 +33,7 @@ impl PlainResult {
                 b"xmlns" => &mut namespace,
                 _ => return None,
             };
-            // Twice is no XML.
+            // An attribute that comes twice is no XML.
             if place.replace(value).is_some() {
                 return None;
             }
@@ -48,7 +48,7 @@ impl PlainResult {
     }
 }
 
-/// The attribute at the beginning, and what is behind it.
+/// Splits off the first attribute: returns its name, its value, and what is behind it.
 fn attribute(text: &[u8]) -> Option<(&[u8], &str, &[u8])> {
     let text = text.strip_prefix(b" ")?;
     let equals = text.iter().position(|byte| *byte == b'=')?;
@@ -83,7 +83,8 @@ mod tests {
         format!("{:?}", Incoming::read(frame, &BareJid::new("notify.example.com").unwrap()))
     }
 
-    /// Nearly a result: attributes in any order, once or twice or not at all, of plain characters or others.
+    /// Generates stanzas that are nearly a result: attributes in any order, once, twice or not at all, of plain
+    /// characters or others.
     fn nearly_a_result() -> impl Strategy<Value = String> {
         let value = |usual: &'static str| prop_oneof![8 => Just(usual.to_owned()), 1 => "[ -~]{0,8}", 1 => any::<String>()];
         let attribute = move |name: &'static str, usual| {

@@ -1,4 +1,4 @@
-//! When a stream that was lost is tried again, and which failures are told.
+//! The delays before a lost stream is tried again, and the choice of failures that are reported.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::Instant;
 
 const DELAY_MIN: Duration = Duration::from_millis(250);
-/// Jitter adds as much again at most.
+/// Longest delay before jitter, which at most doubles it.
 const DELAY_MAX: Duration = Duration::from_secs(6);
-/// The same on this machine, where an attempt costs nothing. Phones come back as soon as their port opens, and the port
-/// for components opens last: their presence is heard by a component that is there by then.
+/// Longest delay before jitter on this machine, where an attempt costs nothing. Phones come back as soon as their port
+/// opens, and the port for components opens last. A component that is back by then hears their presence.
 const DELAY_HERE_MAX: Duration = Duration::from_millis(1250);
-/// A stream that held for so long starts the delays anew.
+/// A stream that held for this long resets the delays.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
-/// Most failures that are told one by one.
+/// Most reports of one failure before they become rarer.
 const TOLD_MAX: u32 = 5;
-/// Time after which a failure that goes on is told again.
+/// Time after which a failure that goes on is reported again.
 const TOLD_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A server that stopped in good order may take so long to be back.
+/// Longest time for a server that stopped in good order to be back.
 const RESTART_MAX: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// The delays between attempts to connect, and the reports of failures.
 pub(super) struct Reconnect {
     delays: ExponentialBuilder,
     delay: <ExponentialBuilder as BackoffBuilder>::Backoff,
@@ -31,7 +31,7 @@ pub(super) struct Reconnect {
 }
 
 impl Reconnect {
-    /// For a server on this machine, or elsewhere.
+    /// Makes the delays for a server on this machine, or elsewhere.
     pub(super) fn new(here: bool) -> Self {
         let delays = ExponentialBuilder::new()
             .with_jitter()
@@ -41,7 +41,7 @@ impl Reconnect {
         Self { delays, delay: delays.build(), told: 0, last: None, restart_until: None }
     }
 
-    /// A stream has ended that held for so long.
+    /// Notes that a stream has ended that held for this long.
     pub(super) fn note_stream(&mut self, held: Duration) {
         if held >= STABLE_AFTER {
             self.delay = self.delays.build();
@@ -54,7 +54,8 @@ impl Reconnect {
         self.delay.next().unwrap_or(DELAY_MAX)
     }
 
-    /// Notes that the server stopped in good order. `false`: it did so just now, too, and that is no restart.
+    /// Notes that the server stopped in good order. Returns `false` if it did so less than 30 s ago, too: that is no
+    /// restart.
     pub(super) fn note_stop(&mut self, now: Instant) -> bool {
         let first = !self.is_restart(now);
         if first {
@@ -68,7 +69,7 @@ impl Reconnect {
         self.restart_until.is_some_and(|until| now < until)
     }
 
-    /// Notes a failure. Returns whether it is to be told: one that goes on is told now and then.
+    /// Notes a failure. Returns whether it is to be reported: one that goes on is reported now and then.
     pub(super) fn note_failure(&mut self, error: &str, now: Instant) -> bool {
         let recurs = self.last.as_ref().is_some_and(|(last, at)| last == error && now < *at + TOLD_INTERVAL);
         if recurs && self.told >= TOLD_MAX {
@@ -84,7 +85,7 @@ impl Reconnect {
 mod tests {
     use super::*;
 
-    /// The longest of many delays.
+    /// Returns the longest of many delays.
     fn longest(here: bool) -> Duration {
         let mut reconnect = Reconnect::new(here);
         (0..1000).map(|_| reconnect.next_delay()).max().unwrap()

@@ -1,11 +1,11 @@
 //! Finds where the parts of a stream begin and end, by its tags alone.
 //!
-//! The XMPP server has checked that the XML is well-formed; a parser that is stricter, or has a bug,
-//! must not cost the stream. No comment, no processing instruction and no DTD comes here (RFC 6120 §11.1).
+//! The XMPP server has checked that the XML is well-formed. A parser that is stricter, or has a bug, must not cost the
+//! stream. Comments, processing instructions and DTDs do not come here (RFC 6120 §11.1).
 
 use std::io;
 
-/// The part of the stream that has come to its end.
+/// The part of the stream that has just ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// The start tag of the stream, with the XML declaration before it.
@@ -16,7 +16,7 @@ pub(crate) enum Part {
     Footer,
 }
 
-/// Where in the XML the next byte is.
+/// The place of the next byte in the XML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Place {
     #[default]
@@ -29,26 +29,26 @@ enum Place {
     /// In an attribute's value, up to this quotation mark.
     Value(u8),
     EndTag,
-    /// The XML declaration.
+    /// In the XML declaration.
     Declaration,
-    /// A CDATA section, after so many of the `]]` that may end it.
+    /// In a CDATA section, after this many of the `]]` that may end it.
     CData(u8),
 }
 
-/// Reads a stream byte by byte, in pieces of any size.
+/// Scans a stream byte by byte, in pieces of any size.
 #[derive(Debug, Default)]
 pub(crate) struct Scanner {
     place: Place,
-    /// Open elements, the stream's own included.
+    /// Number of open elements, including the stream's own.
     depth: usize,
 }
 
 impl Scanner {
-    /// Goes on to the end of the bytes, or of the part that ends in them. Returns how many bytes that
-    /// took, and which part it was.
+    /// Goes on to the end of the bytes, or of the part that ends in them. Returns the number of bytes that this took,
+    /// and the part that has ended.
     ///
     /// # Errors
-    /// There is text where the stream should begin.
+    /// Text comes where the stream should begin.
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> io::Result<(usize, Option<Part>)> {
         for (index, byte) in bytes.iter().enumerate() {
             if self.depth == 0 && self.place == Place::Text && *byte != b'<' && !byte.is_ascii_whitespace() {
@@ -112,7 +112,7 @@ mod tests {
         <iq/> <iq a='/>'><b><c/></b>text ]]> / ></iq>\n\
         <m><![CDATA[</m> ] ]] ]]]></m ></s:stream>";
 
-    /// The parts of a stream that comes in pieces of these sizes.
+    /// Returns the parts of a stream that comes in pieces of these sizes.
     fn parts(sizes: &[usize]) -> Vec<(Part, String)> {
         let mut scanner = Scanner::default();
         let (mut rest, mut part, mut parts) = (STREAM.as_bytes(), Vec::new(), Vec::new());

@@ -36,20 +36,20 @@ pub(crate) enum Incoming {
     Available(FullJid),
     /// The session of this full JID has ended.
     Unavailable(FullJid),
-    /// A presence that asks whether, or to be told when, the component is there.
+    /// A subscription to the component's presence, or a probe of it.
     Subscribe(Subscribe),
 }
 
-/// A stanza is for this domain, which is not the component's.
+/// The domain that a stanza is for, which is not the component's.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Elsewhere(pub(crate) String);
 
 /// An IQ `get` or `set` that wants an answer.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// Without its resource, or its node too, where these are no part of a JID here.
+    /// The sender, without its resource, or its node too, if these are no part of a JID here.
     pub(crate) from: Jid,
-    /// Both addresses as they came, since clients compare them as text.
+    /// Both addresses as they came, because clients compare them as text.
     addresses: Addresses,
     pub(crate) id: String,
     pub(crate) query: Query,
@@ -59,7 +59,8 @@ pub(crate) struct Request {
 #[derive(Debug)]
 pub(crate) struct Subscribe(Addresses);
 
-/// The sender and the addressee of a stanza: the component, or a node or resource of it. The answer goes the other way.
+/// The sender and the addressee of a stanza. The addressee is the component, or a node or resource of it. The answer
+/// goes the other way.
 #[derive(Debug)]
 struct Addresses {
     from: String,
@@ -72,21 +73,21 @@ pub(crate) enum Query {
     Register(Result<Box<Target>, BadRegister>),
     DiscoInfo,
     DiscoItems,
-    /// Either of the two, about a node.
+    /// A disco query about an unknown node.
     DiscoNode,
-    /// The list of commands, and about one of them.
+    /// A disco query for the list of commands; `CommandInfo` is about one of them.
     Commands,
     CommandInfo(Node),
     Command(Command),
     BadCommand(BadCommand),
     Version,
     Ping,
-    /// No payload, several of them, or one that does not parse.
+    /// The IQ has no payload, several of them, or one that does not parse.
     Malformed,
     Other,
 }
 
-/// Why a `<register/>` was refused before anyone looked at the store.
+/// Why a `<register/>` is refused without a look at the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadRegister {
     #[error("application: {0}")]
@@ -112,7 +113,7 @@ pub(crate) struct Answer {
     pub(crate) error: Option<Condition>,
 }
 
-/// The conditions that decide something (docs/protocol.md, "Push").
+/// The error conditions that decide something (docs/protocol.md, "Push").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     ItemNotFound,
@@ -125,10 +126,10 @@ pub(crate) enum Condition {
 const OVERHEAD_BYTES: usize = 512;
 
 impl Incoming {
-    /// Reads a frame for `component`; `None` if it means nothing, or if nobody could be answered.
+    /// Reads a frame for `component`. Returns `None` if it means nothing, or if nobody could be answered.
     ///
     /// # Errors
-    /// It is for another domain.
+    /// The stanza is for another domain.
     pub(crate) fn read(frame: Frame, component: &BareJid) -> Result<Option<Self>, Elsewhere> {
         let (element, damaged) = match frame {
             Frame::Element(element) => (element, false),
@@ -152,7 +153,7 @@ impl Incoming {
         })
     }
 
-    /// As for any other stanza, without a tree.
+    /// Reads a result as any other stanza, without a tree.
     fn of_result(result: PlainResult, component: &BareJid) -> Result<Option<Self>, Elsewhere> {
         let PlainResult { id, from, to } = result;
         if to != component.as_str() {
@@ -198,7 +199,7 @@ impl Incoming {
         }
     }
 
-    /// The component has no nodes and no resources: whoever asks one is told so (RFC 6120 §8.4).
+    /// Reads a stanza to a node or resource. The component has none, and its answer says so (RFC 6120 §8.4).
     fn of_name_below(element: &Element) -> Option<Self> {
         let addresses = Addresses::of(element)?;
         match (element.name(), element.attr("type")) {
@@ -212,7 +213,7 @@ impl Incoming {
         }
     }
 
-    /// About what it takes of the memory.
+    /// Estimates the memory that the stanza takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         OVERHEAD_BYTES
             + match self {
@@ -240,7 +241,7 @@ impl Addresses {
         Some(Self { from: from?, to: to? })
     }
 
-    /// The sender, or as much as is a JID by RFC 6122: servers let through more, emoji for example.
+    /// Returns the sender, or as much of it as is a JID by RFC 6122. Servers let through more, emoji for example.
     fn sender(&self) -> Option<Jid> {
         let bare = self.from.split_once('/').map_or(&*self.from, |(bare, _)| bare);
         let domain = bare.rsplit_once('@').map_or(bare, |(_, domain)| domain);
@@ -317,7 +318,7 @@ impl Condition {
     }
 }
 
-/// The answer to a subscription or a probe: nobody is told of the component's presence (RFC 6121 §4.3.2).
+/// Returns the answer to a subscription or a probe: the component's presence is told to nobody (RFC 6121 §4.3.2).
 pub(crate) fn unsubscribed(Subscribe(addresses): &Subscribe) -> Element {
     let mut presence = Element::builder("presence", ns::JABBER_CLIENT)
         .attr(xml_ncname!("type").into(), "unsubscribed")
@@ -326,7 +327,7 @@ pub(crate) fn unsubscribed(Subscribe(addresses): &Subscribe) -> Element {
     presence
 }
 
-/// The `<registered/>` of an accepted registration; `expiration` is XEP-0082.
+/// Makes the `<registered/>` of an accepted registration. `expiration` has the form of XEP-0082.
 pub(crate) fn registered(endpoint: &str, expiration: &str) -> Element {
     Element::builder("registered", UNIFIED_PUSH)
         .attr(xml_ncname!("expiration").into(), expiration)
@@ -334,12 +335,12 @@ pub(crate) fn registered(endpoint: &str, expiration: &str) -> Element {
         .build()
 }
 
-/// A stanza error with a text that a person can read.
+/// Makes a stanza error, with a text that a person can read.
 pub(crate) fn error(kind: ErrorType, condition: DefinedCondition, text: &str) -> StanzaError {
     StanzaError::new(kind, condition, "en", text)
 }
 
-/// Completes an answer to `request`.
+/// Makes the IQ that answers `request`.
 pub(crate) fn answer(request: &Request, answer: Result<Option<Element>, StanzaError>) -> Element {
     let (id, to, from) = (request.id.clone(), None, None);
     let mut iq = Element::from(match answer {
@@ -350,10 +351,10 @@ pub(crate) fn answer(request: &Request, answer: Result<Option<Element>, StanzaEr
     iq
 }
 
-/// The IQ that carries a push; its id is the message's.
+/// Makes the IQ that carries a push. Its id is the message's.
 ///
-/// Written as text: there is one for every push, and nothing but the recipient's resource can hold
-/// a character that needs escaping.
+/// The IQ is written as text: there is one for every push, and only the recipient's resource can have a character that
+/// needs escaping.
 pub(crate) fn push(component: &BareJid, message: &PushMessage, to: &FullJid) -> String {
     let PushMessage { id, application, instance, body, .. } = message;
     let to = escape(to.as_str().as_bytes());
@@ -365,17 +366,18 @@ pub(crate) fn push(component: &BareJid, message: &PushMessage, to: &FullJid) -> 
     )
 }
 
-/// The id of every probe: whoever answers one is there, whichever it was.
+/// The id of every probe. An answer to any of them shows that the full JID is there.
 pub(crate) const PROBE_ID: &str = "probe";
 
-/// A ping to a phone (XEP-0199). Its answer shows that all that went out before it in the same session has arrived.
+/// Makes a ping to a phone (XEP-0199). Its answer shows that all that went out before it in the same session has
+/// arrived.
 pub(crate) fn probe(component: &BareJid, phone: &FullJid) -> String {
     let to = escape(phone.as_str().as_bytes());
     let to = String::from_utf8_lossy(&to);
     format!("<iq type='get' id='{PROBE_ID}' from='{component}' to='{to}'><ping xmlns='{}'/></iq>", ns::PING)
 }
 
-/// A ping to ourselves, through the server: it proves that the whole way there and back works.
+/// Makes a ping to the component itself, through the server. It proves that the whole way there and back works.
 pub(crate) fn ping(component: &BareJid) -> Element {
     let itself: Jid = component.clone().into();
     Iq::Get { id: "ping".to_owned(), to: Some(itself.clone()), from: Some(itself), payload: Ping.into() }
@@ -383,7 +385,7 @@ pub(crate) fn ping(component: &BareJid) -> Element {
 }
 
 impl Answer {
-    /// The push message that this answers, if the id is one of ours.
+    /// Returns the id of the push that this answers, if the id is one of ours.
     pub(crate) fn message_id(&self) -> Option<MessageId> {
         MessageId::parse(&self.id)
     }

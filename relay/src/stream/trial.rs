@@ -1,4 +1,4 @@
-//! A connection for a moment, as the component: for an operator who looks for a fault while no relay runs.
+//! A short connection as the component, for an operator who looks for a fault while no relay runs.
 
 use std::{io, time::Duration};
 
@@ -17,31 +17,31 @@ use super::{
 };
 use crate::stream::component::ComponentAccount;
 
-/// Number of pings that go out: two connections of one name share them.
+/// Number of pings that go out. Two connections of one name share them.
 const PINGS: usize = 16;
-/// Longest time for the last of them.
+/// Longest wait for the last of them.
 const PINGS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for the stream to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The outcome of a trial: the stream comes about.
+/// The outcome of a trial in which a stream was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trial {
-    /// Pings of the component to itself.
+    /// Number of pings that the component sent to itself.
     pub sent: usize,
-    /// Number of them that have come back on this connection.
+    /// Number of these pings that came back on this connection.
     pub came_back: usize,
-    /// A domain whose stanzas came instead.
+    /// A domain whose stanzas came instead, if any did.
     pub elsewhere: Option<String>,
 }
 
-/// No stream comes about.
+/// The failure to open a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct NoStream {
-    /// Why not.
+    /// The reason, in words.
     pub problem: String,
-    /// The mend.
+    /// The remedy, in words for the operator.
     pub mend: &'static str,
 }
 
@@ -51,11 +51,11 @@ impl From<StreamError> for NoStream {
     }
 }
 
-/// Connects as the component, pings itself, and hangs up. A relay that is connected as it meanwhile may lose stanzas by
-/// that: ejabberd spreads them over both.
+/// Connects as the component, pings itself, and hangs up. A relay that is connected under the same name may lose
+/// stanzas meanwhile, because ejabberd spreads them over both connections.
 ///
 /// # Errors
-/// No stream comes about.
+/// No stream could be opened.
 pub async fn try_component<C: Connect>(account: &ComponentAccount<C>) -> Result<Trial, NoStream> {
     let connected = timeout(CONNECT_TIMEOUT, connect(account)).await;
     let stream = connected.unwrap_or(Err(StreamError::Timeout))?;

@@ -7,13 +7,13 @@ fn jid(number: usize) -> FullJid {
     format!("juliet@example.com/phone{number:02}").parse().unwrap()
 }
 
-/// So many seconds after the start.
+/// Returns the moment `seconds` seconds after the start.
 fn after(start: Instant, seconds: u64) -> Now {
     let wall = DateTime::UNIX_EPOCH + Duration::from_secs(seconds);
     Now { wall, least: wall, monotonic: start + Duration::from_secs(seconds), leased: true }
 }
 
-/// An account with as many full JIDs as it remembers, each seen a second after the one before.
+/// Returns an account with as many full JIDs as it remembers, each seen a second after the one before.
 fn full(start: Instant) -> Account {
     let mut account = Account::default();
     for number in 0..PHONES_MAX {
@@ -59,7 +59,7 @@ fn a_full_jid_that_is_known_costs_no_other() {
     assert_eq!(account.phones.len(), PHONES_MAX);
 }
 
-/// An account of which one registration names a full JID.
+/// Returns an account with one registration, which names this full JID.
 fn named(jid: &FullJid) -> (Account, RegistrationId, Epoch) {
     let row = testing::registration(jid.as_str(), DateTime::UNIX_EPOCH);
     let mut account = Account::default();

@@ -33,7 +33,7 @@ impl Core {
             self.ask_no_others(&jid);
         }
         match verdict {
-            // Its time is over, and only the tick that says so is late: this one moves nothing either.
+            // The push is overdue, and only its tick is late. Its result does not move the registration, either.
             Verdict::Delivered if self.is_overdue(&ask, now) => self.settle_delivered(id, now, actions),
             Verdict::Delivered => self.take_result(id, &jid, now, actions),
             Verdict::Refused => self.take_refusal(id, &ask, now, actions),
@@ -45,8 +45,8 @@ impl Core {
         self.conclude(&jid, now, actions);
     }
 
-    /// A full JID that answers is there, though it may have greeted when nobody listened: what waits for others of its
-    /// account may be for it, once it has caught up.
+    /// Notes that a full JID has answered. It may have greeted while nobody listened, so pushes that wait for others of
+    /// its account may be for it. They are cued once it has caught up.
     fn note_life(&mut self, jid: &FullJid, now: Now) {
         if self.phone_mut(jid).is_some_and(|phone| phone.show_life(now)) {
             self.unseen.insert(jid.to_bare());
@@ -68,7 +68,7 @@ impl Core {
         self.conclude_all(&push.asks, now, actions);
     }
 
-    /// A registration moves to the full JID that takes its push (docs/protocol.md, "Resources change").
+    /// Moves a registration to the full JID that takes its push (docs/protocol.md, "Resources change").
     fn follow(&mut self, message: &PushMessage, jid: &FullJid, now: Now) {
         if !self.settling_keeps_up() || mutant(Mutant::NotFollowed) {
             return;
@@ -91,12 +91,13 @@ impl Core {
         }
     }
 
-    /// Only the full JID that a registration names can end it; another one just does not hold it.
+    /// Takes a refusal in time. Only the full JID that the registration names can end it; any other merely does not
+    /// have it.
     fn take_refusal(&mut self, id: MessageId, ask: &Ask, now: Now, actions: &mut Vec<Action>) {
         let Some(push) = self.pushes.get(&id) else { return };
         let message = Arc::clone(&push.held.message);
         let registration = message.registration;
-        // Should another full JID register it anew, this one is no place to try for it either.
+        // This full JID is no stand-in for the registration, either, if another full JID makes it again.
         if let Some(phone) = self.phone_mut(&ask.jid).filter(|_| !mutant(Mutant::BarForgotten)) {
             phone.bar(registration, now);
         }
@@ -110,22 +111,22 @@ impl Core {
                     asked_at = now.wall;
                 }
                 if push.origin == Origin::Mailbox {
-                    // Should the registration go on, it waits.
+                    // The push waits if the registration goes on.
                     self.note_waiting(&recipient);
                 }
                 self.decide(Fate::Revoke { push, recipient, asked_at });
                 self.conclude_all(&asks, now, actions);
             }
-            // Should the registration go on, they follow what waits for it.
+            // If the registration goes on, these pushes wait behind the one that was refused.
             return self.give_up_registration(registration, &ask.jid, now, actions);
         }
         self.give_up_registration(registration, &ask.jid, now, actions);
         self.give_up(id, &ask.jid, Attempt::Failed, now, actions);
-        // For this registration alone; what came behind the push waits.
+        // Stand-ins are cued: pushes of this registration that came later wait in the mailbox.
         self.fell_away.insert(ask.jid.to_bare());
     }
 
-    /// The pushes of a registration leave the line of a full JID that has refused one.
+    /// Takes the pushes of a registration out of the line of a full JID that has refused one of them.
     fn give_up_registration(
         &mut self,
         registration: RegistrationId,
@@ -147,8 +148,8 @@ impl Core {
         }
     }
 
-    /// An answer to a probe says that all pushes sent before it have arrived, or never will. An error says that nobody
-    /// is there, unless somebody has come meanwhile.
+    /// Takes the answer to a probe. A result says that all pushes sent before it have arrived, or never will. A failure
+    /// says that nobody is there, unless the full JID has shown life meanwhile.
     fn take_probes_answer(&mut self, jid: &FullJid, verdict: Verdict, now: Now, actions: &mut Vec<Action>) {
         let Some(phone) = self.phone_mut(jid) else { return };
         let lives_since = phone.lives_since_probe();
@@ -164,7 +165,8 @@ impl Core {
         }
     }
 
-    /// An answer to a push that is not in flight: it came after its time, or after a restart, or it is none of ours.
+    /// Takes an answer to a push that is not in flight: it came late, it came after a restart, or its push is none of
+    /// ours.
     fn take_late_answer(
         &mut self,
         id: MessageId,
@@ -178,12 +180,12 @@ impl Core {
         }
         let name = (jid.to_bare(), id);
         match verdict {
-            // An error after a result changes nothing, and one before it comes too late to change anything.
+            // The push was given up already, or was settled by a result: an error changes nothing.
             Verdict::Failed => {}
             Verdict::Delivered if mutant(Mutant::LateResultIgnored) => {}
             Verdict::Delivered => {
-                // It may be in line again, or asked of another full JID of the account.
-                // A push from the mailbox was given up before, and the JIDs that it was asked of were forgotten.
+                // The push may be in line again, or in flight to another full JID of the account. A push from the
+                // mailbox was given up before, and the full JIDs that were asked then are forgotten.
                 let was_asked = |push: &Push| {
                     let waited = push.held.origin == Origin::Mailbox;
                     let of_the_account = push.held.message.recipient.to_bare() == name.0;
@@ -196,7 +198,7 @@ impl Core {
                     self.settle_delivered(id, now, actions);
                     self.read_on(jid, actions);
                 } else if !self.settled.contains(&name) && self.settling_keeps_up() {
-                    // An earlier process may have sent it, and the queue may give it once more.
+                    // An earlier process may have sent the push, and the queue may give it once more.
                     self.settled.note(name.clone());
                     if self.may_have_waiting(jid) {
                         self.decide(Fate::Late(name.0, name.1));
@@ -207,7 +209,7 @@ impl Core {
             }
             Verdict::Refused => {
                 if self.may_have_waiting(jid) {
-                    // Should it be skipped, the push is delivered again, and refused again.
+                    // If this is skipped, the push is delivered again, and refused again.
                     let _ = self.decide_if_settling_keeps_up(Fate::LateRevoke(jid.clone(), id));
                 }
             }

@@ -1,12 +1,12 @@
-//! Counts over all accounts: registrations that lapse because the access list has no entry for their accounts, and how
-//! much the domains hold that it does not name.
+//! The count of all registrations that live: those that lapse because the access list does not admit their accounts,
+//! those of each tenant, and those of each domain that the list does not name.
 
 use super::*;
 use crate::delivery::{domains::Trim, phone::Phone};
 
-/// Between two counts, while registrations lapse.
+/// Time between two counts, while registrations lapse or there are tenants.
 const INTERVAL: Duration = Duration::from_secs(3600);
-/// The least time between two counts, when a domain has no room left.
+/// Least time between two counts, after a registration was refused because its domain has no room left.
 const INTERVAL_MIN: Duration = Duration::from_secs(600);
 
 /// The registrations of one domain that lapse because their renewal is forbidden.
@@ -14,26 +14,27 @@ const INTERVAL_MIN: Duration = Duration::from_secs(600);
 pub(crate) struct Lapsing {
     pub(crate) domain: String,
     pub(crate) registrations: usize,
-    /// When the first of them does.
+    /// The time at which the first of them lapses.
     pub(crate) first: DateTime<Utc>,
 }
 
-/// The count over all registrations that live.
+/// The count of all registrations that live.
 #[derive(Debug)]
 pub(super) struct Census {
     asked: bool,
-    /// The page that was asked for belongs to a count that is over.
+    /// True if the page that was asked for belongs to a count that is over.
     anew: bool,
-    /// Where it goes on.
+    /// The registration behind which the count goes on; the inner `None`: the beginning. The outer `None`: no page is
+    /// to be asked for.
     next: Option<Option<ports::Registrant>>,
-    /// When the next one begins, and when the last one did.
+    /// The times at which the next count begins, and the last one began.
     at: Option<Instant>,
     began: Option<Instant>,
     lapsing: BTreeMap<String, Lapsing>,
 }
 
 impl Default for Census {
-    /// One begins with the process.
+    /// The first count begins with the process.
     fn default() -> Self {
         Self { asked: false, anew: false, next: Some(None), at: None, began: None, lapsing: BTreeMap::new() }
     }
@@ -44,7 +45,7 @@ impl Census {
         *self = Self { asked: self.asked, anew: self.asked, ..Self::default() };
     }
 
-    /// Has another count begin as soon as may be.
+    /// Has the next count begin as soon as it may.
     fn hurry(&mut self, now: Now) {
         if !self.asked && self.next.is_none() {
             let soonest = self.began.map_or(now.monotonic, |began| began + INTERVAL_MIN);
@@ -75,11 +76,12 @@ impl Core {
         }
         self.access = access;
         self.give_up_unlisted(now, actions);
-        // Those who are on the list again get what waits.
+        // Users who are on the list again get what waits.
         self.sweep_anew();
     }
 
-    /// The pushes in line for those who are on the list no more wait in the mailbox, and nothing more is read for them.
+    /// Puts pushes in line for full JIDs that are no longer on the list into the mailbox, and ends the readings for
+    /// them.
     fn give_up_unlisted(&mut self, now: Now, actions: &mut Vec<Action>) {
         let has_work = |phone: &Phone| !phone.line.is_empty() || phone.is_reading();
         let phones = self.accounts.values().flat_map(|account| &account.phones);
@@ -92,12 +94,13 @@ impl Core {
         }
     }
 
-    /// Returns whether the bounds of its domain hold for an account: not if the access list names it, or its domain.
+    /// Returns whether the bounds of its domain hold for an account: the access list names neither the account nor its
+    /// domain.
     pub(super) fn is_bounded(&self, account: &BareJid) -> bool {
         !self.access.names(&account.clone().into())
     }
 
-    /// Returns how many registrations the domain of a user may have, if it has them.
+    /// Returns the most registrations that the domain of a user may have, if it has as many.
     pub(super) fn domain_full(&self, user: &Jid) -> Option<usize> {
         if let Some((name, tenant)) = self.access.tenant_of(user.domain().as_str()) {
             return tenant.registrations_max.filter(|max| self.rolls.living(name) >= *max);
@@ -117,15 +120,15 @@ impl Core {
         }
     }
 
-    /// A registration was refused because its domain has no room left: that may be so no longer.
+    /// Has the registrations counted again. One was refused because its domain has no room, which may have changed.
     pub(super) fn note_domain_full(&mut self, now: Now) {
         self.census.hurry(now);
     }
 
-    /// A push of an account waits, and others do not because of it.
+    /// Counts a push that waits, and the pushes that it replaced or that were dropped for it.
     pub(super) fn count_kept(&mut self, account: &BareJid, kept: &ports::Kept) {
         if self.is_bounded(account) {
-            // Those that were delivered meanwhile count no longer.
+            // Pushes that were delivered meanwhile do not count any more.
             let gone = kept.replaced.iter().chain(&kept.dropped);
             let gone = gone.filter(|id| !self.left.contains(&(account.clone(), **id))).count();
             self.domains.note_more(account, 1);
@@ -133,14 +136,14 @@ impl Core {
         }
     }
 
-    /// So many pushes of an account wait no longer.
+    /// Notes that so many pushes of an account wait no longer.
     pub(super) fn count_left(&mut self, account: &BareJid, pushes: usize) {
         if self.is_bounded(account) {
             self.domains.note_less(account, pushes);
         }
     }
 
-    /// So many pushes wait no longer of lives of a registration up to this one.
+    /// Notes that so many pushes wait no longer, because the lives of a registration up to this epoch have ended.
     pub(super) fn count_ended(
         &mut self,
         account: &BareJid,
@@ -160,14 +163,14 @@ impl Core {
         self.domains.note_trimmed(&trim.account, trim.max, trimmed.left);
     }
 
-    /// Has pushes dropped of domains of which too much waits.
+    /// Decides the trims of the domains for which too much waits.
     pub(super) fn trim_domains(&mut self) {
         for trim in self.domains.trim() {
             self.decide(Fate::Trim(trim));
         }
     }
 
-    /// Asks for the next page.
+    /// Begins a count that is due, and asks for the next page.
     pub(super) fn count_on(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.census.at.is_some_and(|at| at <= now.monotonic) {
             self.census.begin_anew();
@@ -186,7 +189,8 @@ impl Core {
         }
     }
 
-    /// Takes a mark away that this process did not make: another rate may have been in force then.
+    /// Ends the throttling of a registration if this process did not ask for it: another rate may have been in force
+    /// then.
     fn judge_mark(&mut self, row: &Registration, now: Now) {
         let id = row.target.registration_id();
         let is_ours = self.terms.meter.as_ref().is_some_and(|meter| meter.asks(id, now.wall));
@@ -216,7 +220,7 @@ impl Core {
             if !self.admits(recipient) {
                 self.census.count_lapsing(row);
             }
-            // The bound of accounts does not count a predecessor's either.
+            // The bound of accounts does not count a predecessor's registrations, either.
             if row.target.legacy.is_none() {
                 let domain = recipient.domain().as_str();
                 if let Some((name, _)) = self.access.tenant_of(domain) {
@@ -235,7 +239,7 @@ impl Core {
             );
             let mut lapsing: Vec<Lapsing> = std::mem::take(&mut self.census.lapsing).into_values().collect();
             lapsing.sort_by_key(|lapsing| std::cmp::Reverse(lapsing.registrations));
-            // Nobody else can come to lapse until the list changes; registrations of tenants may end.
+            // No other registration can come to lapse until the list changes. Registrations of tenants may end.
             let again = !lapsing.is_empty() || self.access.has_tenants();
             self.census.at = again.then(|| now.monotonic + INTERVAL);
             actions.push(Action::Count(Measure::Lapsing(lapsing)));

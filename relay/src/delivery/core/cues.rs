@@ -1,4 +1,4 @@
-//! Why mailboxes are read: somebody may be there, for whom something may wait.
+//! Cues: the reasons to read a mailbox. Somebody may be there for whom something waits.
 
 use std::mem::take;
 
@@ -11,15 +11,15 @@ use crate::delivery::{
     retry::Retry,
 };
 
-/// Most full JIDs whose mailbox is still to be read. A sweep finds those beyond.
+/// Most full JIDs whose mailboxes are still to be read. A sweep finds the others.
 const CUED_MAX: usize = 65_536;
-/// Time that a distributor has for its answers to what was given up.
+/// Time for a distributor to answer pushes that were given up.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// Returns whether something may wait for a full JID: for it, or for one in whose place it may be.
+    /// Returns whether something may wait for a full JID, or for another one of its account that it may stand in for.
     pub(super) fn may_have_waiting(&self, jid: &FullJid) -> bool {
-        // A push that a phone rejected waits too, and its mailbox was read past it.
+        // A push that a phone rejected waits, too, although its mailbox was read past it.
         let rejects =
             |jid| self.phone(jid).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
         let waits = |jid| self.known.of(jid) != Some(Knowledge::Nothing) || rejects(jid);
@@ -30,18 +30,18 @@ impl Core {
         account.is_none_or(|account| account.all_named().any(|(_, named)| waits(named)))
     }
 
-    /// Notes that something waits for it.
+    /// Notes that something waits for a full JID.
     pub(super) fn note_waiting(&mut self, jid: &FullJid) {
         if self.known.of(jid) != Some(Knowledge::Away) {
             self.known.learn(jid, Knowledge::Something);
         }
-        // A reading that is under way may have passed it already.
+        // The reading under way may have passed it already.
         if let Some(reading) = self.phone_mut(jid).and_then(|phone| phone.reading.as_mut()) {
             reading.note_left_out(Knowledge::Something);
         }
     }
 
-    /// Has a mailbox read, unless cues of its account come too fast: those merge into one, a little later.
+    /// Cues a mailbox. If cues of its account come too fast, they are put off, and merged into one.
     pub(super) fn cue_within_bounds(&mut self, jid: &FullJid, cue: Cue, now: Now) {
         if self.account(jid).take_cue(now) {
             self.cue(jid, cue);
@@ -51,8 +51,8 @@ impl Core {
         }
     }
 
-    /// Has a mailbox read a little later. A session that is resumed gets all that was sent to it at once, and a
-    /// distributor answers one push after the other, perhaps after the probe that followed them.
+    /// Cues a mailbox 2 s later, if something may wait in it. A session that is resumed gets all that was sent to it at
+    /// once. Its distributor answers one push after the other, perhaps after the probe that followed them.
     pub(super) fn cue_soon(&mut self, jid: &FullJid, now: Now) {
         if self.known.of(jid) != Some(Knowledge::Nothing) {
             self.let_catch_up(jid, now);
@@ -65,8 +65,8 @@ impl Core {
         }
     }
 
-    /// Resumes delivery to full JIDs that have had their time to answer: pushes that their earlier sessions left go
-    /// out again, and their mailboxes are read, with what waits for others in whose place they are.
+    /// Resumes delivery to full JIDs that have had their time to answer. Pushes that their earlier sessions left
+    /// unanswered go out again, and their mailboxes are read. Stand-ins in their accounts are cued.
     pub(super) fn go_on_after_catching_up(&mut self, now: Now, actions: &mut Vec<Action>) {
         let caught_up = self.catching_up.iter().filter(|(_, at)| **at <= now.monotonic);
         let caught_up: Vec<FullJid> = caught_up.map(|(jid, _)| jid.clone()).collect();
@@ -83,7 +83,8 @@ impl Core {
         }
     }
 
-    /// Has the mailboxes read of all who are there and for whom something may wait.
+    /// Takes the cues that were put off: reads the mailboxes of full JIDs that are there and for whom something may
+    /// wait.
     pub(super) fn take_deferred_cues(&mut self, now: Now) {
         for bare in self.deferred.take(PER_TICK_MAX) {
             let Some(account) = self.accounts.get_mut(&bare) else { continue };
@@ -94,7 +95,7 @@ impl Core {
             let account = &self.accounts[&bare];
             let routes = account.routes(now);
             let there = account.all_named().map(|(id, named)| routes.route(id, named));
-            // A silent one has its mailbox read when it answers.
+            // A silent full JID has its mailbox read when it answers.
             let there = there.filter(|jid| {
                 account.phones.get(*jid).is_some_and(|phone| phone.is_present() && !phone.is_silent(now))
             });
@@ -107,7 +108,7 @@ impl Core {
         }
     }
 
-    /// Others may take what waits for a full JID that owes a sign of life.
+    /// Cues stand-ins for full JIDs that owe the answer to a probe.
     pub(super) fn relieve_probed(&mut self, now: Now) {
         let is_due = |(at, _): &(Instant, FullJid)| now.monotonic.duration_since(*at) >= SILENT_AFTER;
         while self.probed.front().is_some_and(is_due)
@@ -119,14 +120,14 @@ impl Core {
         }
     }
 
-    /// Returns whether something came into the mailbox behind the reading that is under way, or is about to.
+    /// Returns whether a push came into the mailbox behind the reading that is under way, or is about to.
     pub(super) fn is_kept_meanwhile(&self, jid: &FullJid) -> bool {
         let reading = self.phone(jid).and_then(|phone| phone.reading.as_ref());
         reading.is_some_and(|reading| reading.outcome().is_none() || self.keeping.contains_key(jid))
     }
 
-    /// Has a mailbox read; until then, nothing overtakes what may wait in it. Returns whether it will be read: not if
-    /// too many are to be read already.
+    /// Cues a mailbox. Until it is read, nothing overtakes what may wait in it. Returns `false` if too many mailboxes
+    /// are to be read already.
     pub(super) fn cue(&mut self, jid: &FullJid, cue: Cue) -> bool {
         let full = self.cued.len() >= CUED_MAX;
         let phone = self.account(jid).phone(jid);
@@ -155,7 +156,7 @@ impl Core {
         true
     }
 
-    /// Has the store asked about an account: whom its registrations name, and who was seen lately.
+    /// Asks the store about an account: which full JIDs its registrations name, and which were seen lately.
     pub(super) fn want_look(&mut self, jid: &FullJid) {
         let account = self.account(jid);
         if account.look == Look::Unknown {
@@ -179,7 +180,7 @@ impl Core {
         }
     }
 
-    /// Has the mailbox read for those who are there in place of others for whom something waits.
+    /// Cues the mailboxes of full JIDs that stand in for others for which something may wait.
     pub(super) fn cue_stand_ins(&mut self, bare: &BareJid, now: Now) {
         let Some(account) = self.accounts.get(bare) else { return };
         let routes = account.routes(now);
@@ -195,7 +196,8 @@ impl Core {
         }
     }
 
-    /// A push is in its mailbox: what it replaced is not sent any more, and whoever may be there is tried.
+    /// Takes a push that is in its mailbox now. Pushes that it replaced are not sent any more. Its recipient is tried
+    /// if it may be there.
     pub(super) fn take_kept(
         &mut self,
         message: &PushMessage,
@@ -224,7 +226,8 @@ impl Core {
         }
     }
 
-    /// A push is in its mailbox after all; the queue has it too, or it was delivered meanwhile.
+    /// Takes a push that came into its mailbox after its settlement. The queue has it, too, or it was delivered
+    /// meanwhile.
     pub(super) fn take_kept_late(&mut self, message: &PushMessage, kept: &ports::Kept, now: Now) {
         if self.ending.is_none() {
             self.count_kept(&message.recipient.to_bare(), kept);
@@ -233,7 +236,7 @@ impl Core {
         }
     }
 
-    /// Something waits that a full JID may take and was not asked for.
+    /// Tries a full JID that may take a push that waits, and was not asked for it.
     pub(super) fn try_for_more(&mut self, jid: &FullJid, now: Now) {
         match self.known.of(jid) {
             Some(Knowledge::Away) => self.try_soon(jid, now),
@@ -241,7 +244,7 @@ impl Core {
         }
     }
 
-    /// Tries a full JID that is away, unless it failed just now: then a little later.
+    /// Tries a full JID that is away. If it failed less than 2 s ago, its next try is brought forward instead.
     fn try_soon(&mut self, jid: &FullJid, now: Now) {
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut());
         match retry.filter(|retry| retry.is_recent(now.monotonic)) {
@@ -250,14 +253,15 @@ impl Core {
         }
     }
 
-    /// The recipient may be there. A sweep finds those of a domain that holds too much already.
+    /// Cues a full JID that may be there, unless its domain has `HELD_MAX` pushes in memory already. A sweep finds it
+    /// then.
     fn guess_within_bounds(&mut self, jid: &FullJid) {
         if self.loads.held(jid.domain().as_str()) < HELD_MAX {
             self.guess(jid);
         }
     }
 
-    /// Drops pushes that wait no longer, but for those that were sent already.
+    /// Drops pushes that wait no longer from all lines. A push in flight is kept for its answer.
     pub(super) fn forget_gone<'a>(
         &mut self,
         account: &BareJid,
@@ -278,21 +282,21 @@ impl Core {
         }
     }
 
-    /// The recipient may be there.
+    /// Cues a full JID that may be there.
     pub(super) fn guess(&mut self, jid: &FullJid) {
         let phone = self.phone(jid);
-        // A push in flight will show whether somebody is there.
+        // A push in flight will show whether the full JID is there.
         if phone.is_none_or(|phone| phone.is_reading() || phone.line.in_flight() == 0) {
             self.cue(jid, Cue::Guess);
         }
     }
 
-    /// The line of a full JID that is being tried again goes out with what waits.
+    /// Tries full JIDs whose retries are due, and forgets retries that are over.
     pub(super) fn retry_due(&mut self, now: Now) {
         for jid in self.retrying.take(PER_TICK_MAX) {
             let Some(retry) = self.phone_mut(&jid).and_then(|phone| phone.retry.as_mut()) else { continue };
             if retry.take_due(now.monotonic) {
-                // Other readings of its mailbox passed over the pushes that it rejected.
+                // Other readings have passed over the pushes that the full JID rejected.
                 self.note_waiting(&jid);
                 self.guess(&jid);
             } else if retry.is_over(now.monotonic) {
@@ -307,7 +311,7 @@ impl Core {
         self.retrying.remove(jid);
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.take());
         if retry.is_some_and(|retry| retry.rejects()) {
-            // Other readings of its mailbox passed over the pushes that it rejected.
+            // Other readings have passed over the pushes that the full JID rejected.
             self.note_waiting(jid);
         }
     }

@@ -1,4 +1,4 @@
-//! The end of a push: it was delivered, or has expired. Each end is counted once.
+//! The ends of pushes by delivery or expiry. Each end is counted once.
 
 use super::*;
 
@@ -8,7 +8,7 @@ impl Core {
         self.finish(held, Counts { delivered, ..Counts::default() });
     }
 
-    /// Counts the delivery of a push that is settled, unless its end was counted.
+    /// Counts the delivery of a push that is settled, unless its end was counted. Returns whether it was counted now.
     pub(super) fn count_settled(
         &mut self,
         message: &PushMessage,
@@ -18,8 +18,8 @@ impl Core {
         self.count_delivered(name(message), message.accepted_at, now, actions)
     }
 
-    /// A push comes to its end more than once where the queue gives it twice, or two of its full JIDs answer.
-    /// Counts a delivery, once; returns whether it was counted now.
+    /// Counts a delivery, unless the end of the push was counted. A push may end more than once: the queue gives it
+    /// twice, or two full JIDs answer. Returns whether the delivery was counted now.
     pub(super) fn count_delivered(
         &mut self,
         name: (BareJid, MessageId),
@@ -34,7 +34,7 @@ impl Core {
         is_new
     }
 
-    /// The push is delivered, or has expired; what became of it is counted for its tenant.
+    /// Settles a push that was delivered or has expired, and counts its end for its tenant.
     pub(super) fn finish(&mut self, held: Held, mut counts: Counts) {
         if held.origin == Origin::Queue {
             self.accepted.note(name(&held.message));
@@ -50,8 +50,8 @@ impl Core {
         self.count_for_tenant(&message.recipient, message.id, counts);
     }
 
-    /// A copy leaves the queue of a push that waits, or is settled: an earlier process may have put it into the mailbox,
-    /// and not have come to count it.
+    /// Removes the queue's copy of a push that waits or is settled. An earlier process may have put the push into the
+    /// mailbox, and have ended before it counted that.
     pub(super) fn finish_copy(&mut self, message: Arc<PushMessage>, further: Counts) {
         let is_new = self.accepted.note(name(&message)) || further.delivered > 0;
         let mut counts = if is_new { Counts::accepted(&message) } else { Counts::default() };
@@ -63,7 +63,7 @@ impl Core {
         self.count_for_tenant(&recipient, id, counts);
     }
 
-    /// Counts what the fates that were decided have come to, once they are durable.
+    /// Decides counts of a tenant. They become durable with the fates that were decided before.
     pub(super) fn count_for_tenant(&mut self, jid: &Jid, id: MessageId, counts: Counts) {
         let has_tenant = || self.access.tenant_of(jid.domain().as_str()).is_some();
         if counts != Counts::default() && has_tenant() {

@@ -6,7 +6,7 @@ use super::*;
 const FORGETTING_MAX: usize = 1024;
 
 impl Core {
-    /// Drops what is held of an account, at once or once what is in flight has ended.
+    /// Drops what is held of an account, as soon as nothing of it is under way.
     pub(super) fn forget(&mut self, account: BareJid, actions: &mut Vec<Action>) {
         if self.forgetting.len() < FORGETTING_MAX {
             self.forgetting.insert(account);
@@ -14,7 +14,7 @@ impl Core {
         }
     }
 
-    /// Drops those of which nothing is under way any more.
+    /// Drops the accounts of which nothing is under way any more.
     pub(super) fn forget_on(&mut self, actions: &mut Vec<Action>) {
         for account in std::mem::take(&mut self.forgetting) {
             self.drop_lines_of_account(&account, actions);
@@ -35,14 +35,15 @@ impl Core {
         }
     }
 
-    /// Moves pushes in line from the queue into the mailbox, or removes them where their registration is over.
+    /// Takes the pushes of an account out of line. A push from the queue goes into the mailbox, or is removed if its
+    /// registration is over.
     fn drop_lines_of_account(&mut self, account: &BareJid, actions: &mut Vec<Action>) {
         let of_it = self.pushes.iter().filter(|(_, push)| push.held.message.recipient.to_bare() == *account);
         let ids: Vec<MessageId> = of_it.map(|(id, _)| *id).collect();
         for id in ids {
             match self.take_from_lines(id) {
                 Some(Held { origin: Origin::Queue, message }) => self.leave_queue(message),
-                // It waits still, if its registration lives: a sweep finds it.
+                // The push goes on waiting if its registration lives: a sweep finds it.
                 Some(Held { origin: Origin::Mailbox, message }) => self.note_waiting(&self.named(&message)),
                 None => {}
             }

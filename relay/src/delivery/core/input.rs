@@ -7,7 +7,7 @@ use super::*;
 pub(crate) enum Input {
     /// The stream is up.
     Online(StreamNumber),
-    /// The stream is gone; what went out unanswered may be lost.
+    /// The stream is gone. Pushes that went out unanswered may be lost.
     Offline,
     Stanza(Incoming),
     /// The queue has given these pushes.
@@ -17,20 +17,20 @@ pub(crate) enum Input {
     Looked(BareJid, Option<ports::Account>),
     /// The fates of the last settlement are durable.
     Settled(Vec<Note>),
-    /// A push has come into the mailbox, though its settlement had given it back.
+    /// A push was written to the mailbox after its settlement had given it back to the queue.
     KeptLate(Arc<PushMessage>, ports::Kept),
     Registered(Vec<Registered>),
     /// A page of a sweep.
     Found(Found),
-    /// Registrations that live, and where to go on; `None`: the store does not answer.
+    /// A page of registrations that live, and where the next one begins; `None`: the store does not answer.
     Counted(Option<ports::Page<Registration>>),
-    /// The list of those who may register and get pushes.
+    /// The current access list: who may register and get pushes.
     Access(AccessList),
     /// The operator has erased an account.
     Forget(BareJid),
     Tick,
-    /// Take what is in flight, and give the rest back.
+    /// Take the answers to what is in flight, and give the rest back.
     Stop,
-    /// Another relay may be at work.
+    /// The lease is lost: another relay may be at work.
     LeaseLost,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// See the module.
+/// The loads of all domains that have pushes in line or in flight.
 #[derive(Debug, Default)]
 pub(super) struct Loads(BTreeMap<String, Load>);
 
@@ -21,7 +21,7 @@ impl Loads {
         self.0.get(domain).map_or(0, |load| load.in_flight)
     }
 
-    /// The equal share of each domain in so many places.
+    /// Returns the part of `places` that each domain has if all have the same.
     pub(super) fn share_of(&self, places: usize) -> usize {
         places / self.0.len().max(1)
     }

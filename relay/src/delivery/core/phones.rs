@@ -1,4 +1,4 @@
-//! Full JIDs come and go.
+//! The coming and going of full JIDs.
 
 use std::ops::Bound;
 
@@ -12,21 +12,21 @@ use crate::delivery::{
     retry::Retry,
 };
 
-/// Most full JIDs that are tried again by themselves. A sweep finds those beyond.
+/// Most full JIDs that are tried again by themselves. A sweep finds the others.
 const RETRIED_MAX: usize = 4096;
-/// Most pushes in other lines that are looked at when a full JID comes back, as many as one line has: whoever comes again
-/// and again costs no more.
+/// Most pushes in other lines that are looked at when a full JID comes back: as many as one line has. A full JID that
+/// comes again and again costs no more.
 const BROUGHT_BACK_MAX: usize = LINE_MAX;
-/// Accounts that are remembered while nothing is under way for them; the store knows what they need.
+/// Most accounts in memory before idle ones are forgotten. The store has what they need.
 const ACCOUNTS_MAX: usize = 16_384;
-/// Most accounts that are looked at in one tick for those that may be forgotten.
+/// Most accounts that are checked for idleness in one tick.
 const TIDIED_PER_TICK: usize = 1024;
 
 impl Core {
     pub(super) fn go_online(&mut self, stream: StreamNumber, now: Now) {
         self.stream = Some(stream);
         self.unheard_until = Some(now.monotonic + SILENT_AFTER);
-        // The sweep that follows tries what was rejected as well.
+        // The sweep that follows tries rejected pushes, too.
         let retrying: Vec<FullJid> = self.retrying.iter().cloned().collect();
         retrying.iter().for_each(|jid| self.try_rejected(jid));
         if !mutant(Mutant::NoSweep) {
@@ -34,7 +34,7 @@ impl Core {
         }
     }
 
-    /// Pushes that a full JID rejected are due again at once.
+    /// Makes the pushes that a full JID rejected due again at once.
     fn try_rejected(&mut self, jid: &FullJid) {
         let retry = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut());
         if let Some(retry) = retry.filter(|retry| retry.rejects()) {
@@ -43,7 +43,7 @@ impl Core {
         }
     }
 
-    /// Everything that was in flight goes back to its line: the stream that it went out on is gone.
+    /// Puts all pushes in flight back into line: the stream that they went out on is gone.
     pub(super) fn go_offline(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.stream = None;
         self.sent.clear();
@@ -74,7 +74,7 @@ impl Core {
         lines.iter().for_each(|jid| self.make_ready(jid));
     }
 
-    /// A directed presence: a new session (docs/protocol.md, "Coming online").
+    /// Notes a directed presence, which begins a session (docs/protocol.md, "Coming online").
     pub(super) fn begin_session(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         if self.ending.is_some() || !self.admits(jid) || mutant(Mutant::PresenceIgnored) {
             return;
@@ -92,7 +92,8 @@ impl Core {
         self.guess_others(jid);
     }
 
-    /// Pushes in line for another full JID of the account go to this one, if they would be lined up for it now.
+    /// Moves pushes from the lines of other full JIDs of the account into the line of this one, if they would go there
+    /// now.
     fn bring_back(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let Some(account) = self.accounts.get(&jid.to_bare()) else { return };
         let others = account.phones.iter().filter(|(other, _)| *other != jid);
@@ -109,17 +110,20 @@ impl Core {
         }
     }
 
-    /// The line of a session that begins goes on; what earlier ones left unanswered has some time yet.
+    /// Lets the line of a new session go on. Pushes that earlier sessions left unanswered have 2 s more for their
+    /// answers.
     fn free_line(&mut self, jid: &FullJid, now: Now) {
         if self.phone(jid).is_some_and(|phone| phone.line.left_by_earlier_sessions().next().is_some()) {
-            // Of this session: what an answer in an earlier one has given is over soon.
+            // The time begins with this session: a time that an answer in an earlier session began would be over too
+            // soon.
             self.catching_up.remove(jid);
             self.let_catch_up(jid, now);
         }
         self.make_ready(jid);
     }
 
-    /// A phone that greets may have had another full JID: the one that a registration names is tried, and fails.
+    /// Tries the other full JIDs that the account's registrations name. The phone that greets may have had one of them:
+    /// pushes to it then fail, and come here.
     fn guess_others(&mut self, jid: &FullJid) {
         let Some(account) = self.accounts.get(&jid.to_bare()) else { return };
         let named = account.all_named().map(|(_, named)| named).filter(|named| *named != jid);
@@ -133,7 +137,7 @@ impl Core {
         }
     }
 
-    /// Somebody has registered: whatever waits may be delivered.
+    /// Notes a registration: whatever waits for it may be delivered.
     pub(super) fn note_registered(
         &mut self,
         registration: &Registration,
@@ -150,7 +154,7 @@ impl Core {
         let phone = account.phone(&recipient);
         phone.greet(now);
         phone.lift_bar(id);
-        // Not every session sends presence.
+        // A session that registers may have sent no presence.
         phone.line.begin_session(now.monotonic);
         self.free_line(&recipient, now);
         self.bring_back(&recipient, now, actions);
@@ -162,7 +166,7 @@ impl Core {
         self.cue_within_bounds(&recipient, Cue::There, now);
     }
 
-    /// A session has ended: what was sent to it was not delivered, and nobody holds it.
+    /// Ends a session. Pushes that were sent to it were not delivered, and the XMPP server does not hold them.
     pub(super) fn end_session(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let Some(phone) = self.phone_mut(jid) else {
             if self.known.of(jid) > Some(Knowledge::Nothing) {
@@ -193,8 +197,8 @@ impl Core {
         }
     }
 
-    /// Nobody takes what is sent to a full JID. It is tried again after a while, and then ever later: it may have had
-    /// another session by then, or have one that says nothing of itself.
+    /// Notes that a full JID takes nothing. It is tried again after a while, and then ever later: it may have another
+    /// session by then, or have one that sends no presence.
     pub(super) fn mark_away(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         self.stop_reading(jid);
         self.known.learn(jid, Knowledge::Away);
@@ -217,7 +221,7 @@ impl Core {
         self.retrying.insert(jid.clone());
     }
 
-    /// When everything that was in flight to a full JID is answered or overdue: whether it is there.
+    /// Decides whether a full JID is there, once all that was in flight to it is answered or overdue.
     pub(super) fn conclude(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let suspicion = self.phone_mut(jid).and_then(|phone| phone.line.conclude());
         match suspicion {
@@ -227,7 +231,7 @@ impl Core {
                 if let Some(retry) = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut()) {
                     retry.reject(&suspicion.failed);
                 }
-                // Read again meanwhile.
+                // Failed pushes may have been read again meanwhile.
                 for id in suspicion.failed {
                     let waits = self.pushes.get(&id).is_some_and(|push| {
                         push.held.origin == Origin::Mailbox && push.lines.iter().all(|line| line == jid)
@@ -245,25 +249,26 @@ impl Core {
         self.read_on(jid, actions);
     }
 
-    /// The same for those that were asked for a push which is over.
+    /// Concludes for each full JID that was asked for a push that is over.
     pub(super) fn conclude_all(&mut self, asks: &[Ask], now: Now, actions: &mut Vec<Action>) {
         for Ask { jid, .. } in asks {
             self.conclude(jid, now, actions);
-            // Its own answer would have told whether it is there: nobody waits for that any more.
+            // Its own answer would have shown whether the full JID is there, but nobody waits for it any more.
             if self.known.of(jid).is_some_and(|known| known != Knowledge::Nothing) {
                 self.guess(jid);
             }
         }
     }
 
-    /// A push that waits in the mailbox, and is in no line and not in flight, is not held any more.
+    /// Forgets a push that waits in the mailbox, if it is in no line and not in flight.
     fn forget_unless_elsewhere(&mut self, id: MessageId) {
         if self.pushes.get(&id).is_some_and(|push| !push.is_somewhere()) {
             self.let_go(id);
         }
     }
 
-    /// Notes that somebody is there, who answers.
+    /// Takes the answer of a full JID that is there: its retry ends, and its mailbox is read if something may wait in
+    /// it.
     pub(super) fn note_answer(&mut self, jid: &FullJid, now: Now) {
         let Some(phone) = self.phone(jid) else { return };
         if phone.line.is_suspect() {
@@ -280,7 +285,8 @@ impl Core {
         }
     }
 
-    /// The same of an answer to what was given up, here or by an earlier process: others may follow.
+    /// Takes an answer to a push that was given up, here or by an earlier process. More such answers may follow, so the
+    /// mailbox is read 2 s later.
     pub(super) fn note_late_answer(&mut self, jid: &FullJid, now: Now) {
         if self.phone(jid).is_some_and(|phone| !phone.line.is_suspect()) {
             self.end_retry(jid);
@@ -288,7 +294,8 @@ impl Core {
         }
     }
 
-    /// Ends the tries of a full JID that answers. A push that it rejects is put off until its time, and then for longer.
+    /// Ends the retry of a full JID that answers, unless it rejects some pushes. Those are put off until the retry is
+    /// due.
     fn end_retry(&mut self, jid: &FullJid) {
         let retry = self.phone(jid).and_then(|phone| phone.retry.as_ref());
         if retry.is_some_and(|retry| !retry.rejects()) {
@@ -317,7 +324,7 @@ impl Core {
         }
     }
 
-    /// Those that could not be written are written a minute later.
+    /// Has an account's full JIDs seen lately written again, a minute after a failure.
     pub(super) fn note_seen_again(&mut self, bare: BareJid) {
         if let Some(account) = self.accounts.get_mut(&bare) {
             account.forget_stored_seen();

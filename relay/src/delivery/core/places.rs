@@ -5,23 +5,23 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use super::{pushes::Attempt, *};
 use crate::delivery::phone::{Phone, SILENT_AFTER, Standing};
 
-/// Most places of one account while another has a push ready: a sixteenth.
+/// Most places of one account while another account has a push ready: a sixteenth of all.
 const PER_ACCOUNT_MAX: usize = IN_FLIGHT_MAX / 16;
-/// Most places that full JIDs take which did not answer yet, or accounts beyond their share: the rest is for those that
-/// answer.
+/// Number of taken places at which only proven full JIDs, in accounts within their share, get another one.
 const CROWDED: usize = IN_FLIGHT_MAX / 8 * 7;
-/// With so many places of one domain taken, its full JIDs that did not answer yet get no further one: a sixteenth of
-/// all places is for those of other domains.
+/// Number of one domain's taken places at which its unproven full JIDs get no further one. A sixteenth of all places is
+/// so left for the unproven full JIDs of other domains.
 const PER_DOMAIN_MAX: usize = IN_FLIGHT_MAX / 16 * 13;
-/// Places run short when so many are taken: silent pushes are taken back when others want their places.
+/// Number of taken places at which they run short. Silent pushes are taken back then, if others want their places.
 const HIGH_WATER: usize = PER_DOMAIN_MAX;
-/// When places run short, silent pushes are taken back down to this many in flight.
+/// Number of taken places down to which silent pushes are taken back.
 const LOW_WATER: usize = IN_FLIGHT_MAX / 16 * 11;
-/// Most silent pushes for which another full JID is sought in one tick; those sent at the same moment stay together.
+/// Most silent pushes for which another full JID is sought in one tick. Pushes that were sent at the same moment stay
+/// together.
 const SOUGHT_PER_TICK: usize = IN_FLIGHT_MAX / 16;
 
 impl Core {
-    /// Takes the full JID whose turn it is; none, while the places that it could have are taken.
+    /// Takes the full JID whose turn it is; `None`: no full JID with a push ready may have a place.
     pub(super) fn next_turn(&mut self) -> Option<FullJid> {
         if self.in_flight >= IN_FLIGHT_MAX {
             return None;
@@ -40,7 +40,7 @@ impl Core {
                     (Standing::Unproven, self.unproven.next(within, has_room))
                 }
                 (0, false) | (1, true) => (Standing::Proven, self.proven.next(any, has_room)),
-                // A share yields where nobody else wants the room.
+                // A share yields if nobody else wants the places.
                 (2, _) if !crowded => (Standing::Proven, self.proven.next(any, |_| true)),
                 (3, _) if !crowded => (Standing::Unproven, self.unproven.next(within, |_| true)),
                 _ => continue,
@@ -57,7 +57,7 @@ impl Core {
         None
     }
 
-    /// Frees the place that a push took in flight; when it was sent.
+    /// Frees the place of a push in flight. Returns the time at which the push was sent.
     pub(super) fn land(&mut self, id: MessageId, jid: &FullJid) -> Option<Instant> {
         let account = self.accounts.get_mut(&jid.to_bare())?;
         let sent = account.phones.get_mut(jid)?.line.land(id)?;
@@ -68,7 +68,7 @@ impl Core {
         Some(sent)
     }
 
-    /// Silent full JIDs keep no line.
+    /// Gives up the lines of silent full JIDs.
     pub(super) fn give_up_silent(&mut self, now: Now, actions: &mut Vec<Action>) {
         let mut silent = BTreeSet::new();
         for (sent, id) in &self.sent {
@@ -91,7 +91,7 @@ impl Core {
         self.phone(jid).is_some_and(|phone| !phone.line.is_empty() && phone.line.is_full())
     }
 
-    /// Gives up what was not answered in time.
+    /// Gives up pushes that were not answered in time.
     pub(super) fn give_up_overdue(&mut self, now: Now, actions: &mut Vec<Action>) {
         let mut landed = BTreeSet::new();
         while let Some((sent, id)) = self.sent.front().copied() {
@@ -112,7 +112,7 @@ impl Core {
         }
     }
 
-    /// Returns whether it has been unanswered for so long that it is given up.
+    /// Returns whether a push has been unanswered for so long that it is given up.
     pub(super) fn is_overdue(&self, ask: &Ask, now: Now) -> bool {
         now.monotonic.duration_since(ask.sent) >= self.terms.ack_timeout
     }
@@ -135,8 +135,8 @@ impl Core {
         self.fail(id, ask, attempt, now, actions);
     }
 
-    /// When places run short, the pushes that have been silent for longest in the fullest accounts are taken back in
-    /// one step, and wait.
+    /// Takes silent pushes back in one step when places run short. They wait in the mailbox. The fullest accounts come
+    /// first, and in each the pushes that have been silent for longest.
     pub(super) fn take_back(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.in_flight < HIGH_WATER || (self.proven.is_empty() && self.unproven.is_empty()) {
             return;
@@ -168,7 +168,7 @@ impl Core {
         }
     }
 
-    /// A full JID that answers is not silent: its pushes leave the lines of the other full JIDs.
+    /// Takes the pushes in flight to a full JID out of the lines of others: it answers, so it is not silent.
     pub(super) fn ask_no_others(&mut self, jid: &FullJid) {
         let Some(account) = self.accounts.get(&jid.to_bare()).filter(|account| account.phones.len() > 1)
         else {
@@ -181,9 +181,9 @@ impl Core {
         }
     }
 
-    /// Asks another full JID of the account for a push whose recipient is silent: the one that the registration names,
-    /// if another was asked, or one that has greeted since the last sign of life. The first result settles the push.
-    /// The others are offered the pushes that wait for the silent one, too.
+    /// Asks another full JID of the account for a push if all that were asked are silent: the one that the registration
+    /// names, or its stand-in. The first result settles the push. Stand-ins are also cued for pushes that wait for the
+    /// silent ones.
     pub(super) fn ask_others(&mut self, now: Now) {
         let (mut silent, mut fallen_silent) = (BTreeMap::new(), BTreeSet::new());
         let is_silent = |ask: &Ask| {
@@ -234,7 +234,7 @@ impl Core {
         }
     }
 
-    /// Puts a push that another is asked for into the line of this one, too.
+    /// Puts a push into the line of another full JID, beside those that were asked.
     fn ask_beside(&mut self, message: &PushMessage, jid: &FullJid) {
         if let Some(phone) = self.phone_mut(jid) {
             phone.line.insert(message);

@@ -10,24 +10,24 @@ use crate::{
     stream::stanza,
 };
 
-/// With more pushes held than this, a full JID that has not answered yet has one in line; the others wait in the
-/// mailbox, so that there is room for those that answer. So do all of a domain that has its share of these places.
+/// With more pushes held than this, an unproven full JID has one push in line. Its others wait in the mailbox, which
+/// leaves room for proven ones. If its domain has its share of these places, all pushes for it wait there.
 pub(super) const HELD_CROWDED: usize = HELD_MAX / 2;
-/// With more than this, all wait there that are for full JIDs that have not answered yet.
+/// With more pushes held than this, all pushes for unproven full JIDs wait in the mailbox.
 const HELD_FULL: usize = HELD_MAX / 8 * 7;
-/// Most notes of what was sent when; beyond it, those of answered pushes are dropped.
+/// Most entries of `sent`. Beyond it, the entries of answered pushes are dropped.
 const SENT_MAX: usize = 4 * IN_FLIGHT_MAX;
 
-/// The state of a push so far.
+/// The outcome of the attempts to deliver a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// Nobody was asked.
+    /// No full JID was asked.
     None,
-    /// It did not arrive.
+    /// The push did not arrive.
     Failed,
-    /// It went out at that moment, and no answer came.
+    /// The push went out at this moment, and was not answered.
     Unanswered(DateTime<Utc>),
-    /// The same, and its place was needed: it is asked of nobody else.
+    /// The push went out at this moment, and its place was needed before an answer came. No other full JID is asked.
     TakenBack(DateTime<Utc>),
 }
 
@@ -72,12 +72,12 @@ impl Core {
         }
     }
 
-    /// Takes a push from the queue: into a line, or behind what waits for the same full JID.
+    /// Takes a push from the queue into a line, or into the mailbox behind what waits there.
     fn admit(&mut self, message: Arc<PushMessage>, now: Now, actions: &mut Vec<Action>) {
         match self.pushes.get(&message.id).map(|push| push.held.origin) {
-            // A second entry of a push that is held: its receipt is settled with the first.
+            // This is a second entry of a push that is held. Its receipt is settled with the first.
             Some(Origin::Queue) => return self.held -= 1,
-            // The mailbox has it.
+            // The mailbox has the push: this copy leaves the queue.
             Some(Origin::Mailbox) => {
                 return self.finish_copy(message, Counts { waited: 1, ..Counts::default() });
             }
@@ -92,19 +92,19 @@ impl Core {
         if self.ended.contains(&life(message)) {
             return self.leave_queue(push.message);
         }
-        // While a registration is being revoked, its mailbox is passed over: a younger push waits, too.
+        // While a registration is being revoked, its mailbox is passed over. A younger push has to wait, too.
         if !self.admits(&message.recipient) || self.is_being_revoked(message.registration) {
             return self.keep(push, Attempt::None, now, actions);
         }
         let named = self.named(message);
         let target = self.routed(message.registration, &named, now);
         let reading = self.phone(&target).is_some_and(|phone| phone.is_reading() || phone.line.is_shut());
-        // It is younger than what came into the mailbox behind the reading.
+        // The push is younger than those that came into the mailbox behind the reading.
         let overtakes = reading && self.is_kept_meanwhile(&target) && !mutant(Mutant::WaitingOvertaken);
         if message.is_immediate() || (reading && !overtakes) {
             return self.line_up(push, &target, now, actions);
         }
-        // Waiting pushes go first: those for the target, and those for the full JID in whose place it is.
+        // Waiting pushes go first: those for the target, and those for the full JID that it stands in for.
         let known = [&target, &named].map(|jid| self.known.of(jid));
         let waits = known.iter().any(|known| *known > Some(Knowledge::Nothing));
         let nothing_waits =
@@ -124,24 +124,25 @@ impl Core {
         self.accounts.get_mut(&jid.to_bare())?.phones.get_mut(jid)
     }
 
-    /// The full JID that the registration of a push names.
+    /// Returns the full JID that the registration of a push names.
     pub(super) fn named(&self, message: &PushMessage) -> FullJid {
         let account = self.accounts.get(&message.recipient.to_bare());
         account.and_then(|account| account.named(message.registration)).unwrap_or(&message.recipient).clone()
     }
 
-    /// Where a push goes now.
+    /// Returns the full JID that a push goes to now.
     pub(super) fn target(&self, message: &PushMessage, now: Now) -> FullJid {
         self.routed(message.registration, &self.named(message), now)
     }
 
-    /// Where those go that are for a registration that names this full JID.
+    /// Returns the full JID that pushes of a registration go to if it names `named`.
     fn routed(&self, registration: RegistrationId, named: &FullJid, now: Now) -> FullJid {
         let account = self.accounts.get(&named.to_bare());
         account.map_or(named, |account| account.route(registration, named, now)).clone()
     }
 
-    /// Puts a push in the line of a full JID.
+    /// Puts a push into the line of a full JID. A new push from the queue may have to wait in the mailbox or the queue
+    /// instead.
     pub(super) fn line_up(&mut self, push: Held, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let is_new = !self.pushes.contains_key(&push.message.id);
         let crowded = self.held > HELD_CROWDED;
@@ -170,7 +171,7 @@ impl Core {
         self.make_ready(jid);
     }
 
-    /// Sends what may go, as long as there are places.
+    /// Sends the pushes whose turn it is, while there are places.
     pub(super) fn send_ready(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some(stream) = self.stream
             && let Some(jid) = self.next_turn()
@@ -231,14 +232,14 @@ impl Core {
         }
     }
 
-    /// A push is held no more.
+    /// Removes a push from those that are held.
     pub(super) fn let_go(&mut self, id: MessageId) -> Option<Push> {
         let push = self.pushes.remove(&id)?;
         self.loads.let_go(push.held.message.recipient.domain().as_str());
         Some(push)
     }
 
-    /// Takes a push from everywhere it is held.
+    /// Removes a push from those that are held, from all lines and from flight.
     pub(super) fn take_push(&mut self, id: MessageId) -> Option<Push> {
         let push = self.let_go(id)?;
         for jid in &push.lines {
@@ -253,8 +254,8 @@ impl Core {
         Some(push)
     }
 
-    /// A push that this full JID does not take is in no line and in no flight any more: it goes to another one that is
-    /// there, or waits.
+    /// Gives up a push at a full JID that does not take it. Once the push is in no line and not in flight, it goes to
+    /// another full JID that is there, or waits.
     pub(super) fn give_up(
         &mut self,
         id: MessageId,
@@ -274,7 +275,7 @@ impl Core {
             if let Some(Push { held: Held { origin: Origin::Queue, message }, .. }) = self.let_go(id) {
                 self.leave_queue(message);
             }
-            // It takes nobody to where others wait: those that stand in for its recipient are told.
+            // The push goes nowhere, so it leads no stand-in to what waits: stand-ins are cued.
             return self.cue_stand_ins(&failed.to_bare(), now);
         }
         let (held, unanswered_at) = (push.held.clone(), push.unanswered_at);
@@ -287,13 +288,13 @@ impl Core {
         self.let_go(id);
         self.want_look(&named);
         self.keep(held, unanswered_at.map_or(attempt, Attempt::Unanswered), now, actions);
-        // It was to be taken in place of one that was away.
+        // The push was for a full JID that is away, and a stand-in has not taken it.
         if named != *failed && self.known.of(&named) == Some(Knowledge::Away) && self.admits(&named) {
             self.try_for_more(&named, now);
         }
     }
 
-    /// Gives a push to the mailbox.
+    /// Puts a push into the mailbox, or ends it if it may not wait.
     fn keep(&mut self, push: Held, attempt: Attempt, now: Now, actions: &mut Vec<Action>) {
         // RFC 8030 §5.2: TTL 0 is delivered at once or not at all.
         if push.message.is_immediate() || push.message.is_expired(now.least) {
@@ -308,7 +309,7 @@ impl Core {
                 self.accepted.note(name(&push.message));
                 self.decide(Fate::Keep { message: push.message, target, asked_at, untried });
             }
-            // Not written again: its sender may have withdrawn it meanwhile.
+            // The push is not written again: its sender may have withdrawn it meanwhile.
             (Origin::Mailbox, Some(asked_at)) => {
                 self.decide(Fate::Asked { message: push.message, asked_at });
             }
@@ -316,7 +317,7 @@ impl Core {
         }
     }
 
-    /// Sends again, in this session, pushes of earlier sessions of a full JID that are still unanswered.
+    /// Sends again what earlier sessions of a full JID have left unanswered.
     pub(super) fn send_again(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let left: Vec<MessageId> =
             self.phone(jid).map(|phone| phone.line.left_by_earlier_sessions().collect()).unwrap_or_default();
@@ -337,7 +338,7 @@ impl Core {
         }
     }
 
-    /// A delivery has failed: its push goes elsewhere or waits, and its recipient is suspect.
+    /// Notes a failed delivery. The push goes elsewhere or waits, and the full JID is suspect.
     pub(super) fn fail(
         &mut self,
         id: MessageId,
@@ -347,20 +348,20 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         actions.push(Action::Count(Measure::Retried));
-        // A failure in an earlier session says nothing of this one.
+        // A failure in an earlier session says nothing about this one.
         if let Some(phone) = self.phone_mut(&ask.jid).filter(|phone| phone.line.is_of_session(ask.sent)) {
             phone.line.suspect(id, ask.sent);
         }
         self.give_up(id, &ask.jid, attempt, now, actions);
     }
 
-    /// Nothing more is read for a full JID, and its line goes elsewhere or waits.
+    /// Ends the reading for a full JID, and gives up its line.
     pub(super) fn give_up_reading(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         self.stop_reading(jid);
         self.give_up_line(jid, now, actions);
     }
 
-    /// The line of a full JID that takes nothing goes elsewhere, or waits in the mailbox.
+    /// Gives up the line of a full JID that takes nothing: its pushes go elsewhere, or wait in the mailbox.
     pub(super) fn give_up_line(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let Some(phone) = self.phone_mut(jid) else { return };
         let ids: Vec<MessageId> = phone.line.ids().collect();
@@ -373,17 +374,17 @@ impl Core {
         }
     }
 
-    /// Takes a push out of all lines. A full JID that it was sent to may yet answer; sent to nobody, it is held no more.
+    /// Takes a push out of all lines. If it is not in flight, it is not held any more, and is returned.
     pub(super) fn take_from_lines(&mut self, id: MessageId) -> Option<Held> {
         let lines = self.pushes.get(&id)?.lines.clone();
         lines.iter().for_each(|jid| self.take_from_line(id, jid));
-        // Their lines are shorter: what was read further back has its turn.
+        // These lines are shorter now: the next pages may be read.
         self.held_up.extend(lines);
         let asked = self.pushes.get(&id).is_some_and(|push| !push.asks.is_empty());
         if asked { None } else { self.let_go(id).map(|push| push.held) }
     }
 
-    /// Takes a push out of one line; it stays wherever else it is.
+    /// Takes a push out of one line. It stays in others, and in flight.
     pub(super) fn take_from_line(&mut self, id: MessageId, jid: &FullJid) {
         if let Some(phone) = self.phone_mut(jid) {
             phone.line.remove(id);

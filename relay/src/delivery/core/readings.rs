@@ -1,4 +1,4 @@
-//! Mailboxes are read, a page at a time.
+//! The readings of mailboxes, a page at a time.
 
 use std::mem::take;
 
@@ -17,7 +17,7 @@ const READINGS_MAX: usize = 128;
 const READINGS_PER_ACCOUNT_MAX: usize = 8;
 /// Most accounts that are looked up at a time.
 const LOOKS_MAX: usize = 64;
-/// With so few of a page left in line, the next one is read.
+/// Number of pushes in line at which the next page is read.
 const PAGE_LOW: usize = PAGE_MAX / 4;
 
 impl Core {
@@ -30,7 +30,7 @@ impl Core {
         }
     }
 
-    /// Ends a reading whose line is given up.
+    /// Ends the reading for a full JID whose line is given up.
     pub(super) fn stop_reading(&mut self, jid: &FullJid) {
         self.abandon_reading(jid);
         self.account(jid).phone(jid).cue = None;
@@ -71,12 +71,12 @@ impl Core {
         let of = if admits { account.routed_to(jid, now) } else { BTreeSet::new() };
         if of.is_empty() {
             if !admits {
-                // Of a stranger it is not known what waits.
+                // Nothing is known of what waits for a full JID that is not admitted.
                 self.known.learn(jid, Knowledge::Away);
             } else if !account.names(jid) {
                 self.known.learn(jid, Knowledge::Nothing);
             } else if let Some(retry) = &mut account.phone(jid).retry {
-                // Others take what waits, in its place.
+                // Stand-ins take what waits for this full JID.
                 retry.put_off(now.monotonic);
             }
             return self.set_gate(jid, Gate::Open);
@@ -89,7 +89,7 @@ impl Core {
         self.ask_page(jid, actions);
     }
 
-    /// Asks for the next page; one of an account is on its way at a time.
+    /// Asks for the next page. An account has one page on its way at a time.
     fn ask_page(&mut self, jid: &FullJid, actions: &mut Vec<Action>) {
         let account = self.account(jid);
         if account.page_asked {
@@ -102,7 +102,7 @@ impl Core {
         }
     }
 
-    /// Lets those go on that waited for a page or a look of their account.
+    /// Lets full JIDs go on that waited for a page or a look of their account.
     fn unblock(&mut self, bare: &BareJid, actions: &mut Vec<Action>) {
         let Some(account) = self.accounts.get_mut(bare) else { return };
         for jid in take(&mut account.blocked).into_iter().rev() {
@@ -131,7 +131,7 @@ impl Core {
         }
     }
 
-    /// Lines up what was read.
+    /// Lines up the pushes of a page.
     pub(super) fn take_page(&mut self, page: Page, now: Now, actions: &mut Vec<Action>) {
         let Page { reader, reading: number, pushes, upto, left_out, end } = page;
         if let Some(account) = self.accounts.get_mut(&reader.to_bare()) {
@@ -158,13 +158,13 @@ impl Core {
         self.unblock(&reader.to_bare(), actions);
     }
 
-    /// Returns whether it went out a moment ago, which the page does not tell.
+    /// Returns whether a push went out a moment ago, which the page may not show.
     fn is_noted_as_asked(&self, message: &PushMessage) -> bool {
         let account = self.accounts.get(&message.recipient.to_bare());
         account.is_some_and(|account| account.was_asked(message.id))
     }
 
-    /// Lines up a push of a mailbox; `false`: it waits on, for another occasion.
+    /// Lines up a push of a mailbox. Returns `false` if it goes on waiting for a later reading.
     fn line_up_read(
         &mut self,
         message: PushMessage,
@@ -192,10 +192,10 @@ impl Core {
         let (id, name) = (message.id, name(&message));
         let push = Held { origin: Origin::Mailbox, message: Arc::new(message) };
         if self.settled.contains(&name) && !mutant(Mutant::SettledForgotten) {
-            // If it is not on its way out, it was settled while it was in the queue, and an earlier process had put it
-            // into the mailbox.
+            // If the push is not on its way out of the mailbox, it was settled as a push of the queue. An earlier
+            // process had put it into the mailbox.
             if !self.leaving.contains(&name) {
-                // A late result is counted as it removes the push.
+                // A late result is counted when it removes the push.
                 let counts = !self.gone.contains(&id) && self.count_settled(&push.message, now, actions);
                 let delivered = u64::from(counts);
                 self.finish(push, Counts { delivered, ..Counts::default() });
@@ -220,12 +220,12 @@ impl Core {
             self.line_up(push, reader, now, actions);
             return true;
         }
-        // Should it fail where it is, it waits.
+        // A push that is only at other full JIDs waits on if it fails there.
         held.lines.contains(reader) || held.asks.iter().any(|ask| ask.jid == *reader)
     }
 
-    /// A push that is held waits in the mailbox: if it came from the queue, an earlier process put it there, and did not
-    /// come to delete it.
+    /// Notes that a push that is held is in the mailbox. If it came from the queue, an earlier process had put it
+    /// there, and had not deleted it from the queue.
     pub(super) fn note_waits_already(&mut self, id: MessageId) {
         if let Some(push) = self.pushes.get_mut(&id).filter(|push| push.held.origin == Origin::Queue) {
             push.held.origin = Origin::Mailbox;
@@ -255,7 +255,7 @@ impl Core {
             outcome = Some(Knowledge::Nothing);
         }
         self.abandon_reading(reader);
-        // Pushes that other full JIDs take in its place were not read.
+        // Pushes that stand-ins take for this full JID were not read.
         let passed_over = self.account(reader).names_beyond(reader, &of) && !mutant(Mutant::MovePassedOver);
         let outcome = outcome.map(|known| if passed_over { known.max(Knowledge::Something) } else { known });
         let Some(knowledge) = outcome else {
@@ -275,8 +275,8 @@ impl Core {
         }
     }
 
-    /// Asks whether a recipient is there, to which the XMPP server may still deliver what waits: sending that again
-    /// would deliver it twice.
+    /// Probes a full JID to which the XMPP server may still deliver what waits. Sending that again could deliver it
+    /// twice.
     fn probe(&mut self, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         if let Some(stream) = self.stream {
             if self.account(jid).phone(jid).note_probe(now) {
@@ -290,7 +290,7 @@ impl Core {
         self.revoking.contains_key(&registration)
     }
 
-    /// Pushes that were read and unanswered when the stream ended are read once more on the next stream: while they
+    /// Has the pushes of mailboxes that were held when the stream ended read again, on the next stream. While they
     /// wait, their senders may withdraw or replace them.
     pub(super) fn read_again(&mut self, now: Now, actions: &mut Vec<Action>) {
         let of_the_mailbox: Vec<MessageId> = self

@@ -8,20 +8,20 @@ use crate::stream::stanza::{self, Query};
 use crate::stream::{commands, discovery};
 use tokio_xmpp::parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
 
-/// Most registrations in one job, and most jobs at a time.
+/// Most requests in one job, and most jobs at a time.
 const REGISTER_BATCH_MAX: usize = 16;
 const REGISTERING_MAX: usize = 8;
 
-/// A request to register.
+/// A user's request that needs the store: a registration or a command.
 #[derive(Debug)]
 pub(crate) struct Registering {
     pub(crate) request: Request,
     pub(crate) renewal: Renewal,
-    /// Its domain has as many registrations as it may, which are so many: a new one is refused.
+    /// The most registrations that the user's domain may have, if it has as many: a new one is refused.
     pub(crate) domain_full: Option<usize>,
 }
 
-/// The answer to it.
+/// The answer to a user's request.
 #[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) reply: Element,
@@ -32,18 +32,18 @@ pub(crate) struct Registered {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Stored(Registration),
-    /// The same of one that did not live before.
+    /// A registration was stored that did not live before.
     Begun(Registration),
-    /// Something waits for these since: a command was done.
+    /// A command was done, and something waits for these full JIDs now.
     Waits(Vec<FullJid>),
-    /// It was refused, or could not be stored, or nothing is to be done.
+    /// The request was refused or not stored, or it leaves nothing to do.
     Refused,
-    /// It was refused because its domain has no room.
+    /// The registration was refused because its domain has no room.
     DomainFull,
 }
 
 impl Core {
-    /// Answers what needs no store at once, and lines up what does.
+    /// Answers a request at once if it needs no store, and lines it up otherwise.
     pub(super) fn take_request(&mut self, request: Request, actions: &mut Vec<Action>) {
         if matches!(request.query, Query::Register(_)) && !self.access.admits(&request.from) {
             actions.push(Action::Count(Measure::NotAdmitted));
@@ -106,7 +106,7 @@ impl Core {
         }
     }
 
-    /// Only a renewal that is written outlives a revocation that may be under way.
+    /// Returns whether a renewal has to be written. Only a written one outlives a revocation that may be under way.
     fn renewal(&self, request: &Request) -> Renewal {
         let Query::Register(Ok(target)) = &request.query else { return Renewal::WhereNeeded };
         let id = target.registration_id();

@@ -1,17 +1,17 @@
-//! Rolls of the registrations of each tenant that live: counted as they begin, and anew by each census.
+//! The number of each tenant's registrations that live. They are counted as they begin, and anew by each census.
 
 use std::collections::BTreeMap;
 
 use push::TenantName;
 
-/// See the module.
+/// The rolls of all tenants.
 #[derive(Debug, Default)]
 pub(super) struct Rolls(BTreeMap<TenantName, Roll>);
 
 #[derive(Debug, Default)]
 struct Roll {
     living: usize,
-    /// Those that the census under way has found, and those that have begun since it did.
+    /// Registrations that the census under way has found, and registrations that have begun since it did.
     found: usize,
     begun: usize,
 }
@@ -21,7 +21,7 @@ impl Rolls {
         self.0.get(tenant).map_or(0, |roll| roll.living)
     }
 
-    /// Notes that one has begun; returns how many live now.
+    /// Notes that a registration has begun. Returns how many live now.
     pub(super) fn note_begun(&mut self, tenant: &TenantName) -> usize {
         let roll = self.0.entry(tenant.clone()).or_default();
         roll.living += 1;
@@ -33,7 +33,7 @@ impl Rolls {
         self.0.values_mut().for_each(|roll| (roll.found, roll.begun) = (0, 0));
     }
 
-    /// The census has found one.
+    /// Notes a registration that the census has found.
     pub(super) fn note_found(&mut self, tenant: &TenantName) {
         match self.0.get_mut(tenant) {
             Some(roll) => roll.found += 1,
@@ -41,10 +41,10 @@ impl Rolls {
         }
     }
 
-    /// Ends a census; returns how many live of each.
+    /// Ends a census. Returns the number of each tenant's registrations that live.
     pub(super) fn end_census(&mut self) -> Vec<(TenantName, usize)> {
         for roll in self.0.values_mut() {
-            // One that has begun meanwhile may have been found, too.
+            // A registration that has begun meanwhile may have been found, too, and is counted twice.
             roll.living = roll.found + roll.begun;
             (roll.found, roll.begun) = (0, 0);
         }

@@ -1,9 +1,9 @@
-//! Batches of decisions are made durable, one after the other.
+//! Settlements: batches of fates are made durable, one after the other.
 
 use super::*;
 use crate::delivery::{known::Knowledge, phone::Phone, reading::Cue};
 
-/// With more undecided fates than this, no further mailboxes are read.
+/// Number of fates that are not durable yet at which no further mailboxes are read.
 const UNSETTLED_MAX: usize = 1024;
 
 /// The settlement that is under way.
@@ -11,13 +11,13 @@ const UNSETTLED_MAX: usize = 1024;
 pub(super) struct Settling {
     fates: usize,
     of_the_queue: usize,
-    /// For whom pushes go into the mailbox.
+    /// Full JIDs for which pushes go into the mailbox.
     kept_for: Vec<FullJid>,
     revoked: Vec<RegistrationId>,
     followed: Vec<RegistrationId>,
-    /// Registrations that have registered since it began: they are newer than its notes.
+    /// Registrations that were made or renewed since the settlement began: they are newer than its notes.
     pub(super) registered: BTreeSet<RegistrationId>,
-    /// Pushes that wait, of which it is written that they went out.
+    /// Pushes in the mailbox for which this settlement writes that they went out.
     asked: Vec<(BareJid, MessageId)>,
     /// Pushes that leave the mailbox.
     removed: Vec<(BareJid, MessageId)>,
@@ -43,7 +43,7 @@ impl Core {
         self.fates.push_back(fate);
     }
 
-    /// Best effort: skipped while settling is behind; the event recurs. Returns whether it was decided.
+    /// Decides a fate, unless settling is behind: the event recurs. Returns whether the fate was decided.
     pub(super) fn decide_if_settling_keeps_up(&mut self, fate: Fate) -> bool {
         let keeps_up = self.settling_keeps_up();
         if keeps_up {
@@ -52,7 +52,7 @@ impl Core {
         keeps_up
     }
 
-    /// The senders of a registration do not know that they are to wait: their next push that is too many tells them.
+    /// Notes that the senders of a registration were not asked to wait. The next push over the rate asks them again.
     pub(super) fn ask_again_to_wait(&mut self, registration: RegistrationId) {
         if let Some(meter) = &mut self.terms.meter {
             meter.forget_asked(registration);
@@ -63,7 +63,7 @@ impl Core {
         self.fates.len() + self.settling.as_ref().map_or(0, |settling| settling.fates) < UNSETTLED_MAX
     }
 
-    /// Has the next fates made durable, after those before.
+    /// Starts the next settlement, if none is under way.
     pub(super) fn settle(&mut self, actions: &mut Vec<Action>) {
         if self.settling.is_some() || self.fates.is_empty() {
             return;
@@ -109,7 +109,7 @@ impl Core {
             if let Note::Late { account, id, accepted_at, expired } = note {
                 self.count_left(account, 1);
                 let name = (account.clone(), *id);
-                // For its tenant it is counted with the removal.
+                // The tenant's count is written with the removal.
                 if !expired {
                     self.count_delivered(name, *accepted_at, now, actions);
                 } else if self.counted.note(name) {
@@ -148,7 +148,7 @@ impl Core {
                 Note::Names(registration, ..) if settling.registered.contains(&registration) => {}
                 Note::Names(registration, epoch, recipient) => {
                     self.note_named(registration, epoch, &recipient);
-                    // A push that was refused may wait on: its registration was renewed meanwhile.
+                    // A push that was refused may go on waiting: its registration was renewed meanwhile.
                     if self.known.of(&recipient) != Some(Knowledge::Nothing) && self.admits(&recipient) {
                         self.cue(&recipient, Cue::There);
                     }
@@ -173,7 +173,7 @@ impl Core {
         self.trim_domains();
     }
 
-    /// Drops the lines of a registration that has ended. Its waiting pushes were removed with it.
+    /// Drops the pushes in line of a registration that has ended. Its waiting pushes were removed with it.
     fn drop_lines_of(&mut self, registration: RegistrationId, epoch: Epoch) {
         let of_it =
             |push: &Push| push.held.message.registration == registration && push.held.message.epoch <= epoch;
@@ -186,21 +186,23 @@ impl Core {
         }
     }
 
-    /// A push whose registration has ended leaves the queue, and is counted: the mailbox does not take it.
+    /// Removes a push whose registration has ended from the queue. The fate is to keep it: the mailbox does not take
+    /// it, and its end is counted.
     pub(super) fn leave_queue(&mut self, message: Arc<PushMessage>) {
         let target = self.named(&message);
         self.decide(Fate::Keep { message, target, asked_at: None, untried: false });
     }
 
-    /// Notes whom a registration named when it was read. A known name is no older: this relay alone changes it.
+    /// Notes the full JID that a registration named when it was read. A known name is no older: this relay alone
+    /// changes it.
     pub(super) fn recall_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
         if self.account(recipient).epoch(registration).is_none_or(|known| known < epoch) {
             self.note_named(registration, epoch, recipient);
         }
     }
 
-    /// Notes whom a push's registration named when the push went into the mailbox, unless the registration has moved
-    /// since, or is about to. Returns whom it names.
+    /// Notes the full JID that a push's registration named when the push went into the mailbox, unless the registration
+    /// has moved since, or is about to. Returns the full JID that the registration names.
     fn note_named_by(&mut self, settling: &Settling, message: &PushMessage, read: FullJid) -> FullJid {
         let registration = message.registration;
         if self.following.contains_key(&registration) || settling.registered.contains(&registration) {
@@ -210,7 +212,7 @@ impl Core {
         read
     }
 
-    /// Notes whom a registration names since it was written.
+    /// Notes the full JID that a registration names. If it moved, something may wait for it there.
     pub(super) fn note_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
         let account = self.account(recipient);
         if account.named(registration) != Some(recipient) || account.epoch(registration) != Some(epoch) {
@@ -222,7 +224,7 @@ impl Core {
     }
 }
 
-/// Counts one less, and forgets what is none.
+/// Decrements the count of a key, and removes it at zero.
 fn forget_one<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;

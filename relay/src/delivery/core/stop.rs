@@ -1,16 +1,16 @@
-//! The end: answers to what is in flight are taken for a while, and the rest is given back.
+//! The end of a relay: answers to what is in flight are taken for a while, and the rest is given back.
 
 use super::*;
 
-/// Longest wait of a stopping relay for answers; settling and closing the stream come after it.
+/// Longest wait of a stopping relay for answers. Settling and closing the stream come after it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A stop that is under way.
 #[derive(Debug)]
 pub(super) struct Ending {
-    /// Until when answers are taken.
+    /// The time until which answers are taken.
     until: Instant,
-    /// The unanswered pushes were given back.
+    /// True once the unanswered pushes were given back.
     gave_back: bool,
     finished: bool,
 }
@@ -26,7 +26,7 @@ impl Core {
         self.give_back(waiting, now);
     }
 
-    /// The lease is lost: nothing that is held is this relay's any more.
+    /// Gives everything back at once. The lease is lost, and nothing that is held is this relay's any more.
     pub(super) fn give_everything_back(&mut self, now: Now) {
         self.stop(now);
         if let Some(ending) = &mut self.ending {
@@ -44,7 +44,7 @@ impl Core {
         }
     }
 
-    /// Nothing more is registered, and nothing in flight is waited for.
+    /// Returns whether nothing more is registered, and no answer is waited for.
     pub(super) fn is_done(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| ending.gave_back)
     }

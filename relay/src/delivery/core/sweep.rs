@@ -1,35 +1,36 @@
-//! All for whom something waits are tried now and then: those who send no presence are found by that alone.
+//! The sweep tries all for whom something waits, now and then. Phones that send no presence are found by it alone.
 
 use super::*;
 
-/// Between two sweeps.
+/// Time between two sweeps.
 const INTERVAL: Duration = Duration::from_secs(600);
-/// Registrations that are tried in one tick: one each 10 ms.
+/// Most registrations that are tried in one tick: one each 10 ms.
 const PER_TICK: usize = 25;
 
-/// The sweep over all who have something waiting.
+/// The sweep over all registrations for which something waits.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     asked: bool,
-    /// The page that was asked for belongs to a sweep that is over.
+    /// True if the page that was asked for belongs to a sweep that is over.
     anew: bool,
     found: VecDeque<Registration>,
-    /// Where it goes on when those are done.
+    /// The registration behind which the sweep goes on; the inner `None`: the beginning. The outer `None`: no page is
+    /// to be asked for.
     next: Option<Option<ports::Registrant>>,
-    /// When the next one begins.
+    /// The time at which the next sweep begins.
     at: Option<Instant>,
-    /// The last account of the page before.
+    /// The last account that the sweep has read.
     last: Option<BareJid>,
 }
 
-/// The findings of a page of a sweep.
+/// A page of a sweep.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// Registrations for which something waits, one for each full JID that they name.
     pub(crate) rows: Vec<Registration>,
     /// Number of pushes that wait for each account, in the order of the store.
     pub(crate) waiting: Vec<(BareJid, usize)>,
-    /// Where the sweep goes on; `None`: nowhere.
+    /// The registration behind which the sweep goes on; `None`: it has ended.
     pub(crate) next: Option<ports::Registrant>,
 }
 
@@ -56,14 +57,14 @@ impl Core {
         }
     }
 
-    /// Sweeps from the beginning.
+    /// Begins a new sweep.
     pub(super) fn sweep_anew(&mut self) {
         self.sweep = Sweep { asked: self.sweep.asked, anew: self.sweep.asked, ..Sweep::default() };
         self.sweep.next = (!self.sweep.asked).then_some(None);
         self.domains.begin_sweep();
     }
 
-    /// Reads on when those of the last page were tried.
+    /// Asks for the next page, once the registrations of the last one were tried.
     pub(super) fn sweep_on(&mut self, actions: &mut Vec<Action>) {
         if self.stream.is_some()
             && !self.sweep.asked
@@ -75,7 +76,7 @@ impl Core {
         }
     }
 
-    /// Tries some of those that a sweep has found.
+    /// Tries some of the registrations that a sweep has found, and begins a sweep that is due.
     pub(super) fn guess_found(&mut self, now: Now) {
         if self.stream.is_none() {
             return;
@@ -91,7 +92,8 @@ impl Core {
             }
             self.recall_named(id, row.epoch, &recipient);
             let named = self.account(&recipient).named(id).unwrap_or(&recipient).clone();
-            // It may have moved since it was found: others for which something waits named the same full JID.
+            // The registration may have moved since it was found. Others for which something waits may have named the
+            // same full JID.
             for waits in BTreeSet::from([named, recipient]) {
                 let target = self.account(&waits).route(id, &waits, now).clone();
                 self.note_waiting(&waits);

@@ -5,9 +5,10 @@ use crate::clock::STANDSTILL;
 
 /// Time between two [`Input::Tick`]s.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-/// The same while many pushes are in flight: a little becomes due at each tick, so that no answer waits long for it.
+/// Time between two ticks while many pushes are in flight. Little becomes due at each tick then, so that no answer
+/// waits long for it.
 const TICK_CROWDED: Duration = Duration::from_millis(25);
-/// So many in flight are many.
+/// Number of pushes in flight that counts as many.
 const CROWD: usize = IN_FLIGHT_MAX / 16;
 /// Most accounts, or full JIDs, that are looked at in one tick for one purpose.
 pub(super) const PER_TICK_MAX: usize = 512;
@@ -16,24 +17,24 @@ pub(super) const PER_TICK_MAX: usize = 512;
 #[derive(Debug, Default)]
 pub(super) struct Ticks {
     last: Option<Instant>,
-    /// The last one at which everything was looked at, and not only what is in flight.
+    /// The last tick at which everything was looked at, and not only what is in flight.
     last_whole: Option<Instant>,
-    /// The last one came after a standstill.
+    /// True if the last tick came after a standstill.
     woken: bool,
 }
 
 impl Core {
-    /// Returns how long after a tick the next one comes.
+    /// Returns the time from one tick to the next.
     pub(crate) fn tick_interval(&self) -> Duration {
         if self.in_flight < CROWD || self.ticks.woken { TICK } else { TICK_CROWDED }
     }
 
     pub(super) fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
-        // Without the lease, another relay may have delivered what is overdue here: it is not for the mailbox.
+        // Without the lease, another relay may have delivered what is overdue here: it must not go into the mailbox.
         if self.ending.is_some() || !now.leased {
             return;
         }
-        // Answers that came meanwhile are not read yet: nobody is judged before the next tick.
+        // Answers that came during a standstill are not read yet: nobody is judged before the next tick.
         let since = |at: Option<Instant>| at.map(|at| now.monotonic.duration_since(at));
         let late = since(self.ticks.last).is_some_and(|passed| passed >= STANDSTILL);
         self.ticks.last = Some(now.monotonic);

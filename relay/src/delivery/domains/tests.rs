@@ -10,7 +10,7 @@ fn domains(mailbox: usize) -> Domains {
     Domains::new(DomainBounds { registrations: 2, mailbox })
 }
 
-/// Accounts and what is to be left of them.
+/// Returns the accounts to trim, each with the number of pushes that it keeps.
 fn trims(domains: &mut Domains) -> Vec<(String, usize)> {
     let trims = domains.trim().into_iter();
     let mut trims: Vec<_> =

@@ -18,7 +18,7 @@ fn line(numbers: std::ops::Range<u32>) -> Line {
     line
 }
 
-/// Sends all that may go, and returns how many went.
+/// Sends all pushes that may go, and returns them.
 fn send_all(line: &mut Line, now: Instant) -> Vec<MessageId> {
     let mut sent = Vec::new();
     while line.may_send() {

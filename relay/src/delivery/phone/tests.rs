@@ -6,7 +6,7 @@ fn registration(number: u16) -> RegistrationId {
     RegistrationId::from_bytes(bytes)
 }
 
-/// So many seconds after the start.
+/// Returns the moment `seconds` seconds after the start.
 fn after(start: Instant, seconds: u64) -> Now {
     let wall = DateTime::UNIX_EPOCH + Duration::from_secs(seconds);
     Now { wall, least: wall, monotonic: start + Duration::from_secs(seconds), leased: true }

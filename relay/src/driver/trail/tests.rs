@@ -1,4 +1,4 @@
-//! The trail beside a core that is played.
+//! The trail beside a core whose part the test plays.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn at(second: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::seconds(second)
 }
 
-/// A push of one registration, which may wait for a minute.
+/// Returns a push of one registration, which may wait for a minute.
 fn push(number: u32) -> Arc<PushMessage> {
     Arc::new(testing::push(number, &testing::registration(ALICE, at(0)), at(0)))
 }

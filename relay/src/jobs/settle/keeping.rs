@@ -3,8 +3,9 @@
 use super::*;
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
-    /// Keeps pushes of one registration. Each replaces those of its topic before it, and the last counts all: a store
-    /// need not see what is kept at the same moment.
+    /// Keeps pushes of one registration. Pushes of one topic are kept one after the other, so that each replaces the
+    /// one before. The last push is kept after all others, so that its write counts them: a store need not see what is
+    /// kept at the same moment.
     pub(super) async fn keep_all(&self, mut fates: Vec<Fate>, queued: &Queued) -> Rest {
         let last = fates.pop();
         let kept = by_topic(fates).into_iter().map(|fates| self.decide_each(fates, queued));
@@ -44,7 +45,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         }
     }
 
-    /// `None`: it is over.
+    /// Puts a push into its mailbox. Returns `None` if the push is over.
     async fn try_keep(
         &self,
         message: &Arc<PushMessage>,
@@ -74,7 +75,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         self.usage.take_over(&drops.counts);
         self.count_kept(message, &kept);
         let mut recipient = row.target.recipient;
-        // It may have moved to a full JID whose mailbox was read before this was in it.
+        // The registration may have moved to a full JID whose mailbox was read before the push was there.
         if self.moves() != moves
             && let Ok(Some(row)) = find().await
         {
@@ -84,7 +85,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         Ok(Some(Note::Waits { message: Arc::clone(message), recipient, untried, kept }))
     }
 
-    /// The counts of what one write drops.
+    /// Makes the counts of the pushes that one write drops.
     pub(super) fn drops(&self, account: &BareJid, queued: &Queued) -> Drops {
         let counts = self.tally(account, Counts { dropped: 1, ..Counts::default() });
         Drops { counts, queued: Arc::clone(queued) }
@@ -106,8 +107,8 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     }
 }
 
-/// The counts of a push that left the queue for the mailbox, or was over; with those of others that were dropped for it
-/// and leave the queue with it.
+/// Returns the counts of a push that left the queue for the mailbox, or was over. They include pushes of the same batch
+/// that were dropped for it, and leave the queue with it.
 fn kept_counts(message: &PushMessage, note: Option<&Note>, queued: &Queued, now: DateTime<Utc>) -> Counts {
     let mut counts = Counts::accepted(message);
     match note {
@@ -120,7 +121,7 @@ fn kept_counts(message: &PushMessage, note: Option<&Note>, queued: &Queued, now:
     counts
 }
 
-/// Parts the pushes that are kept, those of one registration together, from the other fates.
+/// Separates the pushes that are kept, by registration, from the other fates.
 pub(super) fn by_registration(fates: Vec<Fate>) -> (Vec<Vec<Fate>>, Vec<Fate>) {
     let (mut kept, mut others) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
     for fate in fates {
@@ -132,7 +133,8 @@ pub(super) fn by_registration(fates: Vec<Fate>) -> (Vec<Vec<Fate>>, Vec<Fate>) {
     (kept.into_values().collect(), others)
 }
 
-/// Puts the pushes of each topic together, in their order; one without has nothing to replace.
+/// Puts the pushes of each topic together, in their order. A push without a topic has nothing to replace, and stands
+/// alone.
 fn by_topic(fates: Vec<Fate>) -> Vec<Vec<Fate>> {
     let (mut chains, mut of_topics) = (Vec::new(), BTreeMap::<String, Vec<_>>::new());
     for fate in fates {

@@ -1,4 +1,4 @@
-//! Protection of the other accounts from one whose part of the mailbox's store is throttled or slow.
+//! Protects other accounts from one whose part of the mailbox's store is throttled or slow.
 
 use std::{
     collections::BTreeMap,
@@ -27,44 +27,45 @@ use crate::{
     mutants::{Mutant, mutant},
 };
 
-/// Writes of one account at a time.
+/// Most writes of one account at a time.
 const WRITES_MAX: usize = 8;
-/// Longest wait of a batch for one call, its retries included: a store that is merely busy takes far less.
+/// Longest wait of a batch for one call, its retries included. A store that is merely busy takes far less.
 pub(super) const WITHIN: Duration = Duration::from_secs(2);
-/// Longest time for a write, which goes on after its batch.
+/// Longest time for a write. It goes on after its batch.
 pub(super) const WRITTEN_WITHIN: Duration = Duration::from_secs(15);
-/// Longest wait of a batch for changes of pushes that wait. They may be made later, and others may not wait for them.
+/// Longest wait of a batch for changes of pushes that wait. The changes may be made later, but others may not wait for
+/// them.
 pub(super) const CHANGED_WITHIN: Duration = Duration::from_secs(1);
-/// Changes of an account whose part of the store was too slow are made later for so long: a slow account costs the
-/// others a twentieth of their time.
+/// Time for which changes of a slow account are put off, so that it costs the others a twentieth of their time.
 pub(super) const SLOW_FOR: Duration = Duration::from_secs(40);
-/// Nothing more is kept for an account of which a push could not be: for so many times as long as its batch waited for
-/// that, twice as many after each further failure, up to the maximum. So it costs the others a twentieth of their time.
+/// Rest of an account after a push of it could not be kept, as a multiple of the time that its batch waited. Each
+/// further failure doubles the multiple, up to the maximum, so that the account costs the others a twentieth of their
+/// time.
 pub(super) const REST_FACTOR_MIN: u32 = 2;
 pub(super) const REST_FACTOR_MAX: u32 = 19;
-/// Shortest rest. It keeps a write that fails at once from being tried for each push of a batch.
+/// Shortest rest. A write that fails at once is so not tried for each push of a batch.
 pub(super) const REST_MIN: Duration = Duration::from_secs(1);
-/// Accounts that are noted as resting, and as slow.
+/// Most accounts that are noted as resting, and most that are noted as slow.
 const RESTING_MAX: usize = 1024;
-/// Writes that were over after their batches, and are told of; a sweep finds the others.
+/// Most writes that ended after their batches and are told of. A sweep finds the others.
 const LATE_MAX: usize = 1024;
-/// Delay before a change that was put off is tried again.
+/// First and longest delay before a change that was put off is tried again.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
-/// Changes that are put off, in all and of one account; with more in all, the batch waits for its own.
+/// Most changes that are put off, in all and of one account. At the bound in all, a batch waits until there is room.
 const PUT_OFF_MAX: usize = 4096;
 const PUT_OFF_OF_ACCOUNT_MAX: usize = 512;
 
 /// A change of a push that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in super::super) enum Change {
-    /// It is over.
+    /// The push is over.
     Remove,
-    /// It went out at this moment.
+    /// The push went out at this moment.
     Asked(DateTime<Utc>),
 }
 
-/// A push whose write was over after its batch, and what that write has dropped.
+/// A push whose write ended after its batch, and what that write replaced or dropped.
 pub(in super::super) type KeptLate = (Arc<PushMessage>, Kept);
 
 /// The changes of one account.
@@ -75,27 +76,27 @@ pub(super) fn add(changes: &mut BTreeMap<BareJid, Changes>, account: BareJid, id
     note(changes.entry(account).or_default(), id, change);
 }
 
-/// An account that is left alone.
+/// The rest of an account: the time for which nothing is written for it.
 #[derive(Debug, Clone, Copy)]
 struct Rest {
     until: Instant,
-    /// It lasts for so many times as long as a batch waited.
+    /// The rest lasts this many times as long as a batch waited.
     factor: u32,
     failed_at: Instant,
 }
 
-/// Accounts whose writes fail.
+/// Accounts whose writes fail or are slow.
 #[derive(Debug, Default)]
 pub(crate) struct Spared {
     resting: Arc<Mutex<BTreeMap<BareJid, Rest>>>,
-    /// Accounts whose changes are made later, and until when.
+    /// Accounts whose changes are put off, and until when.
     slow: Mutex<BTreeMap<BareJid, Instant>>,
-    /// Bound the writes of each account in the batch that is under way.
+    /// One semaphore for each account, which bounds its writes in the batch under way.
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
     /// Registrations whose revocations are under way, and how many of each.
     pub(super) revoking: Arc<Mutex<BTreeMap<RegistrationId, usize>>>,
-    /// Pushes whose writes were over after their batches.
+    /// Pushes whose writes ended after their batches.
     late: Arc<Mutex<Vec<KeptLate>>>,
     /// One task for each account in `put_off`, for each revocation, and for each write that goes on after its batch.
     tasks: Mutex<JoinSet<()>>,
@@ -110,10 +111,11 @@ pub(super) async fn within<T>(
 }
 
 impl Spared {
-    /// Has a push kept when it is the account's turn. A write that takes longer than a batch has goes on after it: its
-    /// push goes back, and may be kept once more, or delivered; `take_late` tells that it waits after all.
-    /// Until the write is over, and for a while after a failure, the account is left alone. Nothing is kept without the
-    /// lease: another relay may have delivered it.
+    /// Keeps a push when it is the account's turn.
+    ///
+    /// A write that takes longer than a batch waits goes on after it. Its push goes back to the queue, and may be kept
+    /// once more, or delivered; `take_late` tells that it waits after all. The account rests until the write is over,
+    /// and for a while after a failure. Nothing is kept without the lease: another relay may have delivered the push.
     pub(super) async fn keep(
         &self,
         message: &Arc<PushMessage>,
@@ -160,7 +162,7 @@ impl Spared {
         Err(Unavailable::new("it takes too long"))
     }
 
-    /// Makes a call for one account within the time that a batch has. After a failure the account is left alone for a while.
+    /// Makes a call for one account, within the time that a batch has. After a failure, the account rests for a while.
     pub(super) async fn call<T>(
         &self,
         account: &BareJid,
@@ -177,7 +179,7 @@ impl Spared {
         outcome
     }
 
-    /// Takes the pushes whose writes were over after their batches.
+    /// Takes the pushes whose writes ended after their batches.
     pub(super) fn take_late(&self) -> Vec<KeptLate> {
         std::mem::take(&mut *lock(&self.late))
     }
@@ -188,18 +190,19 @@ impl Spared {
         tasks.spawn(task);
     }
 
-    /// A batch is settled.
+    /// Notes that a batch is settled.
     pub(super) fn end_batch(&self) {
         lock(&self.lanes).clear();
     }
 
-    /// Returns whether a push of this account could not be kept a moment ago.
+    /// Returns whether the account rests.
     pub(super) fn rests(&self, account: &BareJid) -> bool {
         lock(&self.resting).get(account).is_some_and(|rest| Instant::now() < rest.until)
     }
 
-    /// Makes changes of pushes that wait, each account's beside the others'. Those that fail, or take long, are put off,
-    /// and made by a task of their own; a process that ends before has them delivered once more. The counts are those of the removals.
+    /// Makes changes of pushes that wait, those of each account beside the others'. Changes that fail or take long are
+    /// put off, and made by a task of their own. A process that ends before that delivers these pushes once more.
+    /// `counts` become durable with the removals.
     pub(super) async fn change<M: Mailbox>(
         &self,
         mailbox: &M,
@@ -207,7 +210,7 @@ impl Spared {
         counts: &BTreeMap<MessageId, Tally>,
         fence: &Fence,
     ) {
-        // All in few calls, as long as nobody's fails.
+        // All removals go in few calls, as long as nobody's fails.
         let own = changes.iter().filter(|(account, _)| !self.puts_off(account));
         let together: Vec<_> = own.flat_map(|(account, changes)| named(account, changes)).collect();
         let removal = mailbox.remove_counted(together.clone(), counts);
@@ -236,13 +239,13 @@ impl Spared {
         }
     }
 
-    /// Returns whether changes of this account are made later.
+    /// Returns whether changes of this account are put off.
     fn puts_off(&self, account: &BareJid) -> bool {
         lock(&self.put_off).contains_key(account)
             || lock(&self.slow).get(account).is_some_and(|until| Instant::now() < *until)
     }
 
-    /// Changes of an account that are not made yet.
+    /// Returns the changes of an account that are not made yet.
     pub(in super::super) fn put_off_of(&self, account: &BareJid) -> Changes {
         lock(&self.put_off).get(account).cloned().unwrap_or_default()
     }
@@ -258,7 +261,7 @@ impl Spared {
             for (id, change) in changes {
                 note(own, id, change);
             }
-            // They are found again when the mailbox is read.
+            // The changes that are left out are found again when the mailbox is read.
             while own.len() > PUT_OFF_OF_ACCOUNT_MAX {
                 own.pop_last();
             }
@@ -270,7 +273,7 @@ impl Spared {
     }
 }
 
-/// Leaves an account alone for a while, after a failure of what was begun then.
+/// Lets an account rest for a while, if what began at `begun` has failed.
 fn note_outcome<T>(
     resting: &Mutex<BTreeMap<BareJid, Rest>>,
     account: &BareJid,
@@ -286,7 +289,7 @@ fn note_outcome<T>(
     }
 }
 
-/// Notes for how long an account is left alone, unless too many are noted. Failures of what was begun together are one.
+/// Notes the rest of an account, unless too many are noted. Failures of calls that began together count once.
 fn note_rest(
     resting: &mut BTreeMap<BareJid, Rest>,
     account: &BareJid,
@@ -307,7 +310,7 @@ fn note_rest(
     }
 }
 
-/// Notes an account for so long, unless too many are noted.
+/// Notes an account for this time, unless too many are noted.
 fn note_until(noted: &mut BTreeMap<BareJid, Instant>, account: &BareJid, time: Duration) {
     let now = Instant::now();
     if noted.len() >= RESTING_MAX {
@@ -333,7 +336,7 @@ fn named(account: &BareJid, changes: &Changes) -> Vec<(BareJid, MessageId)> {
     removed.map(|(id, _)| (account.clone(), *id)).collect()
 }
 
-/// Makes the changes of one account; those that failed.
+/// Makes the changes of one account. Returns those that failed.
 async fn make<M: Mailbox>(
     mailbox: &M,
     account: &BareJid,
@@ -378,7 +381,7 @@ async fn make_later<M: Mailbox>(
         delay = if left.is_empty() { AGAIN_MIN } else { (2 * delay).min(AGAIN_MAX) };
         let mut put_off = lock(&put_off);
         let own = put_off.entry(account.clone()).or_default();
-        // Changes that have come meanwhile stay.
+        // Changes that came meanwhile stay.
         own.retain(|id, change| left.contains_key(id) || changes.get(id) != Some(change));
         if own.is_empty() {
             put_off.remove(&account);
@@ -387,7 +390,7 @@ async fn make_later<M: Mailbox>(
     }
 }
 
-/// A poisoned lock means that a panic was reported elsewhere; what it holds is whole after every step.
+/// Locks a mutex. A poisoned one means that a panic was reported elsewhere; what it holds is whole after every step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

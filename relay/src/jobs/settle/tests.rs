@@ -15,7 +15,7 @@ use crate::{
     lease::Fence,
 };
 
-/// A store with these rows. A write takes a while, so that those at once can be counted.
+/// Returns a store with these rows. A write takes 10 ms, so that writes at the same time can be counted.
 fn store(rows: &[Registration]) -> Memory {
     let store = Memory::default();
     let mut inside = store.lock();

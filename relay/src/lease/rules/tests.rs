@@ -1,5 +1,5 @@
-//! A model of the lease: candidates by these rules, each with a clock of its own, and a store whose requests are
-//! delayed, carried out late, and answered or not.
+//! A model of the lease. Candidates go by these rules, each with a clock of its own. Requests to the store are delayed,
+//! carried out late, and answered or not.
 
 use proptest::{
     prelude::*,
@@ -42,7 +42,7 @@ fn rates(percent: std::ops::RangeInclusive<u32>, stops: bool) -> impl Strategy<V
     prop::collection::vec(rate, CANDIDATES)
 }
 
-/// A step of time within which `sent` may be late.
+/// A step of time. `sent` may be late by one step.
 const STEP: Duration = Duration::from_millis(STEP_MILLISECONDS);
 
 proptest! {
@@ -55,7 +55,7 @@ proptest! {
 
     #[test]
     fn two_never_may_send_though_one_clock_goes_faster(rates in rates(98..=102, false), events in events()) {
-        // 15 s by the fastest clock, less 14 s by the slowest.
+        // 15 s by the fastest clock, less 14 s by the slowest, are 0.42 s.
         World::new(&rates).run(&events, Duration::from_millis(400))?;
     }
 
@@ -77,7 +77,7 @@ proptest! {
             if held_since.is_none() && world.candidates.iter().any(Candidate::may_send) {
                 held_since = Some(world.now);
             }
-            // The first holder may have been about to lose it.
+            // The first holder may have been about to lose the lease.
             if !settled && held_since.is_some_and(|since| world.now >= since + 2 * LEASE) {
                 (settled, world.elections) = (true, 0);
             }
@@ -87,7 +87,7 @@ proptest! {
     }
 }
 
-/// The model is able to find that two may send.
+/// Shows that the model is able to find that two may send.
 #[test]
 fn a_clock_that_stops_in_a_suspend_would_let_two_send() {
     let mut runner = TestRunner::new(Config { cases: 5_000, failure_persistence: None, ..Config::default() });

@@ -16,7 +16,7 @@ const OPENING: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:compone
 /// SHA-1 of `s1secret`.
 const HANDSHAKE: &str = "3d1121b21f6287dc58010ebe9a95fa84ee2483d4";
 
-/// Hands out connections that the test has prepared; beyond them, none comes.
+/// Hands out the connections that the test has prepared, and then no more.
 struct Ways(Mutex<mpsc::Receiver<DuplexStream>>);
 
 impl fmt::Display for Ways {
@@ -67,14 +67,14 @@ impl Bench {
         Self { ways, events, pushes, replies, connected, running: tokio::spawn(component.run()) }
     }
 
-    /// The server's end of the next connection.
+    /// Returns the server's end of the next connection.
     async fn server(&self) -> Server {
         let (ours, theirs) = duplex(PIPE_BYTES);
         self.ways.send(theirs).await.unwrap();
         Server(ours)
     }
 
-    /// The server's end of the next stream, after its handshake.
+    /// Returns the server's end of the next stream, after its handshake.
     async fn stream(&mut self) -> (Server, StreamNumber) {
         let mut server = self.server().await;
         server.hears("<stream:stream").await;
@@ -93,7 +93,7 @@ impl Server {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Reads until this has come, and returns all of it.
+    /// Reads until this text has come, and returns all that was read.
     async fn hears(&mut self, text: &str) -> String {
         let mut heard = String::new();
         while !heard.contains(text) {

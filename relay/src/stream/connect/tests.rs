@@ -86,7 +86,7 @@ async fn what_is_read_is_acknowledged_though_the_answer_went_out_just_before() {
     let server = address(&listener.local_addr().unwrap().to_string()).unwrap();
     let mut connection = server.connect().await.unwrap();
     let (mut peer, _) = listener.accept().await.unwrap();
-    // By now the system waits for an answer that would take the acknowledgement along.
+    // These exchanges make the system delay acknowledgements, to send them along with answers.
     for byte in 0..20 {
         peer.write_u8(byte).await.unwrap();
         assert_eq!(connection.read_u8().await.unwrap(), byte);

@@ -6,13 +6,13 @@ use super::*;
 use crate::stream::discovery;
 use crate::stream::framing::{FrameReader, serialize};
 
-/// Most often this value of an attribute, at times any other.
+/// Generates values of an attribute: most often one of these, at times any other.
 fn mostly(usual: &'static [&'static str]) -> impl Strategy<Value = String> {
     let usual = prop::sample::select(usual).prop_map(str::to_owned);
     prop_oneof![12 => usual, 1 => "[^'<&]{0,12}", 1 => any::<String>()]
 }
 
-/// Payloads of an IQ: most often something that means something, or nearly.
+/// Generates payloads of an IQ, most of which mean something, or nearly.
 fn payload() -> impl Strategy<Value = String> {
     const HASH: &[&str] = &["bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM="];
     const KEY: &[&str] =
@@ -56,7 +56,7 @@ fn stanza() -> impl Strategy<Value = String> {
     })
 }
 
-/// Reads all of it, and answers it, as the relay does.
+/// Reads a stream to its end, and answers it as the relay does.
 async fn read_all(stream: &str) {
     let mut reader = FrameReader::new(stream.as_bytes());
     while let Ok(frame) = reader.next().await {
@@ -102,7 +102,7 @@ fn read(xml: &str) -> Result<Option<Incoming>, Elsewhere> {
     Incoming::read(Frame::Element(xml.parse().unwrap()), &component)
 }
 
-/// One stanza of each kind.
+/// Returns one stanza of each kind.
 fn kinds(to: &str) -> Vec<String> {
     let iq = |kind, payload| format!("<iq type='{kind}' id='1' to='{to}' from='a@b/c'>{payload}</iq>");
     vec![
@@ -139,7 +139,7 @@ fn only_stanzas_to_the_component_itself_count() {
     assert!(read("<iq type='get' id='1' from='a@b/c'/>").unwrap().is_none(), "it is for nobody");
 }
 
-/// The request that this stanza is.
+/// Returns the request that this stanza is.
 fn request(xml: &str) -> Request {
     let Some(Incoming::Request(request)) = read(xml).unwrap() else { panic!("no request: {xml}") };
     request

@@ -5,11 +5,11 @@ use super::*;
 /// The rate of a candidate's clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rate {
-    /// The time that it shows at the beginning.
+    /// The time that the clock shows at the beginning.
     pub(super) offset: Duration,
-    /// Its speed, in percent.
+    /// The speed of the clock, in percent.
     pub(super) percent: u32,
-    /// It stands still while its machine is suspended.
+    /// True if the clock stands still while its machine is suspended.
     pub(super) stops: bool,
 }
 
@@ -27,7 +27,7 @@ pub(super) enum Request {
     Take(Option<Tenure>),
 }
 
-/// A request, and what the store has said to it, if it got there.
+/// A request, and the store's answer, if the request got there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     pub(super) request: Request,
@@ -37,7 +37,7 @@ pub(super) struct Call {
 
 #[derive(Debug)]
 pub(super) enum State {
-    /// The lease is to be taken as it was seen.
+    /// The lease is to be taken, if its tenure is still this one.
     Taking(Option<Tenure>),
     Waiting,
     Holding(Holding),
@@ -56,12 +56,12 @@ pub(super) struct Candidate {
     pub(super) holder: Holder,
     pub(super) rate: Rate,
     pub(super) shows: Moment,
-    /// The machine is suspended: nothing moves.
+    /// True while the machine is suspended: nothing moves.
     pub(super) suspended: bool,
     pub(super) way: Way,
     pub(super) waiting: Waiting,
     pub(super) state: State,
-    /// The request whose answer it waits for.
+    /// The request whose answer is awaited.
     pub(super) call: Option<Call>,
 }
 
@@ -74,7 +74,7 @@ impl Candidate {
         matches!(&self.state, State::Holding(holding) if holding.step(self.shows) == Step::Lost)
     }
 
-    /// Asks the store for the next thing, if it waits for nothing.
+    /// Makes the next request to the store, if none is unanswered.
     pub(super) fn act(&mut self) {
         if self.suspended || self.call.is_some() {
             return;
@@ -92,7 +92,7 @@ impl Candidate {
         self.call = Some(Call { request, asked: self.shows, answer: None });
     }
 
-    /// As after the loss of the lease.
+    /// Begins anew, as after the loss of the lease.
     pub(super) fn start_again(&mut self) {
         self.state = State::Waiting;
         self.waiting = Waiting::new(self.holder);

@@ -5,18 +5,18 @@ use super::{
     *,
 };
 
-/// So many compete.
+/// Number of candidates.
 pub(super) const CANDIDATES: usize = 3;
 pub(super) const STEP_MILLISECONDS: u64 = 200;
 
-/// The next event, and the candidate that it happens to.
+/// An event, with the index of the candidate that it happens to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Event {
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Pass(u64),
     /// Each candidate does what it would do next, and a second passes.
     Round,
-    /// The same, so often.
+    /// This many rounds pass.
     Rounds(usize),
     Way(usize, Way),
     Act(usize),
@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) candidates: Vec<Candidate>,
     /// Requests that nobody waits for any more.
     given_up: Vec<(Holder, Request)>,
-    /// When each candidate could send last.
+    /// The last time at which each candidate could send.
     sent: [Option<Duration>; CANDIDATES],
     born: u8,
     pub(super) elections: usize,
@@ -71,7 +71,7 @@ impl World {
         Candidate { holder, rate, shows, suspended: false, way: Way::Open, waiting, state, call: None }
     }
 
-    /// As [`push::ports::Lease`] promises.
+    /// Carries out a request as [`push::ports::Lease`] promises.
     fn ask(&mut self, holder: Holder, request: Request) -> Option<Tenure> {
         match request {
             Request::Look => self.store,
@@ -152,7 +152,8 @@ impl World {
         }
     }
 
-    /// Nobody may send while another may, nor for `margin` after that: what left by then is still on its way.
+    /// Checks that nobody may send while another may, or until `margin` after that: what left by then is still on its
+    /// way.
     fn check(&mut self, margin: Duration) -> Result<(), TestCaseError> {
         for index in 0..CANDIDATES {
             if !self.candidates[index].may_send() {
@@ -174,7 +175,7 @@ impl World {
 
     pub(super) fn run(&mut self, events: &[Event], margin: Duration) -> Result<(), TestCaseError> {
         for event in events {
-            // In steps, so that `sent` is exact to one of them.
+            // Time passes in steps, so that `sent` is exact to one of them.
             match *event {
                 Event::Pass(milliseconds) => {
                     for _ in 0..milliseconds.div_ceil(STEP_MILLISECONDS) {
@@ -200,7 +201,7 @@ impl World {
 }
 
 impl Way {
-    /// A call to the store by this way.
+    /// Returns the events of a call to the store by this way.
     pub(super) fn call(self, index: usize) -> Vec<Event> {
         match self {
             Self::Open => vec![Event::Act(index), Event::Reach(index), Event::Answer(index)],

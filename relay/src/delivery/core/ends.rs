@@ -34,6 +34,11 @@ impl Core {
         is_new
     }
 
+    /// Returns whether a push is sent no more: it was replaced, or its registration has ended.
+    pub(super) fn is_over(&self, push: &Push) -> bool {
+        push.replaced || self.ended.contains(&life(&push.held.message))
+    }
+
     /// Settles a push that was delivered or has expired, and counts its end for its tenant.
     pub(super) fn finish(&mut self, held: Held, mut counts: Counts) {
         if held.origin == Origin::Queue {

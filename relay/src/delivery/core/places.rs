@@ -202,10 +202,11 @@ impl Core {
                 upto = last;
                 break;
             }
-            let Some(Push { held, asks, lines, replaced, .. }) = self.pushes.get(id) else { continue };
+            let Some(push) = self.pushes.get(id) else { continue };
+            let Push { held, asks, lines, .. } = push;
             (sought, last) = (sought + 1, Some(*sent));
             fallen_silent.extend(asks.iter().filter(|ask| is_silent(ask)).map(|ask| ask.jid.clone()));
-            if !replaced && lines.is_empty() && !asks.is_empty() && asks.iter().all(is_silent) {
+            if !self.is_over(push) && lines.is_empty() && !asks.is_empty() && asks.iter().all(is_silent) {
                 silent
                     .insert(*id, (held.clone(), asks.iter().map(|ask| ask.jid.clone()).collect::<Vec<_>>()));
             }

@@ -190,7 +190,9 @@ impl Core {
                 self.take_from_line(id, &jid);
                 continue;
             };
-            if push.held.message.is_expired(now.least) && !mutant(Mutant::ExpiryIgnored) {
+            if self.is_over(push) {
+                self.drop_from_lines(id);
+            } else if push.held.message.is_expired(now.least) && !mutant(Mutant::ExpiryIgnored) {
                 self.expire(id, now, actions);
                 self.read_on(&jid, actions);
             } else {
@@ -264,14 +266,11 @@ impl Core {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let Some(push) = self.pushes.get_mut(&id) else { return };
-        if let Some(asked_at) = attempt.asked_at() {
+        if let (Some(push), Some(asked_at)) = (self.pushes.get_mut(&id), attempt.asked_at()) {
             push.note_unanswered(failed, asked_at);
         }
-        if push.is_somewhere() {
-            return;
-        }
-        if push.replaced || self.ended.contains(&life(&push.held.message)) {
+        let Some(push) = self.pushes.get(&id).filter(|push| !push.is_somewhere()) else { return };
+        if self.is_over(push) {
             if let Some(Push { held: Held { origin: Origin::Queue, message }, .. }) = self.let_go(id) {
                 self.leave_queue(message);
             }
@@ -327,9 +326,9 @@ impl Core {
             for ask in push.asks.extract_if(.., |ask| ask.jid == *jid).collect::<Vec<_>>() {
                 push.note_unanswered(jid, ask.asked_at);
             }
-            let held = push.held.clone();
-            let is_over = push.is_somewhere() || push.replaced || self.ended.contains(&life(&held.message));
-            if is_over || self.target(&held.message, now) != *jid {
+            let (held, is_elsewhere) = (push.held.clone(), push.is_somewhere());
+            let is_over = self.pushes.get(&id).is_some_and(|push| self.is_over(push));
+            if is_elsewhere || is_over || self.target(&held.message, now) != *jid {
                 self.give_up(id, jid, Attempt::Failed, now, actions);
             } else {
                 actions.push(Action::Count(Measure::Retried));

@@ -37,9 +37,10 @@ impl Core {
         self.known.learn(jid, Knowledge::Something);
     }
 
-    /// Begins to read as many mailboxes as may be read at a time, while settling keeps up.
+    /// Begins to read as many mailboxes as may be read at a time, while settling keeps up. Nothing that is read without
+    /// the lease could go out.
     pub(super) fn begin_readings(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.stream.is_none() || !self.settling_keeps_up() {
+        if self.stream.is_none() || !now.leased || !self.settling_keeps_up() {
             return;
         }
         for jid in take(&mut self.held_up) {
@@ -270,8 +271,11 @@ impl Core {
         }
         self.known.learn(reader, knowledge);
         self.set_gate(reader, Gate::Open);
-        if knowledge == Knowledge::Away {
-            self.probe(reader, now, actions);
+        match knowledge {
+            Knowledge::Away if now.leased => self.probe(reader, now, actions),
+            // Asked when the lease is back.
+            Knowledge::Away => drop(self.cue(reader, cue)),
+            Knowledge::Nothing | Knowledge::Something => {}
         }
     }
 

@@ -179,10 +179,13 @@ impl Core {
             |push: &Push| push.held.message.registration == registration && push.held.message.epoch <= epoch;
         let ids: Vec<MessageId> =
             self.pushes.iter().filter(|(_, push)| of_it(push)).map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Some(Held { origin: Origin::Queue, message }) = self.take_from_lines(id) {
-                self.leave_queue(message);
-            }
+        ids.into_iter().for_each(|id| self.drop_from_lines(id));
+    }
+
+    /// Drops a push that is over from all lines.
+    pub(super) fn drop_from_lines(&mut self, id: MessageId) {
+        if let Some(Held { origin: Origin::Queue, message }) = self.take_from_lines(id) {
+            self.leave_queue(message);
         }
     }
 

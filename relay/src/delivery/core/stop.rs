@@ -36,10 +36,11 @@ impl Core {
 
     fn give_back(&mut self, ids: Vec<MessageId>, now: Now) {
         for id in ids {
-            if let Some(push) = self.take_push(id)
-                && push.held.origin == Origin::Queue
-            {
-                self.decide(Fate::Postpone(id, now.wall));
+            let Some(Push { held, .. }) = self.take_push(id) else { continue };
+            match held.origin {
+                Origin::Queue => self.decide(Fate::Postpone(id, now.wall)),
+                // It waits on, and a late result may be its.
+                Origin::Mailbox => self.note_waiting(&self.named(&held.message)),
             }
         }
     }

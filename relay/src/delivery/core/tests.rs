@@ -15,6 +15,7 @@ mod places;
 mod refusals;
 mod sessions;
 mod stand_ins;
+mod stops;
 mod tenants;
 mod world;
 

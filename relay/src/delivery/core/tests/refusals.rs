@@ -113,3 +113,26 @@ fn what_came_into_the_mailbox_behind_a_push_that_is_refused_goes_where_that_goes
     let sent = world.take_sent();
     assert_eq!(sent, [refused, behind].map(|push| (push, HOLDS_IT.to_owned())));
 }
+
+#[test]
+fn a_push_in_flight_whose_registration_has_ended_goes_to_nobody_else() {
+    for then in ["silence", "the end of the stream"] {
+        let mut world = World::online();
+        let app = world.register(ALICE, 1);
+        world.greet(ALICE_AGAIN);
+        let pushes = world.post_some(app, 2);
+        assert_eq!(world.take_sent().len(), 2);
+        world.answer(pushes[0], ALICE, GONE);
+        assert!(!world.lives(app));
+        if then == "silence" {
+            world.greet(ALICE_AGAIN);
+            world.pass(Duration::from_secs(3));
+        } else {
+            world.disconnect();
+            world.connect();
+        }
+        assert_eq!(world.take_sent(), [], "after {then}");
+        world.pass(Duration::from_secs(31));
+        assert!(world.take_sent().is_empty() && world.is_settled(), "after {then}: {:?}", world.rest());
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use push::{
     MessageId, Rate, Registration, RegistrationId,
+    message::Wishes,
     ports::{self, Kept, Seen},
     testing,
 };
@@ -22,6 +23,7 @@ use crate::{
 
 mod jobs;
 mod looks;
+mod rules;
 mod senders;
 
 /// See the module.
@@ -77,7 +79,20 @@ pub(super) struct World {
     /// The counts of tenants.
     pub(super) counted: Counts,
     pub(super) finished: bool,
+    /// When a stop began, or the lease was lost.
+    pub(super) ending_since: Option<Instant>,
+    /// Pushes that some full JID of their account has taken.
+    results: BTreeSet<MessageId>,
+    ever_sent: BTreeSet<MessageId>,
+    /// Pushes that a later one of their topic has replaced.
+    pub(super) replaced: BTreeSet<MessageId>,
+    heard: rules::Heard,
+    /// True if each push that goes out is held to all rules, which takes its time.
+    pub(super) strict: bool,
 }
+
+/// Time for an answer.
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bounds that nobody reaches.
 const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
@@ -85,7 +100,7 @@ const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000
 fn core(domain_bounds: DomainBounds, rate: Option<Rate>) -> Core {
     let terms = Terms {
         component: BareJid::new("notify.example.com").unwrap(),
-        ack_timeout: Duration::from_secs(30),
+        ack_timeout: ACK_TIMEOUT,
         meter: rate.map(Meter::new),
         domain_bounds,
         contact: Vec::new(),
@@ -146,6 +161,12 @@ impl World {
             measured: Vec::new(),
             counted: Counts::default(),
             finished: false,
+            ending_since: None,
+            results: BTreeSet::new(),
+            ever_sent: BTreeSet::new(),
+            replaced: BTreeSet::new(),
+            heard: rules::Heard::default(),
+            strict: false,
         };
         world.connect();
         world
@@ -164,6 +185,8 @@ impl World {
     /// Another process on the same stores.
     pub(super) fn restart(&mut self) {
         self.core = core(self.bounds, self.rate);
+        (self.leased, self.finished, self.ending_since) = (true, false, None);
+        self.heard = rules::Heard::default();
         self.due = self.queue.keys().copied().collect();
         self.postponed.clear();
         self.receiving = None;
@@ -215,12 +238,15 @@ impl World {
 
     pub(super) fn stop(&mut self) {
         self.receiving = None;
+        self.ending_since.get_or_insert(self.monotonic);
         self.take(Input::Stop);
         self.take(Input::Received(Vec::new()));
     }
 
     pub(super) fn lose_lease(&mut self) {
         self.receiving = None;
+        self.leased = false;
+        self.ending_since = Some(self.monotonic);
         self.take(Input::LeaseLost);
         self.take(Input::Received(Vec::new()));
     }
@@ -267,6 +293,10 @@ impl World {
 
     pub(super) fn answer(&mut self, push: MessageId, from: &str, error: Option<Condition>) {
         let from: Jid = from.parse().unwrap();
+        let is_of_account = self.posts[&push].recipient.to_bare() == from.to_bare();
+        if error.is_none() && is_of_account {
+            self.results.insert(push);
+        }
         self.take(Input::Stanza(Incoming::Answer(Answer { from, id: push.to_string(), error })));
     }
 
@@ -305,32 +335,49 @@ impl World {
         }
     }
 
+    fn now(&self) -> Now {
+        Now { wall: self.wall, least: self.wall, monotonic: self.monotonic, leased: self.leased }
+    }
+
     fn take_one(&mut self, input: Input) {
         // No two events come at one moment.
         self.wall += Duration::from_millis(1);
-        let now = Now { wall: self.wall, least: self.wall, monotonic: self.monotonic, leased: self.leased };
+        let is_tick = matches!(input, Input::Tick);
+        let overdue = if self.strict && is_tick { self.overdue() } else { Vec::new() };
+        match &input {
+            Input::Stanza(Incoming::Answer(answer)) => self.hear(answer),
+            Input::Settled(notes) => self.note_told(notes),
+            _ => {}
+        }
         let mut actions = Vec::new();
-        self.core.handle(input, now, &mut actions);
+        self.core.handle(input, self.now(), &mut actions);
+        let sent: Vec<_> = actions.iter().filter_map(|action| self.read_sent(action)).collect();
+        if self.strict {
+            self.hear_nothing(overdue);
+            self.check_sent(&sent);
+        }
+        self.sent.extend(sent);
         for action in actions {
             match action {
-                Action::Send(stream, xml) => self.note_sent(stream, &xml),
+                Action::Send(..) | Action::Reply(_) => {}
                 Action::Start(job) => self.do_job(job),
                 Action::Finish => self.finished = true,
                 Action::Count(measure) => self.measured.push(measure),
-                Action::Reply(_) => {}
             }
         }
         self.serve_queue();
     }
 
-    fn note_sent(&mut self, stream: StreamNumber, xml: &str) {
-        assert!(self.leased, "nothing goes out without the lease");
-        assert_eq!(stream, StreamNumber::number(self.streams), "nothing goes out on an old stream");
+    /// Reads what goes out: the push, and to whom it goes; `None`: it is a ping, or nothing goes out.
+    fn read_sent(&self, action: &Action) -> Option<(MessageId, String)> {
+        let Action::Send(stream, xml) = action else { return None };
+        assert!(self.leased, "nothing goes out without the lease: {xml}");
+        assert_eq!(self.ending_since, None, "nothing goes out after a stop began: {xml}");
+        assert_eq!(*stream, StreamNumber::number(self.streams), "nothing goes out on an old stream");
         let attribute =
             |name: &str| xml.split(&format!("{name}='")).nth(1).unwrap().split('\'').next().unwrap();
-        if let Some(id) = MessageId::parse(attribute(" id")) {
-            assert!(self.core.admits(&attribute(" to").parse().unwrap()), "nothing goes out to the unlisted");
-            self.sent.push((id, attribute(" to").to_owned()));
-        }
+        let id = MessageId::parse(attribute(" id"))?;
+        assert!(self.core.admits(&attribute(" to").parse().unwrap()), "nothing goes out to the unlisted");
+        Some((id, attribute(" to").to_owned()))
     }
 }

@@ -109,6 +109,12 @@ impl World {
         waiting
     }
 
+    /// A store drops what has expired after a while.
+    pub(in super::super) fn purge(&mut self) {
+        let wall = self.wall;
+        self.mailbox.retain(|_, (message, _)| !message.is_expired(wall));
+    }
+
     /// A list of the pushes that are left, for a failure's message.
     pub(in super::super) fn rest(&self) -> Vec<String> {
         let held = self.core.pushes.iter().map(|(id, push)| format!("held {id} {push:?}"));
@@ -125,52 +131,6 @@ impl World {
         });
         let queued = self.queue.keys().map(|id| format!("queued {id}, due: {}", self.due.contains(id)));
         held.chain(waiting).chain(queued).take(6).collect()
-    }
-
-    /// The core knows of all that waits and is not held, by the full JID that its registration names.
-    pub(in super::super) fn check_what_waits(&self) {
-        for (message, asked_at) in self.mailbox.values() {
-            let row = &self.rows[&message.registration];
-            let core = &self.core;
-            let over = !row.lives(self.wall) || row.epoch != message.epoch || message.is_expired(self.wall);
-            if over || core.pushes.contains_key(&message.id) || core.settled.contains(&name(message)) {
-                continue;
-            }
-            let named = &row.target.recipient;
-            let found = core.known.of(named) != Some(Knowledge::Nothing)
-                || core.phone(named).is_some_and(|phone| {
-                    phone.is_reading()
-                        || phone.retry.as_ref().is_some_and(|retry| retry.has_rejected(message.id))
-                });
-            assert!(found, "{} waits for {named} (asked {asked_at:?}), and nobody knows", message.id);
-        }
-    }
-
-    /// When all is settled, the core knows whom each registration names.
-    pub(in super::super) fn check_names(&self) {
-        if self.core.settling.is_some() || !self.core.fates.is_empty() {
-            return;
-        }
-        for (id, row) in self.rows.iter().filter(|(_, row)| row.lives(self.wall)) {
-            let account = self.core.accounts.get(&row.target.recipient.to_bare());
-            if let Some(named) = account.and_then(|account| account.named(*id)) {
-                assert_eq!(named, &row.target.recipient, "whom {id} names");
-            }
-        }
-    }
-
-    /// No domain has more than it may; what has expired may count until it is read.
-    pub(in super::super) fn check_bounds(&self) {
-        let mut waiting: BTreeMap<String, usize> = BTreeMap::new();
-        for (account, pushes) in self.waiting_by_account() {
-            *waiting.entry(account.domain().to_string()).or_default() += pushes;
-        }
-        assert!(waiting.values().all(|pushes| *pushes <= self.bounds.mailbox), "{waiting:?}");
-        let mut living: BTreeMap<String, usize> = BTreeMap::new();
-        for row in self.rows.values().filter(|row| row.lives(self.wall)) {
-            *living.entry(row.target.recipient.domain().to_string()).or_default() += 1;
-        }
-        assert!(living.values().all(|rows| *rows <= self.bounds.registrations), "{living:?}");
     }
 
     /// Drops the oldest.
@@ -195,6 +155,40 @@ impl World {
         Note::Trimmed(trim, ports::Trimmed { dropped: ids, left })
     }
 
+    /// A push stays in the queue, and is free to be received from that moment on.
+    fn give_back(&mut self, id: MessageId, at: DateTime<Utc>) {
+        assert!(self.is_queued(id) && !self.due.contains(&id), "{id} is given back, and was not received");
+        let before = self.postponed.insert(id, at);
+        assert_eq!(before, None, "{id} is given back once");
+    }
+
+    /// A push is over, or it is a copy that leaves the queue of one that waits.
+    fn end(&mut self, push: &Held) {
+        let Held { origin, message } = push;
+        let id = message.id;
+        let waits_still = *origin == Origin::Queue && self.mailbox.contains_key(&id);
+        if !waits_still && !message.is_expired(self.wall) {
+            let may_go = self.results.contains(&id) || self.replaced.contains(&id) || message.is_immediate();
+            assert!(may_go, "{id} is deleted, and nobody has taken it");
+            self.delivered.push(id);
+        }
+        self.remove(push);
+    }
+
+    /// The pushes that go because of the topic of a push that was just stored: as `ports::Mailbox::keep` promises.
+    fn all_but_the_newest_of_its_topic(&self, message: &PushMessage) -> Vec<MessageId> {
+        if message.topic.is_none() {
+            return Vec::new();
+        }
+        let of_it =
+            |other: &PushMessage| other.registration == message.registration && other.topic == message.topic;
+        let waiting = self.mailbox.values().map(|(other, _)| other);
+        let mut ids: Vec<MessageId> = waiting.filter(|other| of_it(other)).map(|other| other.id).collect();
+        ids.sort_unstable_by(|one, other| one.age().cmp(other.age()));
+        ids.pop();
+        ids
+    }
+
     fn remove(&mut self, push: &Held) {
         let id = push.message.id;
         match push.origin {
@@ -206,10 +200,12 @@ impl World {
     fn settle(&mut self, fate: Fate) -> Option<Note> {
         match fate {
             Fate::Done(push) => {
-                if !push.message.is_expired(self.wall) {
-                    self.delivered.push(push.message.id);
-                }
-                self.remove(&push);
+                self.end(&push);
+                None
+            }
+            // Nothing is kept without the lease (`jobs::settle`): the push goes back.
+            Fate::Keep { message, .. } if !self.leased => {
+                self.give_back(message.id, self.wall + TimeDelta::seconds(5));
                 None
             }
             Fate::Keep { message, asked_at, untried, .. } => {
@@ -221,8 +217,11 @@ impl World {
                 let recipient = row.target.recipient.clone();
                 self.mailbox.insert(message.id, (PushMessage::clone(&message), asked_at));
                 self.kept.entry(recipient.to_bare()).or_default().insert(message.id);
-                let kept = Kept { replaced: std::mem::take(&mut self.replaces), dropped: Vec::new() };
-                kept.replaced.iter().for_each(|id| drop(self.mailbox.remove(id)));
+                let mut replaced = std::mem::take(&mut self.replaces);
+                replaced.extend(self.all_but_the_newest_of_its_topic(&message));
+                replaced.iter().for_each(|id| drop(self.mailbox.remove(id)));
+                self.replaced.extend(&replaced);
+                let kept = Kept { replaced, dropped: Vec::new() };
                 Some(Note::Waits { message, recipient, untried, kept })
             }
             Fate::Asked { message, asked_at } => {
@@ -230,7 +229,7 @@ impl World {
                 None
             }
             Fate::Postpone(id, at) => {
-                self.postponed.insert(id, at);
+                self.give_back(id, at);
                 None
             }
             Fate::Revoke { push, recipient, asked_at } => {
@@ -254,6 +253,7 @@ impl World {
                 let of_account = |(message, _): &&(PushMessage, _)| message.recipient.to_bare() == account;
                 self.mailbox.get(&id).filter(of_account)?;
                 let (message, _) = self.mailbox.remove(&id)?;
+                assert!(self.results.contains(&id), "{id} leaves the mailbox, and nobody has taken it");
                 self.delivered.push(id);
                 let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.wall));
                 let (delivered, over) = (u64::from(!expired), u64::from(expired));

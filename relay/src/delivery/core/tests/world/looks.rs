@@ -34,6 +34,16 @@ impl World {
         self.posts.get(&push).is_some_and(|message| message.epoch != self.rows[&registration].epoch)
     }
 
+    /// Returns whether a push is in flight to a full JID.
+    pub(in super::super) fn is_asked(&self, push: MessageId, to: &str) -> bool {
+        let asks = self.core.pushes.get(&push).into_iter().flat_map(|push| &push.asks);
+        asks.into_iter().any(|ask| ask.jid.as_str() == to)
+    }
+
+    pub(in super::super) fn has_expired(&self, push: MessageId) -> bool {
+        self.posts[&push].is_expired(self.wall)
+    }
+
     pub(in super::super) fn is_settled(&self) -> bool {
         self.queue.is_empty() && self.mailbox.is_empty() && self.core.pushes.is_empty()
     }

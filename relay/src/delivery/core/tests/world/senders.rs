@@ -17,11 +17,14 @@ impl World {
     }
 
     pub(in super::super) fn post_for(&mut self, registration: RegistrationId, ttl: u32) -> MessageId {
+        self.post_with(registration, testing::wishes(ttl))
+    }
+
+    pub(in super::super) fn post_with(&mut self, registration: RegistrationId, wishes: Wishes) -> MessageId {
         self.posted += 1;
         // Ids order by the moment.
         self.wall += Duration::from_millis(1);
-        let (chance, wishes) = (testing::chance(self.posted), testing::wishes(ttl));
-        let body = Body::from_bytes(b"x");
+        let (chance, body) = (testing::chance(self.posted), Body::from_bytes(b"x"));
         let message = PushMessage::new(chance, &self.rows[&registration], wishes, body, self.wall);
         let id = message.id;
         self.posts.insert(id, message.clone());
@@ -38,7 +41,6 @@ impl World {
         self.serve_queue();
     }
 
-    /// Its sender withdraws a push that waits.
     /// A write that had been given up puts a push into the mailbox after all.
     pub(in super::super) fn keep_late(&mut self, push: MessageId) {
         let message = self.posts[&push].clone();
@@ -47,6 +49,7 @@ impl World {
         self.take(Input::KeptLate(Arc::new(message), ports::Kept::default()));
     }
 
+    /// Its sender withdraws a push that waits.
     pub(in super::super) fn withdraw(&mut self, push: MessageId) {
         assert!(self.mailbox.remove(&push).is_some(), "it waits");
     }

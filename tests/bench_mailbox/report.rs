@@ -64,12 +64,12 @@ impl Drained {
 
     /// Compares this binary with the base: pushes per second, and CPU microseconds per push.
     fn beside_base(&self) -> Vec<BesideBase> {
-        let runs: [(&'static str, fn(&Round) -> &Run); 3] = [
+        let runs: [(&'static str, OfRound); 3] = [
             ("drained", |round| &round.drained),
             ("directly", |round| &round.direct),
             ("kept", |round| &round.kept),
         ];
-        let compare = |(what, run): (_, fn(&Round) -> &Run)| {
+        let compare = |(what, run): (_, OfRound)| {
             let rate = |rounds: &[Round]| median(rounds.iter().map(|round| run(round).per_second()));
             let of = |rounds: &[Round]| (rate(rounds), micros(rounds, run));
             BesideBase { what, base: of(&self.of_base), this: of(&self.rounds) }
@@ -88,6 +88,9 @@ fn micros(rounds: &[Round], run: impl Fn(&Round) -> &Run) -> f64 {
     let pushes: usize = rounds.iter().map(|round| run(round).pushes).sum();
     rounds.iter().map(|round| run(round).upwire).sum::<f64>() * MICROS / pushes as f64
 }
+
+/// Picks one measurement of a round.
+type OfRound = fn(&Round) -> &Run;
 
 /// Pushes per second and CPU microseconds per push, of two binaries.
 struct BesideBase {

@@ -73,6 +73,10 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 over.push(message);
                 continue;
             };
+            // The phone would refuse the push once more.
+            if self.spared.is_ending(row) {
+                continue;
+            }
             // The XMPP server may still deliver the push.
             if request.cue == Cue::Guess && asked_at.is_some_and(|asked| now - asked < RESUMPTION_MAX) {
                 page.left_out = true;

@@ -335,21 +335,22 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         asked_at: DateTime<Utc>,
     ) -> Result<Option<usize>, Unavailable> {
         let PushMessage { registration, epoch, .. } = *message;
-        let account = message.recipient.to_bare();
-        let (registrations, by) = (self.registrations.clone(), recipient.clone());
-        let revoke = async move { registrations.revoke(registration, epoch, &by, asked_at).await };
-        match self.spared.revoke(&account, registration, revoke).await? {
-            Revocation::GoesOn => return Ok(None),
-            Revocation::OverBefore => {}
-            Revocation::Revoked => {
-                counter!(REGISTRATIONS_REVOKED).increment(1);
-                tracing::info!(%registration, "an application is gone; its registration is revoked");
+        let (registrations, mailbox, by) =
+            (self.registrations.clone(), self.mailbox.clone(), recipient.clone());
+        let revoke = async move {
+            match registrations.revoke(registration, epoch, &by, asked_at).await? {
+                Revocation::GoesOn => return Ok(None),
+                Revocation::OverBefore => {}
+                Revocation::Revoked => {
+                    counter!(REGISTRATIONS_REVOKED).increment(1);
+                    tracing::info!(%registration, "an application is gone; its registration is revoked");
+                }
             }
-        }
-        // Should it fail, the push comes again, and is refused again.
-        let waited = self.spared.call(&account, self.mailbox.clear(&account, registration, epoch)).await?;
-        counter!(REVOKED).increment(waited as u64);
-        Ok(Some(waited))
+            let waited = mailbox.clear(&by.to_bare(), registration, epoch).await?;
+            counter!(REVOKED).increment(waited as u64);
+            Ok(Some(waited))
+        };
+        self.spared.revoke(registration, recipient, asked_at, revoke).await
     }
 }
 

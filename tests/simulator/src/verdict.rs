@@ -18,7 +18,7 @@ const PROMPT_BEFORE_EXPIRY: Duration = Duration::from_secs(8);
 /// The most time until a push whose result was told has left the queue, where another account may be slow.
 const TO_SETTLE: Duration = Duration::from_secs(8);
 /// The most time until it has left the mailbox, into which it may have come since.
-const TO_LEAVE: Duration = Duration::from_secs(60);
+const TO_LEAVE: Duration = Duration::from_secs(25);
 /// The same, where a sweep alone finds it.
 const TO_BE_SWEPT: Duration = Duration::from_secs(680);
 

@@ -2,49 +2,83 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use push::{
-    RegistrationId,
-    ports::{Revocation, Unavailable},
-};
-use tokio::sync::oneshot;
-use tokio_xmpp::jid::BareJid;
+use chrono::{DateTime, Utc};
+use push::{Registration, RegistrationId, ports::Unavailable};
+use tokio::{sync::oneshot, time::timeout};
+use tokio_xmpp::jid::FullJid;
 
-use super::spared::{Spared, lock, within};
+use super::spared::{Spared, WITHIN, lock, within};
 
 /// Longest time for which a revocation may be under way. The calls of a store end sooner by themselves.
 pub(super) const REVOKED_WITHIN: Duration = Duration::from_secs(60);
 /// Registrations whose revocations are under way.
 const REVOKING_MAX: usize = 1024;
 
+/// The revocations of one registration that are under way.
+#[derive(Debug)]
+pub(super) struct Revoking {
+    /// The full JID that refused a push last.
+    by: FullJid,
+    asked_at: DateTime<Utc>,
+    count: usize,
+    /// True if one of them goes on after its batch.
+    is_late: bool,
+}
+
 impl Spared {
-    /// Has a registration revoked within the time that a batch has. A revocation that takes longer goes on after it, and
-    /// its push comes again. Until it is over, only a renewal that is written outlives it.
-    pub(super) async fn revoke(
+    /// Has a registration revoked, and what waits for it removed, within the time that a batch has. A revocation that
+    /// takes longer goes on after it, and its push comes again; the others of its account are not waited for meanwhile.
+    pub(super) async fn revoke<T: Send + 'static>(
         &self,
-        account: &BareJid,
         registration: RegistrationId,
-        revoke: impl Future<Output = Result<Revocation, Unavailable>> + Send + 'static,
-    ) -> Result<Revocation, Unavailable> {
-        if self.rests(account) || lock(&self.revoking).len() >= REVOKING_MAX {
-            return Err(Unavailable::new("others are under way, or have failed a moment ago"));
-        }
-        *lock(&self.revoking).entry(registration).or_default() += 1;
+        by: &FullJid,
+        asked_at: DateTime<Utc>,
+        revoke: impl Future<Output = Result<T, Unavailable>> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let account = by.to_bare();
+        let is_late = {
+            let mut revoking = lock(&self.revoking);
+            if revoking.len() >= REVOKING_MAX {
+                return Err(Unavailable::new("too many revocations are under way"));
+            }
+            let new = Revoking { by: by.clone(), asked_at, count: 0, is_late: false };
+            let own = revoking.entry(registration).or_insert(new);
+            (own.by, own.asked_at) = (by.clone(), asked_at);
+            own.count += 1;
+            revoking.values().any(|one| one.is_late && one.by.to_bare() == account)
+        };
         let (told, outcome) = oneshot::channel();
         let revoking = Arc::clone(&self.revoking);
         self.go_on(async move {
             let outcome = within(REVOKED_WITHIN, revoke).await;
             let mut revoking = lock(&revoking);
-            if let Some(count) = revoking.get_mut(&registration) {
-                *count -= 1;
+            if let Some(own) = revoking.get_mut(&registration) {
+                own.count -= 1;
             }
-            revoking.retain(|_, count| *count > 0);
+            revoking.retain(|_, own| own.count > 0);
             let _ = told.send(outcome);
         });
-        self.call(account, async { outcome.await.map_err(Unavailable::new)? }).await
+        let patience = if is_late { Duration::ZERO } else { WITHIN };
+        match timeout(patience, outcome).await {
+            Ok(outcome) => outcome.map_err(Unavailable::new)?,
+            Err(late) => {
+                if let Some(own) = lock(&self.revoking).get_mut(&registration) {
+                    own.is_late = true;
+                }
+                Err(Unavailable::new(late))
+            }
+        }
     }
 
-    /// Returns whether a revocation of this registration may be under way.
+    /// Returns whether a revocation of this registration is under way: only a renewal that is written outlives it.
     pub(in super::super) fn is_revoking(&self, registration: RegistrationId) -> bool {
         lock(&self.revoking).contains_key(&registration)
+    }
+
+    /// Returns whether a revocation that is under way ends the life of this row.
+    pub(in super::super) fn is_ending(&self, row: &Registration) -> bool {
+        lock(&self.revoking)
+            .get(&row.target.registration_id())
+            .is_some_and(|own| own.by == row.target.recipient && row.renewed_at <= own.asked_at)
     }
 }

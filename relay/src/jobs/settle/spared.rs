@@ -21,6 +21,7 @@ use tokio::{
 };
 use tokio_xmpp::jid::BareJid;
 
+use super::revoking::Revoking;
 use crate::{
     backoff::report,
     lease::Fence,
@@ -94,8 +95,8 @@ pub(crate) struct Spared {
     /// One semaphore for each account, which bounds its writes in the batch under way.
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
-    /// Registrations whose revocations are under way, and how many of each.
-    pub(super) revoking: Arc<Mutex<BTreeMap<RegistrationId, usize>>>,
+    /// Revocations that are under way.
+    pub(super) revoking: Arc<Mutex<BTreeMap<RegistrationId, Revoking>>>,
     /// Pushes whose writes ended after their batches.
     late: Arc<Mutex<Vec<KeptLate>>>,
     /// One task for each account in `put_off`, for each revocation, and for each write that goes on after its batch.
@@ -196,7 +197,7 @@ impl Spared {
     }
 
     /// Returns whether the account rests.
-    pub(super) fn rests(&self, account: &BareJid) -> bool {
+    fn rests(&self, account: &BareJid) -> bool {
         lock(&self.resting).get(account).is_some_and(|rest| Instant::now() < rest.until)
     }
 

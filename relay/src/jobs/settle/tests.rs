@@ -139,13 +139,15 @@ async fn a_revocation_that_hangs_holds_up_no_batch_for_long() {
         let push = Held { origin: Origin::Mailbox, message: Arc::new(push.clone()) };
         vec![Fate::Revoke { push, recipient: recipient.clone(), asked_at: now }]
     };
-    for time in [2 * WITHIN, Duration::ZERO] {
+    for time in [2 * WITHIN, Duration::from_millis(10)] {
         let notes = timeout(time, jobs.settle(revoke())).await;
         let notes = notes.expect("the batch goes on, and the next one does not wait");
         assert!(notes.iter().any(|note| matches!(note, Note::Waits { .. })), "{notes:?}");
     }
     let id = row.target.registration_id();
-    assert!(jobs.spared.is_revoking(id), "it may be revoked still");
+    assert!(jobs.spared.is_revoking(id) && jobs.spared.is_ending(&row), "it may be revoked still");
+    let renewed = Registration { renewed_at: now + TimeDelta::milliseconds(1), ..row };
+    assert!(!jobs.spared.is_ending(&renewed));
     store.lock().trouble = None;
     sleep(REVOKED_WITHIN).await;
     assert!(!jobs.spared.is_revoking(id));

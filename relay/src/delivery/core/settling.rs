@@ -177,9 +177,13 @@ impl Core {
     fn drop_lines_of(&mut self, registration: RegistrationId, epoch: Epoch) {
         let of_it =
             |push: &Push| push.held.message.registration == registration && push.held.message.epoch <= epoch;
-        let ids: Vec<MessageId> =
-            self.pushes.iter().filter(|(_, push)| of_it(push)).map(|(id, _)| *id).collect();
-        ids.into_iter().for_each(|id| self.drop_from_lines(id));
+        let of_them = self.pushes.iter().filter(|(_, push)| of_it(push));
+        let of_them: Vec<_> = of_them.map(|(id, push)| (*id, life(&push.held.message))).collect();
+        for (id, life) in of_them {
+            // It may be of an earlier life, whose end another process has seen.
+            self.ended.note(life);
+            self.drop_from_lines(id);
+        }
     }
 
     /// Drops a push that is over from all lines.

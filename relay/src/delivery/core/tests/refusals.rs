@@ -136,3 +136,20 @@ fn a_push_in_flight_whose_registration_has_ended_goes_to_nobody_else() {
         assert!(world.take_sent().is_empty() && world.is_settled(), "after {then}: {:?}", world.rest());
     }
 }
+
+#[test]
+fn a_push_of_an_earlier_life_goes_to_nobody_else_once_a_later_life_has_ended() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let earlier = world.post(app);
+    world.end_registration(app);
+    world.register(ALICE, 1);
+    let later = world.post(app);
+    let to_alice = |push| (push, ALICE.to_owned());
+    assert_eq!(world.take_sent(), [to_alice(earlier), to_alice(later)]);
+    world.answer(later, ALICE, GONE);
+    assert!(!world.lives(app));
+    world.greet(ALICE_AGAIN);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.take_sent(), []);
+}

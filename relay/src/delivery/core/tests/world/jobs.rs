@@ -158,6 +158,7 @@ impl World {
     /// A push stays in the queue, and is free to be received from that moment on.
     fn give_back(&mut self, id: MessageId, at: DateTime<Utc>) {
         assert!(self.is_queued(id) && !self.due.contains(&id), "{id} is given back, and was not received");
+        self.heard.given_back.insert(id);
         let before = self.postponed.insert(id, at);
         assert_eq!(before, None, "{id} is given back once");
     }

@@ -28,6 +28,7 @@ pub(super) struct Heard {
     silent: BTreeSet<String>,
     /// Pushes that were taken, replaced or dropped.
     over: BTreeSet<MessageId>,
+    pub(super) given_back: BTreeSet<MessageId>,
 }
 
 impl World {
@@ -174,7 +175,8 @@ impl World {
         }
     }
 
-    /// Returns whether a push that waits is for this full JID, and only the order of pushes is in its way.
+    /// Returns whether a push that waits is for this full JID, and only the order of pushes is in its way. One that was
+    /// given back to the queue has lost its place.
     fn is_for(&self, message: &PushMessage, to: &FullJid) -> bool {
         let core = &self.core;
         let put_off = core.phone(to).and_then(|phone| phone.retry.as_ref());
@@ -183,6 +185,7 @@ impl World {
             && !message.is_expired(self.wall)
             && !put_off
             && !self.ever_sent.contains(&message.id)
+            && !self.heard.given_back.contains(&message.id)
             && !core.pushes.contains_key(&message.id)
             && !core.is_being_revoked(message.registration)
             && core.target(message, self.now()) == *to
@@ -205,8 +208,13 @@ impl World {
             assert_eq!(places, 1, "{id} of the queue is in {places} places");
         }
         for (id, push) in &self.core.pushes {
-            let is_over =
-                !self.lives_on(&push.held.message) || self.has_expired(*id) || self.core.is_over(push);
+            // A stop is told of none that are replaced or dropped: it sends none.
+            let untold =
+                self.ending_since.is_some() && (self.replaced.contains(id) || self.dropped.contains(id));
+            let is_over = untold
+                || !self.lives_on(&push.held.message)
+                || self.has_expired(*id)
+                || self.core.is_over(push);
             let stored = match push.held.origin {
                 Origin::Queue => self.is_queued(*id),
                 Origin::Mailbox => self.mailbox.contains_key(id) || is_over,

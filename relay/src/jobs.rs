@@ -37,7 +37,7 @@ mod register;
 mod settle;
 mod sweep;
 
-pub(crate) use settle::spared::Spared;
+pub(crate) use settle::{revoking::Revocations, spared::Spared};
 
 /// Most repetitions of a look at an account before the core goes on without it.
 const LOOK_RETRIES_MAX: usize = 5;
@@ -60,6 +60,7 @@ pub(crate) struct Jobs<R, Q: QueueReader, M> {
     /// Number of times that a registration was stored, or was to be moved.
     pub(crate) moves: AtomicU64,
     pub(crate) spared: Spared,
+    pub(crate) revocations: Revocations,
 }
 
 impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {

@@ -54,7 +54,7 @@ use delivery::{
     rate::Meter,
 };
 use driver::{Driver, StreamEnds};
-use jobs::{Jobs, Receipts, Spared};
+use jobs::{Jobs, Receipts, Revocations, Spared};
 use stream::component::Component;
 
 /// Most stanzas that were read and wait for the relay. At this bound, the stream is not read further.
@@ -143,6 +143,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, 
             receipts: Receipts::default(),
             moves: 0.into(),
             spared: Spared::default(),
+            revocations: Revocations::default(),
         };
         let stream = Component {
             account: self.account,

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use super::{Jobs, Receipts, Spared};
+use super::{Jobs, Receipts, Revocations, Spared};
 use crate::lease::Fence;
 
 /// All ports at once. Its clones share what they hold.
@@ -125,6 +125,7 @@ impl Memory {
             receipts: Receipts::default(),
             moves: 0.into(),
             spared: Spared::default(),
+            revocations: Revocations::default(),
         }
     }
 }

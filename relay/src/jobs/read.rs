@@ -74,7 +74,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 continue;
             };
             // The phone would refuse the push once more.
-            if self.spared.is_ending(row) {
+            if self.revocations.is_ending(row) {
                 continue;
             }
             // The XMPP server may still deliver the push.

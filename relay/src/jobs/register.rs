@@ -62,7 +62,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         domain_full: Option<usize>,
     ) -> Result<ports::Registered, StanzaError> {
         let id = target.registration_id();
-        let renewal = if self.spared.is_revoking(id) { Renewal::Always } else { renewal };
+        let renewal = if self.revocations.is_revoking(id) { Renewal::Always } else { renewal };
         // A registration that lives is renewed, however many the account has.
         let max = match domain_full {
             Some(_) => 0,

@@ -32,7 +32,7 @@ use crate::{
 };
 
 mod keeping;
-mod revoking;
+pub(super) mod revoking;
 pub(super) mod spared;
 
 /// Delay before a push is received again if its fate could not be made durable.
@@ -350,7 +350,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             counter!(REVOKED).increment(waited as u64);
             Ok(Some(waited))
         };
-        self.spared.revoke(registration, recipient, asked_at, revoke).await
+        self.revocations.revoke(registration, recipient, asked_at, revoke).await
     }
 }
 

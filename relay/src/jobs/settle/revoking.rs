@@ -1,22 +1,27 @@
 //! Revocations, which may take longer than their batch.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use push::{Registration, RegistrationId, ports::Unavailable};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 use tokio_xmpp::jid::FullJid;
 
-use super::spared::{Spared, WITHIN, lock, within};
+use super::spared::{WITHIN, lock, within};
 
 /// Longest time for which a revocation may be under way. The calls of a store end sooner by themselves.
 pub(super) const REVOKED_WITHIN: Duration = Duration::from_secs(60);
-/// Registrations whose revocations are under way.
+/// Most registrations whose revocations are under way.
 const REVOKING_MAX: usize = 1024;
 
 /// The revocations of one registration that are under way.
 #[derive(Debug)]
-pub(super) struct Revoking {
+struct Revoking {
     /// The full JID that refused a push last.
     by: FullJid,
     asked_at: DateTime<Utc>,
@@ -25,7 +30,14 @@ pub(super) struct Revoking {
     is_late: bool,
 }
 
-impl Spared {
+/// Revocations that are under way, each in a task of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Revocations {
+    of_registrations: Arc<Mutex<BTreeMap<RegistrationId, Revoking>>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Revocations {
     /// Has a registration revoked, and what waits for it removed, within the time that a batch has. A revocation that
     /// takes longer goes on after it, and its push comes again; the others of its account are not waited for meanwhile.
     pub(super) async fn revoke<T: Send + 'static>(
@@ -37,7 +49,7 @@ impl Spared {
     ) -> Result<T, Unavailable> {
         let account = by.to_bare();
         let is_late = {
-            let mut revoking = lock(&self.revoking);
+            let mut revoking = lock(&self.of_registrations);
             if revoking.len() >= REVOKING_MAX {
                 return Err(Unavailable::new("too many revocations are under way"));
             }
@@ -48,7 +60,7 @@ impl Spared {
             revoking.values().any(|one| one.is_late && one.by.to_bare() == account)
         };
         let (told, outcome) = oneshot::channel();
-        let revoking = Arc::clone(&self.revoking);
+        let revoking = Arc::clone(&self.of_registrations);
         self.go_on(async move {
             let outcome = within(REVOKED_WITHIN, revoke).await;
             let mut revoking = lock(&revoking);
@@ -62,7 +74,7 @@ impl Spared {
         match timeout(patience, outcome).await {
             Ok(outcome) => outcome.map_err(Unavailable::new)?,
             Err(late) => {
-                if let Some(own) = lock(&self.revoking).get_mut(&registration) {
+                if let Some(own) = lock(&self.of_registrations).get_mut(&registration) {
                     own.is_late = true;
                 }
                 Err(Unavailable::new(late))
@@ -70,14 +82,20 @@ impl Spared {
         }
     }
 
+    fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
     /// Returns whether a revocation of this registration is under way: only a renewal that is written outlives it.
     pub(in super::super) fn is_revoking(&self, registration: RegistrationId) -> bool {
-        lock(&self.revoking).contains_key(&registration)
+        lock(&self.of_registrations).contains_key(&registration)
     }
 
     /// Returns whether a revocation that is under way ends the life of this row.
     pub(in super::super) fn is_ending(&self, row: &Registration) -> bool {
-        lock(&self.revoking)
+        lock(&self.of_registrations)
             .get(&row.target.registration_id())
             .is_some_and(|own| own.by == row.target.recipient && row.renewed_at <= own.asked_at)
     }

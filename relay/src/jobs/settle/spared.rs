@@ -10,7 +10,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, future::join_all, stream};
 use push::{
-    MessageId, PushMessage, RegistrationId,
+    MessageId, PushMessage,
     ports::{Kept, Mailbox, Unavailable},
     usage::Tally,
 };
@@ -21,7 +21,6 @@ use tokio::{
 };
 use tokio_xmpp::jid::BareJid;
 
-use super::revoking::Revoking;
 use crate::{
     backoff::report,
     lease::Fence,
@@ -95,11 +94,9 @@ pub(crate) struct Spared {
     /// One semaphore for each account, which bounds its writes in the batch under way.
     lanes: Mutex<BTreeMap<BareJid, Arc<Semaphore>>>,
     put_off: Arc<Mutex<BTreeMap<BareJid, Changes>>>,
-    /// Revocations that are under way.
-    pub(super) revoking: Arc<Mutex<BTreeMap<RegistrationId, Revoking>>>,
     /// Pushes whose writes ended after their batches.
     late: Arc<Mutex<Vec<KeptLate>>>,
-    /// One task for each account in `put_off`, for each revocation, and for each write that goes on after its batch.
+    /// One task for each account in `put_off`, and for each write that goes on after its batch.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -185,7 +182,7 @@ impl Spared {
         std::mem::take(&mut *lock(&self.late))
     }
 
-    pub(super) fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
+    fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);

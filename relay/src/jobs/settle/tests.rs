@@ -145,12 +145,12 @@ async fn a_revocation_that_hangs_holds_up_no_batch_for_long() {
         assert!(notes.iter().any(|note| matches!(note, Note::Waits { .. })), "{notes:?}");
     }
     let id = row.target.registration_id();
-    assert!(jobs.spared.is_revoking(id) && jobs.spared.is_ending(&row), "it may be revoked still");
+    assert!(jobs.revocations.is_revoking(id) && jobs.revocations.is_ending(&row), "it may be revoked still");
     let renewed = Registration { renewed_at: now + TimeDelta::milliseconds(1), ..row };
-    assert!(!jobs.spared.is_ending(&renewed));
+    assert!(!jobs.revocations.is_ending(&renewed));
     store.lock().trouble = None;
     sleep(REVOKED_WITHIN).await;
-    assert!(!jobs.spared.is_revoking(id));
+    assert!(!jobs.revocations.is_revoking(id));
     let notes = jobs.settle(revoke()).await;
     assert!(notes.iter().any(|note| matches!(note, Note::Ended { .. })), "{notes:?}");
 }

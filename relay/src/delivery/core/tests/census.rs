@@ -89,3 +89,23 @@ fn a_domain_without_room_is_counted_again_before_long_and_renewals_are_taken_mea
     world.register(BOB, 3);
     assert_eq!(world.refused, 3, "its domain is named");
 }
+
+#[test]
+fn a_push_that_is_delivered_while_its_domain_is_trimmed_counts_as_gone_once() {
+    let mut world = World::bounded(DomainBounds { registrations: 10, mailbox: 4 });
+    let (alices, bobs) = (world.register(ALICE, 1), world.register(BOB, 1));
+    let pushes = world.post_some(alices, 4);
+    world.take_sent();
+    pushes.iter().for_each(|push| world.answer(*push, ALICE, OFFLINE));
+    world.greet(ALICE);
+    assert_eq!((world.take_sent().len(), world.waiting().len()), (4, 4));
+    let one_more = world.post(bobs);
+    world.stalls = true;
+    world.answer(one_more, BOB, OFFLINE);
+    world.settle_one_batch();
+    world.answer(pushes[0], ALICE, None);
+    world.go_on_settling();
+    assert_eq!((world.waiting().len(), world.dropped.contains(&pushes[0])), (4, true));
+    world.post(bobs);
+    world.check_bounds();
+}

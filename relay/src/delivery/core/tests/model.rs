@@ -120,19 +120,8 @@ impl Run {
                 }
             }
             Step::AnswerOfAnother(at, jid) if !self.out.is_empty() => {
-                let (push, to) = &self.out[at % self.out.len()];
-                let account = |jid: &str| jid.split('/').next().unwrap().to_owned();
-                if account(to) != account(JIDS[jid]) {
-                    let named = self.posted.iter().find(|(id, _)| id == push).map(|(_, app)| *app);
-                    let row = |world: &World| named.map(|app| (world.names(app), world.lives(app)));
-                    let stored = |world: &World| {
-                        (world.mailbox.contains_key(push), world.is_queued(*push), row(world))
-                    };
-                    let before = stored(world);
-                    world.answer(*push, JIDS[jid], None);
-                    world.answer(*push, JIDS[jid], GONE);
-                    assert_eq!(before, stored(world));
-                }
+                let (push, to) = self.out[at % self.out.len()].clone();
+                return self.answer_of_another(push, &to, JIDS[jid]);
             }
             Step::Greet(jid) => world.greet(JIDS[jid]),
             Step::Leave(jid) => world.leave(JIDS[jid]),
@@ -160,10 +149,30 @@ impl Run {
             }
             _ => {}
         }
-        self.out.extend(world.take_sent());
+        self.note_sent();
+    }
+
+    fn note_sent(&mut self) {
+        self.out.extend(self.world.take_sent());
         if self.world.finished {
             self.take_over();
         }
+    }
+
+    /// Somebody of another account answers, which changes nothing.
+    fn answer_of_another(&mut self, push: MessageId, to: &str, other: &str) {
+        let account = |jid: &str| jid.split('/').next().unwrap().to_owned();
+        if account(to) == account(other) {
+            return;
+        }
+        let named = self.posted.iter().find(|(id, _)| *id == push).map(|(_, app)| *app);
+        let row = |world: &World| named.map(|app| (world.names(app), world.lives(app)));
+        let stored = |world: &World| (world.mailbox.contains_key(&push), world.is_queued(push), row(world));
+        let before = stored(&self.world);
+        self.world.answer(push, other, None);
+        self.world.answer(push, other, GONE);
+        assert_eq!(before, stored(&self.world), "{other} has answered for {to}");
+        self.note_sent();
     }
 
     /// A process has come to its end, and another one begins.

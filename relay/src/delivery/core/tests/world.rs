@@ -202,6 +202,12 @@ impl World {
         }
     }
 
+    /// One batch is settled, and the next one stands still.
+    pub(super) fn settle_one_batch(&mut self) {
+        let fates = self.stalled.take().unwrap();
+        self.settle_all(fates);
+    }
+
     /// The pages come that were asked for.
     pub(super) fn read_what_is_late(&mut self) {
         for request in std::mem::take(&mut self.late) {

@@ -18,10 +18,7 @@ impl World {
             Job::Read(request) if self.reads_late => self.late.push(request),
             Job::Read(request) => self.read(&request),
             Job::Settle(fates) if self.stalls => self.stalled = Some(fates),
-            Job::Settle(fates) => {
-                let notes = fates.into_iter().filter_map(|fate| self.settle(fate)).collect();
-                self.take(Input::Settled(notes));
-            }
+            Job::Settle(fates) => self.settle_all(fates),
             Job::Register(requests) => {
                 let registered = requests.into_iter().map(|registering| self.store(&registering)).collect();
                 self.take(Input::Registered(registered));
@@ -198,6 +195,41 @@ impl World {
         }
     }
 
+    fn settle_late(&mut self, account: BareJid, id: MessageId) -> Option<Note> {
+        let of_account = |(message, _): &&(PushMessage, _)| message.recipient.to_bare() == account;
+        self.mailbox.get(&id).filter(of_account)?;
+        let (message, _) = self.mailbox.remove(&id)?;
+        assert!(self.results.contains(&id), "{id} leaves the mailbox, and nobody has taken it");
+        self.delivered.push(id);
+        let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.wall));
+        let (delivered, over) = (u64::from(!expired), u64::from(expired));
+        self.counted += Counts { delivered, expired: over, ..Counts::default() };
+        Some(Note::Late { account, id, accepted_at, expired })
+    }
+
+    /// Ends a registration for a push that was refused, unless it goes on.
+    fn revoke(&mut self, push: &Held, recipient: &FullJid, asked_at: DateTime<Utc>) -> Option<Note> {
+        let row = self.rows.get_mut(&push.message.registration)?;
+        let goes_on = row.target.recipient != *recipient || row.renewed_at > asked_at;
+        if row.epoch == push.message.epoch && goes_on {
+            self.due.insert(push.message.id);
+            let (registration, epoch) = (push.message.registration, row.epoch);
+            return Some(Note::Names(registration, epoch, row.target.recipient.clone()));
+        }
+        row.revoked |= row.epoch == push.message.epoch;
+        let (account, registration) = (recipient.to_bare(), push.message.registration);
+        self.remove(push);
+        let (life, before) = (push.message.epoch, self.mailbox.len());
+        self.mailbox.retain(|_, (message, _)| message.registration != registration || message.epoch > life);
+        let waited = before - self.mailbox.len();
+        Some(Note::Ended { account, registration, epoch: life, waited })
+    }
+
+    pub(super) fn settle_all(&mut self, fates: Vec<Fate>) {
+        let notes = fates.into_iter().filter_map(|fate| self.settle(fate)).collect();
+        self.take(Input::Settled(notes));
+    }
+
     fn settle(&mut self, fate: Fate) -> Option<Note> {
         match fate {
             Fate::Done(push) => {
@@ -233,34 +265,8 @@ impl World {
                 self.give_back(id, at);
                 None
             }
-            Fate::Revoke { push, recipient, asked_at } => {
-                let row = self.rows.get_mut(&push.message.registration)?;
-                let goes_on = row.target.recipient != recipient || row.renewed_at > asked_at;
-                if row.epoch == push.message.epoch && goes_on {
-                    self.due.insert(push.message.id);
-                    let (registration, epoch) = (push.message.registration, row.epoch);
-                    return Some(Note::Names(registration, epoch, row.target.recipient.clone()));
-                }
-                row.revoked |= row.epoch == push.message.epoch;
-                let (account, registration) = (recipient.to_bare(), push.message.registration);
-                self.remove(&push);
-                let (life, before) = (push.message.epoch, self.mailbox.len());
-                self.mailbox
-                    .retain(|_, (message, _)| message.registration != registration || message.epoch > life);
-                let waited = before - self.mailbox.len();
-                Some(Note::Ended { account, registration, epoch: life, waited })
-            }
-            Fate::Late(account, id) => {
-                let of_account = |(message, _): &&(PushMessage, _)| message.recipient.to_bare() == account;
-                self.mailbox.get(&id).filter(of_account)?;
-                let (message, _) = self.mailbox.remove(&id)?;
-                assert!(self.results.contains(&id), "{id} leaves the mailbox, and nobody has taken it");
-                self.delivered.push(id);
-                let (accepted_at, expired) = (message.accepted_at, message.is_expired(self.wall));
-                let (delivered, over) = (u64::from(!expired), u64::from(expired));
-                self.counted += Counts { delivered, expired: over, ..Counts::default() };
-                Some(Note::Late { account, id, accepted_at, expired })
-            }
+            Fate::Revoke { push, recipient, asked_at } => self.revoke(&push, &recipient, asked_at),
+            Fate::Late(account, id) => self.settle_late(account, id),
             Fate::Trim(trim) => Some(self.trim(trim)),
             Fate::LateRevoke(..) => None,
             Fate::Count(.., counts) => {

@@ -161,7 +161,7 @@ impl Core {
     pub(super) fn take_trimmed(&mut self, trim: &Trim, trimmed: &ports::Trimmed) {
         self.forget_gone(&trim.account, &trimmed.dropped);
         // Those that were delivered meanwhile were counted as gone before.
-        let twice = trimmed.dropped.iter().filter(|id| self.leaving.contains(&(trim.account.clone(), **id)));
+        let twice = trimmed.dropped.iter().filter(|id| self.left.contains(&(trim.account.clone(), **id)));
         let left = trimmed.left + twice.count();
         self.domains.note_trimmed(&trim.account, trim.max, left);
     }

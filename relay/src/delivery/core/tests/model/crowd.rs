@@ -81,7 +81,7 @@ impl Crowd {
 
 /// Each case sends pushes by the thousand.
 fn cases() -> u32 {
-    ProptestConfig::default().cases.div_ceil(64).min(32)
+    ProptestConfig::default().cases.div_ceil(100).min(32)
 }
 
 proptest! {

@@ -29,6 +29,7 @@ pub(super) struct Heard {
     /// Pushes that were taken, replaced or dropped.
     over: BTreeSet<MessageId>,
     pub(super) given_back: BTreeSet<MessageId>,
+    revoked: BTreeSet<RegistrationId>,
 }
 
 impl World {
@@ -71,6 +72,7 @@ impl World {
                     let of_it =
                         |push: &&PushMessage| push.registration == *registration && push.epoch <= *epoch;
                     self.heard.over.extend(self.posts.values().filter(of_it).map(|push| push.id));
+                    self.heard.revoked.insert(*registration);
                 }
                 _ => {}
             }
@@ -176,7 +178,8 @@ impl World {
     }
 
     /// Returns whether a push that waits is for this full JID, and only the order of pushes is in its way. One that was
-    /// given back to the queue has lost its place.
+    /// given back to the queue has lost its place, and so has one that a reading passed over while an earlier life of its
+    /// registration was being revoked.
     fn is_for(&self, message: &PushMessage, to: &FullJid) -> bool {
         let core = &self.core;
         let put_off = core.phone(to).and_then(|phone| phone.retry.as_ref());
@@ -188,6 +191,7 @@ impl World {
             && !self.heard.given_back.contains(&message.id)
             && !core.pushes.contains_key(&message.id)
             && !core.is_being_revoked(message.registration)
+            && !self.heard.revoked.contains(&message.registration)
             && core.target(message, self.now()) == *to
     }
 

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Longest time of a stop, in which requests under way end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const SERVE_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits for every part. A part that fails, or ends before the stop, stops the others.
 pub(crate) async fn wait(
@@ -33,7 +33,7 @@ pub(crate) async fn wait(
         }
         outcome
     };
-    let outcome = timeout(STOP_TIMEOUT, rest).await.unwrap_or_else(|_| {
+    let outcome = timeout(SERVE_STOP_TIMEOUT, rest).await.unwrap_or_else(|_| {
         tracing::warn!("what was still under way after ten seconds was cut off; pushes with a 201 are kept");
         Ok(())
     });

@@ -14,6 +14,7 @@ pub(crate) mod rate;
 pub(crate) mod reading;
 pub(crate) mod requests;
 pub(crate) mod retry;
+pub(crate) mod room;
 pub(crate) mod rota;
 pub(crate) mod routes;
 pub(crate) mod turns;

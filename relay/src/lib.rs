@@ -50,8 +50,9 @@ pub use stream::{
 };
 
 use delivery::{
-    core::{Core, IN_FLIGHT_MAX, Terms},
+    core::{Core, Terms},
     rate::Meter,
+    room::Room,
 };
 use driver::{Driver, StreamEnds};
 use jobs::{Jobs, Receipts, Revocations, Spared};
@@ -118,11 +119,12 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, 
         fence: Fence,
     ) -> Result<(), TaskDied> {
         let (events, events_in) = mpsc::channel(EVENTS_WAITING_MAX);
-        let (pushes, pushes_in) = mpsc::channel(2 * IN_FLIGHT_MAX);
+        let (pushes, pushes_in) = mpsc::channel(2 * Room::OF_RELAY.in_flight);
         let (replies, replies_in) = mpsc::channel(REPLIES_WAITING_MAX);
         let terms = Terms {
             component: self.account.component.clone(),
             ack_timeout: self.ack_timeout,
+            room: Room::OF_RELAY,
             meter: self.rate.map(Meter::new),
             domain_bounds: self.domain_bounds,
             contact: self.contact,

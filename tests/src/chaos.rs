@@ -4,7 +4,7 @@
 //! The plan (`plan`) draws all events from a seed before anything starts. The same seed is the same plan, however fast
 //! the machine is. Each actor (`phones`, `senders`, `faults`) plays its part in order, late if something takes long,
 //! and notes in the ledger (`ledger`) what really happened. When everything is mended, and every phone is back and
-//! answers, the verdict (`verdict`) compares the ledger with the promises.
+//! answers, the judgement (`judgement`) compares the ledger with the promises.
 //!
 //! The emulator of AWS is never killed. It keeps its queue and its table in memory, so a kill would lose data that AWS
 //! keeps. The ways to it are cut instead.
@@ -12,6 +12,7 @@
 mod backlog;
 mod draw;
 mod faults;
+mod judgement;
 mod ledger;
 mod machine;
 mod order;
@@ -22,7 +23,6 @@ mod report;
 mod run;
 mod senders;
 mod stage;
-mod verdict;
 
 pub use report::Report;
 

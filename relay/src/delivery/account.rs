@@ -45,7 +45,7 @@ struct Named {
     /// The last renewal whose answer has come.
     renewed_at: Option<DateTime<Utc>>,
     /// Whom the row may name, by a move that seemed to fail: its write may have come later.
-    perhaps: Option<FullJid>,
+    in_doubt: Option<FullJid>,
 }
 
 /// A token bucket for an account's cues.
@@ -182,11 +182,11 @@ impl Account {
             return None;
         }
         let before = self.named.remove(&registration);
-        let mut named = Named { recipient, epoch, followed_at: None, renewed_at: None, perhaps: None };
+        let mut named = Named { recipient, epoch, followed_at: None, renewed_at: None, in_doubt: None };
         if let Some(before) = &before {
             let undone = before.followed_at.is_some() && before.recipient != named.recipient;
-            let perhaps = if undone { Some(&before.recipient) } else { before.perhaps.as_ref() };
-            named.perhaps = perhaps.cloned();
+            let in_doubt = if undone { Some(&before.recipient) } else { before.in_doubt.as_ref() };
+            named.in_doubt = in_doubt.cloned();
             (named.followed_at, named.renewed_at) = (before.followed_at, before.renewed_at);
         }
         self.named.insert(registration, named);
@@ -274,9 +274,9 @@ impl Account {
         if named.followed_at.is_some_and(|at| now.monotonic.duration_since(at) < FOLLOW_INTERVAL) {
             return None;
         }
-        let perhaps = named.perhaps.take().filter(|perhaps| perhaps != to);
+        let in_doubt = named.in_doubt.take().filter(|in_doubt| in_doubt != to);
         if named.recipient == *to {
-            return perhaps;
+            return in_doubt;
         }
         named.followed_at = Some(now.monotonic);
         Some(std::mem::replace(&mut named.recipient, to.clone()))

@@ -26,9 +26,11 @@ use super::{
     fate::{Fate, Held, Note, Origin},
     known::Known,
     line::Gate,
+    phone::Trust,
     rate::Meter,
     reading::{Page, ReadRequest},
     requests::Requests,
+    room::Room,
     rota::Rota,
     turns::Turns,
 };
@@ -62,17 +64,12 @@ mod ticks;
 pub(crate) use action::{Action, Job, Measure};
 pub(crate) use census::Lapsing;
 pub(crate) use input::Input;
-use pushes::HELD_CROWDED;
 pub(crate) use registrations::{Outcome, Registered, Registering};
 pub(crate) use sweep::Found;
 pub(crate) use ticks::TICK;
 
-/// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
-pub(crate) const HELD_MAX: usize = 4096;
 /// Most pushes in one receive, and most fates in one settlement.
 pub(crate) const BATCH_MAX: usize = 256;
-/// Most unanswered pushes in all.
-pub(crate) const IN_FLIGHT_MAX: usize = 1024;
 /// Most entries in each memory of recent events. One of them has the pushes that were answered: a copy that comes later
 /// is not sent again.
 const SETTLED_MAX: usize = 16_384;
@@ -82,6 +79,7 @@ const SETTLED_MAX: usize = 16_384;
 pub(crate) struct Terms {
     pub(crate) component: BareJid,
     pub(crate) ack_timeout: Duration,
+    pub(crate) room: Room,
     pub(crate) meter: Option<Meter>,
     pub(crate) domain_bounds: DomainBounds,
     /// Addresses of the operator, for service discovery (XEP-0157).
@@ -196,7 +194,7 @@ pub(crate) struct Core {
     /// Settled pushes whose removal from the mailbox is under way.
     leaving: BTreeSet<(BareJid, MessageId)>,
     /// The same, and settled pushes that were removed from the mailbox lately.
-    left: Lately<(BareJid, MessageId)>,
+    left_lately: Lately<(BareJid, MessageId)>,
     /// Pushes whose end was counted.
     counted: Lately<(BareJid, MessageId)>,
     /// Pushes whose way out of the queue was counted.
@@ -276,7 +274,7 @@ impl Core {
             domains,
             settled: Lately::new(SETTLED_MAX),
             leaving: BTreeSet::new(),
-            left: Lately::new(SETTLED_MAX),
+            left_lately: Lately::new(SETTLED_MAX),
             counted: Lately::new(SETTLED_MAX),
             accepted: Lately::new(SETTLED_MAX),
             gone: Lately::new(SETTLED_MAX),
@@ -357,7 +355,8 @@ impl Core {
     /// for as many as may be in lines of unproven full JIDs: a relay that begins knows no proven one.
     fn receive(&mut self, now: Now, actions: &mut Vec<Action>) {
         let is_unheard = self.unheard_until.is_some_and(|until| now.monotonic < until);
-        let room = if is_unheard { HELD_CROWDED } else { HELD_MAX }.saturating_sub(self.held);
+        let max = if is_unheard { self.terms.room.held_crowded() } else { self.terms.room.held };
+        let room = max.saturating_sub(self.held);
         if self.stream.is_some() && !self.receiving && room > 0 {
             self.receiving = true;
             actions.push(Action::Start(Job::Receive(room.min(BATCH_MAX))));
@@ -367,12 +366,12 @@ impl Core {
     fn make_ready(&mut self, jid: &FullJid) {
         let Some(account) = self.accounts.get_mut(&jid.to_bare()) else { return };
         let Some(phone) = account.phones.get_mut(jid) else { return };
-        let standing = phone.standing();
-        if phone.ready != Some(standing) && phone.line.may_send() {
-            phone.ready = Some(standing);
-            match standing {
-                super::phone::Standing::Proven => self.proven.line_up(jid.clone()),
-                super::phone::Standing::Unproven => self.unproven.line_up(jid.clone()),
+        let trust = phone.trust();
+        if phone.ready != Some(trust) && phone.line.may_send() {
+            phone.ready = Some(trust);
+            match trust {
+                Trust::Proven => self.proven.line_up(jid.clone()),
+                Trust::Unproven => self.unproven.line_up(jid.clone()),
             }
         }
     }

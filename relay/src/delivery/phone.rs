@@ -23,7 +23,7 @@ const BARRED_REGISTRATIONS_MAX: usize = 256;
 
 /// The turns that a full JID takes part in. Unproven full JIDs share fewer places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Trust {
     Proven,
     Unproven,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Phone {
     pub(crate) cue: Option<Cue>,
     pub(crate) retry: Option<Retry>,
     /// The turns in which it is lined up; `None`: in none.
-    pub(crate) ready: Option<Standing>,
+    pub(crate) ready: Option<Trust>,
     /// The time at which it last greeted or registered, or first answered.
     seen_at: Option<DateTime<Utc>>,
     /// The time of its last sign of life: a greeting, a registration or an answer.
@@ -147,8 +147,8 @@ impl Phone {
         self.unanswered = false;
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        if self.proven { Standing::Proven } else { Standing::Unproven }
+    pub(crate) fn trust(&self) -> Trust {
+        if self.proven { Trust::Proven } else { Trust::Unproven }
     }
 
     /// Returns whether the full JID had a session when it was last heard of, and has not failed since.

@@ -8,7 +8,7 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::{
-    delivery::{core::Terms, domains::DomainBounds},
+    delivery::{core::Terms, domains::DomainBounds, room::Room},
     driver::{forgetting::Forgetting, trail::Outcome},
     jobs::memory::Memory,
     stream::{
@@ -52,6 +52,7 @@ impl Scene {
         let terms = Terms {
             component: BareJid::new("notify.example.com").unwrap(),
             ack_timeout: Duration::from_secs(30),
+            room: Room::OF_RELAY,
             meter: None,
             domain_bounds: DomainBounds { registrations: 100, mailbox: 100 },
             contact: Vec::new(),

@@ -73,8 +73,9 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 over.push(message);
                 continue;
             };
-            // The phone would refuse the push once more.
+            // The phone would refuse the push once more. If the revocation fails, the push waits for the next presence.
             if self.revocations.is_ending(row) {
+                page.left_out = true;
                 continue;
             }
             // The XMPP server may still deliver the push.

@@ -8,7 +8,10 @@ use push::{
 };
 use tokio_xmpp::jid::{BareJid, FullJid};
 
-use super::Jobs;
+use super::{
+    Jobs,
+    settle::spared::{WITHIN, within},
+};
 use crate::{
     backoff::{backoff, report},
     delivery::core::Found,
@@ -76,7 +79,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
     ) -> Result<Option<Registration>, Unavailable> {
         // Before the row: one that takes long to come may have been renewed meanwhile.
         let now = self.clock.read().least();
-        let row = self.registrations.find(registration, Consistency::Strong).await?;
+        let row = within(WITHIN, self.registrations.find(registration, Consistency::Strong)).await?;
         // A row that is absent was kept for longer than any push may wait.
         let over = match &row {
             Some(row) if row.lives(now) => return Ok(Some(row.clone())),

@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 
 use push::{Application, Epoch, Target, ports::Renewal, testing};
+use tokio::time::{sleep, timeout};
 use tokio_xmpp::jid::FullJid;
 
-use super::{memory::Memory, *};
+use super::{
+    memory::{Memory, Trouble},
+    *,
+};
 use crate::{
     delivery::{
         core::{Found, Outcome, Registered, Registering},
@@ -122,6 +126,24 @@ async fn a_guess_leaves_out_what_the_xmpp_server_may_still_deliver() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_page_leaves_out_pushes_of_a_life_that_is_being_ended() {
+    let row = row(ALICE, 1, now());
+    let store = store_with(&row);
+    let [refused, other] = [1, 2].map(|number| testing::push(number, &row, now()));
+    [&refused, &other].into_iter().for_each(|push| store.keep_waiting(push.clone()));
+    store.lock().trouble = Some((row.target.recipient.to_bare(), Trouble::Hangs));
+    let jobs = store.jobs(now(), Fence::open());
+    let push = Held { origin: Origin::Mailbox, message: Arc::new(refused.clone()) };
+    jobs.settle(vec![Fate::Revoke { push, recipient: row.target.recipient.clone(), asked_at: now() }]).await;
+    let page = jobs.read_page(&request(&row, Cue::There)).await;
+    assert_eq!((page.pushes, page.left_out), (vec![], true), "they wait for the next presence");
+    store.lock().trouble = None;
+    sleep(Duration::from_secs(60)).await;
+    let page = jobs.read_page(&request(&row, Cue::There)).await;
+    assert_eq!((page.pushes, page.left_out), (vec![refused, other], false), "the revocation was given up");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_page_shows_changes_that_the_store_does_not_have_yet() {
     let row = row(ALICE, 1, now());
     let store = store_with(&row);
@@ -174,15 +196,19 @@ async fn a_sweep_finds_who_has_pushes_waiting_and_clears_those_of_ended_registra
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sweep_goes_on_without_a_row_that_cannot_be_read() {
+async fn a_sweep_goes_on_without_a_row_that_cannot_be_read_or_takes_long() {
     let row = row(ALICE, 1, now());
     let store = store_with(&row);
     store.keep_waiting(testing::push(1, &row, now()));
     let jobs = store.jobs(now(), Fence::open());
-    store.lock().rows_are_broken = true;
-    let found = jobs.sweep(None).await;
-    assert_eq!((found.rows.len(), found.waiting), (0, vec![(row.target.recipient.to_bare(), 1)]));
-    assert_eq!(store.lock().waiting.len(), 1, "nothing is cleared");
+    for (are_broken, take) in [(true, Duration::ZERO), (false, Duration::from_secs(3600))] {
+        let mut inside = store.lock();
+        (inside.rows_are_broken, inside.rows_take) = (are_broken, take);
+        drop(inside);
+        let found = timeout(Duration::from_secs(60), jobs.sweep(None)).await.expect("the sweep goes on");
+        assert_eq!((found.rows.len(), found.waiting), (0, vec![(row.target.recipient.to_bare(), 1)]));
+        assert_eq!(store.lock().waiting.len(), 1, "nothing is cleared");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio_xmpp::jid::BareJid;
 
+use super::judgement::{Judgement, Outcome};
 use super::ledger::{Ledger, Moment, PostAnswer, Records};
 use super::order::Order;
 use super::plan::Plan;
 use super::stage::{Depths, Stage};
-use super::verdict::{Outcome, Verdict};
 use super::{Backend, Chaos, draw};
 
 /// Most stories in a report. More would hide them.
@@ -47,12 +47,12 @@ impl Report {
         let left = if end.depths.mailbox > 0 { stage.left(accounts).await } else { Vec::new() };
         let now = ledger.now();
         let records = ledger.records();
-        let verdict = records.judge(now);
+        let judgement = records.judge(now);
         let order = records.order(draw::settling(chaos.backend));
         let accepted = records.pushes.iter().filter(|push| push.accepted().is_some()).count();
         let mut broken = records.violations.clone();
-        broken.extend(verdict.broken(accepted));
-        broken.extend(lost_by_phone(&records, &verdict));
+        broken.extend(judgement.broken(accepted));
+        broken.extend(lost_by_phone(&records, &judgement));
         if end.depths != Depths::default() {
             let left: Vec<_> = left.iter().map(|push| (*push, records.outcome(*push, now))).collect();
             broken.push(format!("not everything was settled: {:?}, {left:?}", end.depths));
@@ -62,20 +62,20 @@ impl Report {
         }
         let mut text = head(&chaos, plan, &end, now);
         let _ = write!(text, "{}{}", storm(&records), happened(&records));
-        let _ = write!(text, "{}", figures(&records, &verdict, &order, accepted, &end));
+        let _ = write!(text, "{}", figures(&records, &judgement, &order, accepted, &end));
         for line in &broken {
             let _ = writeln!(text, "  BROKEN: {line}");
         }
-        let short = verdict.needless.iter().filter(|push| !verdict.needless_of_long.contains(push));
-        let told = verdict
+        let short = judgement.needless.iter().filter(|push| !judgement.needless_of_long.contains(push));
+        let told = judgement
             .lost
             .iter()
-            .chain(&verdict.needless_of_long)
-            .chain(&verdict.late)
-            .chain(&verdict.multiplied)
+            .chain(&judgement.needless_of_long)
+            .chain(&judgement.late)
+            .chain(&judgement.multiplied)
             .chain(short);
         let overtaken = order.overtaken_waiting.iter().flat_map(|(a, b)| [a, b]);
-        let told = told.chain(overtaken).chain(left.iter()).chain(verdict.unexplained.iter());
+        let told = told.chain(overtaken).chain(left.iter()).chain(judgement.unexplained.iter());
         for push in told.take(STORIES_MAX) {
             let _ = write!(text, "{}", story(&records, *push));
         }
@@ -149,8 +149,8 @@ fn happened(records: &Records) -> String {
     )
 }
 
-fn figures(records: &Records, verdict: &Verdict, order: &Order, accepted: usize, end: &End) -> String {
-    let count = |outcome: Outcome| verdict.outcomes.get(&outcome).copied().unwrap_or(0);
+fn figures(records: &Records, judgement: &Judgement, order: &Order, accepted: usize, end: &End) -> String {
+    let count = |outcome: Outcome| judgement.outcomes.get(&outcome).copied().unwrap_or(0);
     let attempts = || records.pushes.iter().flat_map(|push| &push.attempts);
     let mut unsure: BTreeMap<&str, usize> = BTreeMap::new();
     for attempt in attempts() {
@@ -184,12 +184,12 @@ fn figures(records: &Records, verdict: &Verdict, order: &Order, accepted: usize,
         count(Outcome::Unsent),
         end.waited,
         of_accepted.join(", "),
-        verdict.needless.len(),
-        verdict.again,
-        verdict.twice,
-        verdict.twice_most,
-        verdict.unexplained.len(),
-        verdict.sent_twice,
+        judgement.needless.len(),
+        judgement.again,
+        judgement.twice,
+        judgement.twice_most,
+        judgement.unexplained.len(),
+        judgement.sent_twice,
         order.overtaken,
         order.waited,
         order.overtaken_waiting.len(),
@@ -197,9 +197,9 @@ fn figures(records: &Records, verdict: &Verdict, order: &Order, accepted: usize,
 }
 
 /// Counts the lost pushes of each phone, with the moment of the last arrival there.
-fn lost_by_phone(records: &Records, verdict: &Verdict) -> Vec<String> {
+fn lost_by_phone(records: &Records, judgement: &Judgement) -> Vec<String> {
     let mut lost: BTreeMap<usize, usize> = BTreeMap::new();
-    for push in &verdict.lost {
+    for push in &judgement.lost {
         *lost.entry(records.pushes[*push].plan.phone).or_default() += 1;
     }
     let last = |phone: usize| {

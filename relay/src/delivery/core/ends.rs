@@ -49,7 +49,7 @@ impl Core {
         self.settled.note(name(&held.message));
         if held.origin == Origin::Mailbox {
             self.leaving.insert(name(&held.message));
-            self.left.note(name(&held.message));
+            self.left_lately.note(name(&held.message));
         }
         self.decide(Fate::Done(held));
         self.count_for_tenant(&message.recipient, message.id, counts);

@@ -3,53 +3,37 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use super::{pushes::Attempt, *};
-use crate::delivery::phone::{Phone, SILENT_AFTER, Standing};
-
-/// Most places of one account while another account has a push ready: a sixteenth of all.
-const PER_ACCOUNT_MAX: usize = IN_FLIGHT_MAX / 16;
-/// Number of taken places at which only proven full JIDs, in accounts within their share, get another one.
-const CROWDED: usize = IN_FLIGHT_MAX / 8 * 7;
-/// Number of one domain's taken places at which its unproven full JIDs get no further one. A sixteenth of all places is
-/// so left for the unproven full JIDs of other domains.
-const PER_DOMAIN_MAX: usize = IN_FLIGHT_MAX / 16 * 13;
-/// Number of taken places at which they run short. Silent pushes are taken back then, if others want their places.
-const HIGH_WATER: usize = PER_DOMAIN_MAX;
-/// Number of taken places down to which silent pushes are taken back.
-const LOW_WATER: usize = IN_FLIGHT_MAX / 16 * 11;
-/// Most silent pushes for which another full JID is sought in one tick. Pushes that were sent at the same moment stay
-/// together.
-const SOUGHT_PER_TICK: usize = IN_FLIGHT_MAX / 16;
+use crate::delivery::phone::{Phone, SILENT_AFTER, Trust};
 
 impl Core {
     /// Takes the full JID whose turn it is; `None`: no full JID with a push ready may have a place.
     pub(super) fn next_turn(&mut self) -> Option<FullJid> {
-        if self.in_flight >= IN_FLIGHT_MAX {
+        let room = self.terms.room;
+        if self.in_flight >= room.in_flight {
             return None;
         }
-        let crowded = self.in_flight >= CROWDED;
+        let crowded = self.in_flight >= room.crowded();
         let (accounts, loads) = (&self.accounts, &self.loads);
         let any = |_: &str| true;
-        let within = |domain: &str| loads.in_flight(domain) < PER_DOMAIN_MAX;
+        let within = |domain: &str| loads.in_flight(domain) < room.per_domain();
         let has_room = |account: &BareJid| {
-            accounts.get(account).is_none_or(|account| account.in_flight < PER_ACCOUNT_MAX)
+            accounts.get(account).is_none_or(|account| account.in_flight < room.per_account())
         };
         let unproven_first = !crowded && !self.unproven_last;
         for round in 0..4 {
-            let (standing, jid) = match (round, unproven_first) {
-                (0, true) | (1, false) if !crowded => {
-                    (Standing::Unproven, self.unproven.next(within, has_room))
-                }
-                (0, false) | (1, true) => (Standing::Proven, self.proven.next(any, has_room)),
+            let (trust, jid) = match (round, unproven_first) {
+                (0, true) | (1, false) if !crowded => (Trust::Unproven, self.unproven.next(within, has_room)),
+                (0, false) | (1, true) => (Trust::Proven, self.proven.next(any, has_room)),
                 // A share yields if nobody else wants the places.
-                (2, _) if !crowded => (Standing::Proven, self.proven.next(any, |_| true)),
-                (3, _) if !crowded => (Standing::Unproven, self.unproven.next(within, |_| true)),
+                (2, _) if !crowded => (Trust::Proven, self.proven.next(any, |_| true)),
+                (3, _) if !crowded => (Trust::Unproven, self.unproven.next(within, |_| true)),
                 _ => continue,
             };
             let Some(jid) = jid else { continue };
-            self.unproven_last = standing == Standing::Unproven;
+            self.unproven_last = trust == Trust::Unproven;
             let phone =
                 self.accounts.get_mut(&jid.to_bare()).and_then(|account| account.phones.get_mut(&jid));
-            if let Some(phone) = phone.filter(|phone| phone.ready == Some(standing)) {
+            if let Some(phone) = phone.filter(|phone| phone.ready == Some(trust)) {
                 phone.ready = None;
             }
             return Some(jid);
@@ -138,7 +122,9 @@ impl Core {
     /// Takes silent pushes back in one step when places run short. They wait in the mailbox. The fullest accounts come
     /// first, and in each the pushes that have been silent for longest.
     pub(super) fn take_back(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.in_flight < HIGH_WATER || (self.proven.is_empty() && self.unproven.is_empty()) {
+        if self.in_flight < self.terms.room.high_water()
+            || (self.proven.is_empty() && self.unproven.is_empty())
+        {
             return;
         }
         let mut silent: BTreeMap<BareJid, VecDeque<(MessageId, Ask)>> = BTreeMap::new();
@@ -155,7 +141,7 @@ impl Core {
         let mut fullest: BinaryHeap<(usize, Reverse<BareJid>)> =
             silent.keys().map(|account| (full(self, account), Reverse(account.clone()))).collect();
         let mut landed = BTreeSet::new();
-        while self.in_flight > LOW_WATER
+        while self.in_flight > self.terms.room.low_water()
             && let Some((_, Reverse(account))) = fullest.pop()
         {
             let Some((id, ask)) = silent.get_mut(&account).and_then(VecDeque::pop_front) else { continue };
@@ -198,7 +184,8 @@ impl Core {
             if now.monotonic.duration_since(*sent) < SILENT_AFTER {
                 break;
             }
-            if sought >= SOUGHT_PER_TICK && last != Some(*sent) {
+            // Pushes that were sent at the same moment stay together.
+            if sought >= self.terms.room.many() && last != Some(*sent) {
                 upto = last;
                 break;
             }

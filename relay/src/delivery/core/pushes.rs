@@ -4,19 +4,11 @@ use super::*;
 use crate::{
     delivery::{
         known::Knowledge,
-        phone::{Phone, Standing},
+        phone::{Phone, Trust},
         reading::Cue,
     },
     stream::stanza,
 };
-
-/// With more pushes held than this, an unproven full JID has one push in line. Its others wait in the mailbox, which
-/// leaves room for proven ones. If its domain has its share of these places, all pushes for it wait there.
-pub(super) const HELD_CROWDED: usize = HELD_MAX / 2;
-/// With more pushes held than this, all pushes for unproven full JIDs wait in the mailbox.
-const HELD_FULL: usize = HELD_MAX / 8 * 7;
-/// Most entries of `sent`. Beyond it, the entries of answered pushes are dropped.
-const SENT_MAX: usize = 4 * IN_FLIGHT_MAX;
 
 /// The outcome of the attempts to deliver a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,12 +137,13 @@ impl Core {
     /// instead.
     pub(super) fn line_up(&mut self, push: Held, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let is_new = !self.pushes.contains_key(&push.message.id);
-        let crowded = self.held > HELD_CROWDED;
-        let has_share = self.held > HELD_FULL
-            || self.loads.held(jid.domain().as_str()) >= self.loads.share_of(HELD_CROWDED);
+        let room = self.terms.room;
+        let crowded = self.held > room.held_crowded();
+        let has_share = self.held > room.held_full()
+            || self.loads.held(jid.domain().as_str()) >= self.loads.share_of(room.held_crowded());
         let phone = self.account(jid).phone(jid);
         if push.origin == Origin::Queue && is_new {
-            let unproven = phone.standing() == Standing::Unproven;
+            let unproven = phone.trust() == Trust::Unproven;
             let keeps_others_waiting = crowded && unproven && (has_share || !phone.line.is_empty());
             if keeps_others_waiting || phone.line.is_full() && phone.is_silent(now) {
                 return self.keep(push, Attempt::None, now, actions);
@@ -226,7 +219,8 @@ impl Core {
             }
         }
         self.sent.push_back((now.monotonic, id));
-        if self.sent.len() > SENT_MAX {
+        // The entries of answered pushes are dropped.
+        if self.sent.len() > 4 * self.terms.room.in_flight {
             let pushes = &self.pushes;
             self.sent.retain(|(sent, id)| {
                 pushes.get(id).is_some_and(|push| push.asks.iter().any(|ask| ask.sent == *sent))

@@ -5,7 +5,7 @@ use tokio_xmpp::jid::Jid;
 
 use super::*;
 use crate::stream::stanza::{Answer, Condition};
-use world::World;
+use world::{NARROW, World};
 
 mod census;
 mod forgetting;
@@ -229,17 +229,17 @@ fn cues_of_one_account_are_bounded_and_none_is_dropped() {
 
 #[test]
 fn a_relay_that_begins_with_a_long_queue_keeps_nothing_of_it_while_the_phones_answer() {
-    let mut world = World::online();
+    let mut world = World::narrow();
     let apps: Vec<_> =
         (0..8).map(|user| world.register(&format!("user{user}@example.com/phone"), 1)).collect();
     world.disconnect();
-    let pushes = HELD_CROWDED + 1000;
+    let pushes = 2 * NARROW.held;
     for push in 0..pushes {
         world.post(apps[push % apps.len()]);
     }
     world.reads_late = true;
     world.restart();
-    assert_eq!((world.core().held, world.waiting().len()), (HELD_CROWDED, 0));
+    assert_eq!((world.core().held, world.waiting().len()), (NARROW.held / 2, 0));
     world.reads_late = false;
     world.read_what_is_late();
     while !world.is_settled() {
@@ -252,11 +252,11 @@ fn a_relay_that_begins_with_a_long_queue_keeps_nothing_of_it_while_the_phones_an
 
 #[test]
 fn a_relay_that_nobody_answers_goes_on_receiving_after_a_moment() {
-    let mut world = World::online();
+    let mut world = World::narrow();
     let app = world.register(ALICE, 1);
     let other = world.register(BOB, 1);
     world.disconnect();
-    world.post_some(app, HELD_CROWDED);
+    world.post_some(app, NARROW.held / 2);
     let answers = world.post(other);
     world.restart();
     world.pass(Duration::from_secs(3));

@@ -8,8 +8,6 @@ pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// Time between two ticks while many pushes are in flight. Little becomes due at each tick then, so that no answer
 /// waits long for it.
 const TICK_CROWDED: Duration = Duration::from_millis(25);
-/// Number of pushes in flight that counts as many.
-const CROWD: usize = IN_FLIGHT_MAX / 16;
 /// Most accounts, or full JIDs, that are looked at in one tick for one purpose.
 pub(super) const PER_TICK_MAX: usize = 512;
 
@@ -26,7 +24,7 @@ pub(super) struct Ticks {
 impl Core {
     /// Returns the time from one tick to the next.
     pub(crate) fn tick_interval(&self) -> Duration {
-        if self.in_flight < CROWD || self.ticks.woken { TICK } else { TICK_CROWDED }
+        if self.in_flight < self.terms.room.many() || self.ticks.woken { TICK } else { TICK_CROWDED }
     }
 
     pub(super) fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {

@@ -72,11 +72,11 @@ fn only_a_full_jid_that_answers_is_proven_until_it_ends_is_away_or_silent() {
     let undo: [fn(&mut Phone); 3] = [Phone::end_session, Phone::mark_away, Phone::mark_silent];
     for undo in undo {
         let mut phone = Phone::default();
-        assert_eq!(phone.standing(), Standing::Unproven);
+        assert_eq!(phone.trust(), Trust::Unproven);
         phone.prove();
-        assert_eq!(phone.standing(), Standing::Proven);
+        assert_eq!(phone.trust(), Trust::Proven);
         undo(&mut phone);
-        assert_eq!(phone.standing(), Standing::Unproven);
+        assert_eq!(phone.trust(), Trust::Unproven);
     }
 }
 

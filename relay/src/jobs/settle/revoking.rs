@@ -12,7 +12,7 @@ use push::{Registration, RegistrationId, ports::Unavailable};
 use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 use tokio_xmpp::jid::FullJid;
 
-use super::spared::{WITHIN, lock, within};
+use super::spared::{WITHIN, go_on, lock, within};
 
 /// Longest time for which a revocation may be under way. The calls of a store end sooner by themselves.
 pub(super) const REVOKED_WITHIN: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ impl Revocations {
         };
         let (told, outcome) = oneshot::channel();
         let revoking = Arc::clone(&self.of_registrations);
-        self.go_on(async move {
+        go_on(&self.tasks, async move {
             let outcome = within(REVOKED_WITHIN, revoke).await;
             let mut revoking = lock(&revoking);
             if let Some(own) = revoking.get_mut(&registration) {
@@ -80,12 +80,6 @@ impl Revocations {
                 Err(Unavailable::new(late))
             }
         }
-    }
-
-    fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = lock(&self.tasks);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
     }
 
     /// Returns whether a revocation of this registration is under way: only a renewal that is written outlives it.

@@ -29,8 +29,8 @@ use crate::{
 
 /// Most writes of one account at a time.
 const WRITES_MAX: usize = 8;
-/// Longest wait of a batch for one call, its retries included. A store that is merely busy takes far less.
-pub(super) const WITHIN: Duration = Duration::from_secs(2);
+/// Longest wait of a batch for one call, its retries included, and of a sweep for a row. A store that is merely busy takes far less.
+pub(in super::super) const WITHIN: Duration = Duration::from_secs(2);
 /// Longest time for a write. It goes on after its batch.
 pub(super) const WRITTEN_WITHIN: Duration = Duration::from_secs(15);
 /// Longest wait of a batch for changes of pushes that wait. The changes may be made later, but others may not wait for
@@ -101,7 +101,7 @@ pub(crate) struct Spared {
 }
 
 /// Bounds the time that a call may take.
-pub(super) async fn within<T>(
+pub(in super::super) async fn within<T>(
     time: Duration,
     call: impl Future<Output = Result<T, Unavailable>>,
 ) -> Result<T, Unavailable> {
@@ -143,7 +143,7 @@ impl Spared {
         note_rest(&mut lock(&self.resting), account, begun, |_| WRITTEN_WITHIN);
         let (resting, account, fence) = (Arc::clone(&self.resting), account.clone(), fence.clone());
         let (late, message) = (Arc::clone(&self.late), Arc::clone(message));
-        self.go_on(async move {
+        go_on(&self.tasks, async move {
             let kept = tokio::select! {
                 kept = write => kept,
                 () = fence.lost() => return,
@@ -180,12 +180,6 @@ impl Spared {
     /// Takes the pushes whose writes ended after their batches.
     pub(super) fn take_late(&self) -> Vec<KeptLate> {
         std::mem::take(&mut *lock(&self.late))
-    }
-
-    fn go_on(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = lock(&self.tasks);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
     }
 
     /// Notes that a batch is settled.
@@ -266,7 +260,10 @@ impl Spared {
             is_new
         };
         if is_new {
-            self.go_on(make_later(mailbox.clone(), account, Arc::clone(&self.put_off), fence.clone()));
+            go_on(
+                &self.tasks,
+                make_later(mailbox.clone(), account, Arc::clone(&self.put_off), fence.clone()),
+            );
         }
     }
 }
@@ -391,4 +388,11 @@ async fn make_later<M: Mailbox>(
 /// Locks a mutex. A poisoned one means that a panic was reported elsewhere; what it holds is whole after every step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a task that may outlive its batch. It ends with the set.
+pub(super) fn go_on(tasks: &Mutex<JoinSet<()>>, task: impl Future<Output = ()> + Send + 'static) {
+    let mut tasks = lock(tasks);
+    while tasks.try_join_next().is_some() {}
+    tasks.spawn(task);
 }

@@ -182,11 +182,15 @@ fn while_settling_stands_still_no_more_is_taken_from_the_queue_than_the_relay_ma
         }
     };
     world.stalls = true;
-    for _ in 0..HELD_MAX + 500 {
+    for _ in 0..Room::OF_RELAY.held + 500 {
         world.post(app);
         answer_all(&mut world);
     }
-    assert_eq!((world.core().held, world.queued()), (HELD_MAX, HELD_MAX + 500), "all is answered");
+    assert_eq!(
+        (world.core().held, world.queued()),
+        (Room::OF_RELAY.held, Room::OF_RELAY.held + 500),
+        "all is answered"
+    );
     world.pass(Duration::from_secs(31));
     assert_eq!(world.take_sent(), []);
     world.go_on_settling();
@@ -195,5 +199,5 @@ fn while_settling_stands_still_no_more_is_taken_from_the_queue_than_the_relay_ma
         assert!(!sent.is_empty(), "{:?}", world.rest());
         sent.into_iter().for_each(|(push, to)| world.answer(push, &to, None));
     }
-    assert_eq!(world.take_delivered_count(), HELD_MAX + 500);
+    assert_eq!(world.take_delivered_count(), Room::OF_RELAY.held + 500);
 }

@@ -4,24 +4,24 @@ use super::*;
 
 #[test]
 fn silent_phones_leave_places_to_those_that_answer() {
-    let mut world = World::online();
+    let mut world = World::narrow();
     let bobs = world.register(BOB, 1);
     let proof = world.post(bobs);
     world.take_sent();
     world.answer(proof, BOB, None);
     // They take all places that one domain may have, then have more pushes than the relay holds.
     let mut silent = Vec::new();
-    for number in 0..250 {
+    for number in 0..NARROW.in_flight / 4 {
         let app = world.register(&format!("mallory@example.com/{number}"), 1);
         world.post_some(app, 4);
         silent.push(app);
     }
     for app in silent {
-        world.post_some(app, HELD_MAX / 200);
+        world.post_some(app, 20);
     }
     let taken = world.take_sent().len();
     assert!(
-        (IN_FLIGHT_MAX / 16..IN_FLIGHT_MAX).contains(&taken),
+        (NARROW.in_flight / 16..NARROW.in_flight).contains(&taken),
         "{taken} go to one account, while nobody else wants"
     );
     let push = world.post(bobs);
@@ -30,23 +30,23 @@ fn silent_phones_leave_places_to_those_that_answer() {
 
 #[test]
 fn when_places_run_short_the_fullest_account_gives_silent_pushes_back_in_one_step() {
-    let mut world = World::online();
+    let mut world = World::narrow();
     let mut apps = Vec::new();
-    for number in 0..100 {
+    for number in 0..12 {
         apps.push(world.register(&format!("mallory@example.org/{number}"), number));
         // The cues of one account are bounded.
         world.pass(Duration::from_secs(1));
     }
-    apps.extend((0..110).map(|number| world.register(&format!("user{number}@example.org/phone"), 1)));
+    apps.extend((0..15).map(|number| world.register(&format!("user{number}@example.org/phone"), 1)));
     apps.into_iter().for_each(|app| drop(world.post_some(app, 4)));
     let asked: BTreeSet<MessageId> = world.take_sent().into_iter().map(|(push, _)| push).collect();
     let before = world.core().in_flight;
-    assert_eq!(before, IN_FLIGHT_MAX / 16 * 13, "the domain has no further place");
+    assert_eq!(before, NARROW.in_flight / 16 * 13, "the domain has no further place");
     world.pass(Duration::from_secs(2) - TICK);
     assert_eq!(world.waiting().len(), 0);
     world.pass(TICK);
     let kept: Vec<_> = world.mailbox.values().cloned().collect();
-    assert_eq!(kept.len(), before - IN_FLIGHT_MAX / 16 * 11);
+    assert_eq!(kept.len(), before - NARROW.in_flight / 16 * 11);
     for (push, asked_at) in &kept {
         assert_eq!(push.recipient.to_bare().as_str(), "mallory@example.org", "the fullest account");
         assert!(asked.contains(&push.id) && asked_at.is_some(), "{push:?}");

@@ -69,7 +69,7 @@ fn each_push_of_a_tenant_counts_once_for_what_has_become_of_it() {
 
 /// A world with a tenant whose phones are all gone, their registrations, and one of another tenant whose phone answers.
 fn with_phones_gone(gone: usize) -> (World, Vec<RegistrationId>, RegistrationId) {
-    let mut world = World::online();
+    let mut world = World::narrow();
     let mut both = roster(None);
     both.add("gone.example".parse().unwrap(), Tenant::new(DateTime::UNIX_EPOCH)).unwrap();
     world.serve(&both);
@@ -93,7 +93,7 @@ fn arrives_at_once(world: &mut World, registration: RegistrationId, round: usize
 
 #[test]
 fn a_tenant_whose_phones_are_all_gone_costs_another_nothing() {
-    let (mut world, gone, app) = with_phones_gone(400);
+    let (mut world, gone, app) = with_phones_gone(NARROW.in_flight);
     for round in 0..5 {
         for registration in &gone {
             world.post_some(*registration, 4);
@@ -106,10 +106,10 @@ fn a_tenant_whose_phones_are_all_gone_costs_another_nothing() {
 
 #[test]
 fn more_phones_that_are_gone_than_the_relay_holds_pushes_leave_places_to_another_tenant() {
-    let (mut world, gone, app) = with_phones_gone(HELD_MAX + 100);
+    let (mut world, gone, app) = with_phones_gone(NARROW.held + 100);
     for (round, registration) in gone.iter().enumerate() {
         world.post(*registration);
-        if round % 500 == 0 {
+        if round % 60 == 0 {
             arrives_at_once(&mut world, app, round);
         }
     }

@@ -94,13 +94,17 @@ pub(super) struct World {
 /// Time for an answer.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The room of [`World::narrow`].
+pub(super) const NARROW: Room = Room { held: 512, in_flight: 128 };
+
 /// Bounds that nobody reaches.
 const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
 
-fn core(domain_bounds: DomainBounds, rate: Option<Rate>) -> Core {
+fn core(domain_bounds: DomainBounds, rate: Option<Rate>, room: Room) -> Core {
     let terms = Terms {
         component: BareJid::new("notify.example.com").unwrap(),
         ack_timeout: ACK_TIMEOUT,
+        room,
         meter: rate.map(Meter::new),
         domain_bounds,
         contact: Vec::new(),
@@ -115,17 +119,22 @@ impl World {
 
     /// With bounds for the domains.
     pub(super) fn bounded(bounds: DomainBounds) -> Self {
-        Self::with(bounds, None)
+        Self::with(bounds, None, Room::OF_RELAY)
     }
 
     /// With a rate for each registration.
     pub(super) fn metered(rate: &str) -> Self {
-        Self::with(WIDE, Some(rate.parse().unwrap()))
+        Self::with(WIDE, Some(rate.parse().unwrap()), Room::OF_RELAY)
     }
 
-    fn with(bounds: DomainBounds, rate: Option<Rate>) -> Self {
+    /// With an eighth of a relay's room, which is sooner full.
+    pub(super) fn narrow() -> Self {
+        Self::with(WIDE, None, NARROW)
+    }
+
+    fn with(bounds: DomainBounds, rate: Option<Rate>, room: Room) -> Self {
         let mut world = Self {
-            core: core(bounds, rate),
+            core: core(bounds, rate, room),
             bounds,
             rate,
             throttled: Vec::new(),
@@ -184,7 +193,7 @@ impl World {
 
     /// Another process on the same stores.
     pub(super) fn restart(&mut self) {
-        self.core = core(self.bounds, self.rate);
+        self.core = core(self.bounds, self.rate, self.core.terms.room);
         (self.leased, self.finished, self.ending_since) = (true, false, None);
         self.heard = rules::Heard::default();
         self.due = self.queue.keys().copied().collect();

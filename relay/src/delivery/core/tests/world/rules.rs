@@ -3,18 +3,18 @@
 use super::*;
 use crate::delivery::{
     line::IN_FLIGHT_PER_JID_MAX,
-    phone::{Phone, Standing},
+    phone::{Phone, Trust},
 };
 
 /// Most unanswered pushes to a full JID that has not answered yet.
 const BEFORE_AN_ANSWER_MAX: usize = 4;
 
-/// Most places of one account while another wants some.
-const PER_ACCOUNT_MAX: usize = IN_FLIGHT_MAX / 16;
+/// Most places of one account while another wants some, in sixteenths of all.
+const PER_ACCOUNT_MAX: usize = 1;
 /// With so many places of one domain taken, its full JIDs that have not answered yet get none.
-const PER_DOMAIN_MAX: usize = IN_FLIGHT_MAX / 16 * 13;
+const PER_DOMAIN_MAX: usize = 13;
 /// With so many places taken, they and accounts beyond their shares get none.
-const CROWDED: usize = IN_FLIGHT_MAX / 8 * 7;
+const CROWDED: usize = 14;
 
 /// Time that a stop may take for answers, with the tick that notes its end.
 const STOPPED_WITHIN: Duration = Duration::from_millis(8000 + 250);
@@ -116,7 +116,8 @@ impl World {
 
     /// Checks that each push takes its place within the bounds of its account and its domain.
     fn check_shares(&self, sent: &[(MessageId, String)]) {
-        assert!(self.core.in_flight <= IN_FLIGHT_MAX, "{} are in flight", self.core.in_flight);
+        let places = self.core.terms.room.in_flight;
+        assert!(self.core.in_flight <= places, "{} are in flight", self.core.in_flight);
         // Pushes go out after all else that an input does: back from the last one, each has left its place free.
         let mut in_all = self.core.in_flight;
         let (mut of_domains, mut of_accounts) = (BTreeMap::new(), BTreeMap::new());
@@ -128,12 +129,12 @@ impl World {
             let of_account =
                 of_accounts.entry(jid.to_bare()).or_insert(self.core.accounts[&jid.to_bare()].in_flight);
             (in_all, *of_domain, *of_account) = (in_all - 1, *of_domain - 1, *of_account - 1);
-            if self.core.phone(&jid).is_some_and(|phone| phone.standing() == Standing::Unproven) {
-                let has_place = in_all < CROWDED && *of_domain < PER_DOMAIN_MAX;
+            if self.core.phone(&jid).is_some_and(|phone| phone.trust() == Trust::Unproven) {
+                let has_place = in_all < places / 16 * CROWDED && *of_domain < places / 16 * PER_DOMAIN_MAX;
                 assert!(has_place, "{to}, which never answered, takes a place that is for those that do");
             }
-            if *of_account >= PER_ACCOUNT_MAX {
-                assert!(in_all < CROWDED, "{to} takes a place beyond the share of its account");
+            if *of_account >= places / 16 * PER_ACCOUNT_MAX {
+                assert!(in_all < places / 16 * CROWDED, "{to} takes a place beyond the share of its account");
                 self.check_nobody_wants(&jid.to_bare());
             }
         }
@@ -141,12 +142,15 @@ impl World {
 
     /// Checks that no account with room in its share waits behind one that has taken more than its own.
     fn check_nobody_wants(&self, taker: &BareJid) {
-        let within =
-            |(account, has): &(&BareJid, &Account)| *account != taker && has.in_flight < PER_ACCOUNT_MAX;
+        let sixteenth = self.core.terms.room.in_flight / 16;
+        let within = |(account, has): &(&BareJid, &Account)| {
+            *account != taker && has.in_flight < sixteenth * PER_ACCOUNT_MAX
+        };
         for (account, has) in self.core.accounts.iter().filter(within) {
             let may = |phone: &Phone| {
-                let within = self.core.loads.in_flight(account.domain().as_str()) < PER_DOMAIN_MAX;
-                phone.line.may_send() && (phone.standing() == Standing::Proven || within)
+                let within =
+                    self.core.loads.in_flight(account.domain().as_str()) < sixteenth * PER_DOMAIN_MAX;
+                phone.line.may_send() && (phone.trust() == Trust::Proven || within)
             };
             assert!(
                 !has.phones.values().any(may),

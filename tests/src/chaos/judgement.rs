@@ -46,7 +46,7 @@ pub(super) enum Outcome {
 
 /// The judgement of all pushes.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub(super) struct Judgement {
     pub(super) outcomes: BTreeMap<Outcome, usize>,
     pub(super) lost: Vec<usize>,
     pub(super) late: Vec<usize>,
@@ -110,26 +110,26 @@ impl Records {
         (0..self.pushes.len()).filter(|push| self.outcome(*push, now) == Outcome::Lost).collect()
     }
 
-    pub(super) fn judge(&self, now: Moment) -> Verdict {
-        let mut verdict = Verdict::default();
+    pub(super) fn judge(&self, now: Moment) -> Judgement {
+        let mut judgement = Judgement::default();
         for (push, record) in self.pushes.iter().enumerate() {
             let outcome = self.outcome(push, now);
-            *verdict.outcomes.entry(outcome).or_default() += 1;
+            *judgement.outcomes.entry(outcome).or_default() += 1;
             if outcome == Outcome::Lost {
-                verdict.lost.push(push);
+                judgement.lost.push(push);
             }
             if matches!(outcome, Outcome::Expired | Outcome::Vanished) && !self.is_excused(record) {
-                verdict.needless.push(push);
+                judgement.needless.push(push);
                 if record.accepted().is_some_and(|(.., ttl)| ttl >= KEPT_LONG) {
-                    verdict.needless_of_long.push(push);
+                    judgement.needless_of_long.push(push);
                 }
             }
             if is_late(record) {
-                verdict.late.push(push);
+                judgement.late.push(push);
             }
-            self.count_arrivals(push, &mut verdict);
+            self.count_arrivals(push, &mut judgement);
         }
-        verdict
+        judgement
     }
 
     /// Returns whether anything was in the way of a push for its TTL, or shortly before.
@@ -139,15 +139,15 @@ impl Records {
         self.disturbances.iter().any(|it| it.concerns(record.plan.phone) && it.overlaps(from, to))
     }
 
-    fn count_arrivals(&self, push: usize, verdict: &mut Verdict) {
+    fn count_arrivals(&self, push: usize, judgement: &mut Judgement) {
         let record = &self.pushes[push];
         let ids: BTreeSet<&str> = record.arrivals.iter().map(|arrival| arrival.id.as_str()).collect();
         let taken = record.unsure() + usize::from(record.accepted().is_some());
         if ids.len() > 1 {
-            verdict.sent_twice += 1;
+            judgement.sent_twice += 1;
         }
         if ids.len() > taken {
-            verdict.multiplied.push(push);
+            judgement.multiplied.push(push);
         }
         let mut twice = 0;
         for id in ids {
@@ -155,16 +155,16 @@ impl Records {
             for arrival in record.arrivals.iter().filter(|arrival| arrival.id == id) {
                 match answered {
                     Some(true) => twice += 1,
-                    Some(false) => verdict.again += 1,
+                    Some(false) => judgement.again += 1,
                     None => {}
                 }
                 answered = Some(answered == Some(true) || arrival.said.is_result());
             }
         }
-        verdict.twice += twice;
-        verdict.twice_most = verdict.twice_most.max(twice);
+        judgement.twice += twice;
+        judgement.twice_most = judgement.twice_most.max(twice);
         if twice > self.excuses(push) {
-            verdict.unexplained.push(push);
+            judgement.unexplained.push(push);
         }
     }
 
@@ -193,7 +193,7 @@ fn is_late(record: &PushRecord) -> bool {
     first.at > accepted + kept + HANDED_OVER
 }
 
-impl Verdict {
+impl Judgement {
     /// Returns the broken promises, one on each line.
     pub(super) fn broken(&self, accepted: usize) -> Vec<String> {
         let mut broken = Vec::new();

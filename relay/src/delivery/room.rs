@@ -1,0 +1,57 @@
+//! The room for pushes in the relay's memory, and its shares.
+
+/// Most pushes that the relay holds. All shares are parts of these.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Most pushes that the relay holds from the queue: in line, in flight, or waiting to be settled.
+    pub(crate) held: usize,
+    /// Most places: unanswered pushes in all.
+    pub(crate) in_flight: usize,
+}
+
+impl Room {
+    /// The room of a relay.
+    pub(crate) const OF_RELAY: Self = Self { held: 4096, in_flight: 1024 };
+
+    /// Number of held pushes beyond which an unproven full JID has one push in line. Its others wait in the mailbox,
+    /// which leaves room for proven ones. If its domain has its share of these pushes, all for it wait there.
+    pub(crate) const fn held_crowded(self) -> usize {
+        self.held / 2
+    }
+
+    /// Number of held pushes beyond which all pushes for unproven full JIDs wait in the mailbox.
+    pub(crate) const fn held_full(self) -> usize {
+        self.held / 8 * 7
+    }
+
+    /// Most places of one account while another account has a push ready.
+    pub(crate) const fn per_account(self) -> usize {
+        self.in_flight / 16
+    }
+
+    /// Number of one domain's taken places at which its unproven full JIDs get no further one. A sixteenth of all
+    /// places is so left for the unproven full JIDs of other domains.
+    pub(crate) const fn per_domain(self) -> usize {
+        self.in_flight / 16 * 13
+    }
+
+    /// Number of taken places at which only proven full JIDs, in accounts within their share, get another one.
+    pub(crate) const fn crowded(self) -> usize {
+        self.in_flight / 8 * 7
+    }
+
+    /// Number of taken places at which they run short. Silent pushes are taken back then, if others want their places.
+    pub(crate) const fn high_water(self) -> usize {
+        self.per_domain()
+    }
+
+    /// Number of taken places down to which silent pushes are taken back.
+    pub(crate) const fn low_water(self) -> usize {
+        self.in_flight / 16 * 11
+    }
+
+    /// Number of taken places that counts as many. So many silent pushes are looked at in one tick.
+    pub(crate) const fn many(self) -> usize {
+        self.in_flight / 16
+    }
+}

@@ -1,4 +1,4 @@
-//! The bounds of what waits: as DynamoDB keeps them, and whether they are kept.
+//! Keeps the bounds of mailboxes as DynamoDB does, and checks that they hold.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use crate::{
     mailbox::Key,
 };
 
-/// The row that counts what waits for an account (aws/src/mailbox/counts.rs). It may read high, never low.
+/// The item that counts the waiting pushes of an account (aws/src/mailbox/counts.rs). A count may be too high. It is
+/// too low only for pushes that are being written.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pushes: usize,
@@ -33,8 +34,8 @@ fn key(message: &PushMessage) -> Key {
 }
 
 impl Port {
-    /// Keeps a push as the table does: it is written, then counted, and where the counts are at a bound, room is made.
-    /// Of two that are kept at once, one sees both; a crash in between leaves one too many.
+    /// Keeps a push as the table does: writes it, counts it, and makes room if a count is at its bound. If two are kept
+    /// at the same time, one of the calls sees both. A crash in between leaves one push too many.
     pub(crate) async fn keep_in_steps(
         &self,
         waiting: Waiting,
@@ -65,7 +66,7 @@ impl Port {
 }
 
 impl State {
-    /// Counts a push that was written; `false`: perhaps too many wait now, and it is not counted.
+    /// Counts a push that was written. `false`: too many may wait now, and the push is not counted.
     fn count(&mut self, waiting: &Waiting, bounds: MailboxBounds, shared: &Shared) -> bool {
         let message = &waiting.message;
         let (account, registration) = (message.recipient.to_bare(), message.registration);
@@ -80,7 +81,7 @@ impl State {
         true
     }
 
-    /// Removes what a push replaces or is too many, and counts anew where the counts are at a bound.
+    /// Removes the pushes that a push replaces and those beyond the bounds, and makes anew the counts at their bounds.
     fn make_room_and_count(&mut self, waiting: &Waiting, bounds: MailboxBounds, shared: &Shared) -> Kept {
         let message = &waiting.message;
         let (account, registration) = (message.recipient.to_bare(), message.registration);
@@ -103,13 +104,13 @@ impl State {
             counts.pushes = (counts.pushes + of_registration).saturating_sub(counted);
             counts.of_each.insert(registration, of_registration);
         }
-        // Others that are being written may be too many still: each makes room in its turn.
+        // Other pushes that are being written may still be too many: each makes room in its turn.
         self.mailboxes.unfinished.remove(&key(message));
         self.check_bounds(&account, shared);
         kept
     }
 
-    /// Pushes of an account that have not expired at a moment, those of each registration in their order.
+    /// Returns the pushes of an account that have not expired at a moment: those of each registration, oldest first.
     fn lines(&self, account: &BareJid, moment: DateTime<Utc>) -> BTreeMap<RegistrationId, Vec<MessageId>> {
         let mut lines = BTreeMap::<_, Vec<MessageId>>::new();
         for one in self.mailboxes.of(account).filter(|one| one.message.expires_at > moment) {
@@ -119,8 +120,8 @@ impl State {
         lines
     }
 
-    /// Looks at what goes for a push, before it goes: the oldest of its registration, where that has too much, and then
-    /// of the account's fullest registration, where the account has.
+    /// Checks the pushes that are to be dropped for a push. Each has to be the oldest of its registration: the push's
+    /// own, if that is over its bound, or the account's fullest one, if the account is over its bound.
     pub(crate) fn check_drops(&mut self, message: &PushMessage, kept: &Kept, shared: &Shared) {
         let bounds = shared.plan.mailbox;
         let mut lines = self.lines(&message.recipient.to_bare(), message.accepted_at);
@@ -137,12 +138,12 @@ impl State {
             });
             if !full {
                 let detail = format!("{id} for {}, of {all}", message.recipient);
-                self.ledger.violate("only a full mailbox drops, and the oldest", shared.now(), detail);
+                self.ledger.violate("only a full mailbox drops, oldest first", shared.now(), detail);
             }
         }
     }
 
-    /// Looks at whether more waits for an account or a registration than may, but for what is being written.
+    /// Checks that an account and its registrations are within their bounds, but for pushes that are being written.
     pub(crate) fn check_bounds(&mut self, account: &BareJid, shared: &Shared) {
         let bounds = shared.plan.mailbox;
         let lines = self.lines(account, shared.wall());
@@ -156,7 +157,7 @@ impl State {
             || counts.clone().any(|(one, more)| one > bounds.of_registration + more);
         if too_many {
             let detail = format!("{all} for {account}, {excess} of them being written");
-            self.ledger.violate("no more waits than may", shared.now(), detail);
+            self.ledger.violate("no mailbox is over its bounds", shared.now(), detail);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Calls of ports: they take their time, they fail before their effect or after it, the process dies in them.
+//! Calls of ports take time. Some fail before their effect, some lose their answer after it, and in some the process
+//! dies.
 
 use std::{
     fmt,
@@ -26,34 +27,36 @@ use crate::{
     trace::Trace,
 };
 
-/// The process that takes pushes in.
+/// The number of the ingress, as a process.
 pub(crate) const INGRESS: usize = usize::MAX;
 
 /// A relay's process, as the ports see it.
 #[derive(Debug, Default)]
 pub(crate) struct Process {
-    /// Which of its lives it is in; `None`: it is down.
+    /// Number of its present life; `None`: it is down.
     pub(crate) life: Option<u64>,
     pub(crate) paused_until: Option<Instant>,
-    /// When it was paused last, to this moment.
+    /// End of its last pause, which may still last.
     pub(crate) wakes_at: Option<Instant>,
     pub(crate) dies: Option<CancellationToken>,
     pub(crate) stops: Option<CancellationToken>,
-    /// The time that it stays down when it has ended.
+    /// Time for which it stays down after it has ended.
     pub(crate) down: Duration,
-    /// It dies when so many calls were made, before or after the effect of the last.
+    /// Number of calls that it still makes. It dies in the one that follows, before (`false`) or after (`true`) the
+    /// effect.
     pub(crate) dies_in: Option<(u64, bool)>,
 }
 
-/// The faults of the moment.
+/// Percentages of calls that fail, or lose their answer, until a moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failing {
     pub(crate) until: Instant,
     pub(crate) percent: u64,
+    /// Of the calls that do not fail.
     pub(crate) lost_percent: u64,
 }
 
-/// All that is durable, and all that is known of it.
+/// The stores, the notes by which the relay is judged, and the state of the processes.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) rows: Rows,
@@ -62,25 +65,25 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) trace: Trace,
     pub(crate) chance: Chance,
-    /// Draws the slow calls.
+    /// Chance that draws the slow calls.
     pub(crate) slowness: Chance,
     pub(crate) processes: Vec<Process>,
     pub(crate) failing: Option<Failing>,
-    /// An account whose rows cannot be read, and until when.
+    /// An account whose rows cannot be read until this moment.
     pub(crate) locked: Option<(Instant, BareJid)>,
 }
 
-/// State that the ports and the world share.
+/// The state that the ports and the world share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) start: Instant,
     pub(crate) plan: Plan,
-    /// Something may be due in the queue.
+    /// Notified when a push may be due in the queue.
     pub(crate) queued: Notify,
     state: Mutex<State>,
 }
 
-/// When the simulated time begins: 2026-12-01.
+/// Unix time at which the simulated time begins: 2026-12-01 00:00 UTC.
 const BEGINNING_SECONDS: i64 = 1_796_083_200;
 
 impl Shared {
@@ -104,18 +107,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The simulated time since the beginning.
+    /// Returns the simulated time since the beginning.
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// The wall clock that is right.
+    /// Returns the time of a wall clock that is right.
     pub(crate) fn wall(&self) -> DateTime<Utc> {
         let beginning = DateTime::from_timestamp(BEGINNING_SECONDS, 0).unwrap_or_default();
         beginning + TimeDelta::from_std(self.now()).unwrap_or_default()
     }
 
-    /// The wall clock of a process.
+    /// Returns the time of a process's wall clock, which may be wrong.
     pub(crate) fn wall_of(&self, process: usize) -> DateTime<Utc> {
         self.wall() + TimeDelta::milliseconds(self.plan.skews.get(process).copied().unwrap_or(0))
     }
@@ -136,11 +139,11 @@ struct Fortune {
     after: Duration,
     fails: bool,
     is_lost: bool,
-    /// The process dies, before the effect or after it.
+    /// The process dies in the call, before (`false`) or after (`true`) the effect; `None`: it does not die.
     dies: Option<bool>,
 }
 
-/// The ports as one life of a process sees them.
+/// The ports of one life of a process.
 #[derive(Debug, Clone)]
 pub(crate) struct Port {
     pub(crate) shared: Arc<Shared>,
@@ -168,7 +171,7 @@ impl Port {
         Fortune { before, after, fails, is_lost, dies }
     }
 
-    /// A process that is paused gets no further; one that is dead, never again.
+    /// Waits until the process is not paused. Never returns if this life of it is over.
     pub(crate) async fn resume(&self) {
         loop {
             let until = {
@@ -191,7 +194,7 @@ impl Port {
         std::future::pending().await
     }
 
-    /// Makes a call: `effect` is what it does, at one moment.
+    /// Makes a call, whose `effect` happens at one moment.
     pub(crate) async fn call<T: Send>(
         &self,
         name: &'static str,

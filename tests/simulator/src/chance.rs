@@ -1,10 +1,10 @@
-//! Chance by an algorithm that is the same everywhere; each actor has its own.
+//! Chance by an algorithm that is the same on all platforms.
 
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
-/// See the module.
+/// The chance of one actor. Its draws do not depend on those of other actors.
 #[derive(Debug, Clone)]
 pub(crate) struct Chance(Xoshiro256PlusPlus);
 
@@ -13,7 +13,7 @@ impl Chance {
         Self(Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_add(actor << 40)))
     }
 
-    /// From `from` up to `to`, with both.
+    /// Draws a number from `from` to `to`, both included.
     pub(crate) fn number(&mut self, from: u64, to: u64) -> u64 {
         self.0.random_range(from..=to)
     }
@@ -34,7 +34,7 @@ impl Chance {
         self.number(0, 99) < percent
     }
 
-    /// One of these, by weight.
+    /// Draws one of these choices, each with its weight.
     pub(crate) fn choose<T: Copy>(&mut self, choices: &[(u64, T)]) -> T {
         let total: u64 = choices.iter().map(|(weight, _)| weight).sum();
         let mut left = self.number(0, total - 1);

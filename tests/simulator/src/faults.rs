@@ -1,4 +1,4 @@
-//! Faults, and how they strike.
+//! Carries out the faults of a plan.
 
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use crate::{
     world::{Event, World},
 };
 
-/// A stranger who answers questions that others were asked.
+/// A stranger, who answers pushes that were sent to others.
 const STRANGER: &str = "mallory@elsewhere.example/x";
-/// The times for which phones are away that come back before the relay does, and for which that is down.
+/// Time for which phones are away before the relay dies, and for which rows are then locked.
 const AWAY: Duration = Duration::from_secs(40);
+/// Time for which the relay is down that then finds these rows locked.
 const RELAY_DOWN: Duration = Duration::from_secs(2);
-/// Between two sweeps of a relay, and as long as one takes.
+/// Time between two sweeps of a relay, with the time that one takes.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(620);
 
 impl World {
@@ -51,7 +52,7 @@ impl World {
                     state.ledger.note_trouble(now + length);
                     drop(state);
                     if self.server.stall(process, true) {
-                        // It does not write down who is there while it stands still.
+                        // The relay does not write down full JIDs while it stands still.
                         let heard = self.phones.iter_mut().filter_map(|phone| phone.heard_at.as_mut());
                         heard.for_each(|at| *at += length);
                     }
@@ -78,7 +79,7 @@ impl World {
         }
     }
 
-    /// The XMPP server restarts: all sessions are gone, and phones come back before its port for components opens, or
+    /// Restarts the XMPP server: all sessions are gone. Phones come back before its port for components opens, or
     /// after.
     fn restart(&mut self, down: Duration) {
         self.hub.open(false);
@@ -104,12 +105,12 @@ impl World {
         }
     }
 
-    /// The rows of an account cannot be read, while a relay starts and looks for those for whom something waits.
+    /// Locks the rows of an account, and has a relay start again and sweep meanwhile.
     fn lock_rows(&mut self, process: usize, account: u64, length: Duration) {
         let account = BareJid::new(&format!("u{account}@sim.example")).expect("a bare JID");
         let until = self.shared.now() + length;
         let mut state = self.shared.lock();
-        // A sweep passes over it, and the next one comes ten minutes later.
+        // A sweep passes over the account, and the next one comes 10 min later.
         state.ledger.locked.insert(account.clone(), until + SWEEP_INTERVAL);
         state.locked = Some((Instant::now() + length, account));
         let process = &mut state.processes[process];
@@ -117,7 +118,7 @@ impl World {
         process.dies.iter().for_each(|dies| dies.cancel());
     }
 
-    /// Answers in place of the full JID that was asked.
+    /// Answers up to 20 pushes as a stranger, in place of the full JIDs that were asked.
     fn answer_for_others(&mut self, result: bool) {
         let open: Vec<_> = self.shared.lock().ledger.open.iter().copied().take(20).collect();
         for id in open {

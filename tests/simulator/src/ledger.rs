@@ -1,4 +1,4 @@
-//! The ledger: promises, their outcomes, and the violations of invariants.
+//! The ledger has the pushes that were promised, their outcomes, and the first violation of an invariant.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,13 +11,13 @@ use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::sends::Sendings;
 
-/// Largest difference between clocks.
+/// Difference between clocks that the invariants allow for. A plan draws up to 4 s.
 pub(crate) const SKEW_MAX: TimeDelta = TimeDelta::seconds(5);
 
-/// Another full JID is asked for a push that is unanswered for so long.
+/// Time after which another full JID is asked to take an unanswered push.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Something that may not be has happened.
+/// A violation of an invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The invariant's name.
@@ -32,68 +32,69 @@ pub struct Violation {
 #[derive(Debug, Clone)]
 pub(crate) struct Shown {
     pub(crate) at: Duration,
-    /// When the relay got to know of it, if it did in good time.
+    /// Moment at which the relay was told of it, if that was within 1.5 s.
     pub(crate) told: Option<Duration>,
 }
 
-/// One push.
+/// A push, and what has become of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) message: PushMessage,
     pub(crate) offered_at: Duration,
-    /// When its sender got the 201.
+    /// Moment at which its sender got the 201.
     pub(crate) promised_at: Option<Duration>,
     pub(crate) shown: Vec<Shown>,
-    /// To whom it was sent, and when.
+    /// Full JIDs that it was sent to, each with the moment, in order.
     pub(crate) sent: Vec<(Duration, FullJid)>,
-    /// It left the last place that is durable.
+    /// Moment at which it left the last of the stores.
     pub(crate) gone_at: Option<Duration>,
 }
 
 impl Record {
-    /// Returns whether it went out last because nobody had answered for a while, before the relay was `told` of an answer.
+    /// Returns whether it last went out after a silence, and before the relay was `told` of an answer.
     fn was_asked_of_another(&self, told: Duration) -> bool {
         let [.., (before, _), (last, _)] = self.sent.as_slice() else { return false };
         *last <= told && *last - *before >= SILENCE
     }
 }
 
-/// See the module.
+/// The ledger of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) pushes: BTreeMap<MessageId, Record>,
-    /// Those that are owed to somebody still.
+    /// Accepted pushes that are still owed to a phone.
     pub(crate) open: BTreeSet<MessageId>,
-    /// Pushes that are in a store though their results were told, and when they were.
+    /// Pushes that are still in a store though the relay was told of their results, each with that moment.
     pub(crate) leaving: BTreeMap<MessageId, Duration>,
-    /// Pushes of which a write into the mailbox was given up.
+    /// Pushes of which the relay has given up a write into the mailbox.
     pub(crate) untold: BTreeSet<MessageId>,
-    /// Which full JID refused which registration last, and when.
+    /// Moments at which a full JID last refused a push of a registration.
     pub(crate) refusals: BTreeMap<(RegistrationId, FullJid), Duration>,
-    /// Pushes that a mailbox has dropped because it was full.
+    /// Pushes that a mailbox has dropped because it was full, or that were withdrawn.
     pub(crate) dropped: BTreeSet<MessageId>,
-    /// Since when all phones that hold a registration are there and answer.
+    /// Moments since which all phones that hold a registration are there and answer.
     pub(crate) ready: BTreeMap<RegistrationId, Duration>,
-    /// When something last happened to a phone that excuses second copies.
+    /// Moments at which something last happened to a phone of a registration. It excuses second copies of pushes shown
+    /// before.
     pub(crate) unrest: BTreeMap<RegistrationId, Duration>,
     pub(crate) refused_tokens: BTreeSet<String>,
-    /// Until when something was wrong that excuses delays and second copies.
+    /// End of the last trouble that excuses delays and second copies.
     pub(crate) trouble_until: Duration,
-    /// Until when a slow call may have held up what was done for other accounts.
+    /// End of the time in which slow calls may have held up the work for other accounts.
     held_up_until: Duration,
-    /// Accounts of slow calls, and until when those took.
+    /// Accounts of slow calls, each with the end of these calls.
     slow: BTreeMap<BareJid, Duration>,
-    /// When a registration was last stored, and when it was last refused because its account was full.
+    /// Moments at which a registration was last stored (`false`), or refused because its account was full (`true`).
     pub(crate) outcomes: BTreeMap<(RegistrationId, bool), Duration>,
-    /// When the relay was told of requests to register.
+    /// Moments at which requests to register came to the server, by full JID and id of the IQ.
     pub(crate) requests: BTreeMap<(FullJid, String), Duration>,
-    /// Accounts whose rows could not be read, and until when that excuses delays.
+    /// Accounts whose rows could not be read, each with the end of the time in which that excuses delays.
     pub(crate) locked: BTreeMap<BareJid, Duration>,
     pub(crate) sendings: Sendings,
     pub(crate) violation: Option<Violation>,
 }
 
-/// The life of a push's registration, as the store has it.
+/// The state of the life that a push is for, by the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
     Lives,
@@ -101,7 +102,7 @@ pub(crate) enum Life {
 }
 
 impl Ledger {
-    /// Notes a violation; the first one counts.
+    /// Notes a violation. Only the first one is kept.
     pub(crate) fn violate(&mut self, invariant: &'static str, at: Duration, detail: String) {
         self.violation.get_or_insert(Violation { invariant, at, detail });
     }
@@ -119,17 +120,17 @@ impl Ledger {
         *noted = (*noted).max(until);
     }
 
-    /// Until when slow calls of an account excuse what is late for it.
+    /// Returns the end of the time in which slow calls of an account excuse its delays.
     pub(crate) fn slow_until(&self, account: &BareJid) -> Duration {
         self.slow.get(account).copied().unwrap_or_default()
     }
 
-    /// Until when something was wrong that excuses delays of an account, and second copies.
+    /// Returns the end of the last trouble that excuses delays of an account, and second copies.
     pub(crate) fn excused_until(&self, account: &BareJid) -> Duration {
         self.trouble_until.max(self.held_up_until).max(self.slow_until(account))
     }
 
-    /// An ingress is about to queue it.
+    /// Notes a push that the ingress is about to queue.
     pub(crate) fn offer(&mut self, message: PushMessage, at: Duration) {
         let id = message.id;
         let record = Record {
@@ -152,7 +153,7 @@ impl Ledger {
         }
     }
 
-    /// A later push of its topic was accepted, or may have been.
+    /// Returns whether a later push of its topic was accepted, or may have been.
     pub(crate) fn is_replaced(&self, message: &PushMessage) -> bool {
         message.topic.is_some()
             && self.pushes.values().any(|other| {
@@ -162,7 +163,8 @@ impl Ledger {
             })
     }
 
-    /// Counts the promised pushes that were never shown, because they expired, were dropped, or were replaced.
+    /// Counts the promised pushes that were never shown: those that have expired, were dropped or withdrawn, or were
+    /// replaced.
     pub(crate) fn ends(&self, wall: DateTime<Utc>) -> [usize; 3] {
         let mut ends = [0; 3];
         for (id, push) in &self.pushes {
@@ -175,7 +177,7 @@ impl Ledger {
         ends
     }
 
-    /// The push has left the queue and the mailbox.
+    /// Notes that a push has left the queue and the mailbox, and checks that it had a reason.
     pub(crate) fn leave(&mut self, id: MessageId, life: Life, at: Duration, wall: DateTime<Utc>) {
         let Some(push) = self.pushes.get(&id) else { return };
         let message = push.message.clone();
@@ -212,8 +214,8 @@ impl Ledger {
         self.leaving.remove(&id);
     }
 
-    /// A registration, for which its application asked last at `registered`, was revoked because of what this full JID
-    /// answered.
+    /// Checks that this full JID has refused a registration that was revoked for its answer, and that the application
+    /// has not registered since. Its last request was at `registered`.
     pub(crate) fn check_revocation(
         &mut self,
         id: RegistrationId,
@@ -227,12 +229,12 @@ impl Ledger {
         }
     }
 
-    /// A phone shows it.
+    /// Notes that a phone shows a push, and checks that a second copy has a cause.
     pub(crate) fn show(&mut self, id: MessageId, at: Duration) {
         let Some(account) = self.pushes.get(&id).map(|push| push.message.recipient.to_bare()) else { return };
         let trouble_until = self.excused_until(&account);
         let Some(push) = self.pushes.get_mut(&id) else { return };
-        // A relay that was stopped short did not write whom it had asked.
+        // A relay that was stopped short may not have written that it had sent the push.
         let asked_in_trouble = push.sent.iter().any(|(sent, _)| *sent <= trouble_until);
         let quiet_since = self.unrest.get(&push.message.registration).copied().unwrap_or_default();
         let needless = !asked_in_trouble
@@ -256,7 +258,7 @@ impl Ledger {
         self.pushes.get(&id).map(|push| push.message.registration)
     }
 
-    /// The server passed the result of it on to the relay.
+    /// Notes that the relay was told of the result of a push.
     pub(crate) fn tell(&mut self, id: MessageId, at: Duration) {
         if let Some(push) = self.pushes.get_mut(&id) {
             for shown in &mut push.shown {

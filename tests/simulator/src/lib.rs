@@ -1,5 +1,5 @@
-//! A simulator of the relay: the real one, on simulated ports, against a simulated XMPP server, in simulated time. One
-//! seed is one run, and always the same.
+//! The simulator runs the real relay on simulated ports, against a simulated XMPP server, in simulated time. A seed is
+//! always the same run.
 
 mod bounds;
 mod calls;
@@ -34,19 +34,20 @@ pub use shrink::shrink;
 /// The outcome of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// A hash of all that happened, and when.
+    /// Hash of all events and their moments.
     pub hash: u64,
-    /// The number of events.
+    /// Number of events.
     pub events: u64,
-    /// The pushes that were accepted.
+    /// Number of pushes that got a 201.
     pub accepted: usize,
-    /// The accepted pushes that were shown.
+    /// Number of accepted pushes that a phone showed.
     pub shown: usize,
-    /// The others: expired, dropped by a full mailbox, replaced by a later one of their topic.
+    /// Numbers of accepted pushes that no phone showed: expired; dropped by a full mailbox, or withdrawn; replaced by a
+    /// later push of their topic. One push may be in several of them, or in none.
     pub ended: [usize; 3],
-    /// The invariant that was violated, if any.
+    /// The first violation of an invariant, if there was one.
     pub violation: Option<Violation>,
-    /// The trace, where the plan asks for it.
+    /// Lines of the trace, if the plan keeps them.
     pub lines: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The mailboxes.
+//! The mailboxes, on SQLite or DynamoDB.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,13 +19,13 @@ use crate::{
 
 pub(crate) type Key = (BareJid, MessageId);
 
-/// See the module.
+/// The content of the mailboxes.
 #[derive(Debug, Default)]
 pub(crate) struct Mailboxes {
     pub(crate) waiting: BTreeMap<Key, Waiting>,
-    /// The rows that count what waits for an account, on DynamoDB.
+    /// The items that count the waiting pushes of each account, on DynamoDB.
     pub(crate) counts: BTreeMap<BareJid, Counts>,
-    /// Pushes that were written there, and for which no room was made yet: they may be too many.
+    /// Pushes that were written to DynamoDB and are not counted yet: they may be beyond the bounds.
     pub(crate) unfinished: BTreeSet<Key>,
 }
 
@@ -42,7 +42,7 @@ impl Mailboxes {
         self.waiting.iter().filter(move |((owner, _), _)| owner == account).map(|(_, waiting)| waiting)
     }
 
-    /// Pushes that a kept push replaces, or that the bounds drop for it.
+    /// Returns the pushes that a kept push replaces, and those that the bounds drop for it.
     pub(crate) fn beyond(&self, waiting: &Waiting, bounds: MailboxBounds) -> Kept {
         let message = &waiting.message;
         let account = message.recipient.to_bare();
@@ -85,7 +85,7 @@ impl State {
         self.ledger.note_kept(id, shared.now());
     }
 
-    /// Removes what a push that was put replaces, and what is too many.
+    /// Removes the pushes that a push in the mailbox replaces, and those beyond the bounds.
     pub(crate) fn make_room(&mut self, waiting: &Waiting, bounds: MailboxBounds, shared: &Shared) -> Kept {
         let account = waiting.message.recipient.to_bare();
         let kept = self.mailboxes.beyond(waiting, bounds);
@@ -100,7 +100,8 @@ impl State {
     }
 }
 
-/// Notes that the relay has given up a write: it may not get to know that it was made.
+/// A guard that notes, if it is dropped before the write ends, that the relay has given up the write. The relay may not
+/// learn that the write was made.
 struct Untold {
     shared: Arc<Shared>,
     id: Option<MessageId>,

@@ -1,4 +1,4 @@
-//! `simulate`: runs seeds, and tells of those that fail.
+//! `simulate` runs seeds, and prints those that fail.
 
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -13,29 +13,29 @@ use std::{
 use clap::Parser;
 use simulator::{Outcome, Plan, run, shrink};
 
-/// Runs the relay in simulated time, one seed after another.
+/// Runs the relay in simulated time, once for each seed.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Number of seeds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
-    /// The first one.
+    /// First seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// This one alone, with all that happens.
+    /// Runs this seed alone, and prints its events. If it fails, prints a smaller plan that fails, and its events.
     #[arg(long)]
     seed: Option<u64>,
-    /// Number of seeds that run at a time.
+    /// Number of seeds that run at the same time.
     #[arg(long, default_value_t = 2)]
     threads: u64,
-    /// The smallest plan that fails is not looked for.
+    /// Looks for no smaller plan if the one seed fails.
     #[arg(long)]
     whole: bool,
-    /// Faults are put into the relay, one at a time: each has to be found within so many seeds.
+    /// Puts faults into the relay, one at a time. Each has to be found within the number of seeds.
     #[cfg(feature = "mutants")]
     #[arg(long)]
     mutants: bool,
-    /// This fault is put into the relay.
+    /// Puts only this fault into the relay.
     #[cfg(feature = "mutants")]
     #[arg(long, value_parser = mutants::names())]
     mutant: Option<String>,

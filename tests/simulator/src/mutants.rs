@@ -1,4 +1,4 @@
-//! The number of seeds that it takes to find each fault that the relay could have.
+//! Counts the seeds that it takes to find each fault that the relay could have.
 
 use std::{
     process::ExitCode,
@@ -11,7 +11,7 @@ use simulator::{Mutant, Outcome, Plan, make_mutant, run};
 
 use crate::{Arguments, exit, run_one};
 
-/// The names of all faults.
+/// Returns the names of all faults.
 pub(crate) fn names() -> PossibleValuesParser {
     PossibleValuesParser::new(Mutant::ALL.iter().map(|mutant| mutant.name()))
 }
@@ -39,7 +39,7 @@ pub(crate) fn find(arguments: &Arguments) -> ExitCode {
     exit(!missed)
 }
 
-/// The first seed by which a fault shows, and the invariant that it breaks.
+/// Returns the first seed that finds a fault, and the invariant that the fault breaks.
 fn first(mutant: Mutant, arguments: &Arguments) -> Option<(u64, &'static str)> {
     let (next, found) = (AtomicU64::new(arguments.from), AtomicU64::new(arguments.from + arguments.seeds));
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! A phone: what it holds, and how it takes pushes.
+//! A phone has applications, and reacts to pushes.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 const UNIFIED_PUSH: &str = "http://gultsch.de/xmpp/drafts/unified-push";
-/// A registration that expires within this time is renewed.
+/// Time before its expiry in which a registration is renewed, as soon as a session begins.
 const RENEWED_BEFORE: TimeDelta = TimeDelta::hours(24);
 
 /// An application on a phone.
@@ -27,22 +27,23 @@ pub(crate) struct App {
     expires_at: DateTime<Utc>,
 }
 
-/// See the module.
+/// The state of a phone.
 #[derive(Debug)]
 pub(crate) struct Phone {
     pub(crate) plan: PhonePlan,
     pub(crate) apps: Vec<App>,
     pub(crate) chance: Chance,
     pub(crate) temper: Temper,
+    /// Number of times that it has changed its resource.
     names: u64,
-    /// It has a connection.
+    /// True if it has a connection.
     pub(crate) online: bool,
     pub(crate) session: u64,
-    /// Since when the relay knows that it is there, and it has answered all that came.
+    /// Moment since which the relay has known that it is there, and it has answered all pushes.
     pub(crate) ready_since: Option<Duration>,
-    /// Since when it has this session and answers.
+    /// Moment at which it last came back, or changed its temper or applications; `None` once an application has gone.
     pub(crate) answers_since: Option<Duration>,
-    /// When the relay has heard of its session, later by as long as a relay has stood still since.
+    /// Moment at which the relay heard of its session, plus the time for which a relay has stood still since.
     pub(crate) heard_at: Option<Duration>,
     requests: u64,
 }
@@ -51,7 +52,7 @@ pub(crate) struct Phone {
 #[derive(Debug)]
 pub(crate) struct Reaction {
     pub(crate) shows: bool,
-    /// Its answer, and after how long.
+    /// Its answer, and the time before it.
     pub(crate) answer: Option<(Duration, Up)>,
 }
 
@@ -111,7 +112,7 @@ impl Phone {
         holds.then_some(Up { xml, meaning: Meaning::Greeting })
     }
 
-    /// The applications whose registration is due.
+    /// Returns the applications that are due to register.
     pub(crate) fn due(&self, now: DateTime<Utc>) -> Vec<usize> {
         let due = |app: &App| app.held && (app.endpoint.is_none() || app.expires_at - now < RENEWED_BEFORE);
         (0..self.apps.len()).filter(|at| due(&self.apps[*at])).collect()
@@ -129,7 +130,7 @@ impl Phone {
         Up { xml, meaning: Meaning::Register(at) }
     }
 
-    /// Takes a new endpoint; whether it differs from the one before.
+    /// Takes a new endpoint. Returns whether it differs from the one before.
     pub(crate) fn take_endpoint(&mut self, at: usize, url: &str, expires_at: DateTime<Utc>) -> bool {
         let Some(app) = self.apps.get_mut(at) else { return false };
         app.expires_at = expires_at;
@@ -139,7 +140,7 @@ impl Phone {
         is_new
     }
 
-    /// The application that a push is for.
+    /// Returns the application that a push is for, if the phone holds it.
     fn app_of(&self, application: &str, instance: &str) -> Option<&App> {
         self.apps.iter().find(|app| {
             app.held && app.application.to_string() == application && app.instance.to_string() == instance
@@ -150,7 +151,7 @@ impl Phone {
         self.app_of(application, instance).is_some()
     }
 
-    /// Its reaction to a push, which the relay gives up after `patience`.
+    /// Returns its reaction to a push, which the relay gives up after `patience`.
     pub(crate) fn react(&mut self, id: &str, holds: bool, patience: Duration) -> Reaction {
         let from = self.jid();
         let meaning = MessageId::parse(id).map_or(Meaning::Other, Meaning::Result);

@@ -1,4 +1,4 @@
-//! A connection between a relay and the XMPP server: bytes in both directions, which can stall or break.
+//! A connection between a relay and the XMPP server carries bytes in both directions. It can stall or break.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use tokio::{
     time::sleep,
 };
 
-/// The process of a relay, and which of its lives.
+/// One life of a relay's process: each start begins another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Life {
     pub(crate) process: usize,
@@ -32,9 +32,9 @@ struct State {
     broken: bool,
     hung_up: bool,
     stalled: bool,
-    /// Nobody is at the other end, and nobody says so.
+    /// True if the server's end has vanished: writes succeed, and go nowhere.
     deaf: bool,
-    /// A write was under way when nothing got through.
+    /// True if the relay tried to write while the connection was stalled.
     caught: bool,
 }
 
@@ -56,7 +56,7 @@ impl Pipe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bytes that the relay has written since, and whether a pause came between its decision to write and them.
+    /// Takes the bytes that the relay has written. `true`: it decided to write them before a pause.
     pub(crate) fn take(&self) -> (Vec<u8>, bool) {
         let mut state = self.lock();
         let bytes = std::mem::take(&mut state.to_server);
@@ -65,7 +65,7 @@ impl Pipe {
         (bytes, caught)
     }
 
-    /// The relay has closed its side.
+    /// Returns whether the relay has closed its end.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.lock().hung_up
     }
@@ -76,19 +76,19 @@ impl Pipe {
         state.wake();
     }
 
-    /// Ends it from the server's side.
+    /// Closes the server's end.
     pub(crate) fn hang_up(&self) {
         let mut state = self.lock();
         state.broken = true;
         state.wake();
     }
 
-    /// The server's side is gone without a word.
+    /// Removes the server's end without telling the relay.
     pub(crate) fn vanish(&self) {
         self.lock().deaf = true;
     }
 
-    /// Lets nothing through for a while.
+    /// Stops the connection, or lets it go on: a stalled one lets the relay read and write nothing.
     pub(crate) fn stall(&self, stalled: bool) {
         let mut state = self.lock();
         state.stalled = stalled;
@@ -157,10 +157,10 @@ impl Drop for Connection {
     }
 }
 
-/// Where relays connect, and the server finds their connections.
+/// The XMPP server's port for components: relays connect to it, and the server accepts their connections.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
-    /// Something has come for the server.
+    /// Notified when bytes, or the end of a connection, have come for the server.
     pub(crate) news: Notify,
     port: Mutex<Port>,
 }
@@ -180,7 +180,7 @@ impl Hub {
         self.port().open = open;
     }
 
-    /// The connections that were made since.
+    /// Takes the connections that were made since the last call.
     pub(crate) fn accept(&self) -> Vec<Pipe> {
         std::mem::take(&mut self.port().accepted)
     }

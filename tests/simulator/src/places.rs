@@ -1,5 +1,5 @@
-//! Registrations begin within the bound of their account, and what lives is renewed: as the stores keep the bound, and
-//! whether it is kept.
+//! Begins registrations within the bound of their account, and renews them, as the stores do. Checks the bound, and the
+//! answers to phones.
 
 use std::time::Duration;
 
@@ -19,17 +19,18 @@ use crate::{
 
 /// Most attempts while others write the same row.
 const ATTEMPTS_MAX: usize = 8;
-/// A count is not made anew so soon after its last change (aws/src/registrations/accounts.rs).
+/// Shortest time between a change of the count and a new count (aws/src/registrations/accounts.rs).
 const COUNT_INTERVAL: TimeDelta = TimeDelta::seconds(10);
 
-/// The count of an account's registrations, as DynamoDB has it. It is raised before the row is written, and never lowered.
+/// The count of an account's registrations, as DynamoDB has it. It is raised before the row is written, and not lowered
+/// when a registration ends. At the bound it is made anew from the rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     count: usize,
     changed_at: DateTime<Utc>,
 }
 
-/// A registration that is asked for.
+/// A request to register.
 #[derive(Debug, Clone)]
 pub(crate) struct Wish {
     pub(crate) target: Target,
@@ -39,14 +40,14 @@ pub(crate) struct Wish {
     pub(crate) account_max: usize,
 }
 
-/// A step of it.
+/// The outcome of the first step of a request.
 enum Step {
     Done(Registered),
-    /// It begins in place of this row.
+    /// The registration begins, in place of this row.
     Begins(Option<Registration>),
 }
 
-/// The outcome of the last request for a registration.
+/// The outcome of a request to register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     Stored,
@@ -54,7 +55,7 @@ pub(crate) enum Asked {
 }
 
 impl Port {
-    /// Registers as the stores do: SQLite in one transaction; DynamoDB takes a place, and writes the row then.
+    /// Registers as the stores do: SQLite in one transaction, DynamoDB by taking a place and then writing the row.
     pub(crate) async fn register_within(&self, wish: Wish) -> Result<Registered, Unavailable> {
         let account = wish.target.recipient.to_bare();
         let accounts = |_: &State| vec![account.clone()];
@@ -70,7 +71,7 @@ impl Port {
                 let id = step.target.registration_id();
                 let unchanged = state.rows.row(id) == current.as_ref();
                 unchanged.then(|| {
-                    // A count that was made meanwhile does not have it.
+                    // A count that was made meanwhile may miss it.
                     if shared.wall() - since > COUNT_INTERVAL - SKEW_MAX {
                         *state.rows.uncounted.entry(step.target.recipient.to_bare()).or_default() += 1;
                     }
@@ -86,14 +87,14 @@ impl Port {
 }
 
 impl State {
-    /// Renews a registration, or lets another begin where there is room.
+    /// Renews a registration that lives, or lets one begin if its account has room.
     fn look_at(&mut self, wish: Wish, shared: &Shared) -> Step {
         let Wish { ref target, now, lifetime, renewal, account_max: max } = wish;
         let (id, account) = (target.registration_id(), target.recipient.to_bare());
         self.rows.note_registered(id);
         let current = self.rows.row(id).cloned();
         if let Some(row) = current.as_ref().filter(|row| row.lives(now)) {
-            // Of two, the later holds.
+            // Of two renewals, the later stands.
             let stands = row.target.vapid == target.vapid && row.renewed_at > now
                 || renewal == Renewal::WhereNeeded && !row.needs_renewal(target, now, lifetime);
             let next = if stands {
@@ -136,7 +137,7 @@ impl State {
         registrations_counted(living, self.rows.of_account(account).count(), max)
     }
 
-    /// Raises the count of an account; `false`: it has as many registrations as it may, or perhaps.
+    /// Raises the count of an account. `false`: by the count, the account has as many registrations as it may.
     fn take_place(&mut self, account: &BareJid, now: DateTime<Utc>, max: usize, shared: &Shared) -> bool {
         let place = self.rows.places.get_mut(account);
         if let Some(place) = place {
@@ -164,7 +165,7 @@ impl State {
         self.ledger.outcomes.insert((id, asked == Asked::Full), shared.now());
     }
 
-    /// A new registration was refused: its account has as many as it may, by clocks that may be wrong.
+    /// Checks that the account of a refused registration was full, by the count or by a clock that may be wrong.
     fn check_full(&mut self, id: RegistrationId, account: &BareJid, now: DateTime<Utc>, shared: &Shared) {
         let max = shared.plan.registrations_max;
         let moment = now.min(shared.wall()) - SKEW_MAX;
@@ -176,25 +177,25 @@ impl State {
         }
     }
 
-    /// Looks at whether an account has more registrations than it may, by any clock.
+    /// Checks that an account has no more registrations than it may. Those that live by every clock count.
     fn check_registrations(&mut self, account: &BareJid, shared: &Shared) {
         let moment = shared.wall() + SKEW_MAX;
         let living = self.rows.of_account(account).filter(|row| row.lives(moment)).count();
         let uncounted = self.rows.uncounted.get(account).copied().unwrap_or_default();
         if living > shared.plan.registrations_max + uncounted {
             let detail = format!("{account} has {living}");
-            self.ledger.violate("no more registrations live than may", shared.now(), detail);
+            self.ledger.violate("no account has more registrations than it may", shared.now(), detail);
         }
     }
 }
 
 impl Ledger {
-    /// A phone asks for a registration, and the relay is told.
+    /// Notes that a phone's request to register has come to the server.
     pub(crate) fn note_request(&mut self, from: FullJid, id: String, at: Duration) {
         self.requests.insert((from, id), at);
     }
 
-    /// The answer comes to the phone: the store has stored the registration since, or refused it.
+    /// Checks an answer that comes to a phone: since the request, the store has stored or refused the registration.
     pub(crate) fn check_answer(
         &mut self,
         (from, request): (FullJid, &str),

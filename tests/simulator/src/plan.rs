@@ -1,4 +1,4 @@
-//! The plan of a run: who takes part, what they do, and what fails. All of it is drawn from a seed.
+//! The plan of a run says who takes part, what they do, and what fails. It is drawn from a seed.
 
 use std::time::Duration;
 
@@ -6,25 +6,27 @@ use push::{MailboxBounds, Urgency};
 
 use crate::chance::Chance;
 
-/// The time in which things happen; after it, everything answers.
+/// Time in which senders post, phones come and go, and faults strike. After it, everything answers.
 pub(crate) const STORM: Duration = Duration::from_secs(600);
 
-/// Key of the chance by which senders withdraw pushes: beyond those of phones and senders.
+/// Added to the key of a sender: key of the chance by which it withdraws pushes. These keys lie beyond those of phones
+/// and senders.
 const REGRET: u64 = 4000;
-/// Keys of the chance that draws the bounds of accounts, and that of slow calls.
+/// Key of the chance that draws the bounds of accounts.
 const BOUNDS: u64 = 5000;
+/// Key of the chance that draws how many calls are slow.
 const SLOWNESS: u64 = 5001;
 
 /// The kind of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flavour {
-    /// SQLite: ordered, and of one mind.
+    /// SQLite: the queue keeps its order, and a read shows all writes before it.
     Embedded,
-    /// SQS and DynamoDB.
+    /// SQS and DynamoDB: a push may come twice and in any order, and a read may miss the last writes.
     Cloud,
 }
 
-/// The XMPP server whose manners are played (docs/xmpp-servers.md).
+/// The XMPP server that is simulated (docs/xmpp-servers.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// A second connection of the component is refused.
@@ -36,31 +38,31 @@ pub(crate) enum Manner {
 /// The manner in which a phone takes pushes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Temper {
-    /// Shows and acknowledges each after as many milliseconds.
+    /// Shows each push, and acknowledges it this many milliseconds later.
     Answers(u64),
-    /// After some seconds.
+    /// Shows each push, and acknowledges it 3 to 40 s later, or just after the relay has given it up.
     Slow,
-    /// Shows nothing, answers nothing.
+    /// Shows and answers nothing.
     Silent,
-    /// Some are shown and acknowledged, some shown alone, some rejected for now.
+    /// Shows and acknowledges some pushes, shows others without an answer, and rejects others for now.
     Flaky,
 }
 
 /// The manner in which a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leave {
-    /// It is closed.
+    /// The phone closes it.
     Close,
-    /// The connection breaks; the session hibernates if it may be resumed.
+    /// Its connection breaks. The session hibernates if it can be resumed.
     Break,
 }
 
 /// The manner in which a phone comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Return {
-    /// It resumes its session if that still hibernates, or begins one under its resource.
+    /// The phone resumes its session if that still hibernates, or else begins one under the same resource.
     Same,
-    /// It begins a session under another resource, and does not register.
+    /// The phone begins a session under another resource. It registers only the applications that are due.
     Renamed,
 }
 
@@ -70,23 +72,23 @@ pub(crate) enum Step {
     Leave(Leave),
     Return(Return),
     Temper(Temper),
-    /// An application goes; its pushes are refused from then on.
+    /// An application goes. The phone refuses its pushes from then on.
     Uninstall(usize),
-    /// It comes back, and registers.
+    /// An application comes back, and registers.
     Install(usize),
 }
 
 /// One device.
 #[derive(Debug, Clone)]
 pub(crate) struct PhonePlan {
-    /// Names it, and its chance.
+    /// Part of its resource, and key of its chance.
     pub(crate) key: u64,
     pub(crate) account: u64,
-    /// Its applications: what has the same number on two devices of an account, they share.
+    /// Numbers of its applications. Two devices of an account share those that have the same number on both.
     pub(crate) applications: Vec<u64>,
-    /// It sends directed presence.
+    /// True if it sends directed presence.
     pub(crate) greets: bool,
-    /// Its sessions can be resumed.
+    /// True if its sessions can be resumed.
     pub(crate) resumes: bool,
     pub(crate) temper: Temper,
     pub(crate) steps: Vec<(Duration, Step)>,
@@ -99,11 +101,11 @@ pub(crate) struct PostPlan {
     pub(crate) ttl: u32,
     pub(crate) urgency: Urgency,
     pub(crate) topic: Option<u8>,
-    /// The time after its 201 when its sender withdraws it, if it still waits.
+    /// Time after the 201 at which the sender withdraws the push, if it still waits.
     pub(crate) withdrawn_after: Option<Duration>,
 }
 
-/// An application server.
+/// An application server, which sends to one application of an account.
 #[derive(Debug, Clone)]
 pub(crate) struct SenderPlan {
     pub(crate) key: u64,
@@ -112,34 +114,36 @@ pub(crate) struct SenderPlan {
     pub(crate) posts: Vec<PostPlan>,
 }
 
-/// A fault.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
-    /// A relay dies, and is started again after so long.
+    /// A relay dies, and starts again after this time.
     Crash(usize, Duration),
-    /// A relay dies in one of its next calls of a port: so many are made before; the last has its effect or not.
+    /// A relay makes this many more calls of ports, and dies in the one that follows. `true`: that call has had its
+    /// effect.
     CrashInCall(usize, u64, bool),
-    /// A relay is stopped in good order, and started again.
+    /// A relay is stopped in good order, and starts again after this time.
     Stop(usize, Duration),
-    /// Neither the ports nor the stream of a relay get any further for so long.
+    /// A relay's process, its ports and its stream stand still for this time.
     Pause(usize, Duration),
-    /// The XMPP server restarts: its port for components opens after so long.
+    /// The XMPP server restarts. Its port for components opens after this time.
     Restart(Duration),
-    /// Its machine does: nobody is told that connections have ended.
+    /// The XMPP server's machine restarts: relays are not told that their connections have ended.
     Vanish(Duration),
-    /// All phones go, and come back before the relay does, which then cannot read the rows of one account.
+    /// All phones go. Then a relay dies, and cannot read the rows of one account as it starts again. The phones of that
+    /// account come back when the rows can be read, the others before the relay does.
     ComeBackFirst(usize, u64),
-    /// For so long, the rows of one account cannot be read, and a relay starts anew meanwhile.
+    /// The rows of one account cannot be read for this time. A relay dies, and starts again meanwhile.
     Row(usize, u64, Duration),
-    /// The connection of the component breaks.
+    /// All streams of the component break.
     Cut,
-    /// For so long, that many percent of all calls fail, and of that many the answer is lost.
+    /// For this time, the first percentage of calls fails. Of the calls that do not fail, the second percentage loses
+    /// its answer.
     Calls(Duration, u64, u64),
-    /// Somebody of another account answers what others were asked: with a result, or with an error.
+    /// A stranger answers pushes in place of the phones. `true`: with results; `false`: with errors.
     Stranger(bool),
 }
 
-/// See the module.
+/// The plan of one run.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) seed: u64,
@@ -152,7 +156,7 @@ pub struct Plan {
     pub(crate) mailbox: MailboxBounds,
     /// Most registrations of one account.
     pub(crate) registrations_max: usize,
-    /// Number of calls of the store that take long, of a thousand.
+    /// Number of slow calls in a thousand frequent calls of the store. Five times as many of the other calls are slow.
     pub(crate) slow_permille: u64,
     /// Errors of the relays' clocks, in milliseconds.
     pub(crate) skews: Vec<i64>,
@@ -163,7 +167,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed.
+    /// Draws the plan of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut chance = Chance::of(seed, 0);
@@ -203,12 +207,12 @@ impl Plan {
         plan
     }
 
-    /// Sets whether the events of the run are kept, to be read.
+    /// Sets whether the run keeps the lines of its trace.
     pub fn keep_lines(&mut self, keep: bool) {
         self.keep_lines = keep;
     }
 
-    /// Draws bounds that accounts come to, in one plan of four.
+    /// Draws bounds that accounts reach, in one plan of four.
     fn draw_bounds(&mut self, chance: &mut Chance) {
         if !chance.percent(25) {
             return;

@@ -1,4 +1,4 @@
-//! The queue: SQS, which may deliver twice and in any order, or SQLite.
+//! The queue behaves as SQLite, or as SQS, which may deliver a push twice and in any order.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,22 +13,23 @@ use crate::{
     pipe::Life,
 };
 
-/// The time that a poll waits for a push.
+/// Most time that a receive waits for a push.
 const POLL: Duration = Duration::from_secs(20);
-/// The most time that an entry is hidden which was given to a process that died.
+/// Most time, in milliseconds, for which an entry stays hidden on SQS if its process has ended or lost the lease, or if
+/// the answer of the receive was lost.
 const HIDDEN_MAX_MILLIS: u64 = 60_000;
 
 #[derive(Debug)]
 struct Entry {
     message: PushMessage,
     visible_at: Instant,
-    /// The life of a process that holds it.
+    /// The life of a process that has taken the entry.
     held_by: Option<Life>,
-    /// Its holder was told.
+    /// True if a receive has returned the entry to that process.
     returned: bool,
 }
 
-/// See the module.
+/// The content of the queue.
 #[derive(Debug, Default)]
 pub(crate) struct Entries {
     entries: BTreeMap<u64, Entry>,
@@ -93,7 +94,7 @@ impl State {
         due
     }
 
-    /// Gives back the pushes that a life of a process holds: `all` of them, or those that it was not told of.
+    /// Gives back the pushes that a life of a process has taken: `all` of them, or those that no receive has returned.
     pub(crate) fn give_back(&mut self, life: Life, all: bool, shared: &Shared) {
         let now = Instant::now();
         let cloud = shared.is_cloud();
@@ -124,7 +125,7 @@ impl State {
         }
     }
 
-    /// A push has left one of its places.
+    /// Notes that a push has left the queue or the mailbox. If neither has it now, it has left the stores.
     pub(crate) fn note_left(&mut self, message: &PushMessage, shared: &Shared) {
         let id = message.id;
         if !self.entries.holds(id) && !self.mailboxes.holds(&message.recipient.to_bare(), id) {
@@ -178,7 +179,7 @@ impl QueueReader for Port {
             self.call("receive", move |state, shared| state.take_entries(life, max, shared.is_cloud())).await;
         let mut state = self.shared.lock();
         let Ok(taken) = taken else {
-            // Taken, and nobody knows.
+            // The queue may have given out pushes though the answer is lost.
             state.give_back_lost(life, &self.shared);
             return Err(Unavailable::new("the simulated queue does not answer"));
         };

@@ -1,4 +1,4 @@
-//! Runs a relay's process: again and again, as it is stopped or dies.
+//! Runs a relay's process, and starts it again after it was stopped or died.
 
 use std::{
     pin::Pin,
@@ -24,16 +24,16 @@ use crate::{
 };
 
 const SECRET: &str = "a-secret-of-the-simulator-long-enough-for-its-use";
-/// The most time after a pause until a part of a process goes on.
+/// Most time after a pause until all parts of a process go on.
 const WAKES_WITHIN: Duration = Duration::from_millis(200);
-/// Where endpoints are.
+/// The URL that endpoints begin with.
 const ENDPOINTS: &str = "https://up.sim.example/push/";
 
 pub(crate) fn secrets() -> Secrets {
     Secrets::parse(SECRET).expect("it is long enough")
 }
 
-/// Runs one process until it is dropped.
+/// Runs a process, one life after the other, until the future is dropped.
 pub(crate) async fn keep_running(shared: Arc<Shared>, hub: Arc<Hub>, process: usize) {
     for number in 1.. {
         let life = Life { process, number };
@@ -67,13 +67,13 @@ pub(crate) async fn keep_running(shared: Arc<Shared>, hub: Arc<Hub>, process: us
     }
 }
 
-/// A part of a process: while that is paused, it gets no further, and sees nothing of the time that passes.
+/// A part of a process, which is not polled while the process is paused.
 struct Pausable<F> {
     shared: Arc<Shared>,
     life: Life,
     inner: Pin<Box<F>>,
     end: Option<Pin<Box<Sleep>>>,
-    /// The time that this part wakes later than its process.
+    /// Time by which this part wakes later than its process.
     lag: Duration,
 }
 
@@ -126,7 +126,7 @@ async fn serve(
         shared.note(format_args!("relay {}.{} is elected", life.process, life.number));
         let fence = term.fence();
         let holding = async {
-            // Of all that wakes after a pause, this comes last.
+            // After a pause, this part wakes last.
             Pausable::new(Arc::clone(shared), life, candidate.hold(term)).lagging(WAKES_WITHIN).await;
             std::future::pending().await
         };

@@ -1,4 +1,4 @@
-//! An application server, and the ingress that takes its pushes.
+//! An application server posts pushes, and the ingress takes them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     relays::secrets,
 };
 
-/// See the module.
+/// The state of an application server.
 #[derive(Debug)]
 pub(crate) struct Sender {
     pub(crate) plan: SenderPlan,
@@ -25,7 +25,7 @@ pub(crate) struct Sender {
     pub(crate) chance: Chance,
 }
 
-/// A 410.
+/// A 410: the endpoint is gone.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) sender: usize,
@@ -50,7 +50,7 @@ impl Sender {
     }
 }
 
-/// Posts a push; `Some`: the endpoint is gone.
+/// Posts a push, and withdraws it later if its plan says so. `Some`: the endpoint is gone.
 pub(crate) async fn post(
     shared: Arc<Shared>,
     sender: usize,
@@ -61,7 +61,7 @@ pub(crate) async fn post(
     let port = Port { shared: Arc::clone(&shared), life: Life { process: INGRESS, number: 0 } };
     let row = living(&port, &token).await;
     let Ok(Some(row)) = row else {
-        // A store that does not answer is a 503: the endpoint stays.
+        // A store that does not answer leads to a 503: the endpoint stays.
         row.ok()?;
         shared.lock().ledger.refused_tokens.insert(token.clone());
         shared.note(format_args!("sender {sender} gets 410"));
@@ -98,7 +98,7 @@ async fn withdraw(port: &Port, sender: usize, row: &Registration, id: MessageId)
     }
 }
 
-/// The row of an endpoint, if it lives; before it is refused, the freshest is looked at.
+/// Returns the row of an endpoint, if it lives. A strongly consistent read comes before a refusal.
 async fn living(port: &Port, token: &str) -> Result<Option<Registration>, Unavailable> {
     let Ok((id, epoch)) = secrets().verify(token) else { return Ok(None) };
     for consistency in [Consistency::Eventual, Consistency::Strong] {

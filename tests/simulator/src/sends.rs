@@ -1,4 +1,4 @@
-//! Judges each push that the relay sends by the stanzas that it got on the same stream.
+//! Judges each push that the relay sends by the stanzas that the relay got before, and by the changes of mailboxes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,29 +15,29 @@ use crate::{
     pipe::Life,
 };
 
-/// The most time that the relay takes to act on what it was told.
+/// Most time that the relay takes to act on a stanza.
 const TO_ACT: Duration = Duration::from_secs(1);
-/// The most time from the relay's decision to the stream, where nothing holds the stanza up.
+/// Most time from the relay's decision to send until the stanza has left, if nothing holds it up.
 const TO_CROSS: Duration = Duration::from_millis(10);
-/// The most time that a stanza lies in the stream.
+/// Most time that a stanza waits in the stream.
 const TO_WRITE: TimeDelta = TimeDelta::seconds(5);
-/// XMPP servers keep no session for longer: what went out unanswered may still arrive.
+/// Most time that an XMPP server keeps a session. A push that went out unanswered may arrive until then.
 const HIBERNATION_MAX: Duration = Duration::from_secs(15 * 60);
-/// An answer that comes sooner finds its push in flight: nothing is given up before.
+/// Least time that a push is in flight. An answer that comes sooner is in time.
 const IN_FLIGHT_AT_LEAST: Duration = Duration::from_millis(1900);
-/// The delay before a failed write into the mailbox is retried.
+/// Most time after trouble until the relay has made good. It tries again after 5 s to make a fate durable.
 const TO_RECOVER: Duration = Duration::from_secs(6);
-/// The most time until a sweep has found somebody, and the relay has tried.
+/// Most time after a connection until a sweep has found a push that waits, and the relay has sent it.
 const TO_SWEEP: Duration = Duration::from_secs(12);
-/// The most time until the relay has put aside all that was in flight at one moment.
+/// Most time after the timeout of answers until the relay has given up all pushes that are overdue.
 const TO_GIVE_UP: Duration = Duration::from_millis(700);
-/// The most time that the row of a registration names another full JID than the one that takes its pushes.
+/// Most time that the row of a registration names another full JID than the one that takes its pushes.
 const TO_FOLLOW: Duration = Duration::from_secs(6);
-/// A registration is moved at most once in this time, even if that fails.
+/// Time between two moves of a registration, and a margin. A move that fails counts.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(61);
-/// The same, where the first move took its time until it was written.
+/// Least time between two writes of such moves: the first may be written late.
 const FOLLOW_INTERVAL_LEAST: Duration = Duration::from_secs(55);
-/// The most time that a push which was read waits in the line of a phone that takes its time.
+/// Most time that a push waits in the line of a slow phone after it was read from the mailbox.
 const IN_LINE_MAX: Duration = Duration::from_secs(120);
 
 /// A push on its way to a full JID.
@@ -45,74 +45,75 @@ const IN_LINE_MAX: Duration = Duration::from_secs(120);
 pub(crate) struct Sending {
     pub(crate) id: MessageId,
     pub(crate) to: FullJid,
-    /// The stream that it goes by.
+    /// Number of the stream that it goes by.
     pub(crate) link: u64,
     pub(crate) life: Life,
     pub(crate) at: Duration,
-    /// The relay's clock.
+    /// Time of the relay's wall clock.
     pub(crate) wall: DateTime<Utc>,
 }
 
-/// See the module.
+/// The pushes that were sent, and the events that judge them.
 #[derive(Debug, Default)]
 pub(crate) struct Sendings {
     /// The last sending of each push to each full JID.
     last: BTreeMap<(MessageId, FullJid), Sending>,
-    /// When the relay heard of an account last.
+    /// Moments at which the relay last heard from an account, or answered a registration of it.
     signs: BTreeMap<BareJid, Duration>,
-    /// When the relay heard of a full JID's session, or of a registration by it, last.
+    /// Moments at which the relay last got a stanza of [`Said::There`] from a full JID.
     there: BTreeMap<FullJid, Duration>,
-    /// When the relay was told of the end of a full JID's session last.
+    /// Moments at which the relay was last told that a full JID's session had ended.
     gone: BTreeMap<FullJid, Duration>,
-    /// When the relay was told of a push's first result.
+    /// Moments at which the relay was told of a push's first result, with no other relay connected.
     results: BTreeMap<MessageId, Duration>,
-    /// Which life of a relay moved a registration last, and when.
+    /// The last move of each registration: the life of a relay that made it, and the moment.
     moved: BTreeMap<RegistrationId, (Life, Duration)>,
     /// Full JIDs that took a push of a registration in time.
     takers: BTreeSet<(RegistrationId, FullJid)>,
-    /// The last push of a registration that was taken in time, by whom, and when.
+    /// The first push of a registration that was taken in time and is not checked yet, with its taker and the moment.
     taken: BTreeMap<RegistrationId, (MessageId, FullJid, Duration)>,
     /// Refusals of a registration, with their stream and moment. A full JID that comes anew leaves the list.
     refusals: BTreeMap<(RegistrationId, FullJid), (u64, Duration)>,
-    /// When a push that waited gave way to a later one, or to the bounds of its mailbox.
+    /// Moments at which pushes that waited were replaced by later ones, or dropped.
     removed: BTreeMap<MessageId, Duration>,
-    /// When the sender of a push that waited withdrew it.
+    /// Moments at which pushes that waited, and were not in the queue, were withdrawn.
     withdrawn: BTreeMap<MessageId, Duration>,
-    /// When a push came into its mailbox.
+    /// Moments at which pushes were last put into the mailbox.
     kept: BTreeMap<MessageId, Duration>,
-    /// When the stream of the relay came up last.
+    /// Moment since which the component has exactly one stream, or last had.
     connected_at: Duration,
-    /// Pushes that nobody has answered since they were sent last.
+    /// Pushes that were not answered on their stream since they were last sent.
     unanswered: BTreeMap<MessageId, Sending>,
 }
 
-/// A phone's words that the relay was told.
+/// The meaning of a phone's stanza that came to a relay.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Said {
-    /// It is there: a presence, or a registration.
+    /// A presence, a request to register, or another stanza without the id of a push.
     There,
     Gone,
     Result(MessageId),
-    /// It does not hold the registration.
+    /// The phone does not hold the registration.
     Refusal(MessageId),
     Failure(MessageId),
 }
 
 impl Sendings {
-    /// Returns whether the relay was told between these moments that the session had ended of somebody who was asked.
-    /// A push that it sent a moment before may have come to the next session, of which it could not know.
+    /// Returns whether the session of a full JID ended after a push was sent there, and the relay was told by `until`.
+    /// The push may have come to the next session, of which the relay did not know.
     pub(crate) fn has_ended(&self, asked: &[(Duration, FullJid)], until: Duration) -> bool {
         asked.iter().any(|(sent, to)| self.gone.get(to).is_some_and(|gone| gone >= sent && *gone <= until))
     }
 
-    /// No other full JID of its account was asked to take anything.
+    /// Returns whether no other full JID of its account was ever asked to take a push.
     fn is_alone(&self, jid: &FullJid) -> bool {
         self.last.keys().all(|(_, other)| other == jid || other.to_bare() != jid.to_bare())
     }
 }
 
 impl Ledger {
-    /// A phone has said something, and the relay that has this stream was told. It gives a push up after `patience`.
+    /// Notes a stanza of a phone that came to a relay by this stream. `alone`: no other relay is connected. A relay
+    /// gives a push up after `patience`.
     pub(crate) fn hear(
         &mut self,
         from: &FullJid,
@@ -136,7 +137,7 @@ impl Ledger {
         };
         let Some(sending) = sendings.last.get(&(id, from.clone())) else { return };
         let (sent, same) = (sending.at, sending.link == link);
-        // Where the server has another relay's stream as well, the one that asked may hear nothing of it.
+        // The relay that asked may not hear of an answer on another stream.
         if same {
             sendings.unanswered.remove(&id);
         } else {
@@ -173,12 +174,12 @@ impl Ledger {
         }
     }
 
-    /// The relay answers a registration: only now does it count on its session.
+    /// Notes that the relay answers a registration: only now does it count on the full JID's session.
     pub(crate) fn answer_registration(&mut self, to: &FullJid, at: Duration) {
         self.sendings.signs.insert(to.to_bare(), at);
     }
 
-    /// The relay has a stream again, and no other relay has one.
+    /// Notes that the component has exactly one stream from now on.
     pub(crate) fn note_connected(&mut self, at: Duration) {
         self.sendings.connected_at = at;
     }
@@ -187,8 +188,8 @@ impl Ledger {
         self.sendings.kept.insert(id, at);
     }
 
-    /// Its sender takes it back. The relay sends a push that it has read all the same, as long as that is in line, and
-    /// one of which a crash has left a copy in the queue (docs/senders.md, "Withdrawing").
+    /// Notes that a push was withdrawn. The relay may still send it from a line, or if a copy is in the queue
+    /// (docs/senders.md, "Withdrawing").
     pub(crate) fn note_withdrawn(&mut self, id: MessageId, is_queued: bool, at: Duration) {
         self.dropped.insert(id);
         if !is_queued {
@@ -200,21 +201,21 @@ impl Ledger {
         self.sendings.removed.insert(id, at);
     }
 
-    /// Nothing that excuses anything has happened to an account since, nor is it being made good.
+    /// Returns whether all trouble of an account had ended before this moment, and was made good.
     fn is_quiet_since(&self, at: Duration, account: &BareJid) -> bool {
         self.excused_until(account) + TO_RECOVER <= at
     }
 
-    /// Nothing has happened since that makes the relay forget what it was told.
+    /// Returns whether nothing since this moment could make a relay forget a stanza.
     pub(crate) fn has_no_trouble_since(&self, at: Duration) -> bool {
         self.trouble_until + TO_RECOVER <= at
     }
 
-    /// A push is sent; `fresh`: no pause came between the decision and now.
+    /// Notes and judges a push that is sent. `fresh`: no pause came between the decision to send it and now.
     pub(crate) fn send(&mut self, sending: Sending, fresh: bool) {
         let Sending { id, to, at, .. } = &sending;
         let Some(push) = self.pushes.get_mut(id) else {
-            return self.violate("only what was accepted is sent", *at, format!("{id} to {to}"));
+            return self.violate("only pushes that were posted are sent", *at, format!("{id} to {to}"));
         };
         push.sent.push((*at, to.clone()));
         let message = push.message.clone();
@@ -223,9 +224,9 @@ impl Ledger {
             self.violate(invariant, *at, format!("{id} of {} to {to}", message.registration));
         }
         if fresh && let Some(waits) = self.overtaken_by(&message, to, sending.wall) {
-            self.violate("what waits goes first", *at, format!("{id} before {waits} to {to}"));
+            self.violate("a push that waits goes first", *at, format!("{id} before {waits} to {to}"));
         }
-        // It was sent before the relay was told: to that, the late result is one in time.
+        // The relay had decided to send it before it was told of the result, and takes that for one in time.
         if self.sendings.results.get(id).is_some_and(|told| *at - *told <= TO_CROSS) {
             self.sendings.takers.insert((message.registration, to.clone()));
         }
@@ -240,33 +241,33 @@ impl Ledger {
         let acted_on =
             |told: Option<&Duration>| told.is_some_and(|told| quiet_since(*told) && *at > *told + TO_ACT);
         if message.is_expired(*wall - TO_WRITE) {
-            return Some("nothing is sent after its time");
+            return Some("no push is sent after its expiry");
         }
         if acted_on(sendings.results.get(id)) {
-            return Some("nothing is sent after its result");
+            return Some("no push is sent after its result");
         }
         if acted_on(sendings.removed.get(id)) {
-            return Some("what was replaced or dropped is not sent");
+            return Some("no push is sent after it was replaced or dropped");
         }
         let withdrawn = sendings.withdrawn.get(id);
         if withdrawn.is_some_and(|since| quiet_since(*since) && *at > *since + IN_LINE_MAX) {
-            return Some("what was withdrawn is not sent");
+            return Some("no push is sent after it was withdrawn");
         }
         let refused = sendings.refusals.get(&(message.registration, to.clone()));
         if acted_on(refused.filter(|(of, _)| of == link).map(|(_, told)| told)) {
-            return Some("who does not hold a registration is not asked again");
+            return Some("a full JID that does not hold a registration is not asked again");
         }
         let sign = sendings.signs.get(&to.to_bare()).copied().unwrap_or_default();
         let again = sendings.last.get(&(*id, to.clone())).filter(|last| last.link == *link);
         if again.is_some_and(|last| sign < last.at && quiet_since(last.at) && *at - last.at < HIBERNATION_MAX)
         {
-            return Some("nothing is sent twice without a sign of life");
+            return Some("no push is sent twice without a sign of life");
         }
         None
     }
 
-    /// A push of the same registration that waited in the mailbox before this one was posted, and that nobody was asked
-    /// to take yet. With another full JID in the account, each has its own order.
+    /// Returns a push of the same registration that was in the mailbox before this one was posted, and was sent to
+    /// nobody. `None` also if another full JID of the account was asked: each has its own order.
     fn overtaken_by(&self, message: &PushMessage, to: &FullJid, wall: DateTime<Utc>) -> Option<MessageId> {
         let in_order = !message.is_immediate() && self.sendings.is_alone(to);
         let push = self.pushes.get(&message.id).filter(|_| in_order)?;
@@ -285,7 +286,7 @@ impl Ledger {
         waits.map(|(id, _)| *id)
     }
 
-    /// A relay has a registration follow a phone to this full JID.
+    /// Checks a move of a registration to this full JID.
     pub(crate) fn check_follow(
         &mut self,
         registration: RegistrationId,
@@ -300,14 +301,14 @@ impl Ledger {
             self.violate("a registration moves at most once a minute", at, registration.to_string());
         }
         if !self.sendings.takers.contains(&(registration, to.clone())) {
-            self.violate("only who takes a push in time is followed", at, format!("{registration} to {to}"));
+            self.violate("only a timely answer moves a registration", at, format!("{registration} to {to}"));
         }
     }
 }
 
 impl State {
-    /// Looks for what a sweep should have found after a connection: it waited before, for somebody who was there, is it
-    /// there and answers, and to whom nothing may be on its way.
+    /// Checks that a sweep after the last connection has found each push that waited before and is not in flight, if
+    /// its recipient was there before, still is, and answers.
     pub(crate) fn check_sweep(&mut self, present: &BTreeMap<FullJid, Duration>, shared: &Shared) {
         let now = shared.now();
         let Sendings { connected_at, kept, unanswered, .. } = &self.ledger.sendings;
@@ -338,7 +339,7 @@ impl State {
         }
     }
 
-    /// Looks for registrations that should have followed the phone that takes their pushes.
+    /// Checks that registrations have followed the phones that take their pushes.
     pub(crate) fn check_following(&mut self, shared: &Shared) {
         let now = shared.now();
         let (due, taken) = std::mem::take(&mut self.ledger.sendings.taken)
@@ -353,13 +354,13 @@ impl State {
                 row.target.recipient != to && row.epoch == push.message.epoch && row.lives(shared.wall())
             });
             if stays && self.ledger.excused_until(&to.to_bare()) + FOLLOW_INTERVAL <= at {
-                let detail = format!("{registration} to {to}, who took {id} at {at:?}");
+                let detail = format!("{registration} to {to}, which took {id} at {at:?}");
                 self.ledger.violate("a registration follows its phone", now, detail);
             }
         }
     }
 
-    /// Looks for what should be in flight no more.
+    /// Checks that no push is in flight for longer than it may be.
     pub(crate) fn check_flight(&mut self, shared: &Shared) {
         let now = shared.now();
         let given_up_by = shared.plan.ack_timeout + TO_GIVE_UP;
@@ -373,7 +374,7 @@ impl State {
         });
         if let Some(Sending { id, to, .. }) = overdue {
             let detail = format!("{id} to {to}");
-            self.ledger.violate("what nobody answers is given up", now, detail);
+            self.ledger.violate("a push that nobody answers is given up", now, detail);
         }
     }
 }

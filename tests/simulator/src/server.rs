@@ -1,4 +1,4 @@
-//! The XMPP server: streams of the component, sessions of phones (docs/xmpp-servers.md).
+//! The XMPP server has streams of the component and sessions of phones (docs/xmpp-servers.md).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,7 +17,7 @@ use crate::{
     xml::{attribute, name, next_piece},
 };
 
-/// The component's name.
+/// Domain of the component.
 pub(crate) const COMPONENT: &str = "push.sim.example";
 const STANZAS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 
@@ -28,7 +28,7 @@ struct Link {
     pipe: Pipe,
     buffer: Vec<u8>,
     ready: bool,
-    /// The bytes that arrive now were decided on before a pause of the relay.
+    /// True if the relay decided before a pause to write the bytes that are being read.
     caught: bool,
 }
 
@@ -37,7 +37,7 @@ struct Link {
 pub(crate) struct Down {
     pub(crate) number: u64,
     pub(crate) xml: String,
-    /// The phone has it.
+    /// True if the phone has it.
     received: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Up {
     pub(crate) meaning: Meaning,
 }
 
-/// A stanza of a phone.
+/// The meaning of a stanza of a phone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
     Greeting,
@@ -67,14 +67,14 @@ pub(crate) struct Session {
     pub(crate) greeted: bool,
     pub(crate) down: VecDeque<Down>,
     pub(crate) up: Vec<Up>,
-    /// When the last stanza arrives that is on its way, down and up.
+    /// Moments at which the last stanzas on their way arrive: at the phone, and at the server.
     pub(crate) last_at: [Duration; 2],
 }
 
 /// A request of the server to the world.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// A stanza is to be brought to a session.
+    /// A stanza goes to a session.
     Bring(FullJid, u64, u64),
     /// A stanza of the component to itself comes back.
     Echo(String),
@@ -82,7 +82,7 @@ pub(crate) enum Effect {
     Link,
 }
 
-/// See the module.
+/// The state of the XMPP server.
 #[derive(Debug)]
 pub(crate) struct Server {
     shared: Arc<Shared>,
@@ -94,7 +94,7 @@ pub(crate) struct Server {
     pub(crate) effects: Vec<Effect>,
 }
 
-/// The lease's holder that a life of a process is.
+/// Returns the name by which a life of a process holds the lease.
 pub(crate) fn holder(life: Life) -> Holder {
     let mut name = [0; 16];
     name[0] = life.process as u8;
@@ -102,7 +102,7 @@ pub(crate) fn holder(life: Life) -> Holder {
     Holder(name)
 }
 
-/// The answer that is an error.
+/// Returns an IQ error to the component.
 pub(crate) fn error(from: &str, id: &str, condition: &str) -> String {
     format!(
         "<iq type='error' id='{id}' from='{from}' to='{COMPONENT}'>\
@@ -110,7 +110,7 @@ pub(crate) fn error(from: &str, id: &str, condition: &str) -> String {
     )
 }
 
-/// The sender and the meaning of a stanza.
+/// Returns the sender of a stanza, and what it says.
 fn said(xml: &str) -> Option<(FullJid, Said)> {
     let from = attribute(xml, 0, "from")?.parse().ok()?;
     let id = attribute(xml, 0, "id").and_then(|id| MessageId::parse(&id));
@@ -137,13 +137,13 @@ impl Server {
         }
     }
 
-    /// A number that nothing else has.
+    /// Returns a number that nothing else has.
     pub(crate) fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
 
-    /// Takes new connections, and what has come on those that there are.
+    /// Accepts new connections, and reads all of them.
     pub(crate) fn read(&mut self) {
         for pipe in self.hub.accept() {
             let number = self.number();
@@ -176,14 +176,14 @@ impl Server {
         }
     }
 
-    /// All streams of the component break.
+    /// Breaks all connections of the component.
     pub(crate) fn cut(&mut self) {
         while !self.links.is_empty() {
             self.drop_link(0);
         }
     }
 
-    /// The same, and the relays are not told.
+    /// Removes the server's end of all connections, without telling the relays.
     pub(crate) fn vanish(&mut self) {
         for link in self.links.drain(..) {
             link.pipe.vanish();
@@ -191,7 +191,7 @@ impl Server {
         self.effects.push(Effect::Link);
     }
 
-    /// Stops the streams of a process, or lets them go on. Returns whether it has one.
+    /// Stops the connections of a process, or lets them go on. Returns whether it has a stream.
     pub(crate) fn stall(&mut self, process: usize, stalled: bool) -> bool {
         let of_it = self.links.iter().filter(|link| link.pipe.life.process == process);
         of_it.fold(false, |has_one, link| {
@@ -200,7 +200,7 @@ impl Server {
         })
     }
 
-    /// Takes bytes that a relay has written; returns whether its stream goes on.
+    /// Takes a stream header or a stanza of a relay. Returns whether its stream goes on.
     fn take_piece(&mut self, at: usize, piece: &str) -> bool {
         let life = self.links[at].pipe.life;
         self.shared.note(format_args!("relay {}.{} > {piece}", life.process, life.number));
@@ -238,7 +238,7 @@ impl Server {
         true
     }
 
-    /// A stanza from the component.
+    /// Routes a stanza of the component.
     fn route(&mut self, at: usize, xml: &str) {
         let (Some(to), Some(id)) = (attribute(xml, 0, "to"), attribute(xml, 0, "id")) else { return };
         if to == COMPONENT {
@@ -283,7 +283,8 @@ impl Server {
         }
     }
 
-    /// Brings a stanza to the component; whether one stream alone was there for it.
+    /// Brings a stanza to the component. Returns whether it went to the only stream, whose relay is not paused; `None`:
+    /// there is no stream.
     pub(crate) fn tell(&mut self, xml: &str) -> Option<bool> {
         let ready: Vec<usize> = (0..self.links.len()).filter(|at| self.links[*at].ready).collect();
         self.turn += 1;
@@ -302,7 +303,7 @@ impl Server {
         Some(alone)
     }
 
-    /// Returns whether the component has a stream, and but one.
+    /// Returns whether the component has exactly one stream.
     pub(crate) fn is_linked(&self) -> bool {
         self.links.iter().filter(|link| link.ready).count() == 1
     }
@@ -325,7 +326,7 @@ impl Server {
         number
     }
 
-    /// Resumes a session that hibernates; what the phone had said meanwhile.
+    /// Resumes a session that hibernates. Returns the stanzas of the phone that the server has not got yet.
     pub(crate) fn resume(&mut self, jid: &FullJid) -> Option<Vec<Up>> {
         let session = self.sessions.get_mut(jid).filter(|session| !session.online && session.resumes)?;
         self.shared.note(format_args!("{jid} resumes"));
@@ -336,7 +337,7 @@ impl Server {
         Some(std::mem::take(&mut session.up))
     }
 
-    /// The connection of a session is gone; whether it hibernates.
+    /// Breaks the connection of a session. Returns whether the session hibernates.
     pub(crate) fn lose(&mut self, jid: &FullJid) -> bool {
         let Some(session) = self.sessions.get_mut(jid) else { return false };
         self.shared.note(format_args!("{jid} loses its connection"));
@@ -348,7 +349,7 @@ impl Server {
         true
     }
 
-    /// Ends a session; what it did not acknowledge bounces where its queue was kept.
+    /// Ends a session. If it could be resumed and `bounces` says so, requests that it has not acknowledged bounce.
     pub(crate) fn end(&mut self, jid: &FullJid, bounces: bool) {
         let Some(session) = self.sessions.remove(jid) else { return };
         self.shared.note(format_args!("{jid} ends session {}", session.number));
@@ -369,7 +370,7 @@ impl Server {
         }
     }
 
-    /// A stanza arrives at a phone, if its session still has a connection.
+    /// Brings a stanza to a phone, if its session has a connection. Returns the phone and the stanza.
     pub(crate) fn arrive(&mut self, jid: &FullJid, session: u64, number: u64) -> Option<(usize, String)> {
         let one = self.sessions.get_mut(jid).filter(|one| one.number == session && one.online)?;
         let down = one.down.iter_mut().find(|down| down.number == number && !down.received)?;
@@ -379,7 +380,7 @@ impl Server {
         Some((one.phone, xml))
     }
 
-    /// A phone acknowledges what it has.
+    /// Takes the acknowledgement of a stanza by a phone.
     pub(crate) fn acknowledge(&mut self, jid: &FullJid, session: u64, number: u64) {
         let one = self.sessions.get_mut(jid).filter(|one| one.number == session && one.online);
         if let Some(one) = one {

@@ -1,14 +1,14 @@
-//! Finds a smaller plan that still shows the same violation.
+//! Finds a smaller plan that still violates the same invariant.
 
 use crate::{Outcome, Plan, run};
 
-/// Most runs that one search makes.
+/// Most plans that one search tries.
 const RUNS_MAX: usize = 300;
 
-/// A part of a plan that can be left out.
+/// Returns the lists of one kind in a plan.
 type Part = fn(&mut Plan) -> Vec<&mut dyn Listed>;
 
-/// Something that has parts to leave out.
+/// A list whose entries can be left out.
 trait Listed {
     fn length(&self) -> usize;
     fn remove_range(&mut self, from: usize, to: usize);
@@ -32,7 +32,7 @@ const PARTS: [Part; 5] = [
     |plan| plan.phones.iter_mut().map(|phone| &mut phone.steps as &mut dyn Listed).collect(),
 ];
 
-/// The smallest plan that was found, and what comes of it.
+/// Returns the smallest plan that was found, and its outcome.
 #[must_use]
 pub fn shrink(plan: &Plan, outcome: &Outcome) -> (Plan, Outcome) {
     let mut plan = plan.clone();

@@ -1,4 +1,4 @@
-//! Calls of the store that take long, and whose effect comes though the caller gave up.
+//! Slow calls of the store have their effect even if the caller has given up.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use crate::{
 
 /// Least and greatest length of a slow call, in milliseconds.
 const SLOW_MILLIS: [u64; 2] = [1500, 20_000];
-/// Calls that are made so often that few of them are slow; of the others, so many times as many are.
+/// Calls that are made so often that few of them are slow.
 const OFTEN: [&str; 7] = ["find", "find_all", "waiting", "keep", "count", "make_room", "remove"];
+/// Factor by which the other calls are slow more often.
 const RARE_FACTOR: u64 = 5;
-/// Longest time for which one slow call may hold up what the relay does for other accounts.
+/// Longest time for which one slow call may hold up the relay's work for other accounts.
 const HELD_UP: Duration = Duration::from_secs(3);
 
 impl Port {
-    /// Makes a call of the store, which concerns these accounts, or all where there are none.
+    /// Makes a call of the store, which may be slow. It concerns these accounts; all, if the list is empty.
     pub(crate) async fn call_store<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -33,7 +34,7 @@ impl Port {
         tokio::spawn(async move {
             sleep(before).await;
             if !port.shared.is_cloud() {
-                // The store is in the process, and stands still or dies with it.
+                // The store is part of the process, and stands still or dies with it.
                 port.resume().await;
             }
             let at = port.shared.now();
@@ -50,7 +51,7 @@ impl Port {
         value
     }
 
-    /// The times of a slow call before its effect and after it.
+    /// Returns the times of a slow call before its effect and after it; `None`: the call is not slow.
     fn draw_slowness(&self, name: &str) -> Option<[Duration; 2]> {
         let permille = self.shared.plan.slow_permille;
         if permille == 0 || self.life.process == INGRESS || self.shared.now() >= STORM {
@@ -70,7 +71,7 @@ impl Port {
         Some([before, length - before].map(Duration::from_millis))
     }
 
-    /// Notes that the accounts of a slow call may have to wait for it, and all others for a moment.
+    /// Notes that the accounts of a slow call may have to wait for its end, and all others for a moment.
     fn excuse(&self, name: &str, accounts: impl FnOnce(&State) -> Vec<BareJid>, length: Duration) {
         let now = self.shared.now();
         let mut state = self.shared.lock();

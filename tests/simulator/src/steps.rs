@@ -1,4 +1,4 @@
-//! Steps of phones, and their reactions to stanzas.
+//! Phones take the steps of their plans, and react to stanzas.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     xml::{attribute, name},
 };
 
-/// The time after an error until a phone registers again.
+/// Pause before a phone registers again after an error, or if the component has no stream.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 impl World {
@@ -27,7 +27,8 @@ impl World {
             Step::Temper(temper) => {
                 self.phones[at].temper = temper;
                 self.phones[at].answers_since = Some(self.shared.now());
-                // Pushes that it did not answer before are out for a while: its next greeting counts.
+                // Pushes that it has not answered may be in flight for a while. It is ready once the relay hears of it
+                // again.
                 self.phones[at].heard_at = None;
                 self.set_ready(at, None);
             }
@@ -94,7 +95,7 @@ impl World {
         self.begin(at);
     }
 
-    /// A new session: a greeting, and what is due.
+    /// Begins a new session: the phone greets, and registers the applications that are due.
     fn begin(&mut self, at: usize) {
         let jid = self.phones[at].jid();
         let resumes = self.phones[at].plan.resumes;
@@ -110,7 +111,7 @@ impl World {
         }
     }
 
-    /// In the calm: there, answering, and known to the relay.
+    /// Brings a phone back in the calm: it is there, answers, and is known to the relay.
     pub(crate) fn come_back(&mut self, at: usize) {
         self.leave(at, Leave::Close);
         let now = self.shared.now();
@@ -118,7 +119,7 @@ impl World {
         phone.temper = Temper::Answers(50);
         phone.online = true;
         phone.answers_since = Some(now);
-        // One that never registered under its name, and sends no presence, cannot be found.
+        // The relay may not find a phone that was renamed and sends no presence: it registers anew.
         let anew = !phone.plan.greets && phone.was_renamed();
         for app in &mut phone.apps {
             app.held = true;
@@ -137,7 +138,7 @@ impl World {
         }
     }
 
-    /// A phone says something, if its session is the one that it was meant for.
+    /// Sends a stanza of a phone, if the phone still has the session that the stanza is of.
     pub(crate) fn say(&mut self, at: usize, number: u64, up: Up) {
         if self.phones[at].session != number {
             return;
@@ -162,7 +163,7 @@ impl World {
         self.at(when, Event::Hear(jid.clone(), number, up));
     }
 
-    /// The server has what a phone said.
+    /// Takes a stanza of a phone that has come to the server.
     pub(crate) fn hear(&mut self, jid: &FullJid, number: u64, up: Up) {
         let Some(session) = self.server.sessions.get_mut(jid).filter(|one| one.number == number) else {
             return;
@@ -186,7 +187,7 @@ impl World {
         }
     }
 
-    /// The relay knows that a phone is there.
+    /// Notes that the relay has heard of a phone.
     fn note_heard(&mut self, at: usize) {
         let now = self.shared.now();
         self.phones[at].heard_at = Some(now);
@@ -195,7 +196,7 @@ impl World {
         }
     }
 
-    /// Something comes to a phone.
+    /// Has a phone take a stanza that comes to it.
     pub(crate) fn arrive(&mut self, jid: &FullJid, session: u64, number: u64) {
         let Some((at, xml)) = self.server.arrive(jid, session, number) else { return };
         let late = self.chance.millis(100, 1500);
@@ -281,7 +282,7 @@ impl World {
         }
     }
 
-    /// A second copy has a cause from now on.
+    /// Notes that second copies of pushes that were shown up to now have a cause.
     pub(crate) fn note_unrest(&mut self, at: usize) {
         let now = self.shared.now();
         let mut state = self.shared.lock();
@@ -291,7 +292,8 @@ impl World {
         }
     }
 
-    /// Since when a phone is there and answers; what it holds is to be delivered promptly.
+    /// Sets the moment since which a phone is there and answers. Pushes of a registration are to be delivered promptly
+    /// once this holds for all phones that have its application.
     pub(crate) fn set_ready(&mut self, at: usize, since: Option<Duration>) {
         self.phones[at].ready_since = since;
         let account = self.phones[at].plan.account;
@@ -318,7 +320,7 @@ impl World {
     }
 }
 
-/// The application that a registration's id names.
+/// Returns the application that the id of a request to register names.
 fn app_of(id: &str) -> Option<usize> {
     id.strip_prefix('r')?.split('-').next()?.parse().ok()
 }

@@ -22,28 +22,29 @@ use crate::{
     places::{Place, Wish},
 };
 
-/// The greatest age of a read that asks for no more.
+/// Time for which an eventually consistent read may miss a write.
 const STALE_MAX: Duration = Duration::from_millis(900);
 
-/// A row now, and before its last change.
+/// A row as it is now, and as it was before its last change.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) now: Registration,
     before: Option<Registration>,
     changed_at: Instant,
-    /// When its application registered last.
+    /// Moment at which its application last registered.
     registered_at: Instant,
 }
 
-/// See the module.
+/// The content of the registrations' store.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     pub(crate) rows: BTreeMap<RegistrationId, Row>,
     seen: BTreeMap<BareJid, Vec<Seen>>,
     pub(crate) tenure: Option<Tenure>,
-    /// The counts of registrations, on DynamoDB.
+    /// Counts of each account's registrations, on DynamoDB.
     pub(crate) places: BTreeMap<BareJid, Place>,
-    /// Registrations of an account that were written so long after their places were taken that they may not be counted.
+    /// Number of registrations of each account that the count may miss: they were written long after their places were
+    /// taken.
     pub(crate) uncounted: BTreeMap<BareJid, usize>,
 }
 
@@ -52,7 +53,7 @@ impl Rows {
         self.rows.get(&id).map(|row| &row.now)
     }
 
-    /// Returns the row of a registration, if nobody has written it since.
+    /// Returns the row of a registration, if it was not written since this moment.
     pub(crate) fn unchanged_since(
         &self,
         id: RegistrationId,
@@ -63,7 +64,8 @@ impl Rows {
         self.rows.get(&id).filter(unchanged).map(|row| &row.now)
     }
 
-    /// Returns whether a push may still be delivered.
+    /// Returns the state of the life that a push is for. A life that ends within 5 s is over: clocks may differ by as
+    /// much.
     pub(crate) fn life_of(&self, message: &PushMessage, wall: DateTime<Utc>) -> Life {
         let lives = self
             .row(message.registration)
@@ -91,7 +93,7 @@ impl Rows {
         if old { row.before.clone() } else { Some(row.now.clone()) }
     }
 
-    /// The account that has a registration, if it has a row.
+    /// Returns the account of a registration that has a row.
     fn account_of(&self, id: RegistrationId) -> Option<BareJid> {
         self.row(id).map(|row| row.target.recipient.to_bare())
     }
@@ -102,7 +104,7 @@ impl Rows {
 }
 
 impl State {
-    /// Fails if the row of a registration cannot be read.
+    /// Fails if the row of a registration is locked.
     fn is_readable(&self, id: RegistrationId) -> Result<(), Unavailable> {
         let locked = self.locked.as_ref().filter(|(until, _)| Instant::now() < *until);
         let of_it = |row: &Registration| {
@@ -119,7 +121,6 @@ pub(crate) fn is_stale(state: &mut State, shared: &Shared, consistency: Consiste
     consistency == Consistency::Eventual && shared.is_cloud() && state.chance.percent(50)
 }
 
-// The relay proper neither reads nor writes it.
 impl Registrations for Port {
     async fn find(
         &self,

@@ -1,11 +1,11 @@
-//! Events and their moments: a hash of all of them, and the lines themselves where somebody wants to read them.
+//! The trace: a hash of all events and their moments, and a line for each event if the plan keeps them.
 
 use std::{
     fmt::{self, Write},
     time::Duration,
 };
 
-/// See the module.
+/// The trace of one run.
 #[derive(Debug)]
 pub(crate) struct Trace {
     hash: Hash,
@@ -31,10 +31,10 @@ impl Trace {
         Self { hash: Hash(0xcbf2_9ce4_8422_2325), lines: keep_lines.then(Vec::new), count: 0 }
     }
 
-    /// Notes an event at this moment of the simulated time.
+    /// Notes an event at a moment of the simulated time.
     pub(crate) fn note(&mut self, at: Duration, event: fmt::Arguments<'_>) {
         self.count += 1;
-        // The hash takes whatever it is given.
+        // A write into the hash never fails.
         let _ = writeln!(self.hash, "{} {event}", at.as_nanos());
         if let Some(lines) = &mut self.lines {
             lines.push(format!("{:>10.3} {event}", at.as_secs_f64()));

@@ -1,4 +1,4 @@
-//! Promptness, which the relay owes to phones that are there.
+//! Checks that pushes come promptly to phones that are there, and that delivered pushes leave the stores.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use crate::{
     ledger::{Ledger, Life, Record},
 };
 
-/// The most time that a push may take to a phone that is there and answers.
+/// Most time that a push may take to a phone that is there and answers.
 const PROMPT: Duration = Duration::from_secs(12);
-/// The least time without anything in its way that makes its expiry needless.
+/// Most time for which nothing is in the way of a push that expires undelivered.
 const PROMPT_BEFORE_EXPIRY: Duration = Duration::from_secs(8);
 
-/// The most time until a push whose result was told has left the queue, where another account may be slow.
+/// Most time until a push whose result was told has left the queue, also while another account is slow.
 const TO_SETTLE: Duration = Duration::from_secs(8);
-/// The most time until it has left the mailbox, into which it may have come since.
+/// Most time until the push has left the mailbox, into which it may have come since.
 const TO_LEAVE: Duration = Duration::from_secs(25);
-/// The same, where a sweep alone finds it.
+/// Most time until the push has left the mailbox, if only a sweep finds it.
 const TO_BE_SWEPT: Duration = Duration::from_secs(680);
 
 impl Ledger {
-    /// A push that is for now has left the queue, and was sent to nobody; its phone may not have been there for long.
+    /// Checks a push with `TTL: 0` that has left the stores: it was sent, unless its phone had just come.
     pub(crate) fn check_immediate(&mut self, id: MessageId, at: Duration) {
         let Some(push) = self.pushes.get(&id).filter(|push| push.sent.is_empty()) else { return };
         let offered = push.offered_at;
@@ -31,12 +31,12 @@ impl Ledger {
         let account = push.message.recipient.to_bare();
         let locked = self.locked.contains_key(&account);
         if ready && !locked && self.excused_until(&account) + PROMPT < offered {
-            let detail = format!("{id} for {}, who is there", push.message.recipient);
-            self.violate("what is for now is sent to who is there", at, detail);
+            let detail = format!("{id} for {}, which is there", push.message.recipient);
+            self.violate("a push with TTL 0 is sent to a phone that is there", at, detail);
         }
     }
 
-    /// Since when nothing is in the way of a push; `None`: something is.
+    /// Returns the moment since which nothing is in the way of a push; `None`: something is.
     fn clear_since(&self, id: MessageId) -> Option<Duration> {
         let push = self.pushes.get(&id)?;
         let ready = *self.ready.get(&push.message.registration)?;
@@ -45,19 +45,19 @@ impl Ledger {
         Some(push.promised_at?.max(ready).max(self.excused_until(&account)).max(locked))
     }
 
-    /// A push has expired undelivered; nothing may have been in order for long.
+    /// Checks a push that has expired undelivered: something was in its way until lately.
     pub(crate) fn check_expiry(&mut self, id: MessageId, at: Duration) {
         let Some(push) = self.pushes.get(&id) else { return };
         let waited = self.clear_since(id).and_then(|since| at.checked_sub(since));
         if waited.is_some_and(|waited| waited > PROMPT_BEFORE_EXPIRY) && !push.message.is_immediate() {
-            let detail = format!("{id} for {}, in whose way nothing was", push.message.recipient);
-            self.violate("nothing expires needlessly", at, detail);
+            let detail = format!("{id} for {}, and nothing was in its way", push.message.recipient);
+            self.violate("no push expires needlessly", at, detail);
         }
     }
 }
 
 impl State {
-    /// Looks at all that is owed.
+    /// Checks all pushes that are owed.
     pub(crate) fn check(&mut self, at: Duration, wall: DateTime<Utc>) {
         let open: Vec<MessageId> = self.ledger.open.iter().copied().collect();
         for id in open {
@@ -71,12 +71,12 @@ impl State {
                 self.ledger.open.remove(&id);
             } else if self.ledger.clear_since(id).is_some_and(|since| at.saturating_sub(since) > PROMPT) {
                 let detail = format!("{id} for {} waits, and nothing is in its way", message.recipient);
-                self.ledger.violate("what can be delivered is delivered", at, detail);
+                self.ledger.violate("a push that can be delivered is delivered", at, detail);
             }
         }
     }
 
-    /// Looks for pushes whose results were told, and that are still in a store.
+    /// Checks that no push is in a store for long after its result was told.
     pub(crate) fn check_leaving(&mut self, shared: &Shared) {
         let now = shared.now();
         let overdue = self.ledger.leaving.iter().find(|(id, told)| {
@@ -95,7 +95,7 @@ impl State {
         });
         if let Some((id, told)) = overdue {
             let detail = format!("{id}, whose result was told at {told:?}");
-            self.ledger.violate("what was delivered leaves the stores", now, detail);
+            self.ledger.violate("a delivered push leaves the stores", now, detail);
         }
     }
 }

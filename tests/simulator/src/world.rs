@@ -1,4 +1,4 @@
-//! One run of a plan: the XMPP server, the phones and the senders in one loop, the relays beside it.
+//! Runs a plan: one loop has the XMPP server, the phones and the senders, and the relays run beside it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,31 +19,31 @@ use crate::{
     server::{Effect, Server, Up},
 };
 
-/// The interval between two looks for what may not be.
+/// Interval between two checks of the invariants.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// The most time after the storm until nothing is left.
+/// Most time after the storm until the queue and the mailboxes are empty.
 const DRAIN_MAX: Duration = Duration::from_secs(40 * 60);
-/// The time that the way through the server takes.
+/// Time that a stanza of the component to itself takes through the server.
 const ECHO_AFTER: Duration = Duration::from_millis(1);
-/// When phones come back in the calm.
+/// Time after the storm by which all phones have come back.
 const BACK_AFTER: Duration = Duration::from_secs(40);
-/// The most time until a relay that runs has written down which full JIDs of an account it has seen.
+/// Most time until a relay that runs has written down which full JIDs of an account it has seen.
 const WRITTEN_DOWN_AFTER: Duration = Duration::from_secs(75);
 
-/// Something that happens at its moment.
+/// An event of a run.
 #[derive(Debug)]
 pub(crate) enum Event {
     Step(usize, Step),
     /// A stanza arrives at a phone.
     Arrive(FullJid, u64, u64),
     Acknowledge(FullJid, u64, u64),
-    /// A phone says something, in this session.
+    /// A phone sends a stanza in this session.
     Say(usize, u64, Up),
     /// A stanza of a phone arrives at the server.
     Hear(FullJid, u64, Up),
-    /// A session has hibernated for long enough.
+    /// A session is forgotten, if it hibernates.
     Forget(FullJid, u64),
-    /// A phone registers an application anew.
+    /// A phone registers an application.
     Register(usize, usize),
     Post(usize, usize),
     /// An application server learns of an endpoint.
@@ -57,7 +57,7 @@ pub(crate) enum Event {
     Back(usize),
 }
 
-/// See the module.
+/// A run and its actors.
 pub(crate) struct World {
     pub(crate) shared: Arc<Shared>,
     pub(crate) hub: Arc<Hub>,
@@ -100,7 +100,7 @@ impl World {
         world
     }
 
-    /// Has something happen at a moment of the simulated time.
+    /// Schedules an event for a moment of the simulated time.
     pub(crate) fn at(&mut self, when: Duration, event: Event) {
         self.count += 1;
         self.events.insert((when, self.count), event);
@@ -110,7 +110,7 @@ impl World {
         self.at(self.shared.now() + delay, event);
     }
 
-    /// Runs to the end, or to the first violation.
+    /// Runs a plan to its end, or to the first violation.
     pub(crate) async fn run(plan: &Plan) -> Arc<Shared> {
         let mut world = Self::new(plan);
         let mut processes = JoinSet::new();
@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// Does what the server wants done.
+    /// Carries out the effects that the server asks for.
     fn carry_out(&mut self) {
         while !self.server.effects.is_empty() {
             for effect in std::mem::take(&mut self.server.effects) {
@@ -187,7 +187,7 @@ impl World {
         }
     }
 
-    /// In order, after a while.
+    /// Sends a stanza on its way to a phone. It arrives after those that were sent before in the session.
     fn bring(&mut self, jid: FullJid, session: u64, number: u64) {
         let late = self.chance.millis(5, 60);
         let now = self.shared.now();
@@ -197,7 +197,7 @@ impl World {
         self.at(when, Event::Arrive(jid, session, number));
     }
 
-    /// Notes that recent stanzas may have been forgotten with a stream or a relay.
+    /// Notes that a stream came up or went down: recent stanzas may have been forgotten with a stream or a relay.
     fn note_link(&mut self) {
         let now = self.shared.now();
         let mut state = self.shared.lock();
@@ -240,7 +240,7 @@ impl World {
             Event::Check => {
                 let at = self.shared.now();
                 let wall = self.shared.wall();
-                // Nobody gets anything without a stream.
+                // Pushes may be late unless there is exactly one stream.
                 if !self.server.is_linked() {
                     self.shared.lock().ledger.note_trouble(at);
                 }
@@ -258,7 +258,7 @@ impl World {
         }
     }
 
-    /// Those who are there and answer, and since when.
+    /// Returns the full JIDs of phones that are there and answer all pushes, each with the moment since which it does.
     fn present(&self) -> BTreeMap<FullJid, Duration> {
         let answers = self.phones.iter().filter(|phone| {
             phone.online
@@ -277,7 +277,7 @@ impl World {
         }
     }
 
-    /// The storm is over.
+    /// Ends the storm: faults end, and all phones come back.
     fn calm_down(&mut self) {
         self.calm = true;
         let mut state = self.shared.lock();
@@ -291,7 +291,7 @@ impl World {
         }
     }
 
-    /// The simulated time as the loop's clock has it.
+    /// Returns whether a process is paused.
     pub(crate) fn is_paused(&self, process: usize) -> bool {
         self.shared.lock().processes[process].paused_until.is_some_and(|until| until > Instant::now())
     }

@@ -1,6 +1,6 @@
-//! Reads what a relay writes, as far as the simulated server has to.
+//! Reads the stanzas of relays and phones, as far as the simulator has to.
 
-/// Takes the next whole top-level piece from the front of what came: a stream header, a stanza, or the stream's end.
+/// Takes the next whole piece from the front of the buffer: a stream header, a stanza, or the stream's end.
 pub(crate) fn next_piece(buffer: &mut Vec<u8>) -> Option<String> {
     let (mut depth, mut at) = (0_i32, 0);
     while let Some(open) = buffer[at..].iter().position(|byte| *byte == b'<').map(|open| at + open) {
@@ -28,7 +28,7 @@ pub(crate) fn next_piece(buffer: &mut Vec<u8>) -> Option<String> {
     None
 }
 
-/// Where a tag ends, quoted values left out.
+/// Returns the index at which a tag ends. A `>` in a quoted value does not end it.
 fn tag_end(bytes: &[u8]) -> Option<usize> {
     let mut quote = None;
     for (at, byte) in bytes.iter().enumerate() {
@@ -42,20 +42,20 @@ fn tag_end(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The tag that begins at the `number`th `<`.
+/// Returns the tag that begins at the `number`th `<`, counted from 0.
 fn tag(xml: &str, number: usize) -> Option<&str> {
     let start = xml.match_indices('<').nth(number)?.0;
     let end = tag_end(&xml.as_bytes()[start..])?;
     Some(&xml[start..=start + end])
 }
 
-/// The name of the stanza (`number` 0) or of its payload (1).
+/// Returns the name of the stanza (`number` 0), of its payload (1), or of an error's condition (2).
 pub(crate) fn name(xml: &str, number: usize) -> &str {
     let tag = tag(xml, number).unwrap_or("<>");
     tag[1..].split([' ', '>', '/']).next().unwrap_or_default()
 }
 
-/// An attribute of the stanza (`number` 0) or of its payload (1).
+/// Returns an attribute of the stanza (`number` 0) or of its payload (1).
 pub(crate) fn attribute(xml: &str, number: usize, name: &str) -> Option<String> {
     let tag = tag(xml, number)?;
     for quote in ['\'', '"'] {

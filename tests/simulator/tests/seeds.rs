@@ -1,4 +1,4 @@
-//! Seeds that are run with every test, as many as half a minute holds.
+//! Runs the first seeds with all other tests, as many as 30 s hold.
 
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -8,9 +8,11 @@ use std::{
 
 use simulator::{Plan, run};
 
-/// The time for which seeds are run, and their least and greatest number.
+/// Time after which no further seed begins, once the least number has begun.
 const LENGTH: Duration = Duration::from_secs(30);
+/// Least number of seeds that run.
 const SEEDS_MIN: u64 = 100;
+/// Most seeds that run.
 const SEEDS_MAX: u64 = 1000;
 const THREADS: usize = 2;
 

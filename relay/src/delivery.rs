@@ -9,6 +9,7 @@ pub(crate) mod domains;
 pub(crate) mod fate;
 pub(crate) mod known;
 pub(crate) mod line;
+pub(crate) mod name;
 pub(crate) mod phone;
 pub(crate) mod rate;
 pub(crate) mod reading;

@@ -26,6 +26,7 @@ use super::{
     fate::{Fate, Held, Note, Origin},
     known::Known,
     line::Gate,
+    name::Name,
     phone::Trust,
     rate::Meter,
     reading::{Page, ReadRequest},
@@ -190,15 +191,15 @@ pub(crate) struct Core {
     domains: Domains,
     rolls: rolls::Rolls,
     /// Pushes that were delivered or have expired, perhaps not durably yet.
-    settled: Lately<(BareJid, MessageId)>,
+    settled: Lately<Name>,
     /// Settled pushes whose removal from the mailbox is under way.
-    leaving: BTreeSet<(BareJid, MessageId)>,
+    leaving: BTreeSet<Name>,
     /// The same, and settled pushes that were removed from the mailbox lately.
-    left_lately: Lately<(BareJid, MessageId)>,
+    left_lately: Lately<Name>,
     /// Pushes whose end was counted.
-    counted: Lately<(BareJid, MessageId)>,
+    counted: Lately<Name>,
     /// Pushes whose way out of the queue was counted.
-    accepted: Lately<(BareJid, MessageId)>,
+    accepted: Lately<Name>,
     /// Pushes that leave the mailbox otherwise than by a delivery here. They are counted where they are removed.
     gone: Lately<MessageId>,
     /// Lives of registrations that have ended. Pushes that the queue still has of them are sent to nobody.
@@ -222,11 +223,6 @@ pub(crate) struct Core {
     ticks: ticks::Ticks,
     /// The account at which the last search for idle accounts ended.
     tidied: Option<BareJid>,
-}
-
-/// Returns the key by which an answer settles a push. It has the account, so that nobody settles a push of another.
-fn name(message: &PushMessage) -> (BareJid, MessageId) {
-    (message.recipient.to_bare(), message.id)
 }
 
 /// Returns the life of the registration that a push is for.

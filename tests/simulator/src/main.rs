@@ -33,7 +33,7 @@ struct Arguments {
     whole: bool,
     /// Puts faults into the relay, one at a time. Each has to be found within the number of seeds.
     #[cfg(feature = "mutants")]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "seed")]
     mutants: bool,
     /// Puts only this fault into the relay.
     #[cfg(feature = "mutants")]

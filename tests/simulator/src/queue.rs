@@ -27,6 +27,8 @@ struct Entry {
     held_by: Option<Life>,
     /// True if a receive has returned the entry to that process.
     returned: bool,
+    /// Number of receives that took the entry.
+    receives: u32,
 }
 
 /// The content of the queue.
@@ -51,7 +53,8 @@ impl Entries {
 
     fn add(&mut self, message: PushMessage, visible_at: Instant) {
         self.last += 1;
-        self.entries.insert(self.last, Entry { message, visible_at, held_by: None, returned: false });
+        self.entries
+            .insert(self.last, Entry { message, visible_at, held_by: None, returned: false, receives: 0 });
     }
 
     fn next_at(&self) -> Option<Instant> {
@@ -89,6 +92,7 @@ impl State {
         for key in &due {
             if let Some(entry) = self.entries.entries.get_mut(key) {
                 (entry.held_by, entry.returned) = (Some(life), false);
+                entry.receives += 1;
             }
         }
         due
@@ -188,10 +192,10 @@ impl QueueReader for Port {
             if let Some(entry) =
                 state.entries.entries.get_mut(&key).filter(|entry| entry.held_by == Some(life))
             {
-                let is_first = !std::mem::replace(&mut entry.returned, true);
+                entry.returned = true;
                 deliveries.push(Delivery {
                     receipt: key,
-                    is_first,
+                    is_first: entry.receives == 1,
                     message: Arc::new(entry.message.clone()),
                 });
             }

@@ -64,6 +64,8 @@ pub(crate) struct Session {
     pub(crate) number: u64,
     pub(crate) online: bool,
     pub(crate) resumes: bool,
+    /// The number of the last break of its connection.
+    pub(crate) lost: Option<u64>,
     pub(crate) greeted: bool,
     pub(crate) down: VecDeque<Down>,
     pub(crate) up: Vec<Up>,
@@ -119,6 +121,8 @@ fn said(xml: &str) -> Option<(FullJid, Said)> {
         ("iq", Some("result"), Some(id)) => Said::Result(id),
         ("iq", Some("error"), Some(id)) if name(xml, 2) == "item-not-found" => Said::Refusal(id),
         ("iq", Some("error"), Some(id)) => Said::Failure(id),
+        // A probe bounced.
+        ("iq", Some("error"), None) => return None,
         _ => Said::There,
     };
     Some((from, said))
@@ -317,6 +321,7 @@ impl Server {
             number,
             online: true,
             resumes,
+            lost: None,
             greeted: false,
             down: VecDeque::new(),
             up: Vec::new(),
@@ -337,16 +342,17 @@ impl Server {
         Some(std::mem::take(&mut session.up))
     }
 
-    /// Breaks the connection of a session. Returns whether the session hibernates.
-    pub(crate) fn lose(&mut self, jid: &FullJid) -> bool {
-        let Some(session) = self.sessions.get_mut(jid) else { return false };
+    /// Breaks the connection of a session. Returns the number of the break if the session hibernates.
+    pub(crate) fn lose(&mut self, jid: &FullJid) -> Option<u64> {
+        let number = self.number();
+        let session = self.sessions.get_mut(jid)?;
         self.shared.note(format_args!("{jid} loses its connection"));
-        session.online = false;
+        (session.online, session.lost) = (false, Some(number));
         if !session.resumes {
             self.end(jid, false);
-            return false;
+            return None;
         }
-        true
+        Some(number)
     }
 
     /// Ends a session. If it could be resumed and `bounces` says so, requests that it has not acknowledged bounce.

@@ -57,17 +57,17 @@ impl World {
         match leave {
             Leave::Close => self.server.end(&jid, true),
             Leave::Break => {
-                let number = self.phones[at].session;
-                if self.server.lose(&jid) {
+                if let Some(lost) = self.server.lose(&jid) {
                     let hibernation = self.shared.plan.hibernation;
-                    self.after(hibernation, Event::Forget(jid, number));
+                    self.after(hibernation, Event::Forget(jid, lost));
                 }
             }
         }
     }
 
-    pub(crate) fn forget(&mut self, jid: &FullJid, number: u64) {
-        let gone = self.server.sessions.get(jid).is_some_and(|one| one.number == number && !one.online);
+    /// Ends a session that has not been resumed since its connection broke.
+    pub(crate) fn forget(&mut self, jid: &FullJid, lost: u64) {
+        let gone = self.server.sessions.get(jid).is_some_and(|one| one.lost == Some(lost) && !one.online);
         if gone {
             self.server.end(jid, true);
         }

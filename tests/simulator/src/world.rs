@@ -41,7 +41,7 @@ pub(crate) enum Event {
     Say(usize, u64, Up),
     /// A stanza of a phone arrives at the server.
     Hear(FullJid, u64, Up),
-    /// A session is forgotten, if it hibernates.
+    /// A session is forgotten, if it hibernates since this break of its connection.
     Forget(FullJid, u64),
     /// A phone registers an application.
     Register(usize, usize),
@@ -223,7 +223,7 @@ impl World {
             Event::Acknowledge(jid, session, number) => self.server.acknowledge(&jid, session, number),
             Event::Say(phone, session, up) => self.say(phone, session, up),
             Event::Hear(jid, session, up) => self.hear(&jid, session, up),
-            Event::Forget(jid, session) => self.forget(&jid, session),
+            Event::Forget(jid, lost) => self.forget(&jid, lost),
             Event::Register(phone, app) => self.register(phone, app),
             Event::Post(sender, post) => self.post(sender, post),
             Event::Learn(account, application, token) => {

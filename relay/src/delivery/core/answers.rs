@@ -178,7 +178,8 @@ impl Core {
         if !self.admits(jid) {
             return;
         }
-        let name = (jid.to_bare(), id);
+        let account = jid.to_bare();
+        let name = Name::new(&account, id);
         match verdict {
             // The push was given up already, or was settled by a result: an error changes nothing.
             Verdict::Failed => {}
@@ -188,7 +189,7 @@ impl Core {
                 // mailbox was given up before, and the full JIDs that were asked then are forgotten.
                 let was_asked = |push: &Push| {
                     let waited = push.held.origin == Origin::Mailbox;
-                    let of_the_account = push.held.message.recipient.to_bare() == name.0;
+                    let of_the_account = push.held.message.recipient.to_bare() == account;
                     waited && of_the_account || push.lines.contains(jid) || push.unanswered.contains(jid)
                 };
                 if self.pushes.get(&id).is_some_and(was_asked) {
@@ -199,9 +200,9 @@ impl Core {
                     self.read_on(jid, actions);
                 } else if !self.settled.contains(&name) && self.settling_keeps_up() {
                     // An earlier process may have sent the push, and the queue may give it once more.
-                    self.settled.note(name.clone());
+                    self.settled.note(name);
                     if self.may_have_waiting(jid) {
-                        self.decide(Fate::Late(name.0, name.1));
+                        self.decide(Fate::Late(account, id));
                     }
                 }
                 self.note_life(jid, now);

@@ -130,7 +130,7 @@ impl Core {
         if self.is_bounded(account) {
             // Pushes that were delivered meanwhile do not count any more.
             let gone = kept.replaced.iter().chain(&kept.dropped);
-            let gone = gone.filter(|id| !self.left_lately.contains(&(account.clone(), **id))).count();
+            let gone = gone.filter(|id| !self.left_lately.contains(&Name::new(account, **id))).count();
             self.domains.note_more(account, 1);
             self.domains.note_less(account, gone);
         }
@@ -162,7 +162,7 @@ impl Core {
         self.forget_gone(&trim.account, &trimmed.dropped);
         // Those that were delivered meanwhile were counted as gone before.
         let twice =
-            trimmed.dropped.iter().filter(|id| self.left_lately.contains(&(trim.account.clone(), **id)));
+            trimmed.dropped.iter().filter(|id| self.left_lately.contains(&Name::new(&trim.account, **id)));
         let left = trimmed.left + twice.count();
         self.domains.note_trimmed(&trim.account, trim.max, left);
     }

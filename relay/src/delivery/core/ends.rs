@@ -15,14 +15,14 @@ impl Core {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> bool {
-        self.count_delivered(name(message), message.accepted_at, now, actions)
+        self.count_delivered(Name::of(message), message.accepted_at, now, actions)
     }
 
     /// Counts a delivery, unless the end of the push was counted. A push may end more than once: the queue gives it
     /// twice, or two full JIDs answer. Returns whether the delivery was counted now.
     pub(super) fn count_delivered(
         &mut self,
-        name: (BareJid, MessageId),
+        name: Name,
         accepted_at: DateTime<Utc>,
         now: Now,
         actions: &mut Vec<Action>,
@@ -42,14 +42,14 @@ impl Core {
     /// Settles a push that was delivered or has expired, and counts its end for its tenant.
     pub(super) fn finish(&mut self, held: Held, mut counts: Counts) {
         if held.origin == Origin::Queue {
-            self.accepted.note(name(&held.message));
+            self.accepted.note(Name::of(&held.message));
             counts += Counts::accepted(&held.message);
         }
         let message = Arc::clone(&held.message);
-        self.settled.note(name(&held.message));
+        self.settled.note(Name::of(&held.message));
         if held.origin == Origin::Mailbox {
-            self.leaving.insert(name(&held.message));
-            self.left_lately.note(name(&held.message));
+            self.leaving.insert(Name::of(&held.message));
+            self.left_lately.note(Name::of(&held.message));
         }
         self.decide(Fate::Done(held));
         self.count_for_tenant(&message.recipient, message.id, counts);
@@ -58,7 +58,7 @@ impl Core {
     /// Removes the queue's copy of a push that waits or is settled. An earlier process may have put the push into the
     /// mailbox, and have ended before it counted that.
     pub(super) fn finish_copy(&mut self, message: Arc<PushMessage>, further: Counts) {
-        let is_new = self.accepted.note(name(&message)) || further.delivered > 0;
+        let is_new = self.accepted.note(Name::of(&message)) || further.delivered > 0;
         let mut counts = if is_new { Counts::accepted(&message) } else { Counts::default() };
         if is_new {
             counts += further;
@@ -84,7 +84,7 @@ impl Core {
     }
 
     pub(super) fn settle_expired(&mut self, held: Held, actions: &mut Vec<Action>) {
-        let is_new = self.counted.note(name(&held.message));
+        let is_new = self.counted.note(Name::of(&held.message));
         if is_new {
             actions.push(Action::Count(Measure::Expired));
         }

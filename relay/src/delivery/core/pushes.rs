@@ -75,7 +75,7 @@ impl Core {
             }
             None => {}
         }
-        if self.settled.contains(&name(&message)) && !mutant(Mutant::SettledForgotten) {
+        if self.settled.contains(&Name::of(&message)) && !mutant(Mutant::SettledForgotten) {
             let delivered = u64::from(self.count_settled(&message, now, actions));
             return self.finish_copy(message, Counts { delivered, ..Counts::default() });
         }
@@ -299,7 +299,7 @@ impl Core {
         match (push.origin, asked_at) {
             (Origin::Queue, _) => {
                 let target = self.target(&push.message, now);
-                self.accepted.note(name(&push.message));
+                self.accepted.note(Name::of(&push.message));
                 self.decide(Fate::Keep { message: push.message, target, asked_at, untried });
             }
             // The push is not written again: its sender may have withdrawn it meanwhile.

@@ -190,7 +190,7 @@ impl Core {
             }
             return passed_over;
         }
-        let (id, name) = (message.id, name(&message));
+        let (id, name) = (message.id, Name::of(&message));
         let push = Held { origin: Origin::Mailbox, message: Arc::new(message) };
         if self.settled.contains(&name) && !mutant(Mutant::SettledForgotten) {
             // If the push is not on its way out of the mailbox, it was settled as a push of the queue. An earlier

@@ -86,7 +86,7 @@ impl Core {
                     settling.asked.push((message.recipient.to_bare(), message.id));
                 }
                 Fate::Done(push) if push.origin == Origin::Mailbox => {
-                    settling.removed.push(name(&push.message));
+                    settling.removed.push((push.message.recipient.to_bare(), push.message.id));
                 }
                 _ => {}
             }
@@ -108,7 +108,7 @@ impl Core {
         for note in &notes {
             if let Note::Late { account, id, accepted_at, expired } = note {
                 self.count_left(account, 1);
-                let name = (account.clone(), *id);
+                let name = Name::new(account, *id);
                 // The tenant's count is written with the removal.
                 if !expired {
                     self.count_delivered(name, *accepted_at, now, actions);
@@ -122,11 +122,11 @@ impl Core {
                 account.note_asked_written(message);
             }
         }
-        for left in std::mem::take(&mut settling.removed) {
+        for (account, message) in std::mem::take(&mut settling.removed) {
             // A write that comes later puts it there once more.
-            self.leaving.remove(&left);
-            if let Some(account) = self.accounts.get_mut(&left.0) {
-                account.note_gone(left.1);
+            self.leaving.remove(&Name::new(&account, message));
+            if let Some(account) = self.accounts.get_mut(&account) {
+                account.note_gone(message);
             }
         }
         if self.ending.is_some() {

@@ -258,7 +258,7 @@ impl World {
     pub(in super::super) fn check_what_waits(&self) {
         for (message, asked_at) in self.mailbox.values() {
             let (core, over) = (&self.core, !self.lives_on(message) || message.is_expired(self.wall));
-            if over || core.pushes.contains_key(&message.id) || core.settled.contains(&name(message)) {
+            if over || core.pushes.contains_key(&message.id) || core.settled.contains(&Name::of(message)) {
                 continue;
             }
             let named = &self.rows[&message.registration].target.recipient;

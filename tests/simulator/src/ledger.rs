@@ -52,7 +52,7 @@ pub(crate) struct Record {
 
 impl Record {
     /// Returns whether it last went out after a silence, and before the relay was `told` of an answer.
-    fn was_asked_of_another(&self, told: Duration) -> bool {
+    fn went_out_again(&self, told: Duration) -> bool {
         let [.., (before, _), (last, _)] = self.sent.as_slice() else { return false };
         *last <= told && *last - *before >= SILENCE
     }
@@ -241,7 +241,7 @@ impl Ledger {
             && push.shown.iter().any(|shown| {
                 shown.told.is_some_and(|told| {
                     told >= shown.at
-                        && !push.was_asked_of_another(told)
+                        && !push.went_out_again(told)
                         && shown.at > quiet_since
                         && shown.at > trouble_until
                         && !self.sendings.has_ended(&push.sent, told)

@@ -105,7 +105,7 @@ impl Rows {
 
 impl State {
     /// Fails if the row of a registration is locked.
-    fn is_readable(&self, id: RegistrationId) -> Result<(), Unavailable> {
+    fn check_unlocked(&self, id: RegistrationId) -> Result<(), Unavailable> {
         let locked = self.locked.as_ref().filter(|(until, _)| Instant::now() < *until);
         let of_it = |row: &Registration| {
             locked.is_some_and(|(_, account)| row.target.recipient.to_bare() == *account)
@@ -132,7 +132,7 @@ impl Registrations for Port {
             |state| state.rows.account_of(id).into_iter().collect(),
             move |state, shared| {
                 let stale = is_stale(state, shared, consistency);
-                state.is_readable(id)?;
+                state.check_unlocked(id)?;
                 Ok(state.rows.read(id, stale))
             },
         )
@@ -150,7 +150,7 @@ impl Registrations for Port {
             |state| first.and_then(|id| state.rows.account_of(id)).into_iter().collect(),
             move |state, shared| {
                 let stale = is_stale(state, shared, consistency);
-                ids.iter().try_for_each(|id| state.is_readable(*id))?;
+                ids.iter().try_for_each(|id| state.check_unlocked(*id))?;
                 Ok(ids.into_iter().filter_map(|id| state.rows.read(id, stale)).collect())
             },
         )

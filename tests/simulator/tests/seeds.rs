@@ -17,7 +17,7 @@ const SEEDS_MAX: u64 = 1000;
 const THREADS: usize = 2;
 
 #[test]
-fn nothing_that_may_not_be_happens() {
+fn the_first_seeds_violate_no_invariant() {
     let (next, shown) = (AtomicU64::new(1), AtomicUsize::new(0));
     let until = Instant::now() + LENGTH;
     let failures: Vec<String> = thread::scope(|scope| {

@@ -68,7 +68,8 @@ impl Mailbox for Database {
             shared.waiting.fetch_add(1, Ordering::Relaxed);
             shared.waiting.fetch_sub(*gone as u64, Ordering::Relaxed);
         };
-        let (kept, _) = self.add_counted(Haste::Soon, statements, committed, &drops.counts).await?;
+        // Further settlements wait for this one. The push's row in the queue is often in the same commit.
+        let (kept, _) = self.add_counted(Haste::Now, statements, committed, &drops.counts).await?;
         Ok(kept)
     }
 

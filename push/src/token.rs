@@ -1,5 +1,4 @@
-//! The tokens in our URLs: an endpoint's, `id ‖ epoch ‖ MAC`, and a push message's. A token that is not ours is refused
-//! without I/O.
+//! The tokens in our URLs: an endpoint's, `id ‖ epoch ‖ MAC`, and a push message's. The check of a token needs no I/O.
 
 use std::fmt;
 

@@ -1,7 +1,8 @@
 //! Delivery decides where each push goes, when, and what an answer means.
 //!
-//! The code is pure: it has no task, clock, port, chance, metric or channel. [`core::Core`] takes inputs and the
-//! moment, and returns actions; the driver carries them out.
+//! The code is pure: it has no task, clock, port, metric or channel. [`core::Core`] takes inputs and the moment, and
+//! returns actions; the driver carries them out. Chance is in one place: [`known::Known`] hashes full JIDs with a
+//! random key.
 
 pub(crate) mod account;
 pub(crate) mod core;

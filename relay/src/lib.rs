@@ -50,7 +50,7 @@ pub use stream::{
 };
 
 use delivery::{
-    core::{Core, Terms},
+    core::{Core, Settings},
     rate::Meter,
     room::Room,
 };
@@ -121,7 +121,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, 
         let (events, events_in) = mpsc::channel(EVENTS_WAITING_MAX);
         let (pushes, pushes_in) = mpsc::channel(2 * Room::OF_RELAY.in_flight);
         let (replies, replies_in) = mpsc::channel(REPLIES_WAITING_MAX);
-        let terms = Terms {
+        let settings = Settings {
             component: self.account.component.clone(),
             ack_timeout: self.ack_timeout,
             room: Room::OF_RELAY,
@@ -129,7 +129,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox, C: Connect> Relay<R, Q, 
             domain_bounds: self.domain_bounds,
             contact: self.contact,
         };
-        let core = Core::new(terms, self.access.borrow_and_update().clone());
+        let core = Core::new(settings, self.access.borrow_and_update().clone());
         let jobs = Jobs {
             registrations: self.registrations,
             queue: self.queue,

@@ -44,7 +44,7 @@ struct Named {
     followed_at: Option<Instant>,
     /// The last renewal whose answer has come.
     renewed_at: Option<DateTime<Utc>>,
-    /// Whom the row may name, by a move that seemed to fail: its write may have come later.
+    /// The full JID of a move that seemed to fail, and may still have been written.
     in_doubt: Option<FullJid>,
 }
 

@@ -77,7 +77,7 @@ const SETTLED_MAX: usize = 16_384;
 
 /// The core's settings, which never change.
 #[derive(Debug)]
-pub(crate) struct Terms {
+pub(crate) struct Settings {
     pub(crate) component: BareJid,
     pub(crate) ack_timeout: Duration,
     pub(crate) room: Room,
@@ -138,7 +138,7 @@ struct Ask {
 /// The state of the relay.
 #[derive(Debug)]
 pub(crate) struct Core {
-    terms: Terms,
+    settings: Settings,
     access: AccessList,
     accounts: BTreeMap<BareJid, Account>,
     /// All pushes that are held.
@@ -152,10 +152,10 @@ pub(crate) struct Core {
     unproven_last: bool,
     /// The time and id of each push sent, oldest first. Entries of pushes that were answered since are skipped.
     sent: VecDeque<(Instant, MessageId)>,
-    /// Number of pushes that were received and are not settled.
+    /// Number of pushes that were received from the queue, and have not left it or gone back to it yet.
     held: usize,
     receiving: bool,
-    /// The time until which no answer can be expected on this stream; `None`: one has come.
+    /// End of the time that a new stream has for its first answer; `None` once one has come.
     unheard_until: Option<Instant>,
     known: Known,
     cued: VecDeque<FullJid>,
@@ -190,17 +190,18 @@ pub(crate) struct Core {
     census: census::Census,
     domains: Domains,
     rolls: rolls::Rolls,
-    /// Pushes that were delivered or have expired, perhaps not durably yet.
+    /// Pushes that were found delivered or expired. Their removal may not be durable yet.
     settled: Lately<Name>,
     /// Settled pushes whose removal from the mailbox is under way.
     leaving: BTreeSet<Name>,
-    /// The same, and settled pushes that were removed from the mailbox lately.
+    /// Settled pushes whose removal from the mailbox was decided lately, whether it is done or not.
     left_lately: Lately<Name>,
     /// Pushes whose end was counted.
     counted: Lately<Name>,
-    /// Pushes whose way out of the queue was counted.
+    /// Pushes that were counted as accepted for their tenants. A second entry of the queue is not counted again.
     accepted: Lately<Name>,
-    /// Pushes that leave the mailbox otherwise than by a delivery here. They are counted where they are removed.
+    /// Pushes that leave the mailbox by a late result, for another push, or with their registration. These counts go
+    /// with the removal, so a `Fate::Done` does not count the push again.
     gone: Lately<MessageId>,
     /// Lives of registrations that have ended. Pushes that the queue still has of them are sent to nobody.
     ended: Lately<(RegistrationId, Epoch)>,
@@ -231,10 +232,10 @@ fn life(message: &PushMessage) -> (RegistrationId, Epoch) {
 }
 
 impl Core {
-    pub(crate) fn new(terms: Terms, access: AccessList) -> Self {
-        let domains = Domains::new(terms.domain_bounds);
+    pub(crate) fn new(settings: Settings, access: AccessList) -> Self {
+        let domains = Domains::new(settings.domain_bounds);
         Self {
-            terms,
+            settings,
             access,
             accounts: BTreeMap::new(),
             pushes: BTreeMap::new(),
@@ -347,11 +348,11 @@ impl Core {
         self.accounts.entry(jid.to_bare()).or_default()
     }
 
-    /// Receives pushes while there is room. Until an answer has come on this stream, but for 2 s at most, there is room
-    /// for as many as may be in lines of unproven full JIDs: a relay that begins knows no proven one.
+    /// Receives pushes while there is room. A new stream has the room of unproven full JIDs alone until its first
+    /// answer, for 2 s at most: a relay that begins knows no proven one, and further pushes would go to the mailbox.
     fn receive(&mut self, now: Now, actions: &mut Vec<Action>) {
         let is_unheard = self.unheard_until.is_some_and(|until| now.monotonic < until);
-        let max = if is_unheard { self.terms.room.held_crowded() } else { self.terms.room.held };
+        let max = if is_unheard { self.settings.room.held_crowded() } else { self.settings.room.held };
         let room = max.saturating_sub(self.held);
         if self.stream.is_some() && !self.receiving && room > 0 {
             self.receiving = true;

@@ -26,6 +26,8 @@ pub(crate) enum Knowledge {
 pub(crate) struct Known {
     /// Most full JIDs in one generation.
     max: usize,
+    /// Has a random key, so that nobody can choose full JIDs whose hashes collide. Full JIDs with the same hash of 64
+    /// bits would share their knowledge.
     hasher: RandomState,
     generations: [HashMap<u64, Knowledge>; 2],
 }

@@ -46,17 +46,18 @@ pub(crate) struct Suspicion {
     pub(crate) proven: bool,
 }
 
-/// The place of a push in its line. A push of `TTL: 0` goes before all others.
-type Place = (bool, MessageId);
+/// The key by which a line is sorted. A push of `TTL: 0` goes before all others.
+type LineKey = (bool, MessageId);
 
-fn place(message: &PushMessage) -> Place {
+fn line_key(message: &PushMessage) -> LineKey {
     (!message.is_immediate(), message.id)
 }
 
 /// The line of one full JID.
 #[derive(Debug)]
 pub(crate) struct Line {
-    places: BTreeSet<Place>,
+    /// The pushes that wait for their turn.
+    keys: BTreeSet<LineKey>,
     gate: Gate,
     suspicion: Option<Suspicion>,
     /// Pushes in flight, in the order in which they were sent.
@@ -74,7 +75,7 @@ pub(crate) struct Line {
 impl Default for Line {
     fn default() -> Self {
         Self {
-            places: BTreeSet::new(),
+            keys: BTreeSet::new(),
             gate: Gate::Open,
             suspicion: None,
             in_flight: VecDeque::new(),
@@ -89,29 +90,29 @@ impl Default for Line {
 
 impl Line {
     pub(crate) fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.keys.is_empty()
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = MessageId> {
-        self.places.iter().map(|(_, id)| *id)
+        self.keys.iter().map(|(_, id)| *id)
     }
 
-    pub(crate) fn is_overlong(&self) -> bool {
-        self.places.len() >= LINE_MAX
+    pub(crate) fn is_line_full(&self) -> bool {
+        self.keys.len() >= LINE_MAX
     }
 
     /// Counts the pushes that the gate lets pass, up to `max`.
     pub(crate) fn count_passing(&self, max: usize) -> usize {
-        self.places.iter().take_while(|place| self.passes(**place)).take(max).count()
+        self.keys.iter().take_while(|key| self.passes(**key)).take(max).count()
     }
 
     pub(crate) fn insert(&mut self, message: &PushMessage) {
-        self.places.insert(place(message));
+        self.keys.insert(line_key(message));
     }
 
     /// Removes a push. Returns whether it was in the line.
     pub(crate) fn remove(&mut self, id: MessageId) -> bool {
-        self.places.remove(&(true, id)) || self.places.remove(&(false, id))
+        self.keys.remove(&(true, id)) || self.keys.remove(&(false, id))
     }
 
     pub(crate) fn set_gate(&mut self, gate: Gate) {
@@ -123,10 +124,10 @@ impl Line {
     }
 
     pub(crate) fn may_send(&self) -> bool {
-        self.suspicion.is_none() && !self.is_full() && self.first().is_some()
+        self.suspicion.is_none() && !self.is_window_full() && self.first().is_some()
     }
 
-    fn passes(&self, (waits, id): Place) -> bool {
+    fn passes(&self, (waits, id): LineKey) -> bool {
         match self.gate {
             _ if mutant(Mutant::GateIgnored) => true,
             Gate::Open => true,
@@ -137,12 +138,12 @@ impl Line {
 
     /// Returns the first push in line, if the gate lets it pass.
     pub(crate) fn first(&self) -> Option<MessageId> {
-        self.places.first().filter(|place| self.passes(**place)).map(|(_, id)| *id)
+        self.keys.first().filter(|key| self.passes(**key)).map(|(_, id)| *id)
     }
 
     /// Moves the first push in line into flight.
     pub(crate) fn send_first(&mut self, now: Instant) {
-        if let Some((_, id)) = self.places.pop_first() {
+        if let Some((_, id)) = self.keys.pop_first() {
             self.in_flight.push_back((id, now));
         }
     }
@@ -236,7 +237,7 @@ impl Line {
         if let Some(suspicion) = self.suspicion.as_mut().filter(|suspicion| sent >= suspicion.since) {
             suspicion.proven = true;
         }
-        if let Some(last) = self.answered_at.filter(|_| !self.places.is_empty()) {
+        if let Some(last) = self.answered_at.filter(|_| !self.keys.is_empty()) {
             let interval = now.duration_since(last).min(ANSWER_INTERVAL_MAX);
             self.answer_interval = (self.answer_interval * 7 + interval) / 8;
         }
@@ -255,7 +256,7 @@ impl Line {
 
     /// Returns how long a push that finds the line full stays in the queue. Each push comes back half an answer
     /// interval after the one before: in order, and rather too early than too late.
-    pub(crate) fn take_turn(&mut self, now: Instant) -> Duration {
+    pub(crate) fn requeue_delay(&mut self, now: Instant) -> Duration {
         let step = self.answer_interval / 2;
         let turn = self.last_turn.unwrap_or(now).max(now + step * LINE_MAX as u32) + step;
         let turn = turn.min(now + TURN_MAX);
@@ -263,12 +264,12 @@ impl Line {
         turn.duration_since(now)
     }
 
-    pub(crate) fn is_full(&self) -> bool {
+    pub(crate) fn is_window_full(&self) -> bool {
         self.in_flight() >= self.window
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.places.is_empty()
+        self.keys.is_empty()
             && self.in_flight.is_empty()
             && self.gate == Gate::Open
             && self.suspicion.is_none()

@@ -16,7 +16,8 @@ use super::{
 /// Time after which a full JID is silent if a push to it, or a probe, is still unanswered. A silent full JID holds up
 /// nobody else.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(2);
-/// Time for which a full JID is not asked for a registration that it refused, unless it greets with a presence before.
+/// Time for which a full JID is not asked for a registration that it refused. A presence lifts all its bars before, and
+/// a registration lifts its own.
 const BARRED_MAX: Duration = Duration::from_secs(3600);
 /// Most registrations that one full JID is barred from. Beyond it, the bar that ends first is lifted.
 const BARRED_REGISTRATIONS_MAX: usize = 256;
@@ -38,9 +39,9 @@ pub(crate) struct Phone {
     pub(crate) retry: Option<Retry>,
     /// The turns in which it is lined up; `None`: in none.
     pub(crate) ready: Option<Trust>,
-    /// The time at which it last greeted or registered, or first answered.
+    /// The time at which it last greeted, or first answered.
     seen_at: Option<DateTime<Utc>>,
-    /// The time of its last sign of life: a greeting, a registration or an answer.
+    /// The time of its last sign of life: a greeting or an answer.
     alive_at: Option<DateTime<Utc>>,
     /// The time since which it owes an answer to a probe.
     probed_at: Option<Instant>,
@@ -51,7 +52,7 @@ pub(crate) struct Phone {
     proven: bool,
     /// True if pushes to its session were given up unanswered. Their answers may still come, all at once.
     unanswered: bool,
-    /// The registrations that it does not have, each with the time until which it is not asked for it again.
+    /// The registrations that it does not have, each with the time until which it is not asked for one's pushes.
     barred: BTreeMap<RegistrationId, Instant>,
 }
 

@@ -13,8 +13,8 @@ impl Room {
     /// The room of a relay.
     pub(crate) const OF_RELAY: Self = Self { held: 4096, in_flight: 1024 };
 
-    /// Number of held pushes beyond which an unproven full JID has one push in line. Its others wait in the mailbox,
-    /// which leaves room for proven ones. If its domain has its share of these pushes, all for it wait there.
+    /// Number of held pushes beyond which an unproven full JID gets no second push in line. If its domain has its share
+    /// of this number, the full JID gets none. Further pushes wait in the mailbox, which leaves room for proven ones.
     pub(crate) const fn held_crowded(self) -> usize {
         self.held / 2
     }
@@ -50,8 +50,13 @@ impl Room {
         self.in_flight / 16 * 11
     }
 
-    /// Number of taken places that counts as many. So many silent pushes are looked at in one tick.
-    pub(crate) const fn many(self) -> usize {
+    /// Number of taken places from which on ticks come more often.
+    pub(crate) const fn busy(self) -> usize {
+        self.in_flight / 16
+    }
+
+    /// Most silent pushes for which another full JID is sought in one tick, unless they were sent at one moment.
+    pub(crate) const fn sought_per_tick(self) -> usize {
         self.in_flight / 16
     }
 }

@@ -8,7 +8,7 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::{
-    delivery::{core::Terms, domains::DomainBounds, room::Room},
+    delivery::{core::Settings, domains::DomainBounds, room::Room},
     driver::{forgetting::Forgetting, trail::Outcome},
     jobs::memory::Memory,
     stream::{
@@ -49,7 +49,7 @@ impl Scene {
         let row = testing::registration(ALICE, now());
         let store = Memory::default();
         store.lock().rows.insert(row.target.registration_id(), row.clone());
-        let terms = Terms {
+        let settings = Settings {
             component: BareJid::new("notify.example.com").unwrap(),
             ack_timeout: Duration::from_secs(30),
             room: Room::OF_RELAY,
@@ -58,7 +58,7 @@ impl Scene {
             contact: Vec::new(),
         };
         let list = AccessList::Everyone(Vec::new());
-        let core = Core::new(terms, list.clone());
+        let core = Core::new(settings, list.clone());
         let (access, access_now) = watch::channel(list);
         let (events, events_in) = mpsc::channel(8);
         let (pushes_in, pushes) = mpsc::channel(8);

@@ -195,9 +195,9 @@ impl Core {
 
     /// Ends the throttling of a registration if this process did not ask for it: another rate may have been in force
     /// then.
-    fn judge_mark(&mut self, row: &Registration, now: Now) {
+    fn end_foreign_throttling(&mut self, row: &Registration, now: Now) {
         let id = row.target.registration_id();
-        let is_ours = self.terms.meter.as_ref().is_some_and(|meter| meter.asks(id, now.wall));
+        let is_ours = self.settings.meter.as_ref().is_some_and(|meter| meter.asks(id, now.wall));
         if row.throttled_for(now.wall).is_some() && !is_ours {
             self.decide_if_settling_keeps_up(Fate::Throttle(id, row.epoch, now.wall));
         }
@@ -219,7 +219,7 @@ impl Core {
             return;
         };
         for row in &rows {
-            self.judge_mark(row, now);
+            self.end_foreign_throttling(row, now);
             let recipient = &row.target.recipient;
             if !self.admits(recipient) {
                 self.census.count_lapsing(row);

@@ -253,10 +253,10 @@ impl Core {
         }
     }
 
-    /// Cues a full JID that may be there, unless its domain has all the pushes in memory already that the relay holds.
-    /// A sweep finds it then.
+    /// Cues a full JID that may be there, unless its domain already has `Room::held` pushes in memory. A sweep finds it
+    /// then.
     fn guess_within_bounds(&mut self, jid: &FullJid) {
-        if self.loads.held(jid.domain().as_str()) < self.terms.room.held {
+        if self.loads.held(jid.domain().as_str()) < self.settings.room.held {
             self.guess(jid);
         }
     }

@@ -101,9 +101,9 @@ impl Core {
         for (id, other) in in_line.take(BROUGHT_BACK_MAX).collect::<Vec<_>>() {
             let is_asked = |push: &&Push| push.asks.iter().any(|ask| ask.jid == *jid);
             let Some(push) = self.pushes.get(&id).filter(|push| !is_asked(push)) else { continue };
-            let overlong = self.phone(jid).is_some_and(|phone| phone.line.is_overlong());
+            let is_full = self.phone(jid).is_some_and(|phone| phone.line.is_line_full());
             let held = push.held.clone();
-            if !overlong && self.target(&held.message, now) == *jid {
+            if !is_full && self.route_of(&held.message, now) == *jid {
                 self.take_from_line(id, &other);
                 self.line_up(held, jid, now, actions);
             }
@@ -253,7 +253,7 @@ impl Core {
     pub(super) fn conclude_all(&mut self, asks: &[Ask], now: Now, actions: &mut Vec<Action>) {
         for Ask { jid, .. } in asks {
             self.conclude(jid, now, actions);
-            // Its own answer would have shown whether the full JID is there, but nobody waits for it any more.
+            // The relay awaits no answer to this push any more. A guess finds out whether the full JID is there.
             if self.known.of(jid).is_some_and(|known| known != Knowledge::Nothing) {
                 self.guess(jid);
             }

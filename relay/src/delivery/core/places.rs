@@ -8,7 +8,7 @@ use crate::delivery::phone::{Phone, SILENT_AFTER, Trust};
 impl Core {
     /// Takes the full JID whose turn it is; `None`: no full JID with a push ready may have a place.
     pub(super) fn next_turn(&mut self) -> Option<FullJid> {
-        let room = self.terms.room;
+        let room = self.settings.room;
         if self.in_flight >= room.in_flight {
             return None;
         }
@@ -60,19 +60,19 @@ impl Core {
                 break;
             }
             let asks = self.pushes.get(id).into_iter().flat_map(|push| &push.asks);
-            let asks = asks.filter(|ask| ask.sent == *sent && self.keeps_line(&ask.jid));
+            let asks = asks.filter(|ask| ask.sent == *sent && self.has_blocked_line(&ask.jid));
             silent.extend(asks.map(|ask| ask.jid.clone()));
         }
         for jid in silent {
-            if self.keeps_line(&jid) {
+            if self.has_blocked_line(&jid) {
                 self.give_up_reading(&jid, now, actions);
             }
         }
     }
 
-    /// Returns whether pushes wait in the line of a full JID until others are answered.
-    fn keeps_line(&self, jid: &FullJid) -> bool {
-        self.phone(jid).is_some_and(|phone| !phone.line.is_empty() && phone.line.is_full())
+    /// Returns whether pushes wait in the line of a full JID whose window is full.
+    fn has_blocked_line(&self, jid: &FullJid) -> bool {
+        self.phone(jid).is_some_and(|phone| !phone.line.is_empty() && phone.line.is_window_full())
     }
 
     /// Gives up pushes that were not answered in time.
@@ -98,7 +98,7 @@ impl Core {
 
     /// Returns whether a push has been unanswered for so long that it is given up.
     pub(super) fn is_overdue(&self, ask: &Ask, now: Now) -> bool {
-        now.monotonic.duration_since(ask.sent) >= self.terms.ack_timeout
+        now.monotonic.duration_since(ask.sent) >= self.settings.ack_timeout
     }
 
     fn give_up_ask(
@@ -122,7 +122,7 @@ impl Core {
     /// Takes silent pushes back in one step when places run short. They wait in the mailbox. The fullest accounts come
     /// first, and in each the pushes that have been silent for longest.
     pub(super) fn take_back(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.in_flight < self.terms.room.high_water()
+        if self.in_flight < self.settings.room.high_water()
             || (self.proven.is_empty() && self.unproven.is_empty())
         {
             return;
@@ -141,7 +141,7 @@ impl Core {
         let mut fullest: BinaryHeap<(usize, Reverse<BareJid>)> =
             silent.keys().map(|account| (full(self, account), Reverse(account.clone()))).collect();
         let mut landed = BTreeSet::new();
-        while self.in_flight > self.terms.room.low_water()
+        while self.in_flight > self.settings.room.low_water()
             && let Some((_, Reverse(account))) = fullest.pop()
         {
             let Some((id, ask)) = silent.get_mut(&account).and_then(VecDeque::pop_front) else { continue };
@@ -185,7 +185,7 @@ impl Core {
                 break;
             }
             // Pushes that were sent at the same moment stay together.
-            if sought >= self.terms.room.many() && last != Some(*sent) {
+            if sought >= self.settings.room.sought_per_tick() && last != Some(*sent) {
                 upto = last;
                 break;
             }

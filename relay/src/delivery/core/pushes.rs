@@ -10,7 +10,8 @@ use crate::{
     stream::stanza,
 };
 
-/// The outcome of the attempts to deliver a push.
+/// The outcome of the last attempt to deliver a push. It decides whether another full JID is asked, and what the
+/// mailbox notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {
     /// No full JID was asked.
@@ -50,7 +51,7 @@ impl Core {
                 self.decide(Fate::Postpone(message.id, now.wall));
                 continue;
             }
-            if let Some(meter) = &mut self.terms.meter
+            if let Some(meter) = &mut self.settings.meter
                 && self.metered.note(message.id)
                 && let Some(until) = meter.count(message.registration, message.accepted_at)
             {
@@ -91,7 +92,7 @@ impl Core {
         let named = self.named(message);
         let target = self.routed(message.registration, &named, now);
         let reading = self.phone(&target).is_some_and(|phone| phone.is_reading() || phone.line.is_shut());
-        // The push is younger than those that came into the mailbox behind the reading.
+        // Pushes that came into the mailbox since the reading began are older than this one, and go first.
         let overtakes = reading && self.is_kept_meanwhile(&target) && !mutant(Mutant::WaitingOvertaken);
         if message.is_immediate() || (reading && !overtakes) {
             return self.line_up(push, &target, now, actions);
@@ -122,8 +123,8 @@ impl Core {
         account.and_then(|account| account.named(message.registration)).unwrap_or(&message.recipient).clone()
     }
 
-    /// Returns the full JID that a push goes to now.
-    pub(super) fn target(&self, message: &PushMessage, now: Now) -> FullJid {
+    /// Returns the full JID that a push goes to now, by its route.
+    pub(super) fn route_of(&self, message: &PushMessage, now: Now) -> FullJid {
         self.routed(message.registration, &self.named(message), now)
     }
 
@@ -137,7 +138,7 @@ impl Core {
     /// instead.
     pub(super) fn line_up(&mut self, push: Held, jid: &FullJid, now: Now, actions: &mut Vec<Action>) {
         let is_new = !self.pushes.contains_key(&push.message.id);
-        let room = self.terms.room;
+        let room = self.settings.room;
         let crowded = self.held > room.held_crowded();
         let has_share = self.held > room.held_full()
             || self.loads.held(jid.domain().as_str()) >= self.loads.share_of(room.held_crowded());
@@ -145,13 +146,13 @@ impl Core {
         if push.origin == Origin::Queue && is_new {
             let unproven = phone.trust() == Trust::Unproven;
             let keeps_others_waiting = crowded && unproven && (has_share || !phone.line.is_empty());
-            if keeps_others_waiting || phone.line.is_full() && phone.is_silent(now) {
+            if keeps_others_waiting || phone.line.is_window_full() && phone.is_silent(now) {
                 return self.keep(push, Attempt::None, now, actions);
             }
-            if phone.line.is_overlong() {
-                let turn = phone.line.take_turn(now.monotonic);
-                let turn = TimeDelta::from_std(turn).unwrap_or_default();
-                return self.decide(Fate::Postpone(push.message.id, now.wall + turn));
+            if phone.line.is_line_full() {
+                let delay = phone.line.requeue_delay(now.monotonic);
+                let delay = TimeDelta::from_std(delay).unwrap_or_default();
+                return self.decide(Fate::Postpone(push.message.id, now.wall + delay));
             }
         }
         phone.line.insert(&push.message);
@@ -211,7 +212,7 @@ impl Core {
         if let Some(push) = self.pushes.get_mut(&id) {
             push.lines.retain(|line| line != jid);
             push.asks.push(Ask { jid: jid.clone(), asked_at: now.wall, sent: now.monotonic });
-            let xml = stanza::push(&self.terms.component, &push.held.message, jid);
+            let xml = stanza::push(&self.settings.component, &push.held.message, jid);
             actions.push(Action::Send(stream, xml));
             if mutant(Mutant::RemovedBeforeResult) && push.held.origin == Origin::Mailbox {
                 let held = push.held.clone();
@@ -220,7 +221,7 @@ impl Core {
         }
         self.sent.push_back((now.monotonic, id));
         // The entries of answered pushes are dropped.
-        if self.sent.len() > 4 * self.terms.room.in_flight {
+        if self.sent.len() > 4 * self.settings.room.in_flight {
             let pushes = &self.pushes;
             self.sent.retain(|(sent, id)| {
                 pushes.get(id).is_some_and(|push| push.asks.iter().any(|ask| ask.sent == *sent))
@@ -268,7 +269,7 @@ impl Core {
             if let Some(Push { held: Held { origin: Origin::Queue, message }, .. }) = self.let_go(id) {
                 self.leave_queue(message);
             }
-            // The push goes nowhere, so it leads no stand-in to what waits: stand-ins are cued.
+            // No stand-in gets this push, so none reads the mailbox after its answer: stand-ins are cued here.
             return self.cue_stand_ins(&failed.to_bare(), now);
         }
         let (held, unanswered_at) = (push.held.clone(), push.unanswered_at);
@@ -298,7 +299,7 @@ impl Core {
         let (asked_at, untried) = (attempt.asked_at(), attempt == Attempt::None);
         match (push.origin, asked_at) {
             (Origin::Queue, _) => {
-                let target = self.target(&push.message, now);
+                let target = self.route_of(&push.message, now);
                 self.accepted.note(Name::of(&push.message));
                 self.decide(Fate::Keep { message: push.message, target, asked_at, untried });
             }
@@ -322,7 +323,7 @@ impl Core {
             }
             let (held, is_elsewhere) = (push.held.clone(), push.is_somewhere());
             let is_over = self.pushes.get(&id).is_some_and(|push| self.is_over(push));
-            if is_elsewhere || is_over || self.target(&held.message, now) != *jid {
+            if is_elsewhere || is_over || self.route_of(&held.message, now) != *jid {
                 self.give_up(id, jid, Attempt::Failed, now, actions);
             } else {
                 actions.push(Action::Count(Measure::Retried));

@@ -181,7 +181,7 @@ impl Core {
         if self.is_being_revoked(message.registration) {
             return false;
         }
-        let target = self.target(&message, now);
+        let target = self.route_of(&message, now);
         if target != *reader {
             let passed_over = mutant(Mutant::MovePassedOver);
             if !passed_over {
@@ -286,7 +286,7 @@ impl Core {
             if self.account(jid).phone(jid).note_probe(now) {
                 self.probed.push_back((now.monotonic, jid.clone()));
             }
-            actions.push(Action::Send(stream, stanza::probe(&self.terms.component, jid)));
+            actions.push(Action::Send(stream, stanza::probe(&self.settings.component, jid)));
         }
     }
 
@@ -308,7 +308,7 @@ impl Core {
             let Some(push) = self.take_push(id) else { continue };
             let named = self.named(&push.held.message);
             self.note_waiting(&named);
-            readers.insert(self.target(&push.held.message, now));
+            readers.insert(self.route_of(&push.held.message, now));
             readers.extend(push.lines);
         }
         let accounts = self.accounts.values().flat_map(|account| &account.phones);

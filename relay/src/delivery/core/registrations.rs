@@ -65,11 +65,11 @@ impl Core {
         let refuse = |kind, condition, text: &str| Some(Err(stanza::error(kind, condition, text)));
         match &request.query {
             Query::Ping => Some(Ok(None)),
-            Query::DiscoInfo => Some(Ok(Some(discovery::info(&self.terms.contact)))),
+            Query::DiscoInfo => Some(Ok(Some(discovery::info(&self.settings.contact)))),
             Query::DiscoNode => Some(Err(discovery::no_such_node())),
             Query::Version => Some(Ok(Some(discovery::version()))),
             Query::DiscoItems => Some(Ok(Some(discovery::items()))),
-            Query::Commands => Some(Ok(Some(commands::items(&self.terms.component)))),
+            Query::Commands => Some(Ok(Some(commands::items(&self.settings.component)))),
             Query::CommandInfo(node) => Some(Ok(Some(commands::info(*node)))),
             Query::BadCommand(bad) => Some(Err((*bad).into())),
             Query::Register(_) | Query::Command(_) if !self.access.admits(&request.from) => {

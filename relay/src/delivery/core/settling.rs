@@ -54,7 +54,7 @@ impl Core {
 
     /// Notes that the senders of a registration were not asked to wait. The next push over the rate asks them again.
     pub(super) fn ask_again_to_wait(&mut self, registration: RegistrationId) {
-        if let Some(meter) = &mut self.terms.meter {
+        if let Some(meter) = &mut self.settings.meter {
             meter.forget_asked(registration);
         }
     }
@@ -193,15 +193,15 @@ impl Core {
         }
     }
 
-    /// Removes a push whose registration has ended from the queue. The fate is to keep it: the mailbox does not take
-    /// it, and its end is counted.
+    /// Takes a push out of the queue by `Fate::Keep`. If its registration has ended, the mailbox does not take it, and
+    /// its end is counted.
     pub(super) fn leave_queue(&mut self, message: Arc<PushMessage>) {
         let target = self.named(&message);
         self.decide(Fate::Keep { message, target, asked_at: None, untried: false });
     }
 
-    /// Notes the full JID that a registration named when it was read. A known name is no older: this relay alone
-    /// changes it.
+    /// Notes the full JID that a registration named when its row was read. A full JID that is known for the same life
+    /// stays: this relay alone moves registrations, so the row is not newer.
     pub(super) fn recall_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
         if self.account(recipient).epoch(registration).is_none_or(|known| known < epoch) {
             self.note_named(registration, epoch, recipient);

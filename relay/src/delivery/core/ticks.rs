@@ -24,7 +24,7 @@ pub(super) struct Ticks {
 impl Core {
     /// Returns the time from one tick to the next.
     pub(crate) fn tick_interval(&self) -> Duration {
-        if self.in_flight < self.terms.room.many() || self.ticks.woken { TICK } else { TICK_CROWDED }
+        if self.in_flight < self.settings.room.busy() || self.ticks.woken { TICK } else { TICK_CROWDED }
     }
 
     pub(super) fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {

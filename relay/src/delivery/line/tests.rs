@@ -39,7 +39,7 @@ fn the_window_grows_with_answers_and_silence_leaves_one_place() {
     assert_eq!(send_all(&mut line, now).len(), IN_FLIGHT_PER_JID_MAX);
     line.narrow_to_one();
     let sent = line.land(id(5)).unwrap();
-    assert!(line.is_full(), "the window is taken many times over");
+    assert!(line.is_window_full(), "the window is taken many times over");
     line.note_answer(sent, now);
     assert_eq!(line.window, IN_FLIGHT_PER_JID_INITIAL, "one answer reopens it");
 }
@@ -95,11 +95,11 @@ fn turns_come_in_order_and_about_when_there_is_room() {
         let sent = line.land(id(number)).unwrap();
         line.note_answer(sent, now);
     }
-    let turns: Vec<_> = (0..100).map(|_| line.take_turn(now)).collect();
-    assert!(turns.is_sorted_by(|one, next| one < next));
-    assert!(turns[0] > Duration::from_secs(2) && turns[99] < Duration::from_secs(5), "{turns:?}");
+    let delays: Vec<_> = (0..100).map(|_| line.requeue_delay(now)).collect();
+    assert!(delays.is_sorted_by(|one, next| one < next));
+    assert!(delays[0] > Duration::from_secs(2) && delays[99] < Duration::from_secs(5), "{delays:?}");
     for _ in 0..5000 {
-        assert!(line.take_turn(now) <= TURN_MAX);
+        assert!(line.requeue_delay(now) <= TURN_MAX);
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) const NARROW: Room = Room { held: 512, in_flight: 128 };
 const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
 
 fn core(domain_bounds: DomainBounds, rate: Option<Rate>, room: Room) -> Core {
-    let terms = Terms {
+    let settings = Settings {
         component: BareJid::new("notify.example.com").unwrap(),
         ack_timeout: ACK_TIMEOUT,
         room,
@@ -109,7 +109,7 @@ fn core(domain_bounds: DomainBounds, rate: Option<Rate>, room: Room) -> Core {
         domain_bounds,
         contact: Vec::new(),
     };
-    Core::new(terms, AccessList::Everyone(Vec::new()))
+    Core::new(settings, AccessList::Everyone(Vec::new()))
 }
 
 impl World {
@@ -193,7 +193,7 @@ impl World {
 
     /// Another process on the same stores.
     pub(super) fn restart(&mut self) {
-        self.core = core(self.bounds, self.rate, self.core.terms.room);
+        self.core = core(self.bounds, self.rate, self.core.settings.room);
         (self.leased, self.finished, self.ending_since) = (true, false, None);
         self.heard = rules::Heard::default();
         self.due = self.queue.keys().copied().collect();

@@ -116,7 +116,7 @@ impl World {
 
     /// Checks that each push takes its place within the bounds of its account and its domain.
     fn check_shares(&self, sent: &[(MessageId, String)]) {
-        let places = self.core.terms.room.in_flight;
+        let places = self.core.settings.room.in_flight;
         assert!(self.core.in_flight <= places, "{} are in flight", self.core.in_flight);
         // Pushes go out after all else that an input does: back from the last one, each has left its place free.
         let mut in_all = self.core.in_flight;
@@ -142,7 +142,7 @@ impl World {
 
     /// Checks that no account with room in its share waits behind one that has taken more than its own.
     fn check_nobody_wants(&self, taker: &BareJid) {
-        let sixteenth = self.core.terms.room.in_flight / 16;
+        let sixteenth = self.core.settings.room.in_flight / 16;
         let within = |(account, has): &(&BareJid, &Account)| {
             *account != taker && has.in_flight < sixteenth * PER_ACCOUNT_MAX
         };
@@ -196,7 +196,7 @@ impl World {
             && !core.pushes.contains_key(&message.id)
             && !core.is_being_revoked(message.registration)
             && !self.heard.revoked.contains(&message.registration)
-            && core.target(message, self.now()) == *to
+            && core.route_of(message, self.now()) == *to
     }
 
     /// Returns whether the life of the registration goes on that a push is for.

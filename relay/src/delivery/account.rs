@@ -18,8 +18,9 @@ use super::{Now, phone::Phone, routes::Routes};
 
 /// Most full JIDs that an account remembers, unless more of them are busy.
 const PHONES_MAX: usize = 32;
-/// Most registrations that an account remembers; the store has them all.
-const NAMED_MAX: usize = 1024;
+/// Most registrations that an account remembers. The mailbox is read for these alone, so they are more than the
+/// 100,000 that a setting allows at most.
+const NAMED_MAX: usize = 131_072;
 /// Most cues of an account that are taken at once. One more may be taken for each second that has passed.
 const CUES_BURST: f64 = 20.0;
 /// Least time between two writes of an account's full JIDs seen lately.

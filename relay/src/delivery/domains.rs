@@ -122,7 +122,7 @@ impl Domains {
 
     /// Forgets all counts: the access list has changed.
     pub(crate) fn clear(&mut self) {
-        *self = Self { sweep: self.sweep, ..Self::new(self.bounds) };
+        *self = Self::new(self.bounds);
     }
 
     fn domain(&mut self, name: &str) -> Option<&mut Domain> {

@@ -117,3 +117,18 @@ impl Reading {
         self.cue
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_on_its_way_from_its_request_until_it_comes() {
+        let mut reading = Reading::new(1, Cue::Guess, BTreeSet::new());
+        assert!(!reading.is_asked());
+        reading.ask(&"juliet@example.com/phone".parse().unwrap());
+        assert!(reading.is_asked());
+        reading.note_page(None, Knowledge::Nothing);
+        assert!(!reading.is_asked());
+    }
+}

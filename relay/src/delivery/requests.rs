@@ -98,4 +98,30 @@ mod tests {
             (0..40_000).filter(|id| requests.offer(request(&format!("u{id}@x/1"), *id)).is_none()).count();
         assert!(taken < 40_000 && requests.bytes <= BYTES_MAX);
     }
+
+    /// Returns a request of a user that takes so many bytes.
+    fn sized(user: usize, bytes: usize) -> Request {
+        let from = format!("user{user:02}@x/1");
+        let id = "x".repeat(bytes - OVERHEAD_BYTES - 2 * from.len());
+        Request::new(from.parse().unwrap(), id, Query::Ping)
+    }
+
+    #[test]
+    fn requests_of_one_account_have_256_kib_and_give_them_back() {
+        let mut requests = Requests::default();
+        let offer = |requests: &mut Requests| requests.offer(sized(0, 1024)).is_none();
+        assert_eq!((0..300).filter(|_| offer(&mut requests)).count(), 256);
+        requests.next();
+        assert!(offer(&mut requests) && !offer(&mut requests));
+    }
+
+    #[test]
+    fn requests_of_all_accounts_have_16_mib_and_give_them_back() {
+        let mut requests = Requests::default();
+        let taken = (0..65 * 4).filter(|number| requests.offer(sized(number / 4, 64 << 10)).is_none());
+        assert_eq!(taken.count(), 64 * 4);
+        requests.next();
+        let mut offer = || requests.offer(sized(64, 64 << 10)).is_none();
+        assert!(offer() && !offer());
+    }
 }

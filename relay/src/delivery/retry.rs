@@ -125,9 +125,12 @@ mod tests {
             }
         }
         assert_eq!(delays, [2, 4, 8, 16, 32, 64, 128, 600, 600]);
+        let [two, twenty_minutes] = [2, 20 * 60].map(|seconds| now + Duration::from_secs(seconds));
+        let moment = Duration::from_millis(1);
+        assert!(retry.is_recent(two - moment) && !retry.is_recent(two));
         retry.hurry();
-        assert!(retry.take_due(now + DELAY_MIN), "for a new push");
-        assert!(!retry.is_over(now + DELAY_LAST) && retry.is_over(now + FAILURES_APART_MAX));
+        assert!(!retry.take_due(two - moment) && retry.take_due(two), "for a new push");
+        assert!(!retry.is_over(twenty_minutes - moment) && retry.is_over(twenty_minutes));
     }
 
     #[test]

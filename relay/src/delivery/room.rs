@@ -60,3 +60,18 @@ impl Room {
         self.in_flight / 16
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of docs/bounds.md.
+    #[test]
+    fn the_shares_of_a_relay_are_those_that_are_documented() {
+        let room = Room::OF_RELAY;
+        assert_eq!((room.held, room.held_crowded(), room.held_full()), (4096, 2048, 3584));
+        assert_eq!((room.in_flight, room.per_account(), room.per_domain()), (1024, 64, 832));
+        assert_eq!((room.crowded(), room.high_water(), room.low_water()), (896, 832, 704));
+        assert_eq!((room.busy(), room.sought_per_tick()), (64, 64));
+    }
+}

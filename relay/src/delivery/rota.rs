@@ -81,4 +81,14 @@ mod tests {
         assert_eq!(rota.take(2), [0, 2].into());
         assert_eq!(rota.len(), 0);
     }
+
+    #[test]
+    fn a_member_that_is_removed_has_no_turn() {
+        let mut rota = Rota::default();
+        (0..3).for_each(|member| rota.insert(member));
+        assert!(rota.contains(&1) && !rota.contains(&3));
+        rota.remove(&1);
+        assert!(!rota.contains(&1));
+        assert_eq!(rota.take(3), [0, 2].into());
+    }
 }

@@ -2,6 +2,7 @@ use chrono::DateTime;
 use push::testing;
 
 use super::*;
+use crate::delivery::reading::Cue;
 
 fn jid(number: usize) -> FullJid {
     format!("juliet@example.com/phone{number:02}").parse().unwrap()
@@ -91,6 +92,25 @@ fn a_move_that_seemed_to_fail_may_have_been_made_and_is_undone_by_the_next_resul
 }
 
 #[test]
+fn a_registration_that_names_another_full_jid_without_a_move_has_no_move_to_undo() {
+    let (mut account, id, epoch) = named(&jid(0));
+    assert_eq!(account.note_recipient(id, epoch, jid(1)), Some(jid(0)));
+    assert_eq!(account.follow(id, &jid(1), after(Instant::now(), 0)), None);
+}
+
+#[test]
+fn beyond_the_bound_no_further_registration_is_remembered_and_those_that_are_known_move() {
+    let number = |number: usize| RegistrationId::from_bytes((number as u128).to_be_bytes());
+    let (mut account, id, epoch) = named(&jid(0));
+    let one = account.named[&id].clone();
+    account.named = (0..NAMED_MAX).map(|of_it| (number(of_it), one.clone())).collect();
+    assert_eq!(account.note_recipient(number(NAMED_MAX), epoch, jid(1)), None);
+    assert_eq!(account.named(number(NAMED_MAX)), None);
+    assert_eq!(account.note_recipient(number(0), epoch, jid(1)), Some(jid(0)));
+    assert_eq!(account.named(number(0)), Some(&jid(1)));
+}
+
+#[test]
 fn a_renewal_that_is_answered_after_a_later_one_changes_nothing() {
     let start = Instant::now();
     let second = |second| DateTime::UNIX_EPOCH + Duration::from_secs(second);
@@ -107,6 +127,7 @@ fn a_renewal_that_is_answered_after_a_later_one_changes_nothing() {
     // The clock went back: the one that comes now is the later one.
     assert_eq!(account.note_renewal(&renewal(2, 10), now(15)), Some(jid(1)));
     assert_eq!(account.named(id), Some(&jid(2)));
+    assert_eq!(account.note_renewal(&renewal(3, 10), now(16)), Some(jid(2)), "of the same moment");
 }
 
 #[test]
@@ -160,4 +181,42 @@ fn a_push_that_leaves_the_mailbox_while_a_page_is_on_its_way_is_remembered_until
     assert!(account.is_gone(push));
     account.forget_page();
     assert!(!account.is_gone(push));
+}
+
+#[test]
+fn the_full_jids_seen_lately_are_written_when_they_have_changed_and_once_a_minute_at_most() {
+    let start = Instant::now();
+    let is_written = |news| matches!(news, SeenNews::Write(_));
+    let mut account = Account::default();
+    account.phone(&jid(0)).greet(after(start, 0));
+    assert_eq!(account.take_seen(after(start, 0)), SeenNews::None, "it has no registration");
+    let (mut account, ..) = named(&jid(0));
+    account.phone(&jid(0)).greet(after(start, 0));
+    assert!(is_written(account.take_seen(after(start, 0))));
+    account.phone(&jid(1)).greet(after(start, 1));
+    assert_eq!(account.take_seen(after(start, 59)), SeenNews::Later);
+    assert!(is_written(account.take_seen(after(start, 60))));
+    assert_eq!(account.take_seen(after(start, 120)), SeenNews::None, "they are the same");
+}
+
+#[test]
+fn an_account_is_idle_while_nothing_of_it_is_under_way() {
+    let push = || {
+        let row = testing::registration(jid(0).as_str(), DateTime::UNIX_EPOCH);
+        testing::push(1, &row, DateTime::UNIX_EPOCH).id
+    };
+    let works: [&dyn Fn(&mut Account); 6] = [
+        &|account| account.look = Look::Asked,
+        &|account| account.page_asked = true,
+        &|account| account.blocked.push_back(jid(0)),
+        &|account| account.in_flight = 1,
+        &|account| account.note_asked(push()),
+        &|account| account.phone(&jid(0)).cue = Some(Cue::Guess),
+    ];
+    for (number, work) in works.into_iter().enumerate() {
+        let mut account = full(Instant::now());
+        assert!(account.is_idle());
+        work(&mut account);
+        assert!(!account.is_idle(), "{number}");
+    }
 }

@@ -250,3 +250,21 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_is_under_way_or_about_to_begin_is_not_hurried() {
+        let wall = DateTime::UNIX_EPOCH;
+        let now = Now { wall, least: wall, monotonic: Instant::now(), leased: true };
+        let at = |mut census: Census| {
+            census.hurry(now);
+            census.at
+        };
+        assert_eq!(at(Census::default()), None);
+        assert_eq!(at(Census { asked: true, next: None, ..Census::default() }), None);
+        assert_eq!(at(Census { next: None, ..Census::default() }), Some(now.monotonic));
+    }
+}

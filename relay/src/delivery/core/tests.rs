@@ -10,6 +10,7 @@ use world::{NARROW, World};
 mod census;
 mod forgetting;
 mod model;
+mod moves;
 mod once;
 mod places;
 mod refusals;
@@ -183,6 +184,18 @@ fn whoever_leaves_the_access_list_gets_nothing_more_of_what_is_in_line_or_read()
 }
 
 #[test]
+fn what_is_in_line_for_whoever_leaves_the_access_list_goes_into_the_mailbox_at_once() {
+    let mut world = World::online();
+    let apps = [ALICE, BOB].map(|jid| world.register(jid, 1));
+    let [of_alice, of_bob] = apps.map(|app| world.post_some(app, 6));
+    assert_eq!(world.take_sent().len(), 8, "the windows are full");
+    world.admit("bob@example.com");
+    assert_eq!(world.waiting(), of_alice[4..]);
+    world.answer(of_bob[0], BOB, None);
+    assert_eq!(world.take_sent(), of_bob[4..].iter().map(|push| (*push, BOB.to_owned())).collect::<Vec<_>>());
+}
+
+#[test]
 fn nothing_is_sent_without_the_lease() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);
@@ -261,4 +274,16 @@ fn a_relay_that_nobody_answers_goes_on_receiving_after_a_moment() {
     world.restart();
     world.pass(Duration::from_secs(3));
     assert!(world.take_sent().contains(&(answers, BOB.to_owned())), "{:?}", world.rest());
+}
+
+#[test]
+fn the_number_of_pushes_in_flight_is_told_when_it_changes() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.take_measured();
+    let push = world.post(app);
+    world.greet(BOB);
+    world.answer(push, ALICE, None);
+    let told = world.take_measured().into_iter().filter(|measure| matches!(measure, Measure::InFlight(_)));
+    assert_eq!(told.collect::<Vec<_>>(), [1, 0].map(Measure::InFlight));
 }

@@ -106,3 +106,28 @@ fn registrations_are_counted_up_until_the_next_count() {
     domains.end_count();
     assert!(domains.domains.is_empty());
 }
+
+#[test]
+fn an_account_counts_in_a_sweep_that_does_not_find_it_if_more_came_meanwhile() {
+    let mut domains = domains(5);
+    for name in ["more", "same", "less"] {
+        domains.note_more(&account(name), 1);
+    }
+    domains.begin_sweep();
+    domains.note_more(&account("more"), 1);
+    domains.note_less(&account("same"), 0);
+    domains.note_less(&account("less"), 1);
+    assert_eq!(domains.accounts, 2, "nothing waits for one of them");
+    domains.end_sweep();
+    assert_eq!(domains.domains[DOMAIN].accounts.keys().collect::<Vec<_>>(), [&account("more")]);
+}
+
+#[test]
+fn a_change_of_the_access_list_forgets_all_counts() {
+    let mut domains = domains(5);
+    (0..2).for_each(|_| domains.note_begun(DOMAIN));
+    domains.note_more(&account("juliet"), 9);
+    assert_eq!(domains.full(DOMAIN), Some(2));
+    domains.clear();
+    assert_eq!((domains.full(DOMAIN), domains.accounts, trims(&mut domains)), (None, 0, vec![]));
+}

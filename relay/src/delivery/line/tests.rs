@@ -49,7 +49,7 @@ fn the_urgent_and_the_older_go_first_and_the_unread_before_all() {
     let (mut line, now) = (line(3..6), Instant::now());
     line.set_gate(Gate::Shut);
     (0..3).for_each(|number| line.insert(&push(number)));
-    assert_eq!(line.first(), None);
+    assert!(line.is_shut() && line.first().is_none());
     line.set_gate(Gate::UpTo(id(1)));
     assert_eq!(line.count_passing(9), 2);
     assert_eq!(send_all(&mut line, now), [id(0), id(1)]);
@@ -59,6 +59,7 @@ fn the_urgent_and_the_older_go_first_and_the_unread_before_all() {
     assert_eq!(line.first(), Some(id(9)), "now or never waits for nothing");
     line.send_first(now);
     line.set_gate(Gate::Open);
+    assert!(!line.is_shut());
     assert_eq!(send_all(&mut line, now), [id(2)], "the window is full");
 }
 
@@ -71,7 +72,7 @@ fn a_failure_holds_the_line_until_the_rest_is_answered() {
         line.suspect(id(number), sent);
     };
     fail(&mut line, 0);
-    assert!(!line.may_send() && line.conclude().is_none());
+    assert!(line.is_suspect() && !line.may_send() && line.conclude().is_none());
     let sent = line.land(id(1)).unwrap();
     line.note_answer(sent, now);
     fail(&mut line, 2);
@@ -79,6 +80,7 @@ fn a_failure_holds_the_line_until_the_rest_is_answered() {
     let suspicion = line.conclude().unwrap();
     assert!(suspicion.proven, "it answered one of them");
     assert_eq!(suspicion.failed, [id(0), id(2), id(3)]);
+    assert!(!line.is_suspect());
     assert_eq!(send_all(&mut line, now).len(), 6, "the line goes on");
     (4..10).for_each(|number| fail(&mut line, number));
     assert!(!line.conclude().unwrap().proven);
@@ -112,4 +114,32 @@ fn silence_is_counted_from_the_sending() {
     assert_eq!(line.silent_for(Duration::from_secs(2), now).count(), 0);
     let silent: Vec<_> = line.silent_for(Duration::from_secs(2), later).collect();
     assert_eq!(silent, [id(0), id(2), id(3)]);
+}
+
+#[test]
+fn pushes_in_flight_are_no_longer_in_line() {
+    let mut one = line(0..1);
+    assert!(!one.is_empty());
+    one.send_first(Instant::now());
+    assert!(one.is_empty() && !one.is_idle());
+    let mut full = line(0..LINE_MAX as u32);
+    assert!(full.is_line_full());
+    full.send_first(Instant::now());
+    assert!(!full.is_line_full());
+}
+
+#[test]
+fn a_pause_of_the_stream_counts_in_no_pace() {
+    let (mut line, start) = (line(0..10), Instant::now());
+    let (time, moment) = (Duration::from_secs(2), Duration::from_millis(1));
+    send_all(&mut line, start);
+    let sent = line.land(id(0)).unwrap();
+    line.note_answer(sent, start);
+    assert!(line.has_answered_within(time, start + time - moment));
+    assert!(!line.has_answered_within(time, start + time));
+    line.forget_pace();
+    assert!(!line.has_answered_within(time, start));
+    let sent = line.land(id(1)).unwrap();
+    line.note_answer(sent, start + time);
+    assert_eq!(line.answer_interval, ANSWER_INTERVAL_INITIAL);
 }

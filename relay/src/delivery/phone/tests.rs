@@ -1,3 +1,7 @@
+use std::collections::BTreeSet;
+
+use push::testing;
+
 use super::*;
 
 fn registration(number: u16) -> RegistrationId {
@@ -99,4 +103,60 @@ fn a_full_jid_that_leaves_the_first_of_its_probes_unanswered_is_silent() {
     assert!(!phone.is_silent(after(start, 2)) && phone.is_silent(after(start, 3)));
     phone.forget_probe();
     assert!(!phone.is_silent(after(start, 3)));
+}
+
+#[test]
+fn stand_ins_are_sought_once_in_each_silence() {
+    let (start, mut phone) = (Instant::now(), Phone::default());
+    assert!(!phone.relieve(), "nothing is unanswered");
+    let row = testing::registration("juliet@example.com/phone", DateTime::UNIX_EPOCH);
+    let pushes = [1, 2].map(|number| testing::push(number, &row, DateTime::UNIX_EPOCH));
+    for (second, push) in pushes.iter().enumerate() {
+        phone.line.insert(push);
+        phone.line.send_first(after(start, second as u64).monotonic);
+    }
+    assert!(phone.relieve() && !phone.relieve());
+    phone.line.land(pushes[0].id);
+    assert!(phone.relieve() && !phone.relieve(), "the other one is unanswered still");
+}
+
+#[test]
+fn what_was_given_up_unanswered_may_be_answered_until_a_while_or_a_session_later() {
+    let ends: [fn(&mut Phone); 2] =
+        [Phone::forget_unanswered, |phone| phone.begin_session(after(Instant::now(), 1))];
+    for end in ends {
+        let mut phone = Phone::default();
+        assert!(!phone.has_unanswered());
+        phone.mark_silent();
+        assert!(phone.has_unanswered());
+        end(&mut phone);
+        assert!(!phone.has_unanswered());
+    }
+}
+
+#[test]
+fn whoever_has_greeted_since_the_last_sign_of_life_of_another_may_stand_in_for_it() {
+    let start = Instant::now();
+    let greeted = |second| {
+        let mut phone = Phone::default();
+        phone.greet(after(start, second));
+        phone
+    };
+    let mut named = greeted(10);
+    assert!(!greeted(10).may_replace(&named) && greeted(11).may_replace(&named));
+    named.show_life(after(start, 12));
+    assert!(!greeted(11).may_replace(&named) && greeted(13).may_replace(&named));
+    named.end_session();
+    assert!(greeted(1).may_replace(&named), "whoever has a session may");
+}
+
+#[test]
+fn a_full_jid_whose_mailbox_is_read_or_is_to_be_read_is_not_idle() {
+    let mut phone = Phone::default();
+    assert!(!phone.is_reading() && phone.is_idle());
+    phone.cue = Some(Cue::Guess);
+    assert!(phone.is_reading() && !phone.is_idle());
+    phone.reading = Some(Reading::new(1, Cue::Guess, BTreeSet::new()));
+    phone.cue = None;
+    assert!(phone.is_reading() && !phone.is_idle());
 }

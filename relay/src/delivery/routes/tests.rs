@@ -53,3 +53,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whoever_has_refused_a_registration_is_not_asked_beside_those_that_are_silent() {
+    let [named, silent] = ["phone", "tablet"].map(|resource| format!("juliet@example.com/{resource}"));
+    let [named, silent] = [named, silent].map(|jid| jid.parse::<FullJid>().unwrap());
+    let registration = RegistrationId::from_bytes([7; RegistrationId::BYTES]);
+    let (start, mut account) = (Instant::now(), Account::default());
+    account.phone(&named).greet(at(start, 0));
+    account.phone(&silent).greet(at(start, 1));
+    let (now, asked) = (at(start, 2), [silent]);
+    assert_eq!(account.routes(now).other_than(&asked, registration, &named), Some(&named));
+    account.phone(&named).bar(registration, now);
+    assert_eq!(account.routes(now).other_than(&asked, registration, &named), None);
+}

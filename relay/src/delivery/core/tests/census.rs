@@ -79,15 +79,18 @@ fn a_domain_without_room_is_counted_again_before_long_and_renewals_are_taken_mea
     world.end_registration(bob);
     world.register(BOB, 2);
     assert_eq!(world.refused, 2, "that is not known yet");
-    world.pass(Duration::from_secs(601));
+    world.pass(Duration::from_secs(590));
     world.register(BOB, 2);
-    assert_eq!(world.refused, 2);
+    assert_eq!(world.refused, 3, "the last count began less than 10 min ago");
+    world.pass(Duration::from_secs(11));
+    world.register(BOB, 2);
+    assert_eq!(world.refused, 3);
     world.restart();
     world.register(BOB, 3);
-    assert_eq!(world.refused, 3, "the next process counts at its start");
+    assert_eq!(world.refused, 4, "the next process counts at its start");
     world.admit("*, example.com");
     world.register(BOB, 3);
-    assert_eq!(world.refused, 3, "its domain is named");
+    assert_eq!(world.refused, 4, "its domain is named");
 }
 
 #[test]
@@ -108,4 +111,26 @@ fn a_push_that_is_delivered_while_its_domain_is_trimmed_counts_as_gone_once() {
     assert_eq!((world.waiting().len(), world.dropped.contains(&pushes[0])), (4, true));
     world.post(bobs);
     world.check_bounds();
+}
+
+#[test]
+fn a_push_that_leaves_the_mailbox_makes_room_for_another_of_its_domain() {
+    for end in ["its delivery", "a later one in its place"] {
+        let mut world = World::bounded(DomainBounds { registrations: 10, mailbox: 3 });
+        let (alices, bobs) = (world.register(ALICE, 1), world.register(BOB, 1));
+        let mut of_bob = world.post_some(bobs, 2);
+        of_bob.iter().for_each(|push| world.answer(*push, BOB, OFFLINE));
+        let first = world.post(alices);
+        world.answer(first, ALICE, OFFLINE);
+        if end == "its delivery" {
+            world.greet(ALICE);
+            world.answer(first, ALICE, None);
+        } else {
+            world.replaces = vec![first];
+        }
+        let second = world.post(alices);
+        world.answer(second, ALICE, OFFLINE);
+        of_bob.push(second);
+        assert_eq!((world.waiting(), world.dropped.len()), (of_bob, 0), "after {end}");
+    }
 }

@@ -83,3 +83,16 @@ fn a_phone_that_greets_and_answers_nothing_gets_one_push_for_each_presence() {
     }
     assert_eq!(arrived, pushes.into_iter().collect());
 }
+
+#[test]
+fn silent_phones_keep_their_places_while_nobody_waits_for_one() {
+    let mut world = World::narrow();
+    let of_a_domain = NARROW.in_flight / 16 * 13;
+    for number in 0..of_a_domain / 4 {
+        let app = world.register(&format!("user{number}@example.org/phone"), 1);
+        world.post_some(app, 4);
+    }
+    assert_eq!(world.take_sent().len(), of_a_domain);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.waiting(), []);
+}

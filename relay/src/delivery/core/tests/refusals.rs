@@ -153,3 +153,14 @@ fn a_push_of_an_earlier_life_goes_to_nobody_else_once_a_later_life_has_ended() {
     world.pass(Duration::from_secs(3));
     assert_eq!(world.take_sent(), []);
 }
+
+#[test]
+fn a_push_that_waits_and_is_refused_goes_out_again_if_its_registration_was_renewed_meanwhile() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.waits_and_is_sent(app);
+    world.register(ALICE, 1);
+    world.answer(push, ALICE, GONE);
+    assert!(world.lives(app));
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+}

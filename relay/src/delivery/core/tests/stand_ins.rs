@@ -139,3 +139,30 @@ fn where_many_are_silent_others_are_asked_for_all_of_them_a_few_at_each_tick() {
     assert_eq!(asked, silent);
     assert!(most < accounts.len() / 2, "{most} in one tick");
 }
+
+/// A push that its phone has left unanswered for so long that it is given up there. A stand-in was asked, too, and has
+/// some time left.
+fn given_up_beside_a_stand_in() -> (World, MessageId) {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE_AGAIN);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.take_sent(), [ALICE, ALICE_AGAIN].map(|to| (push, to.to_owned())));
+    assert!(!world.is_asked(push, ALICE) && world.is_asked(push, ALICE_AGAIN));
+    (world, push)
+}
+
+#[test]
+fn a_push_that_its_phone_left_unanswered_waits_as_such_though_the_stand_in_fails() {
+    let (mut world, push) = given_up_beside_a_stand_in();
+    world.answer(push, ALICE_AGAIN, OFFLINE);
+    assert!(world.mailbox[&push].1.is_some(), "the server may deliver it still");
+}
+
+#[test]
+fn a_late_result_of_a_phone_settles_its_push_though_a_stand_in_is_asked() {
+    let (mut world, push) = given_up_beside_a_stand_in();
+    world.answer(push, ALICE, None);
+    assert!(world.is_settled(), "{:?}", world.rest());
+}

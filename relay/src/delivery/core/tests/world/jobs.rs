@@ -43,6 +43,15 @@ impl World {
         }
     }
 
+    /// Settling stands still, with as many fates as it may have.
+    pub(in super::super) fn fall_behind(&mut self) {
+        self.stalls = true;
+        let nobody = BareJid::new("nobody@example.com").unwrap();
+        while self.core.settling_keeps_up() {
+            self.core.fates.push_back(Fate::NoteSeen(nobody.clone(), Vec::new()));
+        }
+    }
+
     /// With tenants from now on.
     pub(in super::super) fn serve(&mut self, roster: &push::Roster) {
         self.take(Input::Access(AccessList::Everyone(Vec::new()).and_tenants(roster)));

@@ -1,0 +1,60 @@
+//! A registration follows its phone to the full JID that takes its pushes.
+
+use super::*;
+
+/// A push that has gone out to another full JID than the one that its registration names, whose session has ended.
+fn at_another() -> (World, RegistrationId, MessageId) {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.leave(ALICE);
+    world.greet(ALICE_AGAIN);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    (world, app, push)
+}
+
+#[test]
+fn a_registration_for_which_nothing_waits_moves_without_a_reading() {
+    let (mut world, app, push) = at_another();
+    let pages = world.pages;
+    world.answer(push, ALICE_AGAIN, None);
+    assert_eq!((world.names(app).as_str(), world.pages), (ALICE_AGAIN, pages));
+}
+
+#[test]
+fn while_settling_is_behind_a_result_settles_its_push_and_the_next_one_moves_the_registration() {
+    let (mut world, app, push) = at_another();
+    world.fall_behind();
+    world.answer(push, ALICE_AGAIN, None);
+    world.go_on_settling();
+    assert!(world.is_settled() && world.names(app) == ALICE);
+    let next = world.post(app);
+    world.answer(next, ALICE_AGAIN, None);
+    assert_eq!(world.names(app), ALICE_AGAIN);
+}
+
+#[test]
+fn while_settling_is_behind_a_late_result_leaves_its_push_waiting() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.waiting(), [push]);
+    world.fall_behind();
+    world.answer(push, ALICE, None);
+    world.go_on_settling();
+    assert_eq!(world.waiting(), [push]);
+}
+
+#[test]
+fn a_result_of_the_full_jid_that_a_push_named_hides_no_move_since() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post_for(app, 0);
+    world.register(ALICE_AGAIN, 1);
+    world.restart();
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())], "at once, before the store is asked");
+    world.answer(push, ALICE, None);
+    let next = world.post(app);
+    assert_eq!(world.take_sent(), [(next, ALICE_AGAIN.to_owned())]);
+}

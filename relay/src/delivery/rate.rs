@@ -15,6 +15,8 @@ const THROTTLED_MIN: TimeDelta = TimeDelta::seconds(5);
 #[derive(Debug)]
 pub(crate) struct Meter {
     rate: Rate,
+    /// Most registrations whose pushes are counted.
+    max: usize,
     /// For each registration: the time at which its burst is whole again, and the time until which its senders were
     /// asked to wait.
     counted: HashMap<RegistrationId, (DateTime<Utc>, DateTime<Utc>)>,
@@ -22,15 +24,15 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { rate, counted: HashMap::new() }
+        Self { rate, max: COUNTED_MAX, counted: HashMap::new() }
     }
 
     /// Counts a push. If it is one too many, returns the time until which the senders have to wait; `None` if they were
     /// asked already.
     pub(crate) fn count(&mut self, id: RegistrationId, accepted_at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        if self.counted.len() >= COUNTED_MAX && !self.counted.contains_key(&id) {
+        if self.counted.len() >= self.max && !self.counted.contains_key(&id) {
             self.counted.retain(|_, (whole_at, _)| *whole_at > accepted_at);
-            if self.counted.len() >= COUNTED_MAX {
+            if self.counted.len() >= self.max {
                 return None;
             }
         }
@@ -104,11 +106,11 @@ mod tests {
     fn a_full_meter_counts_no_further_registration_until_the_burst_of_others_is_whole() {
         let id = |number: usize| RegistrationId::from_bytes((number as u128).to_be_bytes());
         let flood = |meter: &mut Meter, of, moment| (0..100).any(|_| meter.count(of, at(moment)).is_some());
-        let mut meter = Meter::new("60/1".parse().unwrap());
-        for number in 0..COUNTED_MAX {
+        let mut meter = Meter { max: 100, ..Meter::new("60/1".parse().unwrap()) };
+        for number in 0..100 {
             meter.count(id(number), at(0));
         }
-        let further = id(COUNTED_MAX);
+        let further = id(100);
         assert!(!flood(&mut meter, further, 0), "it is not counted");
         assert!(flood(&mut meter, id(0), 0), "those that are known are");
         assert!(flood(&mut meter, further, 1000), "the others' bursts are whole again");

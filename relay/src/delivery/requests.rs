@@ -91,14 +91,6 @@ mod tests {
         assert!(requests.is_empty() && requests.waiting.is_empty() && requests.bytes == 0);
     }
 
-    #[test]
-    fn all_requests_together_are_bounded() {
-        let mut requests = Requests::default();
-        let taken =
-            (0..40_000).filter(|id| requests.offer(request(&format!("u{id}@x/1"), *id)).is_none()).count();
-        assert!(taken < 40_000 && requests.bytes <= BYTES_MAX);
-    }
-
     /// Returns a request of a user that takes so many bytes.
     fn sized(user: usize, bytes: usize) -> Request {
         let from = format!("user{user:02}@x/1");

@@ -24,6 +24,12 @@ impl Room {
         self.held / 8 * 7
     }
 
+    /// Number of decisions that are not durable yet at which no further mailboxes are read, and decisions that recur
+    /// are left out.
+    pub(crate) const fn unsettled(self) -> usize {
+        self.held / 4
+    }
+
     /// Most places of one account while another account has a push ready.
     pub(crate) const fn per_account(self) -> usize {
         self.in_flight / 16
@@ -69,7 +75,10 @@ mod tests {
     #[test]
     fn the_shares_of_a_relay_are_those_that_are_documented() {
         let room = Room::OF_RELAY;
-        assert_eq!((room.held, room.held_crowded(), room.held_full()), (4096, 2048, 3584));
+        assert_eq!(
+            (room.held, room.held_crowded(), room.held_full(), room.unsettled()),
+            (4096, 2048, 3584, 1024)
+        );
         assert_eq!((room.in_flight, room.per_account(), room.per_domain()), (1024, 64, 832));
         assert_eq!((room.crowded(), room.high_water(), room.low_water()), (896, 832, 704));
         assert_eq!((room.busy(), room.sought_per_tick()), (64, 64));

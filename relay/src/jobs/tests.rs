@@ -202,9 +202,8 @@ async fn a_sweep_goes_on_without_a_row_that_cannot_be_read_or_takes_long() {
     store.keep_waiting(testing::push(1, &row, now()));
     let jobs = store.jobs(now(), Fence::open());
     for (are_broken, take) in [(true, Duration::ZERO), (false, Duration::from_secs(3600))] {
-        let mut inside = store.lock();
-        (inside.rows_are_broken, inside.rows_take) = (are_broken, take);
-        drop(inside);
+        store.lock().rows_are_broken = are_broken;
+        store.lock().rows_take = take;
         let found = timeout(Duration::from_secs(60), jobs.sweep(None)).await.expect("the sweep goes on");
         assert_eq!((found.rows.len(), found.waiting), (0, vec![(row.target.recipient.to_bare(), 1)]));
         assert_eq!(store.lock().waiting.len(), 1, "nothing is cleared");

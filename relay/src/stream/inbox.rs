@@ -149,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn stanzas_that_wait_are_bounded_by_their_bytes_too() {
         const LENGTH: usize = 60_000;
-        let count = 2 * BYTES_MAX / LENGTH;
+        let count = BYTES_MAX / LENGTH + 10;
         let (mut inbox, mut events) = inbox(count);
         let id = "x".repeat(LENGTH);
         let stanza = format!("<iq type='result' id='{id}' to='notify.example.com' from='a@b/c'/>");

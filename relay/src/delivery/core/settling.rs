@@ -3,9 +3,6 @@
 use super::*;
 use crate::delivery::{known::Knowledge, phone::Phone, reading::Cue};
 
-/// Number of fates that are not durable yet at which no further mailboxes are read.
-const UNSETTLED_MAX: usize = 1024;
-
 /// The settlement that is under way.
 #[derive(Debug, Default)]
 pub(super) struct Settling {
@@ -60,7 +57,8 @@ impl Core {
     }
 
     pub(super) fn settling_keeps_up(&self) -> bool {
-        self.fates.len() + self.settling.as_ref().map_or(0, |settling| settling.fates) < UNSETTLED_MAX
+        self.fates.len() + self.settling.as_ref().map_or(0, |settling| settling.fates)
+            < self.settings.room.unsettled()
     }
 
     /// Starts the next settlement, if none is under way.

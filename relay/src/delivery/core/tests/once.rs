@@ -174,7 +174,7 @@ fn a_push_that_the_queue_gives_again_goes_out_no_more_once_it_is_replaced_in_the
 
 #[test]
 fn while_settling_stands_still_no_more_is_taken_from_the_queue_than_the_relay_may_hold() {
-    let mut world = World::online();
+    let mut world = World::narrow();
     let app = world.register(BOB, 1);
     let answer_all = |world: &mut World| {
         for (push, to) in world.take_sent() {
@@ -182,15 +182,11 @@ fn while_settling_stands_still_no_more_is_taken_from_the_queue_than_the_relay_ma
         }
     };
     world.stalls = true;
-    for _ in 0..Room::OF_RELAY.held + 500 {
+    for _ in 0..NARROW.held + 50 {
         world.post(app);
         answer_all(&mut world);
     }
-    assert_eq!(
-        (world.core().held, world.queued()),
-        (Room::OF_RELAY.held, Room::OF_RELAY.held + 500),
-        "all is answered"
-    );
+    assert_eq!((world.core().held, world.queued()), (NARROW.held, NARROW.held + 50), "all is answered");
     world.pass(Duration::from_secs(31));
     assert_eq!(world.take_sent(), []);
     world.go_on_settling();
@@ -199,5 +195,5 @@ fn while_settling_stands_still_no_more_is_taken_from_the_queue_than_the_relay_ma
         assert!(!sent.is_empty(), "{:?}", world.rest());
         sent.into_iter().for_each(|(push, to)| world.answer(push, &to, None));
     }
-    assert_eq!(world.take_delivered_count(), Room::OF_RELAY.held + 500);
+    assert_eq!(world.take_delivered_count(), NARROW.held + 50);
 }

@@ -1,10 +1,11 @@
-//! Presences of one phone beside much that waits for another of its account: a cue costs what it finds.
+//! Presences of a phone that acknowledges nothing, while much waits for it, or little: a cue costs what it finds. The
+//! pushes are for another full JID of the account, which is away, so that this phone is to get them in its place.
 
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use e2e::bench::{Journal, LightPhone, Request, post};
+use e2e::bench::{Journal, LightPhone};
 use e2e::{Kind, Upwire, User, XmppServer};
 use push::{Application, MailboxBounds, Target, testing};
 use tokio::time::sleep;
@@ -14,8 +15,10 @@ use crate::stage::{self, Watch};
 
 /// The title in the plan.
 pub(crate) const TITLE: &str = "presences";
-/// Applications of the phone that is away, and the number of pushes that wait for each.
+/// Applications of the full JID that is away, and the number of pushes that wait for each.
 const AWAY: Case = Case { phones: 60, pushes_each: 100 };
+/// The same applications, and one push for each.
+const LITTLE: Case = Case { pushes_each: 1, ..AWAY };
 const BOUNDS: MailboxBounds = MailboxBounds { of_registration: AWAY.pushes_each, of_account: AWAY.pushes() };
 /// Number of presences in one burst.
 pub(crate) const BURST: usize = 60;
@@ -25,9 +28,9 @@ const BURST_TIME: Duration = Duration::from_secs(1);
 /// CPU seconds of Upwire for one burst, on average, without those that it takes when nothing happens.
 pub(crate) struct Presences {
     pub(crate) kind: Kind,
-    pub(crate) waiting: usize,
-    pub(crate) beside_nothing: f64,
-    pub(crate) beside_waiting: f64,
+    /// Numbers of pushes that wait, with the seconds.
+    pub(crate) little: (usize, f64),
+    pub(crate) much: (usize, f64),
 }
 
 pub(crate) async fn measure(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> anyhow::Result<Presences> {
@@ -35,14 +38,15 @@ pub(crate) async fn measure(kind: Kind, plan: &Plan, journal: &Rc<Journal>) -> a
     let server = XmppServer::start(kind).await;
     let folder = e2e::folder("presences");
     let mut spent = Vec::new();
-    for waiting in [Case { phones: 0, ..AWAY }, AWAY] {
+    for waiting in [LITTLE, AWAY] {
         let user = server.user().await;
         let file = folder.join(format!("{}.db", waiting.phones));
         stage::fill(&file, waiting, BOUNDS, |number| away(&user, number)).await?;
-        spent.push(burst(&server, &user, &file, waiting.pushes(), plan.bursts, journal).await?);
+        let seconds = burst(&server, &user, &file, plan.bursts, journal).await?;
+        spent.push((waiting.pushes(), seconds));
     }
     std::fs::remove_dir_all(folder)?;
-    Ok(Presences { kind, waiting: AWAY.pushes(), beside_nothing: spent[0], beside_waiting: spent[1] })
+    Ok(Presences { kind, little: spent[0], much: spent[1] })
 }
 
 /// Returns the target of an application of the phone that is away.
@@ -55,7 +59,6 @@ async fn burst(
     server: &XmppServer,
     user: &User,
     file: &Path,
-    waiting: usize,
     bursts: usize,
     journal: &Rc<Journal>,
 ) -> anyhow::Result<f64> {
@@ -67,7 +70,6 @@ async fn burst(
     let upwire = upwire.start_ready().await;
     let component = &upwire.component.jid;
     let mut phone = LightPhone::connect(server, user).await;
-    let request = [Request::new(&phone.register(component).await?)?];
     let processes = stage::processes(&upwire, server)?;
     let mut spent = Vec::new();
     for greets in [false, true] {
@@ -80,11 +82,9 @@ async fn burst(
         }
         spent.push(watch.stop(0)?.upwire);
     }
-    // Upwire has read all presences, and the waiting pushes have not moved.
+    // The phone gets everything once it answers.
     let phone = phone.answer_all(Rc::clone(journal));
-    journal.begin();
-    post(&request, 1, 1, true, journal).await?;
-    stage::arrive(&upwire, waiting as f64, journal).await?;
+    stage::reaches(&upwire, "upwire_mailbox_depth", 0.0).await?;
     phone.leave().await?;
     Ok((spent[1] - spent[0]).max(0.0) / bursts as f64)
 }

@@ -149,8 +149,6 @@ impl Core {
         phone.cue = Some(phone.cue.map_or(cue, |before| before.max(cue)));
         if !waits {
             self.cued.push_back(jid.clone());
-        }
-        if cue == Cue::There || !waits {
             self.set_gate(jid, Gate::Shut);
         }
         true

@@ -233,10 +233,7 @@ impl Core {
                 }
                 // Failed pushes may have been read again meanwhile.
                 for id in suspicion.failed {
-                    let waits = self.pushes.get(&id).is_some_and(|push| {
-                        push.held.origin == Origin::Mailbox && push.lines.iter().all(|line| line == jid)
-                    });
-                    if waits {
+                    if self.pushes.get(&id).is_some_and(|push| push.held.origin == Origin::Mailbox) {
                         self.take_from_line(id, jid);
                         self.forget_unless_elsewhere(id);
                     }

@@ -8,12 +8,15 @@ use crate::stream::stanza::{Answer, Condition};
 use world::{NARROW, World};
 
 mod census;
+mod cues;
 mod forgetting;
 mod model;
 mod moves;
 mod once;
 mod places;
+mod presences;
 mod refusals;
+mod retries;
 mod sessions;
 mod stand_ins;
 mod stops;

@@ -134,3 +134,64 @@ fn a_push_that_leaves_the_mailbox_makes_room_for_another_of_its_domain() {
         assert_eq!((world.waiting(), world.dropped.len()), (of_bob, 0), "after {end}");
     }
 }
+
+#[test]
+fn a_count_without_the_lease_or_after_a_failure_comes_later() {
+    let mut world = World::online();
+    assert_eq!(told(&mut world), [[]], "of nobody, at the start");
+    world.leased = false;
+    world.admit("example.com");
+    assert_eq!(told(&mut world), Vec::<Vec<_>>::new());
+    world.leased = true;
+    world.pass(TICK);
+    assert_eq!(told(&mut world), [[]]);
+    world.fail_the_count();
+    world.stand_still(Duration::from_secs(3599));
+    world.greet(BOB);
+    assert_eq!(told(&mut world), Vec::<Vec<_>>::new());
+    world.stand_still(Duration::from_secs(1));
+    world.greet(BOB);
+    assert_eq!(told(&mut world), [[]]);
+}
+
+#[test]
+fn the_throttling_of_another_process_ends_when_the_registrations_are_counted() {
+    let mut world = World::metered("2/1");
+    let [elsewhere, here, _] = [ALICE, BOB, EVE].map(|jid| world.register(jid, 1));
+    let until = world.wall + Duration::from_secs(60);
+    world.post_some(here, 3);
+    world.throttle_elsewhere(here, until);
+    world.admit("*, example.com");
+    assert_eq!(world.throttled.len(), 1, "this process has asked, too");
+    world.throttle_elsewhere(elsewhere, until);
+    world.admit("*, example.org");
+    let lifted = world.throttled.split_off(1);
+    assert!(lifted.len() == 1 && lifted[0] <= world.wall, "{lifted:?}");
+}
+
+#[test]
+fn the_end_of_a_registration_makes_room_in_its_domain_for_its_waiting_pushes_alone() {
+    const CAROL: &str = "carol@example.com/phone";
+    for bob_answers in [true, false] {
+        let mut world = World::bounded(DomainBounds { registrations: 10, mailbox: 5 });
+        let [bobs, carols] = [BOB, CAROL].map(|jid| world.register(jid, 1));
+        let [ends, other] = [1, 2].map(|application| world.register(ALICE, application));
+        let of_bob = world.waits_and_is_sent(bobs);
+        let [refused, in_flight, of_other] = [ends, ends, other].map(|app| world.post(app));
+        [refused, in_flight, of_other].into_iter().for_each(|push| world.answer(push, ALICE, OFFLINE));
+        world.greet(ALICE);
+        world.answer(refused, ALICE, GONE);
+        assert!(!world.lives(ends) && world.waiting() == [of_bob, of_other]);
+        world.answer(in_flight, ALICE, None);
+        if bob_answers {
+            world.answer(of_bob, BOB, None);
+        }
+        let first = world.post(carols);
+        world.answer(first, CAROL, OFFLINE);
+        let room = 5 - world.waiting().len();
+        world.post_some(carols, room);
+        assert_eq!((world.waiting().len(), world.dropped.len()), (5, 0));
+        world.post(carols);
+        assert_eq!((world.waiting().len(), world.dropped.len()), (5, 1));
+    }
+}

@@ -166,3 +166,36 @@ fn a_late_result_of_a_phone_settles_its_push_though_a_stand_in_is_asked() {
     world.answer(push, ALICE, None);
     assert!(world.is_settled(), "{:?}", world.rest());
 }
+
+#[test]
+fn a_full_jid_that_has_failed_is_tried_again_though_a_stand_in_has_taken_its_pushes() {
+    let mut world = World::online();
+    let [app, other] = [1, 2].map(|application| world.register(ALICE, application));
+    world.greet(TABLET);
+    let [failed, unanswered] = [(); 2].map(|()| world.post(app));
+    world.pass(Duration::from_secs(2) + TICK);
+    assert_eq!(world.take_sent().len(), 4, "each goes to both");
+    world.answer(failed, ALICE, OFFLINE);
+    world.answer(unanswered, TABLET, None);
+    world.answer(failed, TABLET, None);
+    world.leave(TABLET);
+    let next = world.post(other);
+    world.pass(Duration::from_secs(5));
+    assert!(world.take_sent().contains(&(next, ALICE.to_owned())), "{:?}", world.rest());
+}
+
+#[test]
+fn a_silent_full_jid_gets_its_waiting_pushes_once_a_stand_in_has_taken_the_unanswered_one() {
+    let mut world = World::online();
+    let [app, other] = [1, 2].map(|application| world.register(ALICE, application));
+    world.greet(TABLET);
+    let unanswered = world.post(app);
+    world.pass(Duration::from_secs(2) + TICK);
+    assert_eq!(world.take_sent().len(), 2, "it goes to both");
+    world.admit("example.org");
+    let waits = world.post(other);
+    world.admit("example.com");
+    assert_eq!(world.waiting(), [waits]);
+    world.answer(unanswered, TABLET, None);
+    assert_eq!(world.take_sent(), [(waits, ALICE.to_owned())], "{:?}", world.rest());
+}

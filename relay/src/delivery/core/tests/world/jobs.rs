@@ -2,8 +2,14 @@
 
 use std::ops::Bound;
 
+use tokio_xmpp::jid::{DomainPart, NodePart};
+
 use super::*;
 use crate::delivery::domains::Trim;
+
+fn full_jid(account: &str, number: usize) -> FullJid {
+    FullJid::new(&format!("{account}/{number}")).unwrap()
+}
 
 impl World {
     pub(super) fn do_job(&mut self, job: Job) {
@@ -50,6 +56,44 @@ impl World {
         while self.core.settling_keeps_up() {
             self.core.fates.push_back(Fate::NoteSeen(nobody.clone(), Vec::new()));
         }
+    }
+
+    /// The page of a count that the store was asked for does not come.
+    pub(in super::super) fn fail_the_count(&mut self) {
+        self.take(Input::Counted(None));
+    }
+
+    /// Another process asks the senders of a registration to wait.
+    pub(in super::super) fn throttle_elsewhere(
+        &mut self,
+        registration: RegistrationId,
+        until: DateTime<Utc>,
+    ) {
+        if let Some(row) = self.rows.get_mut(&registration) {
+            row.throttled_until = Some(until);
+        }
+    }
+
+    /// As many full JIDs are tried again as may be.
+    pub(in super::super) fn fill_retries(&mut self) {
+        for number in 0..4096 {
+            self.core.retrying.insert(full_jid("user@example.org", number));
+        }
+    }
+
+    /// As many mailboxes are to be read as may be.
+    pub(in super::super) fn fill_cues(&mut self) {
+        self.core.cued.resize(65_536, full_jid("user@example.org", 0));
+    }
+
+    /// As many accounts are in memory as may be, behind all others. Nothing is under way for them.
+    pub(in super::super) fn fill_accounts(&mut self) {
+        let domain = DomainPart::new("example.com").unwrap();
+        let crowd = (self.core.accounts.len()..16_384).map(|number| {
+            let node = NodePart::new(&format!("z{number:05}")).unwrap().into_owned();
+            (BareJid::from_parts(Some(&node), &domain), Account::default())
+        });
+        self.core.accounts.append(&mut crowd.collect());
     }
 
     /// With tenants from now on.
@@ -227,8 +271,9 @@ impl World {
         }
         row.revoked |= row.epoch == push.message.epoch;
         let (account, registration) = (recipient.to_bare(), push.message.registration);
-        self.remove(push);
+        // The push is one of those that waited, if it was in the mailbox.
         let (life, before) = (push.message.epoch, self.mailbox.len());
+        self.remove(push);
         self.mailbox.retain(|_, (message, _)| message.registration != registration || message.epoch > life);
         let waited = before - self.mailbox.len();
         Some(Note::Ended { account, registration, epoch: life, waited })

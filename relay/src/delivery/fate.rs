@@ -107,7 +107,8 @@ pub(crate) enum Note {
         recipient: FullJid,
         /// True if this recipient was not asked yet.
         untried: bool,
-        kept: Kept,
+        /// What the write that put the push there did to others; `None`: it waited there before.
+        kept: Option<Kept>,
     },
     /// A registration names this full JID now.
     Names(RegistrationId, Epoch, FullJid),

@@ -210,6 +210,7 @@ impl Traces {
             match note {
                 Note::Waits { message, kept, .. } => {
                     self.become_of(message.id, Outcome::Waits, now);
+                    let Some(kept) = kept else { continue };
                     kept.replaced.iter().for_each(|id| self.note_end(*id, Outcome::Replaced, now));
                     kept.dropped.iter().for_each(|id| self.note_end(*id, Outcome::Dropped, now));
                 }

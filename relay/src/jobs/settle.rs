@@ -311,7 +311,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 message: Arc::clone(&push.message),
                 recipient: push.message.recipient.clone(),
                 untried: true,
-                kept: Kept::default(),
+                kept: None,
             }),
         };
         // This note comes last: the core goes by what the row names now.

@@ -139,9 +139,11 @@ impl Core {
         for note in notes {
             match note {
                 Note::Waits { message, recipient, untried, kept } => {
-                    self.count_kept(&message.recipient.to_bare(), &kept);
+                    if let Some(kept) = &kept {
+                        self.count_kept(&message.recipient.to_bare(), kept);
+                    }
                     let named = self.note_named_by(&settling, &message, recipient);
-                    self.take_kept(&message, named, untried, &kept, now);
+                    self.take_kept(&message, named, untried, &kept.unwrap_or_default(), now);
                 }
                 Note::Names(registration, ..) if settling.registered.contains(&registration) => {}
                 Note::Names(registration, epoch, recipient) => {

@@ -52,6 +52,7 @@ fn done(push: &Arc<PushMessage>) -> Fate {
 }
 
 fn waits(push: &Arc<PushMessage>, kept: Kept) -> Note {
+    let kept = Some(kept);
     Note::Waits { message: Arc::clone(push), recipient: push.recipient.clone(), untried: false, kept }
 }
 

@@ -82,6 +82,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             recipient = row.target.recipient;
         }
         let untried = untried || recipient != message.recipient;
+        let kept = Some(kept);
         Ok(Some(Note::Waits { message: Arc::clone(message), recipient, untried, kept }))
     }
 
@@ -112,7 +113,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
 fn kept_counts(message: &PushMessage, note: Option<&Note>, queued: &Queued, now: DateTime<Utc>) -> Counts {
     let mut counts = Counts::accepted(message);
     match note {
-        Some(Note::Waits { kept, .. }) => {
+        Some(Note::Waits { kept: Some(kept), .. }) => {
             let dropped = kept.dropped.iter().filter(|id| queued.contains(id)).count() as u64;
             counts += Counts { waited: 1, dropped, ..Counts::default() };
         }

@@ -136,6 +136,19 @@ fn a_push_that_leaves_the_mailbox_makes_room_for_another_of_its_domain() {
 }
 
 #[test]
+fn a_push_that_waits_on_after_a_refusal_takes_no_further_room_in_its_domain() {
+    let mut world = World::bounded(DomainBounds { registrations: 10, mailbox: 3 });
+    let (alices, bobs) = (world.register(ALICE, 1), world.register(BOB, 1));
+    let refused = world.waits_and_is_sent(alices);
+    world.register(ALICE, 1);
+    world.answer(refused, ALICE, GONE);
+    assert!(world.lives(alices), "it was renewed meanwhile");
+    let of_bob = world.post_some(bobs, 2);
+    of_bob.iter().for_each(|push| world.answer(*push, BOB, OFFLINE));
+    assert_eq!((world.waiting().len(), world.dropped.len()), (3, 0));
+}
+
+#[test]
 fn a_count_without_the_lease_or_after_a_failure_comes_later() {
     let mut world = World::online();
     assert_eq!(told(&mut world), [[]], "of nobody, at the start");

@@ -261,6 +261,21 @@ impl World {
     }
 
     /// Ends a registration for a push that was refused, unless it goes on.
+    /// Returns the note of a push in the mailbox that was refused, and whose registration goes on.
+    fn still_waits(&self, fate: &Fate) -> Option<Note> {
+        let Fate::Revoke { push: Held { origin: Origin::Mailbox, message }, recipient, asked_at } = fate else {
+            return None;
+        };
+        let row = &self.rows[&message.registration];
+        let goes_on = row.target.recipient != *recipient || row.renewed_at > *asked_at;
+        (row.epoch == message.epoch && goes_on).then(|| Note::Waits {
+            message: Arc::clone(message),
+            recipient: message.recipient.clone(),
+            untried: true,
+            kept: None,
+        })
+    }
+
     fn revoke(&mut self, push: &Held, recipient: &FullJid, asked_at: DateTime<Utc>) -> Option<Note> {
         let row = self.rows.get_mut(&push.message.registration)?;
         let goes_on = row.target.recipient != *recipient || row.renewed_at > asked_at;
@@ -280,7 +295,11 @@ impl World {
     }
 
     pub(super) fn settle_all(&mut self, fates: Vec<Fate>) {
-        let notes = fates.into_iter().filter_map(|fate| self.settle(fate)).collect();
+        let mut notes = Vec::new();
+        for fate in fates {
+            notes.extend(self.still_waits(&fate));
+            notes.extend(self.settle(fate));
+        }
         self.take(Input::Settled(notes));
     }
 
@@ -308,7 +327,7 @@ impl World {
                 replaced.extend(self.all_but_the_newest_of_its_topic(&message));
                 replaced.iter().for_each(|id| drop(self.mailbox.remove(id)));
                 self.replaced.extend(&replaced);
-                let kept = Kept { replaced, dropped: Vec::new() };
+                let kept = Some(Kept { replaced, dropped: Vec::new() });
                 Some(Note::Waits { message, recipient, untried, kept })
             }
             Fate::Asked { message, asked_at } => {

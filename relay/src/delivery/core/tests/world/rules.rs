@@ -64,7 +64,7 @@ impl World {
     pub(super) fn note_told(&mut self, notes: &[Note]) {
         for note in notes {
             match note {
-                Note::Waits { kept: Kept { replaced, dropped }, .. } => {
+                Note::Waits { kept: Some(Kept { replaced, dropped }), .. } => {
                     self.heard.over.extend(replaced.iter().chain(dropped));
                 }
                 Note::Trimmed(_, trimmed) => self.heard.over.extend(&trimmed.dropped),

@@ -7,7 +7,9 @@ use super::*;
 use crate::stream::stanza::{Answer, Condition};
 use world::{NARROW, World};
 
+mod arrivals;
 mod census;
+mod crowds;
 mod forgetting;
 mod model;
 mod moves;
@@ -15,6 +17,7 @@ mod once;
 mod places;
 mod refusals;
 mod sessions;
+mod silence;
 mod stand_ins;
 mod stops;
 mod tenants;

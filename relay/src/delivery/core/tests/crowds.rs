@@ -4,40 +4,46 @@ use super::*;
 
 const EVE: &str = "eve@example.org/phone";
 
-/// A phone that has answered before gets this many pushes, and answers none.
-fn hold(world: &mut World, pushes: usize) {
+/// Returns the registration of a phone that has answered.
+fn answered(world: &mut World) -> RegistrationId {
     let app = world.register(BOB, 1);
     let proof = world.post(app);
     world.answer(proof, BOB, None);
-    world.post_some(app, pushes);
+    app
+}
+
+/// Returns registrations of phones that never answered, each of another account.
+fn unanswered(world: &mut World, phones: usize) -> Vec<RegistrationId> {
+    (0..phones).map(|user| world.register(&format!("user{user}@example.org/phone"), 1)).collect()
 }
 
 #[test]
 fn a_push_for_a_phone_that_never_answered_waits_in_the_mailbox_while_the_relay_is_nearly_full() {
+    let mut world = World::narrow();
+    let (busy, apps) = (answered(&mut world), unanswered(&mut world, 3));
     let full = NARROW.held / 8 * 7;
-    for (held, has_room) in [(NARROW.held / 2 + 1, true), (full, true), (full + 1, false)] {
-        let mut world = World::narrow();
-        let app = world.register(EVE, 1);
-        hold(&mut world, held - 1);
+    for (app, (held, has_room)) in
+        apps.into_iter().zip([(NARROW.held / 2 + 1, true), (full, true), (full + 1, false)])
+    {
+        world.post_some(busy, held - 1 - world.core().held);
         let push = world.post(app);
-        assert_eq!(world.core().held, if has_room { held } else { held - 1 });
         assert_eq!((world.is_queued(push), world.waiting().is_empty()), (has_room, has_room), "{held}");
     }
 }
 
 #[test]
 fn a_push_for_a_phone_that_never_answered_waits_in_the_mailbox_while_its_domain_has_its_share() {
+    let mut world = World::narrow();
     // There are two domains.
-    let share = NARROW.held / 2 / 2;
-    for (of_domain, has_room) in [(share - 1, true), (share, false)] {
-        let mut world = World::narrow();
-        let app = world.register(EVE, 1);
-        let apps = (0..32).map(|user| world.register(&format!("user{user}@example.org/phone"), 1));
-        let apps: Vec<_> = apps.collect();
-        (0..of_domain).for_each(|push| drop(world.post(apps[push % apps.len()])));
-        hold(&mut world, NARROW.held / 2);
+    let (share, phones) = (NARROW.held / 2 / 2, 32);
+    let (busy, apps) = (answered(&mut world), unanswered(&mut world, phones + 2));
+    for push in 0..share - 1 {
+        world.post(apps[push % phones]);
+    }
+    world.post_some(busy, NARROW.held / 2 - share + 1);
+    for (app, has_room) in [(apps[phones], true), (apps[phones + 1], false)] {
         let push = world.post(app);
-        assert_eq!((world.is_queued(push), world.waiting().is_empty()), (has_room, has_room), "{of_domain}");
+        assert_eq!((world.is_queued(push), world.waiting().is_empty()), (has_room, has_room));
     }
 }
 
@@ -49,7 +55,8 @@ fn pushes_that_are_read_go_into_line_however_many_are_held() {
     world.answer(first, EVE, OFFLINE);
     let pushes = [first, world.post(app)];
     assert_eq!(world.waiting(), pushes);
-    hold(&mut world, NARROW.held / 2 + 1);
+    let busy = answered(&mut world);
+    world.post_some(busy, NARROW.held / 2 + 1);
     world.take_sent();
     world.greet(EVE);
     assert_eq!(world.take_sent(), pushes.map(|push| (push, EVE.to_owned())));

@@ -53,3 +53,20 @@ impl Loads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_with_pushes_have_equal_shares() {
+        let mut loads = Loads::default();
+        assert_eq!((loads.held("x.example"), loads.share_of(90)), (0, 90));
+        for domain in ["x.example", "y.example", "x.example", "z.example"] {
+            loads.hold(domain);
+        }
+        assert_eq!((loads.held("x.example"), loads.held("y.example"), loads.share_of(90)), (2, 1, 30));
+        loads.let_go("y.example");
+        assert_eq!((loads.held("y.example"), loads.share_of(90)), (0, 45));
+    }
+}

@@ -19,7 +19,7 @@ impl Core {
         let has_room = |account: &BareJid| {
             accounts.get(account).is_none_or(|account| account.in_flight < room.per_account())
         };
-        let unproven_first = !crowded && !self.unproven_last;
+        let unproven_first = !self.unproven_last;
         for round in 0..4 {
             let (trust, jid) = match (round, unproven_first) {
                 (0, true) | (1, false) if !crowded => (Trust::Unproven, self.unproven.next(within, has_room)),

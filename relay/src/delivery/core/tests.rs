@@ -7,7 +7,9 @@ use super::*;
 use crate::stream::stanza::{Answer, Condition};
 use world::{NARROW, World};
 
+mod arrivals;
 mod census;
+mod crowds;
 mod cues;
 mod forgetting;
 mod model;
@@ -18,6 +20,7 @@ mod presences;
 mod refusals;
 mod retries;
 mod sessions;
+mod silence;
 mod stand_ins;
 mod stops;
 mod tenants;

@@ -41,3 +41,72 @@ fn what_lives_still_is_delivered_though_it_was_to_be_forgotten() {
     }
     assert!(world.is_settled());
 }
+
+#[test]
+fn the_mailbox_of_another_account_is_read_though_one_is_erased_meanwhile() {
+    let mut world = World::online();
+    let app = world.register(BOB, 1);
+    let push = world.post(app);
+    world.answer(push, BOB, OFFLINE);
+    world.take_sent();
+    world.fall_behind();
+    world.greet(BOB);
+    assert_eq!(world.take_sent(), []);
+    world.forget("alice@example.com");
+    world.go_on_settling();
+    assert_eq!(world.take_sent(), [(push, BOB.to_owned())]);
+}
+
+#[test]
+fn the_mailbox_of_another_account_is_read_on_though_one_is_erased_meanwhile() {
+    let mut world = World::online();
+    let app = world.register(BOB, 1);
+    let first = world.post(app);
+    world.answer(first, BOB, OFFLINE);
+    world.post_some(app, 30);
+    world.take_sent();
+    world.greet(BOB);
+    world.fall_behind();
+    let mut taken = 0;
+    loop {
+        let sent = world.take_sent();
+        if sent.is_empty() {
+            break;
+        }
+        taken += sent.len();
+        sent.into_iter().for_each(|(push, to)| world.answer(push, &to, None));
+    }
+    assert!(taken < 31, "{taken}");
+    world.forget("alice@example.com");
+    world.go_on_settling();
+    assert!(!world.take_sent().is_empty(), "{:?}", world.rest());
+}
+
+#[test]
+fn another_account_is_looked_up_though_one_is_erased_meanwhile() {
+    let mut world = World::online();
+    let app = world.register(BOB, 1);
+    world.restart();
+    let immediate = world.post_for(app, 0);
+    world.fall_behind();
+    world.answer(immediate, BOB, OFFLINE);
+    world.forget("alice@example.com");
+    world.go_on_settling();
+    world.take_sent();
+    world.greet(BOB);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, BOB.to_owned())]);
+}
+
+#[test]
+fn a_push_of_another_account_goes_out_again_in_a_new_session_though_one_is_erased_meanwhile() {
+    let mut world = World::online();
+    let app = world.register(BOB, 1);
+    let push = world.post(app);
+    world.take_sent();
+    world.stand_still(TICK);
+    world.greet(BOB);
+    world.forget("alice@example.com");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.take_sent(), [(push, BOB.to_owned())]);
+}

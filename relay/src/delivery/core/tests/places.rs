@@ -96,3 +96,63 @@ fn silent_phones_keep_their_places_while_nobody_waits_for_one() {
     world.pass(Duration::from_secs(3));
     assert_eq!(world.waiting(), []);
 }
+
+/// Registrations of several phones of one account that have answered.
+fn of_one_account(world: &mut World, phones: u8) -> Vec<RegistrationId> {
+    let register = |number| world.register(&format!("bob@example.com/{number}"), number);
+    let apps: Vec<_> = (0..phones).map(register).collect();
+    for app in &apps {
+        let proof = world.post(*app);
+        let phone = world.names(*app);
+        world.answer(proof, &phone, None);
+    }
+    world.take_sent();
+    apps
+}
+
+#[test]
+fn phones_that_answer_and_phones_that_never_did_take_turns() {
+    let mut world = World::online();
+    let answers = of_one_account(&mut world, 1)[0];
+    let never_did = world.register(ALICE, 1);
+    world.leased = false;
+    world.post_some(answers, 4);
+    world.post_some(never_did, 4);
+    world.leased = true;
+    world.pass(TICK);
+    let sent: Vec<_> = world.take_sent().into_iter().map(|(_, to)| to).collect();
+    assert!(sent.len() == 8 && sent.windows(2).all(|pair| pair[0] != pair[1]), "{sent:?}");
+}
+
+#[test]
+fn an_account_takes_more_than_its_share_of_places_only_while_there_are_many() {
+    let share = NARROW.in_flight / 16;
+    for (crowd, expected) in [(0, 3 * share / 2), (NARROW.in_flight / 8 * 7, share)] {
+        let mut world = World::narrow();
+        let apps = of_one_account(&mut world, 3);
+        for user in 0..crowd / 4 {
+            // A domain may not have all of these places.
+            let domain = user % 2;
+            let app = world.register(&format!("user{user}@domain{domain}.example/phone"), 1);
+            world.post_some(app, 4);
+        }
+        assert_eq!(world.take_sent().len(), crowd);
+        apps.into_iter().for_each(|app| drop(world.post_some(app, 4)));
+        assert_eq!(world.take_sent().len(), expected, "beside {crowd} others");
+    }
+}
+
+#[test]
+fn silent_pushes_are_taken_back_however_short_places_run() {
+    let mut world = World::narrow();
+    let of_a_domain = NARROW.in_flight / 16 * 13;
+    for user in 0..of_a_domain / 4 + 1 {
+        let app = world.register(&format!("user{user}@example.org/phone"), 1);
+        world.post_some(app, 4);
+    }
+    let app = world.register(BOB, 1);
+    world.post(app);
+    assert_eq!(world.take_sent().len(), of_a_domain + 1);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.waiting().len(), of_a_domain + 1 - NARROW.in_flight / 16 * 11);
+}

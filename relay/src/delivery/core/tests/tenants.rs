@@ -132,3 +132,49 @@ fn more_phones_that_are_gone_than_the_relay_holds_pushes_leave_places_to_another
         }
     }
 }
+
+#[test]
+fn a_push_that_expires_unanswered_and_then_fails_counts_as_expired() {
+    let mut world = World::online();
+    world.serve(&roster(None));
+    let app = world.register(ALICE, 1);
+    let push = world.post_for(app, 5);
+    world.stand_still(Duration::from_secs(10));
+    world.answer(push, ALICE, OFFLINE);
+    assert!(world.is_settled(), "{:?}", world.rest());
+    assert_eq!((world.counted.accepted, world.counted.delivered, world.counted.expired), (1, 0, 1));
+}
+
+#[test]
+fn a_push_that_an_earlier_process_put_into_the_mailbox_counts_when_its_copy_leaves_the_queue() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.waits_and_is_sent(app);
+    world.restart();
+    world.serve(&roster(None));
+    world.pass(TICK);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+    for _ in 0..2 {
+        world.queue_again(push);
+        assert!(!world.is_queued(push));
+        assert_eq!((world.counted.accepted, world.counted.waited), (1, 1), "once");
+    }
+}
+
+#[test]
+fn a_push_that_could_not_be_kept_counts_when_the_queue_gives_it_after_its_late_result() {
+    let mut world = World::online();
+    world.serve(&roster(None));
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.stalls = true;
+    world.pass(Duration::from_secs(31));
+    // Without the lease, the push goes back to the queue.
+    world.leased = false;
+    world.go_on_settling();
+    world.leased = true;
+    world.answer(push, ALICE, None);
+    world.pass(Duration::from_secs(6));
+    assert!(world.is_settled(), "{:?}", world.rest());
+    assert_eq!((world.counted.accepted, world.counted.delivered), (1, 1));
+}

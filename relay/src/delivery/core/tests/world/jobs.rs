@@ -263,7 +263,8 @@ impl World {
     /// Ends a registration for a push that was refused, unless it goes on.
     /// Returns the note of a push in the mailbox that was refused, and whose registration goes on.
     fn still_waits(&self, fate: &Fate) -> Option<Note> {
-        let Fate::Revoke { push: Held { origin: Origin::Mailbox, message }, recipient, asked_at } = fate else {
+        let Fate::Revoke { push: Held { origin: Origin::Mailbox, message }, recipient, asked_at } = fate
+        else {
             return None;
         };
         let row = &self.rows[&message.registration];

@@ -107,7 +107,7 @@ pub(crate) enum Note {
         recipient: FullJid,
         /// True if this recipient was not asked yet.
         untried: bool,
-        /// What the write that put the push there did to others; `None`: it waited there before.
+        /// Pushes that were replaced or dropped by the write that put the push there; `None`: it waited there before.
         kept: Option<Kept>,
     },
     /// A registration names this full JID now.

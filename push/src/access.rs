@@ -149,6 +149,15 @@ mod tests {
     }
 
     #[test]
+    fn a_list_has_tenants_if_its_roster_has_any() {
+        let list = "*".parse::<AccessList>().unwrap();
+        let mut roster = Roster::default();
+        assert!(!list.has_tenants() && !list.clone().and_tenants(&roster).has_tenants());
+        roster.add("example.com".parse().unwrap(), crate::Tenant::new(chrono::DateTime::UNIX_EPOCH)).unwrap();
+        assert!(list.and_tenants(&roster).has_tenants());
+    }
+
+    #[test]
     fn tenants_add_to_a_list_and_a_suspended_one_is_left_out_of_any() {
         let mut roster = Roster::default();
         let mut suspended = crate::Tenant::new(chrono::DateTime::UNIX_EPOCH);

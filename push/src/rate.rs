@@ -101,6 +101,13 @@ mod tests {
     }
 
     #[test]
+    fn within_a_minute_a_burst_passes_and_a_minute_s_worth() {
+        for (rate, most) in [("60/1", 120), ("5/0.5", 35), ("1/0.001", 2)] {
+            assert_eq!(rate.parse::<Rate>().unwrap().in_a_minute(), most, "{rate}");
+        }
+    }
+
+    #[test]
     fn a_burst_passes_and_the_next_push_waits_for_its_share() {
         let (rate, at) = ("3/2".parse::<Rate>().unwrap(), DateTime::UNIX_EPOCH);
         let mut whole_at = DateTime::UNIX_EPOCH;

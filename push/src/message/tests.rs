@@ -77,3 +77,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_body_has_as_many_bytes_as_it_was_made_of() {
+    for count in 0..8 {
+        assert_eq!(Body::from_bytes(&vec![7; count]).byte_count(), count);
+    }
+}

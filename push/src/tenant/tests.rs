@@ -19,6 +19,12 @@ fn a_name_is_a_domain_or_the_subdomains_of_one() {
 }
 
 #[test]
+fn a_name_is_shown_as_addresses_have_it() {
+    assert_eq!(in_unicode(&name("xn--bcher-kva.example")), "bücher.example");
+    assert_eq!(in_unicode(&name("*.example.com")), "*.example.com");
+}
+
+#[test]
 fn the_most_specific_name_wins() {
     let of = |names: &[&str], domain: &str| {
         let tenants: ByTenant<()> = names.iter().map(|text| (name(text), ())).collect();

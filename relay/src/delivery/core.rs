@@ -194,6 +194,8 @@ pub(crate) struct Core {
     settled: Lately<Name>,
     /// Settled pushes whose removal from the mailbox is under way.
     leaving: BTreeSet<Name>,
+    /// Pushes whose late results are being settled. Each is counted then, if the mailbox has it.
+    late: BTreeSet<Name>,
     /// Settled pushes whose removal from the mailbox was decided lately, whether it is done or not.
     left_lately: Lately<Name>,
     /// Pushes whose end was counted.
@@ -271,6 +273,7 @@ impl Core {
             domains,
             settled: Lately::new(SETTLED_MAX),
             leaving: BTreeSet::new(),
+            late: BTreeSet::new(),
             left_lately: Lately::new(SETTLED_MAX),
             counted: Lately::new(SETTLED_MAX),
             accepted: Lately::new(SETTLED_MAX),

@@ -10,6 +10,9 @@ use crate::{
     stream::stanza,
 };
 
+/// Delay before the queue's copy of a push comes again whose late result is being settled.
+const COPY_AGAIN_AFTER: TimeDelta = TimeDelta::seconds(5);
+
 /// The outcome of the last attempt to deliver a push. It decides whether another full JID is asked, and what the
 /// mailbox notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +79,11 @@ impl Core {
             }
             None => {}
         }
-        if self.settled.contains(&Name::of(&message)) && !mutant(Mutant::SettledForgotten) {
+        let name = Name::of(&message);
+        if self.settled.contains(&name) && !mutant(Mutant::SettledForgotten) {
+            if self.late.contains(&name) {
+                return self.decide(Fate::Postpone(message.id, now.wall + COPY_AGAIN_AFTER));
+            }
             let delivered = u64::from(self.count_settled(&message, now, actions));
             return self.finish_copy(message, Counts { delivered, ..Counts::default() });
         }

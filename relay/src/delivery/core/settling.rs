@@ -18,6 +18,7 @@ pub(super) struct Settling {
     asked: Vec<(BareJid, MessageId)>,
     /// Pushes that leave the mailbox.
     removed: Vec<(BareJid, MessageId)>,
+    late: Vec<Name>,
     late_revocations: usize,
 }
 
@@ -29,7 +30,10 @@ impl Core {
             }
             Fate::Follow { registration, .. } => *self.following.entry(*registration).or_default() += 1,
             Fate::LateRevoke(..) => self.late_revocations += 1,
-            Fate::Late(_, id) => drop(self.gone.note(*id)),
+            Fate::Late(account, id) => {
+                self.gone.note(*id);
+                self.late.insert(Name::new(account, *id));
+            }
             Fate::Done(push) if push.origin == Origin::Mailbox && !self.gone.contains(&push.message.id) => {
                 self.count_left(&push.message.recipient.to_bare(), 1);
             }
@@ -78,6 +82,7 @@ impl Core {
             match fate {
                 Fate::Revoke { push, .. } => settling.revoked.push(push.message.registration),
                 Fate::Follow { registration, .. } => settling.followed.push(*registration),
+                Fate::Late(account, id) => settling.late.push(Name::new(account, *id)),
                 Fate::LateRevoke(..) => settling.late_revocations += 1,
                 Fate::Keep { target, .. } => settling.kept_for.push(target.clone()),
                 Fate::Asked { message, .. } => {
@@ -97,6 +102,9 @@ impl Core {
         let mut settling = self.settling.take().unwrap_or_default();
         self.held -= settling.of_the_queue;
         self.late_revocations -= settling.late_revocations;
+        for name in &settling.late {
+            self.late.remove(name);
+        }
         for target in &settling.kept_for {
             forget_one(&mut self.keeping, target);
         }

@@ -162,6 +162,23 @@ fn a_push_that_an_earlier_process_put_into_the_mailbox_counts_when_its_copy_leav
 }
 
 #[test]
+fn a_push_that_the_queue_gives_again_while_its_late_result_is_settled_counts_as_delivered_once() {
+    let mut world = World::online();
+    world.serve(&roster(None));
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.waiting(), [push]);
+    world.stalls = true;
+    world.answer(push, ALICE, None);
+    world.queue_again(push);
+    world.go_on_settling();
+    world.pass(Duration::from_secs(6));
+    assert!(world.is_settled(), "{:?}", world.rest());
+    assert_eq!(world.counted.delivered, 1);
+}
+
+#[test]
 fn a_push_that_could_not_be_kept_counts_when_the_queue_gives_it_after_its_late_result() {
     let mut world = World::online();
     world.serve(&roster(None));

@@ -174,6 +174,7 @@ mod tests {
             );
             assert!(list.admits(&user("juliet@example.com")) && !both.admits(&user("juliet@example.com")));
             assert!(both.names(&user("juliet@example.com")));
+            assert!(roster.suspends("example.com") && !roster.suspends("chat.example.org"));
             for other in ["romeo@example.net", "anyone@example.org"] {
                 let other = user(other);
                 assert_eq!(

@@ -13,11 +13,12 @@ use crate::vapid::VapidKey;
 /// Bytes in the hashes that name an application and an instance.
 const HASH_BYTES: usize = 32;
 
-/// A renewal within this time before the expiry begins a new life.
+/// A renewal within this time before the expiry begins a new life. Where the lifetime is short, half of it is enough.
 ///
-/// An ingress whose clock runs ahead may already have answered 410 for the old life. An endpoint that was refused once
-/// must never come back (docs/protocol.md, "How Conversations treats an endpoint").
-const LAPSE_MARGIN: TimeDelta = TimeDelta::seconds(5);
+/// An ingress whose clock runs ahead may already have answered 410 for the old life, or a store may write the renewal
+/// late: it takes less than this for a write. An endpoint that was refused once must never come back (docs/protocol.md,
+/// "How Conversations treats an endpoint").
+const LAPSE_MARGIN: TimeDelta = TimeDelta::seconds(60);
 
 /// Longest time to live that a distributor is told for its endpoint.
 ///
@@ -272,8 +273,9 @@ impl Registration {
     #[must_use]
     pub fn renew(current: Option<&Self>, target: Target, now: DateTime<Utc>, lifetime: TimeDelta) -> Self {
         let beginning = Epoch::from_seconds(u64::try_from(now.timestamp()).unwrap_or(0));
+        let margin = LAPSE_MARGIN.min(lifetime / 2);
         let (epoch, throttled_until) = match current {
-            Some(row) if row.lives(now + LAPSE_MARGIN) && row.target.vapid == target.vapid => {
+            Some(row) if row.lives(now + margin) && row.target.vapid == target.vapid => {
                 (row.epoch, row.throttled_until)
             }
             // A second life within one second, or after the clock went back, still gets a new URL.

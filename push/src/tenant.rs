@@ -240,6 +240,12 @@ impl Roster {
         self.tenants.iter().filter(|(_, tenant)| tenant.suspended_since.is_some()).map(|(name, _)| name)
     }
 
+    /// Returns whether the tenant of a domain is suspended.
+    #[must_use]
+    pub fn suspends(&self, domain: &str) -> bool {
+        self.tenants.of(domain).is_some_and(|(_, tenant)| tenant.suspended_since.is_some())
+    }
+
     /// Returns the part of the roster that the access list uses.
     #[must_use]
     pub fn standings(&self) -> Standings {

@@ -51,8 +51,13 @@ fn a_lapse_or_a_revocation_starts_a_new_epoch() {
     let lapsed = first();
     let late = lapsed.expires_at;
     assert!(Registration::renew(Some(&lapsed), lapsed.target.clone(), late, WEEK).epoch > lapsed.epoch);
-    let almost = late - TimeDelta::seconds(1);
-    assert!(Registration::renew(Some(&lapsed), lapsed.target.clone(), almost, WEEK).epoch > lapsed.epoch);
+    for (lifetime, margin) in [(WEEK, 60), (TimeDelta::seconds(10), 5)] {
+        for (left, is_new) in [(margin, true), (margin + 1, false)] {
+            let almost = late - TimeDelta::seconds(left);
+            let next = Registration::renew(Some(&lapsed), lapsed.target.clone(), almost, lifetime);
+            assert_eq!(next.epoch > lapsed.epoch, is_new, "{left} s are left of {lifetime}");
+        }
+    }
 
     let revoked = Registration { revoked: true, ..first() };
     for now in [at(0), at(-1000)] {

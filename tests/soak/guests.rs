@@ -16,6 +16,8 @@ pub(crate) const GUESTS: usize = 2;
 const APPLICATIONS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 const CREATED: u16 = 201;
+const NOT_FOUND: &str = "<error type='cancel'>\
+                         <item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
 
 /// A phone with one application at a time.
 pub(crate) struct Guest {
@@ -74,10 +76,10 @@ impl Guest {
         );
         self.phone.send(register).await?;
         loop {
-            let iq = self.phone.read_until("</iq>", SOON).await?;
+            let iq = self.read().await?;
             // A push that was sent before the end of the last life was seen is refused, too.
             if iq.contains("<push") {
-                self.answer(&iq).await?;
+                self.answer(&iq, "error", NOT_FOUND).await?;
                 continue;
             }
             let endpoint = stanza::attribute(iq.as_bytes(), "endpoint");
@@ -88,19 +90,27 @@ impl Guest {
 
     /// Answers the next push with `item-not-found`: the application is gone.
     async fn refuse(&mut self) -> anyhow::Result<()> {
-        let iq = self.phone.read_until("</iq>", SOON).await?;
-        self.answer(&iq).await
+        let iq = self.read().await?;
+        self.answer(&iq, "error", NOT_FOUND).await
     }
 
-    async fn answer(&mut self, iq: &str) -> anyhow::Result<()> {
+    /// Reads the next stanza that is no ping, and answers pings.
+    async fn read(&mut self) -> anyhow::Result<String> {
+        loop {
+            let iq = self.phone.read_until("</iq>", SOON).await?;
+            if !iq.contains("<ping") {
+                return Ok(iq);
+            }
+            self.answer(&iq, "result", "").await?;
+        }
+    }
+
+    async fn answer(&mut self, iq: &str, kind: &str, content: &str) -> anyhow::Result<()> {
         let (_, iq) = iq.split_once("<iq ").with_context(|| format!("no IQ: {iq}"))?;
         let iq = format!("<iq {iq}");
         let id = stanza::attribute(iq.as_bytes(), "id").with_context(|| format!("no id: {iq}"))?;
         let (id, component) = (String::from_utf8_lossy(id), &self.component);
-        let answer = format!(
-            "<iq type='error' id='{id}' to='{component}'><error type='cancel'>\
-             <item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
-        );
+        let answer = format!("<iq type='{kind}' id='{id}' to='{component}'>{content}</iq>");
         Ok(self.phone.send(answer).await?)
     }
 

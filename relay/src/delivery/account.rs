@@ -276,11 +276,13 @@ impl Account {
             return None;
         }
         let in_doubt = named.in_doubt.take().filter(|in_doubt| in_doubt != to);
-        if named.recipient == *to {
-            return in_doubt;
-        }
+        let from = if named.recipient == *to {
+            in_doubt?
+        } else {
+            std::mem::replace(&mut named.recipient, to.clone())
+        };
         named.followed_at = Some(now.monotonic);
-        Some(std::mem::replace(&mut named.recipient, to.clone()))
+        Some(from)
     }
 
     /// Takes a cue if the bucket has one. Returns whether it had.

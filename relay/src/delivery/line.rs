@@ -127,6 +127,11 @@ impl Line {
         self.suspicion.is_none() && !self.is_window_full() && self.first().is_some()
     }
 
+    /// Returns whether pushes wait in line, and none goes out before an answer to one in flight.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.keys.is_empty() && (self.is_suspect() || self.is_window_full())
+    }
+
     fn passes(&self, (waits, id): LineKey) -> bool {
         match self.gate {
             _ if mutant(Mutant::GateIgnored) => true,

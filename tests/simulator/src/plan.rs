@@ -16,6 +16,8 @@ const REGRET: u64 = 4000;
 const BOUNDS: u64 = 5000;
 /// Key of the chance that draws how many calls are slow.
 const SLOWNESS: u64 = 5001;
+/// Key of the chance that draws an account whose results come late.
+const LATENESS: u64 = 5002;
 
 /// The kind of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +200,7 @@ impl Plan {
         for account in 0..accounts {
             plan.draw_account(account, &mut chance);
         }
+        plan.draw_late_account(accounts, &mut Chance::of(seed, LATENESS));
         let storms = chance.choose(&[(2, 0), (3, 2), (3, 6), (1, 15)]);
         for _ in 0..storms {
             let fault = plan.draw_fault(&mut chance);
@@ -244,6 +247,42 @@ impl Plan {
             let chances = [key, REGRET + key].map(|actor| Chance::of(self.seed, actor));
             self.senders.push(draw_sender(key, account, application, chances));
         }
+    }
+
+    /// Draws an account with two devices that have the same application, in one plan of eight. One device acknowledges
+    /// slowly. The other one comes and goes, and takes pushes in some of its sessions. So results come late while their
+    /// pushes are on the way to another full JID.
+    fn draw_late_account(&mut self, account: u64, chance: &mut Chance) {
+        if !chance.percent(12) {
+            return;
+        }
+        let mut at = chance.millis(2000, 10_000);
+        let mut others = vec![(at, Step::Return(Return::Same))];
+        loop {
+            at += chance.millis(3000, 30_000);
+            if at >= STORM {
+                break;
+            }
+            others.push((at, Step::Leave(Leave::Close)));
+            others.push((at, Step::Temper(chance.choose(&[(1, Temper::Answers(100)), (2, Temper::Silent)]))));
+            at += Duration::from_millis(500);
+            others.push((at, Step::Return(Return::Same)));
+        }
+        let slow = vec![(Duration::from_secs(1), Step::Return(Return::Same))];
+        for (device, temper, steps) in [(1, Temper::Slow, slow), (2, Temper::Answers(100), others)] {
+            self.phones.push(PhonePlan {
+                key: account * 4 + device,
+                account,
+                applications: vec![0],
+                greets: true,
+                resumes: false,
+                temper,
+                steps,
+            });
+        }
+        let key = 100 + account * 32;
+        let chances = [key, REGRET + key].map(|actor| Chance::of(self.seed, actor));
+        self.senders.push(draw_sender(key, account, 0, chances));
     }
 
     fn draw_fault(&self, chance: &mut Chance) -> (Duration, Fault) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use push::{MessageId, PushMessage, RegistrationId};
+use push::{Epoch, MessageId, PushMessage, RegistrationId};
 use tokio_xmpp::jid::{BareJid, FullJid};
 
 use crate::{
@@ -66,8 +66,8 @@ pub(crate) struct Sendings {
     gone: BTreeMap<FullJid, Duration>,
     /// Moments at which the relay was told of a push's first result, with no other relay connected.
     results: BTreeMap<MessageId, Duration>,
-    /// The last move of each registration: the life of a relay that made it, and the moment.
-    moved: BTreeMap<RegistrationId, (Life, Duration)>,
+    /// The last move of each life of a registration: the life of a relay that made it, and the moment.
+    moved: BTreeMap<(RegistrationId, Epoch), (Life, Duration)>,
     /// Full JIDs that took a push of a registration in time.
     takers: BTreeSet<(RegistrationId, FullJid)>,
     /// The first push of a registration that was taken in time and is not checked yet, with its taker and the moment.
@@ -289,12 +289,12 @@ impl Ledger {
     /// Checks a move of a registration to this full JID.
     pub(crate) fn check_follow(
         &mut self,
-        registration: RegistrationId,
+        (registration, epoch): (RegistrationId, Epoch),
         to: &FullJid,
         life: Life,
         at: Duration,
     ) {
-        let before = self.sendings.moved.insert(registration, (life, at));
+        let before = self.sendings.moved.insert((registration, epoch), (life, at));
         if before.is_some_and(|(by, moved)| by == life && at - moved < FOLLOW_INTERVAL_LEAST)
             && self.is_quiet_since(at.saturating_sub(FOLLOW_INTERVAL), &to.to_bare())
         {

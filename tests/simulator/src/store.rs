@@ -216,7 +216,7 @@ impl RelayRegistrations for Port {
                     .row(id)
                     .filter(|row| row.epoch == epoch && !row.revoked && row.target.recipient == from);
                 let Some(mut row) = row.cloned() else { return false };
-                state.ledger.check_follow(id, &to, life, shared.now());
+                state.ledger.check_follow((id, epoch), &to, life, shared.now());
                 row.target.recipient = to;
                 state.rows.write(row);
                 true

@@ -92,6 +92,17 @@ fn a_move_that_seemed_to_fail_may_have_been_made_and_is_undone_by_the_next_resul
 }
 
 #[test]
+fn a_move_that_undoes_another_counts_for_the_minute_between_two_moves() {
+    let start = Instant::now();
+    let (mut account, id, epoch) = named(&jid(0));
+    account.follow(id, &jid(1), after(start, 0));
+    account.note_recipient(id, epoch, jid(0));
+    assert_eq!(account.follow(id, &jid(0), after(start, 60)), Some(jid(1)));
+    assert_eq!(account.follow(id, &jid(1), after(start, 119)), None);
+    assert_eq!(account.follow(id, &jid(1), after(start, 120)), Some(jid(0)));
+}
+
+#[test]
 fn a_registration_that_names_another_full_jid_without_a_move_has_no_move_to_undo() {
     let (mut account, id, epoch) = named(&jid(0));
     assert_eq!(account.note_recipient(id, epoch, jid(1)), Some(jid(0)));

@@ -17,6 +17,19 @@ fn pushes_in_line_behind_a_full_window_wait_in_the_mailbox_after_two_seconds_of_
 }
 
 #[test]
+fn pushes_in_line_behind_a_failure_wait_in_the_mailbox_after_two_seconds_of_silence() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let pushes = world.post_some(app, 5);
+    world.answer(pushes[0], ALICE, OFFLINE);
+    assert_eq!(world.take_sent().len(), 4);
+    world.pass(SILENT_AFTER - TICK);
+    assert_eq!(world.waiting(), [pushes[0]]);
+    world.pass(TICK);
+    assert_eq!(world.waiting(), [pushes[0], pushes[4]]);
+}
+
+#[test]
 fn a_silent_phone_whose_window_has_room_gets_a_new_push_at_once() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);

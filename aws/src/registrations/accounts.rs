@@ -22,8 +22,9 @@ use crate::{
 
 /// Most attempts to change an account's count while others change it.
 const ATTEMPTS_MAX: usize = 8;
-/// Shortest time between a change of the count and a new count from the index, which may not show the latest rows yet.
-const COUNT_INTERVAL: TimeDelta = TimeDelta::seconds(10);
+/// Shortest time between a change of the count and a new count from the index. The index shows each row that was counted
+/// by then: its write takes no longer than a call of the relay.
+const COUNT_INTERVAL: TimeDelta = TimeDelta::seconds(60);
 
 impl Accounts for RegistrationsTable {
     async fn account(&self, account: &BareJid, now: DateTime<Utc>) -> Result<Account, Unavailable> {

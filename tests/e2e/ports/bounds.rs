@@ -17,7 +17,7 @@ use super::{Backend, WEEK, at, on_each_backend, target};
 /// Most registrations that an account may have.
 const MAX: usize = 3;
 /// Seconds between two steps of these tests. A full account may be counted anew only after a while.
-const STEP: i64 = 20;
+const STEP: i64 = 100;
 
 fn instance(user: &str, number: u8) -> Target {
     Target { instance: Instance::from_bytes([number; 32]), ..target(user, "a") }

@@ -106,6 +106,15 @@ impl Core {
         }
     }
 
+    /// Answers the requests that wait when the relay ends (RFC 6120 §8.2.3).
+    pub(super) fn refuse_waiting(&mut self, actions: &mut Vec<Action>) {
+        while let Some(request) = self.requests.next() {
+            let text = "this push server stops; try again later";
+            let error = stanza::error(ErrorType::Wait, DefinedCondition::ServiceUnavailable, text);
+            actions.push(Action::Reply(stanza::answer(&request, Err(error))));
+        }
+    }
+
     /// Returns whether a renewal has to be written. Only a written one outlives a revocation that may be under way.
     fn renewal(&self, request: &Request) -> Renewal {
         let Query::Register(Ok(target)) = &request.query else { return Renewal::WhereNeeded };

@@ -74,6 +74,7 @@ impl Core {
             || !self.is_done();
         if !under_way && let Some(ending) = &mut self.ending {
             ending.finished = true;
+            self.refuse_waiting(actions);
             actions.push(Action::Finish);
         }
     }

@@ -98,9 +98,9 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const NARROW: Room = Room { held: 512, in_flight: 128 };
 
 /// Bounds that nobody reaches.
-const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
+pub(super) const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
 
-fn core(domain_bounds: DomainBounds, rate: Option<Rate>, room: Room) -> Core {
+pub(super) fn core(domain_bounds: DomainBounds, rate: Option<Rate>, room: Room) -> Core {
     let settings = Settings {
         component: BareJid::new("notify.example.com").unwrap(),
         ack_timeout: ACK_TIMEOUT,

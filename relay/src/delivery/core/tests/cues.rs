@@ -46,6 +46,17 @@ fn beyond_the_bound_of_mailboxes_that_are_to_be_read_none_is_added() {
 }
 
 #[test]
+fn beyond_the_bound_of_full_jids_that_have_time_to_answer_none_is_added() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.post(app);
+    world.stand_still(TICK);
+    world.fill_catching_up();
+    world.greet(ALICE);
+    assert_eq!(world.core().catching_up.len(), 65_536);
+}
+
+#[test]
 fn a_presence_begins_a_reading_anew_that_left_out_a_push_that_the_server_may_deliver() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);

@@ -214,12 +214,7 @@ fn a_session_that_answers_after_a_restart_takes_what_waits_for_an_earlier_one_th
 
 #[test]
 fn a_result_after_its_time_moves_nothing_though_the_tick_is_late() {
-    let mut world = World::online();
-    let app = world.register(ALICE, 1);
-    world.leave(ALICE);
-    world.greet(ALICE_AGAIN);
-    let push = world.post(app);
-    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    let (mut world, app, push) = at_another();
     world.stand_still(Duration::from_secs(31));
     world.answer(push, ALICE_AGAIN, None);
     assert!(world.is_settled() && world.names(app) == ALICE);

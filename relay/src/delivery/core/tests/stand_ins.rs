@@ -199,3 +199,20 @@ fn a_silent_full_jid_gets_its_waiting_pushes_once_a_stand_in_has_taken_the_unans
     world.answer(unanswered, TABLET, None);
     assert_eq!(world.take_sent(), [(waits, ALICE.to_owned())], "{:?}", world.rest());
 }
+
+#[test]
+fn a_push_in_the_line_of_a_stand_in_that_has_failed_goes_into_no_further_line() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE_AGAIN);
+    let others = world.register(TABLET, 2);
+    world.post(app);
+    world.pass(Duration::from_secs(1));
+    let of_the_tablet = world.post_some(others, 4);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.take_sent().len(), 5, "the tablet is to be asked, too; its window is full");
+    world.answer(of_the_tablet[0], TABLET, OFFLINE);
+    assert_eq!(world.take_sent(), [(of_the_tablet[0], ALICE_AGAIN.to_owned())]);
+    world.pass(TICK);
+    assert_eq!(world.take_sent(), []);
+}

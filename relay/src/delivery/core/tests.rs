@@ -29,6 +29,7 @@ mod world;
 
 const ALICE: &str = "alice@example.com/Conv.AAAA";
 const ALICE_AGAIN: &str = "alice@example.com/Conv.BBBB";
+const TABLET: &str = "alice@example.com/tablet";
 const BOB: &str = "bob@example.com/phone";
 
 const GONE: Option<Condition> = Some(Condition::ItemNotFound);

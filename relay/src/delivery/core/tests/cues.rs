@@ -2,8 +2,6 @@
 
 use super::*;
 
-const TABLET: &str = "alice@example.com/tablet";
-
 /// A full JID for which a push waits, and whose account has no cue left for now.
 fn out_of_cues() -> (World, MessageId) {
     let mut world = World::online();

@@ -2,8 +2,6 @@
 
 use super::*;
 
-const TABLET: &str = "alice@example.com/tablet";
-
 #[test]
 fn what_an_earlier_session_left_unanswered_fills_no_window_and_goes_out_in_the_new_one() {
     let mut world = World::online();

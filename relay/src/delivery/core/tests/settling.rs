@@ -1,15 +1,6 @@
-//! Batches of fates, one after the other, and what their notes tell.
+//! Settlements: batches of fates, and the notes of their outcome.
 
 use super::*;
-
-/// Returns a push that waits, and that nobody has tried to deliver.
-fn waits_untried(world: &mut World, app: RegistrationId) -> MessageId {
-    world.admit("example.org");
-    let push = world.post(app);
-    world.admit("example.com");
-    assert!(world.waiting().contains(&push));
-    push
-}
 
 #[test]
 fn settling_is_behind_once_as_many_decisions_as_a_quarter_of_the_pushes_that_may_be_held_wait() {
@@ -117,7 +108,7 @@ fn a_refusal_for_a_registration_that_was_renewed_meanwhile_reads_what_was_passed
     let mut world = World::online();
     let app = world.register(ALICE, 1);
     let push = world.post(app);
-    let waits = waits_untried(&mut world, app);
+    let waits = world.post_untried(app);
     world.stalls = true;
     // Another batch is being settled when the push is refused.
     let other = world.register(BOB, 1);
@@ -137,7 +128,7 @@ fn what_waits_is_read_for_the_full_jid_that_a_registration_is_found_to_name_afte
     let mut world = World::online();
     let [app, _] = [(ALICE, 1), (ALICE_AGAIN, 2)].map(|(jid, application)| world.register(jid, application));
     let push = world.post(app);
-    let waits = waits_untried(&mut world, app);
+    let waits = world.post_untried(app);
     world.take_sent();
     world.register_unheard(ALICE_AGAIN, 1);
     world.answer(push, ALICE, GONE);
@@ -154,9 +145,10 @@ fn a_registration_that_is_stored_before_the_core_is_told_of_a_refusal_is_newer()
     world.stalls = true;
     world.answer(push, ALICE, GONE);
     world.register(ALICE, 1);
+    world.take_sent();
     world.register_before_settled(ALICE_AGAIN, 1);
-    world.check_names();
-    assert_eq!(world.names(app), ALICE_AGAIN);
+    let immediate = world.post_for(app, 0);
+    assert_eq!(world.take_sent(), [(immediate, ALICE_AGAIN.to_owned())]);
 }
 
 #[test]

@@ -179,6 +179,23 @@ fn a_push_that_the_queue_gives_again_while_its_late_result_is_settled_counts_as_
 }
 
 #[test]
+fn a_push_that_is_read_while_its_late_result_is_settled_counts_as_delivered_once() {
+    let mut world = World::online();
+    world.serve(&roster(None));
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(31));
+    world.stalls = true;
+    world.answer(push, ALICE, None);
+    let pages = world.pages;
+    world.greet(ALICE);
+    assert_eq!((world.waiting(), world.pages), (vec![push], pages + 1), "it is read");
+    world.go_on_settling();
+    assert!(world.is_settled(), "{:?}", world.rest());
+    assert_eq!((world.counted.delivered, world.take_delivered_count()), (1, 1));
+}
+
+#[test]
 fn a_push_that_could_not_be_kept_counts_when_the_queue_gives_it_after_its_late_result() {
     let mut world = World::online();
     world.serve(&roster(None));

@@ -71,13 +71,11 @@ impl Phone {
         self.show_life(now);
     }
 
-    /// Takes what the store knows, unless this process has seen the full JID since.
+    /// Takes what the store knows. A session of which this process has seen a sign of life goes on.
     pub(crate) fn recall(&mut self, seen_at: DateTime<Utc>, ended: bool) {
-        if self.seen_at.is_none_or(|seen| seen < seen_at) {
-            self.seen_at = Some(seen_at);
-            self.ended |= ended && self.alive_at.is_none();
-            self.alive_at = self.alive_at.max(Some(seen_at));
-        }
+        self.ended |= ended && self.alive_at.is_none();
+        self.seen_at = self.seen_at.max(Some(seen_at));
+        self.alive_at = self.alive_at.max(Some(seen_at));
     }
 
     /// Notes an answer, or another sign of life. Returns whether the full JID was not known to be there.

@@ -20,6 +20,7 @@ mod presences;
 mod refusals;
 mod retries;
 mod sessions;
+mod settling;
 mod silence;
 mod stand_ins;
 mod stops;
@@ -28,10 +29,22 @@ mod world;
 
 const ALICE: &str = "alice@example.com/Conv.AAAA";
 const ALICE_AGAIN: &str = "alice@example.com/Conv.BBBB";
+const TABLET: &str = "alice@example.com/tablet";
 const BOB: &str = "bob@example.com/phone";
 
 const GONE: Option<Condition> = Some(Condition::ItemNotFound);
 const OFFLINE: Option<Condition> = Some(Condition::Other);
+
+/// A push that has gone out to another full JID than the one that its registration names, whose session has ended.
+fn at_another() -> (World, RegistrationId, MessageId) {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.leave(ALICE);
+    world.greet(ALICE_AGAIN);
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    (world, app, push)
+}
 
 #[test]
 fn a_push_is_sent_and_its_result_settles_it() {
@@ -62,12 +75,8 @@ fn a_phone_that_comes_back_under_another_resource_gets_what_waits_and_the_regist
 
 #[test]
 fn a_new_push_goes_to_the_resource_that_has_taken_the_place_of_one_whose_session_has_ended() {
-    let mut world = World::online();
-    let app = world.register(ALICE, 1);
-    world.leave(ALICE);
-    world.greet(ALICE_AGAIN);
-    let push = world.post(app);
-    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    let (world, _, push) = at_another();
+    assert!(world.is_asked(push, ALICE_AGAIN) && !world.is_asked(push, ALICE));
 }
 
 #[test]
@@ -103,12 +112,7 @@ fn while_the_one_that_is_named_is_silent_another_that_greeted_since_is_asked_too
 
 #[test]
 fn a_refusal_of_another_resource_ends_nothing_and_bars_it_until_it_greets_again() {
-    let mut world = World::online();
-    let app = world.register(ALICE, 1);
-    world.leave(ALICE);
-    world.greet(ALICE_AGAIN);
-    let push = world.post(app);
-    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    let (mut world, app, push) = at_another();
     world.answer(push, ALICE_AGAIN, GONE);
     assert!(world.lives(app));
     assert_eq!(world.waiting(), [push]);

@@ -72,6 +72,16 @@ fn what_an_earlier_process_saw_ends_no_session_of_this_one() {
 }
 
 #[test]
+fn a_session_that_has_ended_here_is_over_whatever_an_earlier_process_saw() {
+    for ended in [true, false] {
+        let (start, mut phone) = (Instant::now(), Phone::default());
+        phone.end_session();
+        phone.recall(after(start, 5).wall, ended);
+        assert!(phone.has_ended());
+    }
+}
+
+#[test]
 fn only_a_full_jid_that_answers_is_proven_until_it_ends_is_away_or_silent() {
     let undo: [fn(&mut Phone); 3] = [Phone::end_session, Phone::mark_away, Phone::mark_silent];
     for undo in undo {

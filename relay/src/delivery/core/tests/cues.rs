@@ -2,8 +2,6 @@
 
 use super::*;
 
-const TABLET: &str = "alice@example.com/tablet";
-
 /// A full JID for which a push waits, and whose account has no cue left for now.
 fn out_of_cues() -> (World, MessageId) {
     let mut world = World::online();
@@ -43,6 +41,17 @@ fn beyond_the_bound_of_mailboxes_that_are_to_be_read_none_is_added() {
     world.fill_cues();
     world.greet(ALICE);
     assert_eq!(world.core().cued.len(), 65_536);
+}
+
+#[test]
+fn beyond_the_bound_of_full_jids_that_have_time_to_answer_none_is_added() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.post(app);
+    world.stand_still(TICK);
+    world.fill_catching_up();
+    world.greet(ALICE);
+    assert_eq!(world.core().catching_up.len(), 65_536);
 }
 
 #[test]

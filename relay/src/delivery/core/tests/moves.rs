@@ -2,17 +2,6 @@
 
 use super::*;
 
-/// A push that has gone out to another full JID than the one that its registration names, whose session has ended.
-fn at_another() -> (World, RegistrationId, MessageId) {
-    let mut world = World::online();
-    let app = world.register(ALICE, 1);
-    world.leave(ALICE);
-    world.greet(ALICE_AGAIN);
-    let push = world.post(app);
-    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
-    (world, app, push)
-}
-
 #[test]
 fn a_registration_for_which_nothing_waits_moves_without_a_reading() {
     let (mut world, app, push) = at_another();

@@ -156,3 +156,30 @@ fn silent_pushes_are_taken_back_however_short_places_run() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.waiting().len(), of_a_domain + 1 - NARROW.in_flight / 16 * 11);
 }
+
+#[test]
+fn a_silent_push_that_is_taken_back_goes_into_the_mailbox_though_another_full_jid_is_there() {
+    let mut world = World::narrow();
+    let register = |user| world.register(&format!("user{user}@example.org/phone"), 1);
+    let apps: Vec<_> = (0..NARROW.in_flight / 16 * 13 / 4 + 1).map(register).collect();
+    world.greet("user0@example.org/tablet");
+    let pushes: Vec<_> = apps.into_iter().flat_map(|app| world.post_some(app, 4)).collect();
+    world.pass(Duration::from_secs(2));
+    assert!(world.waiting().contains(&pushes[0]), "{:?}", world.waiting());
+}
+
+#[test]
+fn the_list_of_sent_pushes_loses_those_that_were_answered_when_it_is_four_times_as_long_as_there_are_places()
+{
+    let mut world = World::narrow();
+    let (silent, answers) = (world.register(ALICE, 1), of_one_account(&mut world, 1)[0]);
+    world.post(silent);
+    let length = world.core().sent.len();
+    for _ in length..4 * NARROW.in_flight {
+        let push = world.post(answers);
+        world.answer(push, "bob@example.com/0", None);
+    }
+    assert_eq!(world.core().sent.len(), 4 * NARROW.in_flight);
+    world.post(answers);
+    assert_eq!(world.core().sent.len(), 2);
+}

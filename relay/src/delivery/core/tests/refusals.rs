@@ -22,6 +22,22 @@ fn a_refusal_that_was_meant_for_an_earlier_life_does_not_hide_what_waits_for_thi
 }
 
 #[test]
+fn a_refusal_that_was_meant_for_an_earlier_life_does_not_hide_what_waits_for_one_that_began_unheard() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let of_the_first = world.post(app);
+    world.end_registration(app);
+    world.register_unheard(ALICE, 1);
+    let of_the_second = world.post(app);
+    world.answer(of_the_second, ALICE, OFFLINE);
+    world.answer(of_the_first, ALICE, GONE);
+    assert!(world.lives(app) && world.waiting() == [of_the_second]);
+    world.take_sent();
+    world.greet(ALICE);
+    assert_eq!(world.take_sent(), [(of_the_second, ALICE.to_owned())]);
+}
+
+#[test]
 fn who_is_away_is_tried_for_a_new_push_that_the_one_in_its_place_refuses() {
     let mut world = World::online();
     let (moves, stays) = (world.register(ALICE, 1), world.register(ALICE, 2));

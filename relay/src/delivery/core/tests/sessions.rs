@@ -2,8 +2,6 @@
 
 use super::*;
 
-const TABLET: &str = "alice@example.com/tablet";
-
 #[test]
 fn what_an_earlier_session_left_unanswered_fills_no_window_and_goes_out_in_the_new_one() {
     let mut world = World::online();
@@ -214,12 +212,7 @@ fn a_session_that_answers_after_a_restart_takes_what_waits_for_an_earlier_one_th
 
 #[test]
 fn a_result_after_its_time_moves_nothing_though_the_tick_is_late() {
-    let mut world = World::online();
-    let app = world.register(ALICE, 1);
-    world.leave(ALICE);
-    world.greet(ALICE_AGAIN);
-    let push = world.post(app);
-    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    let (mut world, app, push) = at_another();
     world.stand_still(Duration::from_secs(31));
     world.answer(push, ALICE_AGAIN, None);
     assert!(world.is_settled() && world.names(app) == ALICE);

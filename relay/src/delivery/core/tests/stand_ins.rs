@@ -2,8 +2,6 @@
 
 use super::*;
 
-const TABLET: &str = "alice@example.com/tablet";
-
 /// An account whose phone is away, with two registrations of its, and something that waits for the first.
 fn away() -> (World, [RegistrationId; 2], MessageId) {
     let mut world = World::online();
@@ -103,10 +101,7 @@ fn what_waits_for_a_phone_that_falls_silent_goes_to_the_one_that_stands_in() {
     let unanswered = world.post(first);
     assert_eq!(world.take_sent(), [(unanswered, ALICE.to_owned())]);
     // Nobody has looked for this one yet.
-    world.admit("example.org");
-    let waits = world.post(second);
-    world.admit("example.com");
-    assert_eq!(world.waiting(), [waits]);
+    let waits = world.post_untried(second);
     world.pass(Duration::from_secs(2) + TICK);
     let mut sent = world.take_sent();
     sent.sort();
@@ -192,10 +187,24 @@ fn a_silent_full_jid_gets_its_waiting_pushes_once_a_stand_in_has_taken_the_unans
     let unanswered = world.post(app);
     world.pass(Duration::from_secs(2) + TICK);
     assert_eq!(world.take_sent().len(), 2, "it goes to both");
-    world.admit("example.org");
-    let waits = world.post(other);
-    world.admit("example.com");
-    assert_eq!(world.waiting(), [waits]);
+    let waits = world.post_untried(other);
     world.answer(unanswered, TABLET, None);
     assert_eq!(world.take_sent(), [(waits, ALICE.to_owned())], "{:?}", world.rest());
+}
+
+#[test]
+fn a_push_in_the_line_of_a_stand_in_that_has_failed_goes_into_no_further_line() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    world.greet(ALICE_AGAIN);
+    let others = world.register(TABLET, 2);
+    world.post(app);
+    world.pass(Duration::from_secs(1));
+    let of_the_tablet = world.post_some(others, 4);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.take_sent().len(), 5, "the tablet is to be asked, too; its window is full");
+    world.answer(of_the_tablet[0], TABLET, OFFLINE);
+    assert_eq!(world.take_sent(), [(of_the_tablet[0], ALICE_AGAIN.to_owned())]);
+    world.pass(TICK);
+    assert_eq!(world.take_sent(), []);
 }

@@ -179,6 +179,23 @@ fn a_push_that_the_queue_gives_again_while_its_late_result_is_settled_counts_as_
 }
 
 #[test]
+fn a_push_that_is_read_while_its_late_result_is_settled_counts_as_delivered_once() {
+    let mut world = World::online();
+    world.serve(&roster(None));
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(31));
+    world.stalls = true;
+    world.answer(push, ALICE, None);
+    let pages = world.pages;
+    world.greet(ALICE);
+    assert_eq!((world.waiting(), world.pages), (vec![push], pages + 1), "it is read");
+    world.go_on_settling();
+    assert!(world.is_settled(), "{:?}", world.rest());
+    assert_eq!((world.counted.delivered, world.take_delivered_count()), (1, 1));
+}
+
+#[test]
 fn a_push_that_could_not_be_kept_counts_when_the_queue_gives_it_after_its_late_result() {
     let mut world = World::online();
     world.serve(&roster(None));
@@ -194,4 +211,24 @@ fn a_push_that_could_not_be_kept_counts_when_the_queue_gives_it_after_its_late_r
     world.pass(Duration::from_secs(6));
     assert!(world.is_settled(), "{:?}", world.rest());
     assert_eq!((world.counted.accepted, world.counted.delivered), (1, 1));
+}
+
+#[test]
+fn the_counts_of_the_last_push_of_a_batch_are_settled_with_it() {
+    let mut world = World::online();
+    world.serve(&roster(None));
+    let [app, elsewhere] = [ALICE, "eve@example.org/phone"].map(|jid| world.register(jid, 1));
+    world.stalls = true;
+    let mut deliver = |app, times| {
+        for _ in 0..times {
+            let (push, phone) = (world.post(app), world.names(app));
+            world.answer(push, &phone, None);
+        }
+    };
+    // The first is a batch of its own. The second has no counts, so the next batch is full before the last counts.
+    deliver(elsewhere, 2);
+    deliver(app, BATCH_MAX / 2 + 3);
+    world.settle_one_batch();
+    world.settle_one_batch();
+    assert_eq!((world.counted.delivered, world.queued()), (BATCH_MAX as u64 / 2, 3));
 }

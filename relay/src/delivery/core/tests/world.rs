@@ -21,6 +21,7 @@ use crate::{
     },
 };
 
+mod bounds;
 mod jobs;
 mod looks;
 mod rules;
@@ -290,10 +291,7 @@ impl World {
     }
 
     pub(super) fn register(&mut self, jid: &str, application: u8) -> RegistrationId {
-        let application = Application::from_bytes([application; 32]);
-        let target = Target { application, ..testing::target(jid) };
-        let id = target.registration_id();
-        let request = Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(Box::new(target))));
+        let (id, request) = jobs::registration(jid, application);
         self.take(Input::Stanza(Incoming::Request(request)));
         id
     }

@@ -2,13 +2,17 @@
 
 use std::ops::Bound;
 
-use tokio_xmpp::jid::{DomainPart, NodePart};
+use push::ports::Renewal;
 
 use super::*;
 use crate::delivery::domains::Trim;
 
-fn full_jid(account: &str, number: usize) -> FullJid {
-    FullJid::new(&format!("{account}/{number}")).unwrap()
+/// Returns a registration, and the request for it.
+pub(super) fn registration(jid: &str, application: u8) -> (RegistrationId, Request) {
+    let application = Application::from_bytes([application; 32]);
+    let target = Target { application, ..testing::target(jid) };
+    let id = target.registration_id();
+    (id, Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(Box::new(target)))))
 }
 
 impl World {
@@ -49,15 +53,6 @@ impl World {
         }
     }
 
-    /// Settling stands still, with as many fates as it may have.
-    pub(in super::super) fn fall_behind(&mut self) {
-        self.stalls = true;
-        let nobody = BareJid::new("nobody@example.com").unwrap();
-        while self.core.settling_keeps_up() {
-            self.core.fates.push_back(Fate::NoteSeen(nobody.clone(), Vec::new()));
-        }
-    }
-
     /// The page of a count that the store was asked for does not come.
     pub(in super::super) fn fail_the_count(&mut self) {
         self.take(Input::Counted(None));
@@ -74,31 +69,15 @@ impl World {
         }
     }
 
-    /// As many full JIDs are tried again as may be.
-    pub(in super::super) fn fill_retries(&mut self) {
-        for number in 0..4096 {
-            self.core.retrying.insert(full_jid("user@example.org", number));
-        }
-    }
-
-    /// As many mailboxes are to be read as may be.
-    pub(in super::super) fn fill_cues(&mut self) {
-        self.core.cued.resize(65_536, full_jid("user@example.org", 0));
-    }
-
-    /// As many accounts are in memory as may be, behind all others. Nothing is under way for them.
-    pub(in super::super) fn fill_accounts(&mut self) {
-        let domain = DomainPart::new("example.com").unwrap();
-        let crowd = (self.core.accounts.len()..16_384).map(|number| {
-            let node = NodePart::new(&format!("z{number:05}")).unwrap().into_owned();
-            (BareJid::from_parts(Some(&node), &domain), Account::default())
-        });
-        self.core.accounts.append(&mut crowd.collect());
-    }
-
     /// With tenants from now on.
     pub(in super::super) fn serve(&mut self, roster: &push::Roster) {
         self.take(Input::Access(AccessList::Everyone(Vec::new()).and_tenants(roster)));
+    }
+
+    /// The store takes a registration, and its answer is lost.
+    pub(in super::super) fn register_unheard(&mut self, jid: &str, application: u8) {
+        let (_, request) = registration(jid, application);
+        self.store(&Registering { request, renewal: Renewal::Always, domain_full: None });
     }
 
     fn store(&mut self, registering: &Registering) -> Registered {
@@ -296,12 +275,25 @@ impl World {
     }
 
     pub(super) fn settle_all(&mut self, fates: Vec<Fate>) {
+        let notes = self.settle_each(fates);
+        self.take(Input::Settled(notes));
+    }
+
+    /// One batch is settled, and a registration is stored before the core is told of that.
+    pub(in super::super) fn register_before_settled(&mut self, jid: &str, application: u8) {
+        let fates = self.stalled.take().unwrap();
+        let notes = self.settle_each(fates);
+        self.register(jid, application);
+        self.take(Input::Settled(notes));
+    }
+
+    fn settle_each(&mut self, fates: Vec<Fate>) -> Vec<Note> {
         let mut notes = Vec::new();
         for fate in fates {
             notes.extend(self.still_waits(&fate));
             notes.extend(self.settle(fate));
         }
-        self.take(Input::Settled(notes));
+        notes
     }
 
     fn settle(&mut self, fate: Fate) -> Option<Note> {

@@ -34,6 +34,15 @@ impl World {
         id
     }
 
+    /// A push comes while its account is off the access list. It waits, and nobody was asked for it.
+    pub(in super::super) fn post_untried(&mut self, registration: RegistrationId) -> MessageId {
+        self.admit("example.org");
+        let push = self.post(registration);
+        self.admit("example.com");
+        assert!(self.mailbox.contains_key(&push), "{:?}", self.rest());
+        push
+    }
+
     /// The queue gives a push once more, by another entry of it.
     pub(in super::super) fn queue_again(&mut self, push: MessageId) {
         self.queue.insert(push, self.posts[&push].clone());

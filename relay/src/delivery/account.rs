@@ -42,7 +42,8 @@ pub(crate) enum Look {
 struct Named {
     recipient: FullJid,
     epoch: Epoch,
-    followed_at: Option<Instant>,
+    /// The last move in this life: its moment, and the full JID that it was from.
+    moved: Option<(Instant, FullJid)>,
     /// The last renewal whose answer has come.
     renewed_at: Option<DateTime<Utc>>,
     /// The full JID of a move that seemed to fail, and may still have been written.
@@ -183,12 +184,16 @@ impl Account {
             return None;
         }
         let before = self.named.remove(&registration);
-        let mut named = Named { recipient, epoch, followed_at: None, renewed_at: None, in_doubt: None };
-        if let Some(before) = &before {
-            let undone = before.followed_at.is_some() && before.recipient != named.recipient;
-            let in_doubt = if undone { Some(&before.recipient) } else { before.in_doubt.as_ref() };
+        let mut named = Named { recipient, epoch, moved: None, renewed_at: None, in_doubt: None };
+        if let Some(before) = before.as_ref().filter(|before| before.epoch == epoch) {
+            // A move is made on condition of the full JID that it is from: where that one is back, it may still be made.
+            let is_back = before.moved.as_ref().is_some_and(|(_, from)| *from == named.recipient);
+            let in_doubt = match before.recipient == named.recipient {
+                true => before.in_doubt.as_ref(),
+                false => is_back.then_some(&before.recipient),
+            };
             named.in_doubt = in_doubt.cloned();
-            (named.followed_at, named.renewed_at) = (before.followed_at, before.renewed_at);
+            (named.moved, named.renewed_at) = (before.moved.clone(), before.renewed_at);
         }
         self.named.insert(registration, named);
         before.map(|before| before.recipient)
@@ -272,7 +277,8 @@ impl Account {
     /// it stays: it moved less than a minute ago, names this full JID already, or is not known.
     pub(crate) fn follow(&mut self, registration: RegistrationId, to: &FullJid, now: Now) -> Option<FullJid> {
         let named = self.named.get_mut(&registration)?;
-        if named.followed_at.is_some_and(|at| now.monotonic.duration_since(at) < FOLLOW_INTERVAL) {
+        let last = named.moved.as_ref().map(|(at, _)| now.monotonic.duration_since(*at));
+        if last.is_some_and(|passed| passed < FOLLOW_INTERVAL) {
             return None;
         }
         let in_doubt = named.in_doubt.take().filter(|in_doubt| in_doubt != to);
@@ -281,7 +287,7 @@ impl Account {
         } else {
             std::mem::replace(&mut named.recipient, to.clone())
         };
-        named.followed_at = Some(now.monotonic);
+        named.moved = Some((now.monotonic, from.clone()));
         Some(from)
     }
 

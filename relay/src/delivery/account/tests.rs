@@ -103,6 +103,18 @@ fn a_move_that_undoes_another_counts_for_the_minute_between_two_moves() {
 }
 
 #[test]
+fn a_move_cannot_be_made_late_where_neither_its_full_jid_nor_its_life_is_back() {
+    let start = Instant::now();
+    for (elsewhere, later) in [(jid(2), 0), (jid(0), 1)] {
+        let (mut account, id, epoch) = named(&jid(0));
+        account.follow(id, &jid(1), after(start, 0));
+        account.note_recipient(id, Epoch::from_seconds(epoch.as_seconds() + later), elsewhere.clone());
+        assert_eq!(account.follow(id, &elsewhere, after(start, 60)), None);
+        assert_eq!(account.follow(id, &jid(3), after(start, 61)), Some(elsewhere), "nothing was undone");
+    }
+}
+
+#[test]
 fn a_registration_that_names_another_full_jid_without_a_move_has_no_move_to_undo() {
     let (mut account, id, epoch) = named(&jid(0));
     assert_eq!(account.note_recipient(id, epoch, jid(1)), Some(jid(0)));

@@ -17,13 +17,17 @@ mod moves;
 mod once;
 mod places;
 mod presences;
+mod readings;
 mod refusals;
+mod registrations;
 mod retries;
 mod sessions;
 mod silence;
 mod stand_ins;
 mod stops;
+mod sweeps;
 mod tenants;
+mod ticks;
 mod world;
 
 const ALICE: &str = "alice@example.com/Conv.AAAA";
@@ -32,6 +36,19 @@ const BOB: &str = "bob@example.com/phone";
 
 const GONE: Option<Condition> = Some(Condition::ItemNotFound);
 const OFFLINE: Option<Condition> = Some(Condition::Other);
+
+/// A moment, with the lease.
+fn now() -> Now {
+    let wall = DateTime::UNIX_EPOCH;
+    Now { wall, least: wall, monotonic: Instant::now(), leased: true }
+}
+
+/// Has a core without a world take an input.
+fn handle(core: &mut Core, now: Now, input: Input) -> Vec<Action> {
+    let mut actions = Vec::new();
+    core.handle(input, now, &mut actions);
+    actions
+}
 
 #[test]
 fn a_push_is_sent_and_its_result_settles_it() {
@@ -278,7 +295,7 @@ fn a_relay_that_nobody_answers_goes_on_receiving_after_a_moment() {
     world.post_some(app, NARROW.held / 2);
     let answers = world.post(other);
     world.restart();
-    world.pass(Duration::from_secs(3));
+    world.pass(Duration::from_secs(2));
     assert!(world.take_sent().contains(&(answers, BOB.to_owned())), "{:?}", world.rest());
 }
 

@@ -36,3 +36,17 @@ fn nobody_is_asked_for_a_sign_of_life_while_the_lease_has_lapsed() {
     world.pass(Duration::from_secs(1));
     assert!(world.pages > pages, "it is read once the lease is back");
 }
+
+#[test]
+fn a_stop_tells_how_many_pushes_it_gives_back_unanswered() {
+    for unanswered in [0, 2] {
+        let mut world = World::online();
+        let app = world.register(ALICE, 1);
+        world.post_some(app, unanswered);
+        world.stop();
+        world.pass(Duration::from_secs(9));
+        let told = world.take_measured().into_iter().filter(|told| matches!(told, Measure::Unanswered(_)));
+        let expected = (unanswered > 0).then_some(Measure::Unanswered(unanswered));
+        assert_eq!(told.collect::<Vec<_>>(), Vec::from_iter(expected));
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use push::{
     MessageId, Rate, Registration, RegistrationId,
     message::Wishes,
-    ports::{self, Kept, Seen},
+    ports::{self, Kept, Renewal, Seen},
     testing,
 };
 
@@ -21,10 +21,12 @@ use crate::{
     },
 };
 
+mod bounds;
 mod jobs;
 mod looks;
 mod rules;
 mod senders;
+pub(super) mod users;
 
 /// See the module.
 pub(super) struct World {
@@ -76,6 +78,8 @@ pub(super) struct World {
     pub(super) refused: usize,
     /// Measures that no test has looked at.
     measured: Vec<Measure>,
+    /// How each registration that the store was asked for is to be renewed.
+    pub(super) renewals: Vec<Renewal>,
     /// The counts of tenants.
     pub(super) counted: Counts,
     pub(super) finished: bool,
@@ -98,9 +102,10 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const NARROW: Room = Room { held: 512, in_flight: 128 };
 
 /// Bounds that nobody reaches.
-const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
+pub(super) const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
 
-fn core(domain_bounds: DomainBounds, rate: Option<Rate>, room: Room) -> Core {
+/// A core that has taken no input.
+pub(super) fn core(domain_bounds: DomainBounds, rate: Option<Rate>, room: Room) -> Core {
     let settings = Settings {
         component: BareJid::new("notify.example.com").unwrap(),
         ack_timeout: ACK_TIMEOUT,
@@ -168,6 +173,7 @@ impl World {
             dropped: BTreeSet::new(),
             refused: 0,
             measured: Vec::new(),
+            renewals: Vec::new(),
             counted: Counts::default(),
             finished: false,
             ending_since: None,
@@ -287,15 +293,6 @@ impl World {
 
     pub(super) fn tick_interval(&self) -> Duration {
         self.core.tick_interval()
-    }
-
-    pub(super) fn register(&mut self, jid: &str, application: u8) -> RegistrationId {
-        let application = Application::from_bytes([application; 32]);
-        let target = Target { application, ..testing::target(jid) };
-        let id = target.registration_id();
-        let request = Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(Box::new(target))));
-        self.take(Input::Stanza(Incoming::Request(request)));
-        id
     }
 
     pub(super) fn greet(&mut self, jid: &str) {

@@ -2,14 +2,8 @@
 
 use std::ops::Bound;
 
-use tokio_xmpp::jid::{DomainPart, NodePart};
-
 use super::*;
 use crate::delivery::domains::Trim;
-
-fn full_jid(account: &str, number: usize) -> FullJid {
-    FullJid::new(&format!("{account}/{number}")).unwrap()
-}
 
 impl World {
     pub(super) fn do_job(&mut self, job: Job) {
@@ -26,6 +20,7 @@ impl World {
             Job::Settle(fates) if self.stalls => self.stalled = Some(fates),
             Job::Settle(fates) => self.settle_all(fates),
             Job::Register(requests) => {
+                self.renewals.extend(requests.iter().map(|registering| registering.renewal));
                 let registered = requests.into_iter().map(|registering| self.store(&registering)).collect();
                 self.take(Input::Registered(registered));
             }
@@ -74,28 +69,6 @@ impl World {
         }
     }
 
-    /// As many full JIDs are tried again as may be.
-    pub(in super::super) fn fill_retries(&mut self) {
-        for number in 0..4096 {
-            self.core.retrying.insert(full_jid("user@example.org", number));
-        }
-    }
-
-    /// As many mailboxes are to be read as may be.
-    pub(in super::super) fn fill_cues(&mut self) {
-        self.core.cued.resize(65_536, full_jid("user@example.org", 0));
-    }
-
-    /// As many accounts are in memory as may be, behind all others. Nothing is under way for them.
-    pub(in super::super) fn fill_accounts(&mut self) {
-        let domain = DomainPart::new("example.com").unwrap();
-        let crowd = (self.core.accounts.len()..16_384).map(|number| {
-            let node = NodePart::new(&format!("z{number:05}")).unwrap().into_owned();
-            (BareJid::from_parts(Some(&node), &domain), Account::default())
-        });
-        self.core.accounts.append(&mut crowd.collect());
-    }
-
     /// With tenants from now on.
     pub(in super::super) fn serve(&mut self, roster: &push::Roster) {
         self.take(Input::Access(AccessList::Everyone(Vec::new()).and_tenants(roster)));
@@ -118,6 +91,21 @@ impl World {
     }
 
     pub(super) fn read(&mut self, request: &ReadRequest) {
+        let page = self.page(request);
+        self.take(Input::Page(page));
+    }
+
+    /// The pages that were asked for are read, and are on their way.
+    pub(in super::super) fn read_early(&mut self) -> Vec<Page> {
+        std::mem::take(&mut self.late).iter().map(|request| self.page(request)).collect()
+    }
+
+    /// Pages come that were read before.
+    pub(in super::super) fn bring(&mut self, pages: Vec<Page>) {
+        pages.into_iter().for_each(|page| self.take(Input::Page(page)));
+    }
+
+    fn page(&mut self, request: &ReadRequest) -> Page {
         self.pages += 1;
         let begin = request.after.map_or(Bound::Unbounded, Bound::Excluded);
         let kept = self.kept.get(&request.reader.to_bare()).into_iter();
@@ -147,7 +135,7 @@ impl World {
                 page.pushes.push(message);
             }
         }
-        self.take(Input::Page(page));
+        page
     }
 
     /// Returns how much waits for each account.

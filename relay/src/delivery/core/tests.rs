@@ -295,7 +295,8 @@ fn a_relay_that_nobody_answers_goes_on_receiving_after_a_moment() {
     world.post_some(app, NARROW.held / 2);
     let answers = world.post(other);
     world.restart();
-    world.pass(Duration::from_secs(2));
+    world.stand_still(Duration::from_secs(2));
+    world.greet(ALICE);
     assert!(world.take_sent().contains(&(answers, BOB.to_owned())), "{:?}", world.rest());
 }
 

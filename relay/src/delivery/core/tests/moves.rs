@@ -64,11 +64,13 @@ fn a_stand_in_reads_for_a_full_jid_to_which_a_registration_has_moved_and_which_w
     const TABLET: &str = "alice@example.com/tablet";
     let mut world = World::online();
     let app = world.register(ALICE, 1);
-    let waits = world.post(app);
-    world.answer(waits, ALICE, OFFLINE);
     for (jid, application) in [(ALICE_AGAIN, 2), (TABLET, 3)] {
         world.register(jid, application);
+        world.leave(jid);
     }
+    let waits = world.post(app);
+    world.answer(waits, ALICE, OFFLINE);
+    assert_eq!(world.waiting(), [waits]);
     world.take_sent();
     world.fall_behind();
     world.register(ALICE_AGAIN, 1);

@@ -58,7 +58,7 @@ fn the_next_page_is_read_when_a_quarter_of_one_is_left_in_line() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);
     world.admit("example.org");
-    // The store leaves these out of the first page.
+    // These expire, so that the first page has 13 pushes.
     for _ in 0..3 {
         world.post_for(app, 5);
     }
@@ -92,7 +92,7 @@ fn a_full_jid_that_began_another_session_while_it_waited_for_its_page_is_read_a_
 }
 
 #[test]
-fn what_waits_for_a_full_jid_goes_to_it_though_a_stand_in_was_to_read_it_before() {
+fn a_push_that_waits_goes_to_its_full_jid_though_a_stand_in_was_to_read_it_before() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);
     let push = world.post(app);
@@ -111,7 +111,7 @@ fn what_waits_for_a_full_jid_goes_to_it_though_a_stand_in_was_to_read_it_before(
 }
 
 #[test]
-fn what_a_stand_in_was_to_read_is_read_when_the_full_jid_that_was_read_for_others_answers() {
+fn a_push_that_a_stand_in_was_to_read_is_read_when_its_full_jid_answers_another() {
     let mut world = World::online();
     let [app, other] = [1, 2].map(|application| world.register(ALICE, application));
     let refused = world.post(app);
@@ -183,7 +183,7 @@ fn a_push_that_leaves_the_mailbox_while_its_page_is_on_its_way_is_not_sent() {
 }
 
 #[test]
-fn what_is_read_for_a_full_jid_that_is_suspect_by_then_goes_to_a_stand_in() {
+fn a_push_that_is_read_for_a_full_jid_that_is_suspect_by_then_goes_to_a_stand_in() {
     let mut world = World::online();
     let [app, other] = [1, 2].map(|application| world.register(ALICE, application));
     world.register(TABLET, 3);

@@ -6,7 +6,7 @@ use super::*;
 use crate::stream::{component::StreamNumber, stanza::Query};
 use world::{WIDE, core, users::registration};
 
-/// The renewal that the store is asked for when a full JID registers.
+/// Returns the renewal that the store is asked for when a full JID registers.
 fn renewal(world: &mut World, jid: &str, application: u8) -> Renewal {
     world.register(jid, application);
     world.renewals.pop().unwrap()
@@ -47,7 +47,7 @@ fn a_renewal_is_written_while_a_late_refusal_may_revoke_its_registration() {
     assert_eq!(renewal(&mut world, ALICE, 1), Renewal::Always);
 }
 
-/// The number of registrations in each job that an input starts.
+/// Returns the number of registrations in each job that an input starts.
 fn jobs(core: &mut Core, input: Input) -> Vec<usize> {
     let of_job = |action| match action {
         Action::Start(Job::Register(batch)) => Some(batch.len()),

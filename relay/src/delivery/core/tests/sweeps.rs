@@ -29,6 +29,15 @@ fn the_next_page_of_a_sweep_is_asked_for_once_all_of_the_last_one_were_tried() {
 }
 
 #[test]
+fn a_sweep_that_begins_while_a_page_is_on_its_way_waits_for_that() {
+    let mut core = core(WIDE, None, Room::OF_RELAY);
+    assert!(sweeps(&handle(&mut core, now(), Input::Online(StreamNumber::number(1)))));
+    let access = AccessList::Everyone(Vec::new());
+    assert!(!sweeps(&handle(&mut core, now(), Input::Access(access))));
+    assert!(sweeps(&handle(&mut core, now(), Input::Found(Found::default()))));
+}
+
+#[test]
 fn nothing_is_swept_without_a_stream() {
     let mut core = core(WIDE, None, Room::OF_RELAY);
     let access = AccessList::Everyone(Vec::new());

@@ -78,7 +78,7 @@ pub(super) struct World {
     pub(super) refused: usize,
     /// Measures that no test has looked at.
     measured: Vec<Measure>,
-    /// How each registration that the store was asked for is to be renewed.
+    /// The renewal of each registration that the store was asked for.
     pub(super) renewals: Vec<Renewal>,
     /// The counts of tenants.
     pub(super) counted: Counts,

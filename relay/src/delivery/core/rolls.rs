@@ -53,3 +53,24 @@ impl Rolls {
         counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_census_counts_those_that_it_finds_and_those_that_begin_meanwhile() {
+        let [first, second] = ["first.example", "second.example"].map(|name| name.parse().unwrap());
+        let mut rolls = Rolls::default();
+        assert_eq!([(); 3].map(|()| rolls.note_begun(&first)), [1, 2, 3]);
+        rolls.begin_census();
+        rolls.note_found(&first);
+        rolls.note_found(&second);
+        assert_eq!((rolls.note_begun(&first), rolls.living(&second)), (4, 0), "it is not over yet");
+        assert_eq!(rolls.end_census(), [(first.clone(), 2), (second.clone(), 1)]);
+        assert_eq!((rolls.living(&first), rolls.living(&second)), (2, 1));
+        rolls.begin_census();
+        assert_eq!(rolls.end_census(), [(first, 0), (second, 0)], "all have ended");
+        assert!(rolls.0.is_empty());
+    }
+}

@@ -14,8 +14,8 @@ pub(super) struct Sweep {
     /// True if the page that was asked for belongs to a sweep that is over.
     anew: bool,
     found: VecDeque<Registration>,
-    /// The registration behind which the sweep goes on; the inner `None`: the beginning. The outer `None`: no page is
-    /// to be asked for.
+    /// The registration behind which the sweep goes on; the inner `None`: the beginning. The outer `None`: a page is on
+    /// its way, or no more is to be asked for.
     next: Option<Option<ports::Registrant>>,
     /// The time at which the next sweep begins.
     at: Option<Instant>,
@@ -67,7 +67,6 @@ impl Core {
     /// Asks for the next page, once the registrations of the last one were tried.
     pub(super) fn sweep_on(&mut self, actions: &mut Vec<Action>) {
         if self.stream.is_some()
-            && !self.sweep.asked
             && self.sweep.found.is_empty()
             && let Some(after) = self.sweep.next.take()
         {

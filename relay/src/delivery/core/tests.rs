@@ -17,14 +17,18 @@ mod moves;
 mod once;
 mod places;
 mod presences;
+mod readings;
 mod refusals;
+mod registrations;
 mod retries;
 mod sessions;
 mod settling;
 mod silence;
 mod stand_ins;
 mod stops;
+mod sweeps;
 mod tenants;
+mod ticks;
 mod world;
 
 const ALICE: &str = "alice@example.com/Conv.AAAA";
@@ -44,6 +48,19 @@ fn at_another() -> (World, RegistrationId, MessageId) {
     let push = world.post(app);
     assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
     (world, app, push)
+}
+
+/// A moment, with the lease.
+fn now() -> Now {
+    let wall = DateTime::UNIX_EPOCH;
+    Now { wall, least: wall, monotonic: Instant::now(), leased: true }
+}
+
+/// Has a core without a world take an input.
+fn handle(core: &mut Core, now: Now, input: Input) -> Vec<Action> {
+    let mut actions = Vec::new();
+    core.handle(input, now, &mut actions);
+    actions
 }
 
 #[test]
@@ -282,7 +299,8 @@ fn a_relay_that_nobody_answers_goes_on_receiving_after_a_moment() {
     world.post_some(app, NARROW.held / 2);
     let answers = world.post(other);
     world.restart();
-    world.pass(Duration::from_secs(3));
+    world.stand_still(Duration::from_secs(2));
+    world.greet(ALICE);
     assert!(world.take_sent().contains(&(answers, BOB.to_owned())), "{:?}", world.rest());
 }
 

@@ -131,3 +131,36 @@ fn a_change_of_the_access_list_forgets_all_counts() {
     domains.clear();
     assert_eq!((domains.full(DOMAIN), domains.accounts, trims(&mut domains)), (None, 0, vec![]));
 }
+
+#[test]
+fn a_domain_for_which_no_more_waits_than_before_is_not_trimmed_again() {
+    let mut domains = domains(5);
+    domains.note_more(&account("juliet"), 3);
+    assert_eq!(domains.trim(), []);
+    domains.begin_sweep();
+    domains.note_found(&account("juliet"), 3, false);
+    domains.end_sweep();
+    assert!(domains.grown.is_empty());
+}
+
+#[test]
+fn beyond_the_bound_of_domains_none_is_counted() {
+    let mut domains = domains(5);
+    domains.domains = (1..DOMAINS_MAX).map(|domain| (domain.to_string(), Domain::default())).collect();
+    for name in ["last.example", "further.example", "1"] {
+        (0..2).for_each(|_| domains.note_begun(name));
+    }
+    let full = ["last.example", "further.example", "1"].map(|name| domains.full(name).is_some());
+    assert_eq!(full, [true, false, true]);
+}
+
+#[test]
+fn beyond_the_bound_of_accounts_none_is_counted() {
+    let mut domains = domains(5);
+    domains.accounts = ACCOUNTS_MAX - 1;
+    for name in ["last", "further", "last"] {
+        domains.note_more(&account(name), 3);
+    }
+    assert_eq!(domains.accounts, ACCOUNTS_MAX);
+    assert_eq!(trims(&mut domains), to(&[("last", 5)]));
+}

@@ -110,3 +110,16 @@ fn a_push_of_another_account_goes_out_again_in_a_new_session_though_one_is_erase
     world.pass(Duration::from_secs(2));
     assert_eq!(world.take_sent(), [(push, BOB.to_owned())]);
 }
+
+#[test]
+fn beyond_the_bound_of_accounts_that_are_to_be_forgotten_none_is_added() {
+    let mut world = World::online();
+    world.register(ALICE, 1);
+    world.fill_forgetting();
+    world.forget("alice@example.com");
+    assert_eq!(world.core().accounts.len(), 1);
+    // Nothing was under way for the others.
+    world.pass(TICK);
+    world.forget("alice@example.com");
+    assert!(world.core().accounts.is_empty());
+}

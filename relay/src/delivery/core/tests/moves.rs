@@ -47,3 +47,28 @@ fn a_result_of_the_full_jid_that_a_push_named_hides_no_move_since() {
     let next = world.post(app);
     assert_eq!(world.take_sent(), [(next, ALICE_AGAIN.to_owned())]);
 }
+
+#[test]
+fn a_stand_in_reads_for_a_full_jid_to_which_a_registration_has_moved_and_which_was_not_read_since() {
+    const TABLET: &str = "alice@example.com/tablet";
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    for (jid, application) in [(ALICE_AGAIN, 2), (TABLET, 3)] {
+        world.register(jid, application);
+        world.leave(jid);
+    }
+    let waits = world.post(app);
+    world.answer(waits, ALICE, OFFLINE);
+    assert_eq!(world.waiting(), [waits]);
+    world.take_sent();
+    world.fall_behind();
+    world.register(ALICE_AGAIN, 1);
+    let immediate = world.post_for(app, 0);
+    assert_eq!(world.take_sent(), [(immediate, ALICE_AGAIN.to_owned())]);
+    world.greet(TABLET);
+    // It falls silent before its mailbox is read.
+    world.pass(Duration::from_secs(2));
+    world.take_sent();
+    world.go_on_settling();
+    assert_eq!(world.take_sent(), [(waits, TABLET.to_owned())], "{:?}", world.rest());
+}

@@ -1,9 +1,6 @@
 //! Pushes at the end of a process, and while its lease is in doubt.
 
-use push::testing;
-
 use super::*;
-use crate::stream::stanza::Query;
 
 #[test]
 fn a_late_result_during_a_stop_settles_a_push_that_waits_and_was_in_line() {
@@ -42,17 +39,10 @@ fn nobody_is_asked_for_a_sign_of_life_while_the_lease_has_lapsed() {
 
 #[test]
 fn a_request_that_waits_when_the_relay_ends_is_answered() {
-    let mut core = world::core(world::WIDE, None, NARROW);
-    let wall = DateTime::UNIX_EPOCH;
-    let now = Now { wall, least: wall, monotonic: Instant::now(), leased: true };
-    let mut take = |input| {
-        let mut actions = Vec::new();
-        core.handle(input, now, &mut actions);
-        actions
-    };
+    let (mut core, now) = (world::core(world::WIDE, None, NARROW), now());
+    let mut take = |input| handle(&mut core, now, input);
     for _ in 0..9 {
-        let register = Query::Register(Ok(Box::new(testing::target(ALICE))));
-        let request = Request::new(ALICE.parse().unwrap(), "r".into(), register);
+        let (_, request) = world::users::registration(ALICE, 1);
         take(Input::Stanza(Incoming::Request(request)));
     }
     take(Input::Stop);
@@ -61,4 +51,18 @@ fn a_request_that_waits_when_the_relay_ends_is_answered() {
     }
     let last = take(Input::Registered(Vec::new()));
     assert!(matches!(last.as_slice(), [Action::Reply(_), Action::Finish]), "{last:?}");
+}
+
+#[test]
+fn a_stop_tells_how_many_pushes_it_gives_back_unanswered() {
+    for unanswered in [0, 2] {
+        let mut world = World::online();
+        let app = world.register(ALICE, 1);
+        world.post_some(app, unanswered);
+        world.stop();
+        world.pass(Duration::from_secs(9));
+        let told = world.take_measured().into_iter().filter(|told| matches!(told, Measure::Unanswered(_)));
+        let expected = (unanswered > 0).then_some(Measure::Unanswered(unanswered));
+        assert_eq!(told.collect::<Vec<_>>(), Vec::from_iter(expected));
+    }
 }

@@ -232,3 +232,43 @@ fn the_counts_of_the_last_push_of_a_batch_are_settled_with_it() {
     world.settle_one_batch();
     assert_eq!((world.counted.delivered, world.queued()), (BATCH_MAX as u64 / 2, 3));
 }
+
+#[test]
+fn a_late_result_for_which_nothing_was_known_to_wait_counts_when_the_push_is_found_in_the_mailbox() {
+    let mut world = World::online();
+    world.serve(&roster(None));
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.restart_before_the_queue_answers();
+    world.serve(&roster(None));
+    world.greet(ALICE);
+    world.answer(push, ALICE, None);
+    world.take_sent();
+    // Each time, a write that had been given up puts it there.
+    for _ in 0..2 {
+        world.keep_late(push);
+        assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![]));
+        assert_eq!(world.counted.delivered, 1, "once");
+    }
+    assert_eq!(world.take_delivered_count(), 1);
+}
+
+#[test]
+fn a_push_of_the_queue_that_is_found_in_the_mailbox_counts_as_one_that_waits() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.answer(push, ALICE, OFFLINE);
+    assert_eq!(world.waiting(), [push]);
+    world.reads_late = true;
+    world.restart();
+    world.serve(&roster(None));
+    world.queue_again(push);
+    world.greet(ALICE);
+    assert!(world.is_queued(push));
+    for _ in 0..4 {
+        world.read_what_is_late();
+    }
+    assert!(!world.is_queued(push) && world.waiting() == [push], "{:?}", world.rest());
+    assert_eq!((world.counted.accepted, world.counted.waited), (1, 1));
+}

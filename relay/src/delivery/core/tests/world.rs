@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use push::{
     MessageId, Rate, Registration, RegistrationId,
     message::Wishes,
-    ports::{self, Kept, Seen},
+    ports::{self, Kept, Renewal, Seen},
     testing,
 };
 
@@ -26,6 +26,7 @@ mod jobs;
 mod looks;
 mod rules;
 mod senders;
+pub(super) mod users;
 
 /// See the module.
 pub(super) struct World {
@@ -77,6 +78,8 @@ pub(super) struct World {
     pub(super) refused: usize,
     /// Measures that no test has looked at.
     measured: Vec<Measure>,
+    /// The renewal of each registration that the store was asked for.
+    pub(super) renewals: Vec<Renewal>,
     /// The counts of tenants.
     pub(super) counted: Counts,
     pub(super) finished: bool,
@@ -101,6 +104,7 @@ pub(super) const NARROW: Room = Room { held: 512, in_flight: 128 };
 /// Bounds that nobody reaches.
 pub(super) const WIDE: DomainBounds = DomainBounds { registrations: 10_000, mailbox: 10_000 };
 
+/// A core that has taken no input.
 pub(super) fn core(domain_bounds: DomainBounds, rate: Option<Rate>, room: Room) -> Core {
     let settings = Settings {
         component: BareJid::new("notify.example.com").unwrap(),
@@ -169,6 +173,7 @@ impl World {
             dropped: BTreeSet::new(),
             refused: 0,
             measured: Vec::new(),
+            renewals: Vec::new(),
             counted: Counts::default(),
             finished: false,
             ending_since: None,
@@ -288,12 +293,6 @@ impl World {
 
     pub(super) fn tick_interval(&self) -> Duration {
         self.core.tick_interval()
-    }
-
-    pub(super) fn register(&mut self, jid: &str, application: u8) -> RegistrationId {
-        let (id, request) = jobs::registration(jid, application);
-        self.take(Input::Stanza(Incoming::Request(request)));
-        id
     }
 
     pub(super) fn greet(&mut self, jid: &str) {

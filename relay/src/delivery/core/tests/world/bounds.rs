@@ -1,4 +1,4 @@
-//! The core at its bounds.
+//! Bounds of the core that are reached at once.
 
 use tokio_xmpp::jid::{DomainPart, NodePart};
 
@@ -45,5 +45,16 @@ impl World {
             (BareJid::from_parts(Some(&node), &domain), Account::default())
         });
         self.core.accounts.append(&mut crowd.collect());
+    }
+
+    /// As many accounts wait to be forgotten as may be. Nothing is under way for them.
+    pub(in super::super) fn fill_forgetting(&mut self) {
+        let unknown = |number| BareJid::new(&format!("unknown{number}@example.org")).unwrap();
+        self.core.forgetting.extend((0..1024).map(unknown));
+    }
+
+    /// As many accounts are looked up as may be.
+    pub(in super::super) fn fill_looks(&mut self) {
+        self.core.looking = 64;
     }
 }

@@ -4,16 +4,8 @@ use std::ops::Bound;
 
 use push::ports::Renewal;
 
-use super::*;
+use super::{users::registration, *};
 use crate::delivery::domains::Trim;
-
-/// Returns a registration, and the request for it.
-pub(super) fn registration(jid: &str, application: u8) -> (RegistrationId, Request) {
-    let application = Application::from_bytes([application; 32]);
-    let target = Target { application, ..testing::target(jid) };
-    let id = target.registration_id();
-    (id, Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(Box::new(target)))))
-}
 
 impl World {
     pub(super) fn do_job(&mut self, job: Job) {
@@ -30,6 +22,7 @@ impl World {
             Job::Settle(fates) if self.stalls => self.stalled = Some(fates),
             Job::Settle(fates) => self.settle_all(fates),
             Job::Register(requests) => {
+                self.renewals.extend(requests.iter().map(|registering| registering.renewal));
                 let registered = requests.into_iter().map(|registering| self.store(&registering)).collect();
                 self.take(Input::Registered(registered));
             }
@@ -97,6 +90,21 @@ impl World {
     }
 
     pub(super) fn read(&mut self, request: &ReadRequest) {
+        let page = self.page(request);
+        self.take(Input::Page(page));
+    }
+
+    /// The pages that were asked for are read, and are on their way.
+    pub(in super::super) fn read_early(&mut self) -> Vec<Page> {
+        std::mem::take(&mut self.late).iter().map(|request| self.page(request)).collect()
+    }
+
+    /// Pages come that were read before.
+    pub(in super::super) fn bring(&mut self, pages: Vec<Page>) {
+        pages.into_iter().for_each(|page| self.take(Input::Page(page)));
+    }
+
+    fn page(&mut self, request: &ReadRequest) -> Page {
         self.pages += 1;
         let begin = request.after.map_or(Bound::Unbounded, Bound::Excluded);
         let kept = self.kept.get(&request.reader.to_bare()).into_iter();
@@ -126,7 +134,7 @@ impl World {
                 page.pushes.push(message);
             }
         }
-        self.take(Input::Page(page));
+        page
     }
 
     /// Returns how much waits for each account.

@@ -1,0 +1,19 @@
+//! Users, and their requests to the component.
+
+use super::*;
+
+/// A registration that a full JID asks for, and its id.
+pub(in super::super) fn registration(jid: &str, application: u8) -> (RegistrationId, Request) {
+    let application = Application::from_bytes([application; 32]);
+    let target = Target { application, ..testing::target(jid) };
+    let id = target.registration_id();
+    (id, Request::new(jid.parse().unwrap(), "r".into(), Query::Register(Ok(Box::new(target)))))
+}
+
+impl World {
+    pub(in super::super) fn register(&mut self, jid: &str, application: u8) -> RegistrationId {
+        let (id, request) = registration(jid, application);
+        self.take(Input::Stanza(Incoming::Request(request)));
+        id
+    }
+}

@@ -124,12 +124,12 @@ impl Line {
     }
 
     pub(crate) fn may_send(&self) -> bool {
-        self.suspicion.is_none() && !self.is_window_full() && self.first().is_some()
+        !self.awaits_answer() && self.first().is_some()
     }
 
-    /// Returns whether pushes wait in line, and none goes out before an answer to one in flight.
-    pub(crate) fn is_blocked(&self) -> bool {
-        !self.keys.is_empty() && (self.is_suspect() || self.is_window_full())
+    /// Returns whether nothing goes out before an answer to a push in flight.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.is_suspect() || self.is_window_full()
     }
 
     fn passes(&self, (waits, id): LineKey) -> bool {
@@ -269,7 +269,7 @@ impl Line {
         turn.duration_since(now)
     }
 
-    pub(crate) fn is_window_full(&self) -> bool {
+    fn is_window_full(&self) -> bool {
         self.in_flight() >= self.window
     }
 

@@ -72,7 +72,7 @@ impl Core {
 
     /// Returns whether pushes wait in the line of a full JID until it answers those in flight.
     fn has_blocked_line(&self, jid: &FullJid) -> bool {
-        self.phone(jid).is_some_and(|phone| phone.line.is_blocked())
+        self.phone(jid).is_some_and(|phone| !phone.line.is_empty() && phone.line.awaits_answer())
     }
 
     /// Gives up pushes that were not answered in time.

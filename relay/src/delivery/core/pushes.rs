@@ -153,7 +153,7 @@ impl Core {
         if push.origin == Origin::Queue && is_new {
             let unproven = phone.trust() == Trust::Unproven;
             let keeps_others_waiting = crowded && unproven && (has_share || !phone.line.is_empty());
-            if keeps_others_waiting || phone.line.is_window_full() && phone.is_silent(now) {
+            if keeps_others_waiting || phone.line.awaits_answer() && phone.is_silent(now) {
                 return self.keep(push, Attempt::None, now, actions);
             }
             if phone.line.is_line_full() {

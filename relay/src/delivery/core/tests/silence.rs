@@ -30,6 +30,18 @@ fn pushes_in_line_behind_a_failure_wait_in_the_mailbox_after_two_seconds_of_sile
 }
 
 #[test]
+fn a_push_that_may_not_wait_ends_at_once_if_its_phone_is_silent_after_a_failure() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let pushes = world.post_some(app, 2);
+    world.answer(pushes[0], ALICE, OFFLINE);
+    world.pass(SILENT_AFTER + TICK);
+    assert_eq!(world.take_sent().len(), 2);
+    let immediate = world.post_for(app, 0);
+    assert!(world.take_sent().is_empty() && !world.is_queued(immediate));
+}
+
+#[test]
 fn a_silent_phone_whose_window_has_room_gets_a_new_push_at_once() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);

@@ -282,13 +282,19 @@ impl Account {
             return None;
         }
         let in_doubt = named.in_doubt.take().filter(|in_doubt| in_doubt != to);
-        let from = if named.recipient == *to {
-            in_doubt?
-        } else {
-            std::mem::replace(&mut named.recipient, to.clone())
-        };
+        if named.recipient == *to {
+            return in_doubt;
+        }
+        let from = std::mem::replace(&mut named.recipient, to.clone());
         named.moved = Some((now.monotonic, from.clone()));
         Some(from)
+    }
+
+    /// Notes that a move is made, or undone: the next one may come a minute later.
+    pub(crate) fn note_moved(&mut self, registration: RegistrationId, now: Now) {
+        if let Some((at, _)) = self.named.get_mut(&registration).and_then(|named| named.moved.as_mut()) {
+            *at = now.monotonic;
+        }
     }
 
     /// Takes a cue if the bucket has one. Returns whether it had.

@@ -110,6 +110,8 @@ pub(crate) enum Note {
         /// Pushes that were replaced or dropped by the write that put the push there; `None`: it waited there before.
         kept: Option<Kept>,
     },
+    /// A registration of this account names another full JID now, as it was decided.
+    Moved(BareJid, RegistrationId),
     /// A registration names this full JID now.
     Names(RegistrationId, Epoch, FullJid),
     /// The lives of a registration up to this epoch have ended; `waited` pushes waited for them.

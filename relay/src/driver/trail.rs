@@ -221,7 +221,7 @@ impl Traces {
                 Note::Late { id, expired, .. } => {
                     self.note_end(*id, if *expired { Outcome::Expired } else { Outcome::Delivered }, now);
                 }
-                Note::Names(..) | Note::NotThrottled(_) | Note::NotSeen(_) => {}
+                Note::Moved(..) | Note::Names(..) | Note::NotThrottled(_) | Note::NotSeen(_) => {}
             }
         }
         // A push of this settlement that does not wait now is over, or comes from the queue again.

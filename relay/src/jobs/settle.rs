@@ -217,7 +217,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 let moved = followed.inspect_err(|error| report(error, ONCE)).unwrap_or(false);
                 if moved {
                     tracing::debug!(%registration, "a registration follows its phone to another resource");
-                    Rest::default()
+                    Rest::of(Note::Moved(to.to_bare(), registration))
                 } else {
                     self.whom_it_names(registration)
                         .await

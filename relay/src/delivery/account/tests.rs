@@ -92,14 +92,18 @@ fn a_move_that_seemed_to_fail_may_have_been_made_and_is_undone_by_the_next_resul
 }
 
 #[test]
-fn a_move_that_undoes_another_counts_for_the_minute_between_two_moves() {
+fn an_undone_move_counts_for_the_minute_between_two_moves_once_it_is_made() {
     let start = Instant::now();
-    let (mut account, id, epoch) = named(&jid(0));
-    account.follow(id, &jid(1), after(start, 0));
-    account.note_recipient(id, epoch, jid(0));
-    assert_eq!(account.follow(id, &jid(0), after(start, 60)), Some(jid(1)));
-    assert_eq!(account.follow(id, &jid(1), after(start, 119)), None);
-    assert_eq!(account.follow(id, &jid(1), after(start, 120)), Some(jid(0)));
+    for (is_made, next) in [(false, Some(jid(0))), (true, None)] {
+        let (mut account, id, epoch) = named(&jid(0));
+        account.follow(id, &jid(1), after(start, 0));
+        account.note_recipient(id, epoch, jid(0));
+        assert_eq!(account.follow(id, &jid(0), after(start, 60)), Some(jid(1)));
+        if is_made {
+            account.note_moved(id, after(start, 60));
+        }
+        assert_eq!(account.follow(id, &jid(1), after(start, 119)), next);
+    }
 }
 
 #[test]

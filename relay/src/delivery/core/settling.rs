@@ -161,6 +161,11 @@ impl Core {
                         self.cue(&recipient, Cue::There);
                     }
                 }
+                Note::Moved(account, registration) => {
+                    if let Some(account) = self.accounts.get_mut(&account) {
+                        account.note_moved(registration, now);
+                    }
+                }
                 Note::Ended { account, registration, epoch, waited } => {
                     self.count_ended(&account, registration, epoch, waited);
                     if let Some(account) = self.accounts.get_mut(&account) {

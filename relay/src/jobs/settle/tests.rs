@@ -64,16 +64,17 @@ async fn a_late_result_counts_though_the_answers_of_the_store_are_lost() {
 }
 
 #[tokio::test]
-async fn a_move_that_the_store_refuses_is_told_as_not_made() {
+async fn a_move_is_told_as_made_unless_the_store_refuses_it() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let row = registration("alice", 1, now);
     let (id, epoch, from) = (row.target.registration_id(), row.epoch, row.target.recipient.clone());
     let to: FullJid = "alice@example.com/tablet".parse().unwrap();
     let store = store(&[row]);
-    for failing in [1, 2] {
+    let unmade = Note::Names(id, epoch, from.clone());
+    for (failing, told) in [(1, unmade.clone()), (2, unmade), (0, Note::Moved(to.to_bare(), id))] {
         store.lock().failing = failing;
         let follow = Fate::Follow { registration: id, epoch, from: from.clone(), to: to.clone() };
-        assert_eq!(jobs(&store, now).settle(vec![follow]).await, [Note::Names(id, epoch, from.clone())]);
+        assert_eq!(jobs(&store, now).settle(vec![follow]).await, [told]);
     }
 }
 

@@ -358,8 +358,9 @@ impl World {
             Fate::Follow { registration, epoch, from, to } => {
                 let row = self.rows.get_mut(&registration)?;
                 if row.epoch == epoch && row.target.recipient == from {
+                    let moved = Note::Moved(to.to_bare(), registration);
                     row.target.recipient = to;
-                    return None;
+                    return Some(moved);
                 }
                 Some(Note::Names(registration, row.epoch, row.target.recipient.clone()))
             }

@@ -11,6 +11,23 @@ fn a_registration_for_which_nothing_waits_moves_without_a_reading() {
 }
 
 #[test]
+fn the_minute_between_two_moves_begins_when_the_first_is_made() {
+    let (mut world, app, push) = at_another();
+    world.stalls = true;
+    world.answer(push, ALICE_AGAIN, None);
+    world.pass(Duration::from_secs(30));
+    world.go_on_settling();
+    world.leave(ALICE_AGAIN);
+    world.greet(TABLET);
+    for (seconds, named) in [(59, ALICE_AGAIN), (1, TABLET)] {
+        world.pass(Duration::from_secs(seconds));
+        let push = world.post(app);
+        world.answer(push, TABLET, None);
+        assert_eq!(world.names(app), named);
+    }
+}
+
+#[test]
 fn while_settling_is_behind_a_result_settles_its_push_and_the_next_one_moves_the_registration() {
     let (mut world, app, push) = at_another();
     world.fall_behind();
@@ -50,7 +67,6 @@ fn a_result_of_the_full_jid_that_a_push_named_hides_no_move_since() {
 
 #[test]
 fn a_stand_in_reads_for_a_full_jid_to_which_a_registration_has_moved_and_which_was_not_read_since() {
-    const TABLET: &str = "alice@example.com/tablet";
     let mut world = World::online();
     let app = world.register(ALICE, 1);
     for (jid, application) in [(ALICE_AGAIN, 2), (TABLET, 3)] {

@@ -2,8 +2,6 @@
 
 use super::*;
 
-const TABLET: &str = "alice@example.com/tablet";
-
 /// Pushes that wait for a full JID which was not tried: the access list did not admit it when they came.
 fn wait(world: &mut World, registration: RegistrationId, count: usize) -> Vec<MessageId> {
     world.admit("example.org");

@@ -40,6 +40,8 @@ pub(crate) enum Gate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Suspicion {
     pub(crate) failed: Vec<MessageId>,
+    /// Those of them that were not answered.
+    pub(crate) unanswered: Vec<MessageId>,
     /// The time at which the push that failed first was sent.
     since: Instant,
     /// True if a push that was sent at `since` or later has been answered: the full JID is there.
@@ -218,14 +220,19 @@ impl Line {
         self.answered_at = None;
     }
 
-    /// Notes that a push sent at this moment has failed. Nothing more goes out until the rest is answered.
-    pub(crate) fn suspect(&mut self, id: MessageId, sent: Instant) {
+    /// Notes that a push sent at this moment has failed, by an answer or without one. Nothing more goes out until the
+    /// rest is answered.
+    pub(crate) fn suspect(&mut self, id: MessageId, sent: Instant, answered: bool) {
         let suspicion = self.suspicion.get_or_insert_with(|| Suspicion {
             failed: Vec::new(),
+            unanswered: Vec::new(),
             since: sent,
             proven: false,
         });
         suspicion.failed.push(id);
+        if !answered {
+            suspicion.unanswered.push(id);
+        }
     }
 
     pub(crate) fn is_suspect(&self) -> bool {

@@ -1,9 +1,14 @@
 //! The schedule by which a full JID that failed is tried again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use push::MessageId;
 use tokio::time::Instant;
+
+use super::line::Suspicion;
 
 /// First delay before a full JID is tried again. Each further delay is twice as long, up to `DELAY_MAX`.
 const DELAY_MIN: Duration = Duration::from_secs(2);
@@ -12,7 +17,7 @@ const DELAY_MAX: Duration = Duration::from_secs(128);
 const DELAY_LAST: Duration = Duration::from_secs(600);
 /// Longest time between two failures that count together.
 const FAILURES_APART_MAX: Duration = Duration::from_secs(2 * DELAY_LAST.as_secs());
-/// Most pushes that are remembered as rejected by one full JID.
+/// Most pushes that are remembered as rejected by one full JID, and as left unanswered.
 const REJECTED_MAX: usize = 256;
 
 /// The failures of one full JID.
@@ -23,15 +28,26 @@ pub(crate) struct Retry {
     at: Option<Instant>,
     /// True if the full JID takes some pushes and rejects others. An answer then does not end this retry.
     rejects: bool,
-    /// The pushes that the full JID rejected. They are put off until the next try.
-    rejected: BTreeSet<MessageId>,
+    /// The pushes that are put off, each with the number of tries to come that leave it out.
+    put_off: BTreeMap<MessageId, u8>,
+    /// The pushes that were rejected when the full JID was last taken for away.
+    suspected: Vec<MessageId>,
+    /// The pushes that it left unanswered.
+    unanswered: BTreeSet<MessageId>,
 }
 
 impl Retry {
     /// Begins with the first failure.
     pub(crate) fn new(now: Instant) -> Self {
-        let mut retry =
-            Self { failures: 0, failed_at: now, at: None, rejects: false, rejected: BTreeSet::new() };
+        let mut retry = Self {
+            failures: 0,
+            failed_at: now,
+            at: None,
+            rejects: false,
+            put_off: BTreeMap::new(),
+            suspected: Vec::new(),
+            unanswered: BTreeSet::new(),
+        };
         retry.fail(now);
         retry
     }
@@ -54,9 +70,37 @@ impl Retry {
 
     /// Notes pushes that the full JID rejects while it takes others.
     pub(crate) fn reject(&mut self, pushes: &[MessageId]) {
+        self.leave_out(pushes, 0);
+    }
+
+    /// Leaves pushes out until the next try, and of so many tries more. The full JID is there: they fail alone.
+    fn leave_out(&mut self, pushes: &[MessageId], tries: u8) {
         self.rejects = true;
-        let room = REJECTED_MAX.saturating_sub(self.rejected.len());
-        self.rejected.extend(pushes.iter().take(room));
+        let room = REJECTED_MAX.saturating_sub(self.put_off.len());
+        self.put_off.extend(pushes.iter().take(room).map(|push| (*push, tries)));
+    }
+
+    /// Notes that the full JID was taken for away. A push that it has left unanswered before, and was sent again since
+    /// it showed life, is put off, so that it keeps others waiting no longer.
+    pub(crate) fn note_away(&mut self, suspicion: Suspicion) {
+        let Suspicion { mut failed, unanswered, .. } = suspicion;
+        failed.retain(|push| !unanswered.contains(push));
+        self.suspected = failed;
+        let (again, new): (Vec<_>, Vec<_>) =
+            unanswered.into_iter().partition(|push| self.unanswered.contains(push));
+        let room = REJECTED_MAX.saturating_sub(self.unanswered.len());
+        self.unanswered.extend(new.into_iter().take(room));
+        if !again.is_empty() {
+            self.leave_out(&again, 1);
+        }
+    }
+
+    /// Notes that the full JID answers a ping: the pushes for which it was taken for away have failed alone.
+    pub(crate) fn note_there(&mut self) {
+        let suspected = std::mem::take(&mut self.suspected);
+        if !suspected.is_empty() {
+            self.reject(&suspected);
+        }
     }
 
     /// Returns whether the full JID takes some pushes and rejects others. An answer then does not end this retry.
@@ -65,12 +109,12 @@ impl Retry {
     }
 
     pub(crate) fn has_rejected(&self, push: MessageId) -> bool {
-        self.rejected.contains(&push)
+        self.put_off.contains_key(&push)
     }
 
     /// Forgets the rejected pushes, so that they go out before the next try is due.
     pub(crate) fn forget_rejected(&mut self) {
-        self.rejected.clear();
+        self.put_off.clear();
     }
 
     /// Returns whether the last failure was so recent that a new push is no reason to try.
@@ -89,7 +133,11 @@ impl Retry {
         let due = self.at.is_some_and(|at| at <= now);
         if due {
             self.at = None;
-            self.forget_rejected();
+            self.put_off.retain(|_, tries| {
+                let stays = *tries > 0;
+                *tries = tries.saturating_sub(1);
+                stays
+            });
         }
         due
     }

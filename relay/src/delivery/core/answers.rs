@@ -155,6 +155,9 @@ impl Core {
         let lives_since = phone.lives_since_probe();
         match verdict {
             Verdict::Delivered => {
+                if let Some(retry) = &mut phone.retry {
+                    retry.note_there();
+                }
                 self.note_life(jid, now);
                 self.cue_soon(jid, now);
             }

@@ -240,7 +240,12 @@ impl Core {
                 }
                 self.note_answer(jid, now);
             }
-            Some(_) => self.mark_away(jid, now, actions),
+            Some(suspicion) => {
+                self.mark_away(jid, now, actions);
+                if let Some(retry) = self.phone_mut(jid).and_then(|phone| phone.retry.as_mut()) {
+                    retry.note_away(suspicion);
+                }
+            }
         }
         self.make_ready(jid);
         self.read_on(jid, actions);

@@ -351,7 +351,7 @@ impl Core {
         actions.push(Action::Count(Measure::Retried));
         // A failure in an earlier session says nothing about this one.
         if let Some(phone) = self.phone_mut(&ask.jid).filter(|phone| phone.line.is_of_session(ask.sent)) {
-            phone.line.suspect(id, ask.sent);
+            phone.line.suspect(id, ask.sent, attempt.asked_at().is_none());
         }
         self.give_up(id, &ask.jid, attempt, now, actions);
     }

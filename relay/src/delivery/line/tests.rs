@@ -69,7 +69,7 @@ fn a_failure_holds_the_line_until_the_rest_is_answered() {
     send_all(&mut line, now);
     let fail = |line: &mut Line, number| {
         let sent = line.land(id(number)).unwrap();
-        line.suspect(id(number), sent);
+        line.suspect(id(number), sent, number != 2);
     };
     fail(&mut line, 0);
     assert!(line.is_suspect() && !line.may_send() && line.conclude().is_none());
@@ -80,6 +80,7 @@ fn a_failure_holds_the_line_until_the_rest_is_answered() {
     let suspicion = line.conclude().unwrap();
     assert!(suspicion.proven, "it answered one of them");
     assert_eq!(suspicion.failed, [id(0), id(2), id(3)]);
+    assert_eq!(suspicion.unanswered, [id(2)]);
     assert!(!line.is_suspect());
     assert_eq!(send_all(&mut line, now).len(), 6, "the line goes on");
     (4..10).for_each(|number| fail(&mut line, number));

@@ -80,3 +80,48 @@ fn a_push_that_was_rejected_and_read_again_meanwhile_is_put_off() {
     assert_eq!(world.take_sent(), [(left, ALICE.to_owned())]);
     assert!(!world.core().pushes.contains_key(&rejected), "{:?}", world.rest());
 }
+
+/// Returns the time until a phone takes this push. It answers pings, rejects one push and leaves another unanswered.
+fn time_until_taken(world: &mut World, push: MessageId, rejected: MessageId, ignored: MessageId) -> Duration {
+    let mut passed = Duration::ZERO;
+    loop {
+        for (sent, _) in world.take_sent() {
+            match sent {
+                _ if sent == ignored => {}
+                _ if sent == rejected => world.answer(sent, ALICE, OFFLINE),
+                _ => world.answer(sent, ALICE, None),
+            }
+        }
+        let phone = &world.core().phone(&ALICE.parse().unwrap()).unwrap();
+        if !phone.lives_since_probe() {
+            world.answer_probe(ALICE, None);
+        }
+        if !world.is_queued(push) && !world.waiting().contains(&push) {
+            return passed;
+        }
+        world.pass(TICK);
+        passed += TICK;
+        assert!(passed < Duration::from_secs(600), "{:?}", world.rest());
+    }
+}
+
+#[test]
+fn an_application_that_rejects_and_one_that_never_answers_keep_the_others_of_their_phone_waiting_once() {
+    let mut world = World::online();
+    let [rejecting, silent, other] = [1, 2, 3].map(|application| world.register(ALICE, application));
+    let [rejected, ignored] = [rejecting, silent].map(|app| world.post(app));
+    world.take_sent();
+    world.answer(rejected, ALICE, OFFLINE);
+    let push = world.post(other);
+    let first = time_until_taken(&mut world, push, rejected, ignored);
+    let later: Vec<Duration> = (0..20)
+        .map(|_| {
+            let push = world.post(other);
+            let taken = time_until_taken(&mut world, push, rejected, ignored);
+            world.pass(Duration::from_secs(7));
+            taken
+        })
+        .collect();
+    assert!(first < Duration::from_secs(90), "{first:?}");
+    assert!(later.iter().all(|time| *time < Duration::from_secs(5)), "{later:?}");
+}

@@ -273,7 +273,7 @@ impl Registration {
     #[must_use]
     pub fn renew(current: Option<&Self>, target: Target, now: DateTime<Utc>, lifetime: TimeDelta) -> Self {
         let beginning = Epoch::from_seconds(u64::try_from(now.timestamp()).unwrap_or(0));
-        let margin = LAPSE_MARGIN.min(lifetime / 2);
+        let margin = lapse_margin(lifetime);
         let (epoch, throttled_until) = match current {
             Some(row) if row.lives(now + margin) && row.target.vapid == target.vapid => {
                 (row.epoch, row.throttled_until)
@@ -300,10 +300,11 @@ impl Registration {
         self.revoked || self.target != *target || left <= enough || left > lifetime
     }
 
-    /// Returns the expiry that a distributor is told at `now`.
+    /// Returns the expiry that a distributor is told at `now`. A renewal before it keeps the URL.
     #[must_use]
     pub fn advertised_expiry(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        self.expires_at.min(now + ADVERTISED_MAX)
+        let keeps_until = self.expires_at - lapse_margin(self.lifetime());
+        keeps_until.min(now + ADVERTISED_MAX)
     }
 
     /// Returns the time from which the row may be deleted. Only its epoch still matters then, and a new life begins at
@@ -330,6 +331,11 @@ impl Registration {
     pub fn lives(&self, now: DateTime<Utc>) -> bool {
         !self.revoked && now < self.expires_at
     }
+}
+
+/// Returns the time before its expiry in which a renewal begins a new life.
+fn lapse_margin(lifetime: TimeDelta) -> TimeDelta {
+    LAPSE_MARGIN.min(lifetime / 2)
 }
 
 #[cfg(test)]

@@ -112,11 +112,17 @@ fn a_renewal_is_needed_for_another_jid_or_when_a_day_is_almost_over() {
 }
 
 #[test]
-fn two_days_are_advertised_or_what_is_left() {
+fn two_days_are_advertised_or_as_much_as_is_left_for_a_renewal() {
     let row = first();
-    for (hours, left) in [(0_i64, 48), (119, 48), (120, 48), (121, 47), (167, 1)] {
-        let now = at(hours * 3600);
-        assert_eq!(row.advertised_expiry(now), now + TimeDelta::hours(left), "after {hours} h");
+    for (hours, left, margin) in [(0_i64, 48, 0), (119, 48, 0), (120, 48, 60), (121, 47, 60), (167, 1, 60)] {
+        let (now, left) = (at(hours * 3600), TimeDelta::hours(left) - TimeDelta::seconds(margin));
+        assert_eq!(row.advertised_expiry(now), now + left, "after {hours} h");
+    }
+    for seconds in [10, 3600] {
+        let lifetime = TimeDelta::seconds(seconds);
+        let row = Registration::renew(None, row.target.clone(), at(0), lifetime);
+        let last = row.advertised_expiry(at(0)) - TimeDelta::seconds(1);
+        assert_eq!(Registration::renew(Some(&row), row.target.clone(), last, lifetime).epoch, row.epoch);
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) const RECONNECTS: &str = "upwire_xmpp_reconnects_total";
 const COUNTERS: [(&str, &str); 13] = [
     (
         DELIVERED,
-        "Pushes that the phone acknowledged; each once, as far as one process can know: it remembers the last 16,384",
+        "Pushes that the phone acknowledged; each once, as far as one process can know: it remembers the last 14,000",
     ),
     (EXPIRED, "Pushes whose time ran out before they were acknowledged"),
     (

@@ -173,6 +173,7 @@ fn a_push_that_the_queue_gives_again_while_its_late_result_is_settled_counts_as_
     world.answer(push, ALICE, None);
     world.queue_again(push);
     world.go_on_settling();
+    assert!(world.is_queued(push), "it comes back later");
     world.pass(Duration::from_secs(6));
     assert!(world.is_settled(), "{:?}", world.rest());
     assert_eq!(world.counted.delivered, 1);

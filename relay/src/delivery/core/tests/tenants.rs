@@ -173,8 +173,9 @@ fn a_push_that_the_queue_gives_again_while_its_late_result_is_settled_counts_as_
     world.answer(push, ALICE, None);
     world.queue_again(push);
     world.go_on_settling();
+    world.pass(Duration::from_secs(4));
     assert!(world.is_queued(push), "it comes back later");
-    world.pass(Duration::from_secs(6));
+    world.pass(Duration::from_secs(2));
     assert!(world.is_settled(), "{:?}", world.rest());
     assert_eq!(world.counted.delivered, 1);
 }

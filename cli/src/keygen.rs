@@ -13,7 +13,9 @@ const SECRET_BYTES: usize = 32;
     long_about = "Print a fresh secret, and nothing else: 32 random bytes in standard base64, as \
         `openssl rand -base64 32` prints them.\n\n\
         It authenticates the endpoints that `upwire serve` gives out (UPWIRE_SECRET). To rotate it, put the \
-        new one in front of the old, with a comma: the first signs, all verify, and no endpoint is lost.",
+        new one in front of the old, with a comma: the first signs, all verify. Phones get new URLs as they renew, and \
+        the former URLs work while the old secret is in the list: leave it there for the time in \
+        UPWIRE_REGISTRATION_TTL (a week, unless you changed it) and a few days more.",
     after_long_help = "Examples:\n  \
         upwire keygen > secret.txt && UPWIRE_SECRET_FILE=secret.txt upwire serve …\n  \
         UPWIRE_SECRET=\"$(upwire keygen),$OLD_SECRET\" upwire serve …\n\n\

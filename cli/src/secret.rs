@@ -29,9 +29,10 @@ enum Action {
 /// Remove it from the database, while the server is stopped.
 #[derive(Debug, clap::Args)]
 #[command(
-    long_about = "Removes the secret that the first start made from the database. Endpoints that it has signed, and that their \
-        phones have not renewed since UPWIRE_SECRET was set, are dead from then on: wait for the time in \
-        UPWIRE_REGISTRATION_TTL (a week, unless you changed it) after you set it. Without UPWIRE_SECRET, the next start makes \
+    long_about = "Removes the secret that the first start made from the database. The URLs that it has signed are dead \
+        from then on. Phones get others as they renew once UPWIRE_SECRET is set: wait for the time in \
+        UPWIRE_REGISTRATION_TTL (a week, unless you changed it) after you set it, and a few days more, in which \
+        applications tell their servers. Without UPWIRE_SECRET, the next start makes \
         another one.",
     after_long_help = "Exit codes: 0 retired, or there was none; 1 the database cannot be used, or the server runs; 64 wrong usage."
 )]

@@ -279,8 +279,8 @@ impl Rejection {
                 format!("Encryption and Crypto-Key have at most {KEY_HEADERS_BYTES_MAX} bytes together.")
             }
             Self::Unavailable => {
-                "The server's store cannot do this now, so the push was not accepted, or not \
-                                  withdrawn. Try again; nothing is wrong with this URL."
+                "The server's store cannot do this now, so the push may not have been accepted, or not \
+                 withdrawn. Try again; nothing is wrong with this URL."
                     .into()
             }
             Self::InDoubt => {

@@ -31,7 +31,7 @@ pub(crate) fn unavailable(error: &Unavailable) -> Rejection {
     static LINE: Seldom = Seldom::new();
     REFUSING.store(true, Relaxed);
     if let Some(times) = LINE.due() {
-        tracing::error!(%error, times, "a push was not accepted: the store does not take it now");
+        tracing::error!(%error, times, "a push was answered 503: the store does not take it now");
     }
     Rejection::Unavailable
 }

@@ -207,8 +207,9 @@ impl Doubt {
             Self::Begun => {
                 "a token is older than this table, and no secret here made it: set UPWIRE_SECRET to the secret of \
                  before (a database of before may hold it: put that one back), or for a predecessor's token \
-                 UPWIRE_LEGACY_SECRET or UPWIRE_LEGACY_PASETO_KEY; else such tokens are refused for good when the \
-                 table is 72 hours old"
+                 UPWIRE_LEGACY_SECRET or UPWIRE_LEGACY_PASETO_KEY; if there were no endpoints before, a stranger \
+                 made the token up, and nothing is to be done; such tokens are refused for good when the table is \
+                 72 hours old"
             }
         }
     }

@@ -14,7 +14,7 @@ pub(crate) const QUEUE_URL: &str = "UPWIRE_QUEUE_URL";
 pub(crate) const REGISTRATIONS_TABLE: &str = "UPWIRE_REGISTRATIONS_TABLE";
 pub(crate) const MAILBOX_TABLE: &str = "UPWIRE_MAILBOX_TABLE";
 const SECRET_HELP: &str = "The secrets that authenticate endpoints, the same as the function's, comma-separated: the \
-    first signs, all verify";
+    first signs, all verify; a phone gets the URL that the first signs when it renews";
 
 /// Run the relay alone, beside an ingress that is a function on AWS.
 #[derive(Debug, clap::Args)]

@@ -15,8 +15,8 @@ use crate::relay_options::{RelayOptions, RelaySettings};
 use crate::{command_line, values};
 
 const MAX_TTL: &str = "UPWIRE_MAX_TTL";
-const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separated: the first signs, all verify \
-    [default: one is made, and kept in the database]";
+const SECRET_HELP: &str = "The secrets that authenticate endpoints, comma-separated: the first signs, all verify; \
+    a phone gets the URL that the first signs when it renews [default: one is made, and kept in the database]";
 
 /// Run the whole push server, ingress and relay, on one SQLite file.
 #[derive(Debug, clap::Args)]

@@ -41,7 +41,7 @@ async fn thousands_of_refusals_write_a_few_lines() {
     scene.upwire.terminate();
     scene.upwire.wait_exit(SOON).await;
     let log = scene.upwire.log();
-    for line in ["a push was not accepted", "takes pushes again", "a Matrix notification was dropped"] {
+    for line in ["a push was answered 503", "takes pushes again", "a Matrix notification was dropped"] {
         let lines = log.lines().filter(|written| written.contains(line)).count();
         assert!((1..=5).contains(&lines), "{line}: {lines} lines");
     }

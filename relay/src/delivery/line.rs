@@ -40,7 +40,7 @@ pub(crate) enum Gate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Suspicion {
     pub(crate) failed: Vec<MessageId>,
-    /// Those of them that were not answered.
+    /// The failed pushes that were not answered.
     pub(crate) unanswered: Vec<MessageId>,
     /// The time at which the push that failed first was sent.
     since: Instant,

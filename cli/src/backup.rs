@@ -1,7 +1,10 @@
 //! `upwire backup`: copies the database while the server runs.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+
+use anyhow::anyhow;
+use embedded::BackupError;
 
 use crate::configuration::existing;
 
@@ -40,11 +43,34 @@ pub(crate) fn run(Options { file, database }: &Options) -> anyhow::Result<()> {
 }
 
 /// Adds the remedy to an error. SQLite does not name the cause if the file system refuses.
-fn with_mend(error: embedded::BackupError) -> anyhow::Error {
+fn with_mend(error: BackupError) -> anyhow::Error {
     let text = error.to_string();
-    if ["unable to open", "readonly", "Permission denied"].iter().any(|refusal| text.contains(refusal)) {
-        anyhow::anyhow!("{text}; run this as the user that the server runs as (sudo -u upwire …)")
-    } else {
-        error.into()
+    let mend = match &error {
+        BackupError::File { cause, .. } if cause.kind() == ErrorKind::NotFound => {
+            "make that folder first, or name a file in one that is there"
+        }
+        _ if ["unable to open", "readonly", "Permission denied"]
+            .iter()
+            .any(|refusal| text.contains(refusal)) =>
+        {
+            "run this as the user that the server runs as (sudo -u upwire …)"
+        }
+        _ => return error.into(),
+    };
+    anyhow!("{text}; {mend}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_missing_is_named_with_the_mend() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, missing) = (folder.path().join("upwire.db"), folder.path().join("missing"));
+        drop(embedded::Database::open(&database).unwrap());
+        let error = run(&Options { file: missing.join("copy.db"), database }).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: ", missing.display())), "{error}");
+        assert!(error.contains("; make that folder first") && !error.contains(".upwire-"), "{error}");
     }
 }

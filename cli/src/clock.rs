@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use chrono::{DateTime, Utc};
 use metrics::{describe_gauge, gauge};
 use push::Clock;
 
@@ -62,14 +63,37 @@ pub(crate) fn acceptance(database: &Path) -> PathBuf {
 
 /// Writes the file that accepts the clock.
 pub(crate) fn run(Options { action: Action::Accept(accept) }: Options) -> anyhow::Result<()> {
-    let (now, file) = (Clock::system().now(), acceptance(existing(&accept.database)?));
+    let said = accept_at(&accept.database, Clock::system().now())?;
+    // Not `println!`: a closed stdout must not cause a panic after the work is done.
+    let _ = writeln!(std::io::stdout(), "{said}");
+    Ok(())
+}
+
+fn accept_at(database: &Path, now: DateTime<Utc>) -> anyhow::Result<String> {
+    let file = acceptance(existing(database)?);
     // The file is written and then renamed, so that the server never reads half of it.
     let half = file.with_extension("half");
     let written = std::fs::write(&half, now.timestamp_millis().to_string());
     written
         .and_then(|()| std::fs::rename(&half, &file))
         .with_context(|| format!("{} cannot be written: do it as the server's user", file.display()))?;
-    // Not `println!`: a closed stdout must not cause a panic after the work is done.
-    let _ = writeln!(std::io::stdout(), "the server believes that it is {now}; its log says when it does");
-    Ok(())
+    Ok(format!(
+        "{now} is accepted: a server that runs believes it within a second, one that does not when it starts within the \
+         hour; its log says so then"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_waits_for_a_server_that_does_not_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("upwire.db");
+        std::fs::write(&database, "").unwrap();
+        let said = accept_at(&database, DateTime::UNIX_EPOCH).unwrap();
+        assert!(said.contains("is accepted") && said.contains("when it starts"), "{said}");
+        assert_eq!(std::fs::read_to_string(acceptance(&database)).unwrap(), "0");
+    }
 }

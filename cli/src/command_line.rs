@@ -83,7 +83,13 @@ fn without_empty_variables(command: Command) -> Command {
 /// Folds clap's paragraphs into one line: the problem, the tip, and where to read on.
 fn explain(error: &clap::Error, command: &Command, arguments: &[OsString]) -> ConfigurationError {
     let (help, command) = subcommand(command, arguments);
-    let rendered = error.render().to_string();
+    let mut rendered = error.render().to_string();
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+        && value.contains('@')
+    {
+        // The log has no JID (docs/configuration.md, "The log"), and no password of a URL.
+        rendered = rendered.replacen(&format!(" '{value}'"), "", 1);
+    }
     let mut said = rendered.split("\n\n").map(|paragraph| one_line(paragraph.trim())).filter(|paragraph| {
         !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more information")
     });
@@ -97,7 +103,8 @@ fn explain(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Co
         _ => None,
     };
     let example = wrong.and_then(|option| option.get_default_values().first());
-    if let Some(example) = example.filter(|_| !problem.contains("as in ")) {
+    let has_example = ["as in ", "write it as "].iter().any(|example| problem.contains(example));
+    if let Some(example) = example.filter(|_| !has_example) {
         mend.push(format!("write it as {}", example.to_string_lossy()));
     }
     mend.push(format!("see `{help}`"));
@@ -195,6 +202,10 @@ mod tests {
         Serve {
             #[arg(long)]
             listen: std::net::SocketAddr,
+            #[arg(long, value_parser = functions::settings::public_url)]
+            public_url: Option<url::Url>,
+            #[arg(long, default_value = "localhost:5347")]
+            xmpp_server: relay::ServerAddress,
             #[arg(long, default_value = "100")]
             most: u8,
             // Set in every test run by cargo.
@@ -236,6 +247,21 @@ mod tests {
         assert_eq!(
             refusal("upwire serve --listn 127.0.0.1:1"),
             "unexpected argument '--listn' found; a similar argument exists: '--listen'; see `upwire serve --help`"
+        );
+    }
+
+    #[test]
+    fn an_example_is_given_once() {
+        let refusal = refusal("upwire serve --listen 127.0.0.1:1 --xmpp-server 127.0.0.1");
+        assert_eq!(refusal.matches("write it as").count(), 1, "{refusal}");
+    }
+
+    #[test]
+    fn a_value_that_may_be_a_jid_or_have_a_password_is_not_repeated() {
+        assert_eq!(
+            refusal("upwire serve --public-url https://juliet:sesame@example.com"),
+            "invalid value for '--public-url <PUBLIC_URL>': it has more than scheme, host, port and path; \
+             write it as https://push.example.com; see `upwire serve --help`"
         );
     }
 

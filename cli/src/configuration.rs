@@ -120,13 +120,16 @@ pub(crate) fn secret_from(variable: &str, file: &Path) -> Result<SecretString, C
 /// Comments go from a `#` to the end of a line.
 pub(crate) fn access_from(variable: &str, file: &Path) -> Result<AccessList, ConfigurationError> {
     let content = text_of(variable, file)?;
-    let entries = content.lines().map(|line| line.split('#').next().unwrap_or_default());
-    let list = entries.collect::<Vec<_>>().join(",").parse();
+    let lines = content.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let lines: Vec<_> = lines.collect();
     let wrong = |problem: String| {
         let mend = "write the domains and JIDs that may register into it, or *";
         ConfigurationError::new(variable, format!("{}: {problem}", file.display()), mend)
     };
-    match list.map_err(|error: BadAccessList| wrong(error.to_string()))? {
+    for (number, line) in (1..).zip(&lines) {
+        line.parse::<AccessList>().map_err(|error| wrong(format!("line {number}: {error}")))?;
+    }
+    match lines.join(",").parse().map_err(|error: BadAccessList| wrong(error.to_string()))? {
         AccessList::Only(entries) if entries.is_empty() => Err(wrong("it names nobody".into())),
         list => Ok(list),
     }
@@ -233,6 +236,17 @@ mod tests {
         assert!(read(None, Some(b"\xff\xfea\0b\0")).unwrap_err().contains("UTF-8"));
         assert!(secret("UPWIRE_SECRET", None, Some(Path::new("/nowhere"))).is_err());
         assert!(!format!("{:?}", SecretString::from("sesame")).contains("sesame"));
+    }
+
+    #[test]
+    fn a_wrong_entry_of_an_access_list_is_named_by_its_line_and_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("acl");
+        std::fs::write(&path, "# The family\n\nexample.com\nromeo@example.com, juliet@example.com/phone\n")
+            .unwrap();
+        let error = access_from("UPWIRE_ACL_FILE", &path).unwrap_err().to_string();
+        assert!(error.contains("acl: line 4: entry 2 is neither a domain"), "{error}");
+        assert!(!error.contains("juliet@example.com"), "{error}");
     }
 
     #[test]

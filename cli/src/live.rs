@@ -341,8 +341,8 @@ mod tests {
         let wrong = [
             ("acl", "", "names nobody"),
             ("acl", "# nobody", "names nobody"),
-            ("acl", "example.com\nexample.*", "example.*"),
-            ("acl", "a b", "a b"),
+            ("acl", "example.com\nexample.*", "line 2: entry 1 is no pattern"),
+            ("acl", "a b", "line 1: entry 1 is neither"),
             ("component-secret", "", "is empty"),
             ("secret", "short", "at least 32"),
             ("legacy-secret", "", "is empty"),

@@ -99,7 +99,7 @@ async fn open(
     state: &State,
 ) -> anyhow::Result<Cloud> {
     let cloud = cloud::open(settings, time, &state.meter).await?;
-    marker::check(&marker_keeper(settings, &cloud, in_force, state), settings.relay.drop_secrets).await?;
+    marker::check(&marker_keeper(settings, &cloud, in_force, state), &settings.relay).await?;
     Ok(cloud)
 }
 

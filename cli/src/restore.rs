@@ -1,7 +1,7 @@
 //! `upwire restore`: replaces the database by a copy, and prints the losses.
 
-use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use embedded::{BackupError, Ending, EndsSince, Losses, Restoration};
@@ -38,10 +38,8 @@ pub(crate) struct Options {
 
 /// Restores the copy, and prints the losses.
 pub(crate) fn run(Options { file, database, dry_run }: &Options) -> anyhow::Result<()> {
-    let restoration = Restoration::prepare(file, database, store::now()).map_err(|error| match error {
-        BackupError::InUse(_) => anyhow!("{error}: stop the server first"),
-        error => error.into(),
-    })?;
+    let restoration =
+        Restoration::prepare(file, database, store::now()).map_err(|error| with_mend(error, file))?;
     let mut said = BufWriter::new(io::stdout());
     say(&mut said, &restoration)?;
     if *dry_run {
@@ -64,6 +62,21 @@ pub(crate) fn run(Options { file, database, dry_run }: &Options) -> anyhow::Resu
     }
     let _ = said.flush();
     Ok(())
+}
+
+/// Adds the remedy to an error.
+fn with_mend(error: BackupError, copy: &Path) -> anyhow::Error {
+    match &error {
+        BackupError::InUse(_) => anyhow!("{error}: stop the server first"),
+        BackupError::File { path, cause } if path == copy && cause.kind() == ErrorKind::NotFound => {
+            anyhow!("{} does not exist; name a copy that `upwire backup` made", copy.display())
+        }
+        BackupError::Foreign { path, .. } if path == copy => {
+            anyhow!("{error}; name a copy that `upwire backup` made")
+        }
+        BackupError::Damaged { path, .. } if path == copy => anyhow!("{error}; name another copy"),
+        _ => error.into(),
+    }
 }
 
 /// Prints the losses: one line for each endpoint that ends, then the rest.
@@ -108,4 +121,26 @@ fn say(said: &mut impl Write, restoration: &Restoration) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_copy_is_named_with_the_mend() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, database) = (folder.path().join("copy.db"), folder.path().join("upwire.db"));
+        let options = Options { file: file.clone(), database, dry_run: false };
+        for (text, problem) in
+            [(None, "copy.db does not exist; "), (Some("text".repeat(300)), "is no database")]
+        {
+            if let Some(text) = text {
+                std::fs::write(&file, text).unwrap();
+            }
+            let error = run(&options).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+            assert!(error.ends_with("; name a copy that `upwire backup` made"), "{error}");
+        }
+    }
 }

@@ -79,7 +79,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> anyhow::Re
     let backlog = Backlog::new(clock.clone());
     let behind = (&backlog, readiness.clone());
     let mut keeper = settings.relay.marker_keeper(database.clone(), None, &in_force, behind, clock.clone());
-    marker::check(&keeper, settings.relay.drop_secrets).await?;
+    marker::check(&keeper, &settings.relay).await?;
     let marker = keeper.begin().await?;
     let legacy_terms = legacy::terms(&settings.legacy_bounds, &in_force, &marker, &database, clock.now())?;
     let public = http::listen(settings.listen, "UPWIRE_LISTEN").await?;

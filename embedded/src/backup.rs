@@ -117,10 +117,13 @@ pub(crate) fn open(path: &Path) -> Result<Connection, BackupError> {
 
 /// Copies `source` to a private file in the folder of `to`. The copy is on disk when this returns.
 pub(crate) fn copy(source: &Connection, from: &Path, to: &Path) -> Result<NamedTempFile, BackupError> {
+    let folder = folder_of(to);
+    // An error of the next call would name the temporary file.
+    folder.metadata().map_err(BackupError::file(folder))?;
     let copy = tempfile::Builder::new()
         .prefix(".upwire-")
         .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(folder_of(to))
+        .tempfile_in(folder)
         .map_err(BackupError::file(to))?;
     // One read transaction. SQLite accepts an empty file as the target.
     source.execute("VACUUM INTO ?1", [copy.path().to_string_lossy()]).map_err(BackupError::sqlite(from))?;

@@ -12,7 +12,7 @@ use push::{
     ports::{Kept, Mailbox, Page, Registrant, Trimmed, Unavailable, Waiting, Withdrawals},
     usage::{Drops, Tally},
 };
-use rusqlite::{Connection, OptionalExtension, named_params, params};
+use rusqlite::{Connection, named_params, params};
 
 use self::reading::id;
 use crate::{database::Database, writer::Haste};
@@ -41,7 +41,8 @@ const COUNT_OF_ACCOUNT: &str = "SELECT count(*) FROM mailbox INDEXED BY mailbox_
 const OF_ACCOUNT: &str = "SELECT id, registration FROM mailbox INDEXED BY mailbox_of_registration
     WHERE account = ?1 AND expires_at > ?2";
 const NOTE_ASKED: &str = "UPDATE mailbox SET asked_at = ?3 WHERE account = ?1 AND id = ?2";
-const WITHDRAW: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2 RETURNING expires_at";
+/// An expired push stays, so that the relay removes and counts it.
+const WITHDRAW: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2 AND expires_at > ?3";
 const REMOVE: &str = "DELETE FROM mailbox WHERE account = ?1 AND id = ?2";
 const CLEAR: &str = "DELETE FROM mailbox WHERE account = ?1 AND registration = ?2 AND epoch <= ?3";
 
@@ -201,17 +202,12 @@ impl Withdrawals for Database {
         message: MessageId,
         now: DateTime<Utc>,
     ) -> Result<bool, Unavailable> {
-        let (account, shared) = (account.clone(), self.shared().clone());
+        let account = account.clone();
         let statements = move |connection: &Connection| {
-            let mut withdraw = connection.prepare_cached(WITHDRAW)?;
-            let key = params![account.as_str(), message.as_bytes()];
-            withdraw.query_row(key, |row| row.get(0)).optional()
+            let push = params![account.as_str(), message.as_bytes(), now.timestamp_millis()];
+            connection.prepare_cached(WITHDRAW)?.execute(push)
         };
-        let committed = move |expires_at: &Option<i64>| {
-            shared.waiting.fetch_sub(expires_at.is_some().into(), Ordering::Relaxed);
-        };
-        let expires_at = self.write_then(Haste::Now, statements, committed).await?;
-        Ok(expires_at.is_some_and(|expires_at| expires_at > now.timestamp_millis()))
+        Ok(self.take_out(Haste::Now, statements).await? > 0)
     }
 }
 

@@ -20,19 +20,19 @@ pub enum AccessList {
     And(Box<Self>, Standings),
 }
 
-/// An entry of an access list is wrong.
+/// An entry of an access list is wrong. It is named by its number, from 1 on: its text may be a JID, which no log has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadAccessList {
     /// The entry is neither a domain nor a bare JID.
     #[error(
-        "{0:?} is neither a domain, nor a bare JID, nor *: write example.com, *.example.com or juliet@example.net"
+        "entry {0} is neither a domain, nor a bare JID, nor *: write example.com, *.example.com or juliet@example.net"
     )]
-    NoJid(String),
+    NoJid(usize),
     /// The entry is a pattern that is not supported.
     #[error(
-        "{0:?} is no pattern that there is: *.example.com stands for the subdomains of example.com, and * alone for everyone"
+        "entry {0} is no pattern that there is: *.example.com stands for the subdomains of example.com, and * alone for everyone"
     )]
-    Pattern(String),
+    Pattern(usize),
 }
 
 impl FromStr for AccessList {
@@ -41,12 +41,13 @@ impl FromStr for AccessList {
     /// Parses a comma-separated list; `*` anywhere in it admits everyone.
     fn from_str(list: &str) -> Result<Self, BadAccessList> {
         let entries = || list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        let parse = |entry: &str| {
-            let read = domain_names::read(entry).ok_or_else(|| BadAccessList::Pattern(entry.to_owned()))?;
-            read.map_err(|_| BadAccessList::NoJid(entry.to_owned()))
+        let parse = |(number, entry): (usize, &str)| {
+            let read = domain_names::read(entry).ok_or(BadAccessList::Pattern(number))?;
+            read.map_err(|_| BadAccessList::NoJid(number))
         };
         let everyone = entries().any(|entry| entry == "*");
-        let named = entries().filter(|entry| *entry != "*").map(parse).collect::<Result<_, _>>()?;
+        let numbered = (1..).zip(entries()).filter(|(_, entry)| *entry != "*");
+        let named = numbered.map(parse).collect::<Result<_, _>>()?;
         Ok(if everyone { Self::Everyone(named) } else { Self::Only(named) })
     }
 }
@@ -127,6 +128,8 @@ mod tests {
         }
         let error = "example.*".parse::<AccessList>().unwrap_err().to_string();
         assert!(error.contains("*.example.com stands for"), "{error}");
+        let error = "*, ,juliet@example.com/phone".parse::<AccessList>().unwrap_err().to_string();
+        assert!(error.starts_with("entry 2 is neither a domain"), "{error}");
         assert!(admits("example.com, *.example.com", "juliet@sub.example.com/phone"));
     }
 

@@ -22,8 +22,8 @@ const UNCOMPRESSED: u8 = 4;
 /// Why a text is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VapidKeyError {
-    /// The text is not base64, of either alphabet.
-    #[error("not valid base64url")]
+    /// The text is not base64url, or base64 of the forms that a sender may use.
+    #[error("not valid base64url without padding")]
     NotBase64,
     /// The text does not decode to the 65 bytes of an uncompressed point.
     #[error("decodes to {0} bytes, expected 65")]
@@ -52,6 +52,14 @@ impl VapidKey {
         if point[0] == UNCOMPRESSED { Ok(Self(point)) } else { Err(VapidKeyError::NotUncompressed) }
     }
 
+    /// Parses the attribute of a `<register/>`: base64url without padding (docs/protocol.md, "VAPID").
+    ///
+    /// # Errors
+    /// [`VapidKeyError`], for any other form, too.
+    pub fn from_attribute(text: &str) -> Result<Self, VapidKeyError> {
+        Self::from_bytes(&URL_SAFE_NO_PAD.decode(text).map_err(|_| VapidKeyError::NotBase64)?)
+    }
+
     /// Returns the bytes of the point.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
@@ -62,8 +70,8 @@ impl VapidKey {
 impl FromStr for VapidKey {
     type Err = VapidKeyError;
 
-    /// Parses the key that a distributor registers or a sender presents, in either alphabet of base64, padded or not
-    /// (docs/senders.md, "Endpoints of one application server").
+    /// Parses the key that a sender presents, in either alphabet of base64, padded or not (docs/senders.md, "Endpoints
+    /// of one application server").
     fn from_str(text: &str) -> Result<Self, VapidKeyError> {
         let text = text.replace('+', "-").replace('/', "_");
         let bytes = LENIENT.decode(text).map_err(|_| VapidKeyError::NotBase64)?;
@@ -95,14 +103,16 @@ mod tests {
         "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
 
     #[test]
-    fn a_key_is_the_same_in_either_alphabet_padded_or_not() {
+    fn a_sender_writes_a_key_in_either_alphabet_padded_or_not_and_a_distributor_in_one_form() {
         let key: VapidKey = KEY.parse().unwrap();
         assert_eq!((key.to_string().as_str(), KEY.len()), (KEY, 87));
         assert_eq!(format!("{key:?}"), format!("VapidKey({KEY})"));
         let standard = KEY.replace('-', "+").replace('_', "/");
         for text in [format!("{KEY}="), format!("{standard}="), standard] {
             assert_eq!(text.parse(), Ok(key), "{text}");
+            assert_eq!(VapidKey::from_attribute(&text), Err(VapidKeyError::NotBase64), "{text}");
         }
+        assert_eq!(VapidKey::from_attribute(KEY), Ok(key));
     }
 
     #[test]
@@ -118,13 +128,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_a_key_or_refused(text: String) {
-            let _ = text.parse::<VapidKey>();
+            let _ = (text.parse::<VapidKey>(), VapidKey::from_attribute(&text));
         }
 
         #[test]
         fn what_is_written_is_read(rest in prop::collection::vec(any::<u8>(), VapidKey::BYTES - 1)) {
             let key = VapidKey::from_bytes(&[&[UNCOMPRESSED], &rest[..]].concat()).unwrap();
             prop_assert_eq!(key.to_string().parse(), Ok(key));
+            prop_assert_eq!(VapidKey::from_attribute(&key.to_string()), Ok(key));
         }
     }
 }

@@ -100,6 +100,20 @@ async fn the_depth_is_that_of_the_file() {
 }
 
 #[tokio::test]
+async fn a_push_that_has_expired_is_not_withdrawn_and_stays_for_the_relay_to_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder);
+    let message = message(1);
+    let (account, expiry) = (message.recipient.to_bare(), message.expires_at);
+    database.keep(waiting(&message), at_most(100)).await.unwrap();
+    assert!(!database.withdraw(&account, message.id, expiry).await.unwrap());
+    assert_eq!(database.waiting(&account, None, None, 1).await.unwrap(), [waiting(&message)]);
+    assert_eq!(database.mailbox_depth(), 1);
+    assert!(database.withdraw(&account, message.id, expiry - TimeDelta::milliseconds(1)).await.unwrap());
+    assert_eq!(database.mailbox_depth(), 0);
+}
+
+#[tokio::test]
 async fn an_entry_that_cannot_be_read_blocks_nothing_and_stays() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder);

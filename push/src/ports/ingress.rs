@@ -100,7 +100,8 @@ pub enum NotQueued {
 
 /// The mailboxes, from which senders withdraw pushes.
 pub trait Withdrawals: Clone + Send + Sync + 'static {
-    /// Removes a push. Returns whether it was there and had not expired by `now`.
+    /// Removes a push. Returns whether it was there and had not expired by `now`. One that has expired may stay, so
+    /// that the relay removes and counts it.
     fn withdraw(
         &self,
         account: &BareJid,

@@ -5,7 +5,7 @@ use super::{
     framing::Frame,
     plain::PlainResult,
 };
-use push::{MessageId, PushMessage, Target, registration::HashError, vapid::VapidKeyError};
+use push::{MessageId, PushMessage, Target, VapidKey, registration::HashError, vapid::VapidKeyError};
 use tokio_xmpp::{
     jid::{BareJid, FullJid, Jid},
     minidom::{
@@ -296,7 +296,11 @@ fn read_register(from: &Jid, full_text: &str, register: &Element) -> Result<Targ
     Ok(Target {
         application: attribute("application").parse().map_err(BadRegister::Application)?,
         instance: attribute("instance").parse().map_err(BadRegister::Instance)?,
-        vapid: register.attr::<str>("vapid").map(str::parse).transpose().map_err(BadRegister::Vapid)?,
+        vapid: register
+            .attr::<str>("vapid")
+            .map(VapidKey::from_attribute)
+            .transpose()
+            .map_err(BadRegister::Vapid)?,
         recipient: from
             .clone()
             .try_into_full()

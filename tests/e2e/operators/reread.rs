@@ -69,7 +69,7 @@ async fn who_is_added_to_the_list_can_register(server: &XmppServer, scene: &Scen
                 "ERROR",
                 "nothing changes",
                 "UPWIRE_ACL_FILE",
-                if text.is_empty() { "nobody" } else { text },
+                if text.is_empty() { "nobody" } else { "line 1: entry 1 is" },
             ])
             .await;
         assert!(endpoint(&scene.other, &upwire).await.is_ok());

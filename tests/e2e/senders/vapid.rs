@@ -237,9 +237,11 @@ async fn what_is_no_key_is_a_bad_request_that_says_why() {
     let phone = Phone::connect(server, &server.user().await, "phone").await;
     let key = ApplicationServer::new().key;
     let compressed = key.replacen('B', "A", 1);
+    let padded = format!("{key}=");
     let cases = [
         ("", "vapid: decodes to 0 bytes, expected 65"),
-        ("%%%", "vapid: not valid base64url"),
+        ("%%%", "vapid: not valid base64url without padding"),
+        (&padded, "vapid: not valid base64url without padding"),
         (&key[..84], "vapid: decodes to 63 bytes, expected 65"),
         (&compressed, "vapid: not an uncompressed point of P-256, whose first byte is 4"),
     ];

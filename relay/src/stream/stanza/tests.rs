@@ -6,6 +6,9 @@ use super::*;
 use crate::stream::discovery;
 use crate::stream::framing::{FrameReader, serialize};
 
+const HASH: &str = "bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=";
+const KEY: &str = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
+
 /// Generates values of an attribute: most often one of these, at times any other.
 fn mostly(usual: &'static [&'static str]) -> impl Strategy<Value = String> {
     let usual = prop::sample::select(usual).prop_map(str::to_owned);
@@ -14,9 +17,6 @@ fn mostly(usual: &'static [&'static str]) -> impl Strategy<Value = String> {
 
 /// Generates payloads of an IQ, most of which mean something, or nearly.
 fn payload() -> impl Strategy<Value = String> {
-    const HASH: &[&str] = &["bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM="];
-    const KEY: &[&str] =
-        &["BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"];
     let known = prop::sample::select(vec![
         format!("register xmlns='{UNIFIED_PUSH}' application='A' instance='B'"),
         format!("register xmlns='{UNIFIED_PUSH}' instance='A'"),
@@ -29,7 +29,7 @@ fn payload() -> impl Strategy<Value = String> {
         format!("item-not-found xmlns='{}'", ns::XMPP_STANZAS),
         "no:prefix".to_owned(),
     ]);
-    let values = [mostly(HASH), mostly(HASH), mostly(KEY)];
+    let values = [mostly(&[HASH]), mostly(&[HASH]), mostly(&[KEY])];
     let open = (known, values).prop_map(|(known, values)| {
         let filled = ["='A'", "='B'", "='C'"].iter().zip(values);
         filled.fold(known, |open, (place, value)| open.replace(place, &format!("='{value}'")))
@@ -147,9 +147,7 @@ fn request(xml: &str) -> Request {
 
 #[test]
 fn addresses_go_back_as_they_came() {
-    const REGISTER: &str = "<register xmlns='http://gultsch.de/xmpp/drafts/unified-push' \
-         application='bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM=' \
-         instance='bK3sdmrbtj3bf6XA2S12b8jJUA5TT1dhPEyeoZfVSRM='/>";
+    let register = format!("<register xmlns='{UNIFIED_PUSH}' application='{HASH}' instance='{HASH}'/>");
     for (from, kept) in [
         ("Juliet@Example.com/A", true),
         ("juliet@example.com/\u{1f98a}", false),
@@ -157,7 +155,7 @@ fn addresses_go_back_as_they_came() {
         ("example.com/\u{1f98a}", false),
     ] {
         let request =
-            request(&format!("<iq type='set' id='1' from='{from}' to='Notify.Example.com'>{REGISTER}</iq>"));
+            request(&format!("<iq type='set' id='1' from='{from}' to='Notify.Example.com'>{register}</iq>"));
         assert_eq!(request.from.domain().as_str(), "example.com");
         match &request.query {
             Query::Register(Ok(_)) => assert!(kept, "{from}"),
@@ -166,6 +164,28 @@ fn addresses_go_back_as_they_came() {
         }
         let answer = answer(&request, Ok(None));
         assert_eq!((answer.attr("to"), answer.attr("from")), (Some(from), Some("Notify.Example.com")));
+    }
+}
+
+#[test]
+fn a_key_in_any_form_but_the_protocols_is_refused() {
+    for (key, taken) in [
+        (KEY.to_owned(), true),
+        (format!("{KEY}="), false),
+        (KEY.replace('-', "+").replace('_', "/"), false),
+        (String::new(), false),
+    ] {
+        let register = format!(
+            "<register xmlns='{UNIFIED_PUSH}' application='{HASH}' instance='{HASH}' vapid='{key}'/>"
+        );
+        let iq = format!("<iq type='set' id='1' from='a@b/c' to='notify.example.com'>{register}</iq>");
+        match &request(&iq).query {
+            Query::Register(Ok(target)) => assert!(taken && target.vapid.is_some(), "{key}"),
+            Query::Register(Err(bad)) => {
+                assert!(!taken && matches!(bad, BadRegister::Vapid(_)), "{key}: {bad}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 

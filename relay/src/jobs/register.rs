@@ -36,8 +36,13 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             return Registered { reply: stanza::answer(&request, Err(error)), outcome: Outcome::Refused };
         };
         let clock = self.clock.read();
-        if clock.is_in_doubt() {
-            let text = "the clock of the push server is wrong at the moment";
+        let in_doubt = match (clock.is_in_doubt(), self.fence.holds()) {
+            (true, _) => Some("the clock of the push server is wrong at the moment"),
+            // The instance that has the lease would not learn of the registration.
+            (false, false) => Some("another instance of the push server takes over"),
+            (false, true) => None,
+        };
+        if let Some(text) = in_doubt {
             let error = stanza::error(ErrorType::Wait, DefinedCondition::InternalServerError, text);
             return Registered { reply: stanza::answer(&request, Err(error)), outcome: Outcome::Refused };
         }

@@ -256,6 +256,16 @@ async fn a_registration_is_stored_and_answered_with_its_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_relay_that_has_lost_its_lease_stores_no_registration() {
+    let store = Memory::default();
+    let registering = vec![registering(ALICE, 1, None)];
+    let registered = store.jobs(now(), Fence::lost_before()).register_all(registering).await;
+    assert!(matches!(registered[0].outcome, Outcome::Refused), "{:?}", registered[0].outcome);
+    assert!(String::from(&registered[0].reply).contains("another instance"), "{:?}", registered[0].reply);
+    assert!(store.lock().rows.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_domain_begins_no_registration_and_renews_those_that_live() {
     let row = row(ALICE, 1, now());
     let jobs = store_with(&row).jobs(now(), Fence::open());

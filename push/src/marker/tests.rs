@@ -1,6 +1,7 @@
 //! The marker: the refusals that it allows to an ingress, and the relays that it admits.
 
 use super::*;
+use crate::testing;
 
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
@@ -65,6 +66,9 @@ fn what_a_new_or_restored_table_may_have_lost_is_in_doubt_for_three_days() {
     }
     let mut restored = restored;
     assert_eq!(restored.vouch_over(epoch(101), None, at(200)), Err(Doubt::Restored), "not noted yet");
+    let lapsed =
+        Registration { expires_at: at(150), ..testing::registration("juliet@example.com/a", at(101)) };
+    assert_eq!(restored.vouch_over(epoch(101), Some(&lapsed), at(200)), Ok(()), "its row is there");
     restored.note(keys(&["b", "a"], &[]), at(150));
     assert_eq!(restored.vouch_over(epoch(101), None, at(200)), Ok(()));
     let later = at(100) + DOUBT;
@@ -81,7 +85,7 @@ fn a_row_that_lapsed_since_its_table_was_copied_may_have_been_renewed_in_between
     let copied = old(keys(&["a"], &[]));
     let restored = Marker::begin(Some(&copied), keys(&["a"], &[]), None, at(5 * DAY));
     let row = |begun, lives_for| {
-        let target = crate::testing::target("juliet@example.com/phone");
+        let target = testing::target("juliet@example.com/phone");
         Registration::renew(None, target, at(begun), TimeDelta::seconds(lives_for))
     };
     let of = |row: &Registration, now| {
@@ -96,13 +100,15 @@ fn a_row_that_lapsed_since_its_table_was_copied_may_have_been_renewed_in_between
     assert_eq!(of(&row(-DAY, 3 * DAY), at(5 * DAY) + DOUBT), (Ok(()), Ok(())), "phones had three days");
     let mut restored = restored.clone();
     restored.note(keys(&["a"], &[]), now);
-    let later = row(5 * DAY + 60, 60);
-    assert_eq!(restored.vouch_over(later.epoch, Some(&later), now), Ok(()), "it began after the gap");
+    for begun in [5 * DAY, 5 * DAY + 60] {
+        let later = row(begun, 60);
+        assert_eq!(restored.vouch_over(later.epoch, Some(&later), now), Ok(()), "it began after the gap");
+    }
     let revoked = Registration { revoked: true, ..row(-DAY, 3 * DAY) };
     assert!(tells_of(Some(&revoked), revoked.epoch));
 
     // A relay that only starts again has lost no renewal.
-    let again = Marker::begin(Some(&copied), keys(&["a"], &[]), None, at(3600));
+    let again = Marker::begin(Some(&copied), keys(&["a"], &[]), None, at(1 + 3600));
     let lapsed = row(-DAY, DAY + 60);
     assert_eq!(again.vouch_over(lapsed.epoch, Some(&lapsed), at(4000)), Ok(()));
     assert_eq!(again.vouch_over(lapsed.epoch, None, at(4000)), Ok(()));
@@ -202,7 +208,7 @@ fn a_gap_is_forgotten_the_moment_its_time_is_over() {
 #[test]
 fn a_row_of_a_later_life_settles_it_in_a_gap_too() {
     let marker = Marker::begin(None, keys(&["a"], &[]), None, at(10));
-    let row = crate::testing::registration("juliet@example.com/phone", at(5));
+    let row = testing::registration("juliet@example.com/phone", at(5));
     assert!(tells_of(Some(&row), epoch(4)) && !tells_of(Some(&row), epoch(5)));
     for (seconds, over) in [(6, Err(Doubt::Restored)), (5, Err(Doubt::Restored)), (4, Ok(()))] {
         assert_eq!(marker.vouch_over(epoch(seconds), Some(&row), at(20)), over, "{seconds}");

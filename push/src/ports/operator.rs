@@ -96,3 +96,86 @@ pub async fn change<S: TenantsWriter, T>(
     }
     Err(Unavailable::new("others keep changing the tenants"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        sync::{Arc, Mutex},
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+    use crate::tenant::{Tenant, TenantName};
+
+    /// A store of the tenants that others change before each of our first writes.
+    #[derive(Clone, Default)]
+    struct Busy {
+        roster: Arc<Mutex<Roster>>,
+        others: Arc<Mutex<usize>>,
+    }
+
+    impl Tenants for Busy {
+        async fn roster(&self) -> Result<Roster, Unavailable> {
+            Ok(self.roster.lock().unwrap().clone())
+        }
+    }
+
+    impl TenantsWriter for Busy {
+        async fn set_roster(&self, next: &Roster) -> Result<bool, Unavailable> {
+            let (mut roster, mut others) = (self.roster.lock().unwrap(), self.others.lock().unwrap());
+            if *others > 0 {
+                *others -= 1;
+                roster.version += 1;
+            }
+            let follows = next.version == roster.version + 1;
+            if follows {
+                *roster = next.clone();
+            }
+            Ok(follows)
+        }
+
+        async fn preserve_rows(&self, _: &Roster, _: DateTime<Utc>) -> Result<(), Unavailable> {
+            Ok(())
+        }
+
+        async fn usage(&self, _: Hour, _: Hour) -> Result<Usage, Unavailable> {
+            Ok(Usage::new())
+        }
+    }
+
+    /// Adds a tenant; returns whether it was new.
+    fn add(store: &Busy, name: &str) -> Result<bool, Unavailable> {
+        let name: TenantName = name.parse().unwrap();
+        let tenant = Tenant::new(DateTime::UNIX_EPOCH);
+        let mut changing = pin!(change(store, |roster| roster.add(name.clone(), tenant.clone()).is_ok()));
+        match changing.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(changed) => changed,
+            Poll::Pending => unreachable!("the store answers at once"),
+        }
+    }
+
+    #[test]
+    fn a_change_is_made_again_while_others_change_the_tenants() {
+        for (others, is_made) in [(0, true), (7, true), (8, false)] {
+            let store = Busy::default();
+            *store.others.lock().unwrap() = others;
+            assert_eq!(add(&store, "example.com").ok(), is_made.then_some(true), "{others}");
+            let roster = store.roster.lock().unwrap().clone();
+            assert_eq!(
+                (roster.version, roster.tenants.iter().count()),
+                (others as u64 + u64::from(is_made), usize::from(is_made))
+            );
+        }
+    }
+
+    #[test]
+    fn where_nothing_changes_nothing_is_written() {
+        let store = Busy::default();
+        assert_eq!(
+            [add(&store, "example.com").ok(), add(&store, "example.com").ok()],
+            [Some(true), Some(false)]
+        );
+        assert_eq!(store.roster.lock().unwrap().version, 1);
+    }
+}

@@ -103,7 +103,7 @@ fn a_host_is_told_once_of_each_share_in_each_month() {
 fn months_are_those_of_the_calendar() {
     let month: Month = "2026-12".parse().unwrap();
     assert_eq!((month.start(), month.end()), (at("2026-12-01T00:00:00Z"), at("2027-01-01T00:00:00Z")));
-    assert_eq!(month.to_string(), "2026-12");
+    assert_eq!((month.to_string(), String::from(month)), ("2026-12".to_owned(), "2026-12".to_owned()));
     for wrong in ["2026", "2026-13", "2026-00", "x-1", "2026-1-1"] {
         assert!(wrong.parse::<Month>().is_err(), "{wrong}");
     }

@@ -67,6 +67,23 @@ fn each_tenant_domain_and_hour_is_counted_and_nobody_else() {
 }
 
 #[test]
+fn beyond_the_bound_of_domains_a_further_one_counts_by_the_name_of_its_tenant() {
+    let (meter, now) = (Meter::default(), "2026-11-30T23:30:00Z".parse::<DateTime<Utc>>().unwrap());
+    let mut roster = Roster::default();
+    roster.add("*.example.com".parse().unwrap(), Tenant::new(now)).unwrap();
+    meter.set_tenants(roster.standings());
+    for domain in (0..=DOMAINS_MAX).chain([0]) {
+        count(&meter, &format!("{domain}.example.com"), push(1), now);
+    }
+    let taken = meter.take();
+    let of = |domain: &str| {
+        taken.iter().find(|(slot, _)| slot.domain == domain).map(|(_, counts)| counts.accepted)
+    };
+    assert_eq!(taken.len(), DOMAINS_MAX + 1);
+    assert_eq!((of("*.example.com"), of("0.example.com"), of("4096.example.com")), (Some(1), Some(2), None));
+}
+
+#[test]
 fn counts_add_up_each_by_itself_and_of_registrations_the_peak_stays() {
     let counts = |one: u64| Counts {
         accepted: one,

@@ -201,7 +201,7 @@ fn phone(facts: &Facts, now: DateTime<Utc>) -> String {
             format!("the phone's session has ended, it was last seen {ago} ago")
         }
         (true, _) => format!("the phone was seen {ago} ago, and does not answer"),
-        (false, _) => format!("the phone has not been seen for {ago}"),
+        (false, _) => format!("the phone has sent no presence and no registration for {ago}"),
     }
 }
 

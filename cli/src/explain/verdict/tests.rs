@@ -83,7 +83,7 @@ fn a_phone_that_is_away_is_named_as_the_cause() {
     let cases = [
         (
             waiting(seen(living(), TimeDelta::days(4), false), 3),
-            "3 pushes wait: the phone has not been seen for 4 days.",
+            "3 pushes wait: the phone has sent no presence and no registration for 4 days.",
         ),
         (
             waiting(seen(living(), TimeDelta::hours(3), true), 1),
@@ -99,7 +99,7 @@ fn a_phone_that_is_away_is_named_as_the_cause() {
         ),
         (
             push(seen(living(), TimeDelta::days(4), false), true),
-            "It waits: the phone has not been seen for 4 days.",
+            "It waits: the phone has sent no presence and no registration for 4 days.",
         ),
     ];
     for (facts, sentence) in cases {

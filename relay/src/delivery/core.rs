@@ -97,7 +97,9 @@ struct Push {
     asks: Vec<Ask>,
     /// The full JIDs in whose lines the push waits.
     lines: Vec<FullJid>,
-    /// The last time at which the push went out to a full JID that has not answered in time, and may still answer.
+    /// Full JIDs that have not answered in time, and may still answer.
+    unanswered: Vec<FullJid>,
+    /// The last time at which the push went out to one of them.
     unanswered_at: Option<DateTime<Utc>>,
     /// True if the push left the mailbox while it was in flight: a later one replaced it, or there was no room. It is
     /// not sent again.
@@ -106,7 +108,14 @@ struct Push {
 
 impl Push {
     fn new(held: Held) -> Self {
-        Self { held, asks: Vec::new(), lines: Vec::new(), unanswered_at: None, replaced: false }
+        Self {
+            held,
+            asks: Vec::new(),
+            lines: Vec::new(),
+            unanswered: Vec::new(),
+            unanswered_at: None,
+            replaced: false,
+        }
     }
 
     /// Returns whether the push is in a line or in flight.
@@ -114,7 +123,8 @@ impl Push {
         !self.asks.is_empty() || !self.lines.is_empty()
     }
 
-    fn note_unanswered(&mut self, asked_at: DateTime<Utc>) {
+    fn note_unanswered(&mut self, jid: &FullJid, asked_at: DateTime<Utc>) {
+        self.unanswered.push(jid.clone());
         self.unanswered_at = self.unanswered_at.max(Some(asked_at));
     }
 }

@@ -188,10 +188,14 @@ impl Core {
             Verdict::Failed => {}
             Verdict::Delivered if mutant(Mutant::LateResultIgnored) => {}
             Verdict::Delivered => {
-                // The push may be in line again, or in flight to another full JID of the account. The full JIDs that were
-                // asked before it was read from the mailbox, or came from the queue once more, are forgotten.
-                let of_the_account = |push: &Push| push.held.message.recipient.to_bare() == account;
-                if self.pushes.get(&id).is_some_and(of_the_account) {
+                // The push may be in line again, or in flight to another full JID of the account. A push from the
+                // mailbox was given up before, and the full JIDs that were asked then are forgotten.
+                let was_asked = |push: &Push| {
+                    let waited = push.held.origin == Origin::Mailbox;
+                    let of_the_account = push.held.message.recipient.to_bare() == account;
+                    waited && of_the_account || push.lines.contains(jid) || push.unanswered.contains(jid)
+                };
+                if self.pushes.get(&id).is_some_and(was_asked) {
                     if mutant(Mutant::LateResultMoves) {
                         return self.take_result(id, jid, now, actions);
                     }

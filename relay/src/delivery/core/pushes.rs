@@ -269,7 +269,7 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         if let (Some(push), Some(asked_at)) = (self.pushes.get_mut(&id), attempt.asked_at()) {
-            push.note_unanswered(asked_at);
+            push.note_unanswered(failed, asked_at);
         }
         let Some(push) = self.pushes.get(&id).filter(|push| !push.is_somewhere()) else { return };
         if self.is_over(push) {
@@ -326,7 +326,7 @@ impl Core {
             self.land(id, jid);
             let Some(push) = self.pushes.get_mut(&id) else { continue };
             for ask in push.asks.extract_if(.., |ask| ask.jid == *jid).collect::<Vec<_>>() {
-                push.note_unanswered(ask.asked_at);
+                push.note_unanswered(jid, ask.asked_at);
             }
             let (held, is_elsewhere) = (push.held.clone(), push.is_somewhere());
             let is_over = self.pushes.get(&id).is_some_and(|push| self.is_over(push));

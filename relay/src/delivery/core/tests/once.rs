@@ -77,18 +77,6 @@ fn a_push_that_the_queue_gives_again_is_settled_and_counted_once() {
 }
 
 #[test]
-fn a_late_result_settles_a_push_of_the_queue_that_is_in_flight_to_another_full_jid() {
-    let mut world = World::online();
-    let app = world.register(ALICE, 1);
-    world.greet(ALICE_AGAIN);
-    let push = world.post(app);
-    world.leave(ALICE);
-    assert_eq!(world.take_sent(), [ALICE, ALICE_AGAIN].map(|jid| (push, jid.to_owned())));
-    world.answer(push, ALICE, None);
-    assert!(world.is_settled(), "{:?}", world.rest());
-}
-
-#[test]
 fn a_push_of_which_two_full_jids_give_a_result_is_counted_once() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);

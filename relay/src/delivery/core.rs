@@ -202,7 +202,8 @@ pub(crate) struct Core {
     left_lately: Lately<Name>,
     /// Pushes whose end was counted.
     counted: Lately<Name>,
-    /// Pushes that were counted as accepted for their tenants. A second entry of the queue is not counted again.
+    /// Pushes that were settled or given up, and counted as accepted for their tenants. A second entry of the queue is
+    /// not counted again.
     accepted: Lately<Name>,
     /// Pushes that leave the mailbox by a late result, for another push, or with their registration. These counts go
     /// with the removal, so a `Fate::Done` does not count the push again.

@@ -188,12 +188,12 @@ impl Core {
             Verdict::Failed => {}
             Verdict::Delivered if mutant(Mutant::LateResultIgnored) => {}
             Verdict::Delivered => {
-                // The push may be in line again, or in flight to another full JID of the account. A push from the
-                // mailbox was given up before, and the full JIDs that were asked then are forgotten.
+                // The push may be in line again, or in flight to another full JID of the account. A push that was to
+                // go into the mailbox was given up before, and the full JIDs that were asked then are forgotten.
                 let was_asked = |push: &Push| {
-                    let waited = push.held.origin == Origin::Mailbox;
+                    let given_up = push.held.origin == Origin::Mailbox || self.accepted.contains(&name);
                     let of_the_account = push.held.message.recipient.to_bare() == account;
-                    waited && of_the_account || push.lines.contains(jid) || push.unanswered.contains(jid)
+                    given_up && of_the_account || push.lines.contains(jid) || push.unanswered.contains(jid)
                 };
                 if self.pushes.get(&id).is_some_and(was_asked) {
                     if mutant(Mutant::LateResultMoves) {

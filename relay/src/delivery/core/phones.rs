@@ -23,6 +23,14 @@ const ACCOUNTS_MAX: usize = 16_384;
 const TIDIED_PER_TICK: usize = 1024;
 
 impl Core {
+    pub(super) fn phone(&self, jid: &FullJid) -> Option<&Phone> {
+        self.accounts.get(&jid.to_bare())?.phones.get(jid)
+    }
+
+    pub(super) fn phone_mut(&mut self, jid: &FullJid) -> Option<&mut Phone> {
+        self.accounts.get_mut(&jid.to_bare())?.phones.get_mut(jid)
+    }
+
     pub(super) fn go_online(&mut self, stream: StreamNumber, now: Now) {
         self.stream = Some(stream);
         self.unheard_until = Some(now.monotonic + SILENT_AFTER);

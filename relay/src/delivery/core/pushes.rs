@@ -2,11 +2,7 @@
 
 use super::*;
 use crate::{
-    delivery::{
-        known::Knowledge,
-        phone::{Phone, Trust},
-        reading::Cue,
-    },
+    delivery::{known::Knowledge, phone::Trust, reading::Cue},
     stream::stanza,
 };
 
@@ -98,6 +94,10 @@ impl Core {
         }
         let named = self.named(message);
         let target = self.routed(message.registration, &named, now);
+        // The mailbox may have it: readings pass it over, so another copy would stay there.
+        if self.has_rejected(&target, message.id) {
+            return self.keep(push, Attempt::Failed, now, actions);
+        }
         let reading = self.phone(&target).is_some_and(|phone| phone.is_reading() || phone.line.is_shut());
         // Pushes that came into the mailbox since the reading began are older than this one, and go first.
         let overtakes = reading && self.is_kept_meanwhile(&target) && !mutant(Mutant::WaitingOvertaken);
@@ -114,14 +114,6 @@ impl Core {
         } else {
             self.keep(push, Attempt::None, now, actions);
         }
-    }
-
-    pub(super) fn phone(&self, jid: &FullJid) -> Option<&Phone> {
-        self.accounts.get(&jid.to_bare())?.phones.get(jid)
-    }
-
-    pub(super) fn phone_mut(&mut self, jid: &FullJid) -> Option<&mut Phone> {
-        self.accounts.get_mut(&jid.to_bare())?.phones.get_mut(jid)
     }
 
     /// Returns the full JID that the registration of a push names.

@@ -203,11 +203,7 @@ impl Core {
             }
             return true;
         }
-        if self
-            .phone(reader)
-            .and_then(|phone| phone.retry.as_ref())
-            .is_some_and(|retry| retry.has_rejected(id))
-        {
+        if self.has_rejected(reader, id) {
             return true;
         }
         self.note_waits_already(id);
@@ -223,6 +219,11 @@ impl Core {
         }
         // A push that is only at other full JIDs waits on if it fails there.
         held.lines.contains(reader) || held.asks.iter().any(|ask| ask.jid == *reader)
+    }
+
+    /// Returns whether a full JID has rejected a push, which is put off.
+    pub(super) fn has_rejected(&self, jid: &FullJid, id: MessageId) -> bool {
+        self.phone(jid).and_then(|phone| phone.retry.as_ref()).is_some_and(|retry| retry.has_rejected(id))
     }
 
     /// Notes that a push that is held is in the mailbox. If it came from the queue, an earlier process had put it

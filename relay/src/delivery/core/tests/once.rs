@@ -1,6 +1,7 @@
 //! Steps that are done once, and again only where they failed.
 
 use super::*;
+use crate::delivery::known::Knowledge;
 
 #[test]
 fn a_mark_of_throttling_that_was_not_stored_is_asked_for_by_the_next_push() {
@@ -62,6 +63,48 @@ fn a_push_that_comes_into_the_mailbox_once_more_after_its_removal_leaves_it_agai
     world.keep_late(push);
     assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![]));
     assert_eq!(world.take_delivered_count(), 1);
+}
+
+/// A write that was given up has put it into the mailbox, so the queue has it, too.
+#[test]
+fn a_push_that_was_rejected_and_comes_from_the_queue_while_it_waits_leaves_both() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let rejected = world.post(app);
+    world.answer(rejected, ALICE, OFFLINE);
+    world.pass(Duration::from_secs(2) + TICK);
+    let taken = world.post_for(app, 0);
+    world.answer(rejected, ALICE, OFFLINE);
+    world.answer(taken, ALICE, None);
+    world.pass(Duration::from_secs(2) + TICK);
+    world.take_sent();
+    let alice = ALICE.parse().unwrap();
+    assert_eq!(world.core().known.of(&alice), Some(Knowledge::Nothing), "but for what was rejected");
+    world.queue_again(rejected);
+    world.pass(Duration::from_secs(3));
+    assert_eq!((world.take_sent(), world.queued()), (vec![(rejected, ALICE.to_owned())], 0));
+    world.answer(rejected, ALICE, None);
+    assert_eq!(world.waiting(), []);
+    assert_eq!(world.take_delivered_count(), 2);
+}
+
+/// It was to go into the mailbox, which failed, and the queue has given it again.
+#[test]
+fn a_late_result_settles_a_push_that_was_given_up_and_is_at_another_full_jid_now() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(29));
+    world.stalls = true;
+    world.pass(Duration::from_secs(1) + TICK);
+    world.fail_settling();
+    world.register(ALICE_AGAIN, 1);
+    world.take_sent();
+    world.queue_again(push);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+    world.answer(push, ALICE, None);
+    assert!(world.is_settled(), "{:?}", world.rest());
+    assert_eq!(world.names(app), ALICE_AGAIN, "a late result moves nothing");
 }
 
 #[test]

@@ -287,6 +287,13 @@ impl World {
         self.take(Input::Settled(notes));
     }
 
+    /// The batch that stands still fails: its pushes stay where they are.
+    pub(in super::super) fn fail_settling(&mut self) {
+        self.stalls = false;
+        assert!(self.stalled.take().is_some(), "a batch stands still");
+        self.take(Input::Settled(Vec::new()));
+    }
+
     /// One batch is settled, and a registration is stored before the core is told of that.
     pub(in super::super) fn register_before_settled(&mut self, jid: &str, application: u8) {
         let fates = self.stalled.take().unwrap();

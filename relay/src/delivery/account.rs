@@ -42,12 +42,22 @@ pub(crate) enum Look {
 struct Named {
     recipient: FullJid,
     epoch: Epoch,
-    /// The last move in this life: its moment, and the full JID that it was from.
-    moved: Option<(Instant, FullJid)>,
+    /// The last time at which the registration moved, or may have moved.
+    moved_at: Option<Instant>,
+    /// The move that is under way.
+    moving: Option<Move>,
     /// The last renewal whose answer has come.
     renewed_at: Option<DateTime<Utc>>,
     /// The full JID of a move that seemed to fail, and may still have been written.
     in_doubt: Option<FullJid>,
+}
+
+/// A move of a registration to another full JID, as it was decided.
+#[derive(Debug, Clone)]
+struct Move {
+    /// The full JIDs that the registration may name. The move is made from these alone.
+    from: Vec<FullJid>,
+    at: Instant,
 }
 
 /// A token bucket for an account's cues.
@@ -184,16 +194,19 @@ impl Account {
             return None;
         }
         let before = self.named.remove(&registration);
-        let mut named = Named { recipient, epoch, moved: None, renewed_at: None, in_doubt: None };
+        let mut named =
+            Named { recipient, epoch, moved_at: None, moving: None, renewed_at: None, in_doubt: None };
         if let Some(before) = before.as_ref().filter(|before| before.epoch == epoch) {
-            // A move is made on condition of the full JID that it is from: where that one is back, it may still be made.
-            let is_back = before.moved.as_ref().is_some_and(|(_, from)| *from == named.recipient);
-            let in_doubt = match before.recipient == named.recipient {
-                true => before.in_doubt.as_ref(),
-                false => is_back.then_some(&before.recipient),
-            };
-            named.in_doubt = in_doubt.cloned();
-            (named.moved, named.renewed_at) = (before.moved.clone(), before.renewed_at);
+            (named.moved_at, named.renewed_at) = (before.moved_at, before.renewed_at);
+            if let Some(moving) =
+                before.moving.as_ref().filter(|moving| moving.from.contains(&named.recipient))
+            {
+                // The full JID that the move is from is back, so the move may still be made.
+                named.moved_at = Some(moving.at);
+                named.in_doubt = Some(before.recipient.clone());
+            } else if before.recipient == named.recipient {
+                named.in_doubt = before.in_doubt.clone();
+            }
         }
         self.named.insert(registration, named);
         before.map(|before| before.recipient)
@@ -273,27 +286,33 @@ impl Account {
         to_reader.map(|(id, _)| id).collect()
     }
 
-    /// Makes a registration follow its phone to another full JID. Returns the full JID that it named before; `None` if
+    /// Makes a registration follow its phone to another full JID. Returns the full JIDs that it may name now; `None` if
     /// it stays: it moved less than a minute ago, names this full JID already, or is not known.
-    pub(crate) fn follow(&mut self, registration: RegistrationId, to: &FullJid, now: Now) -> Option<FullJid> {
+    pub(crate) fn follow(
+        &mut self,
+        registration: RegistrationId,
+        to: &FullJid,
+        now: Now,
+    ) -> Option<Vec<FullJid>> {
         let named = self.named.get_mut(&registration)?;
-        let last = named.moved.as_ref().map(|(at, _)| now.monotonic.duration_since(*at));
-        if last.is_some_and(|passed| passed < FOLLOW_INTERVAL) {
+        let last = named.moved_at.max(named.moving.as_ref().map(|moving| moving.at));
+        if last.is_some_and(|last| now.monotonic.duration_since(last) < FOLLOW_INTERVAL) {
             return None;
         }
-        let in_doubt = named.in_doubt.take().filter(|in_doubt| in_doubt != to);
-        if named.recipient == *to {
-            return in_doubt;
+        let known = std::mem::replace(&mut named.recipient, to.clone());
+        let from = [Some(known), named.in_doubt.take()].into_iter().flatten();
+        let from: Vec<FullJid> = from.filter(|from| from != to).collect();
+        if from.is_empty() {
+            return None;
         }
-        let from = std::mem::replace(&mut named.recipient, to.clone());
-        named.moved = Some((now.monotonic, from.clone()));
+        named.moving = Some(Move { from: from.clone(), at: now.monotonic });
         Some(from)
     }
 
-    /// Notes that a move is made, or undone: the next one may come a minute later.
+    /// Notes that a move is made: the next one may come a minute later.
     pub(crate) fn note_moved(&mut self, registration: RegistrationId, now: Now) {
-        if let Some((at, _)) = self.named.get_mut(&registration).and_then(|named| named.moved.as_mut()) {
-            *at = now.monotonic;
+        if let Some(named) = self.named.get_mut(&registration) {
+            (named.moved_at, named.moving) = (Some(now.monotonic), None);
         }
     }
 

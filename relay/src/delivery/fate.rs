@@ -76,8 +76,9 @@ pub(crate) enum Fate {
     LateRevoke(FullJid, MessageId),
     /// The registration is over its rate: its senders have to wait until this moment.
     Throttle(RegistrationId, Epoch, DateTime<Utc>),
-    /// Another full JID of the account has taken a push. The registration names that one from now on.
-    Follow { registration: RegistrationId, epoch: Epoch, from: FullJid, to: FullJid },
+    /// Another full JID of the account has taken a push. The registration names that one from now on, if it names one of
+    /// `from` now.
+    Follow { registration: RegistrationId, epoch: Epoch, from: Vec<FullJid>, to: FullJid },
     /// The full JIDs of an account that were seen lately, latest first.
     NoteSeen(BareJid, Vec<Seen>),
     /// The domain of an account has too much waiting: the account's mailbox is trimmed.

@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 use metrics::counter;
 use push::{
-    MessageId, PushMessage, RegistrationId,
+    Epoch, MessageId, PushMessage, RegistrationId,
     ports::{
         Consistency, Kept, Mailbox, QueueReader, RelayRegistrations, Revocation, Settlement, Unavailable,
         Waiting,
@@ -210,19 +210,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 }
             }
             Fate::Follow { registration, epoch, from, to } => {
-                let followed = self.registrations.follow(registration, epoch, &from, &to);
-                let followed = within(WITHIN, followed).await;
-                self.count_move();
-                // If this fails, a result moves the registration a minute later.
-                let moved = followed.inspect_err(|error| report(error, ONCE)).unwrap_or(false);
-                if moved {
-                    tracing::debug!(%registration, "a registration follows its phone to another resource");
-                    Rest::of(Note::Moved(to.to_bare(), registration))
-                } else {
-                    self.whom_it_names(registration)
-                        .await
-                        .unwrap_or_else(|_| Rest::of(Note::Names(registration, epoch, from)))
-                }
+                self.follow(registration, epoch, from, to).await
             }
             Fate::Trim(trim) => self.trim(trim, queued).await,
             Fate::Count(account, id, counts) => Rest::count(account, id, counts),
@@ -238,6 +226,32 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
                 }
             }
         }
+    }
+
+    async fn follow(
+        &self,
+        registration: RegistrationId,
+        epoch: Epoch,
+        from: Vec<FullJid>,
+        to: FullJid,
+    ) -> Rest {
+        let mut moved = Ok(false);
+        for from in &from {
+            moved = within(WITHIN, self.registrations.follow(registration, epoch, from, &to)).await;
+            self.count_move();
+            if !matches!(moved, Ok(false)) {
+                break;
+            }
+        }
+        // If this fails, a result moves the registration a minute later.
+        if moved.inspect_err(|error| report(error, ONCE)).unwrap_or(false) {
+            tracing::debug!(%registration, "a registration follows its phone to another resource");
+            return Rest::of(Note::Moved(to.to_bare(), registration));
+        }
+        let unread = || from.into_iter().next().map(|from| Note::Names(registration, epoch, from));
+        self.whom_it_names(registration)
+            .await
+            .unwrap_or_else(|_| unread().map_or_else(Rest::default, Rest::of))
     }
 
     /// Tells the core which full JID a registration names: another one has registered, or was followed, in between.

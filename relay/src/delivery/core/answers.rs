@@ -80,9 +80,10 @@ impl Core {
             account.note_recipient(registration, epoch, named);
         }
         if let Some(from) = account.follow(registration, jid, now) {
-            let rejects =
-                self.phone(&from).and_then(|phone| phone.retry.as_ref()).is_some_and(Retry::rejects);
-            let waits = rejects || self.known.of(&from) != Some(Knowledge::Nothing);
+            let waits = from.iter().any(|from| {
+                let retry = self.phone(from).and_then(|phone| phone.retry.as_ref());
+                retry.is_some_and(Retry::rejects) || self.known.of(from) != Some(Knowledge::Nothing)
+            });
             if waits && !mutant(Mutant::MovePassedOver) {
                 self.note_waiting(jid);
             }

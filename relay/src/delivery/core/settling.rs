@@ -234,12 +234,9 @@ impl Core {
 
     /// Notes the full JID that a registration names. If it moved, something may wait for it there.
     pub(super) fn note_named(&mut self, registration: RegistrationId, epoch: Epoch, recipient: &FullJid) {
-        let account = self.account(recipient);
-        if account.named(registration) != Some(recipient) || account.epoch(registration) != Some(epoch) {
-            let before = account.note_recipient(registration, epoch, recipient.clone());
-            if before.as_ref() != Some(recipient) && !mutant(Mutant::MovePassedOver) {
-                self.note_waiting(recipient);
-            }
+        let before = self.account(recipient).note_recipient(registration, epoch, recipient.clone());
+        if before.as_ref() != Some(recipient) && !mutant(Mutant::MovePassedOver) {
+            self.note_waiting(recipient);
         }
     }
 }

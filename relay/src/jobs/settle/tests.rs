@@ -68,12 +68,20 @@ async fn a_move_is_told_as_made_unless_the_store_refuses_it() {
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     let row = registration("alice", 1, now);
     let (id, epoch, from) = (row.target.registration_id(), row.epoch, row.target.recipient.clone());
-    let to: FullJid = "alice@example.com/tablet".parse().unwrap();
+    let elsewhere = |resource| from.to_bare().with_resource_str(resource).unwrap();
+    let (to, doubt) = (elsewhere("tablet"), elsewhere("watch"));
     let store = store(&[row]);
     let unmade = Note::Names(id, epoch, from.clone());
-    for (failing, told) in [(1, unmade.clone()), (2, unmade), (0, Note::Moved(to.to_bare(), id))] {
+    let moved = Note::Moved(to.to_bare(), id);
+    let moves = [
+        (vec![from.clone()], 1, unmade.clone()),
+        (vec![from.clone(), doubt.clone()], 2, unmade.clone()),
+        (vec![doubt.clone()], 0, unmade),
+        (vec![doubt, from], 0, moved),
+    ];
+    for (from, failing, told) in moves {
         store.lock().failing = failing;
-        let follow = Fate::Follow { registration: id, epoch, from: from.clone(), to: to.clone() };
+        let follow = Fate::Follow { registration: id, epoch, from, to: to.clone() };
         assert_eq!(jobs(&store, now).settle(vec![follow]).await, [told]);
     }
 }

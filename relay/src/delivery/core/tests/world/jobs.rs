@@ -364,7 +364,7 @@ impl World {
             }
             Fate::Follow { registration, epoch, from, to } => {
                 let row = self.rows.get_mut(&registration)?;
-                if row.epoch == epoch && row.target.recipient == from {
+                if row.epoch == epoch && from.contains(&row.target.recipient) {
                     let moved = Note::Moved(to.to_bare(), registration);
                     row.target.recipient = to;
                     return Some(moved);

@@ -295,6 +295,9 @@ impl Account {
         now: Now,
     ) -> Option<Vec<FullJid>> {
         let named = self.named.get_mut(&registration)?;
+        if named.recipient == *to && named.in_doubt.is_none() {
+            return None;
+        }
         let last = named.moved_at.max(named.moving.as_ref().map(|moving| moving.at));
         if last.is_some_and(|last| now.monotonic.duration_since(last) < FOLLOW_INTERVAL) {
             return None;
@@ -302,9 +305,6 @@ impl Account {
         let known = std::mem::replace(&mut named.recipient, to.clone());
         let from = [Some(known), named.in_doubt.take()].into_iter().flatten();
         let from: Vec<FullJid> = from.filter(|from| from != to).collect();
-        if from.is_empty() {
-            return None;
-        }
         named.moving = Some(Move { from: from.clone(), at: now.monotonic });
         Some(from)
     }

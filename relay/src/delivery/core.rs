@@ -306,7 +306,7 @@ impl Core {
             Input::Stanza(Incoming::Answer(answer)) => self.take_answer(&answer, now, actions),
             Input::Stanza(Incoming::Available(jid)) => self.begin_session(&jid, now, actions),
             Input::Stanza(Incoming::Unavailable(jid)) => self.end_session(&jid, now, actions),
-            Input::Stanza(Incoming::Request(request)) => self.take_request(request, actions),
+            Input::Stanza(Incoming::Request(request)) => self.take_request(request, now, actions),
             Input::Stanza(Incoming::Subscribe(asked)) => {
                 actions.push(Action::Reply(stanza::unsubscribed(&asked)));
             }

@@ -145,6 +145,14 @@ impl Core {
         }
     }
 
+    /// Notes a request for a registration. A session that registers may have sent no presence. It shows life now: until
+    /// the registration is stored, it may have ended, and others may have begun.
+    pub(super) fn note_registering(&mut self, jid: &FullJid, now: Now) {
+        let phone = self.account(jid).phone(jid);
+        phone.greet(now);
+        phone.line.begin_session(now.monotonic);
+    }
+
     /// Notes a registration: whatever waits for it may be delivered.
     pub(super) fn note_registered(
         &mut self,
@@ -159,11 +167,7 @@ impl Core {
         }
         let account = self.account(&recipient);
         let before = account.note_renewal(registration, now);
-        let phone = account.phone(&recipient);
-        phone.greet(now);
-        phone.lift_bar(id);
-        // A session that registers may have sent no presence.
-        phone.line.begin_session(now.monotonic);
+        account.phone(&recipient).lift_bar(id);
         self.free_line(&recipient, now);
         self.bring_back(&recipient, now, actions);
         self.unseen.insert(recipient.to_bare());

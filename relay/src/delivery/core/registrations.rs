@@ -44,13 +44,16 @@ pub(crate) enum Outcome {
 
 impl Core {
     /// Answers a request at once if it needs no store, and lines it up otherwise.
-    pub(super) fn take_request(&mut self, request: Request, actions: &mut Vec<Action>) {
+    pub(super) fn take_request(&mut self, request: Request, now: Now, actions: &mut Vec<Action>) {
         if matches!(request.query, Query::Register(_)) && !self.access.admits(&request.from) {
             actions.push(Action::Count(Measure::NotAdmitted));
         }
         match self.answer_at_once(&request) {
             Some(answer) => actions.push(Action::Reply(stanza::answer(&request, answer))),
             None => {
+                if let Query::Register(Ok(target)) = &request.query {
+                    self.note_registering(&target.recipient, now);
+                }
                 if let Some(request) = self.requests.offer(request) {
                     let text = "too many registrations wait for this push server; try again later";
                     let error = stanza::error(ErrorType::Wait, DefinedCondition::ResourceConstraint, text);

@@ -367,3 +367,26 @@ fn what_a_silent_phone_was_asked_and_another_cannot_take_goes_to_the_one_that_gr
     let sent = world.take_sent();
     assert!(sent.contains(&(push, ALICE_AGAIN.to_owned())), "{sent:?}: {:?}", world.rest());
 }
+
+#[test]
+fn a_registration_that_is_stored_slowly_shows_life_when_it_was_asked_for() {
+    let mut world = World::online();
+    let app = world.register_slowly(ALICE, 1, |world| {
+        world.pass(TICK);
+        world.greet(ALICE_AGAIN);
+        world.pass(TICK);
+    });
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE.to_owned())]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())], "it has come since");
+}
+
+#[test]
+fn a_session_that_ends_before_its_registration_is_stored_has_ended() {
+    let mut world = World::online();
+    world.greet(ALICE_AGAIN);
+    let app = world.register_slowly(ALICE, 1, |world| world.leave(ALICE));
+    let push = world.post(app);
+    assert_eq!(world.take_sent(), [(push, ALICE_AGAIN.to_owned())]);
+}

@@ -44,6 +44,8 @@ pub(super) struct World {
     /// Pages come late, these.
     pub(super) reads_late: bool,
     late: Vec<ReadRequest>,
+    /// Requests that the store gets late, if it does.
+    late_requests: Option<Vec<Registering>>,
     /// The next push that is kept takes the place of these.
     pub(super) replaces: Vec<MessageId>,
     pub(super) wall: DateTime<Utc>,
@@ -149,6 +151,7 @@ impl World {
             stalled: None,
             reads_late: false,
             late: Vec::new(),
+            late_requests: None,
             replaces: Vec::new(),
             wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             monotonic: Instant::now(),

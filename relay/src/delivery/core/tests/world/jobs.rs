@@ -21,11 +21,10 @@ impl World {
             Job::Read(request) => self.read(&request),
             Job::Settle(fates) if self.stalls => self.stalled = Some(fates),
             Job::Settle(fates) => self.settle_all(fates),
-            Job::Register(requests) => {
-                self.renewals.extend(requests.iter().map(|registering| registering.renewal));
-                let registered = requests.into_iter().map(|registering| self.store(&registering)).collect();
-                self.take(Input::Registered(registered));
-            }
+            Job::Register(requests) => match &mut self.late_requests {
+                Some(late) => late.extend(requests),
+                None => self.store_all(&requests),
+            },
             Job::Count(_) => {
                 let living = self.rows.values().filter(|row| row.lives(self.wall)).cloned().collect();
                 self.take(Input::Counted(Some((living, None))));
@@ -71,6 +70,12 @@ impl World {
     pub(in super::super) fn register_unheard(&mut self, jid: &str, application: u8) {
         let (_, request) = registration(jid, application);
         self.store(&Registering { request, renewal: Renewal::Always, domain_full: None });
+    }
+
+    pub(super) fn store_all(&mut self, requests: &[Registering]) {
+        self.renewals.extend(requests.iter().map(|registering| registering.renewal));
+        let registered = requests.iter().map(|registering| self.store(registering)).collect();
+        self.take(Input::Registered(registered));
     }
 
     fn store(&mut self, registering: &Registering) -> Registered {

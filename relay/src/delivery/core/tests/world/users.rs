@@ -16,4 +16,19 @@ impl World {
         self.take(Input::Stanza(Incoming::Request(request)));
         id
     }
+
+    /// A full JID asks for a registration, which the store gets after what `meanwhile` does.
+    pub(in super::super) fn register_slowly(
+        &mut self,
+        jid: &str,
+        application: u8,
+        meanwhile: impl FnOnce(&mut Self),
+    ) -> RegistrationId {
+        self.late_requests = Some(Vec::new());
+        let id = self.register(jid, application);
+        meanwhile(self);
+        let requests = self.late_requests.take().unwrap_or_default();
+        self.store_all(&requests);
+        id
+    }
 }

@@ -65,7 +65,7 @@ impl Phone {
         self.line.begin_session(now.monotonic);
     }
 
-    /// Notes a directed presence or a registration: the full JID has a session.
+    /// Notes a directed presence, or a request to register: the full JID has a session.
     pub(crate) fn greet(&mut self, now: Now) {
         self.seen_at = Some(now.wall);
         self.show_life(now);

@@ -145,12 +145,10 @@ impl Core {
         }
     }
 
-    /// Notes a request for a registration. A session that registers may have sent no presence. It shows life now: until
-    /// the registration is stored, it may have ended, and others may have begun.
+    /// Notes a request for a registration. Its session shows life now: until the registration is stored, it may have
+    /// ended, and others may have begun.
     pub(super) fn note_registering(&mut self, jid: &FullJid, now: Now) {
-        let phone = self.account(jid).phone(jid);
-        phone.greet(now);
-        phone.line.begin_session(now.monotonic);
+        self.account(jid).phone(jid).greet(now);
     }
 
     /// Notes a registration: whatever waits for it may be delivered.
@@ -167,7 +165,10 @@ impl Core {
         }
         let account = self.account(&recipient);
         let before = account.note_renewal(registration, now);
-        account.phone(&recipient).lift_bar(id);
+        let phone = account.phone(&recipient);
+        phone.lift_bar(id);
+        // A session that registers may have sent no presence.
+        phone.line.begin_session(now.monotonic);
         self.free_line(&recipient, now);
         self.bring_back(&recipient, now, actions);
         self.unseen.insert(recipient.to_bare());

@@ -207,7 +207,7 @@ pub(crate) struct Core {
     accepted: Lately<Name>,
     /// Pushes that leave the mailbox by a late result, for another push, or with their registration. These counts go
     /// with the removal, so a `Fate::Done` does not count the push again.
-    gone: Lately<MessageId>,
+    gone: Lately<Name>,
     /// Lives of registrations that have ended. Pushes that the queue still has of them are sent to nobody.
     ended: Lately<(RegistrationId, Epoch)>,
     /// Pushes that were counted for the rate of their registration. The queue may give them again.

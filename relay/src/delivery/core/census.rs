@@ -154,7 +154,7 @@ impl Core {
         self.count_left(account, pushes);
         let held = self.pushes.values().map(|push| &push.held.message);
         for message in held.filter(|held| held.registration == registration && held.epoch <= epoch) {
-            self.gone.note(message.id);
+            self.gone.note(Name::of(message));
         }
     }
 

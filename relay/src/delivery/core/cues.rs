@@ -271,7 +271,7 @@ impl Core {
             }
             self.note_waits_already(*gone);
             let Some(push) = self.pushes.get_mut(gone) else { continue };
-            self.gone.note(*gone);
+            self.gone.note(Name::new(account, *gone));
             if mutant(Mutant::ReplacedIsSent) {
                 continue;
             }

@@ -197,7 +197,7 @@ impl Core {
             // process had put it into the mailbox.
             if !self.leaving.contains(&name) {
                 // A late result is counted when it removes the push.
-                let counts = !self.gone.contains(&id) && self.count_settled(&push.message, now, actions);
+                let counts = !self.gone.contains(&name) && self.count_settled(&push.message, now, actions);
                 let delivered = u64::from(counts);
                 self.finish(push, Counts { delivered, ..Counts::default() });
             }

@@ -31,10 +31,13 @@ impl Core {
             Fate::Follow { registration, .. } => *self.following.entry(*registration).or_default() += 1,
             Fate::LateRevoke(..) => self.late_revocations += 1,
             Fate::Late(account, id) => {
-                self.gone.note(*id);
-                self.late.insert(Name::new(account, *id));
+                let name = Name::new(account, *id);
+                self.gone.note(name);
+                self.late.insert(name);
             }
-            Fate::Done(push) if push.origin == Origin::Mailbox && !self.gone.contains(&push.message.id) => {
+            Fate::Done(push)
+                if push.origin == Origin::Mailbox && !self.gone.contains(&Name::of(&push.message)) =>
+            {
                 self.count_left(&push.message.recipient.to_bare(), 1);
             }
             Fate::Keep { target, .. } => *self.keeping.entry(target.clone()).or_default() += 1,

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use e2e::{
     Authority, Certificate, Kind, SOON, Tether, eventually, eventually_some, folder, free_port, http,
-    profile_folder, settles,
+    profile_folder,
 };
 use serde_json::{Value, json};
 
@@ -146,11 +146,26 @@ fn events(distributor: &Tether, name: &str) -> Vec<Value> {
     events.filter(|event| event["event"] == name).collect()
 }
 
-/// Waits for an error with these words. A transient error may come before it: the distributor tries again.
-async fn is_told(distributor: &Tether, words: &str) {
-    let what = format!("the distributor says {words}");
-    let errors = async || events(distributor, "error");
-    settles(SOON, &what, errors, |errors| errors.iter().any(|error| error.to_string().contains(words))).await;
+/// Starts a distributor, and waits until `look` finds something in what it says. A distributor gives up if a busy
+/// machine lets it in too slowly, and is started again then.
+async fn says<T>(what: &str, start: impl Fn() -> Tether, look: impl Fn(&Tether) -> Option<T>) -> (Tether, T) {
+    let mut distributor = start();
+    let said = eventually_some(SOON, what, async || {
+        let said = look(&distributor);
+        if said.is_none() && distributor.exited().is_some() && distributor.log().contains("unreachable") {
+            distributor = start();
+        }
+        said
+    })
+    .await;
+    (distributor, said)
+}
+
+/// Starts a distributor, and waits for an error with these words.
+async fn is_told(words: &str, start: impl Fn() -> Tether) -> Tether {
+    let has_words = |error: &Value| error.to_string().contains(words);
+    let look = |distributor: &Tether| events(distributor, "error").into_iter().find(has_words);
+    says(&format!("the distributor says {words}"), start, look).await.0
 }
 
 /// Checks the logins to a server. ejabberd 23.01 announces SCRAM-SHA-1-PLUS and no channel binding, and answers
@@ -163,33 +178,26 @@ async fn logs_in_to(kind: Kind) {
     for (certificate, trusted) in [(&certified, &authority.trusted), (&self_signed, &self_signed.file)] {
         let server = Debian::start(kind, certificate).await;
         for direct in [false, true] {
-            let mut distributor = server.distributor(trusted, PASSWORD, direct);
-            let connected = eventually_some(SOON, "the distributor is connected", async || {
-                // The distributor gives up if a busy machine lets it in too slowly.
-                if distributor.exited().is_some() && distributor.log().contains("unreachable") {
-                    distributor = server.distributor(trusted, PASSWORD, direct);
-                }
-                events(&distributor, "connected").pop()
-            })
-            .await;
+            let start = || server.distributor(trusted, PASSWORD, direct);
+            let is_connected = |distributor: &Tether| events(distributor, "connected").pop();
+            let (mut distributor, connected) =
+                says("the distributor is connected", start, is_connected).await;
             assert!(connected["jid"].as_str().unwrap().starts_with("juliet@localhost/"), "{connected}");
             distributor.kill();
 
             // The stranger trusts another authority.
             let other = Authority::new();
-            let mut stranger = server.distributor(&other.trusted, PASSWORD, direct);
-            is_told(&stranger, "SSL_CERT_FILE").await;
-            stranger.kill();
+            let stranger = || server.distributor(&other.trusted, PASSWORD, direct);
+            is_told("SSL_CERT_FILE", stranger).await.kill();
         }
-        let mut wrong = server.distributor(trusted, "not the password", false);
-        is_told(&wrong, "\"condition\":\"not-authorized\"").await;
+        let wrong = || server.distributor(trusted, "not the password", false);
+        let mut wrong = is_told("\"condition\":\"not-authorized\"", wrong).await;
         assert_eq!(wrong.wait(SOON).await.code(), Some(1));
     }
     // openssl makes this certificate by default.
     let authority_of_itself = Certificate::self_signed(&["subjectAltName=DNS:localhost"]);
     let server = Debian::start(kind, &authority_of_itself).await;
-    let distributor = server.distributor(&authority_of_itself.file, PASSWORD, false);
-    is_told(&distributor, "CA:FALSE").await;
+    is_told("CA:FALSE", || server.distributor(&authority_of_itself.file, PASSWORD, false)).await;
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ READ_ONCE = [
     (r"\.pushes\(\)", "what a phone has got so far", "phone.has_got(…), has_got_count(…) or wait_for_body(…)"),
     (r"\.(depth|peek)\(", "what is in a queue", "emulator.queue_holds(…) or queue_shows(…)"),
     (r"\.log\(\)\.(?!is_empty)", "a log", "upwire.log_line(…), log_lines(…) or never_logged(…)"),
+    (r"\.met\(\)", "whether a trouble has been met", "eventually(…)"),
     (r"\.missing\(", "what has not arrived", "ledger.arrives(…) or has_not_begun_to_arrive(…)"),
     (r"\.elapsed\(\)", "the clock", "a condition that tells the same, with a deadline for what never comes"),
 ]

@@ -193,6 +193,11 @@ impl Account {
         if self.named.len() >= NAMED_MAX && !self.named.contains_key(&registration) {
             return None;
         }
+        if self.named.get(&registration).is_some_and(|named| {
+            named.moving.is_none() && named.epoch == epoch && named.recipient == recipient
+        }) {
+            return Some(recipient);
+        }
         let before = self.named.remove(&registration);
         let mut named =
             Named { recipient, epoch, moved_at: None, moving: None, renewed_at: None, in_doubt: None };

@@ -317,7 +317,7 @@ impl Core {
             Input::Registered(registered) => self.take_registered(registered, now, actions),
             Input::Found(found) => self.take_found(found, now),
             Input::Counted(page) => self.take_counted(page, now, actions),
-            Input::KeptLate(message, kept) => self.take_kept_late(&message, &kept, now),
+            Input::KeptLate(message, kept) => self.take_kept_late(message, &kept, now),
             Input::Access(access) => self.take_access(access, now, actions),
             Input::Forget(account) => self.forget(account, actions),
             Input::Tick => self.tick(now, actions),

@@ -226,12 +226,18 @@ impl Core {
 
     /// Takes a push that came into its mailbox after its settlement. The queue has it, too, or it was delivered
     /// meanwhile.
-    pub(super) fn take_kept_late(&mut self, message: &PushMessage, kept: &ports::Kept, now: Now) {
-        if self.ending.is_none() {
-            self.count_kept(&message.recipient.to_bare(), kept);
-            let recipient = self.named(message);
-            self.take_kept(message, recipient, true, kept, now);
+    pub(super) fn take_kept_late(&mut self, message: Arc<PushMessage>, kept: &ports::Kept, now: Now) {
+        if self.ending.is_some() {
+            return;
         }
+        let account = message.recipient.to_bare();
+        self.count_kept(&account, kept);
+        if self.settled.contains(&Name::of(&message)) && !mutant(Mutant::SettledForgotten) {
+            self.forget_gone(&account, kept.replaced.iter().chain(&kept.dropped));
+            return self.settle_kept(account, message);
+        }
+        let recipient = self.named(&message);
+        self.take_kept(&message, recipient, true, kept, now);
     }
 
     /// Tries a full JID that may take a push that waits, and was not asked for it.

@@ -55,6 +55,18 @@ impl Core {
         self.count_for_tenant(&message.recipient, message.id, counts);
     }
 
+    /// Takes a push out of the mailbox that was settled before it came there.
+    pub(super) fn settle_kept(&mut self, account: BareJid, message: Arc<PushMessage>) {
+        let name = Name::of(&message);
+        if !self.counted.contains(&name) {
+            // The late result that settled the push is counted when it removes the push.
+            return self.decide(Fate::Late(account, message.id));
+        }
+        self.count_left(&account, 1);
+        self.gone.note(name);
+        self.finish(Held { origin: Origin::Mailbox, message }, Counts::default());
+    }
+
     /// Removes the queue's copy of a push that waits or is settled. An earlier process may have put the push into the
     /// mailbox, and have ended before it counted that.
     pub(super) fn finish_copy(&mut self, message: Arc<PushMessage>, further: Counts) {

@@ -76,9 +76,12 @@ fn a_push_that_finds_the_line_of_its_phone_full_comes_back_later() {
 fn no_mailbox_is_read_on_a_guess_while_its_domain_has_as_many_pushes_in_memory_as_the_relay_may_hold() {
     for (held, read) in [(NARROW.held - 1, 1), (NARROW.held, 0)] {
         let mut world = World::narrow();
-        let (busy, app) = (answered(&mut world), world.register(ALICE, 1));
+        let app = world.register(ALICE, 1);
         let late = world.post(app);
         world.answer(late, ALICE, None);
+        world.restart();
+        world.register(ALICE, 1);
+        let busy = answered(&mut world);
         world.post_some(busy, held);
         let pages = world.pages;
         world.keep_late(late);

@@ -65,6 +65,37 @@ fn a_push_that_comes_into_the_mailbox_once_more_after_its_removal_leaves_it_agai
     assert_eq!(world.take_delivered_count(), 1);
 }
 
+/// No reading finds it while a push is in flight.
+#[test]
+fn a_push_that_comes_into_the_mailbox_after_its_delivery_leaves_it_beside_a_push_in_flight() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.answer(push, ALICE, None);
+    let in_flight = world.post(app);
+    world.take_sent();
+    world.keep_late(push);
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![]));
+    world.answer(in_flight, ALICE, None);
+    assert_eq!(world.take_delivered_count(), 2);
+}
+
+#[test]
+fn a_push_that_comes_into_the_mailbox_after_its_late_result_leaves_it_and_is_counted() {
+    let mut world = World::online();
+    let app = world.register(ALICE, 1);
+    let push = world.post(app);
+    world.pass(Duration::from_secs(29));
+    world.stalls = true;
+    world.pass(Duration::from_secs(1) + TICK);
+    world.fail_settling();
+    world.answer(push, ALICE, None);
+    world.take_sent();
+    world.keep_late(push);
+    assert_eq!((world.take_sent(), world.waiting()), (vec![], vec![]));
+    assert_eq!(world.take_delivered_count(), 1);
+}
+
 /// A write that was given up has put it into the mailbox, so the queue has it, too.
 #[test]
 fn a_push_that_was_rejected_and_comes_from_the_queue_while_it_waits_leaves_both() {

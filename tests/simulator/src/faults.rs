@@ -38,7 +38,7 @@ impl World {
             }
             Fault::Stop(process, down) => {
                 let mut state = self.shared.lock();
-                state.ledger.note_trouble(now + Duration::from_secs(10));
+                state.ledger.note_stop(now + Duration::from_secs(10));
                 let process = &mut state.processes[process];
                 process.down = down;
                 process.stops.iter().for_each(|stops| stops.cancel());

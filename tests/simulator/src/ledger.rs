@@ -120,6 +120,12 @@ impl Ledger {
         *noted = (*noted).max(until);
     }
 
+    /// Notes a relay that stops. Its end waits for the calls that it has made.
+    pub(crate) fn note_stop(&mut self, until: Duration) {
+        let slow = self.slow.values().max().copied().unwrap_or_default();
+        self.note_trouble(until.max(slow));
+    }
+
     /// Returns the end of the time in which slow calls of an account excuse its delays.
     pub(crate) fn slow_until(&self, account: &BareJid) -> Duration {
         self.slow.get(account).copied().unwrap_or_default()

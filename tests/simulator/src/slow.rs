@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use push::ports::Unavailable;
 use tokio::{sync::oneshot, time::sleep};
+use tokio_util::sync::CancellationToken;
 use tokio_xmpp::jid::BareJid;
 
 use crate::{
@@ -71,13 +72,16 @@ impl Port {
         Some([before, length - before].map(Duration::from_millis))
     }
 
-    /// Notes that the accounts of a slow call may have to wait for its end, and all others for a moment.
+    /// Notes that the accounts of a slow call may have to wait for its end, and all others for a moment. The end of a
+    /// relay that stops waits for its calls, so all have to wait then.
     fn excuse(&self, name: &str, accounts: impl FnOnce(&State) -> Vec<BareJid>, length: Duration) {
         let now = self.shared.now();
         let mut state = self.shared.lock();
         state.trace.note(now, format_args!("{} {name} takes {length:?}", self.name()));
         let accounts = accounts(&state);
-        if accounts.is_empty() {
+        let stops = &state.processes[self.life.process].stops;
+        let is_stopping = stops.as_ref().is_some_and(CancellationToken::is_cancelled);
+        if accounts.is_empty() || is_stopping {
             state.ledger.note_trouble(now + length);
         }
         state.ledger.note_held_up(now + length.min(HELD_UP));

@@ -6,9 +6,8 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
 use push::{
-    Epoch, MessageId, Registration, RegistrationId,
+    Epoch, MessageId, RegistrationId,
     ports::{self, SEEN_MAX, Seen},
 };
 use tokio::time::Instant;
@@ -46,8 +45,6 @@ struct Named {
     moved_at: Option<Instant>,
     /// The move that is under way.
     moving: Option<Move>,
-    /// The last renewal whose answer has come.
-    renewed_at: Option<DateTime<Utc>>,
     /// The full JID of a move that seemed to fail, and may still have been written.
     in_doubt: Option<FullJid>,
 }
@@ -199,10 +196,9 @@ impl Account {
             return Some(recipient);
         }
         let before = self.named.remove(&registration);
-        let mut named =
-            Named { recipient, epoch, moved_at: None, moving: None, renewed_at: None, in_doubt: None };
+        let mut named = Named { recipient, epoch, moved_at: None, moving: None, in_doubt: None };
         if let Some(before) = before.as_ref().filter(|before| before.epoch == epoch) {
-            (named.moved_at, named.renewed_at) = (before.moved_at, before.renewed_at);
+            named.moved_at = before.moved_at;
             if let Some(moving) =
                 before.moving.as_ref().filter(|moving| moving.from.contains(&named.recipient))
             {
@@ -215,24 +211,6 @@ impl Account {
         }
         self.named.insert(registration, named);
         before.map(|before| before.recipient)
-    }
-
-    /// Notes whom a registration names since a renewal; returns whom it named before. A renewal after which a later one
-    /// was answered changes nothing: the store has the later one.
-    pub(crate) fn note_renewal(&mut self, row: &Registration, now: Now) -> Option<FullJid> {
-        let id = row.target.registration_id();
-        let known = self.named.get(&id).filter(|named| named.epoch >= row.epoch);
-        // A clock that went back makes no renewal an earlier one.
-        let later =
-            known.and_then(|named| named.renewed_at).filter(|at| *at > row.renewed_at && *at <= now.wall);
-        if later.is_some() {
-            return None;
-        }
-        let before = self.note_recipient(id, row.epoch, row.target.recipient.clone());
-        if let Some(named) = self.named.get_mut(&id) {
-            named.renewed_at = Some(row.renewed_at);
-        }
-        before
     }
 
     /// Forgets a registration if its known life is this one or an earlier one. A later life may have begun.

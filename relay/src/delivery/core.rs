@@ -223,6 +223,8 @@ pub(crate) struct Core {
     /// Number of late refusals that are not settled yet. Each may revoke a registration.
     late_revocations: usize,
     requests: Requests,
+    /// Registrations that the store is asked for at the moment.
+    asked_for: BTreeSet<RegistrationId>,
     registering: usize,
     stream: Option<StreamNumber>,
     ending: Option<stop::Ending>,
@@ -290,6 +292,7 @@ impl Core {
             following: BTreeMap::new(),
             late_revocations: 0,
             requests: Requests::default(),
+            asked_for: BTreeSet::new(),
             registering: 0,
             stream: None,
             ending: None,

@@ -53,8 +53,11 @@ impl Requests {
         None
     }
 
-    /// Takes the next request in turn.
-    pub(crate) fn next(&mut self) -> Option<Request> {
+    /// Takes the next request in turn. The turn of an account whose first request may not begin yet is passed over.
+    pub(crate) fn next(&mut self, may_begin: impl Fn(&Request) -> bool) -> Option<Request> {
+        let may_begin = |account| self.waiting.get(account)?.requests.front().map(&may_begin);
+        let passed_over = self.turns.iter().position(|account| may_begin(account) == Some(true))?;
+        self.turns.rotate_left(passed_over);
         let account = self.turns.pop_front()?;
         let waiting = self.waiting.get_mut(&account)?;
         let request = waiting.requests.pop_front()?;
@@ -85,10 +88,22 @@ mod tests {
         let taken = (0..10_000).filter(|id| requests.offer(request("mallory@x/1", *id)).is_none()).count();
         assert!((100..1000).contains(&taken), "{taken}");
         assert!(requests.offer(request("juliet@x/1", 0)).is_none());
-        let first: Vec<_> = (0..3).map(|_| requests.next().unwrap().from.to_string()).collect();
+        let first: Vec<_> = (0..3).map(|_| requests.next(|_| true).unwrap().from.to_string()).collect();
         assert_eq!(first, ["mallory@x/1", "juliet@x/1", "mallory@x/1"]);
-        assert_eq!(std::iter::from_fn(|| requests.next()).count(), taken - 2);
+        assert_eq!(std::iter::from_fn(|| requests.next(|_| true)).count(), taken - 2);
         assert!(requests.is_empty() && requests.waiting.is_empty() && requests.bytes == 0);
+    }
+
+    #[test]
+    fn a_request_that_may_not_begin_yet_holds_up_its_account_alone() {
+        let mut requests = Requests::default();
+        for (from, id) in [("juliet@x/1", 0), ("juliet@x/1", 1), ("romeo@x/1", 2)] {
+            assert!(requests.offer(request(from, id)).is_none());
+        }
+        let mut next = |barred: &str| requests.next(|request| request.id != barred).map(|request| request.id);
+        assert_eq!(next("0").as_deref(), Some("2"));
+        assert_eq!(next("0"), None);
+        assert_eq!([next(""), next(""), next("")], [Some("0".into()), Some("1".into()), None]);
     }
 
     /// Returns a request of a user that takes so many bytes.
@@ -103,7 +118,7 @@ mod tests {
         let mut requests = Requests::default();
         let offer = |requests: &mut Requests| requests.offer(sized(0, 1024)).is_none();
         assert_eq!((0..300).filter(|_| offer(&mut requests)).count(), 256);
-        requests.next();
+        requests.next(|_| true);
         assert!(offer(&mut requests) && !offer(&mut requests));
     }
 
@@ -112,7 +127,7 @@ mod tests {
         let mut requests = Requests::default();
         let taken = (0..65 * 4).filter(|number| requests.offer(sized(number / 4, 64 << 10)).is_none());
         assert_eq!(taken.count(), 64 * 4);
-        requests.next();
+        requests.next(|_| true);
         let mut offer = || requests.offer(sized(64, 64 << 10)).is_none();
         assert!(offer() && !offer());
     }

@@ -45,7 +45,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             Err(error) => (Err(error), Vec::new()),
         };
         let outcome = if waits.is_empty() { Outcome::Refused } else { Outcome::Waits(waits) };
-        Registered { reply: stanza::answer(request, answer), outcome }
+        Registered { registration: None, reply: stanza::answer(request, answer), outcome }
     }
 
     async fn do_command(

@@ -30,11 +30,16 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         if let Query::Command(command) = &request.query {
             return self.command(&request, command).await;
         }
+        let refused = |registration, error| {
+            let reply = stanza::answer(&request, Err(error));
+            Registered { registration, reply, outcome: Outcome::Refused }
+        };
         let Query::Register(Ok(target)) = &request.query else {
             let text = "this request needs no store";
             let error = stanza::error(ErrorType::Cancel, DefinedCondition::UndefinedCondition, text);
-            return Registered { reply: stanza::answer(&request, Err(error)), outcome: Outcome::Refused };
+            return refused(None, error);
         };
+        let registration = Some(target.registration_id());
         let clock = self.clock.read();
         let in_doubt = match (clock.is_in_doubt(), self.fence.holds()) {
             (true, _) => Some("the clock of the push server is wrong at the moment"),
@@ -44,7 +49,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
         };
         if let Some(text) = in_doubt {
             let error = stanza::error(ErrorType::Wait, DefinedCondition::InternalServerError, text);
-            return Registered { reply: stanza::answer(&request, Err(error)), outcome: Outcome::Refused };
+            return refused(registration, error);
         }
         let now = clock.now;
         let (answer, outcome) = match self.register(Target::clone(target), now, renewal, domain_full).await {
@@ -56,7 +61,7 @@ impl<R: RelayRegistrations, Q: QueueReader, M: Mailbox> Jobs<R, Q, M> {
             },
             Err(error) => (Err(error), Outcome::Refused),
         };
-        Registered { reply: stanza::answer(&request, answer.map(Some)), outcome }
+        Registered { registration, reply: stanza::answer(&request, answer.map(Some)), outcome }
     }
 
     async fn register(

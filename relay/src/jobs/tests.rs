@@ -271,8 +271,10 @@ async fn a_full_domain_begins_no_registration_and_renews_those_that_live() {
     let jobs = store_with(&row).jobs(now(), Fence::open());
     let all = (1..=2).map(|application| registering(ALICE, application, Some(500))).collect();
     let registered = jobs.register_all(all).await;
-    let [Registered { outcome: Outcome::Stored(_), .. }, Registered { outcome: Outcome::DomainFull, reply }] =
-        &registered[..]
+    let [
+        Registered { outcome: Outcome::Stored(_), .. },
+        Registered { outcome: Outcome::DomainFull, reply, .. },
+    ] = &registered[..]
     else {
         panic!("{registered:?}");
     };

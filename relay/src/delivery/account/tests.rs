@@ -172,26 +172,6 @@ fn beyond_the_bound_no_further_registration_is_remembered_and_those_that_are_kno
 }
 
 #[test]
-fn a_renewal_that_is_answered_after_a_later_one_changes_nothing() {
-    let start = Instant::now();
-    let second = |second| DateTime::UNIX_EPOCH + Duration::from_secs(second);
-    let renewal = |number, renewed_at| {
-        let first = testing::registration(jid(0).as_str(), second(0));
-        let target = testing::target(jid(number).as_str());
-        Registration::renew(Some(&first), target, second(renewed_at), testing::WEEK)
-    };
-    let (mut account, id, _) = named(&jid(0));
-    let now = |passed| Now { wall: second(passed), ..after(start, passed) };
-    assert_eq!(account.note_renewal(&renewal(1, 20), now(21)), Some(jid(0)));
-    assert_eq!(account.note_renewal(&renewal(2, 10), now(30)), None);
-    assert_eq!(account.named(id), Some(&jid(1)));
-    // The clock went back: the one that comes now is the later one.
-    assert_eq!(account.note_renewal(&renewal(2, 10), now(15)), Some(jid(1)));
-    assert_eq!(account.named(id), Some(&jid(2)));
-    assert_eq!(account.note_renewal(&renewal(3, 10), now(16)), Some(jid(2)), "of the same moment");
-}
-
-#[test]
 fn a_registration_is_forgotten_with_the_life_that_ended_and_not_with_an_earlier_one() {
     let (mut account, id, epoch) = named(&jid(0));
     let later = testing::registration(jid(0).as_str(), DateTime::UNIX_EPOCH + Duration::from_secs(9)).epoch;

@@ -68,12 +68,14 @@ impl Core {
         self.conclude_all(&push.asks, now, actions);
     }
 
-    /// Moves a registration to the full JID that takes its push (docs/protocol.md, "Resources change").
+    /// Moves a registration to the full JID that takes its push (docs/protocol.md, "Resources change"). One that is being
+    /// stored names whom it is stored for: that full JID has asked for it.
     fn follow(&mut self, message: &PushMessage, jid: &FullJid, now: Now) {
-        if !self.settling_keeps_up() || mutant(Mutant::NotFollowed) {
+        let PushMessage { registration, epoch, .. } = *message;
+        let is_asked_for = self.asked_for.contains(&registration);
+        if is_asked_for || !self.settling_keeps_up() || mutant(Mutant::NotFollowed) {
             return;
         }
-        let PushMessage { registration, epoch, .. } = *message;
         let named = self.named(message);
         let account = self.account(jid);
         if account.named(registration).is_none() && named != *jid {

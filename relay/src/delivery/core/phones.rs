@@ -164,7 +164,7 @@ impl Core {
             settling.registered.insert(id);
         }
         let account = self.account(&recipient);
-        let before = account.note_renewal(registration, now);
+        let before = account.note_recipient(id, registration.epoch, recipient.clone());
         let phone = account.phone(&recipient);
         phone.lift_bar(id);
         // A session that registers may have sent no presence.

@@ -24,6 +24,8 @@ pub(crate) struct Registering {
 /// The answer to a user's request.
 #[derive(Debug)]
 pub(crate) struct Registered {
+    /// The registration that was asked for.
+    pub(crate) registration: Option<RegistrationId>,
     pub(crate) reply: Element,
     pub(crate) outcome: Outcome,
 }
@@ -40,6 +42,14 @@ pub(crate) enum Outcome {
     Refused,
     /// The registration was refused because its domain has no room.
     DomainFull,
+}
+
+/// Returns the registration that is asked for.
+fn registration(request: &Request) -> Option<RegistrationId> {
+    match &request.query {
+        Query::Register(Ok(target)) => Some(target.registration_id()),
+        _ => None,
+    }
 }
 
 impl Core {
@@ -95,14 +105,23 @@ impl Core {
         }
     }
 
+    /// Starts the requests that wait. One for a registration that is being stored or moved waits for the end of that: the
+    /// later one holds.
     pub(super) fn register_waiting(&mut self, actions: &mut Vec<Action>) {
         while self.registering < REGISTERING_MAX && !self.requests.is_empty() && !self.is_done() {
             let mut batch = Vec::new();
             while batch.len() < REGISTER_BATCH_MAX
-                && let Some(request) = self.requests.next()
+                && let Some(request) = self.requests.next(|request| {
+                    registration(request)
+                        .is_none_or(|id| !self.asked_for.contains(&id) && !self.following.contains_key(&id))
+                })
             {
+                self.asked_for.extend(registration(&request));
                 let (renewal, domain_full) = (self.renewal(&request), self.domain_full(&request.from));
                 batch.push(Registering { request, renewal, domain_full });
+            }
+            if batch.is_empty() {
+                return;
             }
             self.registering += 1;
             actions.push(Action::Start(Job::Register(batch)));
@@ -111,7 +130,7 @@ impl Core {
 
     /// Answers the requests that wait when the relay ends (RFC 6120 §8.2.3).
     pub(super) fn refuse_waiting(&mut self, actions: &mut Vec<Action>) {
-        while let Some(request) = self.requests.next() {
+        while let Some(request) = self.requests.next(|_| true) {
             let text = "this push server stops; try again later";
             let error = stanza::error(ErrorType::Wait, DefinedCondition::ServiceUnavailable, text);
             actions.push(Action::Reply(stanza::answer(&request, Err(error))));
@@ -120,8 +139,7 @@ impl Core {
 
     /// Returns whether a renewal has to be written. Only a written one outlives a revocation that may be under way.
     fn renewal(&self, request: &Request) -> Renewal {
-        let Query::Register(Ok(target)) = &request.query else { return Renewal::WhereNeeded };
-        let id = target.registration_id();
+        let Some(id) = registration(request) else { return Renewal::WhereNeeded };
         let asks =
             || self.pushes.values().any(|push| push.held.message.registration == id && !push.asks.is_empty());
         if self.is_being_revoked(id) || self.late_revocations > 0 || asks() {
@@ -138,7 +156,10 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         self.registering -= 1;
-        for Registered { reply, outcome } in registered {
+        for Registered { registration, reply, outcome } in registered {
+            if let Some(id) = registration {
+                self.asked_for.remove(&id);
+            }
             actions.push(Action::Reply(reply));
             if self.ending.is_some() {
                 continue;

@@ -53,6 +53,28 @@ fn while_settling_is_behind_a_late_result_leaves_its_push_waiting() {
 }
 
 #[test]
+fn a_result_moves_no_registration_that_is_being_stored() {
+    let (mut world, app, push) = at_another();
+    world.register_slowly(ALICE, 1, |world| {
+        world.answer(push, ALICE_AGAIN, None);
+        assert_eq!(world.names(app), ALICE);
+    });
+    assert!(world.is_settled() && world.names(app) == ALICE);
+}
+
+#[test]
+fn a_registration_that_moves_is_stored_once_that_is_done() {
+    let (mut world, app, push) = at_another();
+    world.stalls = true;
+    world.answer(push, ALICE_AGAIN, None);
+    let stored = world.renewals.len();
+    world.register(ALICE, 1);
+    assert_eq!(world.renewals.len(), stored);
+    world.go_on_settling();
+    assert_eq!((world.renewals.len(), world.names(app).as_str()), (stored + 1, ALICE));
+}
+
+#[test]
 fn a_result_of_the_full_jid_that_a_push_named_hides_no_move_since() {
     let mut world = World::online();
     let app = world.register(ALICE, 1);

@@ -56,9 +56,12 @@ fn jobs(core: &mut Core, input: Input) -> Vec<usize> {
     handle(core, now(), input).into_iter().filter_map(of_job).collect()
 }
 
+fn asks(jid: &str, application: u8) -> Input {
+    Input::Stanza(Incoming::Request(registration(jid, application).1))
+}
+
 fn registers(user: usize) -> Input {
-    let (_, request) = registration(&format!("user{user}@example.com/phone"), 1);
-    Input::Stanza(Incoming::Request(request))
+    asks(&format!("user{user}@example.com/phone"), 1)
 }
 
 #[test]
@@ -69,6 +72,22 @@ fn registrations_go_to_the_store_in_8_jobs_at_a_time_of_16_at_most() {
     assert_eq!(begun.concat(), [1; 8]);
     let done = |core: &mut Core| jobs(core, Input::Registered(Vec::new()));
     assert_eq!([done(&mut core), done(&mut core), done(&mut core)], [vec![16], vec![1], vec![]]);
+}
+
+/// Two phones of an account have the same applications if one was set up from a backup of the other.
+#[test]
+fn of_two_phones_that_ask_for_one_registration_the_later_waits_for_the_earlier_to_be_stored() {
+    let mut core = core(WIDE, None, Room::OF_RELAY);
+    assert_eq!(jobs(&mut core, asks("juliet@example.com/phone", 1)), [1]);
+    assert!(jobs(&mut core, asks("juliet@example.com/tablet", 1)).is_empty());
+    assert!(jobs(&mut core, asks("juliet@example.com/tablet", 2)).is_empty());
+    assert_eq!(jobs(&mut core, asks("romeo@example.com/phone", 1)), [1]);
+    let stored = Registered {
+        registration: Some(registration("juliet@example.com/phone", 1).0),
+        reply: crate::stream::discovery::items(),
+        outcome: Outcome::Refused,
+    };
+    assert_eq!(jobs(&mut core, Input::Registered(vec![stored])), [2]);
 }
 
 #[test]

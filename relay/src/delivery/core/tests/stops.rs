@@ -41,8 +41,8 @@ fn nobody_is_asked_for_a_sign_of_life_while_the_lease_has_lapsed() {
 fn a_request_that_waits_when_the_relay_ends_is_answered() {
     let (mut core, now) = (world::core(world::WIDE, None, NARROW), now());
     let mut take = |input| handle(&mut core, now, input);
-    for _ in 0..9 {
-        let (_, request) = world::users::registration(ALICE, 1);
+    for application in 0..9 {
+        let (_, request) = world::users::registration(ALICE, application);
         take(Input::Stanza(Incoming::Request(request)));
     }
     take(Input::Stop);

@@ -85,13 +85,14 @@ impl World {
         let begins = self.rows.get(&id).is_none_or(|row| !row.lives(self.wall));
         if begins && registering.domain_full.is_some() {
             self.refused += 1;
-            return Registered { reply, outcome: Outcome::DomainFull };
+            return Registered { registration: Some(id), reply, outcome: Outcome::DomainFull };
         }
         let row =
             Registration::renew(self.rows.get(&id), Target::clone(target), self.wall, TimeDelta::days(7));
         self.rows.insert(id, row.clone());
         self.rows_of.entry(row.target.recipient.to_bare()).or_default().insert(id);
-        Registered { reply, outcome: if begins { Outcome::Begun(row) } else { Outcome::Stored(row) } }
+        let outcome = if begins { Outcome::Begun(row) } else { Outcome::Stored(row) };
+        Registered { registration: Some(id), reply, outcome }
     }
 
     pub(super) fn read(&mut self, request: &ReadRequest) {
